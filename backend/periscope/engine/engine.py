@@ -1,0 +1,308 @@
+"""InferenceEngine: the text engine as a library. Event loop side; the model lives on its worker thread."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self, TypeAlias, cast
+
+from periscope.core import FinishReason, GenerationParams, Message, Tool
+from periscope.engine.chat_template import ChatTokenizer, OutputMarkers, RenderedPrompt
+from periscope.engine.commands import TokenPrompt
+from periscope.engine.hosting import WorkerHost
+from periscope.engine.loader import (
+    EngineConfig,
+    LoadProgress,
+    context_length_of,
+    read_model_config,
+    resolve_model_path,
+    vocab_size_of,
+)
+from periscope.engine.turn import DeviceTurn
+from periscope.errors import ContextLengthExceeded, EngineClosed, InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+    from types import TracebackType
+
+    from periscope.engine.batch import TextModel
+    from periscope.engine.commands import TokenChunk
+    from periscope.engine.stream import TokenStream
+
+#: Plain text, token ids, a chat for the model's template, or what `InferenceEngine.render` made of one of them.
+Prompt: TypeAlias = str | Sequence[int] | Sequence[Message] | RenderedPrompt
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is known of a loaded text model. `context_length` in tokens, prompt and completion together."""
+
+    name: str
+    path: Path
+    architecture: str
+    context_length: int
+    has_chat_template: bool
+    has_tools: bool
+    has_reasoning: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationStats:
+    """What one generation took. `num_completion_tokens` counts the end-of-sequence token too."""
+
+    num_prompt_tokens: int
+    num_completion_tokens: int
+    num_cached_tokens: int
+    time_to_first_token_s: float
+    duration_s: float
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Decode speed after the first token; 0 when there was only one."""
+        decode_s = self.duration_s - self.time_to_first_token_s
+        return (self.num_completion_tokens - 1) / decode_s if decode_s > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationOutput:
+    """A whole generation. `logprobs` has one entry per token of `tokens` when the params asked for them."""
+
+    tokens: tuple[int, ...]
+    text: str
+    finish_reason: FinishReason
+    logprobs: tuple[float, ...]
+    stats: GenerationStats
+
+
+class GenerationStream:
+    """One generation: iterate over its chunks, `cancel` it, read its `stats`. Also an async context manager.
+
+    Owns its place in the worker's batch, which it takes at the first iteration: leaving the `async with` block, or
+    `cancel`, frees the row.
+    """
+
+    def __init__(
+        self,
+        open_stream: Callable[[], Awaitable[tuple[RenderedPrompt, TokenStream]]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._open = open_stream
+        self._clock = clock
+        self._stream: TokenStream | None = None
+        self._is_cancelled = False
+        self._num_prompt_tokens = self._num_tokens = 0
+        self._started_at = self._first_at = self._last_at = clock()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> TokenChunk:
+        if self._is_cancelled:
+            raise StopAsyncIteration
+        if self._stream is None:
+            prompt, self._stream = await self._open()
+            self._num_prompt_tokens = len(prompt.token_ids)
+        chunk = await anext(self._stream)
+        self._last_at = self._clock()
+        if not self._num_tokens:
+            self._first_at = self._last_at
+        self._num_tokens += chunk.num_tokens
+        return chunk
+
+    def cancel(self) -> None:
+        """Idempotent: give the row up; iteration ends."""
+        self._is_cancelled = True
+        if self._stream is not None:
+            self._stream.cancel()
+
+    @property
+    def stats(self) -> GenerationStats:
+        """So far."""
+        return GenerationStats(
+            num_prompt_tokens=self._num_prompt_tokens,
+            num_completion_tokens=self._num_tokens,
+            num_cached_tokens=0,
+            time_to_first_token_s=self._first_at - self._started_at,
+            duration_s=self._last_at - self._started_at,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+
+class InferenceEngine:
+    """Owns one text model: its worker thread, its tokenizer and a small executor for tokenising."""
+
+    def __init__(
+        self,
+        host: WorkerHost[TextModel],
+        tokenizer: ChatTokenizer,
+        info: ModelInfo,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._host = host
+        self._tokenizer = tokenizer
+        self._clock = clock
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="periscope-tokenize")
+        self.model_info = info
+
+    def __repr__(self) -> str:
+        return f"<InferenceEngine {self.model_info.name} alive={self.is_alive} rows={self._host.num_rows}>"
+
+    @classmethod
+    async def load(
+        cls,
+        model: str,
+        config: EngineConfig | None = None,
+        *,
+        turn: DeviceTurn | None = None,
+        progress: LoadProgress = lambda _done, _total: None,
+    ) -> Self:
+        """Load a text model from a folder or the hub cache; never downloads.
+
+        Args:
+            model: a folder, or a hub id such as `mlx-community/Qwen3-4B-4bit` that is on this disk.
+            config: how to load and run it.
+            turn: shared by engines of one process, so that they do not starve each other.
+            progress: called on the worker thread with (bytes loaded, bytes in all).
+
+        Raises:
+            ModelLoadError: it is not here, or cannot be loaded; says why and what to do.
+        """
+        settings = config or EngineConfig()
+        path = resolve_model_path(model, settings.revision)
+        model_config = read_model_config(path)
+        shared_turn = turn or DeviceTurn()
+
+        def load_model() -> TextModel:
+            from periscope.engine.batch import TextModel
+
+            return TextModel.load(path, settings, shared_turn, progress)
+
+        host = await WorkerHost.start(path.name, load_model, shared_turn)
+        assert host.model is not None  # noqa: S101 - just loaded
+        tokenizer = ChatTokenizer(
+            host.model.tokenizer, settings.chat_template_kwargs, vocab_size=vocab_size_of(model_config)
+        )
+        info = ModelInfo(
+            name=path.name,
+            path=path,
+            architecture=str(model_config.get("model_type", "unknown")),
+            context_length=context_length_of(model_config, settings.context_length),
+            has_chat_template=tokenizer.has_chat_template,
+            has_tools=tokenizer.markers.parse_tool_call is not None,
+            has_reasoning=tokenizer.markers.think_start is not None,
+        )
+        return cls(host, tokenizer, info)
+
+    @property
+    def is_alive(self) -> bool:
+        """The model is loaded and takes requests."""
+        return self._host.is_alive
+
+    @property
+    def markers(self) -> OutputMarkers:
+        """How this model marks reasoning and tool calls in its text."""
+        return self._tokenizer.markers
+
+    @property
+    def num_rows(self) -> int:
+        """Requests the worker holds now."""
+        return self._host.num_rows
+
+    def tokenize(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text; blocks for the length of the text."""
+        return self._tokenizer.encode(text)
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens included."""
+        return self._tokenizer.decode(token_ids)
+
+    async def render(self, prompt: Prompt, tools: Sequence[Tool] = ()) -> RenderedPrompt:
+        """Prompt tokens as the worker will get them, made off the event loop. Idempotent.
+
+        Raises:
+            InvalidRequest: the prompt is empty, holds unknown token ids, or the template refuses it.
+            ContextLengthExceeded: it leaves no room for a single token.
+            EngineClosed: the engine was closed or its worker ended.
+        """
+        if isinstance(prompt, RenderedPrompt):
+            return prompt
+        if not self.is_alive:
+            raise EngineClosed("This model is no longer loaded.")
+        loop = asyncio.get_running_loop()
+        rendered = await loop.run_in_executor(self._executor, self._render, prompt, tuple(tools))
+        num_tokens, context_length = len(rendered.token_ids), self.model_info.context_length
+        if num_tokens == 0:
+            raise InvalidRequest("The prompt is empty.", param="messages")
+        if num_tokens >= context_length:
+            raise ContextLengthExceeded(num_prompt_tokens=num_tokens, context_length=context_length)
+        return rendered
+
+    def _render(self, prompt: str | Sequence[int] | Sequence[Message], tools: tuple[Tool, ...]) -> RenderedPrompt:
+        if isinstance(prompt, str):
+            return RenderedPrompt(self._tokenizer.encode(prompt))
+        if prompt and all(isinstance(item, Message) for item in prompt):
+            return self._tokenizer.render(cast("Sequence[Message]", prompt), tools)
+        return RenderedPrompt(self._tokenizer.checked(cast("Sequence[int]", prompt)))
+
+    def generate_stream(
+        self, prompt: Prompt, params: GenerationParams = GenerationParams(), *, tools: Sequence[Tool] = ()
+    ) -> GenerationStream:
+        """A generation, started by iterating over what this returns; that is its cancellation handle too.
+
+        `max_tokens` is cut to what the context leaves. Iterating raises RequestError when the prompt cannot be used
+        (see `render`), EngineClosed when the worker has ended, GenerationFailed when the model failed.
+        """
+
+        async def open_stream() -> tuple[RenderedPrompt, TokenStream]:
+            rendered = await self.render(prompt, tools)
+            room = self.model_info.context_length - len(rendered.token_ids)
+            limited = replace(params, max_tokens=min(params.max_tokens or room, room))
+            return rendered, self._host.submit(TokenPrompt(rendered.token_ids), limited)
+
+        return GenerationStream(open_stream, self._clock)
+
+    async def generate(
+        self, prompt: Prompt, params: GenerationParams = GenerationParams(), *, tools: Sequence[Tool] = ()
+    ) -> GenerationOutput:
+        """The whole generation at once. Cancelling the awaiting task frees its row.
+
+        Raises:
+            PeriscopeError: as `generate_stream`, or GenerationFailed while it ran.
+        """
+        async with self.generate_stream(prompt, params, tools=tools) as stream:
+            chunks = [chunk async for chunk in stream]
+            return GenerationOutput(
+                tokens=tuple(token for chunk in chunks for token in chunk.token_ids),
+                text="".join(chunk.text for chunk in chunks),
+                finish_reason=chunks[-1].finish_reason or FinishReason.CANCELLED,
+                logprobs=tuple(logprob for chunk in chunks for logprob in chunk.logprobs),
+                stats=stream.stats,
+            )
+
+    async def ended(self) -> None:
+        """Wait until the worker has ended, for whatever reason."""
+        await self._host.ended()
+
+    async def close(self) -> None:
+        """Idempotent: free the model and end its thread. Running generations fail with EngineClosed."""
+        await self._host.close()
+        self._executor.shutdown(wait=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,145 @@
+"""A vision-language model and its batch: the facade over mlx-vlm, where its version quirks are met in one place.
+
+Worker thread only. One image a row, then an instruction; greedy, because mlx-vlm 0.7 has one sampler per batch.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import PIL.Image
+from mlx_vlm import load, prepare_inputs
+from mlx_vlm.generate import BatchGenerator
+from mlx_vlm.prompt_utils import apply_chat_template
+
+from periscope.core import FinishReason
+from periscope.engine.commands import ImagePrompt
+from periscope.engine.contracts import Sampled
+from periscope.engine.detokenizer import Detokenizer, FastDetokenizer, SlowDetokenizer
+from periscope.engine.loader import EngineConfig, LoadProgress, materialize, prefer_portable_kernels
+from periscope.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from periscope.core import Image
+    from periscope.engine.commands import Submit
+    from periscope.engine.turn import DeviceTurn
+
+#: Longer than any caption prompt: mlx-vlm 0.7 gives wrong logits (qwen3_vl) or raises (gemma3) when prompts of
+#: unequal length are prefilled together or an image prompt is cut into chunks. Exit: mlx-vlm#1668 and its kin.
+WHOLE_PROMPT_TOKENS = 1 << 20
+
+
+class VisionBatch:
+    """Facade over mlx-vlm's `BatchGenerator`. Images wait here until a step encodes them, one image a step."""
+
+    def __init__(self, model: Any, processor: Any, *, max_rows: int) -> None:
+        self._model = model
+        self._processor = processor
+        self._num_rows = 0
+        self._pending: deque[tuple[int, Submit]] = deque()
+        self._row_of_uid: dict[int, int] = {}
+        self._generator = BatchGenerator(
+            model.language_model,
+            processor,
+            completion_batch_size=max_rows,
+            prefill_batch_size=1,
+            prefill_step_size=WHOLE_PROMPT_TOKENS,
+            compute_logprobs=False,
+            greedy_sampling=True,
+            stream=mx.default_stream(mx.default_device()),
+        )
+
+    def admit(self, submit: Submit) -> int:
+        if not isinstance(submit.prompt, ImagePrompt):
+            raise InvalidRequest("A captioner takes one image and an instruction.", param="messages")
+        self._num_rows += 1
+        self._pending.append((self._num_rows, submit))
+        return self._num_rows
+
+    def step(self) -> list[Sampled]:
+        if self._pending:
+            row, submit = self._pending.popleft()
+            self._row_of_uid[self._insert(submit)] = row
+        _, responses = self._generator.next()
+        return [self._sampled(response) for response in responses]
+
+    def _insert(self, submit: Submit) -> int:
+        assert isinstance(submit.prompt, ImagePrompt)  # noqa: S101 - checked in admit
+        config = self._model.config
+        image = _pil_image(submit.prompt.image)
+        text = apply_chat_template(self._processor, config, submit.prompt.text, num_images=1, enable_thinking=False)
+        inputs = prepare_inputs(
+            self._processor,
+            images=[image],
+            prompts=text,
+            image_token_index=getattr(config, "image_token_index", None),
+        )
+        ids, pixels = inputs.pop("input_ids"), inputs.pop("pixel_values", None)
+        mask = inputs.pop("attention_mask", None)
+        embeddings = self._model.get_input_embeddings(ids, pixels, mask=mask, **inputs)
+        features = {name: value for name, value in embeddings.to_dict().items() if value is not None}
+        (uid,) = self._generator.insert(
+            [ids.squeeze(0).tolist()],
+            max_tokens=[submit.params.max_tokens or 1],
+            prompt_kwargs=[{**inputs, **features}],
+            logits_processors=[None],
+        )
+        return int(uid)
+
+    def _sampled(self, response: Any) -> Sampled:
+        reason = FinishReason(response.finish_reason) if response.finish_reason else None
+        row = self._row_of_uid[response.uid] if reason is None else self._row_of_uid.pop(response.uid)
+        return Sampled(row=row, token_id=int(response.token), finish_reason=reason)
+
+    def fault_of(self, row: int) -> Exception | None:  # noqa: ARG002 - no samplers of a row's own, nothing to guard
+        return None
+
+    def remove(self, rows: Sequence[int]) -> None:
+        gone = set(rows)
+        self._pending = deque(item for item in self._pending if item[0] not in gone)
+        for uid in [uid for uid, row in self._row_of_uid.items() if row in gone]:
+            self._generator.remove(uid)
+            del self._row_of_uid[uid]
+
+    def close(self) -> None:
+        self._generator.close()
+        self._pending.clear()
+
+
+def _pil_image(image: Image) -> PIL.Image.Image:
+    return PIL.Image.frombytes("RGB", (image.width, image.height), image.rgb)
+
+
+class VisionLanguageModel:
+    """A loaded vision-language model: weights, processor, and how to start a batch over them."""
+
+    def __init__(self, model: Any, processor: Any, config: EngineConfig) -> None:
+        self._model = model
+        self._processor = processor
+        self._config = config
+
+    @classmethod
+    def load(cls, path: Path, config: EngineConfig, turn: DeviceTurn, progress: LoadProgress) -> VisionLanguageModel:
+        """Read weights and processor from a folder; blocks."""
+        prefer_portable_kernels()
+        model, processor = load(str(path), lazy=True)
+        materialize(model, config.dtype, turn, progress)
+        return cls(model, processor, config)
+
+    def new_batch(self) -> VisionBatch:
+        return VisionBatch(self._model, self._processor, max_rows=self._config.max_num_seqs)
+
+    def new_detokenizer(self) -> Detokenizer:
+        tokenizer = getattr(self._processor, "tokenizer", self._processor)
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is not None:
+            return FastDetokenizer(backend)
+        streaming = copy.copy(self._processor.detokenizer)
+        streaming.reset()
+        return SlowDetokenizer(streaming)

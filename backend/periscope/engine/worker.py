@@ -1,0 +1,268 @@
+"""A model's thread: it alone loads, steps and frees the model. Drain -> admit -> step -> emit.
+
+MLX streams belong to threads and lazy arrays to their streams, so nothing of a model may be touched elsewhere.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import queue
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+
+from periscope.core import FinishReason
+from periscope.engine.commands import Failure, Shutdown, Submit, TokenChunk
+from periscope.engine.detokenizer import StopStrings
+from periscope.errors import EngineClosed, GenerationFailed, ModelLoadError, PeriscopeError
+
+if TYPE_CHECKING:
+    from periscope.engine.commands import Command
+    from periscope.engine.contracts import Batch, LoadedModel, Sampled
+    from periscope.engine.detokenizer import Detokenizer
+    from periscope.engine.stream import TokenStream
+    from periscope.engine.turn import DeviceTurn
+
+logger = logging.getLogger(__name__)
+
+#: How often an idle worker looks whether the program has ended without closing it.
+_IDLE_POLL_S = 1.0
+#: Steps in a row that may fail before the worker gives up on its model.
+MAX_FAILED_STEPS = 3
+
+
+class WorkerState(StrEnum):
+    """Where a worker is in its one-way life."""
+
+    LOADING = "loading"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+@dataclass(slots=True)
+class _Row:
+    """What the worker keeps for one live request."""
+
+    stream: TokenStream
+    detokenizer: Detokenizer
+    stops: StopStrings
+
+    def chunk(self, sampled: Sampled) -> TokenChunk:
+        """Decode one sampled token. A stop string ends the row here, whatever the batch says."""
+        reason = sampled.finish_reason
+        is_eos = reason is FinishReason.STOP
+        text = "" if is_eos else self.stops.feed(self.detokenizer.feed(sampled.token_id))
+        if reason is not None and not self.stops.is_hit:
+            text += self.stops.feed(self.detokenizer.finish())
+            text += self.stops.finish()
+        if self.stops.is_hit:
+            reason = FinishReason.STOP
+        return TokenChunk(
+            text=text,
+            token_ids=() if is_eos else (sampled.token_id,),
+            num_tokens=1,
+            logprobs=() if sampled.logprob is None or is_eos else (sampled.logprob,),
+            finish_reason=reason,
+        )
+
+
+class ModelWorker(threading.Thread):
+    """Owns one model, its batch and its rows, on a thread of its own.
+
+    `load` runs first, on this thread. `on_loaded` and `on_ended` are called on this thread, once each: `on_loaded`
+    with the model or with the error that ended the load. The thread is not a daemon (MLX aborts the process when
+    one is alive at exit); it ends by itself when the main thread has gone.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        load: Callable[[], LoadedModel],
+        *,
+        turn: DeviceTurn,
+        on_loaded: Callable[[LoadedModel | PeriscopeError], None],
+        on_ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(name=f"periscope-{name}", daemon=False)
+        self.state = WorkerState.LOADING
+        self._load = load
+        self._turn = turn
+        self._on_loaded = on_loaded
+        self._on_ended = on_ended
+        self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._rows: dict[int, _Row] = {}
+        self._model: LoadedModel | None = None
+        self._batch: Batch | None = None
+        self._num_failed_steps = 0
+
+    def __repr__(self) -> str:
+        return f"<ModelWorker {self.name} {self.state} rows={len(self._rows)}>"
+
+    @property
+    def num_rows(self) -> int:
+        """Live rows now, waiting for prefill included; informative from other threads."""
+        return len(self._rows)
+
+    def send(self, command: Command) -> None:
+        """Any thread: hand over a command. After the end, a submitted stream fails at once."""
+        self._inbox.put(command)
+        if self.state is WorkerState.ENDED:
+            self._refuse_inbox()
+
+    def run(self) -> None:
+        """The thread: load, serve, free. Never raises."""
+        try:
+            if self._start_model():
+                self._serve()
+        except BaseException:
+            logger.exception("worker %s ended by an error", self.name)
+        finally:
+            self.state = WorkerState.ENDED
+            self._free_model()
+            self._refuse_inbox()
+            self._on_ended()
+
+    def _start_model(self) -> bool:
+        try:
+            mx.random.seed(secrets.randbits(32))
+            self._model = self._load()
+            self._batch = self._model.new_batch()
+        except PeriscopeError as error:
+            self._on_loaded(error)
+            return False
+        except Exception as error:
+            logger.exception("worker %s could not load", self.name)
+            self._on_loaded(ModelLoadError(f"The model could not be loaded: {type(error).__name__}: {error}"))
+            return False
+        self.state = WorkerState.RUNNING
+        self._on_loaded(self._model)
+        return True
+
+    def _serve(self) -> None:
+        while self._drain():
+            self._drop_abandoned_rows()
+            if self._rows:
+                self._step()
+            if self._num_failed_steps >= MAX_FAILED_STEPS:
+                logger.error("worker %s gives up after %d failed steps", self.name, self._num_failed_steps)
+                return
+
+    def _drain(self) -> bool:
+        """Take in what is waiting; blocks only while there is nothing to do. False = time to end."""
+        while True:
+            try:
+                command = self._inbox.get(block=not self._rows, timeout=_IDLE_POLL_S)
+            except queue.Empty:
+                if self._rows:
+                    return True
+                if not threading.main_thread().is_alive():
+                    return False
+                continue
+            if isinstance(command, Shutdown):
+                return False
+            self._admit(command)
+
+    def _admit(self, submit: Submit) -> None:
+        if submit.stream.is_abandoned:
+            return
+        try:
+            assert self._batch is not None and self._model is not None  # noqa: S101, PT018 - set before _serve
+            row = self._batch.admit(submit)
+            detokenizer = self._model.new_detokenizer()
+        except PeriscopeError as error:
+            submit.stream.put(Failure(error))
+        except Exception as error:  # noqa: BLE001 - one bad request is not the others' problem
+            submit.stream.put(Failure(as_generation_failure(error)))
+        else:
+            self._rows[row] = _Row(submit.stream, detokenizer, StopStrings(submit.params.stop))
+
+    def _drop_abandoned_rows(self) -> None:
+        self._remove([row for row, live in self._rows.items() if live.stream.is_abandoned])
+
+    def _remove(self, rows: list[int]) -> None:
+        if rows and self._batch is not None:
+            self._batch.remove(rows)
+            for row in rows:
+                self._rows.pop(row, None)
+
+    def _step(self) -> None:
+        assert self._batch is not None  # noqa: S101 - set before _serve
+        try:
+            with self._turn.held():
+                results = list(self._batch.step())
+        except Exception as error:  # noqa: BLE001 - the batch is lost, the worker is not
+            self._num_failed_steps += 1
+            self._rebuild(as_generation_failure(error))
+            return
+        self._num_failed_steps = 0
+        for sampled in results:
+            self._emit(sampled)
+
+    def _emit(self, sampled: Sampled) -> None:
+        assert self._batch is not None  # noqa: S101 - set before _serve
+        live = self._rows.get(sampled.row)
+        if live is None:
+            return
+        fault = self._batch.fault_of(sampled.row)
+        try:
+            report = Failure(as_generation_failure(fault)) if fault else live.chunk(sampled)
+        except Exception as error:  # noqa: BLE001 - undecodable tokens are this row's problem
+            report = Failure(as_generation_failure(error))
+        if sampled.finish_reason:  # the batch has dropped the row by itself
+            del self._rows[sampled.row]
+        elif isinstance(report, Failure) or report.finish_reason:
+            self._remove([sampled.row])
+        live.stream.put(report)
+
+    def _rebuild(self, error: PeriscopeError) -> None:
+        assert self._batch is not None and self._model is not None  # noqa: S101, PT018 - set before _serve
+        for live in self._rows.values():
+            live.stream.put(Failure(error))
+        self._rows.clear()
+        self._batch.close()
+        self._batch = None
+        gc.collect()
+        mx.clear_cache()
+        self._batch = self._model.new_batch()
+
+    def _free_model(self) -> None:
+        """Give everything back on the thread that made it, then drop the thread's MLX state.
+
+        Without `clear_streams` as the last act MLX 0.32 aborts the process at interpreter exit.
+        """
+        for live in self._rows.values():
+            live.stream.put(Failure(EngineClosed("The model was unloaded while this request ran.")))
+        self._rows.clear()
+        if self._batch is not None:
+            self._batch.close()
+        self._batch = self._model = None
+        self._load = _spent
+        gc.collect()
+        mx.synchronize()
+        mx.clear_cache()
+        mx.clear_streams()
+
+    def _refuse_inbox(self) -> None:
+        while True:
+            try:
+                command = self._inbox.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(command, Submit):
+                command.stream.put(Failure(EngineClosed("This model is no longer loaded.")))
+
+
+def _spent() -> LoadedModel:
+    raise EngineClosed("A worker loads once.")
+
+
+def as_generation_failure(error: BaseException) -> GenerationFailed:
+    """What a client is told of an exception inside the model or the backend: its kind, not its internals."""
+    logger.error("generation failed", exc_info=error)
+    return GenerationFailed(f"The model failed while generating ({type(error).__name__}); the server log has details.")

@@ -1,0 +1,153 @@
+"""The error tree. Knows nothing of HTTP: `api/errors.py` maps each class to a status, type and code.
+
+Two branches matter to callers: `RequestError` is the client's to mend (the message names the field, the
+limit and the fix), every other `PeriscopeError` is ours.
+"""
+
+from __future__ import annotations
+
+
+class PeriscopeError(Exception):
+    """Root of everything Periscope raises on purpose.
+
+    Attributes:
+        message: one or two sentences for a person; never a traceback, a prompt or image data.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class RequestError(PeriscopeError):
+    """The request cannot be served as it stands; sending it again unchanged will not help.
+
+    Attributes:
+        param: path of the offending field as the client wrote it (`messages[0].content[1]`), if there is one.
+    """
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class InvalidRequest(RequestError):
+    """A field is missing, of the wrong type, out of bounds or not supported."""
+
+
+class ImageRejected(RequestError):
+    """The model's vision mode is `disabled`, so no image can be taken."""
+
+
+class ImageInvalid(RequestError):
+    """The bytes of an image cannot be taken: unreadable, unsupported format, or over a limit."""
+
+
+class ImageSourceRefused(RequestError):
+    """The image's address is of a kind that is never or not now fetched (`file:`, a path, `http(s):`)."""
+
+
+class ContextLengthExceeded(RequestError):
+    """The prompt does not fit the model's context.
+
+    Attributes:
+        num_prompt_tokens: exact length of the rendered prompt.
+        context_length: what the model takes, prompt and completion together.
+    """
+
+    def __init__(self, *, num_prompt_tokens: int, context_length: int) -> None:
+        super().__init__(
+            f"The prompt has {num_prompt_tokens} tokens, but this model's context is {context_length} tokens, "
+            "prompt and completion together. Shorten the messages or start a new conversation."
+        )
+        self.param = "messages"
+        self.num_prompt_tokens = num_prompt_tokens
+        self.context_length = context_length
+
+
+class ModelNotFound(RequestError):
+    """No configured model has this name or alias."""
+
+
+class AuthenticationFailed(RequestError):
+    """The API key is missing or wrong."""
+
+
+class HostRefused(RequestError):
+    """The Host header is not one this server answers to (guards against DNS rebinding)."""
+
+
+class RouteNotFound(RequestError):
+    """No such path."""
+
+
+class MethodNotAllowed(RequestError):
+    """The path exists, the method does not."""
+
+
+class BodyTooLarge(RequestError):
+    """The request body is over `server.limits.max_body_bytes`."""
+
+
+class ServerBusy(PeriscopeError):
+    """No room for another request now; trying again later helps.
+
+    Attributes:
+        retry_after_s: seconds after which a new try is reasonable.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ServerStopping(ServerBusy):
+    """The server is draining and takes no new requests."""
+
+
+class ModelUnavailable(PeriscopeError):
+    """A configured model cannot be used now: it failed to load or its worker ended."""
+
+
+class CaptionerUnavailable(ModelUnavailable):
+    """The captioner cannot be used and the model's `on_error` asks for an error instead of a marker."""
+
+
+class ModelLoadError(PeriscopeError):
+    """A model could not be loaded; the message says why and what to do, in one sentence each."""
+
+
+class CaptionFailed(PeriscopeError):
+    """One image could not be captioned.
+
+    Attributes:
+        reason: short lower-case phrase that goes into the marker block.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"Captioning failed: {reason}.")
+        self.reason = reason
+
+
+class GenerationFailed(PeriscopeError):
+    """The model or the backend raised while this request ran; other requests are unaffected."""
+
+
+class ReaderTooSlow(GenerationFailed):
+    """The reader of a stream fell too far behind, so its row was given up instead of stalling the batch."""
+
+
+class EngineClosed(PeriscopeError):
+    """The engine was closed, or its worker has ended, while or before this request ran."""
+
+
+class ConfigError(PeriscopeError):
+    """models.yaml, the environment or a flag holds something that cannot be used.
+
+    Attributes:
+        problems: one line each, with file and line where known, and the nearest valid key.
+    """
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems

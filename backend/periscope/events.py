@@ -1,0 +1,98 @@
+"""What happens in the server, as typed events, and their bounded fan-out. Event loop only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self, TypeAlias
+
+#: Events a subscriber may be behind before it is cut off.
+DEFAULT_CAPACITY = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStateChanged:
+    """A model went from one state to another; `reason` tells why it failed, for a person."""
+
+    model: str
+    old: str
+    new: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoadProgress:
+    """Bytes of weights read so far."""
+
+    model: str
+    done_bytes: int
+    total_bytes: int
+
+
+Event: TypeAlias = ModelStateChanged | ModelLoadProgress
+
+
+class Subscription:
+    """Owned by its reader: an async iterator over events. Ends when the reader fell too far behind, or at close."""
+
+    def __init__(self, capacity: int) -> None:
+        self._queue: asyncio.Queue[Event] = asyncio.Queue(capacity)
+        self._ended = asyncio.Event()
+
+    def offer(self, event: Event) -> None:
+        """Never blocks."""
+        try:
+            self._queue.put_nowait(event)
+        except asyncio.QueueFull:
+            self.end()
+
+    def end(self) -> None:
+        """No further events; what is queued can still be read."""
+        self._ended.set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        if not self._queue.empty():
+            return self._queue.get_nowait()
+        getting = asyncio.ensure_future(self._queue.get())
+        ending = asyncio.ensure_future(self._ended.wait())
+        try:
+            await asyncio.wait({getting, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if getting.done():
+                return getting.result()
+            raise StopAsyncIteration
+        finally:
+            getting.cancel()
+            ending.cancel()
+
+
+class EventBus:
+    """Owns the list of subscribers."""
+
+    def __init__(self) -> None:
+        self._subscriptions: set[Subscription] = set()
+
+    def publish(self, event: Event) -> None:
+        """Hand an event to every subscriber; never blocks."""
+        for subscription in self._subscriptions:
+            subscription.offer(event)
+
+    @contextmanager
+    def subscribed(self, capacity: int = DEFAULT_CAPACITY) -> Iterator[Subscription]:
+        """Events from now on, until the block is left."""
+        subscription = Subscription(capacity)
+        self._subscriptions.add(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.discard(subscription)
+            subscription.end()
+
+    def close(self) -> None:
+        """End every subscription."""
+        for subscription in self._subscriptions:
+            subscription.end()

@@ -1,0 +1,54 @@
+"""Incremental search for literal markers in text that arrives in pieces.
+
+Pure, no state: the caller keeps the text that has to wait (always shorter than the longest marker).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class MarkerSet:
+    """A fixed set of literal strings to look for; immutable, shared freely.
+
+    A marker is recognised at the leftmost place it starts; of two that start there, the shorter one. Both are
+    decided by the text from that place on, so the way the text was cut cannot change what is found.
+
+    Args:
+        markers: non-empty strings; the set may be empty, then nothing is ever found or held back.
+    """
+
+    def __init__(self, markers: Iterable[str]) -> None:
+        self._markers = sorted(markers, key=len)
+        self._longest = len(self._markers[-1]) if self._markers else 0
+        self._first_characters = {marker[0] for marker in self._markers}
+        # One pattern, not one `find` per marker: a marker that never comes must not rescan the text for each
+        # one that does.
+        self._pattern = re.compile("|".join(map(re.escape, self._markers))) if self._markers else None
+
+    def find(self, text: str, begin: int) -> tuple[int, int]:
+        """Pure: the span `(start, end)` of the first marker in `text[begin:]`.
+
+        Without one it is empty (`start == end`): `text[begin:start]` holds no part of a marker, whatever
+        follows, and `text[start:]` has to wait for more text.
+        """
+        hold = self._hold_from(text, begin)
+        match = self._pattern.search(text, begin) if self._pattern else None
+        # An earlier start that may still become a longer marker goes first.
+        if match is None or match.start() > hold:
+            return hold, hold
+        return match.span()
+
+    def _hold_from(self, text: str, begin: int) -> int:
+        """Where the longest tail begins that is the beginning of a marker, but not a whole one."""
+        for start in range(max(begin, len(text) - self._longest + 1), len(text)):
+            if text[start] not in self._first_characters:
+                continue
+            tail = text[start:]
+            if any(len(marker) > len(tail) and marker.startswith(tail) for marker in self._markers):
+                return start
+        return len(text)

@@ -1,0 +1,1 @@
+"""Who is in memory, and who may use it now. Event loop only; knows neither MLX nor HTTP."""

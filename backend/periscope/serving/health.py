@@ -1,0 +1,65 @@
+"""Is the server fit to serve? Pure: from the pool's views to one word and its reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from periscope.pool.state import ModelState
+
+if TYPE_CHECKING:
+    from periscope.pool.pool import SlotView
+    from periscope.serving.models import ModelNames
+
+
+class HealthStatus(StrEnum):
+    """`DEGRADED` serves, but not all it was asked to (say, no captioner). `FAILED` serves nothing by default."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+    STOPPING = "stopping"
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """One reading. `problems` are sentences for a person."""
+
+    status: HealthStatus
+    models: Mapping[str, str]
+    problems: tuple[str, ...]
+
+    @property
+    def is_ready(self) -> bool:
+        """Requests will be served."""
+        return self.status in {HealthStatus.READY, HealthStatus.DEGRADED}
+
+    @property
+    def is_healthy(self) -> bool:
+        """Nothing is wrong that waiting will not mend."""
+        return self.status is not HealthStatus.FAILED
+
+
+def health_of(views: Sequence[SlotView], models: ModelNames, *, is_stopping: bool) -> Health:
+    """Numbered cases, first match: 1 stopping, 2 default model failed, 3 it loads, 4 another failed, 5 well."""
+    states = {view.name: view.state for view in views}
+    default = states[models.all[0].name]
+    problems = tuple(
+        f"{view.name}: {view.error.message if view.error else 'failed'}"
+        for view in views
+        if view.state is ModelState.FAILED
+    )
+    if is_stopping:  # 1
+        status = HealthStatus.STOPPING
+    elif default is ModelState.FAILED:  # 2
+        status = HealthStatus.FAILED
+    elif default is ModelState.LOADING:  # 3
+        status = HealthStatus.STARTING
+    elif problems:  # 4
+        status = HealthStatus.DEGRADED
+    else:  # 5
+        status = HealthStatus.READY
+    return Health(status=status, models={name: str(state) for name, state in states.items()}, problems=problems)

@@ -1,0 +1,43 @@
+"""A captioner whose model lives in the pool.
+
+It is leased for one caption request and given back before the text model is wanted: a request never holds two models.
+"""
+
+from __future__ import annotations
+
+from periscope.engine import VisionLanguageEngine
+from periscope.errors import CaptionFailed, PeriscopeError
+from periscope.pool.pool import ModelPool
+from periscope.pool.state import ModelState
+from periscope.vision.backends.mlx_vlm import MlxVlmCaptioner
+from periscope.vision.captioner import Caption, CaptionerId, CaptionRequest
+
+
+class LeasedCaptioner:
+    """Captioner over a pool's model. Owns nothing; load time is not caption time."""
+
+    def __init__(self, pool: ModelPool, model: str, captioner_id: CaptionerId) -> None:
+        self._pool = pool
+        self._model = model
+        self._id = captioner_id
+
+    @property
+    def id(self) -> CaptionerId:
+        """Who describes."""
+        return self._id
+
+    async def caption(self, request: CaptionRequest) -> tuple[Caption | CaptionFailed, ...]:
+        """One caption or failure per image, in order.
+
+        Raises:
+            ModelUnavailable: the captioner cannot be loaded.
+        """
+        async with self._pool.lease(self._model, VisionLanguageEngine) as engine:
+            return await MlxVlmCaptioner(engine, self._id).caption(request)
+
+    async def health_check(self) -> bool:
+        """Loaded, or expected to load when it is wanted."""
+        try:
+            return self._pool.view(self._model).state is not ModelState.FAILED
+        except PeriscopeError:
+            return False

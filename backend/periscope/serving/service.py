@@ -1,0 +1,184 @@
+"""ChatService: one chat request, end to end, without HTTP. Event loop only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from periscope.core import (
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    Message,
+    ModelCard,
+    OutputEvent,
+    Usage,
+    VisionMode,
+    VisionUsage,
+    Waiting,
+    WaitStatus,
+)
+from periscope.engine import InferenceEngine
+from periscope.errors import ModelUnavailable, ServerStopping
+from periscope.parsing.stream import OutputFormat, OutputParser
+from periscope.pool.state import ModelState
+from periscope.serving.disabled_images import without_images
+from periscope.serving.health import Health, health_of
+from periscope.vision.proxy import Rewritten, VisionProxy
+
+if TYPE_CHECKING:
+    from periscope.engine import GenerationStream
+    from periscope.pool.pool import ModelPool
+    from periscope.serving.models import ModelNames, ServedModel
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompted:
+    """A request whose messages are text only now."""
+
+    messages: tuple[Message, ...]
+    vision: VisionUsage | None
+
+
+class ChatService:
+    """Owns the way of a request: images to words, a lease, generation, events. Holds no state of a request itself."""
+
+    def __init__(self, models: ModelNames, pool: ModelPool, proxy: VisionProxy) -> None:
+        self._models = models
+        self._pool = pool
+        self._proxy = proxy
+        self._is_stopping = False
+
+    def stop_admitting(self) -> None:
+        """New requests get ServerStopping; running ones go on."""
+        self._is_stopping = True
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
+        """The request's events, `Finished` last. `aclose()` at any point frees whatever it holds or waits for.
+
+        Raises:
+            RequestError: the client's fault; before the first event, except for what only captions and the rendered
+                prompt can tell.
+            ServerStopping, ModelUnavailable, CaptionerUnavailable, GenerationFailed, EngineClosed: ours.
+        """
+        if self._is_stopping:
+            raise ServerStopping("The server is stopping.")
+        model = self._models.resolve(request.model)
+        prompted = _Prompted(request.messages, None)
+        if any(message.images for message in request.messages):
+            async with aclosing(self._see(request.messages, model)) as seeing:
+                async for step in seeing:
+                    if isinstance(step, _Prompted):
+                        prompted = step
+                    else:
+                        yield step
+        if self._pool.view(model.name).state is not ModelState.READY:
+            yield Waiting(WaitStatus.LOADING)
+        async with self._pool.lease(model.name, InferenceEngine) as engine:
+            text_only = replace(request, messages=prompted.messages, params=request.params.over(model.params))
+            async with aclosing(_generate(engine, text_only, prompted.vision)) as events:
+                async for event in events:
+                    yield event
+
+    async def _see(self, messages: Sequence[Message], model: ServedModel) -> AsyncGenerator[Waiting | _Prompted, None]:
+        """The one place that decides on vision mode. Ends with a `_Prompted`."""
+        match model.vision:
+            case VisionMode.DISABLED:
+                yield _Prompted(without_images(messages, model), None)
+            case VisionMode.NATIVE:
+                raise ModelUnavailable(
+                    f"Model {model.name} is set to `vision_mode: native`, which this version does not serve yet. "
+                    "Use `proxy` with a captioner."
+                )
+            case VisionMode.PROXY:
+                async with aclosing(self._caption(messages, model)) as steps:
+                    async for step in steps:
+                        yield step
+
+    async def _caption(
+        self, messages: Sequence[Message], model: ServedModel
+    ) -> AsyncGenerator[Waiting | _Prompted, None]:
+        assert model.proxy is not None  # noqa: S101 - proxy mode always has its settings
+        settings, captioner = model.proxy, model.captioner
+
+        async def rewrite(on_captioning: Callable[[], None]) -> Rewritten:
+            return await self._proxy.rewrite(messages, captioner, settings, on_captioning=on_captioning)
+
+        captioning = asyncio.Event()
+        rewriting = asyncio.create_task(rewrite(captioning.set), name="caption images")
+        noticing = asyncio.create_task(captioning.wait(), name="notice captioning")
+        try:
+            await asyncio.wait({rewriting, noticing}, return_when=asyncio.FIRST_COMPLETED)
+            if not rewriting.done():
+                yield Waiting(WaitStatus.CAPTIONING)
+            rewritten = await rewriting
+            yield _Prompted(rewritten.messages, rewritten.vision)
+        finally:
+            noticing.cancel()
+            rewriting.cancel()
+            await asyncio.gather(rewriting, noticing, return_exceptions=True)
+
+    def models(self) -> tuple[ModelCard, ...]:
+        """All models clients may name; instant."""
+        return tuple(self._card(model) for model in self._models.all)
+
+    def _card(self, model: ServedModel) -> ModelCard:
+        state = self._pool.view(model.name).state
+        engine = self._pool.loaded(model.name, InferenceEngine)
+        info = None if engine is None else engine.model_info
+        return ModelCard(
+            name=model.name,
+            aliases=model.aliases,
+            created=model.created,
+            context_length=info.context_length if info else model.context_length,
+            vision=model.vision,
+            has_tools=info.has_tools if info else None,
+            has_reasoning=info.has_reasoning if info else None,
+            is_loaded=state is ModelState.READY,
+            state=state,
+        )
+
+    def health(self) -> Health:
+        """Instant; no device, no waiting."""
+        return health_of(self._pool.views(), self._models, is_stopping=self._is_stopping)
+
+
+async def _generate(
+    engine: InferenceEngine, request: GenerationRequest, vision: VisionUsage | None
+) -> AsyncGenerator[OutputEvent, None]:
+    prompt = await engine.render(request.messages, request.tools)
+    markers = engine.markers
+    parser = OutputParser(
+        OutputFormat(
+            think_start=markers.think_start,
+            think_end=markers.think_end,
+            tool_start=markers.tool_start,
+            tool_end=markers.tool_end,
+            parse_tool_call=markers.parse_tool_call,
+            starts_in_reasoning=prompt.starts_in_reasoning,
+        ),
+        request.tools,
+    )
+    reason = FinishReason.STOP
+    async with engine.generate_stream(prompt, request.params) as chunks:
+        async for chunk in chunks:
+            for event in parser.feed(chunk.text):
+                yield event
+            reason = chunk.finish_reason or reason
+        for event in parser.finish():
+            yield event
+        yield _finished(reason, parser.num_tool_calls, chunks, vision)
+
+
+def _finished(
+    reason: FinishReason, num_tool_calls: int, chunks: GenerationStream, vision: VisionUsage | None
+) -> Finished:
+    """The only place where a finish reason is decided."""
+    stats = chunks.stats
+    usage = Usage(stats.num_prompt_tokens, stats.num_completion_tokens, stats.num_cached_tokens)
+    if num_tool_calls and reason is FinishReason.STOP:
+        return Finished(FinishReason.TOOL_CALLS, usage, vision)
+    return Finished(FinishReason.LENGTH if reason is FinishReason.LENGTH else FinishReason.STOP, usage, vision)

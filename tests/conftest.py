@@ -1,0 +1,25 @@
+"""Fixtures shared by all rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random-weight text model."""
+    from tests.tiny_models import write_text_model
+
+    return write_text_model(tmp_path_factory.mktemp("models") / "tiny-text")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def mlx_of_this_thread() -> Iterator[None]:
+    """The test thread may have used MLX: give its streams back, or the interpreter aborts at exit."""
+    yield
+    import mlx.core as mx
+
+    mx.clear_streams()

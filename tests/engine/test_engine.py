@@ -1,0 +1,255 @@
+"""InferenceEngine as a library, on a real (tiny) model through real MLX."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from periscope.core import FinishReason, GenerationParams, Message, Role, TextPart
+from periscope.engine import EngineConfig, InferenceEngine
+from periscope.errors import ContextLengthExceeded, EngineClosed, InvalidRequest, ModelLoadError
+
+T = TypeVar("T")
+GREEDY = GenerationParams(temperature=0.0, max_tokens=24)
+SEEDED = GenerationParams(
+    temperature=1.0,
+    seed=7,
+    top_p=0.9,
+    top_k=50,
+    min_p=0.01,
+    frequency_penalty=0.5,
+    presence_penalty=0.2,
+    repetition_penalty=1.1,
+    max_tokens=24,
+)
+
+
+def with_engine(model: Path, use: Callable[[InferenceEngine], Awaitable[T]], config: EngineConfig | None = None) -> T:
+    async def run() -> T:
+        async with await InferenceEngine.load(str(model), config) as engine:
+            return await use(engine)
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("params", [GREEDY, SEEDED], ids=["greedy", "seeded"])
+def test_sixteen_at_once_get_what_each_gets_alone(tiny_text_model: Path, params: GenerationParams) -> None:
+    """A request's tokens do not depend on who shares its batch."""
+
+    async def use(engine: InferenceEngine) -> None:
+        prompts = [f"prompt {'x' * i} number {i}" for i in range(16)]
+        together = await asyncio.gather(*(engine.generate(prompt, params) for prompt in prompts))
+        alone = [await engine.generate(prompt, params) for prompt in prompts]
+        assert [out.tokens for out in together] == [out.tokens for out in alone]
+
+    with_engine(tiny_text_model, use)
+
+
+def test_a_late_greedy_request_is_not_given_the_batch_s_sampler(tiny_text_model: Path) -> None:
+    """Temperature 0 stays temperature 0 beside rows of temperature 1."""
+
+    async def use(engine: InferenceEngine) -> None:
+        alone = await engine.generate("quiet", GREEDY)
+        hot = GenerationParams(temperature=2.0, max_tokens=200)
+        async with engine.generate_stream("loud", hot) as loud:
+            await anext(loud)
+            beside = await engine.generate("quiet", GREEDY)
+        assert beside.tokens == alone.tokens
+
+    with_engine(tiny_text_model, use)
+
+
+def test_different_seeds_differ_and_equal_seeds_agree(tiny_text_model: Path) -> None:
+    """A seed decides the tokens; without one, two runs differ."""
+
+    async def use(engine: InferenceEngine) -> None:
+        def params(seed: int | None) -> GenerationParams:
+            return GenerationParams(temperature=1.0, seed=seed, max_tokens=24)
+
+        one, again, other, free, free_again = [
+            (await engine.generate("same", params(seed))).tokens for seed in (1, 1, 2, None, None)
+        ]
+        assert one == again
+        assert len({one, other, free, free_again}) == 4
+
+    with_engine(tiny_text_model, use)
+
+
+def test_max_tokens_defaults_to_what_the_context_leaves(tiny_text_model: Path) -> None:
+    """Without max_tokens a completion runs to the end of the context, not to some hidden limit."""
+
+    async def use(engine: InferenceEngine) -> None:
+        prompt = tuple(range(20))
+        out = await engine.generate(prompt, GenerationParams(temperature=1.0, seed=3))
+        full = len(prompt) + out.stats.num_completion_tokens == 64
+        assert full or out.finish_reason is FinishReason.STOP
+        assert out.stats.num_prompt_tokens == 20
+
+    with_engine(tiny_text_model, use, EngineConfig(context_length=64))
+
+
+def test_a_prompt_over_the_context_is_refused_with_both_numbers(tiny_text_model: Path) -> None:
+    """The error names the prompt's length and the limit, and no model work is done."""
+
+    async def use(engine: InferenceEngine) -> None:
+        with pytest.raises(ContextLengthExceeded) as caught:
+            await engine.generate("x" * 100)
+        assert (caught.value.num_prompt_tokens, caught.value.context_length) == (100, 64)
+        assert "100" in caught.value.message
+        assert "64" in caught.value.message
+
+    with_engine(tiny_text_model, use, EngineConfig(context_length=64))
+
+
+@pytest.mark.parametrize("prompt", ["", (), (999999,), (-1,)])
+def test_unusable_prompts_are_the_callers_error(tiny_text_model: Path, prompt: str | tuple[int, ...]) -> None:
+    """Empty prompts and ids outside of the vocabulary never reach the model."""
+
+    async def use(engine: InferenceEngine) -> None:
+        with pytest.raises(InvalidRequest):
+            await engine.generate(prompt, GREEDY)
+        assert (await engine.generate("fine", GREEDY)).tokens
+
+    with_engine(tiny_text_model, use)
+
+
+def test_stop_strings_end_the_text_before_them(tiny_text_model: Path) -> None:
+    """The stop string is not in the text, streamed or whole, and the reason is stop."""
+
+    async def use(engine: InferenceEngine) -> None:
+        free = (await engine.generate("abc", GREEDY)).text
+        stop = free[4:7]
+        params = GenerationParams(temperature=0.0, max_tokens=24, stop=(stop,))
+        out = await engine.generate("abc", params)
+        streamed = [chunk async for chunk in engine.generate_stream("abc", params)]
+        assert out.text == free[: free.index(stop)] == "".join(chunk.text for chunk in streamed)
+        assert out.finish_reason is FinishReason.STOP
+        assert engine.num_rows == 0
+
+    with_engine(tiny_text_model, use)
+
+
+def test_logprobs_come_one_per_token_when_asked_for(tiny_text_model: Path) -> None:
+    """Each token of the completion has its log-probability, and greedy ones are the likeliest."""
+
+    async def use(engine: InferenceEngine) -> None:
+        out = await engine.generate("abc", GenerationParams(temperature=0.0, max_tokens=8, logprobs=True))
+        assert len(out.logprobs) == len(out.tokens) == 8
+        assert all(logprob <= 0 for logprob in out.logprobs)
+        assert not (await engine.generate("abc", GREEDY)).logprobs
+
+    with_engine(tiny_text_model, use)
+
+
+def test_leaving_a_stream_frees_its_row(tiny_text_model: Path) -> None:
+    """A cancelled generation stops within two tokens of the others' progress, and the others go on."""
+
+    async def use(engine: InferenceEngine) -> None:
+        long = GenerationParams(temperature=0.0, max_tokens=1500)
+        async with engine.generate_stream("neighbour", long) as neighbour:
+            await anext(neighbour)
+            async with engine.generate_stream("leaver", long) as leaver:
+                await anext(leaver)
+                assert engine.num_rows == 2
+            seen = 0
+            while engine.num_rows == 2:
+                await anext(neighbour)
+                seen += 1
+            # Chunks queued before the cancel are read too; the worker itself needs at most two more steps.
+            assert seen < 200
+            assert await anext(neighbour)
+
+    with_engine(tiny_text_model, use)
+
+
+def test_cancelling_while_tokenising_leaves_nothing_behind(tiny_text_model: Path) -> None:
+    """The first await point of a generation can be cancelled."""
+
+    async def use(engine: InferenceEngine) -> None:
+        task = asyncio.create_task(engine.generate("x" * 1000, GREEDY))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await engine.generate("fine", GREEDY)).tokens
+        assert engine.num_rows == 0
+
+    with_engine(tiny_text_model, use)
+
+
+def test_closing_fails_what_runs_and_refuses_what_comes(tiny_text_model: Path) -> None:
+    """Nobody waits for a closed engine."""
+
+    async def use(engine: InferenceEngine) -> None:
+        running = asyncio.create_task(engine.generate("x", GenerationParams(temperature=1.5, max_tokens=1900)))
+        while engine.num_rows == 0:
+            await asyncio.sleep(0)
+        await engine.close()
+        with pytest.raises(EngineClosed):
+            await running
+        with pytest.raises(EngineClosed):
+            await engine.generate("y", GREEDY)
+        await engine.close()
+
+    with_engine(tiny_text_model, use)
+
+
+def test_messages_go_through_the_chat_template(tiny_text_model: Path) -> None:
+    """A chat is rendered by the model's own template, with the assistant's turn opened."""
+
+    async def use(engine: InferenceEngine) -> None:
+        rendered = await engine.render([Message(Role.USER, (TextPart("hi"),))])
+        text = engine.detokenize(rendered.token_ids)
+        assert text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+        assert engine.tokenize("hi") == engine.tokenize("hi")
+
+    with_engine(tiny_text_model, use)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("/nowhere/at/all", "no folder"),
+        ("nobody/never-downloaded", "hf download nobody/never-downloaded"),
+        ("not a model name!", "neither a folder nor a hub id"),
+    ],
+)
+def test_a_model_that_is_not_here_is_told_with_the_fix(model: str, words: str) -> None:
+    """Loading never downloads; the error says what to do."""
+    with pytest.raises(ModelLoadError, match=words):
+        asyncio.run(InferenceEngine.load(model))
+
+
+def test_a_broken_model_folder_is_a_load_error(tmp_path: Path) -> None:
+    """A folder without weights fails with ModelLoadError, not with whatever mlx-lm raises."""
+    with pytest.raises(ModelLoadError, match=r"config\.json"):
+        asyncio.run(InferenceEngine.load(str(tmp_path)))
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3"}')
+    with pytest.raises(ModelLoadError):
+        asyncio.run(InferenceEngine.load(str(tmp_path)))
+
+
+@pytest.mark.parametrize("ending", ["await engine.close()", "pass"], ids=["closed", "forgotten"])
+def test_the_process_ends_cleanly_after_use(tiny_text_model: Path, ending: str) -> None:
+    """No abort at interpreter exit, even when the program forgot to close the engine."""
+    program = textwrap.dedent(f"""
+        import asyncio
+        from periscope import GenerationParams, InferenceEngine
+
+        async def main():
+            engine = await InferenceEngine.load({str(tiny_text_model)!r})
+            out = await engine.generate("hello", GenerationParams(max_tokens=4, temperature=0.9))
+            print(len(out.tokens))
+            {ending}
+
+        asyncio.run(main())
+    """)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)  # noqa: S603
+    assert (done.returncode, done.stdout.strip()) == (0, "4"), done.stderr

@@ -1,0 +1,221 @@
+"""ModelWorker with a scripted model: what happens when things go wrong inside the thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from periscope.core import FinishReason, GenerationParams
+from periscope.engine.commands import Submit, TokenPrompt
+from periscope.engine.contracts import Sampled
+from periscope.engine.hosting import WorkerHost
+from periscope.engine.stream import TokenStream
+from periscope.engine.turn import DeviceTurn
+from periscope.errors import EngineClosed, GenerationFailed, ModelLoadError
+
+PARAMS = GenerationParams(max_tokens=100)
+BAD_PROMPT = TokenPrompt((13,))
+GOOD_PROMPT = TokenPrompt((1,))
+
+
+class Letters:
+    """Detokenizer: token n is the n-th letter."""
+
+    def feed(self, token_id: int) -> str:
+        if token_id < 0:
+            raise ValueError("no such token")
+        return chr(ord("a") + token_id)
+
+    def finish(self) -> str:
+        return ""
+
+
+@dataclass
+class Script:
+    """Owns what the scripted batch does: `steps` are taken from the front; the last one repeats."""
+
+    steps: list[Callable[[list[int]], Iterable[Sampled]]]
+    faults: dict[int, Exception] = field(default_factory=dict)
+    admitted: list[int] = field(default_factory=list)
+    removed: list[int] = field(default_factory=list)
+    num_batches: int = 0
+
+
+class ScriptedBatch:
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self._rows: list[int] = []
+
+    def admit(self, submit: Submit) -> int:
+        if submit.prompt == BAD_PROMPT:
+            raise ZeroDivisionError("bad prompt")
+        row = len(self._script.admitted)
+        self._script.admitted.append(row)
+        self._rows.append(row)
+        return row
+
+    def step(self) -> Iterable[Sampled]:
+        steps = self._script.steps
+        step = steps.pop(0) if len(steps) > 1 else steps[0]
+        return step(self._rows)
+
+    def fault_of(self, row: int) -> Exception | None:
+        return self._script.faults.get(row)
+
+    def remove(self, rows: Sequence[int]) -> None:
+        self._script.removed.extend(rows)
+        self._rows = [row for row in self._rows if row not in rows]
+
+    def close(self) -> None:
+        self._rows = []
+
+
+class ScriptedModel:
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    def new_batch(self) -> ScriptedBatch:
+        self._script.num_batches += 1
+        return ScriptedBatch(self._script)
+
+    def new_detokenizer(self) -> Letters:
+        return Letters()
+
+
+def say(token: int, reason: FinishReason | None = None) -> Callable[[list[int]], list[Sampled]]:
+    return lambda rows: [Sampled(row, token, finish_reason=reason) for row in rows]
+
+
+def explode(_rows: list[int]) -> list[Sampled]:
+    raise MemoryError("out of device memory")
+
+
+def with_worker(script: Script, use: Callable[[WorkerHost[ScriptedModel]], Awaitable[None]]) -> None:
+    async def run() -> None:
+        host = await WorkerHost.start("scripted", lambda: ScriptedModel(script), DeviceTurn())
+        try:
+            await use(host)
+        finally:
+            await host.close()
+
+    asyncio.run(run())
+
+
+async def text_of(stream: TokenStream) -> str:
+    return "".join([chunk.text async for chunk in stream])
+
+
+def test_a_request_that_cannot_be_admitted_fails_alone() -> None:
+    """An exception while admitting one request is that request's failure; the next one is served."""
+
+    async def use(host: WorkerHost[ScriptedModel]) -> None:
+        with pytest.raises(GenerationFailed, match="ZeroDivisionError"):
+            await text_of(host.submit(BAD_PROMPT, PARAMS))
+        assert await text_of(host.submit(GOOD_PROMPT, PARAMS)) == "bc"
+
+    with_worker(Script([say(1), say(2, FinishReason.LENGTH)]), use)
+
+
+def test_a_failing_step_fails_its_requests_and_the_worker_goes_on() -> None:
+    """After an exception in the model the batch is rebuilt, and later requests are served."""
+    script = Script([explode, say(1, FinishReason.LENGTH)])
+
+    async def use(host: WorkerHost[ScriptedModel]) -> None:
+        with pytest.raises(GenerationFailed, match="MemoryError"):
+            await text_of(host.submit(GOOD_PROMPT, PARAMS))
+        assert await text_of(host.submit(GOOD_PROMPT, PARAMS)) == "b"
+        assert script.num_batches == 2
+
+    with_worker(script, use)
+
+
+def test_a_worker_whose_every_step_fails_ends() -> None:
+    """A model that cannot step any more is not kept up as if it were well."""
+
+    async def use(host: WorkerHost[ScriptedModel]) -> None:
+        for _ in range(3):
+            with pytest.raises(GenerationFailed):
+                await text_of(host.submit(GOOD_PROMPT, PARAMS))
+        await host.ended()
+        assert not host.is_alive
+        with pytest.raises(EngineClosed):
+            host.submit(GOOD_PROMPT, PARAMS)
+
+    with_worker(Script([explode]), use)
+
+
+def test_a_fault_in_one_row_s_processor_is_that_row_s_failure() -> None:
+    """A raising logits processor ends its own request; the neighbour's tokens keep coming."""
+    script = Script([say(1)], faults={0: ValueError("bad processor")})
+
+    async def use(host: WorkerHost[ScriptedModel]) -> None:
+        faulty, neighbour = host.submit(GOOD_PROMPT, PARAMS), host.submit(GOOD_PROMPT, PARAMS)
+        with pytest.raises(GenerationFailed, match="ValueError"):
+            await text_of(faulty)
+        assert (await anext(neighbour)).text == "b"
+        neighbour.cancel()
+
+    with_worker(script, use)
+
+
+def test_an_undecodable_token_is_its_row_s_failure() -> None:
+    """A detokenizer that raises fails one request, not the thread."""
+
+    async def use(host: WorkerHost[ScriptedModel]) -> None:
+        with pytest.raises(GenerationFailed):
+            await text_of(host.submit(GOOD_PROMPT, PARAMS))
+        assert await text_of(host.submit(GOOD_PROMPT, PARAMS)) == "b"
+
+    with_worker(Script([say(-1), say(1, FinishReason.LENGTH)]), use)
+
+
+def test_an_abandoned_row_is_removed_before_the_next_step() -> None:
+    """A reader that goes away costs at most the step under way."""
+    script = Script([say(1)])
+
+    async def use(host: WorkerHost[ScriptedModel]) -> None:
+        gone, stays = host.submit(GOOD_PROMPT, PARAMS), host.submit(GOOD_PROMPT, PARAMS)
+        await anext(gone)
+        gone.cancel()
+        while not script.removed:
+            await anext(stays)
+        assert script.removed == [0]
+        stays.cancel()
+
+    with_worker(script, use)
+
+
+def test_a_failed_load_is_reported_in_one_sentence() -> None:
+    """Whatever the loader raises arrives as ModelLoadError with its kind and words."""
+
+    def load() -> ScriptedModel:
+        raise OSError("disk on fire")
+
+    with pytest.raises(ModelLoadError, match="OSError: disk on fire"):
+        asyncio.run(WorkerHost.start("broken", load, DeviceTurn()))
+
+
+def test_cancelling_a_load_ends_the_thread() -> None:
+    """Nobody waits for a load that is no longer wanted, and its thread does not stay."""
+    from threading import Event
+
+    entered, go_on = Event(), Event()
+    script = Script([say(1)])
+
+    def load() -> ScriptedModel:
+        entered.set()
+        go_on.wait(10)
+        return ScriptedModel(script)
+
+    async def run() -> None:
+        starting = asyncio.create_task(WorkerHost.start("slow", load, DeviceTurn()))
+        await asyncio.to_thread(entered.wait, 10)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        go_on.set()
+
+    asyncio.run(run())

@@ -1,0 +1,336 @@
+"""What `OutputParser` makes of a model's output, and that the cut of the text does not matter."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from periscope.core import ReasoningDelta, TextDelta, Tool, ToolCall, ToolCallDelta
+from periscope.parsing.stream import Delta, OutputFormat, OutputParser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def parse_json(text: str, tools: list[dict[str, Any]]) -> Any:
+    """One JSON call between the markers, as Hermes and Qwen write it."""
+    del tools
+    return json.loads(text)
+
+
+def parse_mistral(text: str, tools: list[dict[str, Any]]) -> Any:
+    """Any number of `name[ARGS]{...}` up to the end of the text."""
+    del tools
+    calls = [part.split("[ARGS]") for part in text.split("[TOOL_CALLS]")]
+    return [{"name": name, "arguments": json.loads(arguments)} for name, arguments in calls]
+
+
+QWEN = OutputFormat("<think>", "</think>", "<tool_call>", "</tool_call>", parse_json)
+OPENED = replace(QWEN, starts_in_reasoning=True)
+MISTRAL = OutputFormat("[THINK]", "[/THINK]", "[TOOL_CALLS]", "", parse_mistral)
+PLAIN = OutputFormat()
+TOOLS = (Tool("weather", "Now", {"type": "object"}), Tool("time"))
+
+
+def events_of(pieces: Iterable[str], form: OutputFormat = QWEN, tools: tuple[Tool, ...] = TOOLS) -> list[Delta]:
+    """All events of one completion, neighbours joined; checks that none is empty and calls are numbered."""
+    ids = itertools.count()
+    parser = OutputParser(form, tools, lambda: f"call_{next(ids)}")
+    raw = [event for piece in pieces for event in parser.feed(piece)] + parser.finish()
+    assert all(isinstance(event, ToolCallDelta) or event.text for event in raw)
+    indices = [event.index for event in raw if isinstance(event, ToolCallDelta)]
+    assert indices == list(range(parser.num_tool_calls))
+    return joined(raw)
+
+
+def joined(events: Iterable[Delta]) -> list[Delta]:
+    """The events with neighbouring deltas of one kind made one."""
+    result: list[Delta] = []
+    for event in events:
+        last = result[-1] if result else None
+        if isinstance(event, TextDelta) and isinstance(last, TextDelta):
+            result[-1] = TextDelta(last.text + event.text)
+        elif isinstance(event, ReasoningDelta) and isinstance(last, ReasoningDelta):
+            result[-1] = ReasoningDelta(last.text + event.text)
+        else:
+            result.append(event)
+    return result
+
+
+def called(index: int, name: str, arguments: str) -> ToolCallDelta:
+    """The event of a call, with the id that `events_of` gives it."""
+    return ToolCallDelta(index, ToolCall(f"call_{index}", name, arguments))
+
+
+WEATHER = '<tool_call>\n{"name": "weather", "arguments": {"city": "Kraków", "days": 2}}\n</tool_call>'
+TIME = '<tool_call>\n{"name": "time", "arguments": {}}\n</tool_call>'
+WEATHER_ARGUMENTS = '{"city":"Kraków","days":2}'
+BROKEN = '<tool_call>\n{"name": "weather", "arguments": {"city": \n</tool_call>'
+
+TRANSCRIPTS: dict[str, tuple[OutputFormat, str, list[Delta]]] = {
+    "text": (QWEN, "Hello 🌍, a < b and <thin ice>.", [TextDelta("Hello 🌍, a < b and <thin ice>.")]),
+    "empty": (QWEN, "", []),
+    "reasoning then text": (
+        QWEN,
+        "\n<think>\nLet me see.\n</think>\n\nIt rains.",
+        [ReasoningDelta("Let me see.\n"), TextDelta("It rains.")],
+    ),
+    "empty reasoning": (QWEN, "<think>\n\n</think>\n\nYes.", [TextDelta("Yes.")]),
+    "reasoning opened by the template": (
+        OPENED,
+        "\nHm.</think>\nYes.",
+        [ReasoningDelta("Hm."), TextDelta("Yes.")],
+    ),
+    "reasoning never closed": (QWEN, "<think>Hm </thi", [ReasoningDelta("Hm </thi")]),
+    "reasoning closed but never opened": (QWEN, "Hm.</think>\nYes.", [TextDelta("Hm.</think>\nYes.")]),
+    "reasoning about a tool call": (
+        OPENED,
+        f"{WEATHER}</think>{TIME}",
+        [ReasoningDelta(WEATHER), called(0, "time", "{}")],
+    ),
+    "one call": (QWEN, f"\n{WEATHER}\n", [called(0, "weather", WEATHER_ARGUMENTS)]),
+    "reasoning, text and two calls": (
+        QWEN,
+        f"<think>\nBoth.\n</think>\n\nI look.\n{WEATHER}\n{TIME}",
+        [
+            ReasoningDelta("Both.\n"),
+            TextDelta("I look.\n"),
+            called(0, "weather", WEATHER_ARGUMENTS),
+            called(1, "time", "{}"),
+        ],
+    ),
+    "call then text": (
+        QWEN,
+        f"{TIME}\nWait for it.",
+        [called(0, "time", "{}"), TextDelta("\nWait for it.")],
+    ),
+    "unparsable call": (
+        QWEN,
+        f"\nSo:\n{BROKEN}\nSorry.",
+        [TextDelta(f"\nSo:\n{BROKEN}\nSorry.")],
+    ),
+    "unparsable call between two": (
+        QWEN,
+        f"{TIME}\n{BROKEN}\n{WEATHER}",
+        [called(0, "time", "{}"), TextDelta(f"\n{BROKEN}\n"), called(1, "weather", WEATHER_ARGUMENTS)],
+    ),
+    "truncated call": (QWEN, WEATHER[:-3], [TextDelta(WEATHER[:-3])]),
+    "truncated start marker": (QWEN, "So <tool_c", [TextDelta("So <tool_c")]),
+    "mistral": (
+        MISTRAL,
+        '[THINK]Both.[/THINK][TOOL_CALLS]weather[ARGS]{"city": "[/THINK]"}[TOOL_CALLS]time[ARGS]{}',
+        [ReasoningDelta("Both."), called(0, "weather", '{"city":"[/THINK]"}'), called(1, "time", "{}")],
+    ),
+    "mistral truncated": (
+        MISTRAL,
+        'So: [TOOL_CALLS]weather[ARGS]{"ci',
+        [TextDelta('So: [TOOL_CALLS]weather[ARGS]{"ci')],
+    ),
+    "no markers": (PLAIN, f"<think>x</think>{TIME}", [TextDelta(f"<think>x</think>{TIME}")]),
+}
+
+
+@pytest.mark.parametrize(("form", "text", "expected"), TRANSCRIPTS.values(), ids=TRANSCRIPTS.keys())
+def test_transcripts(form: OutputFormat, text: str, expected: list[Delta]) -> None:
+    """Each transcript gives its events, at once and one character at a time."""
+    assert events_of([text], form) == expected
+    assert events_of(text, form) == expected
+
+
+@given(transcript=st.sampled_from(list(TRANSCRIPTS.values())), data=st.data())
+def test_any_cut_of_a_transcript_gives_its_events(
+    transcript: tuple[OutputFormat, str, list[Delta]], data: st.DataObject
+) -> None:
+    """Where the text is cut, also into empty pieces, does not show in the events."""
+    form, text, expected = transcript
+    assert events_of(data.draw(cuts_of(text)), form) == expected
+
+
+FRAGMENTS = [
+    *("<think>", "</think>", "<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[THINK]", "[/THINK]"),
+    *(WEATHER, TIME, BROKEN, "time[ARGS]{}", "<", "<t", "</t", "<tool_", "[TOOL", " ", "\n\n", "a", "🌍"),
+]
+
+
+@st.composite
+def cuts_of(draw: st.DrawFn, text: str) -> list[str]:
+    """`text` in pieces; joined they are `text` again."""
+    cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=12)))
+    return [text[start:end] for start, end in itertools.pairwise([0, *cuts, len(text)])]
+
+
+@given(
+    fragments=st.lists(st.sampled_from(FRAGMENTS), max_size=10),
+    form=st.sampled_from([QWEN, OPENED, MISTRAL, PLAIN]),
+    data=st.data(),
+)
+def test_any_cut_of_a_jumble_gives_the_same_events(
+    fragments: list[str], form: OutputFormat, data: st.DataObject
+) -> None:
+    """Markers in any order, whole or broken, mean the same however they arrive."""
+    text = "".join(fragments)
+    whole = events_of([text], form)
+    assert events_of(text, form) == whole
+    assert events_of(data.draw(cuts_of(text)), form) == whole
+
+
+@given(fragments=st.lists(st.sampled_from(FRAGMENTS), max_size=10), cut=st.integers(0, 200))
+def test_nothing_is_lost_when_no_call_can_be_read(fragments: list[str], cut: int) -> None:
+    """With a parser that rejects everything and no reasoning, text in is text out, to the character."""
+
+    def reject(text: str, tools: list[dict[str, Any]]) -> dict[str, Any]:
+        raise AttributeError(text, tools)
+
+    text = "".join(fragments)
+    form = OutputFormat(tool_start="<tool_call>", tool_end="</tool_call>", parse_tool_call=reject)
+    assert events_of([text[:cut], text[cut:]], form) == ([TextDelta(text)] if text else [])
+
+
+def test_text_that_can_be_no_marker_is_not_held_back() -> None:
+    """Text streams: only the beginning of a marker waits for the next piece."""
+    parser = OutputParser(QWEN, TOOLS)
+    assert parser.feed("Hel") == [TextDelta("Hel")]
+    assert parser.feed("lo <to") == [TextDelta("lo ")]
+    assert parser.feed("e>") == [TextDelta("<toe>")]
+
+
+def test_a_call_is_emitted_with_its_end_marker() -> None:
+    """A client gets each call as soon as it is whole, not at the end of the completion."""
+    parser = OutputParser(QWEN, TOOLS)
+    assert parser.feed(WEATHER[:-1]) == []
+    assert parser.num_tool_calls == 0
+    (event,) = parser.feed(WEATHER[-1:])
+    assert isinstance(event, ToolCallDelta)
+    assert parser.num_tool_calls == 1
+
+
+def test_a_long_call_is_not_searched_again_with_every_piece() -> None:
+    """Time is linear: between pieces no more waits to be searched again than one marker's beginning."""
+    parser = OutputParser(QWEN, TOOLS)
+    parser.feed("<tool_call>")
+    for _ in range(2000):
+        parser.feed("x</tool_call")
+        assert len(parser._tail) < len("</tool_call>")
+    assert parser.finish() == [TextDelta("<tool_call>" + 2000 * "x</tool_call")]
+
+
+def test_without_tools_tool_markers_are_text() -> None:
+    """A client that offered no tools gets what the model wrote."""
+    assert events_of(WEATHER, tools=()) == [TextDelta(WEATHER)]
+
+
+def test_without_a_parser_tool_markers_are_text() -> None:
+    """A model whose tool calls cannot be read gets them passed on as text."""
+    assert events_of(WEATHER, replace(QWEN, parse_tool_call=None)) == [TextDelta(WEATHER)]
+
+
+def test_without_think_end_there_is_no_reasoning() -> None:
+    """A format that cannot end reasoning never begins it, so the answer is not swallowed."""
+    form = OutputFormat(think_start="<think>", starts_in_reasoning=True)
+    assert events_of("<think>Yes.", form) == [TextDelta("<think>Yes.")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\n\n", [TextDelta("\n\n")]),
+        ("\n\n Yes. ", [TextDelta("\n\n Yes. ")]),
+        (f"\n{TIME}\n \n", [called(0, "time", "{}")]),
+        (f"<think>x</think> \n {TIME}", [ReasoningDelta("x"), called(0, "time", "{}")]),
+        (f"{TIME}\n<think>\n</think>\nDone.", [called(0, "time", "{}"), TextDelta("Done.")]),
+        (f"\n{BROKEN}", [TextDelta(f"\n{BROKEN}")]),
+    ],
+)
+def test_whitespace_stays_with_text_and_goes_with_markers(text: str, expected: list[Delta]) -> None:
+    """Clients get no blank bubbles beside a tool call, and no answer loses its whitespace."""
+    assert events_of(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("payload", "arguments"),
+    [
+        ('{"name": "time", "arguments": {"a": [1, null]}}', '{"a":[1,null]}'),
+        ('{"name": "time", "arguments": "{\\"a\\":  1}"}', '{"a":  1}'),
+        ('{"name": "time", "arguments": ""}', "{}"),
+        ('{"name": "time", "arguments": null}', "{}"),
+        ('{"name": "time"}', "{}"),
+        ('{"name": "time", "arguments": {"a": "\\ud83d"}}', '{"a":"\\ud83d"}'),
+        ('{"name": "time", "arguments": {"a": "\\ud83c\\udf0d"}}', '{"a":"🌍"}'),
+    ],
+)
+def test_arguments_are_the_json_text_of_an_object(payload: str, arguments: str) -> None:
+    """Arguments are compact JSON that UTF-8 can carry; a string stays as the model wrote it."""
+    assert events_of([f"<tool_call>{payload}</tool_call>"]) == [called(0, "time", arguments)]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "",
+        "null",
+        "[]",
+        "3",
+        '"time"',
+        '{"arguments": {}}',
+        '{"name": "", "arguments": {}}',
+        '{"name": 3, "arguments": {}}',
+        '{"name": "\\ud83d", "arguments": {}}',
+        '{"name": "time", "parameters": {"a": 1}}',
+        '{"name": "time", "arguments": [1]}',
+        '{"name": "time", "arguments": "now"}',
+        '{"name": "time", "arguments": {"a": NaN}}',
+        '[{"name": "time", "arguments": {}}, {"name": "time", "arguments": 1}]',
+        100_000 * "[",
+    ],
+)
+def test_what_is_no_call_comes_out_as_text(payload: str) -> None:
+    """Whatever is not a name with an object of arguments is shown as it was written, markers included."""
+    text = f"<tool_call>{payload}</tool_call>"
+    assert events_of([text]) == [TextDelta(text)]
+
+
+def test_a_call_to_a_tool_that_was_not_offered_is_a_call() -> None:
+    """The client decides what an unknown tool means."""
+    text = '<tool_call>{"name": "fly", "arguments": {}}</tool_call>'
+    assert events_of([text]) == [called(0, "fly", "{}")]
+
+
+def test_ids_are_unique() -> None:
+    """Calls get fresh ids, also within one list and whatever id the model wrote."""
+
+    def parse(text: str, tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        del text, tools
+        return [{"id": "functions.time:0", "name": "time", "arguments": {}}] * 3
+
+    parser = OutputParser(replace(QWEN, parse_tool_call=parse), TOOLS)
+    events = parser.feed(TIME + TIME)
+    ids = {event.call.id for event in events if isinstance(event, ToolCallDelta)}
+    assert len(ids) == 6
+    assert all(call_id.startswith("call_") for call_id in ids)
+
+
+def test_parsers_get_the_text_between_the_markers_and_the_tools() -> None:
+    """`parse_tool_call` is called once a call, with function schemas as chat templates take them."""
+    seen: list[tuple[str, list[dict[str, Any]]]] = []
+
+    def parse(text: str, tools: list[dict[str, Any]]) -> dict[str, Any]:
+        seen.append((text, tools))
+        return {"name": "time", "arguments": {}}
+
+    events_of("<tool_call> x </tool_call>", replace(QWEN, parse_tool_call=parse), TOOLS[:1])
+    function = {"name": "weather", "description": "Now", "parameters": {"type": "object"}}
+    assert seen == [(" x ", [{"type": "function", "function": function}])]
+
+
+def test_finish_can_be_called_twice() -> None:
+    """A second `finish` has nothing left to say."""
+    parser = OutputParser(QWEN, TOOLS)
+    parser.feed(BROKEN[:-1])
+    assert parser.finish() == [TextDelta(BROKEN[:-1])]
+    assert parser.finish() == []
