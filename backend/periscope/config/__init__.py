@@ -1,0 +1,41 @@
+"""Configuration: models.yaml, environment and flags -> one frozen `Config`, or every problem with its line.
+
+The only reader of YAML and of the environment. Rooms below never import it: the composition root translates.
+"""
+
+from periscope.config.layers import FLAGS, env_names
+from periscope.config.load import Config, find_file, load
+from periscope.config.report import NOT_YET_ACTED_ON, describe, warnings
+from periscope.config.schema import (
+    Capabilities,
+    DType,
+    MemoryConfig,
+    ModelConfig,
+    ModelKind,
+    ModelParams,
+    ServerConfig,
+    ServerLimits,
+    VisionProxyConfig,
+    json_schema,
+)
+
+__all__ = [
+    "FLAGS",
+    "NOT_YET_ACTED_ON",
+    "Capabilities",
+    "Config",
+    "DType",
+    "MemoryConfig",
+    "ModelConfig",
+    "ModelKind",
+    "ModelParams",
+    "ServerConfig",
+    "ServerLimits",
+    "VisionProxyConfig",
+    "describe",
+    "env_names",
+    "find_file",
+    "json_schema",
+    "load",
+    "warnings",
+]

@@ -1,0 +1,221 @@
+"""What no single key can tell: names that clash, proxies without a captioner, a host open to everyone. Pure.
+
+The checks read the raw values, so that they report beside the type errors instead of after them; whatever has the wrong
+type is passed over here, because the schema reports it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, TypeAlias
+
+from pydantic import ValidationError
+
+from periscope.config.document import Document, Problem
+from periscope.config.schema import (
+    PATTERN_MEANINGS,
+    Loc,
+    ServerConfig,
+    dotted,
+    fields_of,
+    read_vision_mode,
+    section_at,
+    settings,
+)
+from periscope.core import VisionMode
+
+#: Name or alias that always means the first text model.
+DEFAULT_NAME = "default"
+_MAX_SHOWN = 60
+
+_Entry: TypeAlias = tuple[Loc, dict[str, Any]]
+
+
+@dataclass(slots=True)
+class _Owners:
+    """Which value stands for a name or alias, and which entry for a repository: the first of each."""
+
+    by_name: dict[str, Loc] = field(default_factory=dict)
+    by_hub_id: dict[str, Loc] = field(default_factory=dict)
+
+    def captioner(self, key: str, value: object) -> Loc | None:
+        """The entry that a proxy's `key: value` names."""
+        table = {"model": self.by_name, "hf_id": self.by_hub_id}.get(key, {})
+        return table[value][:2] if isinstance(value, str) and value in table else None
+
+
+def schema_problems(document: Document, error: ValidationError) -> Iterator[Problem]:
+    """Pure: one problem for each thing the schema refused, in the file's words."""
+    for detail in error.errors(include_url=False):
+        loc = detail["loc"]
+        if detail["type"] == "too_short" and detail["input"]:
+            continue  # its items were refused one by one
+        yield Problem(document.origin(loc), f"{dotted(loc) or 'the file'} {_said(loc, dict(detail))}")
+
+
+def model_problems(document: Document) -> Iterator[Problem]:
+    """Pure: problems between the models entries."""
+    entries, owners = list(_entries(document.tree)), _Owners()
+    for loc, entry in entries:
+        yield from _source_problems(document, loc, entry)
+        yield from _name_problems(document, loc, entry, owners)
+    for loc, entry in entries:
+        yield from _vision_problems(document, loc, entry, owners)
+    yield from _default_problems(document, entries, owners)
+
+
+def server_problems(document: Document) -> Iterator[Problem]:
+    """Pure: a server that others can reach needs an API key (A7)."""
+    server = _mapping(_mapping(document.tree).get("server"))
+    host = server.get("host")
+    if isinstance(host, str) and not is_loopback(host) and server.get("api_key") is None:
+        fix = f"set PERISCOPE_SERVER__API_KEY, or listen on {ServerConfig().host}"
+        yield _problem(document, ("server", "host"), f"{host!r} lets others in, so it needs an API key: {fix}")
+
+
+def is_loopback(host: str) -> bool:
+    """Pure: only programs on this machine reach it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _said(loc: Loc, detail: dict[str, Any]) -> str:
+    kind, value = detail["type"], detail["input"]
+    if kind == "extra_forbidden":
+        return f"is not a known key{_key_hint(loc)}"
+    if kind == "missing":
+        return "is missing"
+    said = {
+        "too_short": "should not be empty",
+        "model_type": "should be a mapping of keys to values",
+        "tuple_type": "should be a list",
+        "dict_type": "should be a mapping of keys to values",
+        "string_pattern_mismatch": PATTERN_MEANINGS.get(detail.get("ctx", {}).get("pattern"), ""),
+    }.get(kind)
+    if kind == "value_error":
+        said = str(detail["ctx"]["error"])
+    said = said or detail["msg"].replace("Input should be", "should be").replace("String should", "should")
+    return said if loc[-1:] == ("api_key",) else f"{said}, got {_shown(value)}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list" if value else "an empty list"
+    text = json.dumps(value, default=str) if isinstance(value, bool | float | None) else repr(value)
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
+
+
+def _key_hint(loc: Loc) -> str:
+    key, section = str(loc[-1]), section_at(loc[:-1])
+    near = get_close_matches(key, fields_of(section), n=1) if section else []
+    if near:
+        return f"; did you mean {near[0]}?"
+    elsewhere = [place for place, _ in settings() if place.rpartition(".")[2] == key]
+    return f"; did you mean {elsewhere[0]}?" if elsewhere else ""
+
+
+def _source_problems(document: Document, loc: Loc, entry: dict[str, Any]) -> Iterator[Problem]:
+    given = [key for key in ("hf_id", "local_path") if key in entry and (*loc, key) not in document.empty]
+    if len(given) != 1:
+        yield _problem(document, loc, f"has {'both' if given else 'neither'} of hf_id and local_path; give one")
+
+
+def _name_problems(document: Document, loc: Loc, entry: dict[str, Any], owners: _Owners) -> Iterator[Problem]:
+    """Also fills `owners`."""
+    if isinstance(entry.get("hf_id"), str):
+        owners.by_hub_id.setdefault(entry["hf_id"], loc)
+    for place, name in _names(loc, entry):
+        first = owners.by_name.setdefault(name, place)
+        if first != place:
+            line = document.origin(first).line
+            yield _problem(document, place, f"{name!r} is already taken by {dotted(first)} in line {line}")
+
+
+def _names(loc: Loc, entry: dict[str, Any]) -> Iterator[tuple[Loc, str]]:
+    aliases = entry.get("aliases")
+    if isinstance(entry.get("name"), str):
+        yield (*loc, "name"), entry["name"]
+    for index, alias in enumerate(aliases if isinstance(aliases, list) else []):
+        if isinstance(alias, str):
+            yield (*loc, "aliases", index), alias
+
+
+def _vision_problems(document: Document, loc: Loc, entry: dict[str, Any], owners: _Owners) -> Iterator[Problem]:
+    capabilities, here = _mapping(entry.get("capabilities")), (*loc, "capabilities")
+    mode, proxy = capabilities.get("vision_mode"), capabilities.get("vision_proxy")
+    if proxy is None and _mode(mode) is VisionMode.PROXY:
+        place = (*here, "vision_mode")
+        yield _problem(document, place, "is proxy, so vision_proxy must name the captioner: model or hf_id")
+    if not isinstance(proxy, dict):
+        return
+    at = (*here, "vision_proxy")
+    if mode is None:
+        yield _problem(document, at, "is set but vision_mode is not; add vision_mode: proxy")
+    named = [key for key in ("model", "hf_id") if proxy.get(key) is not None]
+    if len(named) != 1:
+        yield _problem(document, at, f"has {'both' if named else 'neither'} of model and hf_id; give one")
+    for key in named:
+        fault = _captioner_fault(document.tree, key, proxy[key], loc, owners)
+        if fault:
+            yield _problem(document, (*at, key), f"{proxy[key]!r} {fault}")
+
+
+def _captioner_fault(tree: Any, key: str, value: object, loc: Loc, owners: _Owners) -> str | None:
+    """Why what `key: value` names cannot caption for the entry at `loc`, None if it can."""
+    target = owners.captioner(key, value)
+    if target is None:
+        if key == "hf_id" or not isinstance(value, str):
+            return None  # an entry is added for the repository, or the schema refuses it
+        near = get_close_matches(value, owners.by_name, n=1)
+        return "names no model of this file" + (f"; did you mean {near[0]}?" if near else "")
+    if target == loc:
+        return "is the model itself; if it can see, use vision_mode: native"
+    if _proxy(tree["models"][target[1]]):
+        return "has a vision_proxy of its own, so it cannot see"
+    return None
+
+
+def _default_problems(document: Document, entries: list[_Entry], owners: _Owners) -> Iterator[Problem]:
+    named = {owners.captioner(key, value) for _, entry in entries for key, value in _proxy(entry).items()}
+    first = next((loc for loc, entry in entries if loc not in named or _answers(entry)), None)
+    owner = owners.captioner("model", DEFAULT_NAME)
+    if owner is not None and first is not None and owner != first:
+        means = f"is called {DEFAULT_NAME!r}, which always means the first text model; move it to the front"
+        yield _problem(document, owner, means)
+
+
+def _problem(document: Document, loc: Loc, text: str) -> Problem:
+    return Problem(document.origin(loc), f"{dotted(loc)} {text}")
+
+
+def _proxy(entry: dict[str, Any]) -> dict[str, Any]:
+    return _mapping(_mapping(entry.get("capabilities")).get("vision_proxy"))
+
+
+def _answers(entry: dict[str, Any]) -> bool:
+    """The entry is a text model even where another names it as captioner."""
+    return bool(_proxy(entry)) or _mode(_mapping(entry.get("capabilities")).get("vision_mode")) is VisionMode.NATIVE
+
+
+def _mode(value: object) -> VisionMode | None:
+    try:
+        return read_vision_mode(value)
+    except ValueError:
+        return None
+
+
+def _entries(tree: Any) -> Iterator[_Entry]:
+    models = _mapping(tree).get("models")
+    for index, entry in enumerate(models if isinstance(models, list) else []):
+        if isinstance(entry, dict):
+            yield ("models", index), entry
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

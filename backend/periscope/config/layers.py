@@ -1,0 +1,90 @@
+"""Environment and flags, laid over the file's values. Pure: both are passed in.
+
+Environment names are the file's keys: `PERISCOPE_` + the key in capitals, `__` for each dot
+(`server.limits.max_body_bytes` is `PERISCOPE_SERVER__LIMITS__MAX_BODY_BYTES`). Lists are separated by commas;
+a variable set to nothing counts as unset. `env_names` is the whole table. Keys inside `models` have no variable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, get_origin
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from periscope.config.document import Document, Origin, Problem
+from periscope.config.schema import ConfigFile, Loc, fields_of, section_at, settings
+
+ENV_PREFIX = "PERISCOPE_"
+#: Which file to read, in this order before the usual places; not keys of the file.
+ENV_CONFIG, ENV_HOME = "PERISCOPE_CONFIG", "PERISCOPE_HOME"
+#: Read elsewhere: which server the client commands talk to.
+ENV_URL = "PERISCOPE_URL"
+
+#: Flags that stand for a key. `model` and `vision_model` choose models and are applied when models are resolved.
+FLAG_KEYS: dict[str, Loc] = {"host": ("server", "host"), "port": ("server", "port")}
+FLAGS = (*FLAG_KEYS, "model", "vision_model")
+
+
+def env_names() -> dict[str, str]:
+    """Pure: variable -> key, for every key that the environment can set."""
+    keys = [key for key, _ in settings() if not key.startswith("models[]")]
+    return {ENV_PREFIX + key.upper().replace(".", "__"): key for key in keys}
+
+
+def flag_origin(flag: str) -> Origin:
+    """Pure: how a flag is named in messages and in `config show`."""
+    return Origin(f"flag --{flag.replace('_', '-')}")
+
+
+def lay_environment(document: Document, env: Mapping[str, str]) -> None:
+    """Put every `PERISCOPE_*` variable over the document; unknown ones are problems."""
+    known = env_names()
+    for name in sorted(env):
+        if not name.startswith(ENV_PREFIX) or name in (ENV_CONFIG, ENV_HOME, ENV_URL):
+            continue
+        origin = Origin(f"env {name}")
+        if name in known:
+            _lay(document, tuple(known[name].split(".")), env[name], origin)
+        else:
+            document.problems.append(Problem(origin, f"is not read by Periscope{_did_you_mean(name, known)}"))
+
+
+def lay_flags(document: Document, flags: Mapping[str, object]) -> None:
+    """Put the flags that stand for a key over the document. A flag that is None was not given."""
+    for flag, loc in FLAG_KEYS.items():
+        if flags.get(flag) is not None:
+            _lay(document, loc, flags[flag], flag_origin(flag))
+
+
+def _lay(document: Document, loc: Loc, value: object, origin: Origin) -> None:
+    field = _field_at(loc)
+    if isinstance(value, str):
+        value = _from_text(field, value)
+    if value != "":
+        document.put(loc, value, origin)
+
+
+def _field_at(loc: Loc) -> FieldInfo:
+    section = section_at(loc[:-1]) or ConfigFile
+    return fields_of(section)[str(loc[-1])]
+
+
+def _from_text(field: FieldInfo, text: str) -> Any:
+    """Text as the field's bare type, bounds unchecked; what does not fit stays text and is refused with the rest."""
+    if get_origin(field.annotation) is tuple:
+        return [item.strip() for item in text.split(",") if item.strip()] or ""
+    try:
+        return TypeAdapter[Any](field.annotation or str).validate_python(text)
+    except ValidationError:
+        return text
+
+
+def _did_you_mean(name: str, known: Mapping[str, str]) -> str:
+    tails = {variable: variable for variable in known} | {
+        ENV_PREFIX + variable.rpartition("__")[2]: variable for variable in known
+    }
+    near = get_close_matches(name, tails, n=1, cutoff=0.8)
+    return f"; did you mean {tails[near[0]]}?" if near else ""

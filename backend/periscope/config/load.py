@@ -1,0 +1,156 @@
+"""Finds models.yaml, reads it, and puts the layers together: flags > environment > file > defaults.
+
+The only reader of configuration files and of `os.environ`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from periscope.config.checks import model_problems, schema_problems, server_problems
+from periscope.config.document import Document, Origin, Problem, config_error, read_document
+from periscope.config.layers import ENV_CONFIG, ENV_HOME, FLAGS, lay_environment, lay_flags
+from periscope.config.resolve import absolute, resolve_models
+from periscope.config.schema import (
+    ConfigFile,
+    Loc,
+    MemoryConfig,
+    ModelConfig,
+    ModelKind,
+    Section,
+    ServerConfig,
+    dotted,
+    leaves,
+)
+
+FILE_NAME = "models.yaml"
+DEFAULT_SOURCE = "default"
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What one start of Periscope uses. Frozen.
+
+    Attributes:
+        models: in the order they are served; never empty, with at least one text model.
+        idle_unload_s: None = never.
+        path: the file it came from.
+        sources: `models[0].params.dtype` -> `flag --port`, `env PERISCOPE_SERVER__PORT`, `models.yaml:12`, `default`
+            or (for `kind`) `derived`; every setting has its row.
+    """
+
+    models: tuple[ModelConfig, ...]
+    server: ServerConfig
+    memory: MemoryConfig
+    idle_unload_s: float | None
+    path: Path
+    sources: Mapping[str, str] = field(repr=False)
+
+    @property
+    def default_model(self) -> ModelConfig:
+        """The first text model: what "" and "default" mean."""
+        return next(model for model in self.models if model.kind is ModelKind.TEXT)
+
+
+def load(
+    path: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None,
+    *,
+    cwd: Path | None = None,
+    home: Path | None = None,
+) -> Config:
+    """The configuration from `path` (else the first file of `find_file`), `env` (else os.environ) and `flags`.
+
+    Args:
+        flags: any of `FLAGS`; a value of None means not given.
+
+    Raises:
+        ConfigError: everything that cannot be used, each with file and line, variable or flag.
+    """
+    env, flags = os.environ if env is None else env, flags or {}
+    cwd, home = cwd or Path.cwd(), home or Path.home()
+    if unknown := set(flags) - set(FLAGS):
+        raise TypeError(f"no such flags: {', '.join(sorted(unknown))}")
+    path = find_file(path, env, cwd=cwd, home=home)
+    document = read_document(_read_text(path), _label(path, cwd, home))
+    lay_environment(document, env)
+    lay_flags(document, flags)
+    file = _validate(document)
+    models = resolve_models(file, document, flags, folder=path.parent, cwd=cwd)
+    sources = _sources(file, document.origins)
+    for index, (model, origins) in enumerate(models):
+        sources |= _sources(model, origins, ("models", index))
+    return Config(
+        models=tuple(model for model, _ in models),
+        server=file.server,
+        memory=file.memory,
+        idle_unload_s=file.idle_unload_s,
+        path=path,
+        sources=sources,
+    )
+
+
+def find_file(path: Path | None, env: Mapping[str, str], *, cwd: Path, home: Path, package: Path = _PACKAGE) -> Path:
+    """The file to read: `--config`, `$PERISCOPE_CONFIG`, else the first that exists of the usual places.
+
+    Raises:
+        ConfigError: the file that was asked for does not exist.
+    """
+    asked, origin = path, Origin("flag --config")
+    if asked is None and env.get(ENV_CONFIG):
+        asked, origin = Path(env[ENV_CONFIG]), Origin(f"env {ENV_CONFIG}")
+    if asked is not None:
+        found = absolute(str(asked), cwd)
+        if not found.is_file():
+            raise config_error([Problem(origin, f"there is no file {found}")])
+        return found
+    own_home = [absolute(env[ENV_HOME], cwd) / FILE_NAME] if env.get(ENV_HOME) else []
+    usual = [cwd / FILE_NAME, *own_home, home / ".config/periscope" / FILE_NAME]
+    shipped = [package / FILE_NAME, package.parents[1] / FILE_NAME]  # in a wheel, in a checkout
+    for candidate in usual + shipped:
+        if candidate.is_file():
+            return candidate
+    raise config_error([Problem(Origin(FILE_NAME), "is nowhere to be found; name one with --config")])
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else f"cannot be read: {error.strerror}"
+        raise config_error([Problem(Origin(str(path)), reason)]) from error
+
+
+def _label(path: Path, cwd: Path, home: Path) -> str:
+    """How messages call the file: as short as it is clear."""
+    if path.is_relative_to(cwd):
+        return str(path.relative_to(cwd))
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+
+
+def _validate(document: Document) -> ConfigFile:
+    problems = [*document.problems, *model_problems(document), *server_problems(document)]
+    try:
+        file = ConfigFile.model_validate({} if document.tree is None else document.tree)
+    except ValidationError as error:
+        problems += schema_problems(document, error)
+        raise config_error(problems) from None
+    if problems:
+        raise config_error(problems)
+    document.forget_empty()
+    return file
+
+
+def _sources(section: Section, origins: Mapping[Loc, Origin], at: Loc = ()) -> dict[str, str]:
+    return {
+        dotted((*at, *loc)): origins[loc].text if loc in origins else DEFAULT_SOURCE
+        for loc, _ in leaves(section)
+        if loc != ("models",)
+    }

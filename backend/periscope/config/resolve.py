@@ -1,0 +1,233 @@
+"""Valid settings -> the models as they are served: captioners found or added, `--model` and `--vision-model` applied.
+
+Pure but for one look at the disk: whether what `--model` names is a directory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from periscope.config.checks import DEFAULT_NAME
+from periscope.config.document import Document, Origin, Problem, config_error
+from periscope.config.layers import flag_origin
+from periscope.config.schema import (
+    ConfigFile,
+    Loc,
+    ModelConfig,
+    ModelEntry,
+    ModelKind,
+    VisionProxyConfig,
+    attribute_of,
+)
+from periscope.core import VisionMode
+
+#: What a `local_path` starts with when the model is inside the package.
+EMBEDDED = "embedded:"
+_HUB_ID_FLAG = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*")
+_MAX_NAME = 150
+_MODEL, _VISION_MODEL = flag_origin("model"), flag_origin("vision_model")
+
+
+@dataclass(slots=True, eq=False)
+class ServedModel:
+    """A models entry on its way to being served. `origins` has places within the entry."""
+
+    entry: ModelEntry
+    origins: dict[Loc, Origin] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.entry.name, *self.entry.aliases)
+
+    @property
+    def proxy(self) -> VisionProxyConfig | None:
+        return self.entry.capabilities.vision_proxy
+
+    def set(self, loc: Loc, value: object, origin: Origin) -> None:
+        """Replace one setting of the entry."""
+        self.entry = _with(self.entry, loc, value)
+        self.origins[loc] = origin
+
+
+def resolve_models(
+    file: ConfigFile, document: Document, flags: Mapping[str, object], *, folder: Path, cwd: Path
+) -> list[tuple[ModelConfig, dict[Loc, Origin]]]:
+    """The models in the order they are served (the default first), each with the origins of its settings.
+
+    Raises:
+        ConfigError: `--model` or `--vision-model` names nothing that can be used so.
+    """
+    served = [_served(entry, index, document, folder) for index, entry in enumerate(file.models)]
+    for model in tuple(served):
+        _point_to_captioner(model, served)
+    captioners = _captioners(served)
+    _apply_flags(served, captioners, flags, cwd)
+    captioners |= _captioners(served)  # one that a flag replaced is still no text model
+    return [(_config(model, captioners), model.origins) for model in served]
+
+
+def _apply_flags(served: list[ServedModel], captioners: set[str], flags: Mapping[str, object], cwd: Path) -> None:
+    wanted, wanted_captioner = flags.get("model"), flags.get("vision_model")
+    if wanted is None:
+        default = next(model for model in served if model.entry.name not in captioners)
+    else:
+        default = _serve_first(served, captioners, str(wanted), cwd)
+    if wanted_captioner is not None:
+        _see_through(default, _find_or_add(served, str(wanted_captioner), _VISION_MODEL, cwd), _VISION_MODEL)
+    elif default.origins.get(("name",)) is _MODEL:  # a new entry: the file says nothing about its sight
+        known = (model for model in served if model.entry.name in captioners)
+        if captioner := next(known, None):
+            _see_through(default, captioner, _MODEL)
+    if wanted is not None:
+        _preload_only(default, served)
+
+
+def _config(model: ServedModel, captioners: set[str]) -> ModelConfig:
+    kind = ModelKind.CAPTIONER if model.entry.name in captioners else ModelKind.TEXT
+    model.origins[("kind",)] = Origin("derived")
+    return ModelConfig.model_construct(**dict(model.entry), kind=kind)
+
+
+def absolute(text: str, folder: Path) -> Path:
+    """Pure but for the user's home: a path as a person writes it (`~`, relative to `folder`), without `..`."""
+    expanded = os.path.expanduser(text)  # noqa: PTH111 - Path.expanduser raises when there is no such user
+    return Path(os.path.normpath(folder / expanded))
+
+
+def _served(entry: ModelEntry, index: int, document: Document, folder: Path) -> ServedModel:
+    prefix = ("models", index)
+    origins = {loc[2:]: origin for loc, origin in document.origins.items() if loc[:2] == prefix}
+    model = ServedModel(entry, origins)
+    if entry.local_path and not entry.local_path.startswith(EMBEDDED):
+        model.entry = _with(entry, ("local_path",), str(absolute(entry.local_path, folder)))
+    return model
+
+
+def _point_to_captioner(model: ServedModel, served: list[ServedModel]) -> None:
+    """Make `vision_proxy.model` the name of an entry: an alias's, the repository's, or a new one's."""
+    if model.proxy is None:
+        return
+    wanted, hub_id = model.proxy.model, model.proxy.hf_id
+    for other in served:
+        if wanted in other.names or (hub_id is not None and other.entry.hf_id == hub_id):
+            captioner = other
+            break
+    else:
+        if model.entry.capabilities.vision_mode is not VisionMode.PROXY:
+            return  # nothing would use it
+        origin = model.origins[("capabilities", "vision_proxy", "hf_id")]
+        captioner = _add(served, {"hf_id": hub_id}, origin, preload=model.entry.preload)
+    model.entry = _with(model.entry, ("capabilities", "vision_proxy", "model"), captioner.entry.name)
+    if hub_id is not None:
+        origin = model.origins[("capabilities", "vision_proxy", "hf_id")]
+        model.origins[("capabilities", "vision_proxy", "model")] = origin
+
+
+def _serve_first(served: list[ServedModel], captioners: set[str], wanted: str, cwd: Path) -> ServedModel:
+    if wanted == DEFAULT_NAME:
+        wanted = next(model.entry.name for model in served if model.entry.name not in captioners)
+    model = _find_or_add(served, wanted, _MODEL, cwd)
+    if model.entry.name in captioners:
+        _refuse(_MODEL, f"{wanted!r} only captions images for other models; name a text model")
+    served.remove(model)
+    served.insert(0, model)
+    for other in served[1:]:
+        if DEFAULT_NAME in other.entry.aliases:  # the name moves with the place
+            other.set(("aliases",), tuple(a for a in other.entry.aliases if a != DEFAULT_NAME), _MODEL)
+    return model
+
+
+def _preload_only(default: ServedModel, served: list[ServedModel]) -> None:
+    """`--model` asks for one model: it and its captioner are loaded at start, the others when they are asked for."""
+    wanted = {default.entry.name, default.proxy.model if default.proxy else None}
+    for model in served:
+        if model.entry.preload != (model.entry.name in wanted):
+            model.set(("preload",), model.entry.name in wanted, _MODEL)
+
+
+def _see_through(default: ServedModel, captioner: ServedModel, origin: Origin) -> None:
+    if captioner is default or captioner.proxy is not None:
+        _refuse(origin, f"{captioner.entry.name!r} is a text model, so it cannot caption images")
+    proxy = default.proxy or VisionProxyConfig()
+    capabilities = default.entry.capabilities.model_copy(
+        update={
+            "vision_mode": VisionMode.PROXY,
+            "vision_proxy": proxy.model_copy(update={"model": captioner.entry.name, "hf_id": None}),
+        }
+    )
+    default.set(("capabilities",), capabilities, origin)
+    default.origins[("capabilities", "vision_mode")] = origin
+    default.origins[("capabilities", "vision_proxy", "model")] = origin
+    default.origins.pop(("capabilities", "vision_proxy", "hf_id"), None)
+    if default.entry.preload and not captioner.entry.preload:
+        captioner.set(("preload",), True, origin)
+
+
+def _find_or_add(served: list[ServedModel], wanted: str, origin: Origin, cwd: Path) -> ServedModel:
+    """The entry of this name, alias, hub id or directory, else a new one for the hub id or directory."""
+    folder = absolute(wanted, cwd)
+    for model in served:
+        if wanted in (*model.names, model.entry.hf_id, model.entry.local_path) or str(folder) == model.entry.local_path:
+            return model
+    if wanted.startswith(EMBEDDED):
+        return _add(served, {"local_path": wanted}, origin)
+    is_folder = wanted and os.path.isdir(folder)  # noqa: PTH112 - Path.is_dir raises when a name is too long
+    if is_folder or wanted.startswith(("/", "./", "../", "~")):
+        return _add(served, {"local_path": str(folder)}, origin)
+    if _HUB_ID_FLAG.fullmatch(wanted):
+        return _add(served, {"hf_id": wanted}, origin)
+    near = get_close_matches(wanted, [name for model in served for name in model.names], n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return _refuse(origin, f"{wanted!r} is no configured model, no directory and no hub id (owner/name){hint}")
+
+
+def _add(
+    served: list[ServedModel], source: dict[str, str | None], origin: Origin, *, preload: bool = False
+) -> ServedModel:
+    """Append an entry named after the last part of its source; a taken name gets -2, -3, ..."""
+    text = next(iter(source.values())) or ""
+    base = re.sub(r"[^\w.:@+-]+", "-", re.split(r"[/:]", text)[-1])[:_MAX_NAME] or "model"
+    taken = {name for model in served for name in model.names} | {DEFAULT_NAME}
+    name, count = base, 2
+    while name in taken:
+        name, count = f"{base}-{count}", count + 1
+    entry: dict[str, Any] = {"name": name, **source} | ({"preload": True} if preload else {})
+    model = ServedModel(_entry(entry, origin), dict.fromkeys([(key,) for key in entry], origin))
+    served.append(model)
+    return model
+
+
+def _entry(values: dict[str, Any], origin: Origin) -> ModelEntry:
+    try:
+        return ModelEntry.model_validate(values)
+    except ValidationError as error:
+        return _refuse(origin, f"cannot be used: {error.errors()[0]['msg']}")
+
+
+def _captioners(served: list[ServedModel]) -> set[str]:
+    """Names of the entries that are there to caption; one that shows itself images (native) answers requests too."""
+    named = {model.proxy.model for model in served if model.proxy}
+    return {
+        model.entry.name
+        for model in served
+        if model.entry.name in named and model.entry.capabilities.vision_mode is not VisionMode.NATIVE
+    }
+
+
+def _refuse(origin: Origin, text: str) -> NoReturn:
+    raise config_error([Problem(origin, text)])
+
+
+def _with(section: Any, loc: Loc, value: object) -> Any:
+    """Pure: a copy of the section with one setting replaced."""
+    name = attribute_of(type(section), str(loc[0]))
+    inner = value if len(loc) == 1 else _with(getattr(section, name), loc[1:], value)
+    return section.model_copy(update={name: inner})

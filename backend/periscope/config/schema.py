@@ -1,0 +1,359 @@
+"""The settings: every key of models.yaml with its type, default, bounds, unit and meaning. Pure data, frozen.
+
+Python names are the file's keys, except where a key hides its unit (`ttl` is `ttl_s` here). Nothing in this module
+reads files, the environment or flags, and nothing here knows what a setting does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated, Any, Literal, TypeAlias, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import WithJsonSchema
+
+from periscope.config.quantities import BYTES, SECONDS
+from periscope.core import GenerationParams, VisionMode
+
+#: Place of a value: keys and list indexes from the top of the file.
+Loc: TypeAlias = tuple[str | int, ...]
+
+KIB, MIB, GIB, TIB = 1024, 1024**2, 1024**3, 1024**4
+DAY_S = 86_400.0
+
+_NAME = r"^[\w.:@+-]+(/[\w.:@+-]+)*$"
+_HUB_ID = r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?$"
+_HOST = r"^[^\s/]+$"
+_ORIGIN = r"^(\*|[a-z][a-z0-9+.-]*://[^\s/]+)$"
+_API_KEY = r"^[!-~]+$"
+
+#: What to tell a person whose text does not match one of the patterns above.
+PATTERN_MEANINGS = {
+    _NAME: "should be made of letters, digits and . _ - : @ + with single slashes between",
+    _HUB_ID: "should be a Hugging Face repository such as mlx-community/Qwen3-4B-Instruct-2507-4bit",
+    _HOST: "should be a host name or an IP address",
+    _ORIGIN: "should be an origin such as http://localhost:3000, or * for any",
+    _API_KEY: "should be printable ASCII without spaces",
+}
+
+
+class ModelKind(StrEnum):
+    """What a models entry is there for: to answer requests, or only to caption images for entries that do."""
+
+    TEXT = "text"
+    CAPTIONER = "captioner"
+
+
+class DType(StrEnum):
+    """Type of the weights in memory."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+
+_DTYPE_SHORT = {"f32": DType.FLOAT32, "f16": DType.FLOAT16, "bf16": DType.BFLOAT16}
+_DTYPE_WORDS = (*DType, *_DTYPE_SHORT, "auto")
+
+
+def _dtype(value: object) -> object:
+    if value == "auto":
+        return None
+    if isinstance(value, str) and value in {*DType, *_DTYPE_SHORT}:
+        return _DTYPE_SHORT.get(value) or DType(value)
+    raise ValueError(f"should be one of {', '.join(_DTYPE_WORDS)}")
+
+
+def read_vision_mode(value: object) -> VisionMode:
+    """Pure: `disabled`, `proxy` or `native`; `false`, `none` and `off` mean disabled.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if value is False or value in ("none", "false", "off"):
+        return VisionMode.DISABLED
+    if isinstance(value, str) and value in set(VisionMode):
+        return VisionMode(value)
+    raise ValueError("should be disabled, proxy or native")
+
+
+def _setting(default: Any, description: str, unit: str | None = None, **more: Any) -> Any:
+    """A field of the file; `more` are pydantic's bounds and `alias`."""
+    return Field(default=default, description=description, json_schema_extra={"unit": unit} if unit else None, **more)
+
+
+def fields_of(section: type[Section]) -> dict[str, FieldInfo]:
+    """Pure: the fields by the key that stands in the file."""
+    return {field.alias or name: field for name, field in section.model_fields.items()}
+
+
+class Section(BaseModel):
+    """A mapping of the file. A known key with nothing behind it (or `null`) is left at its default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_default(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            return data
+        known = fields_of(cls)
+        return {key: value for key, value in data.items() if value is not None or key not in known}
+
+
+class ModelParams(Section):
+    """How one model is run, and the sampling its requests get unless they ask for something else."""
+
+    dtype: Annotated[DType | None, BeforeValidator(_dtype), WithJsonSchema({"enum": [*_DTYPE_WORDS, None]})] = _setting(
+        None, "Weights in memory: float32, float16 or bfloat16; unset or auto: as in the files."
+    )
+    mem: int | None = _setting(None, "Memory for KV caches; unset: what the budget leaves.", "MB", ge=16, le=1_048_576)
+    max_num_seqs: int = _setting(16, "Requests decoded together; more wait in the queue.", "sequences", ge=1, le=512)
+    prefill_chunk_size: int = _setting(512, "Prompt tokens read between two decode steps.", "tokens", ge=16, le=65_536)
+    context_length: int | None = _setting(
+        None, "Prompt and completion together; unset: what the model was made for.", "tokens", ge=16, le=16_777_216
+    )
+    temperature: float | None = _setting(None, "0 is greedy; unset: the model's own default.", "factor", ge=0, le=2)
+    top_p: float | None = _setting(None, "1 switches it off.", "probability", ge=0, le=1)
+    top_k: int | None = _setting(None, "0 switches it off.", "tokens", ge=0, le=10_000_000)
+    min_p: float | None = _setting(None, "0 switches it off.", "probability", ge=0, le=1)
+    repetition_penalty: float | None = _setting(
+        None, "1 switches it off; counts prompt and completion.", "factor", ge=0.01, le=10
+    )
+    frequency_penalty: float | None = _setting(
+        None, "0 switches it off; counts the completion only.", "logits", ge=-2, le=2
+    )
+    presence_penalty: float | None = _setting(
+        None, "0 switches it off; counts the completion only.", "logits", ge=-2, le=2
+    )
+    max_tokens: int | None = _setting(
+        None, "Completion limit; unset: what the context leaves.", "tokens", ge=1, le=16_777_216
+    )
+    chat_template_kwargs: dict[str, JsonValue] = _setting(
+        {}, "Passed to the chat template as they stand, e.g. {enable_thinking: false}."
+    )
+    draft_model: str | None = _setting(
+        None, "Small model that drafts tokens: an entry's name, a hub id or a directory.", min_length=1, max_length=500
+    )
+
+    @property
+    def generation(self) -> GenerationParams:
+        """The default sampling, in the words of the rooms below."""
+        return GenerationParams(
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            frequency_penalty=self.frequency_penalty,
+            presence_penalty=self.presence_penalty,
+        )
+
+
+class VisionProxyConfig(Section):
+    """Who captions the images of a text model's requests, how, and within which limits."""
+
+    model: str | None = _setting(None, "Name or alias of the entry that captions. Either this or hf_id.")
+    hf_id: str | None = _setting(
+        None,
+        "Hugging Face repository that captions; adds an entry for it unless there is one.",
+        pattern=_HUB_ID,
+        max_length=200,
+    )
+    prompt_template: str | None = _setting(
+        None,
+        "What the captioner is asked; unset: the text first, word for word, then a description.",
+        min_length=1,
+        max_length=20_000,
+    )
+    max_tokens: int = _setting(256, "Longest caption.", "tokens", ge=1, le=8192)
+    timeout_s: Annotated[float, Field(ge=0.1, le=3600), SECONDS] = _setting(
+        60.0, "For all captions of a request; load time does not count.", "seconds"
+    )
+    on_error: Literal["marker", "error"] = _setting(
+        "marker", "No captioner: marker tells the model that the image could not be read; error answers 503."
+    )
+    max_images: int = _setting(
+        8, "Captioned in one request, newest first; the rest get a marker.", "images", ge=1, le=256
+    )
+    max_image_bytes: Annotated[int, Field(ge=KIB, le=GIB), BYTES] = _setting(20 * MIB, "One image file.", "bytes")
+    max_source_pixels: int = _setting(
+        50_000_000, "Read from the header, before decoding.", "pixels", ge=1, le=1_000_000_000
+    )
+    max_side_px: int = _setting(
+        1024, "Longest side that the captioner sees; larger is scaled down.", "pixels", ge=28, le=8192
+    )
+    use_question: bool = _setting(False, "Show the captioner the text of the image's own message too.")
+
+
+class Capabilities(Section):
+    """What a model does with the images of a request."""
+
+    vision_mode: Annotated[
+        VisionMode,
+        BeforeValidator(read_vision_mode),
+        WithJsonSchema({"enum": [*VisionMode, "none", "false", "off", False]}),
+    ] = _setting(
+        VisionMode.DISABLED, "disabled refuses images, proxy has them captioned, native shows them to the model."
+    )
+    vision_proxy: VisionProxyConfig | None = _setting(None, "The captioner; vision_mode: proxy needs it.")
+    images_when_disabled: Literal["reject", "placeholder"] = _setting(
+        "reject", "With vision disabled, images of earlier turns and tool results: refuse, or say one was here."
+    )
+
+
+class ModelEntry(Section):
+    """One model as the file describes it."""
+
+    name: str = Field(pattern=_NAME, max_length=200, description="What clients call the model; unique.")
+    hf_id: str | None = _setting(
+        None, "Hugging Face repository. Either this or local_path.", pattern=_HUB_ID, max_length=200
+    )
+    local_path: str | None = _setting(
+        None,
+        "Directory of the model, relative to this file, or embedded:text / embedded:captioner.",
+        min_length=1,
+        max_length=4096,
+    )
+    revision: str | None = _setting(None, "Branch, tag or commit of hf_id; unset: main.", min_length=1, max_length=200)
+    aliases: tuple[Annotated[str, Field(pattern=_NAME, max_length=200)], ...] = _setting(
+        (), "Other names for it; `default` always means the first model.", strict=False
+    )
+    preload: bool = _setting(False, "Load at start instead of at the first request.")
+    pin: bool = _setting(False, "Never unload to make room or for idleness.")
+    ttl_s: Annotated[float, Field(ge=1, le=365 * DAY_S), SECONDS] | None = _setting(
+        None, "Unload after this long without work; unset: idle_unload_secs.", "seconds", alias="ttl"
+    )
+    params: ModelParams = _setting(ModelParams(), "How it is run.")
+    capabilities: Capabilities = _setting(Capabilities(), "What it does with images.")
+
+
+class ModelConfig(ModelEntry):
+    """One model as it is served: its captioner is the `name` of another, its `local_path` absolute or embedded."""
+
+    kind: ModelKind = ModelKind.TEXT
+
+
+class ServerLimits(Section):
+    """What the server takes from clients."""
+
+    max_body_bytes: Annotated[int, Field(ge=KIB, le=4 * GIB), BYTES] = _setting(
+        224 * MIB, "One request body; eight images of 20 MiB fit, in base64.", "bytes"
+    )
+    max_waiting: int = _setting(
+        10, "Requests waiting per model beyond the batch; more get 503.", "requests", ge=0, le=100_000
+    )
+    wait_timeout_s: Annotated[float, Field(ge=0.1, le=DAY_S), SECONDS] = _setting(
+        30.0, "Longest wait for a place in the batch; then 503.", "seconds"
+    )
+
+
+class ServerConfig(Section):
+    """The HTTP side."""
+
+    host: str = _setting(
+        "127.0.0.1", "Address to listen on; anything but loopback needs api_key.", pattern=_HOST, max_length=253
+    )
+    port: int = _setting(7374, "0 takes any free port.", "port", ge=0, le=65_535)
+    api_key: str | None = _setting(
+        None,
+        "Clients send it as Bearer token or x-api-key; better set in the environment.",
+        pattern=_API_KEY,
+        max_length=1000,
+        repr=False,
+    )
+    cors_origins: tuple[Annotated[str, Field(pattern=_ORIGIN)], ...] = _setting(
+        (), "Web pages allowed to call, e.g. http://localhost:3000; * is any.", strict=False
+    )
+    allowed_hosts: tuple[Annotated[str, Field(pattern=_HOST)], ...] = _setting(
+        (), "Host headers answered besides loopback names and server.host.", strict=False
+    )
+    heartbeat_s: Annotated[float, Field(ge=0.05, le=10), SECONDS] = _setting(
+        10.0, "Longest silence in a stream.", "seconds"
+    )
+    always_include_usage: bool = _setting(False, "Streams end with a usage chunk even when the client did not ask.")
+    status_as_comments: bool = _setting(
+        False, "Heartbeats and wait states are SSE comments instead of chunks with an empty delta."
+    )
+    limits: ServerLimits = _setting(ServerLimits(), "What the server takes from clients.")
+
+
+class MemoryConfig(Section):
+    """What models may take."""
+
+    budget: Annotated[int, Field(ge=16 * MIB, le=64 * TIB), BYTES] | None = _setting(
+        None, "For all models together; unset: what Metal recommends.", "bytes"
+    )
+    wired_limit: Annotated[int, Field(ge=16 * MIB, le=64 * TIB), BYTES] | None = _setting(
+        None, "Kept from being paged out; unset: what Metal recommends.", "bytes"
+    )
+
+
+class ConfigFile(Section):
+    """models.yaml."""
+
+    idle_unload_s: Annotated[float, Field(ge=1, le=365 * DAY_S), SECONDS] | None = _setting(
+        None, "Unload any model after this long without work; unset: never.", "seconds", alias="idle_unload_secs"
+    )
+    server: ServerConfig = _setting(ServerConfig(), "The HTTP side.")
+    memory: MemoryConfig = _setting(MemoryConfig(), "What models may take.")
+    models: tuple[ModelEntry, ...] = Field(
+        strict=False, min_length=1, description="Every model; the first text model is the default."
+    )
+
+
+def section_of(annotation: Any) -> type[Section] | None:
+    """Pure: the section inside a field's type (`tuple[ModelEntry, ...]`, `VisionProxyConfig | None`), if any."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(filter(None, map(section_of, get_args(annotation))), None)
+
+
+def section_at(loc: Loc) -> type[Section] | None:
+    """Pure: the section whose keys stand at `loc`, None if `loc` is no section."""
+    section: type[Section] | None = ConfigFile
+    for key in loc:
+        if isinstance(key, str):
+            field = fields_of(section).get(key) if section else None
+            section = section_of(field.annotation) if field else None
+    return section
+
+
+def settings(section: type[Section] = ConfigFile, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Pure: every key that holds a value, as (`models[].params.dtype`, field), in the order of the file."""
+    for key, field in fields_of(section).items():
+        inner = section_of(field.annotation)
+        if inner is None:
+            yield prefix + key, field
+        else:
+            yield from settings(inner, f"{prefix}{key}[]." if key == "models" else f"{prefix}{key}.")
+
+
+def leaves(section: Section, loc: Loc = ()) -> Iterator[tuple[Loc, Any]]:
+    """Pure: every setting of a section with its place; an absent section is one setting that is None."""
+    for key in fields_of(type(section)):
+        value = getattr(section, attribute_of(type(section), key))
+        here = (*loc, key)
+        if isinstance(value, Section):
+            yield from leaves(value, here)
+        else:
+            yield here, value
+
+
+def attribute_of(section: type[Section], key: str) -> str:
+    """Pure: the Python name of a key of the file."""
+    return next(name for name, field in section.model_fields.items() if key in (name, field.alias))
+
+
+def dotted(loc: Loc) -> str:
+    """Pure: `("models", 0, "name")` as `models[0].name`."""
+    text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in loc)
+    return text.removeprefix(".")
+
+
+def json_schema() -> dict[str, Any]:
+    """Pure: JSON schema of models.yaml; every key with description, unit, default and bounds."""
+    return ConfigFile.model_json_schema(by_alias=True)

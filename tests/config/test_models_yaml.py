@@ -1,0 +1,120 @@
+"""The shipped models.yaml: it works, and it documents every key as the schema has it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from periscope.config import NOT_YET_ACTED_ON, ModelKind, json_schema, load, warnings
+from periscope.config.document import read_document
+from periscope.config.quantities import parse_bytes, parse_seconds
+from periscope.config.schema import dotted, fields_of, section_at, section_of, settings
+from periscope.core import VisionMode
+from tests.config.files import numbers, properties
+
+PATH = Path(__file__).parents[2] / "models.yaml"
+#: Keys whose reference line shows an example because they have no default to show.
+EXAMPLES = {"models[].name", "models[].hf_id"}
+SETTINGS = dict(settings())
+
+
+def reference() -> dict[str, tuple[object, str]]:
+    """Key -> (documented default, comment), from the commented block at the end of the file."""
+    block = PATH.read_text(encoding="utf-8").partition("# ---- Reference")[2].splitlines()[2:]
+    document = read_document("\n".join(line.removeprefix("# ") for line in block), "reference")
+    assert not document.problems
+    found = {}
+    for loc, origin in document.origins.items():
+        if loc and isinstance(loc[-1], str):
+            value = document.tree
+            for key in loc:
+                value = value[key]
+            comment = block[origin.line - 1].partition("# ")[2].partition("# ")[2]
+            found[re.sub(r"\[\d+\]", "[]", dotted(loc))] = (value, comment)
+    return found
+
+
+REFERENCE = reference()
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    """The shipped file, loaded as somebody without any settings would."""
+    return load(PATH, {}, {}, cwd=PATH.parent, home=PATH.parent)
+
+
+def test_it_starts_with_the_embedded_pair(shipped):
+    """The first text model is the demo with its captioner; both are loaded at start and nothing else is."""
+    demo, captioner = shipped.models[:2]
+    assert (demo.name, demo.local_path, demo.aliases) == ("demo", "embedded:text", ("default",))
+    assert (captioner.name, captioner.local_path) == ("demo-captioner", "embedded:captioner")
+    assert demo.capabilities.vision_mode is VisionMode.PROXY
+    assert demo.capabilities.vision_proxy.model == captioner.name
+    assert captioner.kind is ModelKind.CAPTIONER
+    assert shipped.default_model is demo
+    assert [model.name for model in shipped.models if model.preload] == ["demo", "demo-captioner"]
+
+
+def test_the_seeds_own_pair_comes_next(shipped):
+    """Ministral with Qwen2-VL, as mlx-community builds, loaded on demand."""
+    text = shipped.models[2]
+    assert text.hf_id == "mlx-community/Ministral-3-3B-Reasoning-2512-4bit"
+    assert text.capabilities.vision_proxy.hf_id == "mlx-community/Qwen2-VL-7B-Instruct-4bit"
+    assert not text.preload
+
+
+def test_every_text_model_of_it_can_take_images(shipped):
+    """Each pair is complete: every text model has a captioner."""
+    names = {model.name for model in shipped.models if model.kind is ModelKind.CAPTIONER}
+    for model in shipped.models:
+        if model.kind is ModelKind.TEXT:
+            assert model.capabilities.vision_proxy.model in names
+
+
+def test_it_warns_of_nothing(shipped):
+    """The shipped settings all have an effect."""
+    assert warnings(shipped) == ()
+
+
+def test_the_native_example_works_when_uncommented():
+    """The entry in comments is a valid one."""
+    text = PATH.read_text(encoding="utf-8")
+    example = re.search(r"^  # - name: .*\n(?:  #   .*\n)+", text, re.MULTILINE)
+    assert example
+    lines = [line.replace("  # ", "  ", 1) for line in example[0].splitlines()]
+    document = read_document("\n".join(["models:", *lines]), "example")
+    assert document.tree["models"][0]["capabilities"] == {"vision_mode": "native"}
+
+
+def test_the_reference_has_every_key_and_no_other():
+    """A key that is added, renamed or removed shows here."""
+    sections = {key for key in REFERENCE if key not in SETTINGS}
+    assert set(SETTINGS) <= set(REFERENCE)
+    for key in sections:
+        *outer, last = (part.removesuffix("[]") for part in key.split("."))
+        section = section_at(tuple(outer))
+        assert section, key
+        assert section_of(fields_of(section)[last].annotation), key
+
+
+@pytest.mark.parametrize("key", sorted(set(SETTINGS) - EXAMPLES))
+def test_documented_defaults_are_the_defaults(key):
+    """What the file says is the default is."""
+    documented, default = REFERENCE[key][0], SETTINGS[key].default
+    assert (tuple(documented) if isinstance(documented, list) else documented) == default
+
+
+@pytest.mark.parametrize("key", sorted(SETTINGS))
+def test_comments_say_what_the_schema_says(key):
+    """Each comment holds the key's description, unit and bounds, and marks what has no effect yet."""
+    comment, schema = REFERENCE[key][1], properties(json_schema(), key)
+    assert schema["description"] in comment
+    assert comment.endswith("(*)") == (key in NOT_YET_ACTED_ON)
+    for number in numbers(schema):
+        unit = schema["unit"]
+        span = re.match(rf"{unit}, (\S+(?: [KMGT]iB)?) to (\S+(?: [KMGT]iB)?)\. ", comment)
+        assert span, comment
+        read = {"bytes": parse_bytes, "seconds": parse_seconds}.get(unit, float)
+        assert [read(text) for text in span.groups()] == [number["minimum"], number["maximum"]]

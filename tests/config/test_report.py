@@ -1,0 +1,61 @@
+"""What the configuration says about itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from periscope.config import NOT_YET_ACTED_ON, describe, warnings
+from periscope.config.schema import settings
+from tests.config.files import ONE, PAIR, SEEDS, load_text
+
+
+@pytest.mark.parametrize("text", [ONE, PAIR, SEEDS])
+@pytest.mark.parametrize("flags", [{}, {"model": "some/new"}, {"port": 1, "vision_model": "q/Eyes"}])
+def test_every_value_has_its_source(text, flags):
+    """Each setting in effect is listed once, with where it came from."""
+    config = load_text(text, {"PERISCOPE_SERVER__HOST": "localhost"}, flags)
+    rows = describe(config)
+    keys = [key for key, _, _ in rows]
+    assert keys == list(dict.fromkeys(keys))
+    assert set(keys) == set(config.sources)
+    assert ("server.host", "localhost", "env PERISCOPE_SERVER__HOST") in rows
+    assert all(source for _, _, source in rows)
+
+
+def test_values_that_are_not_default_have_a_source_that_is_not():
+    """Nothing changes without somebody having said so."""
+    defaults = {key.replace("[]", "[0]"): field.default for key, field in settings()}
+    for text, flags in [(SEEDS, {}), (PAIR, {"model": "some/new"}), (PAIR, {"vision_model": "q/Eyes"})]:
+        for key, value, source in describe(load_text(text, {}, flags)):
+            assert source != "default" or value == defaults.get(key, value), key
+
+
+def test_the_api_key_is_redacted():
+    """The key's place shows that there is one, not which."""
+    config = load_text(ONE, {"PERISCOPE_SERVER__API_KEY": "s3cret"})
+    assert ("server.api_key", "********", "env PERISCOPE_SERVER__API_KEY") in describe(config)
+    assert ("server.api_key", None, "default") in describe(load_text(ONE))
+
+
+def test_a_setting_without_effect_is_said_so():
+    """Who changes a setting that nothing acts on yet is told, with the line."""
+    config = load_text(PAIR + "    pin: true\n    ttl: 5m\n    params: {mem: 100}\nidle_unload_secs: 60\n")
+    assert warnings(config) == tuple(
+        f"models.yaml:{line}: {key} is read and checked, but has no effect in this version"
+        for line, key in [
+            (17, "idle_unload_secs"),
+            (14, "models[2].pin"),
+            (15, "models[2].ttl"),
+            (16, "models[2].params.mem"),
+        ]
+    )
+
+
+def test_a_setting_at_its_default_is_no_warning():
+    """Writing a default down changes nothing, so nothing is said."""
+    assert warnings(load_text(PAIR + "    pin: false\nserver: {limits: {max_waiting: 10}}\n")) == ()
+
+
+def test_the_list_of_settings_without_effect_names_settings():
+    """A key that does not exist any more cannot stay in the list."""
+    assert set(NOT_YET_ACTED_ON) <= {key for key, _ in settings()}

@@ -1,0 +1,207 @@
+"""Captioners found or added, and the flags that choose models."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from periscope.config import Config, ModelKind
+from periscope.core import VisionMode
+from tests.config.files import ONE, PAIR, SEEDS, load_text, model, problems_of
+
+TWO_PROXIES = """\
+models:
+- {name: a, hf_id: o/a, preload: true, capabilities: {vision_mode: proxy, vision_proxy: {hf_id: q/Eyes-7B}}}
+- {name: b, hf_id: o/b, capabilities: {vision_mode: proxy, vision_proxy: {hf_id: q/Eyes-7B}}}
+"""
+
+
+def captioner_of(config: Config, name: str) -> str | None:
+    """Which model captions for this one."""
+    proxy = model(config, name).capabilities.vision_proxy
+    return proxy.model if proxy else None
+
+
+def test_a_hub_id_adds_a_captioner():
+    """A repository that no entry has becomes an entry named after it, with the proxy's line as its source."""
+    config = load_text(SEEDS)
+    added = config.models[-1]
+    assert (added.name, added.hf_id) == ("Qwen2-VL-7B-Instruct", "Qwen/Qwen2-VL-7B-Instruct")
+    assert (added.kind, added.preload) == (ModelKind.CAPTIONER, False)
+    assert captioner_of(config, "ministral-3-3b") == added.name
+    assert config.sources["models[2].hf_id"] == "models.yaml:19"
+    assert config.sources["models[0].capabilities.vision_proxy.model"] == "models.yaml:19"
+
+
+def test_two_proxies_share_a_captioner():
+    """The same repository is one entry, loaded at start when the first text model that needs it is."""
+    config = load_text(TWO_PROXIES)
+    assert [m.name for m in config.models] == ["a", "b", "Eyes-7B"]
+    assert captioner_of(config, "a") == captioner_of(config, "b") == "Eyes-7B"
+    assert config.models[2].preload
+
+
+def test_a_hub_id_that_an_entry_has_means_that_entry():
+    """No second entry is made for a repository that is configured."""
+    config = load_text(TWO_PROXIES + "- {name: mine, hf_id: q/Eyes-7B, params: {max_num_seqs: 4}}")
+    assert [m.name for m in config.models] == ["a", "b", "mine"]
+    assert captioner_of(config, "b") == "mine"
+
+
+def test_a_taken_name_is_numbered():
+    """An added captioner never takes the name of another model."""
+    config = load_text(TWO_PROXIES + "- {name: Eyes-7B, hf_id: x/y, aliases: [Eyes-7B-2]}")
+    assert config.models[-1].name == captioner_of(config, "a") == "Eyes-7B-3"
+
+
+def test_a_disabled_proxy_adds_nothing():
+    """A proxy that is switched off keeps its settings, but no captioner is added for it."""
+    config = load_text(TWO_PROXIES.replace("vision_mode: proxy", "vision_mode: disabled"))
+    assert [m.name for m in config.models] == ["a", "b"]
+
+
+def test_a_captioner_may_be_named_by_alias():
+    """What a proxy names by alias is known by name afterwards."""
+    config = load_text(PAIR.replace("{model: eyes}", "{model: e}") + "  - {name: x, hf_id: o/x, aliases: [e]}")
+    assert captioner_of(config, "words") == "x"
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("disabled", ModelKind.CAPTIONER), ("native", ModelKind.TEXT)])
+def test_a_captioner_is_what_only_captions(mode, kind):
+    """A model that others name as captioner answers no requests itself, unless it sees natively."""
+    config = load_text(
+        PAIR.replace("embedded:captioner", f"embedded:captioner\n    capabilities: {{vision_mode: {mode}}}")
+    )
+    assert model(config, "eyes").kind is kind
+    assert model(config, "words").kind is model(config, "other").kind is ModelKind.TEXT
+
+
+def test_the_default_is_the_first_text_model():
+    """A captioner in front is no default."""
+    config = load_text("models:\n- {name: eyes, hf_id: q/Eyes-7B}\n" + TWO_PROXIES.partition("\n")[2])
+    assert config.default_model.name == "a"
+
+
+def test_a_captioner_that_sees_natively_may_be_the_default():
+    """A model that answers with its own eyes stands in front, even if another has its images captioned by it."""
+    native = "- {name: eyes, hf_id: q/Eyes-7B, aliases: [default], capabilities: {vision_mode: native}}\n"
+    config = load_text("models:\n" + native + TWO_PROXIES.partition("\n")[2])
+    assert config.default_model.name == "eyes"
+    assert captioner_of(config, "a") == "eyes"
+
+
+def test_an_empty_source_is_none():
+    """An entry whose hf_id is left empty has its local_path only."""
+    config = load_text("models:\n- name: a\n  hf_id:\n  local_path: embedded:text\n")
+    assert (config.models[0].hf_id, config.models[0].local_path) == (None, "embedded:text")
+
+
+def test_paths_are_relative_to_the_file(tmp_path):
+    """A relative directory means the same wherever the server is started; embedded models are no paths."""
+    config = load_text(SEEDS, folder=tmp_path)
+    assert model(config, "local-mistral").local_path == str(tmp_path / "models/mistral-7b-instruct")
+    assert model(load_text(PAIR), "words").local_path == "embedded:text"
+
+
+@pytest.mark.parametrize("wanted", ["other", "owner/other"])
+def test_model_brings_an_entry_to_the_front(wanted):
+    """`--model` by name or repository makes an entry the default, and only it is loaded at start."""
+    config = load_text(PAIR, {}, {"model": wanted})
+    assert [m.name for m in config.models] == ["other", "words", "eyes"]
+    assert config.default_model.name == "other"
+    assert [m.name for m in config.models if m.preload] == ["other"]
+    assert config.models[1].aliases == ("w",)
+    assert config.sources["models[0].preload"] == config.sources["models[1].aliases"] == "flag --model"
+    assert config.sources["models[0].hf_id"] == "models.yaml:13"
+
+
+@pytest.mark.parametrize("wanted", ["words", "w", "default", "embedded:text"])
+def test_model_keeps_the_pair_together(wanted):
+    """`--model` for a proxied model loads its captioner with it."""
+    config = load_text(PAIR, {}, {"model": wanted})
+    assert config.default_model.name == "words"
+    assert [m.name for m in config.models if m.preload] == ["words", "eyes"]
+
+
+def test_model_takes_a_hub_id_that_no_entry_has():
+    """A new model stands in front, captioned by the first captioner known, and both are loaded at start."""
+    config = load_text(PAIR, {}, {"model": "some/New-4bit"})
+    new = config.models[0]
+    assert (new.name, new.hf_id, new.kind) == ("New-4bit", "some/New-4bit", ModelKind.TEXT)
+    assert new.capabilities.vision_mode is VisionMode.PROXY
+    assert captioner_of(config, "New-4bit") == "eyes"
+    assert [m.name for m in config.models if m.preload] == ["New-4bit", "eyes"]
+    assert config.sources["models[0].hf_id"] == "flag --model"
+
+
+def test_model_takes_a_directory(tmp_path):
+    """A directory, relative to the working directory, is a model named after it."""
+    (tmp_path / "my model").mkdir()
+    config = load_text(PAIR, {}, {"model": "my model"}, folder=tmp_path)
+    assert (config.models[0].name, config.models[0].local_path) == ("my-model", str(tmp_path / "my model"))
+
+
+def test_a_new_model_without_any_captioner_sees_nothing():
+    """Where no captioner is known, `--model` gives a text-only model."""
+    assert load_text(ONE, {}, {"model": "some/new"}).models[0].capabilities.vision_mode is VisionMode.DISABLED
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name"), [("eyes", "eyes"), ("q/Eyes-7B", "Eyes-7B"), ("embedded:captioner", "eyes")]
+)
+def test_vision_model_sets_the_captioner_of_the_default(wanted, name):
+    """`--vision-model` by name, repository or embedded pair; the rest of the proxy's settings stay."""
+    text = PAIR.replace("{model: eyes}", "{model: eyes, max_images: 3}")
+    config = load_text(text, {}, {"vision_model": wanted})
+    proxy = config.default_model.capabilities.vision_proxy
+    assert proxy is not None
+    assert (proxy.model, proxy.max_images) == (name, 3)
+    assert (model(config, name).kind, model(config, name).preload) == (ModelKind.CAPTIONER, True)
+    assert model(config, "eyes").kind is ModelKind.CAPTIONER
+    assert config.sources["models[0].capabilities.vision_proxy.model"] == "flag --vision-model"
+
+
+def test_both_flags_make_a_pair():
+    """`--model` and `--vision-model` together serve a pair that the file does not know."""
+    config = load_text(PAIR, {}, {"model": "some/New", "vision_model": "q/Eyes"})
+    assert captioner_of(config, "New") == "Eyes"
+    assert [m.name for m in config.models if m.preload] == ["New", "Eyes"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (
+            {"model": "othr"},
+            "flag --model: 'othr' is no configured model, no directory and no hub id (owner/name); did you mean other?",
+        ),
+        ({"model": ""}, "flag --model: '' is no configured model, no directory and no hub id (owner/name)"),
+        ({"model": "eyes"}, "flag --model: 'eyes' only captions images for other models; name a text model"),
+        (
+            {"vision_model": "words"},
+            "flag --vision-model: 'words' is a text model, so it cannot caption images",
+        ),
+        (
+            {"model": "other", "vision_model": "other"},
+            "flag --vision-model: 'other' is a text model, so it cannot caption images",
+        ),
+        ({"port": 70000}, "flag --port: server.port should be less than or equal to 65535, got 70000"),
+    ],
+)
+def test_a_flag_that_cannot_be_used_is_named(flags, problem):
+    """The problem begins with the flag."""
+    assert problems_of(PAIR, {}, flags) == (problem,)
+
+
+@given(st.fixed_dictionaries({}, optional={"model": st.text(max_size=300), "vision_model": st.text(max_size=300)}))
+def test_any_flag_text_is_taken_or_refused(flags):
+    """Whatever stands behind the flags, the result is a Config or a ConfigError."""
+    problems_of(PAIR, {}, flags)
+
+
+def test_resolved_models_have_distinct_names():
+    """However the entries came about, every name and alias means one model."""
+    config = load_text(SEEDS, {}, {"model": "x/Qwen2-VL-7B-Instruct", "vision_model": "y/ministral-3-3b"})
+    names = [name for m in config.models for name in (m.name, *m.aliases)]
+    assert len(names) == len(set(names))

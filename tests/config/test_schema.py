@@ -1,0 +1,156 @@
+"""The settings themselves and their JSON schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from periscope.config import DType, json_schema
+from periscope.config.schema import fields_of, section_at, section_of, settings
+from periscope.core import GenerationParams, VisionMode
+from periscope.errors import InvalidRequest
+from tests.config.files import ONE, SEEDS, load_text, model, numbers, problems_of, properties
+
+SAMPLING = [
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+]
+
+
+def test_the_seeds_shape_loads_as_it_stands():
+    """A file in the shape of the seeds' models.yaml loads with every value where it belongs."""
+    config = load_text(SEEDS)
+    assert config.idle_unload_s == 3600
+    text = config.models[0]
+    assert (text.name, text.hf_id, text.local_path) == (
+        "ministral-3-3b",
+        "mistralai/Ministral-3-3B-Reasoning-2512",
+        None,
+    )
+    assert (text.params.dtype, text.params.mem) == (DType.FLOAT16, 8192)
+    assert (text.params.max_num_seqs, text.params.prefill_chunk_size) == (128, 1024)
+    assert text.params.generation == GenerationParams(
+        temperature=0.3, top_p=0.9, top_k=40, frequency_penalty=0.0, presence_penalty=0.0
+    )
+    proxy = text.capabilities.vision_proxy
+    assert text.capabilities.vision_mode is VisionMode.PROXY
+    assert proxy is not None
+    assert proxy.prompt_template == "Describe this image in detail."
+    assert config.models[1].capabilities.vision_mode is VisionMode.DISABLED
+
+
+@pytest.mark.parametrize(
+    ("written", "mode"),
+    [
+        ("disabled", "disabled"),
+        ("false", "disabled"),
+        ("none", "disabled"),
+        ("off", "disabled"),
+        ("no", "disabled"),
+        ('"false"', "disabled"),
+        ("", "disabled"),
+        ("native", "native"),
+    ],
+)
+def test_vision_mode_takes_the_words_people_use(written, mode):
+    """False and none mean disabled, as does a mode that is left empty."""
+    config = load_text(
+        f"models:\n- {{name: a, hf_id: o/a}}\n- name: b\n  hf_id: o/b\n  capabilities:\n    vision_mode: {written}"
+    )
+    assert model(config, "b").capabilities.vision_mode == mode
+
+
+@pytest.mark.parametrize(
+    ("written", "dtype"), [("bf16", "bfloat16"), ("float32", "float32"), ("auto", None), ("", None)]
+)
+def test_dtype_takes_short_names(written, dtype):
+    """The seeds' short type names mean the long ones."""
+    config = load_text(f"models:\n- name: a\n  hf_id: o/a\n  params:\n    dtype: {written}")
+    assert config.models[0].params.dtype == dtype
+
+
+def test_units_may_be_written():
+    """Bytes and durations are numbers, or texts with a unit."""
+    config = load_text(
+        ONE + 'idle_unload_secs: 30m\nmemory: {budget: 24GB, wired_limit: "16GiB"}\n'
+        "server: {heartbeat_s: 500ms, limits: {max_body_bytes: 1MiB, wait_timeout_s: 90}}"
+    )
+    assert config.idle_unload_s == 1800
+    assert (config.memory.budget, config.memory.wired_limit) == (24 * 10**9, 16 * 1024**3)
+    assert (config.server.heartbeat_s, config.server.limits.wait_timeout_s) == (0.5, 90)
+    assert config.server.limits.max_body_bytes == 1024**2
+
+
+def test_an_empty_section_is_at_its_defaults():
+    """A section whose lines are all commented out counts as absent."""
+    config = load_text(
+        "server:\nmemory:\nmodels:\n- name: one\n  hf_id: o/one\n  aliases:\n  params:\n  capabilities:\n"
+    )
+    assert config.server.port == 7374
+    assert config.models[0].params.max_num_seqs == 16
+
+
+def test_configuration_is_frozen():
+    """Nobody can change a setting after the start."""
+    config = load_text(ONE)
+    with pytest.raises(ValueError, match="frozen"):
+        config.server.port = 1  # type: ignore[misc]
+
+
+def test_the_api_key_stays_out_of_reprs():
+    """A configuration that is printed or logged does not show the key."""
+    assert "s3cret" not in repr(load_text(ONE, {"PERISCOPE_SERVER__API_KEY": "s3cret"}))
+
+
+@pytest.mark.parametrize("name", SAMPLING)
+@given(value=st.floats(-20, 20).map(lambda value: round(value, 4)))
+def test_sampling_bounds_are_those_of_requests(name, value):
+    """A default that the file may hold is one that a request may ask for, and the other way round."""
+    bare = {"max_tokens": int, "top_k": int}.get(name, float)(value)
+    taken = not problems_of(f"models:\n- name: a\n  hf_id: o/a\n  params: {{{name}: {bare!r}}}")
+    values: dict[str, Any] = {name: bare}
+    try:
+        GenerationParams(**values)
+    except InvalidRequest:
+        asked = False
+    else:
+        asked = True
+    assert taken == asked
+
+
+def test_the_json_schema_describes_every_key():
+    """Every key of the schema has a description; every value its default, every number its unit and bounds."""
+    schema = json_schema()
+    for key, field in settings():
+        found = properties(schema, key)
+        assert found.get("description"), key
+        assert field.is_required() or "default" in found, key
+        for number in numbers(found):
+            assert "unit" in found, key
+            assert {"minimum", "maximum"} <= set(number), key
+
+
+def test_the_json_schema_allows_no_other_keys():
+    """An editor that knows the schema marks a typo."""
+    schema = json_schema()
+    objects = [schema, *(part for part in schema["$defs"].values() if part.get("type") == "object")]
+    assert len(objects) > 5
+    assert all(part["additionalProperties"] is False for part in objects)
+
+
+def test_sections_are_found_by_place():
+    """A place in the file leads to the section whose keys stand there."""
+    proxy = section_at(("models", 3, "capabilities", "vision_proxy"))
+    assert proxy is not None
+    assert "prompt_template" in fields_of(proxy)
+    assert section_at(("server", "port")) is None
+    assert section_of(fields_of(proxy)["max_tokens"].annotation) is None
