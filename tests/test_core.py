@@ -20,6 +20,8 @@ from periscope.errors import InvalidRequest
         ("temperature", math.inf),
         ("top_p", 1.01),
         ("top_k", -1),
+        ("top_k", 10**30),
+        ("max_tokens", 10**12),
         ("min_p", -0.5),
         ("max_tokens", 0),
         ("repetition_penalty", 0.0),

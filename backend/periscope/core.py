@@ -118,10 +118,10 @@ class Image:
 
 #: name -> (lowest, highest); None = no bound on that side.
 _BOUNDS: dict[str, tuple[float | None, float | None]] = {
-    "max_tokens": (1, None),
+    "max_tokens": (1, 2**31 - 1),
     "temperature": (0.0, 2.0),
     "top_p": (0.0, 1.0),
-    "top_k": (0, None),
+    "top_k": (0, 2**31 - 1),
     "min_p": (0.0, 1.0),
     "repetition_penalty": (0.01, 10.0),
     "frequency_penalty": (-2.0, 2.0),
@@ -244,6 +244,24 @@ class Usage:
     num_prompt_tokens: int = 0
     num_completion_tokens: int = 0
     num_cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionedImage:
+    """One picture's words on their own, or why there are none.
+
+    Attributes:
+        text: the caption; None when it failed.
+        error: a short reason; None when it did not.
+        width, height: of the picture that was sent, in pixels.
+        captioner: who described it.
+    """
+
+    text: str | None
+    error: str | None
+    width: int
+    height: int
+    captioner: str
 
 
 class WaitStatus(StrEnum):

@@ -1,0 +1,59 @@
+"""The ASGI app: layers from the outside in, then the routes. Starting, stopping and sockets are its caller's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from periscope.api.auth import HostGuard, KeyGuard
+from periscope.api.body import BodyLimit
+from periscope.api.control import control_router
+from periscope.api.errors import HANDLERS
+from periscope.api.openai.routes import openai_router
+from periscope.api.probes import probe_router
+from periscope.api.request_log import RequestLog
+
+if TYPE_CHECKING:
+    from periscope.api.backend import ChatBackend
+    from periscope.api.settings import ApiSettings
+
+
+def create_app(backend: ChatBackend, settings: ApiSettings) -> FastAPI:
+    """An app over one backend. No docs pages: they would load scripts from a CDN."""
+    app = FastAPI(
+        title="Periscope",
+        version=settings.version or "0",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        middleware=_layers(settings),
+        exception_handlers=dict(HANDLERS),
+    )
+    app.include_router(probe_router(backend, settings))
+    app.include_router(openai_router(backend, settings))
+    app.include_router(control_router(backend))
+    return app
+
+
+def _layers(settings: ApiSettings) -> list[Middleware]:
+    """Outermost first. CORS stands before the key: a browser's preflight carries none."""
+    origins = [origin.lower().rstrip("/") for origin in settings.cors_origins]
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        allow_private_network=True,
+        expose_headers=["x-request-id", "retry-after"],
+    )
+    return [
+        Middleware(RequestLog),
+        Middleware(HostGuard, allowed_hosts=settings.allowed_hosts, cors_origins=origins),
+        *([cors] if origins else []),
+        Middleware(KeyGuard, api_key=settings.api_key),
+        Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
+    ]

@@ -1,0 +1,110 @@
+"""Who may call: the Host and Origin headers, then the API key. Pure ASGI layers, which leave streams alone.
+
+Covered: DNS rebinding (Host), a web page driving the server blindly (Origin), keys guessed byte by byte.
+Not covered: whoever can reach the port and knows the key; TLS; rate limits.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers
+
+from periscope.api.errors import OriginRefused, error_reply
+from periscope.api.wording import clip
+from periscope.errors import AuthenticationFailed, HostRefused, PeriscopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+#: Docker Desktop's name for this machine; Open WebUI in a container comes under it.
+_LOCAL_NAMES = frozenset({"localhost", "host.docker.internal"})
+_HOST = re.compile(r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[^\s,:/@\[\]]+?)\.?)(?::\d*)?")
+#: They tell nothing that a supervisor without the key should not know.
+OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health"})
+
+
+class HostGuard:
+    """ASGI layer: refuses requests under a foreign Host, or from a web page of a foreign origin, with 403."""
+
+    def __init__(self, app: ASGIApp, allowed_hosts: Iterable[str], cors_origins: Iterable[str]) -> None:
+        self._app = app
+        self._hosts = frozenset(_setting_name(host) for host in allowed_hosts)
+        self._origins = frozenset(cors_origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] == "http" and (error := self._objection(Headers(scope=scope))):
+            await error_reply(error, scope)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _objection(self, headers: Headers) -> PeriscopeError | None:
+        host = ", ".join(headers.getlist("host"))
+        if not self._is_allowed_host(host_name(host)):
+            return HostRefused(
+                f'This server does not answer to the host "{clip(host)}". Use localhost, or add the name to '
+                "`server.allowed_hosts`."
+            )
+        origin = headers.get("origin")
+        if origin is not None and not self._is_allowed_origin(origin.lower(), host.lower()):
+            return OriginRefused(
+                f'Web pages of the origin "{clip(origin)}" may not use this server. Add it to `server.cors_origins`.'
+            )
+        return None
+
+    def _is_allowed_host(self, name: str) -> bool:
+        return bool(name) and (name in _LOCAL_NAMES or name in self._hosts or "*" in self._hosts or _is_loopback(name))
+
+    def _is_allowed_origin(self, origin: str, host: str) -> bool:
+        return "*" in self._origins or origin in self._origins or origin.partition("://")[2] == host
+
+
+def host_name(host: str) -> str:
+    """Pure: the name or address of a Host header in lower case, without port, brackets and final dot; "" for junk."""
+    match = _HOST.fullmatch(host.lower())
+    return (match["address"] or match["name"]) if match else ""
+
+
+def _setting_name(host: str) -> str:
+    is_bare_address = host.count(":") > 1 and not host.startswith("[")
+    return host.lower() if host == "*" or is_bare_address else host_name(host)
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+class KeyGuard:
+    """ASGI layer: asks for the API key, as `Authorization: Bearer` or `x-api-key`, except on the open paths."""
+
+    def __init__(self, app: ASGIApp, api_key: str | None) -> None:
+        self._app = app
+        self._key = None if api_key is None else api_key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS and not self._has_key(Headers(scope=scope)):
+            error = AuthenticationFailed(
+                "The API key is missing or wrong. Send the server's key as `Authorization: Bearer <key>` or as "
+                "`x-api-key`."
+            )
+            await error_reply(error, scope)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _has_key(self, headers: Headers) -> bool:
+        if self._key is None:
+            return True
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        offered = [token.strip()] if scheme.lower() == "bearer" else []
+        offered += headers.getlist("x-api-key")
+        return any(hmac.compare_digest(key.encode("latin-1"), self._key) for key in offered)

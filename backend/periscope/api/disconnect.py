@@ -1,0 +1,66 @@
+"""Work that lives only as long as its client: a disconnect cancels it at whatever it awaits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from periscope.api.errors import ClientGone
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from starlette.types import Receive
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+async def while_connected(work: Coroutine[Any, Any, T], receive: Receive) -> T:
+    """The result of `work`, which runs as a task of its own and has ended when this returns or raises.
+
+    Args:
+        work: what to do; cancelled once when the client leaves or this call is cancelled.
+        receive: the ASGI callable, the request's body already read.
+
+    Raises:
+        ClientGone: the client left first.
+    """
+    working = asyncio.create_task(work)
+    watching = asyncio.create_task(_disconnect(receive))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        is_gone = not working.done()
+    finally:
+        await stop(watching, working)
+    if is_gone:
+        watching.result()  # raises what `receive` raised, if it did
+        raise ClientGone
+    return working.result()
+
+
+async def stop(*tasks: asyncio.Task[Any]) -> None:
+    """Cancels the tasks and waits for their ends, also when the caller is cancelled meanwhile (once or often).
+
+    So a task's clean-up is never abandoned and never cancelled twice from here. What a clean-up raises is logged.
+    """
+    unfinished = [task for task in tasks if not task.done()]
+    for task in unfinished:
+        task.cancel()
+    cancelled: asyncio.CancelledError | None = None
+    while pending := [task for task in unfinished if not task.done()]:
+        try:
+            await asyncio.wait(pending)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    for task in unfinished:
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            logger.warning("a cancelled request raised while it cleaned up", exc_info=failure)
+    if cancelled is not None:
+        raise cancelled
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

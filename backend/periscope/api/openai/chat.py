@@ -1,0 +1,152 @@
+"""Chat completions, wire to core: after `decode` nobody needs to know OpenAI's request any more. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from periscope.api.errors import UnsupportedParameter
+from periscope.api.openai.content import decode_content
+from periscope.api.openai.schema import ChatCompletionWire
+from periscope.api.openai.unsupported import refuse_unsupported
+from periscope.api.validation import validate
+from periscope.api.wording import kind_of
+from periscope.core import GenerationParams, GenerationRequest, Message, Part, Role, Tool, ToolCall
+from periscope.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from periscope.api.openai.schema import FunctionCallWire, MessageWire, ToolCallWire, ToolWire
+
+_ROLES: Mapping[str, Role] = {
+    "system": Role.SYSTEM,
+    "developer": Role.SYSTEM,
+    "user": Role.USER,
+    "assistant": Role.ASSISTANT,
+    "tool": Role.TOOL,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCall:
+    """A decoded request, and how its answer is wanted.
+
+    Attributes:
+        has_usage: the client asked for the usage chunk of a stream.
+        is_single_tool_call: the client takes one tool call at most (`parallel_tool_calls: false`).
+    """
+
+    request: GenerationRequest
+    is_stream: bool
+    has_usage: bool
+    is_single_tool_call: bool
+
+
+def decode(body: Any, request_id: str) -> ChatCall:
+    """A parsed body as a request.
+
+    Raises:
+        InvalidRequest: names the field, what was expected and what came.
+    """
+    wire = validate(ChatCompletionWire, body)
+    refuse_unsupported(wire)
+    if wire.stream_options is not None and not wire.stream:
+        raise InvalidRequest("`stream_options` is only allowed when `stream` is true.", param="stream_options")
+    tools = tuple(_tool(tool, f"tools[{i}]") for i, tool in enumerate(wire.tools or ()))
+    request = GenerationRequest(
+        id=request_id,
+        model=wire.model or "",
+        messages=tuple(_message(message, f"messages[{i}]") for i, message in enumerate(wire.messages)),
+        params=_params(wire),
+        tools=() if wire.tool_choice == "none" else tools,
+    )
+    return ChatCall(
+        request=request,
+        is_stream=bool(wire.stream),
+        has_usage=bool(wire.stream_options and wire.stream_options.include_usage),
+        is_single_tool_call=wire.parallel_tool_calls is False,
+    )
+
+
+def _params(wire: ChatCompletionWire) -> GenerationParams:
+    """`max_completion_tokens` is today's name of `max_tokens` and wins over it."""
+    is_renamed = wire.max_completion_tokens is not None
+    try:
+        return GenerationParams(
+            max_tokens=wire.max_completion_tokens if is_renamed else wire.max_tokens,
+            temperature=wire.temperature,
+            top_p=wire.top_p,
+            top_k=wire.top_k,
+            min_p=wire.min_p,
+            repetition_penalty=wire.repetition_penalty,
+            frequency_penalty=wire.frequency_penalty,
+            presence_penalty=wire.presence_penalty,
+            seed=wire.seed,
+            stop=tuple(wire.stop or ()),
+        )
+    except InvalidRequest as error:
+        if error.param != "max_tokens" or not is_renamed:
+            raise
+        told = error.message.replace("max_tokens", "max_completion_tokens")
+        raise InvalidRequest(told, param="max_completion_tokens") from None
+
+
+def _message(wire: MessageWire, path: str) -> Message:
+    role = _role(wire.role, f"{path}.role")
+    if wire.tool_calls and role is not Role.ASSISTANT:
+        raise InvalidRequest(f"`{path}.tool_calls` may only stand in assistant messages.", param=f"{path}.tool_calls")
+    if role is Role.TOOL and not wire.tool_call_id:
+        raise InvalidRequest(
+            f"`{path}.tool_call_id` is missing: a tool message names the call it answers.",
+            param=f"{path}.tool_call_id",
+        )
+    return Message(
+        role=role,
+        parts=_parts(wire.content, role, f"{path}.content"),
+        tool_calls=tuple(_tool_call(call, f"{path}.tool_calls[{i}]") for i, call in enumerate(wire.tool_calls or ())),
+        tool_call_id=wire.tool_call_id if role is Role.TOOL else None,
+        name=wire.name,
+        reasoning=wire.reasoning_content or wire.reasoning or wire.thinking or None,
+    )
+
+
+def _role(name: str, path: str) -> Role:
+    if name == "function":
+        raise InvalidRequest(
+            f"`{path}` is `function`, which is no longer used. Send role `tool` with a `tool_call_id`.", param=path
+        )
+    if name not in _ROLES:
+        raise InvalidRequest(f"`{path}` must be one of {', '.join(_ROLES)}, got {kind_of(name)}.", param=path)
+    return _ROLES[name]
+
+
+def _parts(content: Any, role: Role, path: str) -> tuple[Part, ...]:
+    if content is None and role is Role.ASSISTANT:
+        return ()
+    return decode_content(content, path)
+
+
+def _tool_call(wire: ToolCallWire, path: str) -> ToolCall:
+    if wire.type not in (None, "function"):
+        raise _not_a_function(wire.type, f"{path}.type")
+    return ToolCall(wire.id, wire.function.name, _arguments_text(wire.function))
+
+
+def _arguments_text(wire: FunctionCallWire) -> str:
+    """Text stays as the model of that turn wrote it, whatever it is: a client can not mend its history."""
+    if isinstance(wire.arguments, dict):
+        return json.dumps(wire.arguments, ensure_ascii=False)
+    return wire.arguments or "{}"
+
+
+def _tool(wire: ToolWire, path: str) -> Tool:
+    if wire.type != "function":
+        raise _not_a_function(wire.type, f"{path}.type")
+    if wire.function is None:
+        raise InvalidRequest(f"`{path}.function` is missing.", param=f"{path}.function")
+    return Tool(wire.function.name, wire.function.description or "", wire.function.parameters or {})
+
+
+def _not_a_function(value: str | None, path: str) -> UnsupportedParameter:
+    return UnsupportedParameter(f"`{path}` must be `function`, got {kind_of(value)}.", param=path)

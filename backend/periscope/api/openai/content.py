@@ -1,0 +1,123 @@
+"""A message's content, in every shape clients send it, as core parts. Pure; no image is looked at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from periscope.api.wording import kind_of
+from periscope.core import ImagePart, JSONObject, Part, TextPart
+from periscope.errors import InvalidRequest
+
+_Decode: TypeAlias = Callable[[JSONObject, str], tuple[Part, ...]]
+
+#: A media type goes into a `data:` URL, so it may hold nothing that would end it early.
+_MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+")
+
+
+def decode_content(content: Any, path: str) -> tuple[Part, ...]:
+    """A string, or a list of parts.
+
+    Args:
+        path: where it stands in the request (`messages[0].content`).
+
+    Raises:
+        InvalidRequest: names the part and what is wrong with it.
+    """
+    return _decode_content(content, path, _PARTS)
+
+
+def _decode_content(content: Any, path: str, known: Mapping[str, _Decode]) -> tuple[Part, ...]:
+    if isinstance(content, str):
+        return (TextPart(content),)
+    if not isinstance(content, list):
+        raise _wrong(path, "a string or a list of content parts", content)
+    return tuple(part for j, item in enumerate(content) for part in _decode_part(item, f"{path}[{j}]", known))
+
+
+def _decode_part(part: Any, path: str, known: Mapping[str, _Decode]) -> tuple[Part, ...]:
+    if not isinstance(part, dict):
+        raise _wrong(path, "a content part (an object)", part)
+    kind = part.get("type")
+    decode = known.get(kind) if isinstance(kind, str) else None
+    if decode is None:
+        raise InvalidRequest(
+            f"`{path}.type` is {kind_of(kind)}, which is not supported. Supported are: {', '.join(known)}.",
+            param=path,
+        )
+    return decode(part, path)
+
+
+def _text(part: JSONObject, path: str) -> tuple[Part, ...]:
+    return (TextPart(_string(part.get("text"), f"{path}.text")),)
+
+
+def _refusal(part: JSONObject, path: str) -> tuple[Part, ...]:
+    return (TextPart(_string(part.get("refusal"), f"{path}.refusal")),)
+
+
+def _image_url(part: JSONObject, path: str) -> tuple[Part, ...]:
+    """`image_url` and `input_image`: the URL itself, or an object around it. `detail` is a hint, and not needed."""
+    value = part.get("image_url")
+    if isinstance(value, dict):
+        return (ImagePart(_url(value.get("url"), f"{path}.image_url.url"), path),)
+    return (ImagePart(_url(value, f"{path}.image_url"), path),)
+
+
+def _image(part: JSONObject, path: str) -> tuple[Part, ...]:
+    """Anthropic's block (`source`), and MCP's, which tool results carry (`data`, `mimeType`)."""
+    if "source" not in part and "data" in part:
+        return (ImagePart(_data_url(part.get("mimeType"), part["data"], f"{path}.mimeType", f"{path}.data"), path),)
+    source = part.get("source")
+    if not isinstance(source, dict):
+        raise _wrong(f"{path}.source", "an object", source)
+    at = f"{path}.source"
+    match source.get("type"):
+        case "base64":
+            url = _data_url(source.get("media_type"), source.get("data"), f"{at}.media_type", f"{at}.data")
+        case "url":
+            url = _url(source.get("url"), f"{at}.url")
+        case other:
+            raise _wrong(f"{at}.type", "`base64` or `url`", other)
+    return (ImagePart(url, path),)
+
+
+def _tool_result(part: JSONObject, path: str) -> tuple[Part, ...]:
+    """Anthropic's block: its content takes its place. One inside another is refused, like any unknown part."""
+    content = part.get("content")
+    return () if content is None else _decode_content(content, f"{path}.content", _PLAIN_PARTS)
+
+
+def _data_url(media_type: Any, data: Any, media_path: str, data_path: str) -> str:
+    if not isinstance(media_type, str) or not _MEDIA_TYPE.fullmatch(media_type):
+        raise _wrong(media_path, "a media type such as `image/png`", media_type)
+    return f"data:{media_type};base64,{_string(data, data_path)}"
+
+
+def _url(value: Any, path: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise _wrong(path, "a URL (`data:image/png;base64,...`)", value)
+    return value
+
+
+def _string(value: Any, path: str) -> str:
+    if not isinstance(value, str):
+        raise _wrong(path, "a string", value)
+    return value
+
+
+def _wrong(path: str, expected: str, value: Any) -> InvalidRequest:
+    return InvalidRequest(f"`{path}` must be {expected}, got {kind_of(value)}.", param=path)
+
+
+_PLAIN_PARTS: Mapping[str, _Decode] = {
+    "text": _text,
+    "image_url": _image_url,
+    "input_text": _text,
+    "input_image": _image_url,
+    "image": _image,
+    "output_text": _text,
+    "refusal": _refusal,
+}
+_PARTS: Mapping[str, _Decode] = {**_PLAIN_PARTS, "tool_result": _tool_result}

@@ -1,0 +1,65 @@
+"""OpenAI's routes: decode, call, encode."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from periscope.api.body import read_json
+from periscope.api.disconnect import while_connected
+from periscope.api.feed import collect
+from periscope.api.openai.chat import ChatCall, decode
+from periscope.api.openai.encode import ChatReply, ChunkEncoder, encode_completion
+from periscope.api.openai.models import encode_model, encode_models, find_model, name_of
+from periscope.api.record import record_of
+from periscope.api.replies import JSONReply
+from periscope.api.sse import EventStream
+from periscope.errors import ServerStopping
+
+if TYPE_CHECKING:
+    from periscope.api.backend import ChatBackend
+    from periscope.api.settings import ApiSettings
+
+
+def openai_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
+    """Everything under `/v1` that speaks OpenAI."""
+    router = APIRouter(prefix="/v1")
+
+    @router.post("/chat/completions")
+    async def create_chat_completion(request: Request) -> Response:
+        record = record_of(request.scope)
+        call = decode(await read_json(request), record.id_as("chatcmpl-"))
+        record.model = call.request.model
+        if settings.shutdown.is_set():
+            raise ServerStopping("The server is stopping and takes no new requests.")
+        reply = _reply(call, backend, settings)
+        events = backend.stream(call.request)
+        if call.is_stream:
+            return EventStream(events, ChunkEncoder(reply), settings)
+        collected = await while_connected(collect(events), request.receive)
+        return JSONReply(encode_completion(collected, reply))
+
+    @router.get("/models")
+    async def list_models() -> JSONReply:
+        return JSONReply(encode_models(backend.models()))
+
+    @router.get("/models/{name:path}")
+    async def retrieve_model(name: str) -> JSONReply:
+        return JSONReply(encode_model(find_model(backend.models(), name)))
+
+    return router
+
+
+def _reply(call: ChatCall, backend: ChatBackend, settings: ApiSettings) -> ChatReply:
+    return ChatReply(
+        id=call.request.id,
+        model=name_of(call.request.model, backend.models()),
+        created=int(time.time()),
+        has_usage=call.has_usage or settings.always_include_usage,
+        is_single_tool_call=call.is_single_tool_call,
+        status_as_comments=settings.status_as_comments,
+    )

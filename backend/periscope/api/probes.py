@@ -1,0 +1,60 @@
+"""What supervisors, balancers and curious clients ask: `/`, `/livez`, `/readyz`, `/health`. No model is touched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter
+from starlette.requests import Request
+
+from periscope.api.errors import error_object
+from periscope.api.replies import JSONReply
+from periscope.errors import ModelUnavailable, ServerStopping
+
+if TYPE_CHECKING:
+    from periscope.api.backend import ChatBackend, Health
+    from periscope.api.settings import ApiSettings
+    from periscope.errors import PeriscopeError
+
+
+def probe_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
+    """Routes outside every dialect; open without a key."""
+    router = APIRouter()
+
+    @router.api_route("/", methods=["GET", "HEAD"])
+    async def root() -> JSONReply:
+        return JSONReply({"name": "periscope", "version": settings.version})
+
+    @router.api_route("/livez", methods=["GET", "HEAD"])
+    async def livez() -> JSONReply:
+        return JSONReply({"status": "alive"})
+
+    @router.api_route("/readyz", methods=["GET", "HEAD"])
+    async def readyz(request: Request) -> JSONReply:
+        health = backend.health()
+        if settings.shutdown.is_set():
+            return _reply(request, health, ServerStopping("The server is stopping."))
+        return _reply(request, health, None if health.is_ready else _unfit("not ready", health))
+
+    @router.api_route("/health", methods=["GET", "HEAD"])
+    async def health(request: Request) -> JSONReply:
+        health = backend.health()
+        return _reply(request, health, None if health.is_healthy else _unfit("not healthy", health))
+
+    return router
+
+
+def _unfit(how: str, health: Health) -> ModelUnavailable:
+    return ModelUnavailable(" ".join([f"The server is {how}: {health.status}.", *health.problems]))
+
+
+def _reply(request: Request, health: Health, error: PeriscopeError | None) -> JSONReply:
+    body = {
+        "status": health.status,
+        "models": dict(health.models),
+        "problems": list(health.problems),
+        "num_running": health.num_running,
+    }
+    if error is None:
+        return JSONReply(body)
+    return JSONReply(body | error_object(error, request.scope), status_code=503)

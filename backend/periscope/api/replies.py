@@ -1,0 +1,27 @@
+"""JSON on its way out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from starlette.responses import Response
+
+
+def dump_json(value: Any) -> bytes:
+    """Compact ASCII: no reader splits it at U+2028 or U+0085, as line readers of some SSE clients would.
+
+    Raises:
+        ValueError: the value holds NaN or an infinity.
+    """
+    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+class JSONReply(Response):
+    """A whole JSON body."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """The body's bytes."""
+        return dump_json(content)

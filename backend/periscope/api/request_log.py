@@ -1,0 +1,71 @@
+"""The outermost layer: a request's id, its one line in the log, and an answer to whatever nobody caught."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from periscope.api.errors import ClientGone, error_reply
+from periscope.api.record import record_of
+from periscope.api.wording import clip
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from periscope.api.record import RequestRecord
+
+logger = logging.getLogger(__name__)
+
+#: nginx's number for a client that left before it got an answer; only the log sees it.
+CLIENT_CLOSED_REQUEST = 499
+
+
+class RequestLog:
+    """ASGI layer. Logs one line per request: id, method, path, model, status, milliseconds; never what was said."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        record = record_of(scope)
+        status: int | None = None
+        is_gone = False
+
+        async def with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message["headers"], (b"x-request-id", record.id.encode())]}
+            await send(message)
+
+        started = time.monotonic()
+        try:
+            await self._app(scope, receive, with_id)
+        except ClientGone:
+            is_gone = True
+        except Exception as error:
+            logger.exception("unexpected error", extra={"request_id": record.id, "model": record.model})
+            if status is None:
+                await error_reply(error, scope)(scope, receive, with_id)
+        finally:
+            told = CLIENT_CLOSED_REQUEST if is_gone or status is None else status
+            _log(scope, record, told, round((time.monotonic() - started) * 1000))
+
+
+def _log(scope: Scope, record: RequestRecord, status: int, elapsed_ms: int) -> None:
+    logger.info(
+        "%s %s status=%d ms=%d model=%s error=%s id=%s",
+        clip(scope["method"]),
+        clip(scope["path"]),
+        status,
+        elapsed_ms,
+        "-" if record.model is None else clip(record.model) or "default",
+        record.error or "-",
+        record.id,
+        extra={"request_id": record.id, "model": record.model and clip(record.model)},
+    )

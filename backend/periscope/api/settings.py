@@ -1,0 +1,36 @@
+"""What the API can be told; the composition root fills it from the configuration."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """Settings of one app.
+
+    Attributes:
+        api_key: asked of every request but the probes; None = nobody is asked.
+        cors_origins: origins (`http://localhost:3000`, or `*`) whose pages may call and read; empty = CORS is off.
+        allowed_hosts: names or addresses answered to besides the loopback ones (the bound host among them); `*` = any.
+        heartbeat_s: longest silence of a stream.
+        commit_grace_s: how long a stream's status line may be held back, so that an early error still gets its own
+            status; never more than `heartbeat_s`.
+        max_body_bytes: of one request. The default takes eight images of 20 MiB in base64, and their text.
+        always_include_usage: streams end with the usage chunk even when not asked.
+        status_as_comments: heartbeats and wait states are SSE comments, not chunks with an empty delta. Off, since
+            Codex and Pi give up on streams that hold nothing but comments (openai/codex#31539, omlx#2537).
+        shutdown: set when the server begins to stop: no new chat request is taken, running ones go on.
+    """
+
+    api_key: str | None = field(default=None, repr=False)
+    cors_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    heartbeat_s: float = 10.0
+    commit_grace_s: float = 1.0
+    max_body_bytes: int = 224 * 1024 * 1024
+    always_include_usage: bool = False
+    status_as_comments: bool = False
+    version: str = ""
+    shutdown: asyncio.Event = field(default_factory=asyncio.Event, compare=False)

@@ -1,0 +1,140 @@
+"""A request's events as server-sent events. What they look like is the dialect's; when they are sent is decided here.
+
+The status line is held back until the first delta, an error, or the end of a short grace (`commit_grace_s`), so that
+whatever is refused early is refused with its own status. Then come the headers and the opening frame at once, and
+from there on a frame at least every `heartbeat_s`. An error after that is an error frame, then the dialect's end
+frame all the same: Open WebUI waits for `[DONE]` for ever (vllm-mlx#101).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from starlette.responses import Response
+
+from periscope.api.disconnect import while_connected
+from periscope.api.errors import ClientGone, error_object
+from periscope.api.feed import EventFeed
+from periscope.api.record import record_of
+from periscope.api.replies import dump_json
+from periscope.core import Finished, Waiting
+from periscope.errors import PeriscopeError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from starlette.types import Message, Receive, Scope, Send
+
+    from periscope.api.settings import ApiSettings
+    from periscope.core import JSONObject, OutputEvent
+
+logger = logging.getLogger(__name__)
+
+_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",  # nginx would keep frames to itself
+}
+
+
+def data_frame(value: JSONObject) -> bytes:
+    """One event, in the exact framing every client reads."""
+    return b"data: " + dump_json(value) + b"\n\n"
+
+
+def comment_frame(text: str) -> bytes:
+    """A comment: keeps the connection busy, and no client sees it."""
+    return f": {text}\n\n".encode()
+
+
+class FrameEncoder(Protocol):
+    """One streamed answer in one dialect; each method returns the bytes to send, which may be none."""
+
+    def opening(self) -> bytes:
+        """Comes first, before any event."""
+        ...
+
+    def event(self, event: OutputEvent) -> bytes:
+        """For `Finished`, everything up to the very end of the stream."""
+        ...
+
+    def heartbeat(self) -> bytes:
+        """Something the dialect's clients take as a sign of life."""
+        ...
+
+    def failure(self, error: JSONObject) -> bytes:
+        """The error object as an event, then the end of the stream."""
+        ...
+
+
+class EventStream(Response):
+    """Response that runs a request and sends its events. Owns the generator; a disconnect ends it at any await."""
+
+    def __init__(self, events: AsyncGenerator[OutputEvent, None], encoder: FrameEncoder, settings: ApiSettings) -> None:
+        self.status_code = 200
+        self.background = None
+        self.init_headers(_HEADERS)
+        self._events = events
+        self._encoder = encoder
+        self._heartbeat_s = settings.heartbeat_s
+        self._grace_s = min(settings.commit_grace_s, settings.heartbeat_s)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Runs the request to its end, or to its client's.
+
+        Raises:
+            Exception: the backend's, before anything was sent.
+            ClientGone: the client left; all work has ended.
+        """
+        await while_connected(self._run(scope, send), receive)
+
+    async def _run(self, scope: Scope, send: Send) -> None:
+        async with EventFeed(self._events) as feed:
+            held = await self._hold(feed)
+            await _send(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            frame, is_last = self._encoder.opening(), False
+            deadline = _now()
+            while True:
+                if frame:
+                    await _send(send, {"type": "http.response.body", "body": frame, "more_body": not is_last})
+                    deadline = _now() + self._heartbeat_s
+                if is_last:
+                    return
+                frame, is_last = await self._next_frame(feed, held, deadline, scope)
+
+    async def _hold(self, feed: EventFeed) -> deque[OutputEvent]:
+        """Waits for what decides the status, and returns what came till then."""
+        deadline = _now() + self._grace_s
+        held: deque[OutputEvent] = deque()
+        while (event := await feed.next(deadline - _now())) is not None:
+            held.append(event)
+            if not isinstance(event, Waiting):
+                break
+        return held
+
+    async def _next_frame(
+        self, feed: EventFeed, held: deque[OutputEvent], deadline: float, scope: Scope
+    ) -> tuple[bytes, bool]:
+        """The next frame, maybe empty, and whether it is the last. An error becomes a frame: the status is sent."""
+        try:
+            event = held.popleft() if held else await feed.next(deadline - _now())
+            frame = self._encoder.heartbeat() if event is None else self._encoder.event(event)
+        except Exception as error:
+            if not isinstance(error, PeriscopeError):
+                logger.exception("unexpected error in a stream", extra={"request_id": record_of(scope).id})
+            return self._encoder.failure(error_object(error, scope)), True
+        return frame, isinstance(event, Finished)
+
+
+async def _send(send: Send, message: Message) -> None:
+    try:
+        await send(message)
+    except OSError as error:  # ASGI 2.4: how `send` says that the client has left
+        raise ClientGone from error
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

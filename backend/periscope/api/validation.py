@@ -1,0 +1,71 @@
+"""Wire models checked, and pydantic's findings said in plain words with the path the client wrote. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from periscope.api.wording import clip, kind_of
+from periscope.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+
+class Wire(BaseModel):
+    """Base of wire models: keys nobody knows are kept aside, and no type is guessed (`"0.5"` is no number)."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+WireT = TypeVar("WireT", bound=Wire)
+
+#: The type of a custom error whose message is the expected thing itself.
+EXPECTED = "expected"
+_EXPECTED_BY_TYPE = {
+    "string_type": "a string",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "string_too_short": "a string that is not empty",
+    "too_short": "a list that is not empty",
+}
+
+
+def validate(model: type[WireT], body: Any) -> WireT:
+    """The body as a wire model.
+
+    Raises:
+        InvalidRequest: names the first wrong field, what it should be and what came.
+    """
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        raise _told(error.errors(include_url=False)) from None
+
+
+def json_path(keys: Sequence[str | int]) -> str:
+    """`messages[0].content`, from `("messages", 0, "content")`."""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
+
+
+def _told(findings: list[ErrorDetails]) -> InvalidRequest:
+    first = findings[0]
+    param = json_path(first["loc"]) or None
+    place = f"`{param}`" if param else "The request body"
+    if first["type"] == "missing":
+        message = f"{place} is missing."
+    else:
+        expected = first["msg"] if first["type"] == EXPECTED else _EXPECTED_BY_TYPE.get(first["type"])
+        message = (
+            f"{place} must be {expected}, got {kind_of(first['input'])}."
+            if expected
+            else f"{place} is wrong: {clip(first['msg'])}."
+        )
+    more = f" ({len(findings) - 1} more like it.)" if len(findings) > 1 else ""
+    return InvalidRequest(message + more, param=param)

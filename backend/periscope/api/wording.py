@@ -1,0 +1,31 @@
+"""Client values in messages and log lines: short, on one line, never a whole prompt or data URL. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MAX_SHOWN = 64
+
+
+def clip(text: str) -> str:
+    """The text on one line of printable characters, `MAX_SHOWN` of them at most."""
+    shown = text[: MAX_SHOWN + 1]
+    shown = "".join(char if char.isprintable() else "?" for char in shown)
+    return shown if len(shown) <= MAX_SHOWN else shown[: MAX_SHOWN - 3] + "..."
+
+
+def kind_of(value: Any) -> str:
+    """What a JSON value is, as a person would say it: `the string "hot"`, `a list`, `null`."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return f"the number {clip(repr(value))}"
+        case str():
+            return f'the string "{clip(value)}"'
+        case list():
+            return "a list"
+        case _:
+            return "an object"

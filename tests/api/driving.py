@@ -1,0 +1,262 @@
+"""What the API's tests drive it with: a backend that plays a script, and a raw ASGI client that can leave."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeAlias
+
+import httpx
+
+from periscope.api import ApiSettings, create_app
+from periscope.core import (
+    CaptionedImage,
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    ImagePart,
+    ModelCard,
+    OutputEvent,
+    TextDelta,
+    Usage,
+    VisionMode,
+)
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+P = ParamSpec("P")
+#: A test that has not ended by then hangs.
+PATIENCE_S = 10.0
+
+CARD = ModelCard(
+    name="org/text",
+    aliases=("small", "tiny/alias"),
+    created=1_700_000_000,
+    context_length=4096,
+    vision=VisionMode.PROXY,
+    has_tools=True,
+    has_reasoning=False,
+    is_loaded=True,
+    state="ready",
+)
+USAGE = Usage(num_prompt_tokens=11, num_completion_tokens=4, num_cached_tokens=3)
+FINISHED = Finished(FinishReason.STOP, USAGE)
+HELLO = {"model": "small", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+def in_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Runs a test in an event loop of its own, which must hold no other task when the test has ended."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        async def guarded() -> None:
+            async with asyncio.timeout(PATIENCE_S):
+                await test(*args, **kwargs)
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        asyncio.run(guarded())
+
+    return run
+
+
+@dataclass
+class Gate:
+    """A place in a script where the backend waits until the test lets it on."""
+
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def passed(self) -> None:
+        self.reached.set()
+        await self.opened.wait()
+
+
+def raise_it(error: BaseException) -> NoReturn:
+    raise error
+
+
+Step: TypeAlias = OutputEvent | Gate | BaseException
+
+
+@dataclass
+class FakeHealth:
+    """As serving/'s own, by structure."""
+
+    status: str = "ready"
+    models: Mapping[str, str] = field(default_factory=lambda: {"org/text": "ready"})
+    problems: tuple[str, ...] = ()
+    is_ready: bool = True
+    is_healthy: bool = True
+    num_running: int = 0
+
+
+class FakeBackend:
+    """Plays its script for every request, then cleans up (behind a gate, if it has one)."""
+
+    def __init__(self, *script: Step, cleanup: Gate | None = None) -> None:
+        self.script = script or (TextDelta("Hi"), FINISHED)
+        self.cards: tuple[ModelCard, ...] = (CARD,)
+        self.reading: FakeHealth | Exception = FakeHealth()
+        self.requests: list[GenerationRequest] = []
+        self.num_open = 0
+        self.closed = asyncio.Event()
+        self.saw: list[type[BaseException]] = []
+        self._cleanup = cleanup
+        self.captioned: tuple[str, tuple[ImagePart, ...]] | None = None
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
+        self.requests.append(request)
+        self.num_open += 1
+        try:
+            for step in self.script:
+                match step:
+                    case Gate():
+                        await step.passed()
+                    case BaseException():
+                        raise_it(step)
+                    case _:
+                        yield step
+        except BaseException as error:
+            self.saw.append(type(error))
+            raise
+        finally:
+            if self._cleanup is not None:
+                await self._cleanup.passed()
+            self.num_open -= 1
+            self.closed.set()
+
+    async def caption(self, model: str, images: tuple[ImagePart, ...]) -> tuple[CaptionedImage, ...]:
+        self.captioned = (model, images)
+        for step in self.script:
+            match step:
+                case Gate():
+                    await step.passed()
+                case BaseException():
+                    raise_it(step)
+                case _:
+                    pass
+        return tuple(CaptionedImage(f"image {n}", None, 4, 3, "eyes") for n, _ in enumerate(images, 1))
+
+    def models(self) -> tuple[ModelCard, ...]:
+        return self.cards
+
+    def health(self) -> FakeHealth:
+        if isinstance(self.reading, Exception):
+            raise self.reading
+        return self.reading
+
+
+def app_over(backend: FakeBackend, **settings: Any) -> FastAPI:
+    return create_app(backend, ApiSettings(**settings))
+
+
+def client_of(backend: FakeBackend, **settings: Any) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app=app_over(backend, **settings))
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost:7374")
+
+
+async def post_chat(backend: FakeBackend, body: Any = None, **settings: Any) -> httpx.Response:
+    """One chat request, answered in whole."""
+    content = body if isinstance(body, bytes) else json.dumps(HELLO if body is None else body).encode()
+    async with client_of(backend, **settings) as client:
+        return await client.post("/v1/chat/completions", content=content)
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    """The error object of a response, which must be OpenAI's and nothing else."""
+    body = response.json()
+    assert set(body) == {"error"}
+    error = body["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert isinstance(error["message"], str)
+    assert error["message"]
+    assert isinstance(error["code"], str)
+    return dict(error)
+
+
+class Exchange:
+    """One raw ASGI request: the test sees each message as it is sent, and may leave at any time."""
+
+    def __init__(self, app: Any, body: Any = None, *, send_gate: Gate | None = None, **scope: Any) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self._sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._send_gate = send_gate
+        self.send_error: Exception | None = None
+        content = json.dumps(HELLO if body is None else body).encode()
+        self.feed(content, more=False)
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": "/v1/chat/completions",
+            "raw_path": b"/v1/chat/completions",
+            "query_string": b"",
+            "root_path": "",
+            "headers": [(b"host", b"localhost:7374")],
+            "client": ("127.0.0.1", 50000),
+            "server": ("127.0.0.1", 7374),
+        } | scope
+        call: Awaitable[None] = app(self.scope, self._incoming.get, self._send)
+        self.task = asyncio.ensure_future(call)
+
+    def feed(self, content: bytes, *, more: bool) -> None:
+        self._incoming.put_nowait({"type": "http.request", "body": content, "more_body": more})
+
+    def disconnect(self) -> None:
+        self._incoming.put_nowait({"type": "http.disconnect"})
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        if self.send_error is not None:
+            raise self.send_error
+        self.messages.append(message)
+        self._sent.put_nowait(message)
+        if self._send_gate is not None and message["type"] == "http.response.body":
+            await self._send_gate.passed()
+
+    async def status(self) -> int:
+        message = await self._sent.get()
+        assert message["type"] == "http.response.start"
+        return int(message["status"])
+
+    async def frame(self) -> str:
+        """The next piece of body, which in a stream is one frame or more."""
+        message = await self._sent.get()
+        assert message["type"] == "http.response.body"
+        return str(message["body"].decode())
+
+    async def chunk(self) -> dict[str, Any]:
+        """The next frame, which must be one chunk."""
+        (value,) = chunks_of(await self.frame())
+        return value
+
+    async def delta(self) -> dict[str, Any]:
+        """The next delta that is not empty: heartbeats and wait states are passed over."""
+        while not (delta := dict((await self.chunk())["choices"][0]["delta"])):
+            pass
+        return delta
+
+    async def rest(self) -> str:
+        """Everything from here to the end of the response."""
+        await self.task
+        assert not self.messages[-1].get("more_body", False)
+        return "".join([await self.frame() for _ in range(self._sent.qsize())])
+
+
+def frames_of(text: str) -> list[str]:
+    """A stream's data, frame by frame; its framing must be exact."""
+    *frames, rest = text.split("\n\n")
+    assert rest == ""
+    assert all("\n" not in frame for frame in frames)
+    return [frame.removeprefix("data: ") for frame in frames if not frame.startswith(":")]
+
+
+def chunks_of(text: str) -> list[dict[str, Any]]:
+    """The JSON values of a stream, `[DONE]` left out."""
+    return [json.loads(frame) for frame in frames_of(text) if frame != "[DONE]"]

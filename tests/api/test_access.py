@@ -1,0 +1,149 @@
+"""Who may call: keys, hosts, origins, CORS."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from tests.api.driving import HELLO, FakeBackend, app_over, client_of, error_of, in_loop
+
+KEYED = {"api_key": "sëcret"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([], 401),
+        ([("authorization", "Bearer sëcret")], 200),
+        ([("authorization", "bearer  sëcret ")], 200),
+        ([("x-api-key", "sëcret")], 200),
+        ([("authorization", "Bearer wrong"), ("x-api-key", "sëcret")], 200),
+        ([("authorization", "Bearer wrong")], 401),
+        ([("authorization", "Bearer ")], 401),
+        ([("authorization", "Basic sëcret")], 401),
+        ([("authorization", "sëcret")], 401),
+        ([("x-api-key", "")], 401),
+        ([("x-api-key", "sëcre")], 401),
+    ],
+)
+@in_loop
+async def test_a_key_opens_by_either_header(headers: list[tuple[str, str]], status: int) -> None:
+    """Bearer and x-api-key; everything else is a 401 that says how."""
+    encoded = [(name.encode(), value.encode()) for name, value in headers]
+    async with client_of(FakeBackend(), **KEYED) as client:
+        for method, path in (("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("GET", "/nowhere")):
+            response = await client.request(method, path, headers=encoded, json=HELLO)
+            if status == 401:
+                assert response.status_code == 401
+                assert error_of(response)["code"] == "invalid_api_key"
+                assert response.headers["www-authenticate"] == "Bearer"
+            else:
+                assert response.status_code != 401
+
+
+@pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/health"])
+@in_loop
+async def test_probes_need_no_key(path: str) -> None:
+    """The probes of launchd and of balancers carry none."""
+    async with client_of(FakeBackend(), **KEYED) as client:
+        assert (await client.get(path)).status_code == 200
+        assert (await client.head(path)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed", "status"),
+    [
+        ("localhost", (), 200),
+        ("LocalHost.:7374", (), 200),
+        ("127.0.0.1:7374", (), 200),
+        ("127.1.2.3", (), 200),
+        ("[::1]:7374", (), 200),
+        ("host.docker.internal:7374", (), 200),
+        ("", (), 403),
+        ("evil.example", (), 403),
+        ("localhost.evil.example", (), 403),
+        ("127.0.0.1.evil.example", (), 403),
+        ("localhost, evil.example", (), 403),
+        ("evil.example@localhost", (), 403),
+        ("localhost:80@evil.example", (), 403),
+        ("[::1]evil.example", (), 403),
+        ("192.168.1.5:7374", (), 403),
+        ("[fe80::1]", (), 403),
+        ("::1", (), 403),
+        ("192.168.1.5:7374", ("192.168.1.5",), 200),
+        ("mac.local:7374", ("Mac.local.",), 200),
+        ("mac.local:7374", ("mac.local:7374",), 200),
+        ("[fe80::1]:7374", ("fe80::1",), 200),
+        ("other.local", ("mac.local",), 403),
+        ("evil.example", ("*",), 200),
+    ],
+)
+@in_loop
+async def test_the_host_must_be_ours(host: str, allowed: tuple[str, ...], status: int) -> None:
+    """A page that rebinds its name to 127.0.0.1 comes with its own name in Host."""
+    async with client_of(FakeBackend(), allowed_hosts=allowed) as client:
+        for path in ("/v1/models", "/health"):
+            response = await client.get(path, headers={"host": host})
+            assert response.status_code == status
+            assert status == 200 or error_of(response)["code"] == "host_refused"
+
+
+@pytest.mark.parametrize(
+    ("origin", "origins", "status"),
+    [
+        ("http://localhost:7374", (), 200),
+        ("http://localhost:3000", (), 403),
+        ("https://evil.example", (), 403),
+        ("null", (), 403),
+        ("", (), 403),
+        ("http://localhost:3000", ("http://localhost:3000/",), 200),
+        ("http://localhost:3001", ("http://localhost:3000",), 403),
+        ("https://any.example", ("*",), 200),
+    ],
+)
+@in_loop
+async def test_a_web_page_needs_leave(origin: str, origins: tuple[str, ...], status: int) -> None:
+    """A foreign page can not even post blindly; what it may read is for CORS, off unless configured."""
+    backend = FakeBackend()
+    async with client_of(backend, cors_origins=origins) as client:
+        response = await client.post("/v1/chat/completions", json=HELLO, headers={"origin": origin})
+    assert response.status_code == status
+    assert ("access-control-allow-origin" in response.headers) == bool(origins and status == 200)
+    assert len(backend.requests) == (1 if status == 200 else 0)
+    assert status == 200 or error_of(response)["code"] == "origin_refused"
+
+
+@in_loop
+async def test_cors_covers_preflights_and_refusals() -> None:
+    """A configured page's preflight needs no key, and it can read why it was refused."""
+    headers = {"origin": "http://app", "access-control-request-method": "POST"}
+    asked = {"access-control-request-headers": "authorization, x-whatever"}
+    async with client_of(FakeBackend(), cors_origins=("http://app",), **KEYED) as client:
+        response = await client.options("/v1/chat/completions", headers=headers | asked)
+        assert response.status_code == 200
+        assert response.headers["access-control-allow-origin"] == "http://app"
+        response = await client.post("/v1/chat/completions", json=HELLO, headers={"origin": "http://app"})
+    assert response.status_code == 401
+    assert response.headers["access-control-allow-origin"] == "http://app"
+    assert "access-control-allow-credentials" not in response.headers
+
+
+@in_loop
+async def test_without_cors_there_are_no_cors_headers() -> None:
+    """Nothing invites a browser."""
+    async with client_of(FakeBackend()) as client:
+        response = await client.get("/v1/models")
+        assert not [name for name in response.headers if name.startswith("access-control")]
+        preflight = {"origin": "http://evil", "access-control-request-method": "POST"}
+        assert (await client.options("/v1/chat/completions", headers=preflight)).status_code == 403
+
+
+@in_loop
+async def test_a_request_without_host_is_refused() -> None:
+    """HTTP/1.0 clients may leave it out; ours do not."""
+    transport = httpx.ASGITransport(app=app_over(FakeBackend()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        request = client.build_request("GET", "/health")
+        del request.headers["host"]
+        response = await client.send(request)
+    assert response.status_code == 403

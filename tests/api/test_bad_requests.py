@@ -1,0 +1,223 @@
+"""What cannot be done is refused with 400, in plain words and with the right param; the backend never hears of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.api.driving import FakeBackend, client_of, error_of, in_loop, post_chat
+
+USER = {"role": "user", "content": "Hi"}
+
+
+def body(**fields: Any) -> dict[str, Any]:
+    return {"messages": [USER]} | fields
+
+
+def content(*parts: Any, role: str = "user") -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": list(parts)}]}
+
+
+BAD: list[tuple[Any, str | None, str]] = [
+    # the body
+    (b"", None, "invalid_json"),
+    (b"{", None, "invalid_json"),
+    (b"\xff\xfe{}", None, "invalid_json"),
+    (b'{"messages": [], "temperature": NaN}', None, "invalid_json"),
+    (b'{"messages": [], "temperature": -Infinity}', None, "invalid_json"),
+    (b'{"messages": [], "temperature": 1e999}', None, "invalid_json"),
+    (b'{"seed": ' + b"9" * 5000 + b"}", None, "invalid_json"),
+    (b"[" * 100_000, None, "invalid_json"),
+    (b'{"a": ' * 200 + b"1" + b"}" * 200, None, "invalid_json"),
+    (b"[]", None, "invalid_value"),
+    (b"null", None, "invalid_value"),
+    (b'"hello"', None, "invalid_value"),
+    (b'{"messages": [{"role": "user", "content": "\\ud83d"}]}', "messages[0].content", "invalid_json"),
+    (b'{"messages": [{"role": "user", "content": "\xed\xa0\xbd"}]}', None, "invalid_json"),
+    (body(stop=["ok", "\ude00"]), "stop[1]", "invalid_json"),
+    (b'{"a": {"\\ud83d": 1}}', "a", "invalid_json"),
+    # types
+    ({}, "messages", "invalid_value"),
+    (body(messages="hi"), "messages", "invalid_value"),
+    (body(messages=None), "messages", "invalid_value"),
+    (body(messages=[]), "messages", "invalid_value"),
+    (body(messages=["hi"]), "messages[0]", "invalid_value"),
+    (body(messages=[USER, {"content": "x"}]), "messages[1].role", "invalid_value"),
+    (body(messages=[{"role": 5, "content": "x"}]), "messages[0].role", "invalid_value"),
+    (body(messages=[{"role": "robot", "content": "x"}]), "messages[0].role", "invalid_value"),
+    (body(messages=[{"role": "function", "content": "x"}]), "messages[0].role", "invalid_value"),
+    (body(messages=[{"role": "user"}]), "messages[0].content", "invalid_value"),
+    (body(messages=[{"role": "user", "content": None}]), "messages[0].content", "invalid_value"),
+    (body(messages=[{"role": "user", "content": 5}]), "messages[0].content", "invalid_value"),
+    (body(messages=[{"role": "user", "content": {"type": "text"}}]), "messages[0].content", "invalid_value"),
+    (body(messages=[USER, {"role": "tool", "content": "x"}]), "messages[1].tool_call_id", "invalid_value"),
+    (body(model=5), "model", "invalid_value"),
+    (body(stream="yes"), "stream", "invalid_value"),
+    (body(stream_options={"include_usage": True}), "stream_options", "invalid_value"),
+    (body(stream=True, stream_options=True), "stream_options", "invalid_value"),
+    (body(temperature="hot"), "temperature", "invalid_value"),
+    (body(temperature="0.5"), "temperature", "invalid_value"),
+    (body(temperature=True), "temperature", "invalid_value"),
+    (body(max_tokens=True), "max_tokens", "invalid_value"),
+    (body(max_tokens=1.5), "max_tokens", "invalid_value"),
+    (body(max_tokens="5"), "max_tokens", "invalid_value"),
+    (body(seed="x"), "seed", "invalid_value"),
+    (body(stop=5), "stop", "invalid_value"),
+    (body(stop={}), "stop", "invalid_value"),
+    (body(stop=["a", 5]), "stop[1]", "invalid_value"),
+    # bounds
+    (body(temperature=2.5), "temperature", "invalid_value"),
+    (body(temperature=-1), "temperature", "invalid_value"),
+    (body(top_p=1.1), "top_p", "invalid_value"),
+    (body(max_tokens=0), "max_tokens", "invalid_value"),
+    (body(max_completion_tokens=0), "max_completion_tokens", "invalid_value"),
+    (body(max_tokens=5, max_completion_tokens=-1), "max_completion_tokens", "invalid_value"),
+    (body(seed=2**70), "seed", "invalid_value"),
+    (body(stop=[""]), "stop", "invalid_value"),
+    (body(stop=["x"] * 17), "stop", "invalid_value"),
+    (body(n=0), "n", "invalid_value"),
+    (body(n=True), "n", "invalid_value"),
+    # what we cannot do yet
+    (body(n=2), "n", "unsupported_parameter"),
+    (body(logprobs=True), "logprobs", "unsupported_parameter"),
+    (body(top_logprobs=5), "top_logprobs", "unsupported_parameter"),
+    (body(logit_bias={"999999999": 5}), "logit_bias", "unsupported_parameter"),
+    (body(response_format={"type": "json_object"}), "response_format", "unsupported_parameter"),
+    (body(response_format={"type": "json_schema", "json_schema": {}}), "response_format", "unsupported_parameter"),
+    (body(tool_choice="required"), "tool_choice", "unsupported_parameter"),
+    (
+        body(tool_choice={"type": "function", "function": {"name": "f"}}),
+        "tool_choice",
+        "unsupported_parameter",
+    ),
+    (body(tool_choice=5), "tool_choice", "invalid_value"),
+    (body(tool_choice="sometimes"), "tool_choice", "invalid_value"),
+    (body(functions=[{"name": "f"}]), "functions", "unsupported_parameter"),
+    (body(function_call={"name": "f"}), "function_call", "unsupported_parameter"),
+    (body(modalities=["text", "audio"]), "modalities", "unsupported_parameter"),
+    (body(audio={"voice": "alloy"}), "audio", "unsupported_parameter"),
+    (body(guided_regex="a+"), "guided_regex", "unsupported_parameter"),
+    (body(chat_template_kwargs={"enable_thinking": False}), "chat_template_kwargs", "unsupported_parameter"),
+    # tools
+    (body(tools={}), "tools", "invalid_value"),
+    (body(tools=[{}]), "tools[0].type", "invalid_value"),
+    (body(tools=[{"type": "function"}]), "tools[0].function", "invalid_value"),
+    (body(tools=[{"type": "function", "function": {"name": ""}}]), "tools[0].function.name", "invalid_value"),
+    (
+        body(tools=[{"type": "function", "function": {"name": "f", "parameters": []}}]),
+        "tools[0].function.parameters",
+        "invalid_value",
+    ),
+    (body(tools=[{"type": "custom", "custom": {"name": "f"}}]), "tools[0].type", "unsupported_parameter"),
+    (
+        body(messages=[{"role": "user", "content": "x", "tool_calls": [{"id": "a", "function": {"name": "f"}}]}]),
+        "messages[0].tool_calls",
+        "invalid_value",
+    ),
+    (
+        body(messages=[{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}]),
+        "messages[0].tool_calls[0].id",
+        "invalid_value",
+    ),
+    (
+        body(messages=[{"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": 5}}]}]),
+        "messages[0].tool_calls[0].function.arguments",
+        "invalid_value",
+    ),
+    # content parts
+    (content("hi"), "messages[0].content[0]", "invalid_value"),
+    (content({}), "messages[0].content[0]", "invalid_value"),
+    (content({"type": ["text"]}), "messages[0].content[0]", "invalid_value"),
+    (content({"type": "text", "text": "a"}, {"type": "input_audio"}), "messages[0].content[1]", "invalid_value"),
+    (content({"type": "file", "file": {}}), "messages[0].content[0]", "invalid_value"),
+    (content({"type": "video_url", "video_url": {}}), "messages[0].content[0]", "invalid_value"),
+    (content({"type": "text"}), "messages[0].content[0].text", "invalid_value"),
+    (content({"type": "text", "text": 5}), "messages[0].content[0].text", "invalid_value"),
+    (content({"type": "image_url"}), "messages[0].content[0].image_url", "invalid_value"),
+    (content({"type": "image_url", "image_url": ""}), "messages[0].content[0].image_url", "invalid_value"),
+    (content({"type": "image_url", "image_url": {"url": 5}}), "messages[0].content[0].image_url.url", "invalid_value"),
+    (content({"type": "input_image", "file_id": "f"}), "messages[0].content[0].image_url", "invalid_value"),
+    (content({"type": "image"}), "messages[0].content[0].source", "invalid_value"),
+    (content({"type": "image", "source": {"type": "file"}}), "messages[0].content[0].source.type", "invalid_value"),
+    (
+        content({"type": "image", "source": {"type": "base64", "data": "AA=="}}),
+        "messages[0].content[0].source.media_type",
+        "invalid_value",
+    ),
+    (
+        content({"type": "image", "source": {"type": "base64", "media_type": "image/png,x", "data": "AA=="}}),
+        "messages[0].content[0].source.media_type",
+        "invalid_value",
+    ),
+    (
+        content({"type": "tool_result", "content": [{"type": "tool_result", "content": []}]}),
+        "messages[0].content[0].content[0]",
+        "invalid_value",
+    ),
+]
+
+
+@pytest.mark.parametrize(("bad", "param", "code"), BAD, ids=[str(i) for i in range(len(BAD))])
+@in_loop
+async def test_a_bad_request_is_a_400_that_names_its_field(bad: Any, param: str | None, code: str) -> None:
+    """Peers answer these with 200, 422 or 500, or die of them."""
+    backend = FakeBackend()
+    response = await post_chat(backend, bad)
+    assert response.status_code == 400
+    told = error_of(response)
+    assert (told["param"], told["code"], told["type"]) == (param, code, "invalid_request_error")
+    assert param is None or param in told["message"]
+    assert not backend.requests
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (body(temperature="hot"), '`temperature` must be a number, got the string "hot".'),
+        (body(temperature=True), "`temperature` must be a number, got true."),
+        (body(stop=5), "`stop` must be a string or a list of strings, got the number 5."),
+        (body(messages=[]), "`messages` must be a list that is not empty, got a list."),
+        ({}, "`messages` is missing."),
+        ([], "The request body must be an object, got a list."),
+        (body(n=2), "`n` above 1 is not supported yet; send the request as often as needed."),
+        (
+            body(messages=[{"role": "function"}]),
+            "`messages[0].role` is `function`, which is no longer used. Send role `tool` with a `tool_call_id`.",
+        ),
+        (
+            body(temperature="x" * 500),
+            f'`temperature` must be a number, got the string "{"x" * 61}...".',
+        ),
+        (body(top_p="a", min_p="b"), '`top_p` must be a number, got the string "a". (1 more like it.)'),
+    ],
+)
+@in_loop
+async def test_messages_are_plain_words(bad: Any, message: str) -> None:
+    """A person reads what is wrong, what was expected and what came; long values are cut."""
+    assert error_of(await post_chat(FakeBackend(), bad))["message"] == message
+
+
+@in_loop
+async def test_a_body_over_the_limit_is_refused_while_it_is_read() -> None:
+    """413 comes by content-length, and without one as soon as the limit is passed."""
+    consumed = 0
+
+    async def endless() -> Any:
+        nonlocal consumed
+        while True:
+            consumed += 1
+            yield b"x" * 100
+
+    async with client_of(FakeBackend(), max_body_bytes=1000) as client:
+        response = await client.post("/v1/chat/completions", content=b"x" * 1001)
+        assert response.status_code == 413
+        assert error_of(response)["code"] == "body_too_large"
+        response = await client.post("/v1/chat/completions", content=endless())
+        assert response.status_code == 413
+        assert consumed <= 12
+        exact = json.dumps(body(pad="")).encode()
+        exact = json.dumps(body(pad="x" * (1000 - len(exact)))).encode()
+        assert len(exact) == 1000
+        assert (await client.post("/v1/chat/completions", content=exact)).status_code == 200
