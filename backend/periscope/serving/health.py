@@ -26,11 +26,12 @@ class HealthStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """One reading. `problems` are sentences for a person."""
+    """One reading. `problems` are sentences for a person; `num_running` counts requests that hold a model."""
 
     status: HealthStatus
     models: Mapping[str, str]
     problems: tuple[str, ...]
+    num_running: int = 0
 
     @property
     def is_ready(self) -> bool:
@@ -62,4 +63,9 @@ def health_of(views: Sequence[SlotView], models: ModelNames, *, is_stopping: boo
         status = HealthStatus.DEGRADED
     else:  # 5
         status = HealthStatus.READY
-    return Health(status=status, models={name: str(state) for name, state in states.items()}, problems=problems)
+    return Health(
+        status=status,
+        models={name: str(state) for name, state in states.items()},
+        problems=problems,
+        num_running=sum(view.num_leases for view in views),
+    )

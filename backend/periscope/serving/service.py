@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from periscope.core import (
+    CaptionedImage,
     Finished,
     FinishReason,
     GenerationRequest,
+    ImagePart,
     Message,
     ModelCard,
     OutputEvent,
@@ -22,7 +24,7 @@ from periscope.core import (
     WaitStatus,
 )
 from periscope.engine import InferenceEngine
-from periscope.errors import ModelUnavailable, ServerStopping
+from periscope.errors import InvalidRequest, ModelUnavailable, ServerStopping
 from periscope.parsing.stream import OutputFormat, OutputParser
 from periscope.pool.state import ModelState
 from periscope.serving.disabled_images import without_images
@@ -120,6 +122,24 @@ class ChatService:
             noticing.cancel()
             rewriting.cancel()
             await asyncio.gather(rewriting, noticing, return_exceptions=True)
+
+    async def caption(self, model: str, images: tuple[ImagePart, ...]) -> tuple[CaptionedImage, ...]:
+        """What the model's captioner says about each image, in order; cached captions count.
+
+        Raises:
+            InvalidRequest: the model has no captioner, or there are too many images.
+            ImageInvalid, ImageSourceRefused: an image cannot be taken.
+            ServerStopping: nothing new is taken.
+        """
+        if self._is_stopping:
+            raise ServerStopping("The server is stopping.")
+        served = self._models.resolve(model)
+        if served.captioner is None or served.proxy is None:
+            raise InvalidRequest(
+                f"Model {served.name} has no captioner. Set `capabilities.vision_mode: proxy` for it in models.yaml.",
+                param="model",
+            )
+        return await self._proxy.describe(images, served.captioner, served.proxy)
 
     def models(self) -> tuple[ModelCard, ...]:
         """All models clients may name; instant."""

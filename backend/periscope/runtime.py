@@ -1,0 +1,160 @@
+"""The composition root: Config -> rooms, and the order in which they start and stop. Names every concrete class."""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Self
+
+import mlx.core as mx
+
+from periscope.config import Config, ModelConfig, ModelKind, VisionProxyConfig
+from periscope.core import VisionMode
+from periscope.demo import EMBEDDED_MODELS
+from periscope.engine import EngineConfig, InferenceEngine, VisionLanguageEngine
+from periscope.engine.loader import context_length_of, find_on_disk, read_model_config
+from periscope.engine.turn import DeviceTurn
+from periscope.errors import ModelLoadError
+from periscope.events import EventBus
+from periscope.pool.pool import ModelPool
+from periscope.pool.slot import LoadProgress, ModelSpec, PooledEngine
+from periscope.serving.leased_captioner import LeasedCaptioner
+from periscope.serving.models import DisabledImages, ModelNames, ServedModel
+from periscope.serving.service import ChatService
+from periscope.vision.cache import CaptionCache
+from periscope.vision.captioner import CaptionerId
+from periscope.vision.images.limits import ImageLimits
+from periscope.vision.prompts import DEFAULT_CAPTION_PROMPT
+from periscope.vision.proxy import OnError, ProxySettings, VisionProxy
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+logger = logging.getLogger(__name__)
+
+#: Threads that read and decode images. Decoding is C code that lets go of the interpreter.
+NUM_DECODE_THREADS = 2
+
+
+class Runtime:
+    """Owns all rooms of one Periscope. Build it from a Config, `start` it, `stop` it; all on one event loop."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.bus = EventBus()
+        self._turn = DeviceTurn()
+        self._decoding = ThreadPoolExecutor(NUM_DECODE_THREADS, thread_name_prefix="periscope-decode")
+        self._pool = ModelPool([self._spec(model) for model in config.models], self.bus)
+        text_models = [model for model in config.models if model.kind is ModelKind.TEXT]
+        self.service = ChatService(
+            ModelNames(self._served(model) for model in text_models),
+            self._pool,
+            VisionProxy(CaptionCache(), executor=self._decoding),
+        )
+
+    async def start(self) -> None:
+        """Load what is to be loaded at start, side by side, and wait for it. Failures are in `service.health()`."""
+        _set_wired_limit(self.config.memory.wired_limit)
+        await self._pool.load(model.name for model in self.config.models if model.preload)
+
+    async def stop(self, *, drain_s: float = 0.0) -> None:
+        """Idempotent: refuse new requests, let running ones finish for up to `drain_s`, free every model."""
+        self.service.stop_admitting()
+        await self._pool.close(drain_s=drain_s)
+        self._decoding.shutdown(wait=False, cancel_futures=True)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def _spec(self, model: ModelConfig) -> ModelSpec:
+        source, settings = _source(model), _engine_config(model)
+
+        async def load(progress: LoadProgress) -> PooledEngine:
+            kind = InferenceEngine if model.kind is ModelKind.TEXT else VisionLanguageEngine
+            return await kind.load(source, settings, turn=self._turn, progress=progress)
+
+        return ModelSpec(model.name, load)
+
+    def _served(self, model: ModelConfig) -> ServedModel:
+        capabilities = model.capabilities
+        vision = capabilities.vision_proxy if capabilities.vision_mode is VisionMode.PROXY else None
+        captioner = None
+        if vision is not None and vision.model is not None:
+            described_by = next(other for other in self.config.models if other.name == vision.model)
+            captioner = LeasedCaptioner(self._pool, described_by.name, _captioner_id(described_by))
+        return ServedModel(
+            name=model.name,
+            aliases=model.aliases,
+            created=int(time.time()),
+            context_length=_peek_context_length(model),
+            vision=capabilities.vision_mode,
+            params=model.params.generation,
+            captioner=captioner,
+            proxy=None if vision is None else _proxy_settings(vision),
+            disabled_images=DisabledImages(capabilities.images_when_disabled),
+        )
+
+
+def _source(model: ModelConfig) -> str:
+    """A folder or a hub id, as the engine takes it."""
+    if model.local_path in EMBEDDED_MODELS:
+        return str(EMBEDDED_MODELS[model.local_path])
+    return model.local_path or model.hf_id or ""
+
+
+def _engine_config(model: ModelConfig) -> EngineConfig:
+    params = model.params
+    return EngineConfig(
+        revision=model.revision,
+        dtype=params.dtype,
+        max_num_seqs=params.max_num_seqs,
+        prefill_chunk_size=params.prefill_chunk_size,
+        context_length=params.context_length,
+        chat_template_kwargs=dict(params.chat_template_kwargs),
+    )
+
+
+def _captioner_id(model: ModelConfig) -> CaptionerId:
+    return CaptionerId(name=model.name, revision=f"{_source(model)}@{model.revision or 'main'}")
+
+
+def _proxy_settings(vision: VisionProxyConfig) -> ProxySettings:
+    limits = ImageLimits(
+        max_bytes=vision.max_image_bytes,
+        max_source_pixels=vision.max_source_pixels,
+        max_side_px=vision.max_side_px,
+        max_images=vision.max_images,
+    )
+    return ProxySettings(
+        prompt=vision.prompt_template or DEFAULT_CAPTION_PROMPT,
+        max_tokens=vision.max_tokens,
+        timeout_s=vision.timeout_s,
+        on_error=OnError(vision.on_error),
+        use_question=vision.use_question,
+        limits=limits,
+    )
+
+
+def _peek_context_length(model: ModelConfig) -> int | None:
+    """What the model's files say, if they are on this disk; nothing is loaded."""
+    try:
+        path = find_on_disk(_source(model), model.revision)
+        return context_length_of(read_model_config(path), model.params.context_length)
+    except ModelLoadError:
+        return model.params.context_length
+
+
+def _set_wired_limit(limit_bytes: int | None) -> None:
+    """Once for the process: generators that come and go would otherwise unwire each other's weights (mlx-lm 0.32)."""
+    if not mx.metal.is_available():
+        return
+    recommended = mx.device_info().get("max_recommended_working_set_size")
+    if recommended is not None:
+        mx.set_wired_limit(min(limit_bytes or int(recommended), int(recommended)))

@@ -1,0 +1,1 @@
+"""Captioner backends: each one way to have images described."""

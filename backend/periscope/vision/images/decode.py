@@ -1,0 +1,223 @@
+"""From bytes to an upright 8-bit RGB `Image`. Pure; blocks, so it runs in an executor thread. The only user of Pillow.
+
+Formats are told by their first bytes, and Pillow's plugins are called by name: nothing else it can open is ever
+tried, and its process-wide pixel limit is left alone (ours is checked on the header, before pixels are decoded).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import PIL.Image
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+from PIL.Image import Resampling, Transpose
+
+from periscope.core import Image
+from periscope.errors import ImageInvalid
+from periscope.vision.images.limits import ImageLimits
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    name: str
+    magic: re.Pattern[bytes]
+    open: Callable[[io.BytesIO], ImageFile.ImageFile]
+
+
+_ALL_FORMATS: Final = (
+    _Format("JPEG", re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
+    _Format("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
+    _Format("WebP", re.compile(rb"RIFF.{4}WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
+    _Format("GIF", re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
+    _Format("BMP", re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
+    _Format("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile),
+    _Format("AVIF", re.compile(rb".{4}ftypavi[fs]", re.DOTALL), AvifImagePlugin.AvifImageFile),
+)
+#: Pillow may have been built without these two.
+_MISSING: Final = {
+    name for name, plugin in (("WebP", WebPImagePlugin), ("AVIF", AvifImagePlugin)) if not plugin.SUPPORTED
+}
+_FORMATS: Final = tuple(entry for entry in _ALL_FORMATS if entry.name not in _MISSING)
+SUPPORTED_FORMATS: Final = tuple(entry.name for entry in _FORMATS)
+
+#: EXIF orientation -> what makes the picture upright.
+_UPRIGHT: Final = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+_SIDEWAYS: Final = (Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90)
+#: Cheap box reduction may do the first part of a downscale, down to twice the size wanted (Pillow's own default).
+_REDUCING_GAP: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """What an image's header tells without decoding it: upright size in pixels, and the digest of all its bytes."""
+
+    width: int
+    height: int
+    sha256: str
+
+
+def read_header(data: bytes, limits: ImageLimits, *, param: str) -> ImageHeader:
+    """Pure, may block: check format and size without decoding pixels.
+
+    Raises:
+        ImageInvalid: unreadable, of another format, or over `limits.max_source_pixels`.
+    """
+    with _reading(limits, param):
+        picture = _open(data, limits, param)
+        width, height = _upright_size(picture, _transposition(picture))
+        return ImageHeader(width, height, hashlib.sha256(data).hexdigest())
+
+
+def decode(data: bytes, limits: ImageLimits, *, param: str) -> Image:
+    """Pure, may block: the whole picture (of an animation its first frame), scaled down to `limits.max_side_px`.
+
+    Raises:
+        ImageInvalid: as `read_header`, or the pixels are broken or cut off.
+    """
+    with _reading(limits, param):
+        picture = _open(data, limits, param)
+        transposition = _transposition(picture)
+        source_width, source_height = _upright_size(picture, transposition)
+        shown = _flat_rgb(_downscale(picture, limits.max_side_px))
+        if transposition is not None:
+            shown = shown.transpose(transposition)
+        return Image(
+            rgb=shown.tobytes(),
+            width=shown.width,
+            height=shown.height,
+            source_width=source_width,
+            source_height=source_height,
+            sha256=hashlib.sha256(data).hexdigest(),
+        )
+
+
+@contextmanager
+def _reading(limits: ImageLimits, param: str) -> Iterator[None]:
+    """Whatever Pillow raises on a client's bytes is the client's to mend."""
+    try:
+        yield
+    except ImageInvalid:
+        raise
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
+        raise _too_many_pixels("too many", limits, param) from error
+    except Exception as error:
+        raise _unreadable(param) from error
+
+
+def _unreadable(param: str) -> ImageInvalid:
+    return ImageInvalid(
+        f"`{param}` could not be read as an image: it is cut off, broken or of another format. "
+        f"Supported are {', '.join(SUPPORTED_FORMATS)}.",
+        param=param,
+    )
+
+
+def _too_many_pixels(actual: str, limits: ImageLimits, param: str) -> ImageInvalid:
+    return ImageInvalid(
+        f"The image in `{param}` has {actual} pixels; at most {limits.max_source_pixels:,} are taken "
+        "(`max_source_pixels`). Send it scaled down.",
+        param=param,
+    )
+
+
+def _open(data: bytes, limits: ImageLimits, param: str) -> ImageFile.ImageFile:
+    found = next((entry for entry in _FORMATS if entry.magic.match(data)), None)
+    if found is None:
+        raise _unreadable(param)
+    picture = found.open(io.BytesIO(data))
+    num_pixels = picture.width * picture.height
+    if num_pixels > limits.max_source_pixels:
+        raise _too_many_pixels(f"{picture.width} x {picture.height} = {num_pixels:,}", limits, param)
+    return picture
+
+
+def _transposition(picture: ImageFile.ImageFile) -> Transpose | None:
+    """What EXIF asks for. Broken EXIF asks for nothing. Read before pixels are, so that both callers agree."""
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        return None  # Pillow turns TIFF upright itself while it loads the pixels; its size is upright from the start
+    try:
+        # The base class's method: PNG's own would decode the whole picture to look for EXIF behind it.
+        orientation = PIL.Image.Image.getexif(picture).get(ExifTags.Base.Orientation)
+    except Exception:  # noqa: BLE001 - EXIF parsers raise anything on broken bytes, and the picture is still good
+        return None
+    return _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+
+
+def _upright_size(picture: PIL.Image.Image, transposition: Transpose | None) -> tuple[int, int]:
+    width, height = picture.size
+    return (height, width) if transposition in _SIDEWAYS else (width, height)
+
+
+def _downscale(picture: ImageFile.ImageFile, max_side_px: int) -> PIL.Image.Image:
+    scale = max_side_px / max(picture.size)
+    if scale >= 1:
+        return _scalable(picture)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    # JPEG only: decodes at 1/2, 1/4 or 1/8 where that is still twice the size wanted.
+    picture.draft(None, (round(width * _REDUCING_GAP), round(height * _REDUCING_GAP)))
+    return _scalable(picture).resize((width, height), Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
+
+
+def _scalable(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """In a mode whose neighbouring pixels can be averaged: 8 bits a channel, no palette."""
+    picture.load()
+    if picture.mode.startswith(("I", "F")):
+        return _to_8_bits(picture)
+    if picture.has_transparency_data:
+        return picture if picture.mode in ("LA", "RGBA") else picture.convert("RGBA")
+    return picture.convert("RGB") if picture.mode in ("1", "P") else picture
+
+
+def _to_8_bits(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """Gray of 16 or 32 bits or of floats. `I;16` is full scale by its type; for the others the values decide."""
+    if picture.mode.startswith("I;16"):
+        low, high = 0.0, 65535.0
+        picture = picture.convert("I")
+    else:
+        low, high = _full_scale(*picture.getextrema())
+    factor = 255.0 / (high - low)
+    gray = picture.point(lambda value: value * factor - low * factor).convert("L")
+    gray.info.pop("transparency", None)  # a 16-bit gray value: means nothing now
+    return gray
+
+
+def _full_scale(low: float, high: float) -> tuple[float, float]:
+    """Pure: which values are black and white. 8-bit, unit and 16-bit ranges are taken as such, others stretched."""
+    for full in (1.0, 255.0, 65535.0):
+        if low >= 0.0 and high <= full and (full > 1.0 or isinstance(high, float)):
+            return 0.0, full
+    if not high - low < float("inf"):
+        raise ValueError("the values are not finite")
+    return (low, high) if high > low else (0.0, abs(high))
+
+
+def _flat_rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
+    if picture.mode not in ("LA", "RGBA"):
+        return picture.convert("RGB")
+    flat = PIL.Image.new("RGB", picture.size, "white")
+    flat.paste(picture.convert("RGB"), mask=picture.getchannel("A"))
+    return flat

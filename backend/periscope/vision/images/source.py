@@ -1,0 +1,105 @@
+"""From an image's address to its bytes. Only `data:` URLs are read; nothing here opens a file or a connection.
+
+No message holds any part of an address but a short scheme: addresses may carry credentials or image data.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from periscope.core import ImagePart
+from periscope.errors import ImageInvalid, ImageSourceRefused
+from periscope.vision.images.limits import ImageLimits
+
+#: Two letters at least: `C:` is a Windows path.
+_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]{1,15}):", re.IGNORECASE)
+#: Enough for every media type with parameters; what comes after it without a comma is no header.
+_MAX_HEADER_CHARS: Final = 256
+_WHITESPACE: Final = b" \t\r\n\f\v"
+_TO_STANDARD_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
+#: How base64 of JPEG, PNG, GIF, WebP, TIFF and AVIF starts.
+_BARE_BASE64: Final = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkqA", "TU0AK", "AAAAHGZ0eX", "AAAAIGZ0eX")
+
+_USE_DATA_URL: Final = "Send the image as a data: URL."
+
+
+def fetch(part: ImagePart, limits: ImageLimits) -> bytes:
+    """Pure: the bytes of a `data:` URL, at most `limits.max_bytes` of them.
+
+    Tolerates a missing or wrong media type, white space, percent-encoding, missing padding and the URL-safe alphabet.
+
+    Raises:
+        ImageSourceRefused: the address is of another kind.
+        ImageInvalid: it is no base64, is empty, or holds too many bytes.
+    """
+    url = part.url.strip()
+    scheme = _SCHEME.match(url)
+    if scheme is None:
+        raise _refused_without_scheme(url, part.param)
+    match scheme[1].lower():
+        case "data":
+            return _read_data_url(url, part.param, limits)
+        case "http" | "https":
+            raise ImageSourceRefused(
+                f"Remote image addresses are not fetched by this server. {_USE_DATA_URL}", param=part.param
+            )
+        case other:
+            raise ImageSourceRefused(
+                f"Image addresses of the kind `{other}:` are never read. {_USE_DATA_URL}", param=part.param
+            )
+
+
+def _refused_without_scheme(url: str, param: str) -> ImageSourceRefused:
+    if url.startswith(_BARE_BASE64):
+        return ImageSourceRefused(
+            f"The image in `{param}` is base64 without an address. Put `data:image/png;base64,` in front of it.",
+            param=param,
+        )
+    return ImageSourceRefused(
+        f"The image in `{param}` is no data: URL. Paths are never read. {_USE_DATA_URL}", param=param
+    )
+
+
+def _read_data_url(url: str, param: str, limits: ImageLimits) -> bytes:
+    comma = url.find(",", 0, _MAX_HEADER_CHARS)
+    attributes = [attribute.strip().lower() for attribute in url[: max(comma, 0)].split(";")]
+    if "base64" not in attributes[1:]:
+        raise ImageInvalid(
+            f"The image in `{param}` is no base64 data: URL. Send it as `data:image/png;base64,` and the bytes.",
+            param=param,
+        )
+    digits = _base64_digits(url[comma + 1 :], param)
+    num_bytes = len(digits) * 3 // 4
+    if num_bytes > limits.max_bytes:
+        raise ImageInvalid(
+            f"The image in `{param}` has {num_bytes:,} bytes; at most {limits.max_bytes:,} are taken "
+            "(`max_image_bytes`). Send it smaller or more compressed.",
+            param=param,
+        )
+    try:
+        data = base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
+    except binascii.Error:
+        raise _not_base64(param) from None
+    if not data:
+        raise ImageInvalid(f"The image in `{param}` is empty: its data: URL holds no bytes.", param=param)
+    return data
+
+
+def _base64_digits(payload: str, param: str) -> bytes:
+    """In the standard alphabet, without white space and padding; not yet checked for other characters."""
+    try:
+        encoded = unquote_to_bytes(payload) if "%" in payload else payload.encode("ascii")
+    except UnicodeEncodeError:
+        raise _not_base64(param) from None
+    return encoded.translate(_TO_STANDARD_ALPHABET, _WHITESPACE).rstrip(b"=")
+
+
+def _not_base64(param: str) -> ImageInvalid:
+    return ImageInvalid(
+        f"The image in `{param}` is not valid base64. It may be cut off or encoded twice; encode its bytes again.",
+        param=param,
+    )

@@ -1,0 +1,319 @@
+"""VisionProxy: a conversation with images in, the same conversation in words out. Event loop; decoding in an executor.
+
+Knows nothing of HTTP, models in memory or MLX: captions come from whatever `Captioner` it is given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from typing import TypeVar
+
+from periscope.core import CaptionedImage, Image, ImagePart, Message, Role, TextPart, VisionUsage
+from periscope.errors import CaptionerUnavailable, CaptionFailed, InvalidRequest, PeriscopeError, ServerBusy
+from periscope.vision.cache import Answer, CaptionCache, caption_key
+from periscope.vision.captioner import Caption, Captioner, CaptionRequest
+from periscope.vision.images.decode import ImageHeader, decode, read_header
+from periscope.vision.images.limits import ImageLimits
+from periscope.vision.images.source import fetch
+from periscope.vision.prompts import DEFAULT_CAPTION_PROMPT, caption_block, caption_prompt, marker
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_NOT_AVAILABLE = "the captioner is not available"
+
+
+class OnError(StrEnum):
+    """What an image without a caption becomes: a marker block in the prompt, or an error to the client."""
+
+    MARKER = "marker"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """How one text model has its images described.
+
+    Attributes:
+        prompt: what the captioner is asked about every image.
+        timeout_s: for all captions of a request; load time is not in it.
+        use_question: tell the captioner the text of the image's message; captions then depend on it.
+    """
+
+    prompt: str = DEFAULT_CAPTION_PROMPT
+    max_tokens: int = 256
+    timeout_s: float = 60.0
+    on_error: OnError = OnError.MARKER
+    use_question: bool = False
+    limits: ImageLimits = ImageLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """Messages without any image part, byte-identical for the same conversation, and what it took."""
+
+    messages: tuple[Message, ...]
+    vision: VisionUsage
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """An image's place in the conversation."""
+
+    number: int
+    part: ImagePart
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """An image that was taken in: its bytes are here, its header is good, its pixels are not decoded."""
+
+    slot: _Slot
+    data: bytes
+    header: ImageHeader
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.header.width, self.header.height
+
+
+class VisionProxy:
+    """Owns nothing but the way from images to words; the cache it is given owns the captions."""
+
+    def __init__(self, cache: CaptionCache, *, executor: Executor | None = None) -> None:
+        self._cache = cache
+        self._executor = executor
+
+    async def rewrite(
+        self,
+        messages: Sequence[Message],
+        captioner: Captioner | None,
+        settings: ProxySettings,
+        *,
+        on_captioning: Callable[[], None] = lambda: None,
+    ) -> Rewritten:
+        """Every image part becomes one text part at its place, numbered through the whole conversation.
+
+        Args:
+            captioner: None where there is none or it failed: its images are handled by `settings.on_error`.
+            on_captioning: called once if a caption has to be waited for, before that.
+
+        Raises:
+            ImageInvalid, ImageSourceRefused: an image that would be described cannot be taken; before any captioning.
+            CaptionerUnavailable: an image has no caption and `on_error` asks for an error.
+        """
+        slots = list(_slots(messages, settings))
+        if not slots:
+            return Rewritten(tuple(messages), VisionUsage())
+        max_images = settings.limits.max_images
+        num_left_out = max(0, len(slots) - max_images)
+        pictures = await self._take_in(slots[num_left_out:], settings.limits)
+        if captioner is None:
+            await self._decode(pictures, settings.limits)
+            answers = [Answer(CaptionFailed(_NOT_AVAILABLE), is_made=False)] * len(pictures)
+            described_by = ""
+        else:
+            answers = await self._answers(pictures, captioner, settings, on_captioning)
+            described_by = captioner.id.name
+        _report_failures(pictures, answers, settings.on_error)
+        left_out = f"only the newest {max_images} images of a request are described"
+        blocks = [marker(slot.number, None, left_out) for slot in slots[:num_left_out]]
+        blocks += [
+            _block(picture, answer.result, described_by) for picture, answer in zip(pictures, answers, strict=True)
+        ]
+        return Rewritten(_with_blocks(messages, blocks), _usage(answers, num_left_out))
+
+    async def describe(
+        self, parts: Sequence[ImagePart], captioner: Captioner, settings: ProxySettings
+    ) -> tuple[CaptionedImage, ...]:
+        """Captions on their own, one per image in order; a failed one tells its reason.
+
+        Raises:
+            InvalidRequest: more images than `settings.limits.max_images`.
+            ImageInvalid, ImageSourceRefused: an image cannot be taken.
+        """
+        max_images = settings.limits.max_images
+        if len(parts) > max_images:
+            raise InvalidRequest(
+                f"`images` holds {len(parts)} images; at most {max_images} are described at once (`max_images`). "
+                "Send them in several requests.",
+                param="images",
+            )
+        pictures = await self._take_in(list(_slots([Message(Role.USER, tuple(parts))], settings)), settings.limits)
+        answers = await self._answers(pictures, captioner, settings, lambda: None)
+        return tuple(
+            _captioned(picture, answer.result, captioner.id.name)
+            for picture, answer in zip(pictures, answers, strict=True)
+        )
+
+    async def _take_in(self, slots: Sequence[_Slot], limits: ImageLimits) -> list[_Picture]:
+        return await self._run_all(partial(_take_in, slot, limits) for slot in slots)
+
+    async def _decode(self, pictures: Sequence[_Picture], limits: ImageLimits) -> list[Image]:
+        return await self._run_all(
+            partial(decode, picture.data, limits, param=picture.slot.part.param) for picture in pictures
+        )
+
+    async def _run_all(self, calls: Iterable[Callable[[], T]]) -> list[T]:
+        """In the executor, at once; of several errors the first image's is raised, so that the answer is stable."""
+        loop = asyncio.get_running_loop()
+        done = await asyncio.gather(
+            *(loop.run_in_executor(self._executor, call) for call in calls), return_exceptions=True
+        )
+        results: list[T] = []
+        for result in done:
+            if isinstance(result, BaseException):
+                raise result
+            results.append(result)
+        return results
+
+    async def _answers(
+        self,
+        pictures: Sequence[_Picture],
+        captioner: Captioner,
+        settings: ProxySettings,
+        on_captioning: Callable[[], None],
+    ) -> list[Answer]:
+        """One for each picture; of equal pictures only the first counts as made."""
+        keys = [_key(picture, captioner, settings) for picture in pictures]
+        by_key = dict(zip(keys, pictures, strict=True))
+        images: dict[str, Image] = {}
+        # What is missing can change while pictures are decoded: entries are evicted, others' captions fail.
+        while missing := [key for key in self._cache.missing(keys) if key not in images]:
+            decoded = await self._decode([by_key[key] for key in missing], settings.limits)
+            images.update(zip(missing, decoded, strict=True))
+        prompts = {key: picture.slot.prompt for key, picture in by_key.items()}
+        make = partial(_make_captions, captioner=captioner, settings=settings, images=images, prompts=prompts)
+        answers = await self._cache.get_or_caption(keys, make, on_wait=on_captioning)
+        is_first = [key not in keys[:i] for i, key in enumerate(keys)]
+        return [
+            replace(answers[key], is_made=answers[key].is_made and first)
+            for key, first in zip(keys, is_first, strict=True)
+        ]
+
+
+def _slots(messages: Sequence[Message], settings: ProxySettings) -> Iterator[_Slot]:
+    number = 0
+    for message in messages:
+        prompt = caption_prompt(settings.prompt, message.text if settings.use_question else "")
+        for part in message.images:
+            number += 1
+            yield _Slot(number, part, prompt)
+
+
+def _take_in(slot: _Slot, limits: ImageLimits) -> _Picture:
+    data = fetch(slot.part, limits)
+    return _Picture(slot, data, read_header(data, limits, param=slot.part.param))
+
+
+def _key(picture: _Picture, captioner: Captioner, settings: ProxySettings) -> str:
+    return caption_key(
+        image_sha256=picture.header.sha256,
+        captioner=captioner.id,
+        prompt=picture.slot.prompt,
+        max_tokens=settings.max_tokens,
+        max_side_px=settings.limits.max_side_px,
+    )
+
+
+async def _make_captions(
+    keys: Sequence[str],
+    *,
+    captioner: Captioner,
+    settings: ProxySettings,
+    images: dict[str, Image],
+    prompts: dict[str, str],
+) -> list[Caption | CaptionFailed]:
+    """All images of one prompt go to the captioner together: one request, or one per question."""
+    by_prompt: dict[str, list[str]] = {}
+    for key in keys:
+        by_prompt.setdefault(prompts[key], []).append(key)
+    requests = [
+        CaptionRequest(tuple(images[key] for key in group), prompt, settings.max_tokens, settings.timeout_s)
+        for prompt, group in by_prompt.items()
+    ]
+    answered = await asyncio.gather(*(_ask(captioner, request) for request in requests))
+    results: dict[str, Caption | CaptionFailed] = {}
+    for group, answers in zip(by_prompt.values(), answered, strict=True):
+        results.update(zip(group, answers, strict=True))
+    return [results[key] for key in keys]
+
+
+async def _ask(captioner: Captioner, request: CaptionRequest) -> Sequence[Caption | CaptionFailed]:
+    """Captions, or the same failure for every image; raises nothing but cancellation."""
+    try:
+        answers = await captioner.caption(request)
+    except PeriscopeError as error:
+        logger.warning("captioner %s: %s", captioner.id.name, error.message)
+        reason = "the captioner is busy" if isinstance(error, ServerBusy) else _NOT_AVAILABLE
+    except Exception as error:  # noqa: BLE001 - a captioner's bug must not take text requests along
+        logger.warning("captioner %s failed: %s", captioner.id.name, type(error).__name__)
+        reason = "the captioner failed"
+    else:
+        if len(answers) == len(request.images):
+            return answers
+        reason = "the captioner failed"
+    return [CaptionFailed(reason)] * len(request.images)
+
+
+def _report_failures(pictures: Sequence[_Picture], answers: Sequence[Answer], on_error: OnError) -> None:
+    """Log them in one line; raise the first if that is what was asked for."""
+    failures = [
+        (picture, answer.result)
+        for picture, answer in zip(pictures, answers, strict=True)
+        if isinstance(answer.result, CaptionFailed)
+    ]
+    if not failures:
+        return
+    reasons = ", ".join(sorted({failure.reason for _, failure in failures}))
+    logger.warning("%d of %d images were not described: %s", len(failures), len(pictures), reasons)
+    if on_error is OnError.ERROR:
+        picture, failure = failures[0]
+        raise CaptionerUnavailable(
+            f"The image in `{picture.slot.part.param}` could not be described: {failure.reason}. "
+            "Try again later, or set `on_error: marker` to have such images marked instead."
+        )
+
+
+def _block(picture: _Picture, result: Caption | CaptionFailed, described_by: str) -> str:
+    if isinstance(result, CaptionFailed):
+        return marker(picture.slot.number, picture.size, result.reason)
+    return caption_block(picture.slot.number, picture.size, described_by, result.text)
+
+
+def _captioned(picture: _Picture, result: Caption | CaptionFailed, described_by: str) -> CaptionedImage:
+    width, height = picture.size
+    if isinstance(result, CaptionFailed):
+        return CaptionedImage(None, result.reason, width, height, described_by)
+    return CaptionedImage(result.text, None, width, height, described_by)
+
+
+def _with_blocks(messages: Sequence[Message], blocks: Sequence[str]) -> tuple[Message, ...]:
+    remaining = iter(blocks)
+    return tuple(
+        replace(
+            message,
+            parts=tuple(TextPart(next(remaining)) if isinstance(part, ImagePart) else part for part in message.parts),
+        )
+        for message in messages
+    )
+
+
+def _usage(answers: Sequence[Answer], num_left_out: int) -> VisionUsage:
+    captions = [(answer.result, answer.is_made) for answer in answers if isinstance(answer.result, Caption)]
+    made = [caption for caption, is_made in captions if is_made]
+    return VisionUsage(
+        num_images=len(answers) + num_left_out,
+        num_cache_hits=len(captions) - len(made),
+        num_failed=len(answers) - len(captions) + num_left_out,
+        num_caption_tokens=sum(caption.num_tokens for caption in made),
+        caption_ms=max((caption.elapsed_ms for caption in made), default=0),
+    )

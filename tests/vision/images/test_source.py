@@ -1,0 +1,115 @@
+"""What an image's address may be, and how a data: URL becomes bytes."""
+
+from __future__ import annotations
+
+import base64
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from periscope.core import ImagePart
+from periscope.errors import ImageInvalid, ImageSourceRefused
+from periscope.vision.images.limits import ImageLimits
+from periscope.vision.images.source import fetch
+
+LIMITS = ImageLimits(max_bytes=1000)
+DATA = bytes(range(251, 256)) + b"picture"  # its base64 holds + and / and needs padding
+BASE64 = base64.b64encode(DATA).decode()
+
+
+def part(url: str) -> ImagePart:
+    return ImagePart(url, "messages[0].content[1]")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"data:image/png;base64,{BASE64}",
+        f"data:;base64,{BASE64}",
+        f"data:image/png;name=a.png;base64,{BASE64}",
+        f"DATA:IMAGE/PNG;BASE64,{BASE64}",
+        f"data:text/plain; base64,{BASE64}",
+        f" \n data:image/png;base64, {BASE64[:5]}\r\n {BASE64[5:]}\t\n",
+        f"data:image/png;base64,{BASE64.rstrip('=')}",
+        f"data:image/png;base64,{base64.urlsafe_b64encode(DATA).decode()}",
+        f"data:image/png;base64,{quote(BASE64, safe='')}",
+    ],
+)
+def test_the_ways_clients_write_data_urls(url: str) -> None:
+    """Case, media type, parameters, white space, padding, alphabet and percent-encoding do not matter."""
+    assert fetch(part(url), LIMITS) == DATA
+
+
+@settings(deadline=None)
+@given(st.binary(min_size=1, max_size=1000))
+def test_bytes_come_back_as_they_were(data: bytes) -> None:
+    """Whatever was encoded is what comes out."""
+    assert fetch(part("data:;base64," + base64.b64encode(data).decode()), LIMITS) == data
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "data:image/png;base64,####SECRET",
+        "data:image/png;base64,SECRET=SECRET",
+        "data:image/png;base64,SECRE\N{LATIN SMALL LETTER E WITH ACUTE}",
+        "data:image/png;base64,SECRE\ud800",
+        "data:image/png;base64,%ZZSECRET",
+        "data:image/png;base64,SECRETSEC",
+        "data:image/png;base64,",
+        "data:image/png;base64,====",
+        "data:image/png,SECRET",
+        "data:SECRET",
+        "data:" + "SECRET" * 100 + ";base64,AAAA",
+        "data:",
+    ],
+)
+def test_broken_data_urls_name_the_field_and_nothing_of_the_payload(url: str) -> None:
+    """A payload that is no base64 is the client's to mend; the message and its cause never repeat it."""
+    with pytest.raises(ImageInvalid) as caught:
+        fetch(part(url), LIMITS)
+    assert caught.value.param == "messages[0].content[1]"
+    assert "messages[0].content[1]" in caught.value.message
+    assert "SECRE" not in caught.value.message
+    assert caught.value.__cause__ is None
+
+
+def test_too_many_bytes_name_limit_value_and_fix() -> None:
+    """The size is known before anything is decoded, and the message says what to do."""
+    url = "data:;base64," + base64.b64encode(bytes(1003)).decode()
+    with pytest.raises(ImageInvalid, match=r"1,003 bytes; at most 1,000 .*`max_image_bytes`.*smaller"):
+        fetch(part(url), LIMITS)
+    assert len(fetch(part("data:;base64," + base64.b64encode(bytes(1000)).decode()), LIMITS)) == 1000
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://127.0.0.1:1/SECRET.png", "Remote image addresses are not fetched"),
+        ("HTTPS://user:SECRET@example.com/a.png", "Remote image addresses are not fetched"),
+        ("file:///etc/SECRET", "`file:`"),
+        ("File:/etc/SECRET", "`file:`"),
+        ("ftp://SECRET", "`ftp:`"),
+        ("blob:SECRET", "`blob:`"),
+        ("javascript:SECRET", "`javascript:`"),
+        ("averyveryverylongscheme:SECRET", "Paths are never read"),
+        ("/etc/SECRET", "Paths are never read"),
+        ("C:\\SECRET.png", "Paths are never read"),
+        ("~/SECRET.png", "Paths are never read"),
+        ("../SECRET.png", "Paths are never read"),
+        ("//SECRET/a.png", "Paths are never read"),
+        ("", "no data: URL"),
+        ("/9j/4AAQSkZJRgSECRET", "Put `data:image/png;base64,` in front"),
+        ("iVBORw0KGgoSECRET", "Put `data:image/png;base64,` in front"),
+    ],
+)
+def test_every_other_address_is_refused(url: str, says: str) -> None:
+    """No file is opened and no connection made; the message says what to send and repeats no address."""
+    with pytest.raises(ImageSourceRefused) as caught:
+        fetch(part(url), LIMITS)
+    assert says in caught.value.message
+    assert "data:" in caught.value.message
+    assert "SECRET" not in caught.value.message
+    assert caught.value.param == "messages[0].content[1]"
