@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Self, TypeAlias, cast
 from periscope.core import FinishReason, GenerationParams, Message, Tool
 from periscope.engine.chat_template import ChatTokenizer, OutputMarkers, RenderedPrompt
 from periscope.engine.commands import TokenPrompt
-from periscope.engine.hosting import WorkerHost
+from periscope.engine.hosting import HostedEngine, WorkerHost
 from periscope.engine.loader import (
+    LIBRARY_LOCK,
     EngineConfig,
     LoadProgress,
     context_length_of,
+    find_on_disk,
     read_model_config,
-    resolve_model_path,
     vocab_size_of,
 )
 from periscope.engine.turn import DeviceTurn
@@ -139,7 +140,7 @@ class GenerationStream:
         self.cancel()
 
 
-class InferenceEngine:
+class InferenceEngine(HostedEngine["TextModel"]):
     """Owns one text model: its worker thread, its tokenizer and a small executor for tokenising."""
 
     def __init__(
@@ -149,14 +150,14 @@ class InferenceEngine:
         info: ModelInfo,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._host = host
+        super().__init__(host)
         self._tokenizer = tokenizer
         self._clock = clock
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="periscope-tokenize")
         self.model_info = info
 
     def __repr__(self) -> str:
-        return f"<InferenceEngine {self.model_info.name} alive={self.is_alive} rows={self._host.num_rows}>"
+        return f"<InferenceEngine {self.model_info.name} alive={self.is_alive} rows={self.num_rows}>"
 
     @classmethod
     async def load(
@@ -179,13 +180,13 @@ class InferenceEngine:
             ModelLoadError: it is not here, or cannot be loaded; says why and what to do.
         """
         settings = config or EngineConfig()
-        path = resolve_model_path(model, settings.revision)
+        path = find_on_disk(model, settings.revision)
         model_config = read_model_config(path)
         shared_turn = turn or DeviceTurn()
 
         def load_model() -> TextModel:
-            from periscope.engine.batch import TextModel
-
+            with LIBRARY_LOCK:  # mlx-lm takes seconds to import: paid here, not when the program starts
+                from periscope.engine.batch import TextModel
             return TextModel.load(path, settings, shared_turn, progress)
 
         host = await WorkerHost.start(path.name, load_model, shared_turn)
@@ -205,19 +206,9 @@ class InferenceEngine:
         return cls(host, tokenizer, info)
 
     @property
-    def is_alive(self) -> bool:
-        """The model is loaded and takes requests."""
-        return self._host.is_alive
-
-    @property
     def markers(self) -> OutputMarkers:
         """How this model marks reasoning and tool calls in its text."""
         return self._tokenizer.markers
-
-    @property
-    def num_rows(self) -> int:
-        """Requests the worker holds now."""
-        return self._host.num_rows
 
     def tokenize(self, text: str) -> tuple[int, ...]:
         """Token ids of a text; blocks for the length of the text."""
@@ -290,19 +281,7 @@ class InferenceEngine:
                 stats=stream.stats,
             )
 
-    async def ended(self) -> None:
-        """Wait until the worker has ended, for whatever reason."""
-        await self._host.ended()
-
     async def close(self) -> None:
         """Idempotent: free the model and end its thread. Running generations fail with EngineClosed."""
-        await self._host.close()
+        await super().close()
         self._executor.shutdown(wait=False)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()

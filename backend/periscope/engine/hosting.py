@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from periscope.engine.commands import Shutdown, Submit
 from periscope.engine.stream import TokenStream
@@ -12,6 +12,8 @@ from periscope.engine.worker import ModelWorker, WorkerState
 from periscope.errors import EngineClosed, PeriscopeError
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from periscope.core import GenerationParams
     from periscope.engine.commands import ImagePrompt, TokenPrompt
     from periscope.engine.contracts import LoadedModel
@@ -94,6 +96,39 @@ class WorkerHost(Generic[ModelT]):
         self._worker.send(Shutdown())
         await self._ended.wait()
         await asyncio.to_thread(self._worker.join)
+
+
+class HostedEngine(Generic[ModelT]):
+    """What every engine is on the outside: alive or ended, closable, a context manager. Owns its worker's host."""
+
+    def __init__(self, host: WorkerHost[ModelT]) -> None:
+        self._host = host
+
+    @property
+    def is_alive(self) -> bool:
+        """The model is loaded and takes requests."""
+        return self._host.is_alive
+
+    @property
+    def num_rows(self) -> int:
+        """Requests the worker holds now."""
+        return self._host.num_rows
+
+    async def ended(self) -> None:
+        """Wait until the worker has ended, for whatever reason."""
+        await self._host.ended()
+
+    async def close(self) -> None:
+        """Idempotent: free the model and end its thread. Running requests fail with EngineClosed."""
+        await self._host.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 #: Bytes of weights read in one turn at the device: small enough not to hold up a running decode for long.
 LOAD_SLICE_BYTES = 256 * 1024 * 1024
+#: Held while model libraries are imported and build a model or tokenizer. transformers 5 imports its parts lazily, and
+#: two threads doing that at once see half-made modules ("cannot import name AutoProcessor"). Weights are read outside.
+LIBRARY_LOCK = threading.Lock()
 #: What a model with no stated context is taken to have.
 FALLBACK_CONTEXT_LENGTH = 4096
 _CONTEXT_KEYS = ("max_position_embeddings", "max_sequence_length", "seq_length", "n_positions")
@@ -60,7 +64,7 @@ class EngineConfig:
     chat_template_kwargs: JSONObject = field(default_factory=dict)
 
 
-def resolve_model_path(model: str, revision: str | None = None) -> Path:
+def find_on_disk(model: str, revision: str | None = None) -> Path:
     """The folder that holds the model's files.
 
     Raises:
