@@ -16,10 +16,12 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_text_model(folder: Path, *, seed: int = 0, context_length: int = 2048) -> Path:
+def write_text_model(
+    folder: Path, *, seed: int = 0, context_length: int = 2048, chat_template: str = CHAT_TEMPLATE
+) -> Path:
     """A Qwen3 shape of two small layers with a byte-level tokenizer: loads in milliseconds, says nonsense."""
     folder.mkdir(parents=True, exist_ok=True)
-    vocab_size = _write_tokenizer(folder)
+    vocab_size = _write_tokenizer(folder, chat_template)
     config = {
         "model_type": "qwen3",
         "hidden_size": 64,
@@ -45,7 +47,7 @@ def write_text_model(folder: Path, *, seed: int = 0, context_length: int = 2048)
     return folder
 
 
-def _write_tokenizer(folder: Path) -> int:
+def _write_tokenizer(folder: Path, chat_template: str) -> int:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {char: number for number, char in enumerate(alphabet)}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
@@ -56,7 +58,7 @@ def _write_tokenizer(folder: Path) -> int:
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": "<|im_end|>",
-        "chat_template": CHAT_TEMPLATE,
+        "chat_template": chat_template,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return tokenizer.get_vocab_size()

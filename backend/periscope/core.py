@@ -45,9 +45,14 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
-    """A run of text inside a message."""
+    """A run of text inside a message.
+
+    Attributes:
+        is_data: somebody else's words (a caption): what looks like a chat template's control token in it is not one.
+    """
 
     text: str
+    is_data: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ class ImagePart:
         param: where it stands in the request, for errors (`messages[0].content[1]`).
     """
 
-    url: str
+    url: str = field(repr=False)
     param: str
 
 
@@ -224,7 +229,8 @@ class VisionUsage:
 
     Attributes:
         num_images: images in the request, including those answered from the cache or by a marker.
-        num_cache_hits: captions that came from the cache.
+        num_cache_hits: captions not made for this request: from the cache, from a request that had them made at the
+            same time, or of the same image again.
         num_failed: images that got a marker.
         num_caption_tokens: tokens the captioner generated for this request.
         caption_ms: wall time from the first image needing a caption to the last one done; load time left out.

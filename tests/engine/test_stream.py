@@ -23,7 +23,12 @@ def test_chunks_arrive_in_order_from_another_thread() -> None:
     async def run() -> None:
         stream = TokenStream(asyncio.get_running_loop())
         reasons = [None] * 99 + [FinishReason.STOP]
-        worker = threading.Thread(target=lambda: [stream.put(chunk(str(i), r)) for i, r in enumerate(reasons)])
+
+        def work() -> None:
+            for i, reason in enumerate(reasons):
+                stream.put(chunk(str(i), reason))
+
+        worker = threading.Thread(target=work)
         worker.start()
         assert [item.text async for item in stream] == [str(i) for i in range(100)]
         worker.join()

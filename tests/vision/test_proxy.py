@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from periscope.core import ImagePart, Message, Role, TextPart, ToolCall, VisionUsage
+from periscope.core import CaptionedImage, ImagePart, Message, Role, TextPart, ToolCall, VisionUsage
 from periscope.errors import (
     CaptionerUnavailable,
     CaptionFailed,
     EngineClosed,
     ImageInvalid,
     ImageSourceRefused,
+    InvalidRequest,
     ModelLoadError,
     ModelUnavailable,
     PeriscopeError,
@@ -30,6 +31,7 @@ from tests.vision.fakes import FakeCaptioner, HandExecutor, conversation, png, r
 
 SETTINGS = ProxySettings()
 RED, BLUE, GREEN = png("red"), png("blue", (640, 480)), png("lime")
+CUT_OFF = png(size=(300, 300))[:-150]  # the header is whole, the pixels are not
 RED_PIXEL = (255, 0, 0)
 
 
@@ -224,7 +226,7 @@ def test_only_the_newest_images_are_described() -> None:
     [
         (ImagePart("http://localhost/a.png", "messages[0].content[1]"), ImageSourceRefused),
         (ImagePart("data:;base64,AAAA", "messages[0].content[1]"), ImageInvalid),
-        (conversation(["", RED[:-40]])[0].parts[1], ImageInvalid),
+        (conversation(["", CUT_OFF])[0].parts[1], ImageInvalid),
     ],
     ids=["remote", "no image", "cut off"],
 )
@@ -356,5 +358,23 @@ def test_a_cached_image_is_not_decoded_again() -> None:
                 await settled()
                 num_calls[-1] += executor.run_waiting()
         assert num_calls == [4, 2]
+
+    run(test())
+
+
+def test_captions_on_their_own_share_the_cache_with_chats() -> None:
+    """Described without a chat: in order, each with its size or its reason; a chat's captions are not made again."""
+
+    async def test() -> None:
+        vision, captioner = proxy(), FakeCaptioner(failures={RED_PIXEL: "the captioner timed out"})
+        await vision.rewrite(conversation([BLUE]), captioner, SETTINGS)
+        parts = conversation([BLUE, RED])[0].images
+        assert await vision.describe(parts, captioner, SETTINGS) == (
+            CaptionedImage("Colour (0, 0, 255), try 1.", None, 640, 480, "fake"),
+            CaptionedImage(None, "the captioner timed out", 4, 3, "fake"),
+        )
+        assert [len(request.images) for request in captioner.requests] == [1, 1]
+        with pytest.raises(InvalidRequest, match=r"2 images; at most 1 are .*`max_images`"):
+            await vision.describe(parts, captioner, ProxySettings(limits=ImageLimits(max_images=1)))
 
     run(test())

@@ -6,12 +6,13 @@ Used from small executor threads (tokenising is CPU work); a lock guards the tok
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from periscope.core import JSONObject, Role
+from periscope.core import JSONObject, Role, TextPart
 from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class ChatTokenizer:
         self._template_kwargs = template_kwargs
         self._vocab_size = vocab_size or len(tokenizer)
         self._lock = threading.Lock()
+        self._control_tokens = _control_tokens_of(tokenizer)
         self.markers = _markers_of(tokenizer)
 
     @property
@@ -93,7 +95,7 @@ class ChatTokenizer:
         with self._lock:
             try:
                 text = self._tokenizer.apply_chat_template(
-                    [template_message(message) for message in messages],
+                    [template_message(message, self._control_tokens) for message in messages],
                     tools=[tool_schema(tool) for tool in tools] or None,
                     tokenize=False,
                     add_generation_prompt=True,
@@ -109,9 +111,14 @@ class ChatTokenizer:
         return RenderedPrompt(token_ids, bool(think_start) and text.rstrip().endswith(str(think_start)))
 
 
-def template_message(message: Message) -> JSONObject:
-    """Pure: a message as chat templates expect it (the Hugging Face shape, string content, arguments as objects)."""
-    out: JSONObject = {"role": str(message.role), "content": message.text}
+def template_message(message: Message, control_tokens: re.Pattern[str] | None = None) -> JSONObject:
+    """Pure: a message as chat templates expect it (the Hugging Face shape, string content, arguments as objects).
+
+    Args:
+        control_tokens: taken apart by a space wherever they stand in data parts, so that a picture that shows
+            `<|im_end|>` cannot end the turn it is described in.
+    """
+    out: JSONObject = {"role": str(message.role), "content": _content(message, control_tokens)}
     if message.name is not None:
         out["name"] = message.name
     if message.role is Role.TOOL:
@@ -128,6 +135,22 @@ def template_message(message: Message) -> JSONObject:
             for call in message.tool_calls
         ]
     return out
+
+
+def _content(message: Message, control_tokens: re.Pattern[str] | None) -> str:
+    texts = [part for part in message.parts if isinstance(part, TextPart)]
+    return "\n".join(
+        control_tokens.sub(lambda found: f"{found[0][0]} {found[0][1:]}", part.text)
+        if part.is_data and control_tokens is not None
+        else part.text
+        for part in texts
+    )
+
+
+def _control_tokens_of(tokenizer: Any) -> re.Pattern[str] | None:
+    """Every added token: those the tokenizer would take out of any text it meets."""
+    tokens = [token for token in tokenizer.get_added_vocab() if len(token) > 1]
+    return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))) if tokens else None
 
 
 def _arguments(text: str) -> Any:

@@ -301,7 +301,10 @@ def _with_blocks(messages: Sequence[Message], blocks: Sequence[str]) -> tuple[Me
     return tuple(
         replace(
             message,
-            parts=tuple(TextPart(next(remaining)) if isinstance(part, ImagePart) else part for part in message.parts),
+            parts=tuple(
+                TextPart(next(remaining), is_data=True) if isinstance(part, ImagePart) else part
+                for part in message.parts
+            ),
         )
         for message in messages
     )

@@ -1,0 +1,81 @@
+"""A real server in a process of its own, with the embedded demo pair, as `make serve` starts it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import httpx
+import pytest
+
+READY = re.compile(r"ready on (http://[\d.]+:\d+)/v1")
+START_TIMEOUT_S = 180
+
+
+@dataclass
+class RunningServer:
+    """Owns the process. `url` has no path."""
+
+    process: subprocess.Popen[str]
+    url: str
+    reading: threading.Thread
+
+    def stop(self) -> int:
+        """SIGTERM, as launchd sends it; the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(60)
+        self.reading.join(60)
+        return status
+
+
+def start_server(config: Path | None = None, *, log: Path) -> RunningServer:
+    """Start `periscope serve` on a free port and wait for its ready line."""
+    command = [sys.executable, "-m", "periscope", "serve", "--port", "0"]
+    command += ["--config", str(config)] if config else []
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen(  # noqa: S603
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
+    )
+    assert process.stderr is not None
+    watchdog = threading.Timer(START_TIMEOUT_S, process.kill)
+    watchdog.start()
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if found := READY.search(line):
+            break
+    else:
+        pytest.fail("the server did not start:\n" + "".join(seen))
+    watchdog.cancel()
+    reading = threading.Thread(target=_keep_log, args=(process.stderr, log))
+    reading.start()
+    return RunningServer(process, found[1], reading)
+
+
+def _keep_log(stderr: IO[str], log: Path) -> None:
+    """Read to the end, so that the server never blocks on a full pipe."""
+    with stderr:
+        log.write_text(stderr.read())
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One server for all end-to-end tests that leave it as it was; it must leave with status 0."""
+    running = start_server(log=tmp_path_factory.mktemp("server") / "server.log")
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture
+def client(server: RunningServer) -> Iterator[httpx.Client]:
+    """A plain HTTP client."""
+    with httpx.Client(base_url=server.url, timeout=120) as http:
+        yield http
