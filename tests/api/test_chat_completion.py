@@ -96,7 +96,13 @@ async def test_vision_usage_has_its_own_field() -> None:
     finished = Finished(FinishReason.STOP, USAGE, VisionUsage(3, 1, 1, 80, 950))
     told = (await post_chat(FakeBackend(finished))).json()
     assert told["periscope"] == {
-        "vision": {"images": 3, "cache_hits": 1, "failed": 1, "caption_tokens": 80, "caption_ms": 950}
+        "vision": {
+            "num_images": 3,
+            "num_cache_hits": 1,
+            "num_failed": 1,
+            "num_caption_tokens": 80,
+            "caption_ms": 950,
+        }
     }
     assert told["usage"]["total_tokens"] == 15
 

@@ -77,7 +77,7 @@ async def test_a_stream_from_role_to_done() -> None:
         {},
     ]
     assert [c["finish_reason"] for c in choices] == [None] * 5 + ["tool_calls"]
-    assert chunks[-1]["periscope"]["vision"]["images"] == 1
+    assert chunks[-1]["periscope"]["vision"]["num_images"] == 1
     assert not any("usage" in c for c in chunks)
     assert response.content.isascii()
 

@@ -29,7 +29,7 @@ def test_curl_with_a_red_circle_gets_an_answer_that_says_red(client: httpx.Clien
     body = ask(client, user("What colour is the circle?", picture(circle("red"))))
     assert "red" in answer(body)
     assert body["choices"][0]["finish_reason"] == "stop"
-    assert body["periscope"]["vision"]["images"] == 1
+    assert body["periscope"]["vision"]["num_images"] == 1
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
@@ -52,7 +52,7 @@ def test_two_pictures_of_one_chat_are_numbered_and_told_apart(client: httpx.Clie
     second = user("Which image shows the square?", picture(square("blue")))
     body = ask(client, first, {"role": "assistant", "content": answer(said)}, second)
     assert "2" in answer(body)
-    assert body["periscope"]["vision"]["images"] == 2
+    assert body["periscope"]["vision"]["num_images"] == 2
 
 
 def test_the_same_image_in_turn_two_runs_the_captioner_zero_times(client: httpx.Client) -> None:
@@ -60,9 +60,9 @@ def test_the_same_image_in_turn_two_runs_the_captioner_zero_times(client: httpx.
     seen = user("What colour is the circle?", picture(circle("green", 250)))
     first = ask(client, seen)
     again = ask(client, seen, {"role": "assistant", "content": answer(first)}, user("Is there a star?"))
-    assert first["periscope"]["vision"]["cache_hits"] == 0
+    assert first["periscope"]["vision"]["num_cache_hits"] == 0
     vision = again["periscope"]["vision"]
-    assert (vision["images"], vision["cache_hits"], vision["caption_tokens"]) == (1, 1, 0)
+    assert (vision["num_images"], vision["num_cache_hits"], vision["num_caption_tokens"]) == (1, 1, 0)
 
 
 def test_the_openai_sdk_streams_the_same_answer(server: RunningServer, client: httpx.Client) -> None:

@@ -124,11 +124,12 @@ def test_a_thousand_mixed_requests_leave_memory_where_it_was(server: RunningServ
                     await asyncio.sleep(0)
 
     process = psutil.Process(server.process.pid)
-    asyncio.run(load(200))  # warm: caches and allocators reach their size
+    asyncio.run(load(300))  # warm: caches and allocators reach their size
     before = process.memory_info().rss
     asyncio.run(load(1000))
     grown = process.memory_info().rss - before
-    assert grown < 0.05 * before, f"grew by {grown / 2**20:.0f} MiB from {before / 2**20:.0f} MiB"
+    # Allocators breathe by about 12 MiB; a leak of one small picture a request would be ten times this bound.
+    assert grown < 24 * 2**20, f"grew by {grown / 2**20:.0f} MiB from {before / 2**20:.0f} MiB"
 
 
 def test_sigterm_during_a_stream_ends_the_process_with_zero(tmp_path: Path) -> None:
@@ -185,5 +186,5 @@ def test_text_goes_on_when_the_captioner_cannot_load(tmp_path: Path) -> None:
         health = client.get("/health").json()
     assert server.stop() == 0
     assert hello.status_code == seen.status_code == 200
-    assert seen.json()["periscope"]["vision"]["failed"] == 1
+    assert seen.json()["periscope"]["vision"]["num_failed"] == 1
     assert any("never-downloaded" in problem for problem in health["problems"])

@@ -27,7 +27,7 @@ def probe_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
 
     @router.api_route("/livez", methods=["GET", "HEAD"])
     async def livez() -> JSONReply:
-        return JSONReply({"status": "alive"})
+        return JSONReply({"name": "periscope", "status": "alive"})
 
     @router.api_route("/readyz", methods=["GET", "HEAD"])
     async def readyz(request: Request) -> JSONReply:

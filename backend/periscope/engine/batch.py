@@ -13,7 +13,7 @@ from periscope.core import FinishReason
 from periscope.engine.commands import TokenPrompt
 from periscope.engine.contracts import Sampled
 from periscope.engine.detokenizer import Detokenizer, new_detokenizer
-from periscope.engine.loader import LIBRARY_LOCK, EngineConfig, LoadProgress, materialize, prefer_portable_kernels
+from periscope.engine.loader import LIBRARY_LOCK, EngineConfig, LoadProgress, materialize, prepare_libraries
 from periscope.engine.sampling import logits_processors_for, sampler_for
 from periscope.errors import InvalidRequest
 
@@ -144,7 +144,7 @@ class TextModel:
     @classmethod
     def load(cls, path: Path, config: EngineConfig, turn: DeviceTurn, progress: LoadProgress) -> TextModel:
         """Read weights and tokenizer from a folder; blocks."""
-        prefer_portable_kernels()
+        prepare_libraries()
         with LIBRARY_LOCK:
             model, tokenizer = load(str(path), lazy=True)
         materialize(model, config.dtype, turn, progress)

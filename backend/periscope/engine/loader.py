@@ -115,8 +115,13 @@ def vocab_size_of(config: JSONObject) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def prefer_portable_kernels() -> None:
-    """Without a GPU, `mx.compile` starts the C++ compiler for a second per kernel on first use; run unfused instead."""
+def prepare_libraries() -> None:
+    """Idempotent. Settings of the model libraries that hold for the whole process.
+
+    Without a GPU, `mx.compile` starts the C++ compiler for a second per kernel on first use: run unfused instead.
+    transformers 5 warns of the arguments mlx-vlm 0.7 passes to its processors, at every image.
+    """
+    logging.getLogger("transformers").setLevel(logging.ERROR)
     if not mx.metal.is_available() and not mx.cuda.is_available():
         mx.disable_compile()
 

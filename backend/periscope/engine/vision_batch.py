@@ -20,7 +20,7 @@ from periscope.core import FinishReason
 from periscope.engine.commands import ImagePrompt
 from periscope.engine.contracts import Sampled
 from periscope.engine.detokenizer import Detokenizer, FastDetokenizer, SlowDetokenizer
-from periscope.engine.loader import LIBRARY_LOCK, EngineConfig, LoadProgress, materialize, prefer_portable_kernels
+from periscope.engine.loader import LIBRARY_LOCK, EngineConfig, LoadProgress, materialize, prepare_libraries
 from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class VisionLanguageModel:
     @classmethod
     def load(cls, path: Path, config: EngineConfig, turn: DeviceTurn, progress: LoadProgress) -> VisionLanguageModel:
         """Read weights and processor from a folder; blocks."""
-        prefer_portable_kernels()
+        prepare_libraries()
         with LIBRARY_LOCK:
             model, processor = load(str(path), lazy=True)
         materialize(model, config.dtype, turn, progress)

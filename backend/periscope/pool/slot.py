@@ -121,9 +121,9 @@ class Slot:
         if self.state is not ModelState.READY or self._engine is None:
             return
         self._go(ModelState.DRAINING)
-        try:
-            await asyncio.wait_for(self._idle.wait(), drain_s)
-        except TimeoutError:
+        if self.num_leases:
+            await asyncio.wait({asyncio.ensure_future(self._idle.wait())}, timeout=drain_s)
+        if self.num_leases:
             logger.warning("model %s: %d leases still out after %.0f s", self.name, self.num_leases, drain_s)
         await self._engine.close()
         self._engine = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from periscope.api.sse import comment_frame, data_frame
@@ -133,16 +133,7 @@ def _usage(usage: Usage) -> JSONObject:
 
 
 def _vision(vision: VisionUsage | None) -> JSONObject | None:
-    if vision is None:
-        return None
-    told = {
-        "images": vision.num_images,
-        "cache_hits": vision.num_cache_hits,
-        "failed": vision.num_failed,
-        "caption_tokens": vision.num_caption_tokens,
-        "caption_ms": vision.caption_ms,
-    }
-    return {"vision": told}
+    return None if vision is None else {"vision": asdict(vision)}
 
 
 def _extension(periscope: JSONObject | None) -> JSONObject:

@@ -1,0 +1,32 @@
+"""The commands and their order in `periscope --help`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from periscope.cli import ask, caption, config, serve, version
+
+app = typer.Typer(
+    help="Periscope: a local inference server that gives sight to text-only models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("serve")(serve.serve)
+app.command("ask")(ask.ask)
+app.command("caption")(caption.caption)
+app.add_typer(config.app, name="config")
+app.command("version")(version.version)
+
+
+@app.callback()
+def periscope(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=version.print_short, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """What stands before every command."""

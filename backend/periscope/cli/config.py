@@ -1,0 +1,78 @@
+"""`periscope config`: what is in effect and why, whether a file can be used, and the schema of such files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from periscope.cli.exits import complain, exits
+from periscope.cli.options import ConfigFile, DefaultModel, Host, Json, Port, VisionModel, load_config, print_json
+
+app = typer.Typer(help="Show or check the configuration.", no_args_is_help=True)
+
+_HEADINGS = ("KEY", "VALUE", "SOURCE")
+#: Wider values (a prompt template) push their source to the right instead of everybody's.
+_MAX_COLUMN = 48
+
+
+@app.command()
+@exits()
+def show(
+    *,
+    config: ConfigFile = None,
+    host: Host = None,
+    port: Port = None,
+    model: DefaultModel = None,
+    vision_model: VisionModel = None,
+    as_json: Json = False,
+) -> None:
+    """Print every setting in effect and where its value comes from."""
+    from periscope.config import describe, warnings
+
+    loaded = load_config(config, host=host, port=port, model=model, vision_model=vision_model)
+    settings = describe(loaded)
+    if as_json:
+        rows = [{"key": key, "value": value, "source": source} for key, value, source in settings]
+        print_json({"path": str(loaded.path), "settings": rows, "warnings": list(warnings(loaded))})
+        return
+    for line in table([_HEADINGS, *((key, _shown(value), source) for key, value, source in settings)]):
+        typer.echo(line)
+    for warning in warnings(loaded):
+        complain(f"warning: {warning}")
+
+
+@app.command()
+@exits()
+def validate(
+    file: Annotated[Path | None, typer.Argument(help="File to check; the one `serve` would use if left out.")] = None,
+) -> None:
+    """Check a models.yaml: exit 0 when it can be used, 78 with every problem when it cannot."""
+    from periscope.config import warnings
+
+    loaded = load_config(file)
+    num_models = len(loaded.models)
+    for warning in warnings(loaded):
+        complain(f"warning: {warning}")
+    typer.echo(f"{file or loaded.path} is valid: {num_models} model{'' if num_models == 1 else 's'}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of models.yaml."""
+    from periscope.config import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+def table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Pure: rows as lines with aligned columns; plain, so that it pipes and greps."""
+    widths = [max(min(len(cell), _MAX_COLUMN) for cell in column) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _shown(value: Any) -> str:
+    """As it would stand in the file, on one line."""
+    return value if isinstance(value, str) and value and value.isprintable() else json.dumps(value, default=str)

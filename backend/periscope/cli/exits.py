@@ -1,0 +1,80 @@
+"""How commands end: the exit codes, and the one place where errors become a sentence on stderr and a code."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+
+import typer
+
+from periscope.errors import AuthenticationFailed, ConfigError, ModelNotFound, PeriscopeError
+
+
+class ExitCode(IntEnum):
+    """What the shell, launchd and scripts see. 2 is also what a wrong option gives; 75 and 78 are sysexits.h's."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    NOT_RUNNING = 3
+    UNKNOWN_MODEL = 4
+    AUTH = 7
+    PORT_HELD = 75
+    CONFIG = 78
+    INTERRUPTED = 130
+
+
+class CommandFailed(Exception):
+    """A command cannot do what it was asked; `message` is one sentence or two for a person."""
+
+    def __init__(self, message: str, code: ExitCode = ExitCode.FAILURE) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+
+
+def complain(message: str) -> None:
+    """One line, or several, on stderr."""
+    typer.echo(message, err=True)
+
+
+def code_of(error: PeriscopeError) -> ExitCode:
+    """Pure: the code for an error of the rooms below, or of a server."""
+    match error:
+        case ConfigError():
+            return ExitCode.CONFIG
+        case ModelNotFound():
+            return ExitCode.UNKNOWN_MODEL
+        case AuthenticationFailed():
+            return ExitCode.AUTH
+        case _:
+            return ExitCode.FAILURE
+
+
+@contextmanager
+def exits() -> Iterator[None]:
+    """Around a whole command: what goes wrong on purpose is told without a traceback.
+
+    Raises:
+        typer.Exit: with the code that fits.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    except CommandFailed as error:
+        complain(error.message)
+        raise typer.Exit(error.code) from None
+    except PeriscopeError as error:
+        complain(error.message)
+        raise typer.Exit(code_of(error)) from None
+
+
+def end_process_after(seconds: float, code: int) -> None:
+    """The last resort: unless the process ends by itself before, its threads are not waited for."""
+    timer = threading.Timer(seconds, os._exit, (code,))
+    timer.daemon = True
+    timer.start()

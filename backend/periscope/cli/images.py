@@ -1,0 +1,31 @@
+"""Files on the command line as data URLs. What is in them is judged where they are decoded."""
+
+from __future__ import annotations
+
+import base64
+import mimetypes
+from collections.abc import Sequence
+from pathlib import Path
+
+from periscope.cli.exits import CommandFailed, ExitCode
+from periscope.core import ImagePart
+
+
+def image_parts(files: Sequence[Path]) -> list[ImagePart]:
+    """One part per file, in order; errors will name the file.
+
+    Raises:
+        CommandFailed: a file cannot be read; exit code 2, and nothing was sent anywhere.
+    """
+    return [ImagePart(_data_url(file), param=str(file)) for file in files]
+
+
+def _data_url(file: Path) -> str:
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise CommandFailed(f"There is no file {file}.", ExitCode.USAGE) from None
+    except OSError as error:
+        raise CommandFailed(f"Cannot read {file}: {error.strerror}.", ExitCode.USAGE) from None
+    mime, _ = mimetypes.guess_type(file.name)
+    return f"data:{mime or 'application/octet-stream'};base64,{base64.b64encode(data).decode('ascii')}"

@@ -1,0 +1,70 @@
+"""A runtime of the command's own, for when no server runs: loads what the command needs and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from periscope.cli.exits import CommandFailed, ExitCode
+from periscope.config import Config, ModelConfig, ModelKind
+
+if TYPE_CHECKING:
+    from periscope.serving.service import ChatService
+
+
+def find_model(config: Config, name: str | None) -> ModelConfig:
+    """Pure: the text model of this name or alias; the default one for None and "default".
+
+    Raises:
+        CommandFailed: nobody is called so (exit code 4).
+    """
+    if name in (None, "", "default"):
+        return config.default_model
+    text_models = [model for model in config.models if model.kind is ModelKind.TEXT]
+    for model in text_models:
+        if name in (model.name, *model.aliases):
+            return model
+    known = ", ".join(model.name for model in text_models)
+    raise CommandFailed(f"There is no model {name!r} here. Known: {known}.", ExitCode.UNKNOWN_MODEL)
+
+
+def captioner_of(model: ModelConfig) -> str | None:
+    """Pure: the entry that captions for this model, if any."""
+    proxy = model.capabilities.vision_proxy
+    return None if proxy is None or model.capabilities.vision_mode != "proxy" else proxy.model
+
+
+def preloading(config: Config, names: set[str]) -> Config:
+    """Pure: the same models, but exactly these are loaded at start."""
+    models = tuple(model.model_copy(update={"preload": model.name in names}) for model in config.models)
+    return dataclasses.replace(config, models=models)
+
+
+@asynccontextmanager
+async def service_of_our_own(config: Config, names: set[str], required: str) -> AsyncIterator[ChatService]:
+    """A service whose models `names` were loaded side by side; their progress is shown on stderr.
+
+    Raises:
+        CommandFailed: `required` could not be loaded.
+    """
+    from rich.console import Console
+
+    from periscope.cli.progress import display_on, print_line, shown
+    from periscope.runtime import Runtime
+
+    console = Console(stderr=True)
+
+    def tell(line: str, *, is_failure: bool) -> None:  # noqa: ARG001 - all lines look alike here
+        print_line(console, line)
+
+    runtime = Runtime(preloading(config, names))
+    try:
+        async with shown(runtime.bus, display_on(console, tell)):
+            await runtime.start()
+        if runtime.service.health().models[required] == "failed":  # the display has said why
+            raise CommandFailed(f"Model {required} could not be loaded.")
+        yield runtime.service
+    finally:
+        await runtime.stop()

@@ -1,0 +1,53 @@
+"""Options that several commands share, and the configuration they lead to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+if TYPE_CHECKING:
+    from periscope.config import Config
+
+ConfigFile: TypeAlias = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="models.yaml to use.", show_default=False)
+]
+Host: TypeAlias = Annotated[str | None, typer.Option(help="Address to listen on.", show_default=False)]
+Port: TypeAlias = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes any.", show_default=False)]
+DefaultModel: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--model", help="Default model: a configured name, a hub id or a directory.", show_default=False),
+]
+VisionModel: TypeAlias = Annotated[
+    str | None, typer.Option(help="Captioner of the default model: name, hub id or directory.", show_default=False)
+]
+AskedModel: TypeAlias = Annotated[
+    str | None, typer.Option("--model", "-m", help="Configured model; the default one if left out.", show_default=False)
+]
+Url: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="Server to ask, e.g. http://127.0.0.1:7374; also PERISCOPE_URL.", show_default=False),
+]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+#: Of every JSON object that a command prints; grows when a key changes its meaning or goes.
+SCHEMA_VERSION = 1
+
+
+def load_config(path: Path | None, **flags: object) -> Config:
+    """The configuration in effect.
+
+    Raises:
+        ConfigError: everything that cannot be used.
+    """
+    from periscope.config import load
+
+    return load(path, flags=flags)
+
+
+def print_json(value: dict[str, object]) -> None:
+    """One object on stdout, with the version of its shape first."""
+    import json
+
+    typer.echo(json.dumps({"schema_version": SCHEMA_VERSION, **value}, indent=2, ensure_ascii=False, default=str))

@@ -1,0 +1,195 @@
+"""`periscope serve`: one process, one event loop: HTTP first, then the models, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from periscope.cli.exits import ExitCode, exits
+from periscope.cli.options import ConfigFile, DefaultModel, Host, Port, VisionModel, load_config
+from periscope.core import VisionMode
+
+if TYPE_CHECKING:
+    import uvicorn
+    from rich.console import Console
+
+    from periscope.api import ApiSettings
+    from periscope.config import Config
+    from periscope.runtime import Runtime
+    from periscope.serving.health import Health
+
+logger = logging.getLogger(__name__)
+
+#: Longer than clients keep an idle connection (httpx: 5 s), so that no request meets a connection being closed.
+_KEEP_ALIVE_S = 75
+#: Cancelled requests give back their models within this.
+_CLEAN_UP_S = 1.0
+
+
+@exits()
+def serve(
+    *,
+    config: ConfigFile = None,
+    host: Host = None,
+    port: Port = None,
+    model: DefaultModel = None,
+    vision_model: VisionModel = None,
+    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Log more; twice for everything.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log warnings and errors only.")] = False,
+) -> None:
+    """Serve the models of models.yaml over HTTP until SIGTERM or Ctrl-C."""
+    from rich.console import Console
+
+    from periscope.cli.listen import listen
+    from periscope.cli.log import set_up_logging
+    from periscope.cli.stopping import exit_on_sigterm
+    from periscope.config import warnings
+
+    exit_on_sigterm()
+    loaded = load_config(config, host=host, port=port, model=model, vision_model=vision_model)
+    console = Console(stderr=True)
+    set_up_logging(console, verbosity=-1 if quiet else verbose)
+    for warning in warnings(loaded):
+        logger.warning("%s", warning)
+    listeners = listen(loaded.server.host, loaded.server.port)
+    raise typer.Exit(asyncio.run(_serve(loaded, listeners, console)))
+
+
+async def _serve(config: Config, listeners: list[socket.socket], console: Console) -> ExitCode:
+    from periscope.cli.listen import port_of, url_of
+    from periscope.cli.progress import display_on, shown
+    from periscope.cli.stopping import stop_on_signals
+
+    url = url_of(config.server.host, port_of(listeners))
+    logger.info("listening on %s", url)
+    from periscope.api import create_app
+    from periscope.runtime import Runtime
+
+    with stop_on_signals(asyncio.get_running_loop()) as stop:
+        runtime = Runtime(config)
+        settings = api_settings(config)
+        server = _http_server(create_app(runtime.service, settings))
+        display = display_on(console, _log_line)
+        async with shown(runtime.bus, display):
+            starting = asyncio.create_task(_start(runtime, url, console), name="load models")
+            serving = asyncio.create_task(server.serve(listeners), name="serve HTTP")
+            try:
+                await _first_of(serving, stop.asked)
+                logger.info("stopping")
+                starting.cancel()
+                runtime.service.stop_admitting()
+                settings.shutdown.set()
+                server.should_exit = True
+                await _first_of(serving, stop.at_once)
+            finally:
+                await _end(runtime, serving, starting, clean_up_s=0.0 if stop.at_once.is_set() else _CLEAN_UP_S)
+    return ExitCode.INTERRUPTED if stop.at_once.is_set() else ExitCode.OK
+
+
+async def _end(
+    runtime: Runtime, serving: asyncio.Task[None], starting: asyncio.Task[None], *, clean_up_s: float
+) -> None:
+    """Close and free everything; what HTTP ended of, if of an error, is raised."""
+    serving.cancel()
+    starting.cancel()
+    await runtime.stop(drain_s=clean_up_s)
+    await asyncio.wait({serving, starting})
+    if not serving.cancelled() and (failure := serving.exception()) is not None:
+        raise failure
+
+
+async def _first_of(task: asyncio.Task[None], event: asyncio.Event) -> None:
+    """Until the task has ended or the event is set."""
+    waiting = asyncio.create_task(event.wait())
+    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+
+
+def _log_line(line: str, *, is_failure: bool) -> None:
+    logger.log(logging.ERROR if is_failure else logging.INFO, "%s", line)
+
+
+async def _start(runtime: Runtime, url: str, console: Console) -> None:
+    """Load, then say once that requests are welcome, or why they are not."""
+    from periscope.cli.progress import print_line
+
+    try:
+        await runtime.start()
+    except Exception:
+        logger.exception("the models could not be loaded")
+        return
+    health = runtime.service.health()
+    if not health.is_ready:
+        logger.error("%s stays up, but model %s cannot answer", url, runtime.config.default_model.name)
+        return
+    print_line(console, f"Periscope is ready on {url}/v1 ({what_it_serves(runtime.config, health)})")
+    hello = '{"messages": [{"role": "user", "content": "Hello!"}]}'
+    print_line(console, f"Try: curl {url}/v1/chat/completions -H 'content-type: application/json' -d '{hello}'")
+
+
+def what_it_serves(config: Config, health: Health) -> str:
+    """Pure: the default model and its sight, for the ready line."""
+    model = config.default_model
+    text = f"model {model.name}"
+    if health.models[model.name] != "ready":
+        text += ", loaded by the first request"
+    match model.capabilities.vision_mode, model.capabilities.vision_proxy:
+        case VisionMode.PROXY, proxy if proxy is not None and proxy.model is not None:
+            failed = health.models[proxy.model] == "failed"
+            return f"{text}, text only: {proxy.model} failed" if failed else f"{text}, images through {proxy.model}"
+        case VisionMode.NATIVE, _:
+            return f"{text}, sees images itself"
+        case _:
+            return f"{text}, text only"
+
+
+def api_settings(config: Config) -> ApiSettings:
+    """Pure: what the HTTP side is told."""
+    from periscope import __version__
+    from periscope.api import ApiSettings
+
+    server = config.server
+    return ApiSettings(
+        api_key=server.api_key,
+        cors_origins=server.cors_origins,
+        allowed_hosts=(server.host, *server.allowed_hosts),
+        heartbeat_s=server.heartbeat_s,
+        max_body_bytes=server.limits.max_body_bytes,
+        always_include_usage=server.always_include_usage,
+        status_as_comments=server.status_as_comments,
+        version=__version__,
+    )
+
+
+def _http_server(app: Any) -> uvicorn.Server:
+    """Uvicorn without its logging, its signal handlers, and what we do not speak."""
+    import uvicorn
+
+    from periscope.cli.stopping import DRAIN_S
+
+    class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            """Signals are ours: uvicorn (0.54) raises them again after the shutdown, so that SIGTERM ends with 143."""
+            yield
+
+    return Server(
+        uvicorn.Config(
+            app,
+            loop="none",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=int(DRAIN_S),
+        )
+    )

@@ -1,0 +1,58 @@
+"""How a server is asked to stop, and what happens when it cannot: signals to events, and one last deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+
+from periscope.cli.exits import ExitCode, end_process_after
+
+#: Running requests get this long after the first signal.
+DRAIN_S = 10.0
+#: A load cannot be interrupted inside MLX, and its thread is waited for at exit. launchd's ExitTimeOut is 30.
+STOP_DEADLINE_S = 25.0
+_AT_ONCE_DEADLINE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequest:
+    """Attributes: `asked` at the first signal; `at_once` when Ctrl-C comes while the server stops already."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    at_once: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@contextmanager
+def stop_on_signals(loop: asyncio.AbstractEventLoop) -> Iterator[StopRequest]:
+    """Inside, SIGTERM and SIGINT do nothing but set the events and start the deadline."""
+    request = StopRequest()
+
+    def on_signal(number: signal.Signals) -> None:
+        if not request.asked.is_set():
+            request.asked.set()
+            end_process_after(STOP_DEADLINE_S, ExitCode.OK)
+        elif number is signal.SIGINT and not request.at_once.is_set():
+            request.at_once.set()
+            end_process_after(_AT_ONCE_DEADLINE_S, ExitCode.INTERRUPTED)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        yield request
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def exit_on_sigterm() -> None:
+    """From now on, until somebody else takes the signal: SIGTERM is a clean end of a process that serves nobody yet."""
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        sys.exit(ExitCode.OK)
+
+    signal.signal(signal.SIGTERM, leave)

@@ -1,0 +1,123 @@
+"""`periscope` as a real process: started, read line by line with a timeout, stopped by signals."""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable
+from typing import Self
+
+#: Generous: the machine may be busy with other things.
+TIMEOUT_S = 120.0
+
+
+def environment() -> dict[str, str]:
+    """Ours, without the settings of whoever runs the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PERISCOPE_")}
+    return {**kept, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
+
+
+def run_command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """One command to its end."""
+    command = [sys.executable, "-m", "periscope", *arguments]
+    return subprocess.run(  # noqa: S603 - our own program
+        command, input=stdin, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=environment()
+    )
+
+
+class CommandProcess:
+    """Owns one running command and what it has written so far."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-m", "periscope", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+        self.seen: list[str] = []
+        self._pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        pipes = (self.process.stdout.fileno(), self.process.stderr.fileno())
+        self._readers = [threading.Thread(target=self._read, args=(pipe,), daemon=True) for pipe in pipes]
+        for reader in self._readers:
+            reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(TIMEOUT_S)
+        for reader in self._readers:
+            reader.join(TIMEOUT_S)
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self.process.stdout.close()
+        self.process.stderr.close()
+
+    @property
+    def output(self) -> str:
+        """Everything that was read, stdout and stderr as they came."""
+        self._drain()
+        return "".join(self.seen)
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Reads on until the pattern stands in the output."""
+        while (found := re.search(pattern, "".join(self.seen))) is None:
+            piece = self._pieces.get(timeout=TIMEOUT_S)
+            assert piece is not None, f"ended without {pattern!r}:\n{self.output}"
+            self.seen.append(piece)
+        return found
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Its exit status."""
+        code = self.process.wait(TIMEOUT_S)
+        for reader in self._readers:
+            reader.join(TIMEOUT_S)
+        return code
+
+    def _read(self, pipe: int) -> None:
+        for piece in _pieces_of(pipe):
+            self._pieces.put(piece)
+        self._pieces.put(None)
+
+    def _drain(self) -> None:
+        while not self._pieces.empty():
+            self.seen.append(self._pieces.get() or "")
+
+
+class ServeProcess(CommandProcess):
+    """`periscope serve`."""
+
+    def __init__(self, *arguments: str) -> None:
+        super().__init__("serve", *arguments)
+
+    @property
+    def url(self) -> str:
+        """Known as soon as it listens."""
+        return self.wait_for(r"listening on (http://\S+)")[1]
+
+    def wait_until_ready(self) -> str:
+        """Its ready line."""
+        return self.wait_for(r"Periscope is ready on .*\n")[0].strip()
+
+    def terminate(self) -> int:
+        """SIGTERM, as launchd sends it; the exit status."""
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+
+def _pieces_of(pipe: int) -> Iterable[str]:
+    while data := os.read(pipe, 65536):
+        yield data.decode("utf-8", errors="replace")

@@ -1,0 +1,113 @@
+"""`periscope config`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from periscope.cli.app import app
+from periscope.cli.config import table
+
+cli = CliRunner()
+
+GOOD = """\
+idle_unload_secs: 60
+server:
+  port: 8000
+  api_key: secret
+models:
+  - name: one
+    hf_id: some/model
+"""
+BAD = """\
+models:
+  - name: one
+    hf_id: some/model
+    prelaod: true
+  - name: one
+    hf_id: other/model
+"""
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    file = tmp_path / "models.yaml"
+    file.write_text(GOOD)
+    return file
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> Path:
+    file = tmp_path / "broken.yaml"
+    file.write_text(BAD)
+    return file
+
+
+def test_validate_counts_the_models(good: Path) -> None:
+    """A file that can be used: one line, exit 0."""
+    ended = cli.invoke(app, ["config", "validate", str(good)])
+    assert (ended.exit_code, ended.stdout) == (0, f"{good} is valid: 1 model\n")
+
+
+def test_validate_warns_of_settings_without_effect(good: Path) -> None:
+    """A setting that nothing acts on yet is told on stderr, and the file is valid all the same."""
+    assert "warning" in cli.invoke(app, ["config", "validate", str(good)]).stderr
+    assert "idle_unload_secs" in cli.invoke(app, ["config", "validate", str(good)]).stderr
+
+
+def test_validate_names_every_problem_with_its_line(bad: Path) -> None:
+    """A file that cannot be used: all problems on stderr with line and nearest key, exit 78."""
+    ended = cli.invoke(app, ["config", "validate", str(bad)])
+    assert (ended.exit_code, ended.stdout) == (78, "")
+    assert "broken.yaml:4" in ended.stderr
+    assert "preload" in ended.stderr
+    assert "broken.yaml:5" in ended.stderr
+
+
+def test_show_tells_where_each_value_comes_from(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flag over environment over file over default, each named beside its value."""
+    monkeypatch.setenv("PERISCOPE_SERVER__HEARTBEAT_S", "5")
+    shown = cli.invoke(app, ["config", "show", "--config", str(good), "--host", "::1"])
+    rows = {line.split()[0]: line.split()[1:] for line in shown.stdout.splitlines()}
+    assert rows["server.host"] == ["::1", "flag", "--host"]
+    assert rows["server.heartbeat_s"] == ["5.0", "env", "PERISCOPE_SERVER__HEARTBEAT_S"]
+    assert rows["server.port"][0] == "8000"
+    assert rows["server.port"][1].endswith("models.yaml:3")
+    assert rows["server.cors_origins"] == ["[]", "default"]
+
+
+def test_show_keeps_the_api_key_to_itself(good: Path) -> None:
+    """Neither the table nor the JSON prints the key."""
+    for form in ([], ["--json"]):
+        assert "secret" not in cli.invoke(app, ["config", "show", "--config", str(good), *form]).output
+
+
+def test_show_as_json_is_one_object(good: Path) -> None:
+    """`--json` holds the file, the settings and the warnings."""
+    told = json.loads(cli.invoke(app, ["config", "show", "--config", str(good), "--json"]).stdout)
+    assert list(told) == ["schema_version", "path", "settings", "warnings"]
+    assert told["path"] == str(good)
+    assert {"key": "models[0].name", "value": "one"}.items() <= next(
+        row.items() for row in told["settings"] if row["key"] == "models[0].name"
+    )
+
+
+def test_a_missing_file_is_a_configuration_problem(tmp_path: Path) -> None:
+    """`--config` that names no file ends with 78 and says so."""
+    ended = cli.invoke(app, ["config", "show", "--config", str(tmp_path / "none.yaml")])
+    assert ended.exit_code == 78
+    assert "none.yaml" in ended.stderr
+
+
+def test_schema_is_json() -> None:
+    """`config schema` prints a JSON schema that knows the models."""
+    assert "models" in json.loads(cli.invoke(app, ["config", "schema"]).stdout)["properties"]
+
+
+def test_a_long_value_does_not_push_the_others_aside() -> None:
+    """Columns are as wide as what is in them, up to a limit."""
+    lines = table([("k", "v", "s"), ("key", "x" * 100, "far"), ("other", "1", "near")])
+    assert lines[2] == "other  1" + " " * 47 + "  near"
