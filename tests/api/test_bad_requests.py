@@ -178,9 +178,9 @@ async def test_a_bad_request_is_a_400_that_names_its_field(bad: Any, param: str 
         (body(temperature="hot"), '`temperature` must be a number, got the string "hot".'),
         (body(temperature=True), "`temperature` must be a number, got true."),
         (body(stop=5), "`stop` must be a string or a list of strings, got the number 5."),
-        (body(messages=[]), "`messages` must be a list that is not empty, got a list."),
+        (body(messages=[]), "`messages` must be a list that is not empty, got an empty list."),
         ({}, "`messages` is missing."),
-        ([], "The request body must be an object, got a list."),
+        ([], "The request body must be an object, got an empty list."),
         (body(n=2), "`n` above 1 is not supported yet; send the request as often as needed."),
         (
             body(messages=[{"role": "function"}]),

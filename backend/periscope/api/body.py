@@ -87,7 +87,7 @@ def parse_json(body: bytes) -> Any:
     except RecursionError as error:
         raise InvalidJSON(_TOO_DEEP) from error
     except ValueError as error:
-        raise InvalidJSON(f"The body is not JSON: {clip(str(error))}.") from error
+        raise InvalidJSON(f"The body is not JSON: {clip(str(error), 200)}.") from error
     _check_values(value)
     return value
 

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 #: nginx's number for a client that left before it got an answer; only the log sees it.
 CLIENT_CLOSED_REQUEST = 499
+#: Asked every few seconds by whoever watches: their answers are news only when something is wrong.
+_PROBES = frozenset({"/", "/livez", "/readyz", "/health"})
 
 
 class RequestLog:
@@ -58,7 +60,9 @@ class RequestLog:
 
 
 def _log(scope: Scope, record: RequestRecord, status: int, elapsed_ms: int) -> None:
-    logger.info(
+    level = logging.DEBUG if scope["path"] in _PROBES and status < 400 else logging.INFO
+    logger.log(
+        level,
         "%s %s status=%d ms=%d model=%s error=%s id=%s",
         clip(scope["method"]),
         clip(scope["path"]),

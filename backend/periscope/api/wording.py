@@ -7,11 +7,10 @@ from typing import Any
 MAX_SHOWN = 64
 
 
-def clip(text: str) -> str:
-    """The text on one line of printable characters, `MAX_SHOWN` of them at most."""
-    shown = text[: MAX_SHOWN + 1]
-    shown = "".join(char if char.isprintable() else "?" for char in shown)
-    return shown if len(shown) <= MAX_SHOWN else shown[: MAX_SHOWN - 3] + "..."
+def clip(text: str, max_shown: int = MAX_SHOWN) -> str:
+    """The text on one line of printable characters, `max_shown` of them at most."""
+    shown = "".join(char if char.isprintable() else "?" for char in text[: max_shown + 1])
+    return shown if len(shown) <= max_shown else shown[: max_shown - 3] + "..."
 
 
 def kind_of(value: Any) -> str:
@@ -26,6 +25,6 @@ def kind_of(value: Any) -> str:
         case str():
             return f'the string "{clip(value)}"'
         case list():
-            return "a list"
+            return "a list" if value else "an empty list"
         case _:
             return "an object"
