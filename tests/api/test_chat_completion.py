@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from periscope.core import (
     Waiting,
     WaitStatus,
 )
+from periscope.errors import ServerStopping
 from tests.api.driving import FINISHED, HELLO, USAGE, FakeBackend, error_of, in_loop, post_chat
 
 CALLS = (
@@ -138,12 +138,8 @@ async def test_an_answer_without_an_end_is_an_error() -> None:
 
 @in_loop
 async def test_a_stopping_server_takes_no_requests() -> None:
-    """503 with Retry-After, before the backend hears of it."""
-    stopping = asyncio.Event()
-    stopping.set()
-    backend = FakeBackend()
-    response = await post_chat(backend, shutdown=stopping)
+    """503 with Retry-After: a client that waits finds the next server."""
+    response = await post_chat(FakeBackend(ServerStopping("The server is stopping.")))
     assert response.status_code == 503
     assert error_of(response)["code"] == "server_stopping"
     assert response.headers["retry-after"] == "1"
-    assert not backend.requests

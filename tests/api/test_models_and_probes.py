@@ -126,12 +126,12 @@ async def test_probes(reading: FakeHealth, readyz: int, health: int) -> None:
 @in_loop
 async def test_a_stopping_server_is_not_ready_but_healthy() -> None:
     """Balancers look elsewhere; nobody restarts it."""
-    stopping = asyncio.Event()
-    stopping.set()
-    async with client_of(FakeBackend(), shutdown=stopping) as client:
+    backend = FakeBackend()
+    backend.reading = FakeHealth(status="stopping", is_ready=False)
+    async with client_of(backend) as client:
         response = await client.get("/readyz")
         assert response.status_code == 503
-        assert response.json()["error"]["code"] == "server_stopping"
+        assert response.json()["status"] == "stopping"
         assert (await client.get("/health")).status_code == 200
 
 

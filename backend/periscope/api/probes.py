@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from periscope.api.errors import error_object
 from periscope.api.replies import JSONReply
-from periscope.errors import ModelUnavailable, ServerStopping
+from periscope.errors import ModelUnavailable
 
 if TYPE_CHECKING:
     from periscope.api.backend import ChatBackend, Health
@@ -32,8 +32,6 @@ def probe_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
     @router.api_route("/readyz", methods=["GET", "HEAD"])
     async def readyz(request: Request) -> JSONReply:
         health = backend.health()
-        if settings.shutdown.is_set():
-            return _reply(request, health, ServerStopping("The server is stopping."))
         return _reply(request, health, None if health.is_ready else _unfit("not ready", health))
 
     @router.api_route("/health", methods=["GET", "HEAD"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 
 
@@ -21,7 +20,6 @@ class ApiSettings:
         always_include_usage: streams end with the usage chunk even when not asked.
         status_as_comments: heartbeats and wait states are SSE comments, not chunks with an empty delta. Off, since
             Codex and Pi give up on streams that hold nothing but comments (openai/codex#31539, omlx#2537).
-        shutdown: set when the server begins to stop: no new chat request is taken, running ones go on.
     """
 
     api_key: str | None = field(default=None, repr=False)
@@ -33,4 +31,3 @@ class ApiSettings:
     always_include_usage: bool = False
     status_as_comments: bool = False
     version: str = ""
-    shutdown: asyncio.Event = field(default_factory=asyncio.Event, compare=False)

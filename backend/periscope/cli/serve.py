@@ -73,8 +73,7 @@ async def _serve(config: Config, listeners: list[socket.socket], console: Consol
 
     with stop_on_signals(asyncio.get_running_loop()) as stop:
         runtime = Runtime(config)
-        settings = api_settings(config)
-        server = _http_server(create_app(runtime.service, settings))
+        server = _http_server(create_app(runtime.service, api_settings(config)))
         display = display_on(console, _log_line)
         async with shown(runtime.bus, display):
             starting = asyncio.create_task(_start(runtime, url, console), name="load models")
@@ -84,7 +83,7 @@ async def _serve(config: Config, listeners: list[socket.socket], console: Consol
                 logger.info("stopping")
                 starting.cancel()
                 runtime.service.stop_admitting()
-                settings.shutdown.set()
+                runtime.service.stop_admitting()
                 server.should_exit = True
                 await _first_of(serving, stop.at_once)
             finally:

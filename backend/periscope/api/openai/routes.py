@@ -18,7 +18,6 @@ from periscope.api.openai.models import encode_model, encode_models, find_model,
 from periscope.api.record import record_of
 from periscope.api.replies import JSONReply
 from periscope.api.sse import EventStream
-from periscope.errors import ServerStopping
 
 if TYPE_CHECKING:
     from periscope.api.backend import ChatBackend
@@ -34,8 +33,6 @@ def openai_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
         record = record_of(request.scope)
         call = decode(await read_json(request), record.id_as("chatcmpl-"))
         record.model = call.request.model
-        if settings.shutdown.is_set():
-            raise ServerStopping("The server is stopping and takes no new requests.")
         reply = _reply(call, backend, settings)
         events = backend.stream(call.request)
         if call.is_stream:
