@@ -108,6 +108,11 @@ def context_length_of(config: JSONObject, limit: int | None) -> int:
     return limit or FALLBACK_CONTEXT_LENGTH
 
 
+def has_vision(config: JSONObject) -> bool:
+    """Pure: whether the config speaks of a vision part, under any of the names that mlx-vlm's models have for it."""
+    return any(word in key for key in config for word in ("vision", "visual", "image", "img", "mm_"))
+
+
 def vocab_size_of(config: JSONObject) -> int | None:
     """Pure: rows of the embedding table, if the config says."""
     nested = config.get("text_config")

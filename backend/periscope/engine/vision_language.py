@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Self
 from periscope.core import GenerationParams
 from periscope.engine.commands import ImagePrompt
 from periscope.engine.hosting import HostedEngine, WorkerHost
-from periscope.engine.loader import LIBRARY_LOCK, EngineConfig, LoadProgress, find_on_disk, read_model_config
+from periscope.engine.loader import (
+    LIBRARY_LOCK,
+    EngineConfig,
+    LoadProgress,
+    find_on_disk,
+    has_vision,
+    read_model_config,
+)
 from periscope.engine.turn import DeviceTurn
+from periscope.errors import ModelLoadError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +51,8 @@ class VisionLanguageEngine(HostedEngine["VisionLanguageModel"]):
         """
         settings = config or EngineConfig()
         path = find_on_disk(model, settings.revision)
-        read_model_config(path)
+        if not has_vision(read_model_config(path)):
+            raise ModelLoadError(f"{path.name} has no vision part. Name a vision-language model as the captioner.")
         shared_turn = turn or DeviceTurn()
 
         def load_model() -> VisionLanguageModel:
