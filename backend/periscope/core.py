@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias
@@ -204,6 +205,32 @@ class Tool:
     name: str
     description: str = ""
     parameters: JSONObject = field(default_factory=dict)
+
+
+#: (text between the markers, tools) -> call or calls, each `{"name": ..., "arguments": ...}`. Tools arrive as
+#: `{"type": "function", "function": {...}}`, the shape chat templates and mlx-lm's parsers read. May raise
+#: anything: the text comes from a model.
+ParseToolCall: TypeAlias = Callable[[str, list[JSONObject]], JSONObject | list[JSONObject]]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFormat:
+    """How one model marks reasoning and tool calls in its output.
+
+    Attributes:
+        think_start, think_end: around reasoning. Without `think_end` the model has none. A `think_end` that
+            was never opened is ordinary text.
+        tool_start, tool_end: around tool calls. Without `tool_end` a call runs to the end of the completion.
+        parse_tool_call: reads what stands between the tool markers; None = tool calls stay text.
+        starts_in_reasoning: the chat template has already written `think_start`.
+    """
+
+    think_start: str | None = None
+    think_end: str | None = None
+    tool_start: str | None = None
+    tool_end: str | None = None
+    parse_tool_call: ParseToolCall | None = None
+    starts_in_reasoning: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ import importlib
 
 import pytest
 
-from periscope.core import Tool, ToolCall, ToolCallDelta
-from periscope.parsing.stream import OutputFormat, OutputParser
+from periscope.core import OutputFormat, Tool, ToolCall, ToolCallDelta
+from periscope.parsing.stream import OutputParser
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
 TOOLS = (Tool("weather", "The weather of the next days.", SCHEMA), Tool("time"))

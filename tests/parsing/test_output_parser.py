@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from periscope.core import ReasoningDelta, TextDelta, Tool, ToolCall, ToolCallDelta
-from periscope.parsing.stream import Delta, OutputFormat, OutputParser
+from periscope.core import OutputFormat, ReasoningDelta, TextDelta, Tool, ToolCall, ToolCallDelta
+from periscope.parsing.stream import Delta, OutputParser
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

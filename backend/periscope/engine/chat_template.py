@@ -8,31 +8,15 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from periscope.core import JSONObject, Role, TextPart
+from periscope.core import JSONObject, OutputFormat, Role, TextPart
 from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from periscope.core import Message, Tool
-
-
-@dataclass(frozen=True, slots=True)
-class OutputMarkers:
-    """How this model marks reasoning and tool calls in its text. None = it has no such thing.
-
-    Attributes:
-        parse_tool_call: mlx-lm's parser: text between the tool markers and the tools in OpenAI's shape -> one call or
-            a list of `{"name", "arguments"}`; raises on junk.
-    """
-
-    think_start: str | None = None
-    think_end: str | None = None
-    tool_start: str | None = None
-    tool_end: str | None = None
-    parse_tool_call: Callable[[str, list[JSONObject]], Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +40,7 @@ class ChatTokenizer:
         self._vocab_size = vocab_size or len(tokenizer)
         self._lock = threading.Lock()
         self._control_tokens = _control_tokens_of(tokenizer)
-        self.markers = _markers_of(tokenizer)
+        self.output_format = _output_format_of(tokenizer)
 
     @property
     def has_chat_template(self) -> bool:
@@ -107,7 +91,7 @@ class ChatTokenizer:
                     f"The model's chat template refuses these messages: {error}", param="messages"
                 ) from error
             token_ids = tuple(self._tokenizer.encode(text, add_special_tokens=False))
-        think_start = self.markers.think_start
+        think_start = self.output_format.think_start
         return RenderedPrompt(token_ids, bool(think_start) and text.rstrip().endswith(str(think_start)))
 
 
@@ -167,9 +151,9 @@ def tool_schema(tool: Tool) -> JSONObject:
     return {"type": "function", "function": function}
 
 
-def _markers_of(tokenizer: Any) -> OutputMarkers:
+def _output_format_of(tokenizer: Any) -> OutputFormat:
     has_tools = tokenizer.has_tool_calling and tokenizer.tool_parser is not None
-    return OutputMarkers(
+    return OutputFormat(
         think_start=tokenizer.think_start if tokenizer.has_thinking else None,
         think_end=tokenizer.think_end if tokenizer.has_thinking else None,
         tool_start=tokenizer.tool_call_start if has_tools else None,

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self, TypeAlias, cast
 
-from periscope.core import FinishReason, GenerationParams, Message, Tool
-from periscope.engine.chat_template import ChatTokenizer, OutputMarkers, RenderedPrompt
+from periscope.core import FinishReason, GenerationParams, Message, OutputFormat, Tool
+from periscope.engine.chat_template import ChatTokenizer, RenderedPrompt
 from periscope.engine.commands import TokenPrompt
 from periscope.engine.hosting import HostedEngine, WorkerHost
 from periscope.engine.loader import (
@@ -200,15 +200,15 @@ class InferenceEngine(HostedEngine["TextModel"]):
             architecture=str(model_config.get("model_type", "unknown")),
             context_length=context_length_of(model_config, settings.context_length),
             has_chat_template=tokenizer.has_chat_template,
-            has_tools=tokenizer.markers.parse_tool_call is not None,
-            has_reasoning=tokenizer.markers.think_start is not None,
+            has_tools=tokenizer.output_format.parse_tool_call is not None,
+            has_reasoning=tokenizer.output_format.think_start is not None,
         )
         return cls(host, tokenizer, info)
 
     @property
-    def markers(self) -> OutputMarkers:
+    def output_format(self) -> OutputFormat:
         """How this model marks reasoning and tool calls in its text."""
-        return self._tokenizer.markers
+        return self._tokenizer.output_format
 
     def tokenize(self, text: str) -> tuple[int, ...]:
         """Token ids of a text; blocks for the length of the text."""

@@ -9,41 +9,25 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from typing import TypeAlias
 
-from periscope.core import JSONObject, ReasoningDelta, TextDelta, Tool, ToolCall, ToolCallDelta, new_id
+from periscope.core import (
+    JSONObject,
+    OutputFormat,
+    ReasoningDelta,
+    TextDelta,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    new_id,
+)
 from periscope.parsing.markers import MarkerSet
 
 logger = logging.getLogger(__name__)
 
 Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta
-#: (text between the markers, tools) -> call or calls, each `{"name": ..., "arguments": ...}`. Tools arrive as
-#: `{"type": "function", "function": {...}}`, the shape chat templates and mlx-lm's parsers read. May raise
-#: anything: the text comes from a model.
-ParseToolCall: TypeAlias = Callable[[str, list[JSONObject]], JSONObject | list[JSONObject]]
-
-
-@dataclass(frozen=True, slots=True)
-class OutputFormat:
-    """How one model marks reasoning and tool calls in its output.
-
-    Attributes:
-        think_start, think_end: around reasoning. Without `think_end` the model has none. A `think_end` that
-            was never opened is ordinary text.
-        tool_start, tool_end: around tool calls. Without `tool_end` a call runs to the end of the completion.
-        parse_tool_call: reads what stands between the tool markers; None = tool calls stay text.
-        starts_in_reasoning: the chat template has already written `think_start`.
-    """
-
-    think_start: str | None = None
-    think_end: str | None = None
-    tool_start: str | None = None
-    tool_end: str | None = None
-    parse_tool_call: ParseToolCall | None = None
-    starts_in_reasoning: bool = False
 
 
 class _State(StrEnum):

@@ -25,7 +25,7 @@ from periscope.core import (
 )
 from periscope.engine import InferenceEngine
 from periscope.errors import InvalidRequest, ModelUnavailable, ServerStopping
-from periscope.parsing.stream import OutputFormat, OutputParser
+from periscope.parsing.stream import OutputParser
 from periscope.pool.state import ModelState
 from periscope.serving.disabled_images import without_images
 from periscope.serving.health import Health, health_of
@@ -170,18 +170,8 @@ async def _generate(
     engine: InferenceEngine, request: GenerationRequest, vision: VisionUsage | None
 ) -> AsyncGenerator[OutputEvent, None]:
     prompt = await engine.render(request.messages, request.tools)
-    markers = engine.markers
-    parser = OutputParser(
-        OutputFormat(
-            think_start=markers.think_start,
-            think_end=markers.think_end,
-            tool_start=markers.tool_start,
-            tool_end=markers.tool_end,
-            parse_tool_call=markers.parse_tool_call,
-            starts_in_reasoning=prompt.starts_in_reasoning,
-        ),
-        request.tools,
-    )
+    output_format = replace(engine.output_format, starts_in_reasoning=prompt.starts_in_reasoning)
+    parser = OutputParser(output_format, request.tools)
     reason = FinishReason.STOP
     async with engine.generate_stream(prompt, request.params) as chunks:
         async for chunk in chunks:
