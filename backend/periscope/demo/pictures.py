@@ -4,7 +4,6 @@ Pillow and numpy only. A picture is drawn on a canvas of its own size; nothing h
 input size except `Picture.labels`, which takes the patch grid from the caller.
 """
 
-import io
 import math
 import random
 from collections.abc import Callable
@@ -12,12 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 
 from periscope.demo import captioner_grammar as grammar
 from periscope.demo.captioner_fonts import Font, font_paths, load_font, pick_font_name
 from periscope.demo.captioner_negatives import draw_complex
 from periscope.demo.captioner_shapes import Points, outline_points
+from periscope.demo.captioner_weather import weathered
 
 Labels = npt.NDArray[np.uint8]
 
@@ -193,7 +193,7 @@ class _Canvas:
 
     def finished(self) -> Image.Image:
         image = self.image if self.factor == 1 else self.image.reduce(self.factor)
-        return _weathered(self.rng, image)
+        return weathered(self.rng, image)
 
 
 def _corner(rng: random.Random, room: float, margin: float) -> float:
@@ -205,22 +205,6 @@ def _corner(rng: random.Random, room: float, margin: float) -> float:
     if draw < 0.45:
         return rng.choice((margin, room - margin))
     return rng.uniform(0, room)
-
-
-def _weathered(rng: random.Random, image: Image.Image) -> Image.Image:
-    """The picture after a little of what happens to pictures: blur, JPEG, noise."""
-    draw = rng.random()
-    if draw < 0.04:
-        return image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2) * image.width / 200))
-    if draw < 0.16:
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=rng.randint(40, 95))
-        return Image.open(buffer).convert("RGB")
-    if draw < 0.22:
-        source = np.random.default_rng(rng.getrandbits(32))
-        noise = source.normal(0, rng.uniform(2, 10), (image.height, image.width, 1))
-        return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
-    return image
 
 
 @dataclass(frozen=True)
@@ -271,7 +255,7 @@ def _draw_nothing(rng: random.Random, _wish: Wish) -> Picture:
 
 def _draw_complex(rng: random.Random, _wish: Wish) -> Picture:
     width, height = _pick_canvas(rng)
-    image = _weathered(rng, draw_complex(rng, width, height, font_paths()))
+    image = weathered(rng, draw_complex(rng, width, height, font_paths()))
     return Picture(image, grammar.COMPLEX_CAPTION, "", ())
 
 
