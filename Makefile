@@ -11,11 +11,12 @@ setup: $(STAMP)
 
 # A recent pip first: dependency groups (PEP 735) need 25.1 or newer.
 $(STAMP): pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Periscope needs Python 3.11 or newer; set PYTHON=...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable . --group dev
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Periscope needs Python 3.11 or newer; set PYTHON=...")'
+	@echo 'Setting up $(VENV): a minute or two, once.'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --editable . --group dev
+	@touch $@
 
 serve: setup
 	$(BIN)/periscope serve $(FLAGS)
