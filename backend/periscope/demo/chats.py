@@ -13,6 +13,7 @@ from typing import Any
 from periscope.demo import text_answers as answers
 from periscope.demo import text_checks as checks
 from periscope.demo.text_families import FAMILIES
+from periscope.demo.text_intents import FIRST_INTENTS, INTENTS
 from periscope.demo.text_phrases import choose, vary
 from periscope.demo.text_questions import Asked, ask
 from periscope.demo.text_scenes import COLOURS, KINDS, ImageBlock, Scene, sample_scene, sample_size
@@ -40,6 +41,7 @@ SCREEN_ASKS = (
     "use the camera",
 )
 AGAIN = ("and in {0}", "what about {0}", "and {0}", "how about {0}", "the same for {0}", "and for {0}")
+PLAIN_SHARES = (58, 18, 4, 18, 2, 0)
 REPEATABLE = {"describe", "background", "count", "number", "kind", "colours"}
 
 
@@ -79,6 +81,7 @@ class Writer:
     last: Asked | None = None
     captioner: str = "demo-captioner"
     new_image_share: float = 0.25
+    is_plain: bool = False
 
     def new_image(self) -> ImageBlock:
         """The next image: mostly of the demo grammar, sometimes odd or unreadable."""
@@ -87,7 +90,9 @@ class Writer:
         roll = rng.random()
         scene: Scene | None = sample_scene(rng, self.held_out)
         reason = ""
-        if roll < 0.07:
+        if self.is_plain:
+            scene = sample_scene(rng, self.held_out, PLAIN_SHARES)
+        elif roll < 0.07:
             scene, reason = None, rng.choice(REASONS) if rng.random() < 0.8 else words(rng, self.held_out, 5)
             size = "" if rng.random() < 0.3 else size
         elif roll < 0.14:
@@ -101,7 +106,8 @@ class Writer:
     def blocks(self) -> list[str]:
         """One or several new blocks."""
         room = 8 - len(self.images)
-        count = min(room, self.rng.choices((1, 2, 3, 4), (66, 24, 7, 3))[0])
+        shares = (85, 15, 0, 0) if self.is_plain else (66, 24, 7, 3)
+        count = min(room, self.rng.choices((1, 2, 3, 4), shares)[0])
         return [self.new_image().render() for _ in range(count)]
 
     def picture_turn(self, new: bool) -> None:
@@ -116,7 +122,13 @@ class Writer:
             asked = Asked("", text, "describe")
         held_out_phrase = self.held_out and rng.random() < 0.2
         if asked is None:
-            asked = ask(rng, self.images, held_out_phrase, stranger=words(rng, self.held_out, 1))
+            asked = ask(
+                rng,
+                self.images,
+                held_out_phrase,
+                stranger=words(rng, self.held_out, 1),
+                intents=FIRST_INTENTS if self.is_plain else INTENTS,
+            )
         question = vary(rng, asked.question) if asked.question else ""
         parts = [*blocks, question] if rng.random() < 0.6 else [question, *blocks]
         self.chat.say("\n".join(part for part in parts if part), asked.answer, self.label(asked, held_out_phrase))
@@ -253,14 +265,17 @@ def screen_tool(rng: random.Random) -> Message:
     }
 
 
-def sample_chat(rng: random.Random, held_out: bool = False, kind: str = "", dense: bool = False) -> Chat:
+def sample_chat(
+    rng: random.Random, held_out: bool = False, kind: str = "", dense: bool = False, plain: bool = False
+) -> Chat:
     """One conversation. ``kind`` is picture, talk or tools; drawn when empty.
 
     ``dense`` chats have more turns about fewer images: more answers to learn from in as many tokens.
+    ``plain`` chats are what people try first: mostly one picture of one thing or a number, and ordinary questions.
     """
-    kind = kind or rng.choices(("picture", "talk", "tools"), (62, 15, 23))[0]
-    writer = Writer(rng, held_out)
-    if rng.random() < 0.25:
+    kind = kind or rng.choices(("picture", "talk", "tools"), (82, 6, 12) if plain else (62, 15, 23))[0]
+    writer = Writer(rng, held_out, is_plain=plain)
+    if not plain and rng.random() < 0.25:
         writer.captioner = rng.choice(CAPTIONERS)
     if rng.random() < 0.4:
         system = rng.choice(SYSTEMS) if rng.random() < 0.85 else words(rng, held_out, rng.choice((8, 60))).capitalize()

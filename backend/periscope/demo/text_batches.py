@@ -17,6 +17,7 @@ LENGTHS = (128, 192, 256, 384, 512, 1024)
 BATCH_TOKENS = 4096
 EVEN_ANSWER_TOKENS = 16  # longer answers weigh as much as one of this length
 DENSE_SHARE = 0.8
+PLAIN_SHARE = 0.6
 FIRST_COMMON_ID = 3  # ids below are special tokens
 Row = tuple[list[int], list[float]]
 
@@ -89,7 +90,9 @@ class Batches:
             if drill:
                 row = drill_row(self.rng, vocabulary)
             else:
-                row = chat_row(self.tokenizer, sample_chat(self.rng, dense=self.rng.random() < DENSE_SHARE))
+                plain = self.rng.random() < PLAIN_SHARE
+                dense = not plain and self.rng.random() < DENSE_SHARE
+                row = chat_row(self.tokenizer, sample_chat(self.rng, dense=dense, plain=plain))
             length = next((n for n in LENGTHS if len(row[0]) <= n), None)
             if length is None:
                 continue

@@ -78,10 +78,10 @@ class Tally:
     decode_s: float = 0.0
 
 
-def test_set(chats: int, seed: str) -> list[Conversation]:
-    """The held-out chats and the conversations written by hand."""
+def test_set(chats: int, seed: str, *, plain: bool) -> list[Conversation]:
+    """The held-out chats and the conversations written by hand; ``plain`` chats are what people try first."""
     rng = random.Random(seed)
-    held_out = [sample_chat(rng, held_out=True) for _ in range(chats)]
+    held_out = [sample_chat(rng, held_out=True, plain=plain) for _ in range(chats)]
     found = [Conversation(chat.messages, chat.tools, chat.labels) for chat in held_out]
     by_hand = conversations(IDENTITY)
     return found + [Conversation(messages, [], ["by hand"] * (len(messages) // 2)) for messages in by_hand]
@@ -116,11 +116,11 @@ def is_right(tokenizer: Any, expected: Message, text: str) -> bool:
     return text.strip() == str(expected["content"]).strip()
 
 
-def evaluate(folder: Path, chats: int, seed: str, show_wrong: int) -> Tally:
+def evaluate(folder: Path, chats: int, seed: str, show_wrong: int, *, plain: bool = False) -> Tally:
     """Asks everything and counts."""
     model, tokenizer = load(str(folder))[:2]
     tally = Tally(defaultdict(lambda: [0, 0, 0, 0]))
-    for conversation in test_set(chats, seed):
+    for conversation in test_set(chats, seed, plain=plain):
         cache, held, labels = make_prompt_cache(model), 0, iter(conversation.labels)
         for index, message in enumerate(conversation.messages):
             if message["role"] != "assistant":
@@ -179,10 +179,11 @@ def main() -> None:
     parser.add_argument("--chats", type=int, default=600)
     parser.add_argument("--seed", default=SEED)
     parser.add_argument("--show-wrong", type=int, default=0, help="print this many wrong answers")
+    parser.add_argument("--plain", action="store_true", help="the chats people try first, instead of all kinds")
     parser.add_argument("--json", type=Path, help="also write the scores here")
     arguments = parser.parse_args()
     try:
-        tally = evaluate(arguments.folder, arguments.chats, arguments.seed, arguments.show_wrong)
+        tally = evaluate(arguments.folder, arguments.chats, arguments.seed, arguments.show_wrong, plain=arguments.plain)
     finally:
         mx.clear_streams()
     print(table(tally))

@@ -46,6 +46,25 @@ INTENTS: dict[str, float] = {
     "pixels": 1.2,
     "captioner": 0.6,
 }
+#: What people ask first; the other kinds of questions stay, but rare.
+FIRST_INTENTS: dict[str, float] = dict.fromkeys(INTENTS, 0.5) | {
+    "describe": 12,
+    "colour": 18,
+    "kind": 10,
+    "count": 14,
+    "count_of": 4,
+    "place": 10,
+    "size": 6,
+    "number": 12,
+    "is_there": 10,
+    "background": 7,
+    "which": 8,
+    "kind_of": 4,
+    "colours": 4,
+    "is_colour": 4,
+    "describe_all": 3,
+    "count_images": 2,
+}
 NEEDS_SEVERAL = {"describe_all": 2, "count_all": 2, "which": 4, "compare": 4, "same": 2, "different": 2}
 UNREFERRED = {"describe_all", "count_all", "count_images", "which", "compare", "same", "different"}
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from periscope.demo import text_answers as answers
@@ -336,15 +336,21 @@ SPECIAL: dict[str, Callable[[Asker, str], Asked]] = {
 
 
 def ask(
-    rng: random.Random, images: list[ImageBlock], held_out: bool = False, intent: str = "", stranger: str = ""
+    rng: random.Random,
+    images: list[ImageBlock],
+    held_out: bool = False,
+    intent: str = "",
+    *,
+    stranger: str = "",
+    intents: Mapping[str, float] = INTENTS,
 ) -> Asked:
     """One question about the images with its answer.
 
     ``held_out`` takes the phrasings kept from training; ``stranger`` is a thing that no image shows.
     """
     if not intent:
-        weights = [weight * fits(name, images) for name, weight in INTENTS.items()]
-        intent = rng.choices(list(INTENTS), weights)[0]
+        weights = [weight * fits(name, images) for name, weight in intents.items()]
+        intent = rng.choices(list(intents), weights)[0]
     asker = Asker(rng, images, held_out, stranger=stranger)
     if intent not in UNREFERRED and images:
         roll = rng.random()

@@ -152,9 +152,9 @@ def sample_number(rng: random.Random, held_out: bool) -> str:
             return text
 
 
-def sample_scene(rng: random.Random, held_out: bool = False) -> Scene:
-    """A scene of the demo captioner's grammar."""
-    form = rng.choices(("one", "two", "three", "number", "nothing", "complex"), (34, 28, 14, 16, 5, 3))[0]
+def sample_scene(rng: random.Random, held_out: bool = False, shares: tuple[int, ...] = (34, 28, 14, 16, 5, 3)) -> Scene:
+    """A scene of the demo captioner's grammar; ``shares`` of one, two, three, number, nothing, complex."""
+    form = rng.choices(("one", "two", "three", "number", "nothing", "complex"), shares)[0]
     background = rng.choice(COLOURS) if rng.random() < 0.7 else "white"
     if form == "nothing":
         return Scene("nothing", background)
