@@ -10,21 +10,8 @@ import random
 import zlib
 from dataclasses import dataclass
 
-COLOURS = (
-    "red",
-    "orange",
-    "yellow",
-    "green",
-    "cyan",
-    "blue",
-    "purple",
-    "pink",
-    "brown",
-    "black",
-    "white",
-    "gray",
-)
-KINDS = ("circle", "square", "rectangle", "triangle", "star", "diamond", "heart", "cross")
+from periscope.demo.captioner_grammar import COLOURS, KINDS
+
 SIZES = ("small", "medium", "large")
 PLACES = (
     "in the center",
