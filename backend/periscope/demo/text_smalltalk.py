@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import random
 
+from periscope.demo.captioner_grammar import COLOURS, KINDS
 from periscope.demo.text_phrases import choose, phrase_list, split_phrases, vary
-from periscope.demo.text_scenes import COLOURS, KINDS
 from periscope.demo.text_words import words
 
 IDENTITY = (
