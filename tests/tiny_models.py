@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
-from mlx_lm.models import qwen3
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 CHAT_TEMPLATE = (
@@ -16,30 +17,57 @@ CHAT_TEMPLATE = (
 )
 
 
+_COMMON = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": True,
+}
+#: model_type -> what its shape has beyond the common one. Caches: plain; state-space and plain; sliding and plain.
+SHAPES: dict[str, dict[str, Any]] = {
+    "qwen3": {},
+    "lfm2": {
+        "norm_eps": 1e-6,
+        "conv_bias": False,
+        "conv_L_cache": 3,
+        "block_dim": 64,
+        "block_multiple_of": 16,
+        "block_ffn_dim_multiplier": 1.0,
+        "block_auto_adjust_ff_dim": False,
+        "block_ff_dim": 128,
+        "full_attn_idxs": [1],
+    },
+    "gemma3_text": {"sliding_window": 64, "sliding_window_pattern": 2, "query_pre_attn_scalar": 16},
+}
+
+
 def write_text_model(
-    folder: Path, *, seed: int = 0, context_length: int = 2048, chat_template: str = CHAT_TEMPLATE
+    folder: Path,
+    *,
+    seed: int = 0,
+    context_length: int = 2048,
+    chat_template: str = CHAT_TEMPLATE,
+    model_type: str = "qwen3",
 ) -> Path:
-    """A Qwen3 shape of two small layers with a byte-level tokenizer: loads in milliseconds, says nonsense."""
+    """Two small layers of a known shape with a byte-level tokenizer: loads in milliseconds, says nonsense."""
     folder.mkdir(parents=True, exist_ok=True)
-    vocab_size = _write_tokenizer(folder, chat_template)
-    config = {
-        "model_type": "qwen3",
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "intermediate_size": 128,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 16,
-        "rms_norm_eps": 1e-6,
+    vocab_size = write_tokenizer(folder, chat_template)
+    config = _COMMON | SHAPES[model_type]
+    config |= {
+        "model_type": model_type,
         "vocab_size": vocab_size,
         "max_position_embeddings": context_length,
-        "rope_theta": 10000.0,
-        "tie_word_embeddings": True,
         "eos_token_id": 257,
     }
     (folder / "config.json").write_text(json.dumps(config))
     mx.random.seed(seed)
-    model = qwen3.Model(qwen3.ModelArgs.from_dict(config))
+    module = importlib.import_module(f"mlx_lm.models.{model_type}")
+    model = module.Model(module.ModelArgs.from_dict(config))
     noisy = [(name, mx.random.normal(array.shape) * 0.3) for name, array in tree_flatten(model.parameters())]
     model.update(tree_unflatten(noisy))
     mx.eval(model.parameters())
@@ -47,13 +75,15 @@ def write_text_model(
     return folder
 
 
-def _write_tokenizer(folder: Path, chat_template: str) -> int:
+def write_tokenizer(folder: Path, chat_template: str = CHAT_TEMPLATE, special_tokens: tuple[str, ...] = ()) -> int:
+    """A byte-level tokenizer with ChatML's tokens and these; returns how many tokens it knows."""
+    folder.mkdir(parents=True, exist_ok=True)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {char: number for number, char in enumerate(alphabet)}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>", *special_tokens])
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -44,6 +44,10 @@ class FinishReason(StrEnum):
     ERROR = "error"
 
 
+#: The reasons a client may see.
+EndReason: TypeAlias = Literal[FinishReason.STOP, FinishReason.LENGTH, FinishReason.TOOL_CALLS]
+
+
 @dataclass(frozen=True, slots=True)
 class TextPart:
     """A run of text inside a message.
@@ -133,9 +137,14 @@ _BOUNDS: dict[str, tuple[float | None, float | None]] = {
     "frequency_penalty": (-2.0, 2.0),
     "presence_penalty": (-2.0, 2.0),
     "seed": (-(2**63), 2**64 - 1),
+    "top_logprobs": (0, 20),
 }
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 1024
+MAX_LOGIT_BIAS_ENTRIES = 1024
+MAX_LOGIT_BIAS = 100.0
+MAX_CHOICES = 16
+_MAX_SHOWN_DIGITS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +160,10 @@ class GenerationParams:
         frequency_penalty, presence_penalty: 0 = off; count the completion only (the OpenAI meaning).
         seed: the same seed, prompt and params give the same tokens, alone or in a batch.
         stop: strings matched on the decoded text; never part of the output.
-        logprobs: report the log-probability of each token of the completion.
+        logit_bias: (token id, value added to its logit) pairs, -100 to 100; each id at most once.
+        logprobs: report the log-probability of each token of the completion, under the model's own distribution
+            (before penalties, bias, grammar and temperature).
+        top_logprobs: report that many likeliest alternatives of each token too; needs `logprobs`.
 
     Raises:
         InvalidRequest: a value is out of bounds or not finite; names the field, its bounds and the value.
@@ -167,7 +179,9 @@ class GenerationParams:
     presence_penalty: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    logit_bias: tuple[tuple[int, float], ...] = ()
     logprobs: bool = False
+    top_logprobs: int = 0
 
     def __post_init__(self) -> None:
         for name, (low, high) in _BOUNDS.items():
@@ -178,6 +192,16 @@ class GenerationParams:
             )
         if any(not 0 < len(text) <= MAX_STOP_LENGTH for text in self.stop):
             raise InvalidRequest(f"Each `stop` string needs 1 to {MAX_STOP_LENGTH} characters.", param="stop")
+        if len(self.logit_bias) > MAX_LOGIT_BIAS_ENTRIES:
+            raise InvalidRequest(
+                f"`logit_bias` takes at most {MAX_LOGIT_BIAS_ENTRIES} tokens, got {len(self.logit_bias)}.",
+                param="logit_bias",
+            )
+        for token_id, bias in self.logit_bias:
+            _check_bounds("logit_bias", bias, -MAX_LOGIT_BIAS, MAX_LOGIT_BIAS)
+            _check_bounds("logit_bias", token_id, 0, None)
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequest("`top_logprobs` needs `logprobs: true`.", param="top_logprobs")
 
     def over(self, defaults: GenerationParams) -> GenerationParams:
         """Pure: these params, with what was not asked for taken from `defaults`."""
@@ -195,7 +219,9 @@ def _check_bounds(name: str, value: float | None, low: float | None, high: float
     if finite and (low is None or value >= low) and (high is None or value <= high):
         return
     span = f"between {low} and {high}" if high is not None else f"at least {low}"
-    raise InvalidRequest(f"`{name}` must be {span}, got {value}.", param=name)
+    shown = str(value)
+    shown = shown if len(shown) <= _MAX_SHOWN_DIGITS else f"{shown[:_MAX_SHOWN_DIGITS]}..."
+    raise InvalidRequest(f"`{name}` must be {span}, got {shown}.", param=name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,10 +233,62 @@ class Tool:
     parameters: JSONObject = field(default_factory=dict)
 
 
+class ToolChoiceMode(StrEnum):
+    """Whether the model may, must not or must call a tool."""
+
+    AUTO = "auto"
+    NONE = "none"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """What the client asked of the model about tools.
+
+    Attributes:
+        name: with `REQUIRED`, the one tool that must be called; None = any of those offered.
+        is_parallel: several calls in one answer are welcome.
+    """
+
+    mode: ToolChoiceMode = ToolChoiceMode.AUTO
+    name: str | None = None
+    is_parallel: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFormat:
+    """The answer must be JSON of this schema, whatever the model would rather write.
+
+    Attributes:
+        schema: a JSON schema; `{"type": "object"}` for any object.
+        param: where the schema stands in the request, for errors (`response_format.json_schema.schema`).
+    """
+
+    schema: JSONObject
+    param: str = "response_format"
+
+
 #: (text between the markers, tools) -> call or calls, each `{"name": ..., "arguments": ...}`. Tools arrive as
 #: `{"type": "function", "function": {...}}`, the shape chat templates and mlx-lm's parsers read. May raise
 #: anything: the text comes from a model.
 ParseToolCall: TypeAlias = Callable[[str, list[JSONObject]], JSONObject | list[JSONObject]]
+
+
+class ToolCallStyle(StrEnum):
+    """The family of syntaxes a model writes its tool calls in.
+
+    Attributes:
+        MARKED: between `tool_start` and `tool_end`, in a syntax that only `parse_tool_call` knows.
+        HERMES: marked, and what stands between is JSON. Each call is exactly `tool_start`, a newline,
+            `{"name": <name>, "arguments": <object>}`, a newline, `tool_end`; a newline between two calls.
+        LLAMA: `{"name": <name>, "parameters": <object>}` as the whole answer or after `<|python_tag|>`.
+        HARMONY: channels of gpt-oss; they carry the reasoning too.
+    """
+
+    MARKED = "marked"
+    HERMES = "hermes"
+    LLAMA = "llama"
+    HARMONY = "harmony"
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +299,8 @@ class OutputFormat:
         think_start, think_end: around reasoning. Without `think_end` the model has none. A `think_end` that
             was never opened is ordinary text.
         tool_start, tool_end: around tool calls. Without `tool_end` a call runs to the end of the completion.
-        parse_tool_call: reads what stands between the tool markers; None = tool calls stay text.
+        parse_tool_call: reads what stands between the tool markers; None = marked tool calls stay text.
+        tool_call_style: `LLAMA` and `HARMONY` need no markers and no `parse_tool_call`.
         starts_in_reasoning: the chat template has already written `think_start`.
     """
 
@@ -230,7 +309,25 @@ class OutputFormat:
     tool_start: str | None = None
     tool_end: str | None = None
     parse_tool_call: ParseToolCall | None = None
+    tool_call_style: ToolCallStyle = ToolCallStyle.MARKED
     starts_in_reasoning: bool = False
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether the model's own tool calls can be read."""
+        if self.tool_call_style in (ToolCallStyle.LLAMA, ToolCallStyle.HARMONY):
+            return True
+        return bool(self.tool_start) and self.parse_tool_call is not None
+
+    @property
+    def writes_json_calls(self) -> bool:
+        """Whether a forced call can be enforced in the model's own syntax.
+
+        If so its grammar is one or more calls as `ToolCallStyle.HERMES` tells, joined by newlines. Of any other
+        model a forced call is a bare JSON array, `[{"name": <name>, "arguments": <object>}, ...]`, and nothing else.
+        Reasoning may go before either.
+        """
+        return self.tool_call_style is ToolCallStyle.HERMES and self.has_tools and bool(self.tool_end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +338,9 @@ class GenerationRequest:
         id: request id, unique in the process (`new_id`); also the id the client sees.
         model: configured name or alias; "" and "default" mean the first model of models.yaml.
         tools: offered to the model; empty when the client's `tool_choice` is none.
+        response_format: the answer must fit it; None = free text. Not together with a required tool call.
+        num_choices: completions of the same prompt, numbered from 0.
+        template_kwargs: handed to the chat template, over the model's own (`enable_thinking`, ...).
     """
 
     id: str
@@ -248,6 +348,13 @@ class GenerationRequest:
     messages: tuple[Message, ...]
     params: GenerationParams = GenerationParams()
     tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+    response_format: ResponseFormat | None = None
+    num_choices: int = 1
+    template_kwargs: JSONObject = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_bounds("n", self.num_choices, 1, MAX_CHOICES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,10 +419,41 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenText:
+    """A token as it is shown: its text (U+FFFD where its bytes are no whole characters) and its bytes."""
+
+    token_id: int
+    text: str
+    utf8: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One token of a completion, how likely it was, and what else was likely.
+
+    Attributes:
+        logprob: natural logarithm of its probability.
+        top: the likeliest tokens and their log-probabilities, the likeliest first.
+    """
+
+    token: TokenText
+    logprob: float
+    top: tuple[tuple[TokenText, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TextDelta:
-    """More of the answer."""
+    """More of the answer.
+
+    Attributes:
+        logprobs: of the tokens generated since the last delta that had any, if they were asked for. They may be ahead
+            of the text, and stand beside an empty one when no text follows.
+        choice: which of the request's completions this belongs to, from 0.
+    """
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+    choice: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +461,7 @@ class ReasoningDelta:
     """More of the model's reasoning."""
 
     text: str
+    choice: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,15 +470,29 @@ class ToolCallDelta:
 
     index: int
     call: ToolCall
+    choice: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The completion's end: exactly once, last. `vision` is None when the request held no image."""
+    """The request's end: exactly once, last, after all choices have ended.
 
-    finish_reason: Literal[FinishReason.STOP, FinishReason.LENGTH, FinishReason.TOOL_CALLS]
+    Attributes:
+        finish_reason: of the first choice.
+        usage: of all choices together; the prompt counts once.
+        vision: None when the request held no image.
+        other_finish_reasons: of the choices from 1 on.
+    """
+
+    finish_reason: EndReason
     usage: Usage
     vision: VisionUsage | None = None
+    other_finish_reasons: tuple[EndReason, ...] = ()
+
+    @property
+    def finish_reasons(self) -> tuple[EndReason, ...]:
+        """One per choice, in order."""
+        return (self.finish_reason, *self.other_finish_reasons)
 
 
 OutputEvent: TypeAlias = Waiting | TextDelta | ReasoningDelta | ToolCallDelta | Finished

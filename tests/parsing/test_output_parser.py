@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from periscope.core import OutputFormat, ReasoningDelta, TextDelta, Tool, ToolCall, ToolCallDelta
-from periscope.parsing.stream import Delta, OutputParser
+from periscope.core import OutputFormat, ReasoningDelta, TextDelta, Tool, ToolCallDelta, ToolCallStyle
+from periscope.parsing.contracts import Delta
+from periscope.parsing.stream import OutputParser
+from tests.parsing.events import called, cuts_of, events_from, numbered_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,7 +32,7 @@ def parse_mistral(text: str, tools: list[dict[str, Any]]) -> Any:
     return [{"name": name, "arguments": json.loads(arguments)} for name, arguments in calls]
 
 
-QWEN = OutputFormat("<think>", "</think>", "<tool_call>", "</tool_call>", parse_json)
+QWEN = OutputFormat("<think>", "</think>", "<tool_call>", "</tool_call>", parse_json, ToolCallStyle.HERMES)
 OPENED = replace(QWEN, starts_in_reasoning=True)
 MISTRAL = OutputFormat("[THINK]", "[/THINK]", "[TOOL_CALLS]", "", parse_mistral)
 PLAIN = OutputFormat()
@@ -39,33 +40,8 @@ TOOLS = (Tool("weather", "Now", {"type": "object"}), Tool("time"))
 
 
 def events_of(pieces: Iterable[str], form: OutputFormat = QWEN, tools: tuple[Tool, ...] = TOOLS) -> list[Delta]:
-    """All events of one completion, neighbours joined; checks that none is empty and calls are numbered."""
-    ids = itertools.count()
-    parser = OutputParser(form, tools, lambda: f"call_{next(ids)}")
-    raw = [event for piece in pieces for event in parser.feed(piece)] + parser.finish()
-    assert all(isinstance(event, ToolCallDelta) or event.text for event in raw)
-    indices = [event.index for event in raw if isinstance(event, ToolCallDelta)]
-    assert indices == list(range(parser.num_tool_calls))
-    return joined(raw)
-
-
-def joined(events: Iterable[Delta]) -> list[Delta]:
-    """The events with neighbouring deltas of one kind made one."""
-    result: list[Delta] = []
-    for event in events:
-        last = result[-1] if result else None
-        if isinstance(event, TextDelta) and isinstance(last, TextDelta):
-            result[-1] = TextDelta(last.text + event.text)
-        elif isinstance(event, ReasoningDelta) and isinstance(last, ReasoningDelta):
-            result[-1] = ReasoningDelta(last.text + event.text)
-        else:
-            result.append(event)
-    return result
-
-
-def called(index: int, name: str, arguments: str) -> ToolCallDelta:
-    """The event of a call, with the id that `events_of` gives it."""
-    return ToolCallDelta(index, ToolCall(f"call_{index}", name, arguments))
+    """All events of one completion, neighbours joined."""
+    return events_from(OutputParser(form, tools, numbered_ids()), pieces)
 
 
 WEATHER = '<tool_call>\n{"name": "weather", "arguments": {"city": "Kraków", "days": 2}}\n</tool_call>'
@@ -120,6 +96,19 @@ TRANSCRIPTS: dict[str, tuple[OutputFormat, str, list[Delta]]] = {
         f"{TIME}\n{BROKEN}\n{WEATHER}",
         [called(0, "time", "{}"), TextDelta(f"\n{BROKEN}\n"), called(1, "weather", WEATHER_ARGUMENTS)],
     ),
+    "end marker in a string": (
+        QWEN,
+        '<tool_call>\n{"name": "time", "arguments": {"in": "a \\"</tool_call>\\" </think>"}}\n</tool_call>',
+        [called(0, "time", '{"in":"a \\"</tool_call>\\" </think>"}')],
+    ),
+    "quote that is never closed": (
+        QWEN,
+        f'<tool_call>\n{{"name": "time", "arguments": {{"in": "a}}}}\n</tool_call>{TIME}',
+        [
+            TextDelta('<tool_call>\n{"name": "time", "arguments": {"in": "a}}\n</tool_call>'),
+            called(0, "time", "{}"),
+        ],
+    ),
     "truncated call": (QWEN, WEATHER[:-3], [TextDelta(WEATHER[:-3])]),
     "truncated start marker": (QWEN, "So <tool_c", [TextDelta("So <tool_c")]),
     "mistral": (
@@ -156,13 +145,6 @@ FRAGMENTS = [
     *("<think>", "</think>", "<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[THINK]", "[/THINK]"),
     *(WEATHER, TIME, BROKEN, "time[ARGS]{}", "<", "<t", "</t", "<tool_", "[TOOL", " ", "\n\n", "a", "🌍"),
 ]
-
-
-@st.composite
-def cuts_of(draw: st.DrawFn, text: str) -> list[str]:
-    """`text` in pieces; joined they are `text` again."""
-    cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=12)))
-    return [text[start:end] for start, end in itertools.pairwise([0, *cuts, len(text)])]
 
 
 @given(

@@ -5,6 +5,7 @@ Used from small executor threads (tokenising is CPU work); a lock guards the tok
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import threading
@@ -12,7 +13,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from periscope.core import JSONObject, OutputFormat, Role, TextPart
+from periscope.core import JSONObject, Role, TextPart
+from periscope.engine.message_rewrites import (
+    PROBE_TOOL,
+    PROBE_WORD,
+    REASONING_KEYS,
+    REWRITES,
+    Messages,
+    Rewrite,
+    attempts,
+    with_result_names,
+    without_volatile_lines,
+)
+from periscope.engine.output_format import output_format_of, template_text
 from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -25,22 +38,44 @@ class RenderedPrompt:
 
     Attributes:
         starts_in_reasoning: the template itself opened the think block.
+        checkpoints: lengths of beginnings that later prompts are likely to share, ascending, none of them empty or
+            the whole; only from a `ChatTokenizer` that wants them.
     """
 
     token_ids: tuple[int, ...]
     starts_in_reasoning: bool = False
+    checkpoints: tuple[int, ...] = ()
+
+
+#: Begins like no user's text, so that two prompts that differ in the first user message part right before it.
+_NO_USER_TEXT = "\u2063"
 
 
 class ChatTokenizer:
-    """Owns the locked use of one model's tokenizer outside its worker."""
+    """Owns the locked use of one model's tokenizer outside its worker.
 
-    def __init__(self, tokenizer: Any, template_kwargs: JSONObject, *, vocab_size: int | None = None) -> None:
+    Args:
+        template_kwargs: handed to the chat template (`enable_thinking`, ...).
+        wants_checkpoints: find the checkpoints of a prompt, at the cost of rendering and encoding its beginnings again.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        template_kwargs: JSONObject,
+        *,
+        vocab_size: int | None = None,
+        wants_checkpoints: bool = False,
+    ) -> None:
         self._tokenizer = tokenizer
         self._template_kwargs = template_kwargs
         self._vocab_size = vocab_size or len(tokenizer)
+        self._wants_checkpoints = wants_checkpoints
         self._lock = threading.Lock()
         self._control_tokens = _control_tokens_of(tokenizer)
-        self.output_format = _output_format_of(tokenizer)
+        self._reasoning_keys = _reasoning_keys_of(template_text(tokenizer))
+        self._needed_rewrites: tuple[Rewrite, ...] | None = None  # found out when first needed
+        self.output_format = output_format_of(tokenizer)
 
     @property
     def has_chat_template(self) -> bool:
@@ -68,39 +103,114 @@ class ChatTokenizer:
                 raise InvalidRequest(f"Token id {token_id} is outside of 0 to {self._vocab_size - 1}.", param="prompt")
         return tuple(token_ids)
 
-    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> RenderedPrompt:
-        """The prompt the model was trained to answer, with the assistant's turn opened.
+    def render(
+        self, messages: Sequence[Message], tools: Sequence[Tool] = (), template_kwargs: JSONObject | None = None
+    ) -> RenderedPrompt:
+        """The prompt the model was trained to answer, with the assistant's turn opened. Blocks; takes the lock.
+
+        Messages the template refuses, or would lose, are rewritten (`message_rewrites`).
+
+        Args:
+            template_kwargs: of this request, over the model's own.
 
         Raises:
-            InvalidRequest: the template refuses these messages (say, two system messages).
+            InvalidRequest: the template refuses these messages however they are put.
         """
         if not self.has_chat_template:
             raise InvalidRequest("This model has no chat template: it completes plain text only.", param="model")
+        plain = [template_message(message, self._control_tokens, self._reasoning_keys) for message in messages]
+        chat = with_result_names(without_volatile_lines(plain))
+        schemas = [tool_schema(tool) for tool in tools]
+        kwargs = {**self._template_kwargs, **(template_kwargs or {})}
         with self._lock:
-            try:
-                text = self._tokenizer.apply_chat_template(
-                    [template_message(message, self._control_tokens) for message in messages],
-                    tools=[tool_schema(tool) for tool in tools] or None,
-                    tokenize=False,
-                    add_generation_prompt=True,
-                    **self._template_kwargs,
-                )
-            except Exception as error:
-                # Jinja code of the model's authors: it may raise anything, mostly its own `raise_exception`.
-                raise InvalidRequest(
-                    f"The model's chat template refuses these messages: {error}", param="messages"
-                ) from error
+            for rewrite in self._needed():
+                chat = rewrite.apply(chat)
+            chat, text = self._first_accepted(chat, schemas, kwargs)
             token_ids = tuple(self._tokenizer.encode(text, add_special_tokens=False))
+            checkpoints: tuple[int, ...] = ()
+            if self._wants_checkpoints:
+                checkpoints = self._checkpoints(text, token_ids, _beginnings(chat), schemas, kwargs)
         think_start = self.output_format.think_start
-        return RenderedPrompt(token_ids, bool(think_start) and text.rstrip().endswith(str(think_start)))
+        starts_in_reasoning = bool(think_start) and text.rstrip().endswith(str(think_start))
+        return RenderedPrompt(token_ids, starts_in_reasoning, checkpoints)
+
+    def _apply(self, chat: Messages, schemas: list[JSONObject], kwargs: JSONObject, *, opens_turn: bool = True) -> str:
+        """May raise anything: Jinja code of the model's authors, mostly its own `raise_exception`."""
+        return str(
+            self._tokenizer.apply_chat_template(
+                chat, tools=schemas or None, tokenize=False, add_generation_prompt=opens_turn, **kwargs
+            )
+        )
+
+    def _first_accepted(self, chat: Messages, schemas: list[JSONObject], kwargs: JSONObject) -> tuple[Messages, str]:
+        refusal: Exception | None = None
+        for attempt in attempts(chat):
+            try:
+                return attempt, self._apply(attempt, schemas, kwargs)
+            except Exception as error:  # noqa: BLE001 - see `_apply`
+                refusal = refusal or error
+        raise InvalidRequest(
+            f"The model's chat template refuses these messages: {refusal}", param="messages"
+        ) from refusal
+
+    def _needed(self) -> tuple[Rewrite, ...]:
+        """The rewrites without which this template silently loses what it is given."""
+        if self._needed_rewrites is None:
+            self._needed_rewrites = tuple(rewrite for rewrite in REWRITES if self._loses(rewrite.probe))
+        return self._needed_rewrites
+
+    def _loses(self, probe: Messages) -> bool:
+        schemas = [PROBE_TOOL] if any("tool_calls" in message for message in probe) else []
+        try:
+            return bool(probe) and PROBE_WORD not in self._apply(probe, schemas, self._template_kwargs)
+        except Exception:  # noqa: BLE001 - a template that says no loses nothing
+            return False
+
+    def _checkpoints(
+        self,
+        text: str,
+        token_ids: tuple[int, ...],
+        beginnings: Sequence[Messages],
+        schemas: list[JSONObject],
+        kwargs: JSONObject,
+    ) -> tuple[int, ...]:
+        lengths: set[int] = set()
+        for beginning in beginnings:
+            try:
+                shorter = self._apply(beginning, schemas, kwargs, opens_turn=False)
+            except Exception:  # noqa: BLE001 - see `_apply`; without a checkpoint all is as right, only slower
+                shorter = ""
+            shared = shorter[: _common_length(shorter, text)]
+            alone = self._tokenizer.encode(shared, add_special_tokens=False)
+            lengths.add(_common_length(alone, token_ids))
+        return tuple(sorted(length for length in lengths if 0 < length < len(token_ids)))
 
 
-def template_message(message: Message, control_tokens: re.Pattern[str] | None = None) -> JSONObject:
+def _beginnings(chat: Messages) -> tuple[Messages, Messages]:
+    """Two chats that begin like this one: up to the first user message, and all of it (with no new turn opened).
+
+    The first holds some user message, for there are templates that refuse to go without.
+    """
+    system = list(itertools.takewhile(lambda message: message["role"] == "system", chat))
+    return [*system, {"role": "user", "content": _NO_USER_TEXT}], chat
+
+
+def _common_length(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How much of two sequences is the same from their beginning on."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def template_message(
+    message: Message,
+    control_tokens: re.Pattern[str] | None = None,
+    reasoning_keys: Sequence[str] = REASONING_KEYS[:1],
+) -> JSONObject:
     """Pure: a message as chat templates expect it (the Hugging Face shape, string content, arguments as objects).
 
     Args:
         control_tokens: taken apart by a space wherever they stand in data parts, so that a picture that shows
             `<|im_end|>` cannot end the turn it is described in.
+        reasoning_keys: what the template calls a message's reasoning.
     """
     out: JSONObject = {"role": str(message.role), "content": _content(message, control_tokens)}
     if message.name is not None:
@@ -108,7 +218,7 @@ def template_message(message: Message, control_tokens: re.Pattern[str] | None = 
     if message.role is Role.TOOL:
         out["tool_call_id"] = message.tool_call_id
     if message.reasoning:
-        out["reasoning_content"] = message.reasoning
+        out |= dict.fromkeys(reasoning_keys, message.reasoning)
     if message.tool_calls:
         out["tool_calls"] = [
             {
@@ -137,6 +247,12 @@ def _control_tokens_of(tokenizer: Any) -> re.Pattern[str] | None:
     return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))) if tokens else None
 
 
+def _reasoning_keys_of(template: str) -> tuple[str, ...]:
+    """The keys the template reads; the usual one if it reads none."""
+    read = (key for key in REASONING_KEYS if re.search(rf"""\.{key}\b|['"]{key}['"]""", template))
+    return tuple(read) or REASONING_KEYS[:1]
+
+
 def _arguments(text: str) -> Any:
     try:
         value = json.loads(text or "{}")
@@ -149,14 +265,3 @@ def tool_schema(tool: Tool) -> JSONObject:
     """Pure: a tool as templates and mlx-lm's parsers expect it (the OpenAI shape)."""
     function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
     return {"type": "function", "function": function}
-
-
-def _output_format_of(tokenizer: Any) -> OutputFormat:
-    has_tools = tokenizer.has_tool_calling and tokenizer.tool_parser is not None
-    return OutputFormat(
-        think_start=tokenizer.think_start if tokenizer.has_thinking else None,
-        think_end=tokenizer.think_end if tokenizer.has_thinking else None,
-        tool_start=tokenizer.tool_call_start if has_tools else None,
-        tool_end=tokenizer.tool_call_end if has_tools else None,
-        parse_tool_call=tokenizer.tool_parser if has_tools else None,
-    )

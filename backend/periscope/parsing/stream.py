@@ -6,28 +6,16 @@ comes in as data (`OutputFormat`).
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from enum import StrEnum
-from functools import partial
-from typing import TypeAlias
 
-from periscope.core import (
-    JSONObject,
-    OutputFormat,
-    ReasoningDelta,
-    TextDelta,
-    Tool,
-    ToolCall,
-    ToolCallDelta,
-    new_id,
-)
+from periscope.core import JSONObject, OutputFormat, ReasoningDelta, TextDelta, Tool, ToolCallStyle
+from periscope.parsing.contracts import CallCounter, Delta, call_arguments, call_name, new_call_id
+from periscope.parsing.json_scan import JSONScanner
 from periscope.parsing.markers import MarkerSet
 
 logger = logging.getLogger(__name__)
-
-Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta
 
 
 class _State(StrEnum):
@@ -44,15 +32,12 @@ class _Space(StrEnum):
     DROPPED = "dropped"  # directly after a think marker, where models write newlines
 
 
-_new_call_id = partial(new_id, "call_")
-
-
 class OutputParser:
     """Owns the parse of one completion: its state, the text that has to wait, the count of its tool calls.
 
-    The events, neighbouring deltas of one kind joined, are the same for any cut of the text. Time is linear
-    in the text, apart from what `parse_tool_call` takes. No delta is empty. Nothing but markers and the
-    whitespace around them is ever dropped: a tool call that cannot be read comes out as the text it was.
+    A `Parser`. Time is linear apart from what `parse_tool_call` takes. Nothing but markers and the whitespace
+    around them is ever dropped: a tool call that cannot be read comes out as the text it was. Where calls are JSON
+    (`ToolCallStyle.HERMES`), an end marker inside one of its strings ends nothing.
 
     A call to a tool that was not offered is a call: the client knows its tools and answers the model with an
     error, as it would with vLLM. Ids a model writes are not used, for they repeat between turns.
@@ -66,11 +51,11 @@ class OutputParser:
         self,
         format: OutputFormat,  # noqa: A002 - the contract's name; the builtin is not needed here
         tools: tuple[Tool, ...],
-        new_call_id: Callable[[], str] = _new_call_id,
+        new_call_id: Callable[[], str] = new_call_id,
     ) -> None:
         self._parse_tool_call = format.parse_tool_call if format.tool_start and tools else None
         self._tools = [_function_schema(tool) for tool in tools]
-        self._new_call_id = new_call_id
+        self._is_json = format.tool_call_style is ToolCallStyle.HERMES
         self._edges = _edges(format, has_tools=self._parse_tool_call is not None)
         self._markers = {state: MarkerSet(edges) for state, edges in self._edges.items()}
         starts_in_reasoning = format.starts_in_reasoning and bool(format.think_end)
@@ -79,16 +64,15 @@ class OutputParser:
         self._tail = ""  # may still become a marker
         self._gap: list[str] = []  # held whitespace
         self._call: list[str] = []  # the open tool call's text, its start marker first
+        self._scanner = JSONScanner()  # of the open tool call
         self._events: list[Delta] = []
-        self._num_tool_calls = 0
+        self._counter = CallCounter(new_call_id)
 
     @property
     def num_tool_calls(self) -> int:
-        """Tool calls emitted so far."""
-        return self._num_tool_calls
+        return self._counter.num_calls
 
     def feed(self, text: str) -> list[Delta]:
-        """Takes the next piece of output; returns what is certain by now."""
         text = self._tail + text
         position = 0
         while True:
@@ -102,7 +86,7 @@ class OutputParser:
         return self._drain()
 
     def finish(self) -> list[Delta]:
-        """Takes the end of the output; returns all that was waiting. Idempotent; nothing may be fed after it.
+        """Takes the end of the output.
 
         A call still open is read only if the format has no end marker; else it was cut off, and half a call
         must not look like a whole one.
@@ -115,7 +99,7 @@ class OutputParser:
             else:
                 self._close_call("")
             self._state = _State.NORMAL
-        if self._num_tool_calls == 0:
+        if self.num_tool_calls == 0:
             self._emit_text("")  # an answer of nothing but whitespace
         self._gap.clear()
         return self._drain()
@@ -130,6 +114,8 @@ class OutputParser:
             return
         if self._state is _State.TOOL:
             self._call.append(text)
+            if self._is_json:
+                self._scanner.feed_all(text)
             return
         if self._space is not _Space.KEPT:
             content = text.lstrip()
@@ -153,9 +139,13 @@ class OutputParser:
 
     def _cross(self, marker: str) -> None:
         """Takes a marker of the current state."""
+        if self._state is _State.TOOL and self._is_json and self._scanner.is_in_string:
+            self._take(marker)
+            return
         source, self._state = self._state, self._edges[self._state][marker]
         if self._state is _State.TOOL:
             self._call.append(marker)
+            self._scanner = JSONScanner()
         elif source is _State.TOOL:
             self._close_call(marker)
         else:
@@ -175,9 +165,7 @@ class OutputParser:
         self._gap.clear()
         self._space = _Space.HELD
         for name, arguments in calls:
-            call = ToolCall(self._new_call_id(), name, arguments)
-            self._events.append(ToolCallDelta(self._num_tool_calls, call))
-            self._num_tool_calls += 1
+            self._events.append(self._counter.next(name, arguments))
 
     def _give_up_call(self) -> None:
         raw = "".join(self._call)
@@ -193,7 +181,7 @@ class OutputParser:
         if not calls:
             raise ValueError("no tool call in the text")
         # A bare name is a call without arguments; arguments under another key must not get lost.
-        return [(_name(call["name"]), _arguments(call["arguments"] if len(call) > 1 else {})) for call in calls]
+        return [(call_name(call["name"]), call_arguments(call["arguments"] if len(call) > 1 else {})) for call in calls]
 
 
 def _edges(output: OutputFormat, *, has_tools: bool) -> dict[_State, dict[str, _State]]:
@@ -213,23 +201,3 @@ def _edges(output: OutputFormat, *, has_tools: bool) -> dict[_State, dict[str, _
 def _function_schema(tool: Tool) -> JSONObject:
     function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
     return {"type": "function", "function": function}
-
-
-def _name(name: object) -> str:
-    # Unprintable covers lone surrogates, which JSON escapes can make and UTF-8 cannot carry.
-    if not isinstance(name, str) or not name or not name.isprintable():
-        raise ValueError("a tool call without a usable name")
-    return name
-
-
-def _arguments(arguments: object) -> str:
-    """Compact JSON text of an object; a string that already is one stays as the model wrote it."""
-    if arguments in (None, ""):
-        return "{}"
-    decoded = json.loads(arguments) if isinstance(arguments, str) else arguments
-    if not isinstance(decoded, dict):
-        raise TypeError("tool call arguments are not an object")
-    compact = json.dumps(decoded, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    text = arguments if isinstance(arguments, str) else compact
-    # UTF-8 cannot carry a lone surrogate: it becomes its JSON escape again (written as Python writes it).
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,83 @@
+"""How a model marks reasoning and tool calls, told from its chat template and its added tokens. Pure.
+
+mlx-lm knows most families; this adds those it has no parser for, and those it does not recognise by the template.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from periscope.core import OutputFormat, ToolCallStyle
+
+#: Harmony's markers of reasoning. Its parser knows the rest.
+_HARMONY = OutputFormat(
+    think_start="<|channel|>analysis<|message|>", think_end="<|end|>", tool_call_style=ToolCallStyle.HARMONY
+)
+_HARMONY_CLUES = ("<|channel|>", "<|message|>", "<|call|>")
+
+#: Pairs mlx-lm does not look for, or only as single tokens.
+_THINK_MARKERS = (
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+)
+
+
+#: (strings that give a family away in the template or among the added tokens, its module of mlx_lm.tool_parsers).
+#: The first row whose strings are all there, where mlx-lm recognised nothing: the more telling ones first.
+_FAMILIES: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("<minimax:tool_call>",), "minimax_m2"),
+    (("<|tool_call>", "<tool_call|>"), "gemma4"),
+    (("<start_function_call>",), "function_gemma"),
+    (("<|tool_calls_section_begin|>",), "kimi_k2"),
+    (("<tool_call>", "<arg_key>"), "glm47"),
+    (("<tool_call>", "<function="), "qwen3_coder"),
+    (("<tool_call>", "</tool_call>"), "json_tools"),
+    (("[TOOL_CALLS]",), "mistral"),
+)
+#: In every Llama from 3.1 on; those tuned to write their calls otherwise are in the table above.
+_LLAMA_CLUE = "<|python_tag|>"
+#: Those of mlx-lm's parsers whose models write `ToolCallStyle.HERMES`.
+_HERMES_PARSERS = ("json_tools",)
+
+
+def output_format_of(tokenizer: Any) -> OutputFormat:
+    """The format of the model behind mlx-lm's `TokenizerWrapper`. What the model's files say outright goes first."""
+    text = "\n".join([template_text(tokenizer), *tokenizer.get_added_vocab()])
+    parser = _parser_module(tokenizer, text)
+    if parser is None and all(clue in text for clue in _HARMONY_CLUES):
+        return _HARMONY
+    think_start, think_end = _think_markers(tokenizer, text)
+    if parser is None:
+        style = ToolCallStyle.LLAMA if _LLAMA_CLUE in text else ToolCallStyle.MARKED
+        return OutputFormat(think_start, think_end, tool_call_style=style)
+    module = importlib.import_module(f"mlx_lm.tool_parsers.{parser}")
+    return OutputFormat(
+        think_start=think_start,
+        think_end=think_end,
+        tool_start=module.tool_call_start,
+        tool_end=module.tool_call_end,
+        parse_tool_call=module.parse_tool_call,
+        tool_call_style=ToolCallStyle.HERMES if parser in _HERMES_PARSERS else ToolCallStyle.MARKED,
+    )
+
+
+def template_text(tokenizer: Any) -> str:
+    """The model's chat template, or all of them; empty when it is code or missing."""
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        return "\n".join(str(text) for text in template.values())
+    return template if isinstance(template, str) else ""
+
+
+def _think_markers(tokenizer: Any, text: str) -> tuple[str | None, str | None]:
+    if tokenizer.has_thinking:
+        return tokenizer.think_start, tokenizer.think_end
+    return next((pair for pair in _THINK_MARKERS if any(marker in text for marker in pair)), (None, None))
+
+
+def _parser_module(tokenizer: Any, text: str) -> str | None:
+    if tokenizer.tool_parser is not None:
+        return str(tokenizer.tool_parser.__module__.rpartition(".")[2])
+    return next((parser for clues, parser in _FAMILIES if all(clue in text for clue in clues)), None)

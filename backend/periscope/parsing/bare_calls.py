@@ -1,0 +1,197 @@
+"""Tool calls that stand in the answer as bare JSON objects, without a marker that says so for sure.
+
+Pure apart from the ids it draws. Reasoning is split off by another parser, which reads the text first.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from periscope.core import TextDelta
+from periscope.parsing.contracts import CallCounter, Delta, Parser, call_arguments, call_name, new_call_id
+from periscope.parsing.json_scan import JSONScanner
+from periscope.parsing.markers import MarkerSet
+
+
+@dataclass(frozen=True, slots=True)
+class BareCallDialect:
+    """What differs between those that write bare calls.
+
+    Attributes:
+        tag: says that calls follow, to whatever tool; dropped.
+        dropped: control tokens that are no text.
+        is_forced: the model was made to write calls: any object that looks like one is one, and text from the
+            first letter on means that it was not. Otherwise only a call of an offered tool is taken without `tag`.
+    """
+
+    tag: str | None = None
+    dropped: tuple[str, ...] = ()
+    is_forced: bool = False
+
+
+#: Llama 3: alone or, in the mode for code, after a tag; several are parted by semicolons or stand in a list.
+LLAMA = BareCallDialect(tag="<|python_tag|>", dropped=("<|eom_id|>", "<|eot_id|>"))
+#: `[{"name": ..., "arguments": {...}}, ...]`, by a grammar.
+FORCED = BareCallDialect(is_forced=True)
+
+#: What may stand before, between and after calls without being an answer.
+_SEPARATORS = re.compile(r"[\s,;\[\]]*")
+#: An object is known not to be a call by its beginning, so that an answer in JSON streams.
+_OPENING_LENGTH = 64
+_CALL_OPENING = re.compile(r'\{\s*"(name|type|id|function|parameters|arguments)"')
+
+
+class _Place(StrEnum):
+    BETWEEN = "between"  # where a call may begin
+    OBJECT = "object"
+    TEXT = "text"
+
+
+class BareCallParser:
+    """Owns the parse of one completion's answer: where it stands, the object that is open. A `Parser`.
+
+    An answer that begins with a call is a call at once; what is said after it is text. Text that comes first makes
+    the rest text, up to the dialect's tag.
+
+    Args:
+        split: takes the completion and leaves of it answer and reasoning; must not know any tools.
+        names: of the tools offered; with none, nothing is a call.
+    """
+
+    def __init__(
+        self,
+        split: Parser,
+        dialect: BareCallDialect,
+        names: frozenset[str],
+        new_call_id: Callable[[], str] = new_call_id,
+    ) -> None:
+        self._split = split
+        self._dialect = dialect
+        self._names = names
+        self._takes_any_name = dialect.is_forced
+        self._markers = MarkerSet([*([dialect.tag] if dialect.tag else []), *dialect.dropped])
+        self._place = _Place.BETWEEN
+        self._tail = ""  # may still become a marker
+        self._gap: list[str] = []  # separators
+        self._object: list[str] = []
+        self._object_length = 0
+        self._scanner = JSONScanner()
+        self._events: list[Delta] = []
+        self._counter = CallCounter(new_call_id)
+
+    @property
+    def num_tool_calls(self) -> int:
+        return self._counter.num_calls
+
+    def feed(self, text: str) -> list[Delta]:
+        self._read(self._split.feed(text))
+        return self._drain()
+
+    def finish(self) -> list[Delta]:
+        self._read(self._split.finish())
+        if self._object or self._tail or not self.num_tool_calls:
+            self._emit("".join([*self._object, self._tail]))
+        self._object.clear()
+        self._gap.clear()
+        self._tail = ""
+        return self._drain()
+
+    def _drain(self) -> list[Delta]:
+        events, self._events = self._events, []
+        return events
+
+    def _read(self, events: list[Delta]) -> None:
+        for event in events:
+            if isinstance(event, TextDelta):
+                self._take(event.text)
+            else:
+                self._events.append(event)
+
+    def _take(self, text: str) -> None:
+        text, self._tail = self._tail + text, ""
+        position = 0
+        while position < len(text):
+            if self._place is _Place.BETWEEN:
+                position = self._take_separators(text, position)
+            if self._place is _Place.OBJECT:
+                position = self._take_object(text, position)
+                continue
+            start, end = self._markers.find(text, position)
+            if start > position:
+                self._emit(text[position:start])
+            if start == end:
+                self._tail = text[start:]
+                return
+            self._cross(text[start:end])
+            position = end
+
+    def _take_separators(self, text: str, position: int) -> int:
+        """Reads up to what is no separator; returns where that is."""
+        separators = _SEPARATORS.match(text, position)
+        assert separators is not None  # noqa: S101 - it matches nothing too
+        self._gap.append(separators[0])
+        if text.startswith("{", separators.end()):
+            self._place = _Place.OBJECT
+        return separators.end()
+
+    def _emit(self, text: str) -> None:
+        """Takes text of the answer, the gap before it first."""
+        text = "".join([*self._gap, text])
+        self._gap.clear()
+        if text:
+            self._place = _Place.TEXT
+            self._events.append(TextDelta(text))
+
+    def _cross(self, marker: str) -> None:
+        if marker == self._dialect.tag:
+            self._place = _Place.BETWEEN
+            self._takes_any_name = True
+            self._gap.clear()
+
+    def _take_object(self, text: str, position: int) -> int:
+        """Reads on in the open object; returns where it stopped."""
+        room = _OPENING_LENGTH - self._object_length
+        stop = len(text) if self._takes_any_name or room <= 0 else min(len(text), position + room)
+        closed = self._scanner.feed(text, position, stop)
+        end = stop if closed < 0 else closed
+        self._object.append(text[position:end])
+        self._object_length += end - position
+        if closed >= 0:
+            self._close_object()
+        elif self._object_length == _OPENING_LENGTH and not self._takes_any_name:
+            opening = "".join(self._object)
+            if not _CALL_OPENING.match(opening):
+                self._end_object()
+                self._emit(opening)
+        return end
+
+    def _close_object(self) -> None:
+        raw = "".join(self._object)
+        self._end_object()
+        try:
+            name, arguments = _read_call(raw)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            self._emit(raw)
+            return
+        if not self._names or not (self._takes_any_name or name in self._names):
+            self._emit(raw)
+            return
+        self._gap.clear()
+        self._events.append(self._counter.next(name, arguments))
+
+    def _end_object(self) -> None:
+        self._object.clear()
+        self._object_length = 0
+        self._scanner = JSONScanner()
+        self._place = _Place.BETWEEN
+
+
+def _read_call(raw: str) -> tuple[str, str]:
+    """The call in `raw` as (name, arguments); raises whatever is wrong with it."""
+    call = json.loads(raw)
+    name = call["name"] if "name" in call else call["function"]
+    return call_name(name), call_arguments(call["parameters"] if "parameters" in call else call["arguments"])

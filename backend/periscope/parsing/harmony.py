@@ -1,0 +1,188 @@
+"""The output of gpt-oss: messages in channels, for the user, for a tool, or for nobody.
+
+`<|channel|>analysis<|message|>...<|end|>` is reasoning, `final` the answer, `commentary` a preamble to it, and a
+message `to=functions.NAME` a tool call whose arguments are its body. The opening `<|start|>assistant` is part of the
+prompt, and what ends the turn (`<|return|>`, `<|call|>`) never arrives: it is an end-of-sequence token.
+
+Pure apart from the ids it draws. Source: the Harmony response format, https://cookbook.openai.com/articles/openai-harmony
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from enum import StrEnum
+
+from periscope.core import OutputFormat, ReasoningDelta, TextDelta, Tool
+from periscope.parsing.contracts import CallCounter, Delta, call_arguments, call_name, new_call_id
+from periscope.parsing.json_scan import JSONScanner
+from periscope.parsing.markers import MarkerSet
+
+_START, _CHANNEL, _CONSTRAIN, _MESSAGE = "<|start|>", "<|channel|>", "<|constrain|>", "<|message|>"
+_MARKERS = MarkerSet((_START, _CHANNEL, _CONSTRAIN, _MESSAGE, "<|end|>", "<|return|>", "<|call|>"))
+
+#: The rest of a header whose `<|start|>` stands in the prompt; its beginnings match too, up to the word "assistant".
+_OPENING = re.compile(r"\s*(assistant)?\s*(t?|to?|to=\S*\s*)")
+_MAX_OPENING_LENGTH = 256
+
+
+class _Place(StrEnum):
+    OPENING = "opening"  # the first text: the rest of a header, or an answer without any
+    HEADER = "header"
+    BETWEEN = "between"  # after a message
+    REASONING = "reasoning"
+    ANSWER = "answer"
+    CALL = "call"
+
+
+class HarmonyParser:
+    """Owns the parse of one completion: where it stands, the header or call that is open. A `Parser`.
+
+    Text outside of any message is answer (a model held to a grammar writes nothing else). Control tokens and headers
+    are dropped wherever they stand, except inside a JSON string of a call. Without tools a call is answer, too.
+    """
+
+    def __init__(
+        self,
+        format: OutputFormat,  # noqa: A002 - as `OutputParser`
+        tools: tuple[Tool, ...],
+        new_call_id: Callable[[], str] = new_call_id,
+    ) -> None:
+        self._has_tools = bool(tools)
+        self._place = _Place.REASONING if format.starts_in_reasoning else _Place.OPENING
+        self._tail = ""  # may still become a marker
+        self._header: list[str] = []
+        self._name = ""  # of the open call
+        self._body: list[str] = []  # of the open call
+        self._scanner = JSONScanner()
+        self._spoken: set[_Place] = set()  # what has had text
+        self._is_new_message = False
+        self._events: list[Delta] = []
+        self._counter = CallCounter(new_call_id)
+
+    @property
+    def num_tool_calls(self) -> int:
+        return self._counter.num_calls
+
+    def feed(self, text: str) -> list[Delta]:
+        text = self._tail + text
+        position = 0
+        while True:
+            start, end = _MARKERS.find(text, position)
+            self._take(text[position:start])
+            if start == end:
+                break
+            self._cross(text[start:end])
+            position = end
+        self._tail = text[start:]
+        return self._drain()
+
+    def finish(self) -> list[Delta]:
+        """Takes the end of the output. An open call whose arguments are whole is a call: its end marker is not told."""
+        self._take(self._tail)
+        self._tail = ""
+        if self._place is _Place.CALL and any(part.strip() for part in self._body):
+            self._close_call()
+        elif self._place is _Place.OPENING:
+            self._give_up_opening()
+        self._place = _Place.BETWEEN
+        return self._drain()
+
+    def _drain(self) -> list[Delta]:
+        events, self._events = self._events, []
+        return events
+
+    def _take(self, text: str) -> None:
+        """Takes text that holds no marker, or one that does not count."""
+        if not text:
+            return
+        if self._place is _Place.OPENING:
+            self._header.append(text)
+            opening = "".join(self._header)
+            if len(opening) > _MAX_OPENING_LENGTH or not _may_be_header(opening):
+                self._give_up_opening()
+        elif self._place is _Place.HEADER:
+            self._header.append(text)
+        elif self._place is _Place.CALL:
+            self._body.append(text)
+            self._scanner.feed_all(text)
+        elif self._place is _Place.BETWEEN:
+            text = text.lstrip()
+            if text:
+                self._place = _Place.ANSWER
+                self._emit(text)
+        else:
+            self._emit(text)
+
+    def _emit(self, text: str) -> None:
+        """Takes text of a message; messages of one kind are parted by a blank line."""
+        if self._is_new_message and self._place in self._spoken:
+            text = "\n\n" + text
+        self._is_new_message = False
+        self._spoken.add(self._place)
+        self._events.append(ReasoningDelta(text) if self._place is _Place.REASONING else TextDelta(text))
+
+    def _give_up_opening(self) -> None:
+        text = "".join(self._header)
+        self._header.clear()
+        self._place = _Place.ANSWER
+        if text:
+            self._emit(text)
+
+    def _cross(self, marker: str) -> None:
+        if self._place is _Place.CALL and self._scanner.is_in_string:
+            self._take(marker)
+            return
+        in_header = self._place in (_Place.OPENING, _Place.HEADER)
+        if marker == _MESSAGE and in_header:
+            self._open_message()
+        elif marker in (_MESSAGE, _CONSTRAIN):
+            if in_header:
+                self._header.append(" ")
+        else:
+            self._leave(marker, in_header=in_header)
+
+    def _leave(self, marker: str, *, in_header: bool) -> None:
+        """A marker that ends a message, or begins a header."""
+        if self._place is _Place.CALL:
+            self._close_call()
+        elif self._place is _Place.OPENING and marker not in (_START, _CHANNEL):
+            self._give_up_opening()
+        if marker != _CHANNEL or not in_header:
+            self._header.clear()
+        if marker == _CHANNEL:
+            self._header.append(f" {_CHANNEL} ")
+        self._place = _Place.HEADER if marker in (_START, _CHANNEL) else _Place.BETWEEN
+
+    def _open_message(self) -> None:
+        words = "".join(self._header).split()
+        self._header.clear()
+        self._is_new_message = True
+        recipients = [word.removeprefix("to=") for word in words if word.startswith("to=")]
+        if recipients:
+            self._place = _Place.CALL
+            self._name = recipients[0].removeprefix("functions.")
+            self._scanner = JSONScanner()
+        elif (_CHANNEL, "analysis") in itertools.pairwise(words):
+            self._place = _Place.REASONING
+        else:
+            self._place = _Place.ANSWER
+
+    def _close_call(self) -> None:
+        body = "".join(self._body).strip()
+        self._body.clear()
+        self._place = _Place.ANSWER
+        try:
+            if not self._has_tools:
+                raise ValueError("no tools")  # noqa: TRY301 - one way out for all that is no call
+            call = self._counter.next(call_name(self._name), call_arguments(body))
+        except (ValueError, TypeError, RecursionError):
+            if body:
+                self._emit(body)
+            return
+        self._events.append(call)
+
+
+def _may_be_header(opening: str) -> bool:
+    return "assistant".startswith(opening.strip()) or _OPENING.fullmatch(opening) is not None

@@ -1,0 +1,79 @@
+"""Calls that are bare JSON in the answer: what is one, what is not, and when it is known."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from periscope.core import OutputFormat, TextDelta, ToolCallDelta
+from periscope.parsing.bare_calls import FORCED, LLAMA, BareCallDialect, BareCallParser
+from periscope.parsing.contracts import Delta
+from periscope.parsing.stream import OutputParser
+from tests.parsing.events import called, events_from, numbered_ids
+
+
+def parser_of(dialect: BareCallDialect) -> BareCallParser:
+    return BareCallParser(OutputParser(OutputFormat(), ()), dialect, frozenset({"weather", "time"}), numbered_ids())
+
+
+TIME = '{"name": "time", "parameters": {}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (TIME, [called(0, "time", "{}")]),
+        (f" \n{TIME}\n", [called(0, "time", "{}")]),
+        ('{"function": "time", "parameters": {"a": 1}}', [called(0, "time", '{"a":1}')]),
+        (f"{TIME}\nThere.", [called(0, "time", "{}"), TextDelta("\nThere.")]),
+        (f"<|python_tag|>{TIME[:-1]}, 1}}", [TextDelta(f"{TIME[:-1]}, 1}}")]),
+        ('<|python_tag|>{"name": "fly", "parameters": {}}', [called(0, "fly", "{}")]),
+        ('{"name": "fly", "parameters": {}}', [TextDelta('{"name": "fly", "parameters": {}}')]),
+        ('{"name": "time"}', [TextDelta('{"name": "time"}')]),
+        ('{"name": "time", "parameters": 3}', [TextDelta('{"name": "time", "parameters": 3}')]),
+        ("[1, 2]", [TextDelta("[1, 2]")]),
+        ("<|python_tag|>print(1)<|eom_id|>", [TextDelta("print(1)")]),
+        ("Hi.<|eot_id|>", [TextDelta("Hi.")]),
+        (" \n", [TextDelta(" \n")]),
+        ("<|python_", [TextDelta("<|python_")]),
+        ("", []),
+    ],
+)
+def test_what_is_a_call_of_llama_s(text: str, expected: list[Delta]) -> None:
+    """Only what names an offered tool, or comes after the tag, is a call; all else is text without control tokens."""
+    assert events_from(parser_of(LLAMA), [text]) == expected
+    assert events_from(parser_of(LLAMA), text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[{"name": "fly", "arguments": {"to": "}"}}]', [called(0, "fly", '{"to":"}"}')]),
+        ('{"name": "time", "arguments": {}}', [called(0, "time", "{}")]),
+        ("[]", [TextDelta("[]")]),
+        ("Sorry.", [TextDelta("Sorry.")]),
+        ('[{"name": "time", "arguments": {', [TextDelta('[{"name": "time", "arguments": {')]),
+    ],
+)
+def test_what_is_a_forced_call(text: str, expected: list[Delta]) -> None:
+    """Each whole object of the array is a call; half a call is the text it is."""
+    assert events_from(parser_of(FORCED), [text]) == expected
+    assert events_from(parser_of(FORCED), text) == expected
+
+
+def test_a_call_is_emitted_as_soon_as_it_is_whole() -> None:
+    """A client need not wait for the end of the array."""
+    parser = parser_of(FORCED)
+    assert parser.feed('[{"name": "time", "arguments": {}') == []
+    (event,) = parser.feed("}")
+    assert isinstance(event, ToolCallDelta)
+    assert parser.num_tool_calls == 1
+
+
+def test_an_answer_in_json_streams() -> None:
+    """An object whose beginning is no call's is not held back to its end."""
+    answer = json.dumps({"rows": [{"city": "Oslo", "days": number} for number in range(20)]})
+    parser = parser_of(LLAMA)
+    assert parser.feed(answer[:100]) == [TextDelta(answer[:64]), TextDelta(answer[64:100])]
+    assert parser.feed(answer[100:]) == [TextDelta(answer[100:])]

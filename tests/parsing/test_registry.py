@@ -1,0 +1,335 @@
+"""Which parser reads what: a transcript of each family in each situation, and that the cut does not matter."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from periscope.core import (
+    OutputFormat,
+    ReasoningDelta,
+    TextDelta,
+    Tool,
+    ToolCallStyle,
+    ToolChoice,
+    ToolChoiceMode,
+)
+from periscope.parsing.registry import parser_for
+from tests.parsing.events import called, cuts_of, events_from, numbered_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from periscope.parsing.contracts import Delta
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "days": {"type": "integer"}, "at": {"type": "object"}},
+}
+TOOLS = (Tool("weather", "The weather of the next days.", SCHEMA), Tool("time"))
+REQUIRED = ToolChoice(ToolChoiceMode.REQUIRED)
+
+
+def marked(module: str, think: tuple[str, str] | None, style: ToolCallStyle = ToolCallStyle.MARKED) -> OutputFormat:
+    """The format of a family that mlx-lm has a parser for."""
+    parser = importlib.import_module(f"mlx_lm.tool_parsers.{module}")
+    start, end = think or (None, None)
+    return OutputFormat(start, end, parser.tool_call_start, parser.tool_call_end, parser.parse_tool_call, style)
+
+
+THINK = ("<think>", "</think>")
+HERMES = marked("json_tools", THINK, ToolCallStyle.HERMES)
+LLAMA = OutputFormat(tool_call_style=ToolCallStyle.LLAMA)
+LLAMA_THINKING = replace(LLAMA, think_start="<think>", think_end="</think>")
+MISTRAL = marked("mistral", ("[THINK]", "[/THINK]"))
+CODER = marked("qwen3_coder", THINK)
+HARMONY = OutputFormat("<|channel|>analysis<|message|>", "<|end|>", tool_call_style=ToolCallStyle.HARMONY)
+GEMMA = marked("gemma4", ("<|channel>thought", "<channel|>"))
+GLM = marked("glm47", THINK)
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What a model of a family wrote, and what a client is to see."""
+
+    form: OutputFormat
+    text: str
+    events: Sequence[Delta]
+    choice: ToolChoice = ToolChoice()
+
+
+WEATHER = called(0, "weather", '{"city":"Łódź 🌧","days":2}')
+NESTED = called(0, "weather", '{"at":{"x":[1,{"y":"}"}],"z":null}}')
+PARALLEL = [called(0, "weather", '{"city":"Oslo"}'), called(1, "time", "{}")]
+
+TRANSCRIPTS = {
+    "hermes": Transcript(
+        HERMES,
+        '<think>\nRain?\n</think>\n\nI look.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Łódź 🌧", '
+        '"days": 2}}\n</tool_call>\n<tool_call>\n{"name": "time", "arguments": {}}\n</tool_call>',
+        [ReasoningDelta("Rain?\n"), TextDelta("I look.\n"), WEATHER, called(1, "time", "{}")],
+    ),
+    "hermes nested, markers in a string": Transcript(
+        HERMES,
+        '<tool_call>\n{"name": "weather", "arguments": {"city": "</tool_call>\\"<tool_call>", "at": {"x": [{}]}}}\n'
+        "</tool_call>",
+        [called(0, "weather", '{"city":"</tool_call>\\"<tool_call>","at":{"x":[{}]}}')],
+    ),
+    "hermes required": Transcript(
+        HERMES,
+        '<tool_call>\n{"name": "time", "arguments": {}}\n</tool_call>\n<tool_call>\n{"name": "wea',
+        [called(0, "time", "{}"), TextDelta('\n<tool_call>\n{"name": "wea')],
+        REQUIRED,
+    ),
+    "llama": Transcript(LLAMA, '{"name": "weather", "parameters": {"city": "Łódź 🌧", "days": 2}}<|eom_id|>', [WEATHER]),
+    "llama nested": Transcript(
+        LLAMA,
+        '\n{"type": "function", "name": "weather", "parameters": {"at": {"x": [1, {"y": "}"}], "z": null}}}',
+        [NESTED],
+    ),
+    "llama tag": Transcript(
+        LLAMA,
+        'I look.<|python_tag|>{"name": "weather", "parameters": {"city": "Oslo"}}; {"name": "time", "parameters": {}}',
+        [TextDelta("I look."), *PARALLEL],
+    ),
+    "llama list": Transcript(
+        LLAMA,
+        '[{"name": "weather", "parameters": {"city": "Oslo"}},\n {"name": "time", "arguments": {}}]\n',
+        PARALLEL,
+    ),
+    "llama markers in a string": Transcript(
+        LLAMA,
+        '{"name": "weather", "parameters": {"city": "<|python_tag|>{<|eot_id|>"}}',
+        [called(0, "weather", '{"city":"<|python_tag|>{<|eot_id|>"}')],
+    ),
+    "llama truncated": Transcript(
+        LLAMA, '{"name": "weather", "parameters": {"ci', [TextDelta('{"name": "weather", "parameters": {"ci')]
+    ),
+    "llama talks, then quotes a call": Transcript(
+        LLAMA,
+        'Like {"name": "time", "parameters": {}}<|eot_id|>',
+        [TextDelta('Like {"name": "time", "parameters": {}}')],
+    ),
+    "llama thinks": Transcript(
+        LLAMA_THINKING,
+        '<think>{"name": "time", "parameters": {}}?</think>\n\n{"name": "time", "parameters": {}}',
+        [ReasoningDelta('{"name": "time", "parameters": {}}?'), called(0, "time", "{}")],
+    ),
+    "mistral": Transcript(
+        MISTRAL,
+        '[THINK]Rain?[/THINK]I look.[TOOL_CALLS]weather[ARGS]{"city": "Oslo"}[TOOL_CALLS]time[ARGS]{}',
+        [ReasoningDelta("Rain?"), TextDelta("I look."), *PARALLEL],
+    ),
+    "mistral list": Transcript(
+        MISTRAL, '[TOOL_CALLS] [{"name": "weather", "arguments": {"at": {"x": [1, {"y": "}"}], "z": null}}}]', [NESTED]
+    ),
+    "mistral truncated": Transcript(
+        MISTRAL, '[TOOL_CALLS]weather[ARGS]{"city', [TextDelta('[TOOL_CALLS]weather[ARGS]{"city')]
+    ),
+    "qwen3 coder": Transcript(
+        CODER,
+        "<think>Rain?</think>\n<tool_call>\n<function=weather>\n<parameter=city>\nŁódź 🌧\n</parameter>\n"
+        "<parameter=days>\n2\n</parameter>\n</function>\n</tool_call>\n<tool_call>\n<function=time>\n</function>\n"
+        "</tool_call>",
+        [ReasoningDelta("Rain?"), WEATHER, called(1, "time", "{}")],
+    ),
+    "qwen3 coder truncated": Transcript(
+        CODER,
+        "<tool_call>\n<function=weather>\n<parameter=ci",
+        [TextDelta("<tool_call>\n<function=weather>\n<parameter=ci")],
+    ),
+    "harmony": Transcript(
+        HARMONY,
+        "<|channel|>analysis<|message|>Rain?<|end|><|start|>assistant<|channel|>commentary<|message|>I look.<|end|>"
+        "<|start|>assistant<|channel|>commentary to=functions.weather <|constrain|>json<|message|>"
+        '{"city":"Łódź 🌧","days":2}<|call|>',
+        [ReasoningDelta("Rain?"), TextDelta("I look."), WEATHER],
+    ),
+    "harmony recipient first, parallel": Transcript(
+        HARMONY,
+        ' to=functions.weather<|channel|>commentary json<|message|>{"city":"Oslo"}<|end|>'
+        "<|start|>assistant to=functions.time<|channel|>commentary json<|message|>{}",
+        PARALLEL,
+    ),
+    "harmony nested, markers in a string": Transcript(
+        HARMONY,
+        "<|channel|>commentary to=functions.weather<|message|>"
+        '{"at":{"x":[1]},"city":"<|call|><|start|>\\"<|channel|>"}',
+        [called(0, "weather", '{"at":{"x":[1]},"city":"<|call|><|start|>\\"<|channel|>"}')],
+    ),
+    "harmony truncated call": Transcript(
+        HARMONY,
+        '<|channel|>commentary to=functions.weather<|message|>{"city":"Os',
+        [TextDelta('{"city":"Os')],
+    ),
+    "gemma": Transcript(
+        GEMMA,
+        '<|channel>thought\nRain?<channel|>I look.<|tool_call>call:weather{city:<|"|>Łódź 🌧<|"|>,days:2}<tool_call|>'
+        "<|tool_call>call:time{}<tool_call|>",
+        [ReasoningDelta("Rain?"), TextDelta("I look."), WEATHER, called(1, "time", "{}")],
+    ),
+    "gemma nested": Transcript(
+        GEMMA,
+        '<|tool_call>call:weather{at:{x:[1,{y:<|"|>}<|"|>}],z:null}}<tool_call|>',
+        [NESTED],
+    ),
+    "glm": Transcript(
+        GLM,
+        "<think>Rain?</think>\n<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Łódź 🌧</arg_value>\n"
+        "<arg_key>days</arg_key>\n<arg_value>2</arg_value>\n</tool_call>\n<tool_call>time\n</tool_call>",
+        [ReasoningDelta("Rain?"), WEATHER, called(1, "time", "{}")],
+    ),
+    "glm truncated": Transcript(GLM, "<tool_call>weather\n<arg_key>ci", [TextDelta("<tool_call>weather\n<arg_key>ci")]),
+    "forced": Transcript(
+        CODER,
+        '<think>Both.</think>\n[{"name": "weather", "arguments": {"city": "Oslo"}}, {"name": "time", "arguments": {}}]',
+        [ReasoningDelta("Both."), *PARALLEL],
+        REQUIRED,
+    ),
+    "forced truncated": Transcript(
+        MISTRAL,
+        '[{"name": "weather", "arguments": {"city": "Oslo"}}, {"name": "time", "argu',
+        [PARALLEL[0], TextDelta(', {"name": "time", "argu')],
+        REQUIRED,
+    ),
+    "forced with harmony's channels": Transcript(
+        HARMONY,
+        "<|channel|>analysis<|message|>Both.<|end|>"
+        '[{"name": "weather", "arguments": {"city": "Oslo"}}, {"name": "time", "arguments": {}}]',
+        [ReasoningDelta("Both."), *PARALLEL],
+        ToolChoice(ToolChoiceMode.REQUIRED, name="weather"),
+    ),
+    "forced in harmony's final channel": Transcript(
+        HARMONY,
+        "<|channel|>analysis<|message|>Both.<|end|><|start|>assistant<|channel|>final<|message|>"
+        '[{"name": "weather", "arguments": {"city": "Oslo"}}, {"name": "time", "arguments": {}}]',
+        [ReasoningDelta("Both."), *PARALLEL],
+        REQUIRED,
+    ),
+    "forced, markers in a string": Transcript(
+        LLAMA,
+        '[{"name": "weather", "arguments": {"city": "]},{\\"<|python_tag|>"}}]',
+        [called(0, "weather", '{"city":"]},{\\"<|python_tag|>"}')],
+        REQUIRED,
+    ),
+    "no format at all, forced": Transcript(
+        OutputFormat(), '[{"name": "time", "arguments": {}}]', [called(0, "time", "{}")], REQUIRED
+    ),
+}
+
+
+def events_of(transcript: Transcript, pieces: Iterable[str]) -> list[Delta]:
+    """What the registry's parser makes of the pieces."""
+    return events_from(parser_for(transcript.form, TOOLS, transcript.choice, numbered_ids()), pieces)
+
+
+@pytest.mark.parametrize("name", TRANSCRIPTS)
+def test_each_family_s_transcript_gives_its_events(name: str) -> None:
+    """Calls, reasoning and text come out the same at once and one character at a time."""
+    transcript = TRANSCRIPTS[name]
+    assert events_of(transcript, [transcript.text]) == transcript.events
+    assert events_of(transcript, transcript.text) == transcript.events
+
+
+@given(transcript=st.sampled_from(list(TRANSCRIPTS.values())), data=st.data())
+def test_any_cut_gives_the_same_events(transcript: Transcript, data: st.DataObject) -> None:
+    """A client sees the same completion however its tokens fell."""
+    assert events_of(transcript, data.draw(cuts_of(transcript.text))) == transcript.events
+
+
+@given(transcript=st.sampled_from(list(TRANSCRIPTS.values())), length=st.integers(0, 300), data=st.data())
+def test_any_cut_of_a_truncated_transcript_gives_the_same_events(
+    transcript: Transcript, length: int, data: st.DataObject
+) -> None:
+    """A completion that ran into its limit anywhere is read the same, and no call of it is made up."""
+    text = transcript.text[:length]
+    whole = events_of(transcript, [text])
+    assert events_of(transcript, text) == whole
+    assert events_of(transcript, data.draw(cuts_of(text))) == whole
+    calls = [event for event in whole if not isinstance(event, TextDelta | ReasoningDelta)]
+    assert calls == [event for event in transcript.events if event in calls]
+
+
+FRAGMENTS = [
+    *(
+        "<|start|>",
+        "<|channel|>",
+        "<|message|>",
+        "<|constrain|>",
+        "<|end|>",
+        "<|call|>",
+        "<|python_tag|>",
+        "<|eot_id|>",
+    ),
+    *("assistant", "analysis", "final", " to=functions.time", "<think>", "</think>", "<|", "<|pyth", '"', "\\", "\n"),
+    *('{"name": "time", "parameters": {}}', '{"name": "fly", "arguments": {}}', '{"a": 1}', "[", "]", ",", "{", "}"),
+    *(" ", "a", 80 * "x", "🌍"),
+]
+
+
+@given(
+    fragments=st.lists(st.sampled_from(FRAGMENTS), max_size=12),
+    form=st.sampled_from([LLAMA, LLAMA_THINKING, HARMONY, HERMES]),
+    choice=st.sampled_from([ToolChoice(), REQUIRED]),
+    data=st.data(),
+)
+def test_any_cut_of_a_jumble_gives_the_same_events(
+    fragments: list[str], form: OutputFormat, choice: ToolChoice, data: st.DataObject
+) -> None:
+    """Markers, brackets and quotes in any order mean the same however they arrive."""
+    jumble = Transcript(form, "".join(fragments), [], choice)
+    whole = events_of(jumble, [jumble.text])
+    assert events_of(jumble, jumble.text) == whole
+    assert events_of(jumble, data.draw(cuts_of(jumble.text))) == whole
+
+
+@pytest.mark.parametrize("choice", [ToolChoice(ToolChoiceMode.NONE), ToolChoice(), REQUIRED])
+@pytest.mark.parametrize("form", [HERMES, LLAMA, HARMONY, CODER])
+def test_without_tools_nothing_is_a_call(form: OutputFormat, choice: ToolChoice) -> None:
+    """A client that offers no tools, or forbids them, never gets a call."""
+    tools = TOOLS if choice.mode is ToolChoiceMode.NONE else ()
+    for transcript in TRANSCRIPTS.values():
+        parser = parser_for(form, tools, choice)
+        events_from(parser, [transcript.text])
+        assert parser.num_tool_calls == 0
+
+
+@pytest.mark.parametrize(
+    ("form", "piece", "choice"),
+    [
+        (HERMES, '<tool_call>{"a": "</tool_cal', ToolChoice()),
+        (LLAMA, '<|python_tag|>{"a": "<|eot', ToolChoice()),
+        (LLAMA, '{"name": [', ToolChoice()),
+        (LLAMA, "[,;", ToolChoice()),
+        (HARMONY, '<|channel|>commentary to=functions.f<|message|>{"a": ["<|en', ToolChoice()),
+        (HARMONY, "<|start|>a", ToolChoice()),
+        (CODER, '[{"a": "', REQUIRED),
+    ],
+)
+def test_time_is_linear_in_the_text(form: OutputFormat, piece: str, choice: ToolChoice) -> None:
+    """Eight times the text takes about eight times the time, not sixty-four, in pieces as small as tokens."""
+
+    def cost(repeats: int) -> float:
+        parser = parser_for(form, TOOLS, choice)
+        begun = time.process_time()
+        for _ in range(repeats):
+            parser.feed(piece)
+        parser.finish()
+        return time.process_time() - begun
+
+    cost(500)
+    short = min(cost(2_000) for _ in range(3))
+    assert cost(16_000) < 32 * short
+
+
+def test_only_hermes_is_forced_in_its_own_syntax() -> None:
+    """The grammar and the parser agree on what a forced call looks like, by one property of the format."""
+    assert HERMES.writes_json_calls
+    others = [LLAMA, MISTRAL, CODER, HARMONY, GEMMA, GLM, OutputFormat()]
+    assert not any(form.writes_json_calls for form in others)
