@@ -1,0 +1,280 @@
+"""Structured output: grammars that leave a model only the tokens a JSON schema or a forced tool call allows.
+
+Grammars are compiled off the worker threads; each row of a batch owns a matcher on its worker. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
+from llguidance.hf import from_tokenizer
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from periscope.core import JSONObject, OutputFormat, ResponseFormat, Tool, ToolChoice
+from periscope.engine.grammar_text import GrammarText, Marker, has_reasoning
+from periscope.engine.json_schema import check_enforceable
+from periscope.engine.token_text import TokenTable
+from periscope.errors import GenerationFailed, InvalidRequest
+
+#: Compiled grammars kept; a client repeats its few schemas.
+MAX_CACHED_GRAMMARS = 32
+#: Tokens tried before a grammar is taken: enough to meet what a compiler cannot see, such as an object that has to
+#: hold itself or a choice too wide for one step.
+_NUM_TRIED_TOKENS = 16
+#: A row's automaton takes 20 to 40 MB at worst (ordinary schemas: a few hundred states), a step some 10 ms at worst.
+#: An optional property takes four items, so an object may have about a thousand.
+_LIMITS = LLParserLimits(max_lexer_states=20_000, max_items_in_row=4_000, verbose_errors=False)
+_MAX_REASON_LENGTH = 300
+_BITS = np.left_shift(np.uint32(1), np.arange(32, dtype=np.uint32))
+
+
+class Grammar:
+    """A compiled grammar: immutable, usable from any thread, shared between rows."""
+
+    def __init__(self, prototype: LLMatcher, vocab_size: int, *, starts_in_reasoning: bool) -> None:
+        self._prototype = prototype
+        self._vocab_size = vocab_size
+        self._starts_in_reasoning = starts_in_reasoning
+
+    def new_matcher(self) -> Matcher:
+        """A matcher that has seen nothing of its completion yet; microseconds."""
+        return Matcher(self._prototype.deep_copy(), self._vocab_size, starts_in_reasoning=self._starts_in_reasoning)
+
+
+class Matcher:
+    """Owns one row's place in its grammar, on the row's worker thread."""
+
+    def __init__(self, matcher: LLMatcher, vocab_size: int, *, starts_in_reasoning: bool) -> None:
+        self._matcher = matcher
+        self._num_words = -(-vocab_size // 32)
+        self._starts_in_reasoning = starts_in_reasoning
+
+    @property
+    def is_active(self) -> bool:
+        """False while reasoning is open: anything goes then but the end of the completion and control tokens."""
+        is_open = self._starts_in_reasoning or self._matcher.get_capture("opened") is not None
+        return not is_open or self._matcher.get_capture("closed") is not None
+
+    def allowed_bits(self) -> NDArray[np.uint32]:
+        """Words of the tokens that may come next: bit `t % 32` of word `t // 32` is set when token `t` is allowed.
+
+        An end-of-sequence token is allowed once the output is complete, and nothing else when nothing can follow.
+
+        Raises:
+            GenerationFailed: the grammar turned out too complex to go on with.
+        """
+        words = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint32)
+        self._check()
+        if len(words) < self._num_words:  # the model's vocabulary is padded beyond the tokenizer's
+            words = np.concatenate([words, np.zeros(self._num_words - len(words), dtype=np.uint32)])
+        return words[: self._num_words]
+
+    def consume(self, token_id: int) -> None:
+        """Take in a token the model produced after the prompt.
+
+        Raises:
+            GenerationFailed: it was not allowed, or the grammar turned out too complex.
+        """
+        self._matcher.consume_token(token_id)
+        self._check()
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise GenerationFailed(f"The output's grammar failed: {_reason(self._matcher.get_error())}.")
+
+
+class GrammarCompiler:
+    """Owns one text model's compiled grammars and the tokenizer they are compiled for. Thread-safe; may block.
+
+    Args:
+        tokenizer: mlx-lm's wrapper.
+        vocab_size: width of the model's logits; may be more than the tokenizer knows.
+    """
+
+    def __init__(
+        self, tokenizer: Any, *, vocab_size: int, eos_token_ids: Iterable[int], output_format: OutputFormat
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
+        self._eos_token_ids = sorted(token_id for token_id in eos_token_ids if token_id < vocab_size)
+        self._output_format = output_format
+        self._lock = threading.Lock()
+        self._token_tree: LLTokenizer | None = None
+        self._grammars: OrderedDict[str, Grammar] = OrderedDict()
+
+    def json(self, format: ResponseFormat, *, starts_in_reasoning: bool) -> Grammar:  # noqa: A002 - the client's word
+        """The answer is JSON of this schema and nothing else. Reasoning may go before.
+
+        Raises:
+            InvalidRequest: the schema cannot be enforced or satisfied; names the keyword.
+        """
+        check_enforceable(format.schema, format.param)
+
+        def write(text: GrammarText) -> str:
+            return text.json(format.schema)
+
+        return self._compiled(["json", format.schema], write, format.param, starts_in_reasoning=starts_in_reasoning)
+
+    def tool_call(self, tools: Sequence[Tool], choice: ToolChoice, *, starts_in_reasoning: bool) -> Grammar:
+        """The answer is one or more tool calls and nothing else. Reasoning may go before.
+
+        The syntax is the one `OutputFormat.writes_json_calls` tells.
+
+        Raises:
+            InvalidRequest: no such tool, or a tool's parameters cannot be enforced; names the keyword.
+        """
+        offered = [tool for tool in tools if choice.name is None or tool.name == choice.name]
+        if not offered:
+            name = "" if choice.name is None else f" named {choice.name!r}"
+            raise InvalidRequest(f"`tool_choice` asks for a call, but no tool{name} is offered.", param="tool_choice")
+        callable_tools = [(tool.name, _schema_of_arguments(tool)) for tool in offered]
+        native = self._output_format if self._output_format.writes_json_calls else None
+
+        def write(text: GrammarText) -> str:
+            return text.calls(callable_tools, is_parallel=choice.is_parallel, native=native)
+
+        subject = ["calls", callable_tools, choice.is_parallel]
+        return self._compiled(subject, write, "tools", starts_in_reasoning=starts_in_reasoning)
+
+    def _compiled(
+        self, subject: object, write: Callable[[GrammarText], str], param: str, *, starts_in_reasoning: bool
+    ) -> Grammar:
+        reasons = has_reasoning(self._output_format)
+        is_open = reasons and starts_in_reasoning
+        key = f"{_serialised(subject, param)} {is_open}"
+        with self._lock:
+            if key in self._grammars:
+                self._grammars.move_to_end(key)
+                return self._grammars[key]
+            tokens = self._tokens()
+        text = GrammarText(self._take_apart)
+        answer = write(text)
+        matcher = _compile(tokens, text.alone(answer), param)
+        _try_out(matcher.deep_copy(), param)
+        if reasons:
+            lark = text.after_reasoning(answer, self._output_format, starts_in_reasoning=is_open)
+            matcher = _compile(tokens, lark, param)
+        with self._lock:
+            grammar = self._grammars.setdefault(key, Grammar(matcher, self._vocab_size, starts_in_reasoning=is_open))
+            while len(self._grammars) > MAX_CACHED_GRAMMARS:
+                self._grammars.popitem(last=False)
+        return grammar
+
+    def _take_apart(self, text: str) -> Marker:
+        """The added tokens of a marker, which no text spells, and the text between them."""
+        ids = {token: token_id for token, token_id in self._tokenizer.get_added_vocab().items() if token in text}
+        special = {token: id_ for token, id_ in ids.items() if self._tokens().is_special_token(id_)}
+        if not special:
+            return [text] if text else []
+        pattern = "|".join(re.escape(token) for token in sorted(special, key=len, reverse=True))
+        parts: list[str] = [part for part in re.split(f"({pattern})", text) if part]
+        return [special.get(part, part) for part in parts]
+
+    def _tokens(self) -> LLTokenizer:
+        """The vocabulary as llguidance wants it: seconds for a big one, so only when it is needed, and once."""
+        if self._token_tree is None:
+            self._token_tree = _token_tree(self._tokenizer, self._vocab_size, self._eos_token_ids)
+        return self._token_tree
+
+
+def apply_bits(logits: mx.array, bits: NDArray[np.uint32]) -> mx.array:
+    """Logits with what is not allowed at minus infinity, on any device; words go over, a 32nd of the vocabulary.
+
+    Args:
+        logits: (rows, vocabulary).
+        bits: (rows, words) of `Matcher.allowed_bits`.
+    """
+    is_allowed = (mx.array(bits)[..., None] & mx.array(_BITS)) != 0
+    is_allowed = is_allowed.reshape(logits.shape[0], -1)[:, : logits.shape[-1]]
+    return mx.where(is_allowed, logits, mx.array(-mx.inf, dtype=logits.dtype))
+
+
+def _schema_of_arguments(tool: Tool) -> JSONObject:
+    """The tool's parameters, as an object whatever they leave open.
+
+    Raises:
+        InvalidRequest: they are no object, or cannot be enforced.
+    """
+    declared = tool.parameters.get("type", "object")
+    if declared != "object" and not (isinstance(declared, list) and "object" in declared):
+        raise InvalidRequest(f"The parameters of tool `{tool.name}` must be of type `object`.", param="tools")
+    try:
+        check_enforceable(tool.parameters, "tools")
+    except InvalidRequest as error:
+        raise InvalidRequest(f"Tool `{tool.name}`: {error.message}", param="tools") from None
+    if "$ref" in tool.parameters:  # says itself what it is; beside a `$ref` to itself the compiler takes no `type`
+        return tool.parameters
+    return {**tool.parameters, "type": "object"}
+
+
+def _serialised(subject: object, param: str) -> str:
+    """As JSON; keys keep their order, which is the order a model writes them in."""
+    try:
+        return json.dumps(subject, allow_nan=False)
+    except (RecursionError, ValueError):
+        raise InvalidRequest(
+            "The schema is nested too deep, or holds a number that JSON has not.", param=param
+        ) from None
+
+
+def _compile(tokens: LLTokenizer, lark: str, param: str) -> LLMatcher:
+    matcher = LLMatcher(tokens, LLMatcher.grammar_from_lark(lark), log_level=0, limits=_LIMITS)
+    complaints = [matcher.get_error()] if matcher.is_error() else matcher.get_grammar_warnings()
+    if complaints:
+        raise InvalidRequest(f"This schema cannot be enforced: {_reason(complaints[0])}.", param=param)
+    return matcher
+
+
+def _try_out(matcher: LLMatcher, param: str) -> None:
+    """Write a few tokens: it has to be possible, and cheap enough."""
+    for _ in range(_NUM_TRIED_TOKENS):
+        words = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
+        allowed = np.flatnonzero(np.unpackbits(words, bitorder="little"))
+        if matcher.is_error() or not len(allowed):
+            raise InvalidRequest(
+                f"Nothing satisfies this schema, or it is too complex to enforce: {_reason(matcher.get_error())}.",
+                param=param,
+            )
+        if matcher.is_accepting():
+            return
+        matcher.consume_token(int(allowed[0]))
+
+
+def _reason(error: str) -> str:
+    """What llguidance said, without the grammar it prints below them and the place it found them at."""
+    text = re.sub(r"^at \d+\(\d+\): (failed to compile JSON schema: )?", "", error)
+    text = re.split(r"\n +1 \||\n?<non-verbose|\n  while processing", text, maxsplit=1)[0]
+    return " ".join(text.split())[:_MAX_REASON_LENGTH].rstrip(".") or "no reason given"
+
+
+class _SlowVocabulary:
+    """A tokenizer without a Rust core, in the shape llguidance reads: the bytes of each token, and a way to encode."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        table = TokenTable(tokenizer)
+        self._tokenizer = tokenizer
+        self.eos_token_id = tokenizer.eos_token_id
+        self.bos_token_id = tokenizer.bos_token_id
+        self.tokens = [table.text(token_id).utf8 for token_id in range(len(tokenizer))]
+        self.special_token_ids = sorted({*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()})
+
+    def __call__(self, text: str) -> list[int]:
+        if not isinstance(text, str):
+            raise TypeError("text, not bytes")  # how llguidance finds out
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+
+def _token_tree(tokenizer: Any, vocab_size: int, eos_token_ids: list[int]) -> LLTokenizer:
+    inner = getattr(tokenizer, "_tokenizer", tokenizer)  # mlx-lm's wrapper hides it; llguidance asks for its class
+    if isinstance(inner, PreTrainedTokenizerFast):
+        return from_tokenizer(inner, n_vocab=max(vocab_size, len(inner)), eos_token=eos_token_ids)
+    return LLTokenizer(TokenizerWrapper(_SlowVocabulary(inner)), eos_token=eos_token_ids)
