@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from periscope.errors import ContextLengthExceeded, ImageInvalid, InvalidRequest, RequestError
 from tests.api.driving import FakeBackend, client_of, error_of, in_loop, post_chat
 
 USER = {"role": "user", "content": "Hi"}
@@ -79,27 +80,51 @@ BAD: list[tuple[Any, str | None, str]] = [
     (body(stop=["x"] * 17), "stop", "invalid_value"),
     (body(n=0), "n", "invalid_value"),
     (body(n=True), "n", "invalid_value"),
-    # what we cannot do yet
-    (body(n=2), "n", "unsupported_parameter"),
-    (body(logprobs=True), "logprobs", "unsupported_parameter"),
-    (body(top_logprobs=5), "top_logprobs", "unsupported_parameter"),
-    (body(logit_bias={"999999999": 5}), "logit_bias", "unsupported_parameter"),
-    (body(response_format={"type": "json_object"}), "response_format", "unsupported_parameter"),
-    (body(response_format={"type": "json_schema", "json_schema": {}}), "response_format", "unsupported_parameter"),
-    (body(tool_choice="required"), "tool_choice", "unsupported_parameter"),
-    (
-        body(tool_choice={"type": "function", "function": {"name": "f"}}),
-        "tool_choice",
-        "unsupported_parameter",
-    ),
-    (body(tool_choice=5), "tool_choice", "invalid_value"),
-    (body(tool_choice="sometimes"), "tool_choice", "invalid_value"),
+    (body(n=17), "n", "invalid_value"),
+    (body(n=10**40), "n", "invalid_value"),
+    (body(n="2"), "n", "invalid_value"),
+    (body(max_tokens=10**12), "max_tokens", "invalid_value"),
+    (body(max_completion_tokens=10**12), "max_completion_tokens", "invalid_value"),
+    (body(temperature=10**400), "temperature", "invalid_value"),
+    # log-probabilities and bias
+    (body(logprobs=5), "logprobs", "invalid_value"),
+    (body(logprobs=True, top_logprobs=21), "top_logprobs", "invalid_value"),
+    (body(logprobs=True, top_logprobs=-1), "top_logprobs", "invalid_value"),
+    (body(logprobs=True, top_logprobs=True), "top_logprobs", "invalid_value"),
+    (body(top_logprobs=5), "top_logprobs", "invalid_value"),
+    (body(logprobs=False, top_logprobs=1), "top_logprobs", "invalid_value"),
+    (body(logit_bias=[5]), "logit_bias", "invalid_value"),
+    (body(logit_bias={"hello": 5}), "logit_bias", "invalid_value"),
+    (body(logit_bias={"": 5}), "logit_bias", "invalid_value"),
+    (body(logit_bias={"-1": 5}), "logit_bias", "invalid_value"),
+    (body(logit_bias={"1_0": 5}), "logit_bias", "invalid_value"),
+    (body(logit_bias={" 1": 5}), "logit_bias", "invalid_value"),
+    (body(logit_bias={"01": 5}), "logit_bias", "invalid_value"),
+    (body(logit_bias={"\u0661": 5}), "logit_bias", "invalid_value"),
+    (body(logit_bias={"9" * 5000: 5}), "logit_bias", "invalid_value"),
+    (body(logit_bias={"1": "5"}), "logit_bias", "invalid_value"),
+    (body(logit_bias={"1": True}), "logit_bias", "invalid_value"),
+    (body(logit_bias={"1": None}), "logit_bias", "invalid_value"),
+    (body(logit_bias={"1": 100.5}), "logit_bias", "invalid_value"),
+    (body(logit_bias={"1": -(10**400)}), "logit_bias", "invalid_value"),
+    (body(logit_bias={str(i): 1 for i in range(1025)}), "logit_bias", "invalid_value"),
+    (b'{"messages": [{"role": "user", "content": "x"}], "logit_bias": {"1": NaN}}', None, "invalid_json"),
+    # the chat template
+    (body(chat_template_kwargs=[]), "chat_template_kwargs", "invalid_value"),
+    (body(chat_template_kwargs={"chat_template": "x"}), "chat_template_kwargs.chat_template", "unsupported_parameter"),
+    (body(chat_template_kwargs={"tokenize": True}), "chat_template_kwargs.tokenize", "unsupported_parameter"),
+    (body(reasoning_effort="lots"), "reasoning_effort", "invalid_value"),
+    (body(reasoning_effort=3), "reasoning_effort", "invalid_value"),
+    (body(reasoning_effort={}), "reasoning_effort", "invalid_value"),
+    # what we cannot do
     (body(functions=[{"name": "f"}]), "functions", "unsupported_parameter"),
     (body(function_call={"name": "f"}), "function_call", "unsupported_parameter"),
     (body(modalities=["text", "audio"]), "modalities", "unsupported_parameter"),
     (body(audio={"voice": "alloy"}), "audio", "unsupported_parameter"),
     (body(guided_regex="a+"), "guided_regex", "unsupported_parameter"),
-    (body(chat_template_kwargs={"enable_thinking": False}), "chat_template_kwargs", "unsupported_parameter"),
+    (body(guided_choice=["a", "b"]), "guided_choice", "unsupported_parameter"),
+    (body(grammar="root ::= x"), "grammar", "unsupported_parameter"),
+    (body(chat_template="{{ messages }}"), "chat_template", "unsupported_parameter"),
     # tools
     (body(tools={}), "tools", "invalid_value"),
     (body(tools=[{}]), "tools[0].type", "invalid_value"),
@@ -172,6 +197,25 @@ async def test_a_bad_request_is_a_400_that_names_its_field(bad: Any, param: str 
     assert not backend.requests
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidRequest("`logit_bias` holds a token id outside of the vocabulary.", param="logit_bias"),
+        InvalidRequest("The schema cannot be enforced.", param="response_format.json_schema.schema"),
+        ImageInvalid("The image is broken.", param="messages[0].content[1]"),
+        ContextLengthExceeded(num_prompt_tokens=10, context_length=8),
+    ],
+)
+@in_loop
+async def test_what_only_the_model_can_tell_is_a_400_too(error: RequestError, stream: bool) -> None:
+    """The client's fault has its status and its field however late it is found, streamed or not."""
+    response = await post_chat(FakeBackend(error), body(stream=stream))
+    assert response.status_code == 400
+    told = error_of(response)
+    assert (told["param"], told["message"], told["type"]) == (error.param, error.message, "invalid_request_error")
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
@@ -181,7 +225,24 @@ async def test_a_bad_request_is_a_400_that_names_its_field(bad: Any, param: str 
         (body(messages=[]), "`messages` must be a list that is not empty, got an empty list."),
         ({}, "`messages` is missing."),
         ([], "The request body must be an object, got an empty list."),
-        (body(n=2), "`n` above 1 is not supported yet; send the request as often as needed."),
+        (body(n=20), "`n` must be between 1 and 16, got 20."),
+        (
+            body(logit_bias={"hello": 5}),
+            (
+                '`logit_bias` must hold numbers under token ids, such as {"1234": -5}, '
+                'got the number 5 under the string "hello".'
+            ),
+        ),
+        (body(logit_bias={"7": 101}), "`logit_bias` must be between -100.0 and 100.0, got 101."),
+        (body(top_logprobs=2), "`top_logprobs` needs `logprobs: true`."),
+        (body(guided_regex="a+"), "`guided_regex` is not supported; leave it out."),
+        (
+            body(reasoning_effort="lots"),
+            (
+                "`reasoning_effort` must be `none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`, "
+                'got the string "lots".'
+            ),
+        ),
         (
             body(messages=[{"role": "function"}]),
             "`messages[0].role` is `function`, which is no longer used. Send role `tool` with a `tool_call_id`.",

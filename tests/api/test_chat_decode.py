@@ -6,11 +6,11 @@ import contextlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from periscope.api.openai.chat import decode
-from periscope.core import GenerationParams, ImagePart, Message, Part, Role, TextPart, Tool, ToolCall
+from periscope.core import GenerationParams, GenerationRequest, ImagePart, Message, Part, Role, TextPart, ToolCall
 from periscope.errors import InvalidRequest
 
 PNG = "data:image/png;base64,AAAA"
@@ -112,10 +112,13 @@ def test_params() -> None:
         "frequency_penalty": 0.2,
         "presence_penalty": -0.2,
         "seed": 7,
+        "logprobs": True,
+        "top_logprobs": 20,
     }
     wire = {"messages": [{"role": "user", "content": ""}], "max_tokens": 5, "max_completion_tokens": 9, "stop": "END"}
-    params = decode(wire | fields, "x").request.params
-    assert params == GenerationParams(**fields, max_tokens=9, stop=("END",))  # type: ignore[arg-type]
+    params = decode(wire | fields | {"logit_bias": {"0": -100, "1234": 2.5}}, "x").request.params
+    expected = GenerationParams(**fields, max_tokens=9, stop=("END",), logit_bias=((0, -100), (1234, 2.5)))  # type: ignore[arg-type]
+    assert params == expected
     assert decode(wire | {"max_completion_tokens": None}, "x").request.params.max_tokens == 5
 
 
@@ -129,40 +132,46 @@ def test_null_and_neutral_fields_ask_for_nothing() -> None:
         "top_logprobs": None,
         "logit_bias": {},
         "response_format": {"type": "text"},
-        "tool_choice": "auto",
         "functions": [],
         "modalities": ["text"],
         "user": "me",
         "metadata": {"a": "b"},
         "store": False,
-        "reasoning_effort": "low",
         "service_tier": "auto",
+        "structured_outputs": {"json": None, "regex": None, "disable_fallback": False},
+        "chat_template_kwargs": {},
+        **dict.fromkeys(["guided_json", "json_schema", "reasoning_effort", "tool_choice", "grammar"]),
     }
     call = decode(wire, "x")
-    assert call.request.params == GenerationParams()
-    assert call.request.model == ""
+    assert call.request == GenerationRequest("x", "", (Message(Role.USER, (TextPart("Hi"),)),))
     assert not call.is_stream
 
 
-def test_tools() -> None:
-    """Tools are offered unless the client's tool_choice is none."""
-    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
-    tools = [
-        {"type": "function", "function": {"name": "weather", "description": "Now", "parameters": schema}},
-        {"type": "function", "function": {"name": "time", "strict": True}},
-    ]
-    wire = {"messages": [{"role": "user", "content": "Hi"}], "tools": tools}
-    assert decode(wire, "x").request.tools == (Tool("weather", "Now", schema), Tool("time"))
-    assert decode(wire | {"tool_choice": "none"}, "x").request.tools == ()
+@pytest.mark.parametrize(
+    ("fields", "kwargs"),
+    [
+        ({"chat_template_kwargs": {"enable_thinking": False, "x": [1]}}, {"enable_thinking": False, "x": [1]}),
+        ({"reasoning_effort": "minimal"}, {"reasoning_effort": "minimal"}),
+        ({"reasoning_effort": "none"}, {"reasoning_effort": "none", "enable_thinking": False}),
+        (
+            {"reasoning_effort": "none", "chat_template_kwargs": {"enable_thinking": True}},
+            {"reasoning_effort": "none", "enable_thinking": True},
+        ),
+    ],
+)
+def test_template_kwargs(fields: dict[str, Any], kwargs: dict[str, Any]) -> None:
+    """Template variables arrive as they are; `reasoning_effort` is one too, and gives way to what was named itself."""
+    wire = {"messages": [{"role": "user", "content": "Hi"}]} | fields
+    assert decode(wire, "x").request.template_kwargs == kwargs
 
 
 def test_how_the_answer_is_wanted() -> None:
-    """Stream, its usage chunk and single tool calls are the caller's choice."""
+    """Stream, its usage chunk and the number of choices are the caller's choice."""
     wire = {"messages": [{"role": "user", "content": "Hi"}], "stream": True}
     call = decode(wire, "x")
-    assert (call.is_stream, call.has_usage, call.is_single_tool_call) == (True, False, False)
-    call = decode(wire | {"stream_options": {"include_usage": True}, "parallel_tool_calls": False}, "x")
-    assert (call.is_stream, call.has_usage, call.is_single_tool_call) == (True, True, True)
+    assert (call.is_stream, call.has_usage, call.request.num_choices) == (True, False, 1)
+    call = decode(wire | {"stream_options": {"include_usage": True}, "n": 16}, "x")
+    assert (call.is_stream, call.has_usage, call.request.num_choices) == (True, True, 16)
 
 
 json_values = st.recursive(
@@ -172,11 +181,14 @@ json_values = st.recursive(
 )
 FIELDS = [
     *("model", "messages", "stream", "stream_options", "tools", "tool_choice", "n", "max_tokens", "temperature"),
-    *("stop", "seed", "logit_bias", "response_format", "top_k", "parallel_tool_calls"),
+    *("stop", "seed", "logit_bias", "response_format", "top_k", "parallel_tool_calls", "logprobs", "top_logprobs"),
+    *("guided_json", "structured_outputs", "json_schema", "chat_template_kwargs", "reasoning_effort"),
 ]
 MESSAGE_FIELDS = ["role", "content", "name", "tool_calls", "tool_call_id", "reasoning", "type", "text", "image_url"]
 
 
+# The first text drawn on a machine builds hypothesis' table of characters: seconds, when the machine is busy.
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=4),
     st.lists(

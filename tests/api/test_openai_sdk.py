@@ -11,10 +11,16 @@ import pytest
 from periscope.core import (
     Finished,
     FinishReason,
+    GenerationParams,
     ReasoningDelta,
+    ResponseFormat,
     TextDelta,
+    TokenLogprob,
+    TokenText,
     ToolCall,
     ToolCallDelta,
+    ToolChoice,
+    ToolChoiceMode,
     Waiting,
     WaitStatus,
 )
@@ -72,6 +78,72 @@ async def test_a_stream_with_helpers() -> None:
     assert choice.message.tool_calls[0].function.arguments == '{"city":"Oslo"}'
     assert completion.usage is not None
     assert completion.usage.total_tokens == 15
+
+
+@in_loop
+async def test_choices_with_logprobs_and_a_schema() -> None:
+    """What the SDK writes for n, logprobs, bias and a schema is taken; its accumulator gives back each choice whole."""
+    ok = TokenText(3, "ok", b"ok")
+    backend = FakeBackend(
+        TextDelta('{"n"', (TokenLogprob(ok, -0.5, ((ok, -0.5),)),), choice=1),
+        TextDelta("{}", (TokenLogprob(ok, -0.1),), choice=0),
+        TextDelta(":1}", (TokenLogprob(ok, -0.2),), choice=1),
+        Finished(FinishReason.STOP, USAGE, None, (FinishReason.STOP,)),
+    )
+    schema: dict[str, object] = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    asked: Any = {
+        "model": "small",
+        "messages": [{"role": "user", "content": "Count"}],
+        "n": 2,
+        "logprobs": True,
+        "top_logprobs": 1,
+        "logit_bias": {"3": -1},
+        "reasoning_effort": "low",
+        "response_format": {"type": "json_schema", "json_schema": {"name": "count", "strict": True, "schema": schema}},
+    }
+    async with sdk_over(backend) as sdk:
+        whole = await sdk.chat.completions.create(**asked)
+        async with sdk.chat.completions.stream(**asked) as stream:
+            streamed = await stream.get_final_completion()
+    for completion in (whole, streamed):
+        first, second = completion.choices
+        assert (first.index, second.index) == (0, 1)
+        assert (first.message.content, second.message.content) == ("{}", '{"n":1}')
+        assert (first.finish_reason, second.finish_reason) == ("stop", "stop")
+        assert second.logprobs is not None
+        assert second.logprobs.content is not None
+        assert [(t.token, t.logprob, t.bytes) for t in second.logprobs.content] == [
+            ("ok", -0.5, [111, 107]),
+            ("ok", -0.2, [111, 107]),
+        ]
+        assert [t.token for t in second.logprobs.content[0].top_logprobs] == ["ok"]
+    (request, _) = backend.requests
+    assert request.response_format == ResponseFormat(schema, "response_format.json_schema.schema")
+    assert request.params == GenerationParams(logprobs=True, top_logprobs=1, logit_bias=((3, -1),))
+    assert request.num_choices == 2
+
+
+@in_loop
+async def test_a_forced_call() -> None:
+    """The SDK's named `tool_choice` reaches the backend, and an unknown name is its `BadRequestError`."""
+    backend = FakeBackend(
+        ToolCallDelta(0, ToolCall("call_a", "weather", "{}")), Finished(FinishReason.TOOL_CALLS, USAGE)
+    )
+    asked: Any = {
+        "model": "small",
+        "messages": [{"role": "user", "content": "Weather?"}],
+        "tools": [{"type": "function", "function": {"name": "weather"}}],
+    }
+    async with sdk_over(backend) as sdk:
+        completion = await sdk.chat.completions.create(
+            **asked, tool_choice={"type": "function", "function": {"name": "weather"}}
+        )
+        assert completion.choices[0].message.tool_calls is not None
+        with pytest.raises(openai.BadRequestError) as bad:
+            await sdk.chat.completions.create(**asked, tool_choice={"type": "function", "function": {"name": "f"}})
+    assert bad.value.param == "tool_choice.function.name"
+    (request,) = backend.requests
+    assert request.tool_choice == ToolChoice(ToolChoiceMode.REQUIRED, "weather")
 
 
 @in_loop

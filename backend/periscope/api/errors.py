@@ -60,6 +60,7 @@ ROWS: Mapping[type[Exception], ErrorRow] = {
     e.ImageInvalid: ErrorRow(400, _CLIENT, "invalid_image"),
     e.ImageSourceRefused: ErrorRow(400, _CLIENT, "image_source_refused"),
     e.ContextLengthExceeded: ErrorRow(400, _CLIENT, "context_length_exceeded"),
+    e.MemoryExceeded: ErrorRow(400, _CLIENT, "context_length_exceeded"),
     e.AuthenticationFailed: ErrorRow(401, _CLIENT, "invalid_api_key"),
     e.HostRefused: ErrorRow(403, _CLIENT, "host_refused"),
     OriginRefused: ErrorRow(403, _CLIENT, "origin_refused"),

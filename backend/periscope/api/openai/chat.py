@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from periscope.api.errors import UnsupportedParameter
 from periscope.api.openai.content import decode_content
+from periscope.api.openai.response_format import decode_response_format
 from periscope.api.openai.schema import ChatCompletionWire
+from periscope.api.openai.tool_choice import decode_tool_choice, decode_tools, refuse_other_types
 from periscope.api.openai.unsupported import refuse_unsupported
 from periscope.api.validation import validate
 from periscope.api.wording import kind_of
-from periscope.core import GenerationParams, GenerationRequest, Message, Part, Role, Tool, ToolCall
+from periscope.core import (
+    GenerationParams,
+    GenerationRequest,
+    JSONObject,
+    Message,
+    Part,
+    Role,
+    ToolCall,
+    ToolChoiceMode,
+)
 from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from periscope.api.openai.schema import FunctionCallWire, MessageWire, ToolCallWire, ToolWire
+    from periscope.api.openai.schema import FunctionCallWire, MessageWire, ToolCallWire
 
 _ROLES: Mapping[str, Role] = {
     "system": Role.SYSTEM,
@@ -26,6 +38,7 @@ _ROLES: Mapping[str, Role] = {
     "assistant": Role.ASSISTANT,
     "tool": Role.TOOL,
 }
+_TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +47,11 @@ class ChatCall:
 
     Attributes:
         has_usage: the client asked for the usage chunk of a stream.
-        is_single_tool_call: the client takes one tool call at most (`parallel_tool_calls: false`).
     """
 
     request: GenerationRequest
     is_stream: bool
     has_usage: bool
-    is_single_tool_call: bool
 
 
 def decode(body: Any, request_id: str) -> ChatCall:
@@ -53,19 +64,31 @@ def decode(body: Any, request_id: str) -> ChatCall:
     refuse_unsupported(wire)
     if wire.stream_options is not None and not wire.stream:
         raise InvalidRequest("`stream_options` is only allowed when `stream` is true.", param="stream_options")
-    tools = tuple(_tool(tool, f"tools[{i}]") for i, tool in enumerate(wire.tools or ()))
+    tools = decode_tools(wire.tools or ())
+    choice = decode_tool_choice(wire.tool_choice, tools, is_parallel=wire.parallel_tool_calls is not False)
+    offered = () if choice.mode is ToolChoiceMode.NONE else tools
+    response_format = decode_response_format(wire)
+    if response_format is not None and offered:
+        raise UnsupportedParameter(
+            f"`{response_format.param}` cannot be enforced while the model may call `tools`. Leave one of them out, or "
+            "send `tool_choice: none`.",
+            param=response_format.param,
+        )
     request = GenerationRequest(
         id=request_id,
         model=wire.model or "",
         messages=tuple(_message(message, f"messages[{i}]") for i, message in enumerate(wire.messages)),
         params=_params(wire),
-        tools=() if wire.tool_choice == "none" else tools,
+        tools=offered,
+        tool_choice=choice,
+        response_format=response_format,
+        num_choices=1 if wire.n is None else wire.n,
+        template_kwargs=_template_kwargs(wire),
     )
     return ChatCall(
         request=request,
         is_stream=bool(wire.stream),
         has_usage=bool(wire.stream_options and wire.stream_options.include_usage),
-        is_single_tool_call=wire.parallel_tool_calls is False,
     )
 
 
@@ -84,12 +107,35 @@ def _params(wire: ChatCompletionWire) -> GenerationParams:
             presence_penalty=wire.presence_penalty,
             seed=wire.seed,
             stop=tuple(wire.stop or ()),
+            logit_bias=_logit_bias(wire.logit_bias or {}),
+            logprobs=bool(wire.logprobs),
+            top_logprobs=wire.top_logprobs or 0,
         )
     except InvalidRequest as error:
         if error.param != "max_tokens" or not is_renamed:
             raise
         told = error.message.replace("max_tokens", "max_completion_tokens")
         raise InvalidRequest(told, param="max_completion_tokens") from None
+
+
+def _logit_bias(wire: JSONObject) -> tuple[tuple[int, float], ...]:
+    for key, bias in wire.items():
+        if not _TOKEN_ID.fullmatch(key) or isinstance(bias, bool) or not isinstance(bias, (int, float)):
+            raise InvalidRequest(
+                f'`logit_bias` must hold numbers under token ids, such as {{"1234": -5}}, got {kind_of(bias)} under '
+                f"{kind_of(key)}.",
+                param="logit_bias",
+            )
+    return tuple((int(key), bias) for key, bias in wire.items())
+
+
+def _template_kwargs(wire: ChatCompletionWire) -> JSONObject:
+    """What the client names itself wins over what its `reasoning_effort` stands for."""
+    effort = wire.reasoning_effort
+    told: JSONObject = {} if effort is None else {"reasoning_effort": effort}
+    if effort == "none":
+        told["enable_thinking"] = False
+    return told | (wire.chat_template_kwargs or {})
 
 
 def _message(wire: MessageWire, path: str) -> Message:
@@ -128,8 +174,7 @@ def _parts(content: Any, role: Role, path: str) -> tuple[Part, ...]:
 
 
 def _tool_call(wire: ToolCallWire, path: str) -> ToolCall:
-    if wire.type not in (None, "function"):
-        raise _not_a_function(wire.type, f"{path}.type")
+    refuse_other_types(wire.type or "function", f"{path}.type")
     return ToolCall(wire.id, wire.function.name, _arguments_text(wire.function))
 
 
@@ -138,15 +183,3 @@ def _arguments_text(wire: FunctionCallWire) -> str:
     if isinstance(wire.arguments, dict):
         return json.dumps(wire.arguments, ensure_ascii=False)
     return wire.arguments or "{}"
-
-
-def _tool(wire: ToolWire, path: str) -> Tool:
-    if wire.type != "function":
-        raise _not_a_function(wire.type, f"{path}.type")
-    if wire.function is None:
-        raise InvalidRequest(f"`{path}.function` is missing.", param=f"{path}.function")
-    return Tool(wire.function.name, wire.function.description or "", wire.function.parameters or {})
-
-
-def _not_a_function(value: str | None, path: str) -> UnsupportedParameter:
-    return UnsupportedParameter(f"`{path}` must be `function`, got {kind_of(value)}.", param=path)

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from periscope.api.sse import comment_frame, data_frame
 from periscope.core import Finished, ReasoningDelta, TextDelta, ToolCallDelta, Waiting, WaitStatus
 
 if TYPE_CHECKING:
-    from periscope.core import JSONObject, OutputEvent, ToolCall, Usage, VisionUsage
+    from periscope.core import (
+        FinishReason,
+        JSONObject,
+        OutputEvent,
+        TokenLogprob,
+        TokenText,
+        ToolCall,
+        Usage,
+        VisionUsage,
+    )
 
 DONE = b"data: [DONE]\n\n"
+#: What OpenAI sends for a token that cannot come; JSON has no infinities.
+_LOWEST_LOGPROB = -9999.0
+
+Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +40,7 @@ class ChatReply:
     id: str
     model: str
     created: int
+    num_choices: int = 1
     has_usage: bool = False
     is_single_tool_call: bool = False
     status_as_comments: bool = False
@@ -40,24 +54,33 @@ def encode_completion(events: Sequence[OutputEvent], reply: ChatReply) -> JSONOb
     """Pure: all events of a request, `Finished` last, as one `chat.completion`."""
     finished = events[-1]
     assert isinstance(finished, Finished)  # noqa: S101  # the feed hands out nothing else
-    text = "".join(event.text for event in events if isinstance(event, TextDelta))
-    reasoning = "".join(event.text for event in events if isinstance(event, ReasoningDelta))
-    calls = [_call(e.call) for e in events if isinstance(e, ToolCallDelta) and reply.takes(e)]
-    message: JSONObject = {"role": "assistant", "content": text or (None if calls else "")}
-    if reasoning:
-        message["reasoning_content"] = reasoning
-    if calls:
-        message["tool_calls"] = calls
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finished.finish_reason}
+    deltas = [event for event in events if not isinstance(event, (Waiting, Finished))]
     return {
         "id": reply.id,
         "object": "chat.completion",
         "created": reply.created,
         "model": reply.model,
-        "choices": [choice],
+        "choices": [
+            _choice(index, [delta for delta in deltas if delta.choice == index], reason, reply)
+            for index, reason in enumerate(finished.finish_reasons)
+        ],
         "usage": _usage(finished.usage),
         **_extension(_vision(finished.vision)),
     }
+
+
+def _choice(index: int, deltas: Sequence[Delta], reason: FinishReason, reply: ChatReply) -> JSONObject:
+    texts = [delta for delta in deltas if isinstance(delta, TextDelta)]
+    text = "".join(delta.text for delta in texts)
+    reasoning = "".join(delta.text for delta in deltas if isinstance(delta, ReasoningDelta))
+    calls = [_call(delta.call) for delta in deltas if isinstance(delta, ToolCallDelta) and reply.takes(delta)]
+    message: JSONObject = {"role": "assistant", "content": text or (None if calls else "")}
+    if reasoning:
+        message["reasoning_content"] = reasoning
+    if calls:
+        message["tool_calls"] = calls
+    logprobs = _logprobs([entry for delta in texts for entry in delta.logprobs])
+    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason}
 
 
 class ChunkEncoder:
@@ -68,23 +91,25 @@ class ChunkEncoder:
         self._waits_for: WaitStatus | None = None
 
     def opening(self) -> bytes:
-        """The role, once."""
-        return self._chunk({"role": "assistant", "content": ""})
+        """The role, once for each choice."""
+        role = {"role": "assistant", "content": ""}
+        return b"".join(self._chunk(role, choice) for choice in range(self._reply.num_choices))
 
     def event(self, event: OutputEvent) -> bytes:
-        """The chunk of a delta; of `Finished`: the finish chunk, the usage chunk if wanted, and `[DONE]`."""
+        """The chunk of a delta; of `Finished`: the finish chunks, the usage chunk if wanted, and `[DONE]`."""
         if isinstance(event, Waiting):
             self._waits_for = event.status
             return self.heartbeat()
         self._waits_for = None
         match event:
-            case TextDelta(text):
-                return self._chunk({"content": text}) if text else b""
-            case ReasoningDelta(text):
-                return self._chunk({"reasoning_content": text}) if text else b""
-            case ToolCallDelta():
-                call = {"index": event.index, **_call(event.call)}
-                return self._chunk({"tool_calls": [call]}) if self._reply.takes(event) else b""
+            case TextDelta(text, logprobs, choice):
+                is_empty = not text and not logprobs
+                return b"" if is_empty else self._chunk({"content": text}, choice, logprobs=_logprobs(logprobs))
+            case ReasoningDelta(text, choice):
+                return self._chunk({"reasoning_content": text}, choice) if text else b""
+            case ToolCallDelta(index, call, choice):
+                delta = {"tool_calls": [{"index": index, **_call(call)}]}
+                return self._chunk(delta, choice) if self._reply.takes(event) else b""
             case Finished():
                 return self._ending(event)
 
@@ -99,13 +124,23 @@ class ChunkEncoder:
         return data_frame(error) + DONE
 
     def _ending(self, finished: Finished) -> bytes:
-        frames = self._chunk({}, finished.finish_reason, _vision(finished.vision))
+        *others, last = enumerate(finished.finish_reasons)
+        frames = b"".join(self._chunk({}, choice, finish_reason=reason) for choice, reason in others)
+        frames += self._chunk({}, last[0], finish_reason=last[1], periscope=_vision(finished.vision))
         if self._reply.has_usage:
             frames += data_frame(self._head() | {"choices": [], "usage": _usage(finished.usage)})
         return frames + DONE
 
-    def _chunk(self, delta: JSONObject, finish_reason: str | None = None, periscope: JSONObject | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def _chunk(
+        self,
+        delta: JSONObject,
+        index: int = 0,
+        *,
+        logprobs: JSONObject | None = None,
+        finish_reason: str | None = None,
+        periscope: JSONObject | None = None,
+    ) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
         usage: JSONObject = {"usage": None} if self._reply.has_usage else {}
         return data_frame(self._head() | {"choices": [choice]} | usage | _extension(periscope))
 
@@ -121,6 +156,20 @@ class ChunkEncoder:
 
 def _call(call: ToolCall) -> JSONObject:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _logprobs(entries: Sequence[TokenLogprob]) -> JSONObject | None:
+    if not entries:
+        return None
+    content = [
+        _token(entry.token, entry.logprob) | {"top_logprobs": [_token(token, value) for token, value in entry.top]}
+        for entry in entries
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _token(token: TokenText, logprob: float) -> JSONObject:
+    return {"token": token.text, "logprob": max(_LOWEST_LOGPROB, logprob), "bytes": list(token.utf8)}
 
 
 def _usage(usage: Usage) -> JSONObject:

@@ -56,7 +56,8 @@ def _reply(call: ChatCall, backend: ChatBackend, settings: ApiSettings) -> ChatR
         id=call.request.id,
         model=name_of(call.request.model, backend.models()),
         created=int(time.time()),
+        num_choices=call.request.num_choices,
         has_usage=call.has_usage or settings.always_include_usage,
-        is_single_tool_call=call.is_single_tool_call,
+        is_single_tool_call=not call.request.tool_choice.is_parallel,
         status_as_comments=settings.status_as_comments,
     )

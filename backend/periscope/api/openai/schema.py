@@ -24,6 +24,20 @@ def _arguments(value: Any) -> Any:
     raise PydanticCustomError(EXPECTED, "the JSON text of an object")
 
 
+def _tool_choice(value: Any) -> Any:
+    if value is None or isinstance(value, dict):
+        return value
+    if isinstance(value, str):
+        return {"type": value}
+    raise PydanticCustomError(EXPECTED, "`none`, `auto`, `required` or an object that names a function")
+
+
+def _reasoning_effort(value: Any) -> Any:
+    if value in (None, "none", "minimal", "low", "medium", "high", "xhigh", "max"):
+        return value
+    raise PydanticCustomError(EXPECTED, "`none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`")
+
+
 Name = Annotated[str, Field(min_length=1)]
 
 
@@ -70,6 +84,42 @@ class ToolWire(Wire):
     function: FunctionWire | None = None
 
 
+class NamedFunctionWire(Wire):
+    """The function of a `tool_choice`."""
+
+    name: Name
+
+
+class ToolChoiceWire(Wire):
+    """`tool_choice`; a bare string is the `type` of an object without more."""
+
+    type: str
+    function: NamedFunctionWire | None = None
+
+
+class JSONSchemaWire(Wire):
+    """`response_format.json_schema`. The schema is always enforced, whatever `strict` says."""
+
+    schema_: dict[str, Any] = Field(alias="schema")
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class ResponseFormatWire(Wire):
+    """`response_format`; a `schema` beside `json_object` is llama.cpp's."""
+
+    type: str
+    json_schema: JSONSchemaWire | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+
+
+class StructuredOutputsWire(Wire):
+    """vLLM's `structured_outputs`, of which `json` alone is taken."""
+
+    json_: dict[str, Any] | None = Field(None, alias="json")
+
+
 class StreamOptionsWire(Wire):
     """`stream_options`."""
 
@@ -77,16 +127,24 @@ class StreamOptionsWire(Wire):
 
 
 class ChatCompletionWire(Wire):
-    """The body of POST /v1/chat/completions, with the sampling params beyond OpenAI's that vLLM and mlx-lm take."""
+    """The body of POST /v1/chat/completions, with the fields beyond OpenAI's that vLLM, llama.cpp and mlx-lm take."""
 
     model: str | None = None
     messages: Annotated[list[MessageWire], Field(min_length=1)]
     stream: bool | None = None
     stream_options: StreamOptionsWire | None = None
     tools: list[ToolWire] | None = None
-    tool_choice: Any = None
+    tool_choice: Annotated[ToolChoiceWire | None, BeforeValidator(_tool_choice)] = None
     parallel_tool_calls: bool | None = None
     n: int | None = None
+
+    response_format: ResponseFormatWire | None = None
+    guided_json: dict[str, Any] | None = None
+    structured_outputs: StructuredOutputsWire | None = None
+    json_schema: dict[str, Any] | None = None
+
+    chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_effort: Annotated[str | None, BeforeValidator(_reasoning_effort)] = None
 
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
@@ -99,3 +157,6 @@ class ChatCompletionWire(Wire):
     presence_penalty: float | None = None
     seed: int | None = None
     stop: Annotated[list[str] | None, BeforeValidator(_stop_list)] = None
+    logit_bias: dict[str, Any] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None

@@ -1,0 +1,107 @@
+"""Structured answers: one schema, whichever of the known fields it comes in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from periscope.api.errors import UnsupportedParameter
+from periscope.api.openai.chat import decode
+from periscope.core import GenerationRequest, ResponseFormat
+from periscope.errors import InvalidRequest
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+STRICT = {"name": "count", "strict": True, "description": "d", "schema": SCHEMA}
+FORMAT = {"type": "json_schema", "json_schema": STRICT}
+IN_FORMAT = "response_format.json_schema.schema"
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+
+
+def request_of(**fields: Any) -> GenerationRequest:
+    return decode({"messages": [{"role": "user", "content": "Hi"}]} | fields, "x").request
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"response_format": {"type": "text"}}, None),
+        ({"response_format": {"type": "json_object"}}, ResponseFormat({"type": "object"}, "response_format")),
+        (
+            {"response_format": {"type": "json_object", "schema": SCHEMA}},
+            ResponseFormat(SCHEMA, "response_format.schema"),
+        ),
+        ({"response_format": FORMAT}, ResponseFormat(SCHEMA, IN_FORMAT)),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {}, "strict": False}}},
+            ResponseFormat({}, IN_FORMAT),
+        ),
+        ({"guided_json": SCHEMA}, ResponseFormat(SCHEMA, "guided_json")),
+        ({"structured_outputs": {"json": SCHEMA}}, ResponseFormat(SCHEMA, "structured_outputs.json")),
+        ({"json_schema": SCHEMA}, ResponseFormat(SCHEMA, "json_schema")),
+        ({"json_schema": SCHEMA, "response_format": {"type": "text"}}, ResponseFormat(SCHEMA, "json_schema")),
+    ],
+)
+def test_the_schema_arrives_with_its_place(fields: dict[str, Any], expected: ResponseFormat | None) -> None:
+    """Whatever dialect says it, the engine gets one schema and knows the field to blame."""
+    assert request_of(**fields).response_format == expected
+
+
+def test_a_schema_stands_beside_stop_and_tools_that_must_not_be_called() -> None:
+    """Only calls the model might make are in its way."""
+    request = request_of(response_format=FORMAT, stop="END", tools=TOOLS, tool_choice="none")
+    assert request.response_format == ResponseFormat(SCHEMA, IN_FORMAT)
+    assert (request.params.stop, request.tools) == (("END",), ())
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "error"),
+    [
+        ({"response_format": "json_object"}, "response_format", InvalidRequest),
+        ({"response_format": {}}, "response_format.type", InvalidRequest),
+        ({"response_format": {"type": 5}}, "response_format.type", InvalidRequest),
+        ({"response_format": {"type": "xml"}}, "response_format.type", InvalidRequest),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", InvalidRequest),
+        ({"response_format": {"type": "json_schema", "json_schema": {}}}, IN_FORMAT, InvalidRequest),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": True}}}, IN_FORMAT, InvalidRequest),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": None}}}, IN_FORMAT, InvalidRequest),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": STRICT | {"strict": "yes"}}},
+            "response_format.json_schema.strict",
+            InvalidRequest,
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": STRICT | {"name": 5}}},
+            "response_format.json_schema.name",
+            InvalidRequest,
+        ),
+        ({"response_format": {"type": "json_object", "schema": 5}}, "response_format.schema", InvalidRequest),
+        ({"guided_json": "{}"}, "guided_json", InvalidRequest),
+        ({"json_schema": [SCHEMA]}, "json_schema", InvalidRequest),
+        ({"structured_outputs": {"json": "{}"}}, "structured_outputs.json", InvalidRequest),
+        ({"structured_outputs": {"regex": "a+"}}, "structured_outputs.regex", UnsupportedParameter),
+        ({"structured_outputs": {"json": SCHEMA, "choice": ["a"]}}, "structured_outputs.choice", UnsupportedParameter),
+        ({"structured_outputs": {"json_object": True}}, "structured_outputs.json_object", UnsupportedParameter),
+        ({"response_format": FORMAT, "guided_json": SCHEMA}, "guided_json", InvalidRequest),
+        ({"response_format": FORMAT, "tools": TOOLS}, IN_FORMAT, UnsupportedParameter),
+        ({"response_format": {"type": "json_object"}, "tools": TOOLS}, "response_format", UnsupportedParameter),
+        ({"guided_json": SCHEMA, "tools": TOOLS, "tool_choice": "required"}, "guided_json", UnsupportedParameter),
+    ],
+)
+def test_what_cannot_be_enforced_is_refused(fields: Any, param: str, error: type[InvalidRequest]) -> None:
+    """Peers ignore it and answer 200; here the error names the field."""
+    with pytest.raises(InvalidRequest) as caught:
+        request_of(**fields)
+    assert caught.type is error
+    assert caught.value.param == param
+    assert param in caught.value.message
+
+
+def test_tools_beside_a_schema_are_told_with_the_way_out() -> None:
+    """An agent's author reads what to change."""
+    with pytest.raises(UnsupportedParameter) as caught:
+        request_of(response_format={"type": "json_object"}, tools=TOOLS)
+    assert caught.value.message == (
+        "`response_format` cannot be enforced while the model may call `tools`. Leave one of them out, or send "
+        "`tool_choice: none`."
+    )
