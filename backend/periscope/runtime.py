@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: What `params.mem` counts in; as everywhere in the configuration, MB are powers of 1000.
+MB = 1_000_000
 #: Threads that read and decode images. Decoding is C code that lets go of the interpreter.
 NUM_DECODE_THREADS = 2
 
@@ -43,7 +45,7 @@ class Runtime:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.bus = EventBus()
-        self._turn = DeviceTurn()
+        self._turn = DeviceTurn(config.captioner_share)
         self._decoding = ThreadPoolExecutor(NUM_DECODE_THREADS, thread_name_prefix="periscope-decode")
         self._pool = ModelPool([self._spec(model) for model in config.models], self.bus)
         text_models = [model for model in config.models if model.kind is ModelKind.TEXT]
@@ -74,7 +76,7 @@ class Runtime:
         await self.stop()
 
     def _spec(self, model: ModelConfig) -> ModelSpec:
-        source, settings = _source(model), _engine_config(model)
+        source, settings = _source(model), engine_config(model, self.config)
 
         async def load(progress: LoadProgress) -> PooledEngine:
             kind = InferenceEngine if model.kind is ModelKind.TEXT else VisionLanguageEngine
@@ -104,13 +106,18 @@ class Runtime:
 
 def _source(model: ModelConfig) -> str:
     """A folder or a hub id, as the engine takes it."""
-    if model.local_path in EMBEDDED_MODELS:
-        return str(EMBEDDED_MODELS[model.local_path])
-    return model.local_path or model.hf_id or ""
+    return _unpacked(model.local_path or model.hf_id or "")
 
 
-def _engine_config(model: ModelConfig) -> EngineConfig:
+def _unpacked(source: str) -> str:
+    """`embedded:...` as the folder it means; anything else as it is."""
+    return str(EMBEDDED_MODELS.get(source, source))
+
+
+def engine_config(model: ModelConfig, config: Config) -> EngineConfig:
+    """Pure: how the engine is to run this model."""
     params = model.params
+    draft = next((other for other in config.models if other.name == params.draft_model), None)
     return EngineConfig(
         revision=model.revision,
         dtype=params.dtype,
@@ -118,6 +125,12 @@ def _engine_config(model: ModelConfig) -> EngineConfig:
         prefill_chunk_size=params.prefill_chunk_size,
         context_length=params.context_length,
         chat_template_kwargs=dict(params.chat_template_kwargs),
+        kv_limit_bytes=None if params.mem is None else params.mem * MB,
+        prompt_cache_bytes=params.prompt_cache,
+        checks_memory=config.memory.check_requests,
+        draft_model=_source(draft) if draft else params.draft_model and _unpacked(params.draft_model),
+        draft_revision=draft.revision if draft else None,
+        num_draft_tokens=params.num_draft_tokens,
     )
 
 

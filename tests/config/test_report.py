@@ -39,14 +39,15 @@ def test_the_api_key_is_redacted():
 
 def test_a_setting_without_effect_is_said_so():
     """Who changes a setting that nothing acts on yet is told, with the line."""
-    config = load_text(PAIR + "    pin: true\n    ttl: 5m\n    params: {mem: 100}\nidle_unload_secs: 60\n")
+    config = load_text(
+        PAIR + "    pin: true\n    ttl: 5m\n    params: {mem: 100}\ncaptioner_share: 0.5\nidle_unload_secs: 60\n"
+    )
     assert warnings(config) == tuple(
         f"models.yaml:{line}: {key} is read and checked, but has no effect in this version"
         for line, key in [
-            (17, "idle_unload_secs"),
+            (18, "idle_unload_secs"),
             (14, "models[2].pin"),
             (15, "models[2].ttl"),
-            (16, "models[2].params.mem"),
         ]
     )
 

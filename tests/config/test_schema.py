@@ -90,6 +90,42 @@ def test_units_may_be_written():
     assert config.server.limits.max_body_bytes == 1024**2
 
 
+def test_engine_settings_have_the_documented_defaults():
+    """Who sets nothing gets a quarter for captions, checked requests, and memory that the engine works out itself."""
+    config = load_text(ONE)
+    params = config.models[0].params
+    assert (config.captioner_share, config.memory.check_requests) == (0.25, True)
+    assert (params.mem, params.prompt_cache, params.draft_model, params.num_draft_tokens) == (None, None, None, 4)
+
+
+def test_engine_settings_may_be_written():
+    """Each of them is read where it belongs; the prompt cache takes a size with a unit, or 0 for none."""
+    config = load_text(
+        "captioner_share: 0.5\nmemory: {check_requests: false}\nmodels:\n"
+        "- {name: a, hf_id: o/a, params: {prompt_cache: 2GiB, num_draft_tokens: 8}}\n"
+        "- {name: b, hf_id: o/b, params: {prompt_cache: 0}}\n",
+    )
+    assert (config.captioner_share, config.memory.check_requests) == (0.5, False)
+    assert (config.models[0].params.prompt_cache, config.models[0].params.num_draft_tokens) == (2 * 1024**3, 8)
+    assert config.models[1].params.prompt_cache == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "captioner_share: 0.01\n" + ONE,
+        "captioner_share: 1\n" + ONE,
+        "models: [{name: one, hf_id: owner/one, params: {prompt_cache: -1}}]",
+        "models: [{name: one, hf_id: owner/one, params: {num_draft_tokens: 0}}]",
+        "models: [{name: one, hf_id: owner/one, params: {num_draft_tokens: 17}}]",
+    ],
+)
+def test_engine_settings_have_bounds(text):
+    """A share that starves one side, or drafts of no length or too many, are refused with the bound."""
+    (problem,) = problems_of(text)
+    assert " than or equal to " in problem
+
+
 def test_an_empty_section_is_at_its_defaults():
     """A section whose lines are all commented out counts as absent."""
     config = load_text(

@@ -40,6 +40,7 @@ class Config:
     Attributes:
         models: in the order they are served; never empty, with at least one text model.
         idle_unload_s: None = never.
+        captioner_share: of the device's time, while text is being generated.
         path: the file it came from.
         sources: `models[0].params.dtype` -> `flag --port`, `env PERISCOPE_SERVER__PORT`, `models.yaml:12`, `default`
             or (for `kind`) `derived`; every setting has its row.
@@ -49,6 +50,7 @@ class Config:
     server: ServerConfig
     memory: MemoryConfig
     idle_unload_s: float | None
+    captioner_share: float
     path: Path
     sources: Mapping[str, str] = field(repr=False)
 
@@ -92,6 +94,7 @@ def load(
         server=file.server,
         memory=file.memory,
         idle_unload_s=file.idle_unload_s,
+        captioner_share=file.captioner_share,
         path=path,
         sources=sources,
     )

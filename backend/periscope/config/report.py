@@ -18,8 +18,6 @@ NOT_YET_ACTED_ON = (
     "memory.budget",
     "models[].pin",
     "models[].ttl",
-    "models[].params.mem",
-    "models[].params.draft_model",
 )
 _REDACTED = "********"
 
@@ -46,6 +44,7 @@ def warnings(config: Config) -> tuple[str, ...]:
 
 def _values(config: Config) -> Iterator[tuple[str, Any]]:
     yield "idle_unload_secs", config.idle_unload_s
+    yield "captioner_share", config.captioner_share
     sections: list[tuple[Loc, Any]] = [(("server",), config.server), (("memory",), config.memory)]
     sections += [(("models", index), model) for index, model in enumerate(config.models)]
     for at, section in sections:

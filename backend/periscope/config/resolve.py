@@ -1,6 +1,6 @@
-"""Valid settings -> the models as they are served: captioners found or added, `--model` and `--vision-model` applied.
+"""Valid settings -> the models as they are served: captioners and draft models found, `--model` and the like applied.
 
-Pure but for one look at the disk: whether what `--model` names is a directory.
+Pure but for one look at the disk: whether what `--model` or `draft_model` names is a directory.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from periscope.config.schema import (
     ModelKind,
     VisionProxyConfig,
     attribute_of,
+    dotted,
 )
 from periscope.core import VisionMode
 
@@ -63,14 +64,18 @@ def resolve_models(
     """The models in the order they are served (the default first), each with the origins of its settings.
 
     Raises:
-        ConfigError: `--model` or `--vision-model` names nothing that can be used so.
+        ConfigError: `--model`, `--vision-model` or a `draft_model` names nothing that can be used so.
     """
     served = [_served(entry, index, document, folder) for index, entry in enumerate(file.models)]
-    for model in tuple(served):
+    entries = tuple(served)
+    for model in entries:
         _point_to_captioner(model, served)
     captioners = _captioners(served)
     _apply_flags(served, captioners, flags, cwd)
     captioners |= _captioners(served)  # one that a flag replaced is still no text model
+    faults = [(index, _point_to_draft(model, served, captioners, folder)) for index, model in enumerate(entries)]
+    if problems := [_draft_problem(document, index, fault) for index, fault in faults if fault]:
+        raise config_error(problems)
     return [(_config(model, captioners), model.origins) for model in served]
 
 
@@ -131,6 +136,34 @@ def _point_to_captioner(model: ServedModel, served: list[ServedModel]) -> None:
         model.origins[("capabilities", "vision_proxy", "model")] = origin
 
 
+def _point_to_draft(model: ServedModel, served: list[ServedModel], captioners: set[str], folder: Path) -> str | None:
+    """Make `draft_model` an entry's name, else an absolute directory, an embedded model or a hub id.
+
+    Returns:
+        What is wrong with it.
+    """
+    wanted = model.entry.params.draft_model
+    if wanted is None:
+        return None
+    if model.entry.name in captioners:
+        return "is for text models, and this one only captions images; remove it"
+    draft = _find(served, wanted, folder)
+    if draft is model:
+        return f"{wanted!r} is the model itself; name a smaller one with the same tokenizer"
+    if draft is not None and draft.entry.name in captioners:
+        return f"{wanted!r} only captions images for other models; name a text model"
+    source = {"name": draft.entry.name} if draft else _source_of(wanted, folder)
+    if source is None:
+        return _names_nothing(served, wanted)
+    model.entry = _with(model.entry, ("params", "draft_model"), next(iter(source.values())))
+    return None
+
+
+def _draft_problem(document: Document, index: int, fault: str) -> Problem:
+    loc = ("models", index, "params", "draft_model")
+    return Problem(document.origin(loc), f"{dotted(loc)} {fault}")
+
+
 def _serve_first(served: list[ServedModel], captioners: set[str], wanted: str, cwd: Path) -> ServedModel:
     if wanted == DEFAULT_NAME:
         wanted = next(model.entry.name for model in served if model.entry.name not in captioners)
@@ -173,24 +206,40 @@ def _see_through(default: ServedModel, captioner: ServedModel, origin: Origin) -
 
 def _find_or_add(served: list[ServedModel], wanted: str, origin: Origin, cwd: Path) -> ServedModel:
     """The entry of this name, alias, hub id or directory, else a new one for the hub id or directory."""
-    folder = absolute(wanted, cwd)
+    if (model := _find(served, wanted, cwd)) is not None:
+        return model
+    source = _source_of(wanted, cwd)
+    return _refuse(origin, _names_nothing(served, wanted)) if source is None else _add(served, source, origin)
+
+
+def _find(served: list[ServedModel], wanted: str, cwd: Path) -> ServedModel | None:
+    """The entry of this name, alias, hub id or directory."""
+    folder = str(absolute(wanted, cwd))
     for model in served:
-        if wanted in (*model.names, model.entry.hf_id, model.entry.local_path) or str(folder) == model.entry.local_path:
+        if wanted in (*model.names, model.entry.hf_id, model.entry.local_path) or folder == model.entry.local_path:
             return model
+    return None
+
+
+def _source_of(wanted: str, cwd: Path) -> dict[str, str] | None:
+    """What no entry is called, as the source of one."""
     if wanted.startswith(EMBEDDED):
-        return _add(served, {"local_path": wanted}, origin)
+        return {"local_path": wanted}
+    folder = absolute(wanted, cwd)
     is_folder = wanted and os.path.isdir(folder)  # noqa: PTH112 - Path.is_dir raises when a name is too long
     if is_folder or wanted.startswith(("/", "./", "../", "~")):
-        return _add(served, {"local_path": str(folder)}, origin)
-    if _HUB_ID_FLAG.fullmatch(wanted):
-        return _add(served, {"hf_id": wanted}, origin)
+        return {"local_path": str(folder)}
+    return {"hf_id": wanted} if _HUB_ID_FLAG.fullmatch(wanted) else None
+
+
+def _names_nothing(served: list[ServedModel], wanted: str) -> str:
     near = get_close_matches(wanted, [name for model in served for name in model.names], n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    return _refuse(origin, f"{wanted!r} is no configured model, no directory and no hub id (owner/name){hint}")
+    return f"{wanted!r} is no configured model, no directory and no hub id (owner/name){hint}"
 
 
 def _add(
-    served: list[ServedModel], source: dict[str, str | None], origin: Origin, *, preload: bool = False
+    served: list[ServedModel], source: Mapping[str, str | None], origin: Origin, *, preload: bool = False
 ) -> ServedModel:
     """Append an entry named after the last part of its source; a taken name gets -2, -3, ..."""
     text = next(iter(source.values())) or ""

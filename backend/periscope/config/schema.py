@@ -110,6 +110,11 @@ class ModelParams(Section):
         None, "Weights in memory: float32, float16 or bfloat16; unset or auto: as in the files."
     )
     mem: int | None = _setting(None, "Memory for KV caches; unset: what the budget leaves.", "MB", ge=16, le=1_048_576)
+    prompt_cache: Annotated[int, Field(ge=0, le=64 * TIB), BYTES] | None = _setting(
+        None,
+        "KV states kept of earlier prompts, oldest go first; 0 is off; unset: a quarter of what KV caches may take.",
+        "bytes",
+    )
     max_num_seqs: int = _setting(16, "Requests decoded together; more wait in the queue.", "sequences", ge=1, le=512)
     prefill_chunk_size: int = _setting(512, "Prompt tokens read between two decode steps.", "tokens", ge=16, le=65_536)
     context_length: int | None = _setting(
@@ -137,6 +142,7 @@ class ModelParams(Section):
     draft_model: str | None = _setting(
         None, "Small model that drafts tokens: an entry's name, a hub id or a directory.", min_length=1, max_length=500
     )
+    num_draft_tokens: int = _setting(4, "Drafted at a time, then checked together.", "tokens", ge=1, le=16)
 
     @property
     def generation(self) -> GenerationParams:
@@ -290,6 +296,7 @@ class MemoryConfig(Section):
     wired_limit: Annotated[int, Field(ge=16 * MIB, le=64 * TIB), BYTES] | None = _setting(
         None, "Kept from being paged out; unset: what Metal recommends.", "bytes"
     )
+    check_requests: bool = _setting(True, "Refuse a request that cannot fit before it is computed.")
 
 
 class ConfigFile(Section):
@@ -297,6 +304,9 @@ class ConfigFile(Section):
 
     idle_unload_s: Annotated[float, Field(ge=1, le=365 * DAY_S), SECONDS] | None = _setting(
         None, "Unload any model after this long without work; unset: never.", "seconds", alias="idle_unload_secs"
+    )
+    captioner_share: float = _setting(
+        0.25, "Part of the device's time that captioners get while text is being generated.", "share", ge=0.05, le=0.95
     )
     server: ServerConfig = _setting(ServerConfig(), "The HTTP side.")
     memory: MemoryConfig = _setting(MemoryConfig(), "What models may take.")

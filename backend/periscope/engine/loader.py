@@ -54,6 +54,12 @@ class EngineConfig:
         prefill_chunk_size: prompt tokens processed between two decode steps.
         context_length: tokens of prompt and completion together; None = what the model's config says.
         chat_template_kwargs: handed to the chat template (`enable_thinking`, ...).
+        kv_limit_bytes: KV caches of live rows and the prompt cache together; None = what the device has to spare.
+        prompt_cache_bytes: KV states kept of earlier prompts; 0 = none, None = a quarter of what KV caches may take.
+        checks_memory: refuse a request before prefill that cannot fit in memory.
+        draft_model: folder or hub id of a small model with the same tokenizer that drafts tokens; None = no drafting.
+        draft_revision: of the draft model, like `revision`.
+        num_draft_tokens: drafted at a time, then checked together.
     """
 
     revision: str | None = None
@@ -62,6 +68,12 @@ class EngineConfig:
     prefill_chunk_size: int = 512
     context_length: int | None = None
     chat_template_kwargs: JSONObject = field(default_factory=dict)
+    kv_limit_bytes: int | None = None
+    prompt_cache_bytes: int | None = None
+    checks_memory: bool = True
+    draft_model: str | None = None
+    draft_revision: str | None = None
+    num_draft_tokens: int = 4
 
 
 def find_on_disk(model: str, revision: str | None = None) -> Path:

@@ -1,0 +1,69 @@
+"""What the composition root hands on."""
+
+from __future__ import annotations
+
+import pytest
+
+from periscope.config import Config
+from periscope.demo import EMBEDDED_MODELS
+from periscope.engine import EngineConfig
+from periscope.runtime import Runtime, engine_config
+from tests.config.files import ONE, load_text
+
+
+def first(config: Config) -> EngineConfig:
+    return engine_config(config.models[0], config)
+
+
+def test_settings_that_nobody_made_are_the_engines_own() -> None:
+    """The file's defaults and those of the engine as a library are the same."""
+    assert first(load_text(ONE)) == EngineConfig()
+
+
+def test_every_setting_of_a_model_reaches_its_engine() -> None:
+    """What the file says of how a model is run is what the engine is told; MB are powers of 1000."""
+    config = load_text(
+        "memory: {check_requests: false}\n"
+        "models:\n- name: one\n  hf_id: o/one\n  revision: v2\n"
+        "  params: {dtype: bf16, max_num_seqs: 3, prefill_chunk_size: 64, context_length: 100, mem: 512,"
+        " prompt_cache: 1GiB, draft_model: x/small, num_draft_tokens: 2, chat_template_kwargs: {a: 1}}\n"
+    )
+    assert first(config) == EngineConfig(
+        revision="v2",
+        dtype="bfloat16",
+        max_num_seqs=3,
+        prefill_chunk_size=64,
+        context_length=100,
+        chat_template_kwargs={"a": 1},
+        kv_limit_bytes=512_000_000,
+        prompt_cache_bytes=1024**3,
+        checks_memory=False,
+        draft_model="x/small",
+        num_draft_tokens=2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("draft", "source", "revision"),
+    [
+        ("small", "o/small", "v1"),
+        ("folder", "/models/folder", None),
+        ("tiny", str(EMBEDDED_MODELS["embedded:text"]), None),
+        ("embedded:text", str(EMBEDDED_MODELS["embedded:text"]), None),
+        ("/models/other", "/models/other", None),
+    ],
+)
+def test_a_draft_model_is_told_as_the_engine_takes_it(draft: str, source: str, revision: str | None) -> None:
+    """An entry's name becomes its folder, or its repository and revision."""
+    config = load_text(
+        f"models:\n- {{name: big, hf_id: o/big, params: {{draft_model: '{draft}'}}}}\n"
+        "- {name: small, hf_id: o/small, revision: v1}\n- {name: folder, local_path: /models/folder}\n"
+        "- {name: tiny, local_path: 'embedded:text'}\n"
+    )
+    assert (first(config).draft_model, first(config).draft_revision) == (source, revision)
+
+
+def test_captions_get_the_share_that_is_configured() -> None:
+    """`captioner_share` rules the device that all models share."""
+    runtime = Runtime(load_text("captioner_share: 0.4\n" + ONE))
+    assert runtime._turn.background_share == 0.4
