@@ -65,6 +65,19 @@ class ContextLengthExceeded(RequestError):
         self.context_length = context_length
 
 
+class MemoryExceeded(RequestError):
+    """The prompt's KV cache cannot fit the memory there is, even with nothing else running."""
+
+    def __init__(self, *, num_prompt_tokens: int, needed_bytes: int, available_bytes: int) -> None:
+        needed_mb, available_mb = -(-needed_bytes // 2**20), available_bytes // 2**20
+        super().__init__(
+            f"The prompt has {num_prompt_tokens} tokens, which take about {needed_mb} MB of KV cache, but only "
+            f"{available_mb} MB are left. Shorten the messages, unload other models, or set `memory.check_requests: "
+            "false` to try all the same."
+        )
+        self.param = "messages"
+
+
 class ModelNotFound(RequestError):
     """No configured model has this name or alias."""
 

@@ -31,7 +31,14 @@ class ModelLoadProgress:
     total_bytes: int
 
 
-Event: TypeAlias = ModelStateChanged | ModelLoadProgress
+@dataclass(frozen=True, slots=True)
+class ModelGivenUp:
+    """A model's worker has died again and again: a new process may help, this one will not."""
+
+    model: str
+
+
+Event: TypeAlias = ModelStateChanged | ModelLoadProgress | ModelGivenUp
 
 
 class Subscription:

@@ -142,7 +142,8 @@ def test_logprobs_come_one_per_token_when_asked_for(tiny_text_model: Path) -> No
     async def use(engine: InferenceEngine) -> None:
         out = await engine.generate("abc", GenerationParams(temperature=0.0, max_tokens=8, logprobs=True))
         assert len(out.logprobs) == len(out.tokens) == 8
-        assert all(logprob <= 0 for logprob in out.logprobs)
+        assert all(entry.logprob <= 0 for entry in out.logprobs)
+        assert tuple(entry.token.token_id for entry in out.logprobs) == out.tokens
         assert not (await engine.generate("abc", GREEDY)).logprobs
 
     with_engine(tiny_text_model, use)
@@ -245,7 +246,9 @@ def test_the_process_ends_cleanly_after_use(tiny_text_model: Path, ending: str) 
 
         async def main():
             engine = await InferenceEngine.load({str(tiny_text_model)!r})
-            out = await engine.generate("hello", GenerationParams(max_tokens=4, temperature=0.9))
+            never_ends = ((257, -100.0),)
+            params = GenerationParams(max_tokens=4, temperature=0.9, logit_bias=never_ends)
+            out = await engine.generate("hello", params)
             print(len(out.tokens))
             {ending}
 

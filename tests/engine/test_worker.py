@@ -38,10 +38,10 @@ class Script:
     """Owns what the scripted batch does: `steps` are taken from the front; the last one repeats."""
 
     steps: list[Callable[[list[int]], Iterable[Sampled]]]
-    faults: dict[int, Exception] = field(default_factory=dict)
     admitted: list[int] = field(default_factory=list)
     removed: list[int] = field(default_factory=list)
     num_batches: int = 0
+    num_cleared: int = 0
 
 
 class ScriptedBatch:
@@ -62,8 +62,13 @@ class ScriptedBatch:
         step = steps.pop(0) if len(steps) > 1 else steps[0]
         return step(self._rows)
 
-    def fault_of(self, row: int) -> Exception | None:
-        return self._script.faults.get(row)
+    def prepare(self) -> None:
+        return
+
+    prompt_cache_bytes = 0
+
+    def clear_prompt_cache(self) -> None:
+        self._script.num_cleared += 1
 
     def remove(self, rows: Sequence[int]) -> None:
         self._script.removed.extend(rows)
@@ -147,9 +152,22 @@ def test_a_worker_whose_every_step_fails_ends() -> None:
     with_worker(Script([explode]), use)
 
 
+def fail(first: Exception, *, is_model_failure: bool) -> Callable[[list[int]], list[Sampled]]:
+    """The oldest row fails and is dropped by the batch; the others get a token."""
+
+    def step(rows: list[int]) -> list[Sampled]:
+        failed = rows.pop(0)
+        return [
+            Sampled(failed, 0, error=first, is_model_failure=is_model_failure),
+            *(Sampled(row, 1) for row in rows),
+        ]
+
+    return step
+
+
 def test_a_fault_in_one_row_s_processor_is_that_row_s_failure() -> None:
     """A raising logits processor ends its own request; the neighbour's tokens keep coming."""
-    script = Script([say(1)], faults={0: ValueError("bad processor")})
+    script = Script([fail(ValueError("bad processor"), is_model_failure=False), say(1)])
 
     async def use(host: WorkerHost[ScriptedModel]) -> None:
         faulty, neighbour = host.submit(GOOD_PROMPT, PARAMS), host.submit(GOOD_PROMPT, PARAMS)
@@ -157,6 +175,33 @@ def test_a_fault_in_one_row_s_processor_is_that_row_s_failure() -> None:
             await text_of(faulty)
         assert (await anext(neighbour)).text == "b"
         neighbour.cancel()
+
+    with_worker(script, use)
+
+
+def test_failures_of_single_rows_never_end_the_worker() -> None:
+    """A client who sends a hundred poisonous requests in a row does not take the model down."""
+    script = Script([fail(ValueError("poison"), is_model_failure=False)])
+
+    async def use(host: WorkerHost[ScriptedModel]) -> None:
+        for _ in range(10):
+            with pytest.raises(GenerationFailed):
+                await text_of(host.submit(GOOD_PROMPT, PARAMS))
+        assert host.is_alive
+
+    with_worker(script, use)
+
+
+def test_a_model_that_fails_again_and_again_ends_its_worker() -> None:
+    """Failures out of the model itself are counted, also where the batch survives them."""
+    script = Script([fail(MemoryError("no memory"), is_model_failure=True)])
+
+    async def use(host: WorkerHost[ScriptedModel]) -> None:
+        for _ in range(3):
+            with pytest.raises(GenerationFailed):
+                await text_of(host.submit(GOOD_PROMPT, PARAMS))
+        await host.ended()
+        assert not host.is_alive
 
     with_worker(script, use)
 

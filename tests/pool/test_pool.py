@@ -8,9 +8,17 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from periscope.errors import ModelLoadError, ModelUnavailable, PeriscopeError, ServerStopping
-from periscope.events import EventBus, ModelStateChanged
+from periscope.events import Event, EventBus, ModelGivenUp, ModelStateChanged
 from periscope.pool.pool import ModelPool
-from periscope.pool.slot import FIRST_BACK_OFF_S, LoadProgress, ModelSpec, Slot
+from periscope.pool.slot import (
+    FIRST_BACK_OFF_S,
+    LASTING_S,
+    MAX_BACK_OFF_S,
+    MAX_DEATHS,
+    LoadProgress,
+    ModelSpec,
+    Slot,
+)
 from periscope.pool.state import TRANSITIONS, ModelState, check_transition
 
 
@@ -146,6 +154,29 @@ def test_a_dead_worker_makes_its_model_failed() -> None:
         assert pool.loaded("m", FakeEngine) is None
 
     with_pool(use)
+
+
+@pytest.mark.parametrize(("lives_s", "is_given_up"), [(1.0, True), (LASTING_S, False)])
+def test_a_model_whose_workers_die_again_and_again_is_given_up(lives_s: float, is_given_up: bool) -> None:
+    """Three short lives in a row are told as a reason to end the process; a death a day is not."""
+
+    async def run() -> None:
+        loader, clock = FakeLoader(), Clock()
+        events: list[Event] = []
+        loader.gate.set()
+        slot = Slot(ModelSpec("m", loader), events.append, clock)
+        for num_deaths in range(1, MAX_DEATHS + 1):
+            clock.now += MAX_BACK_OFF_S
+            await slot.acquire()
+            slot.release()
+            clock.now += lives_s
+            loader.engines[-1].kill()
+            while slot.state is not ModelState.FAILED:
+                await asyncio.sleep(0)
+            assert (ModelGivenUp("m") in events) == (is_given_up and num_deaths == MAX_DEATHS)
+        await slot.close(drain_s=0)
+
+    asyncio.run(run())
 
 
 def test_cancelling_a_request_that_waits_for_a_load_leaves_the_load_to_the_others() -> None:

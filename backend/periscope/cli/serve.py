@@ -14,6 +14,7 @@ import typer
 from periscope.cli.exits import ExitCode, exits
 from periscope.cli.options import ConfigFile, DefaultModel, Host, Port, VisionModel, load_config
 from periscope.core import VisionMode
+from periscope.events import ModelGivenUp
 
 if TYPE_CHECKING:
     import uvicorn
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from periscope.api import ApiSettings
     from periscope.config import Config
+    from periscope.events import EventBus
     from periscope.runtime import Runtime
     from periscope.serving.health import Health
 
@@ -78,8 +80,9 @@ async def _serve(config: Config, listeners: list[socket.socket], console: Consol
         async with shown(runtime.bus, display):
             starting = asyncio.create_task(_start(runtime, url, console), name="load models")
             serving = asyncio.create_task(server.serve(listeners), name="serve HTTP")
+            giving_up = asyncio.create_task(_given_up(runtime.bus), name="watch for dying models")
             try:
-                await _first_of(serving, stop.asked)
+                await _first_of(serving, giving_up, stop.asked)
                 logger.info("stopping")
                 starting.cancel()
                 runtime.service.stop_admitting()
@@ -87,8 +90,23 @@ async def _serve(config: Config, listeners: list[socket.socket], console: Consol
                 server.should_exit = True
                 await _first_of(serving, stop.at_once)
             finally:
+                giving_up.cancel()
                 await _end(runtime, serving, starting, clean_up_s=0.0 if stop.at_once.is_set() else _CLEAN_UP_S)
+    if giving_up.done() and not giving_up.cancelled():
+        return ExitCode.FAILURE
     return ExitCode.INTERRUPTED if stop.at_once.is_set() else ExitCode.OK
+
+
+async def _given_up(bus: EventBus) -> None:
+    """Until a model's worker has died too often; launchd starts a new process then."""
+    with bus.subscribed() as events:
+        async for event in events:
+            if isinstance(event, ModelGivenUp):
+                logger.error(
+                    "model %s has died again and again; this process ends so that a new one can start", event.model
+                )
+                return
+    await asyncio.Event().wait()  # the bus was closed: the server stops for another reason
 
 
 async def _end(
@@ -103,11 +121,13 @@ async def _end(
         raise failure
 
 
-async def _first_of(task: asyncio.Task[None], event: asyncio.Event) -> None:
-    """Until the task has ended or the event is set."""
-    waiting = asyncio.create_task(event.wait())
-    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
+async def _first_of(*awaited: asyncio.Task[None] | asyncio.Event) -> None:
+    """Until a task has ended or an event is set."""
+    waiting = [asyncio.create_task(each.wait()) for each in awaited if isinstance(each, asyncio.Event)]
+    tasks = [each for each in awaited if isinstance(each, asyncio.Task)]
+    await asyncio.wait([*waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
 
 
 def _log_line(line: str, *, is_failure: bool) -> None:

@@ -1,163 +1,345 @@
-"""A text model and its batch: the facade over mlx-lm, where its version quirks are met. Worker thread only."""
+"""TextBatch: all requests of one text model, from their prompt to their last token. Worker thread only.
+
+waiting -> reading (its prompt, in chunks) -> decoding -> gone. One step reads as much of the prompts as takes a few
+decode steps, then gives every decoding row one token, so that nobody's stream stalls for longer than that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import copy
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
-from mlx_lm import load
-from mlx_lm.generate import BatchGenerator
+import numpy as np
+from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
 
-from periscope.core import FinishReason
 from periscope.engine.commands import TokenPrompt
 from periscope.engine.contracts import Sampled
-from periscope.engine.detokenizer import Detokenizer, new_detokenizer
-from periscope.engine.loader import LIBRARY_LOCK, EngineConfig, LoadProgress, materialize, prepare_libraries
-from periscope.engine.sampling import logits_processors_for, sampler_for
-from periscope.errors import InvalidRequest
+from periscope.engine.decoding import DecodeBatch
+from periscope.engine.prefill import Pace, PromptView, chunk_tokens, next_prompt
+from periscope.engine.prompt_cache import MIN_TOKENS, LayerCaches, PromptCache, common_prefix
+from periscope.engine.rows import Row
+from periscope.engine.sampling import RowSampling, logits_processors_for
+from periscope.errors import InvalidRequest, MemoryExceeded
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from periscope.core import TokenText
     from periscope.engine.commands import Submit
-    from periscope.engine.sampling import LogitsProcessor, Sampler
-    from periscope.engine.turn import DeviceTurn
+    from periscope.engine.kv_memory import KVBudget
+    from periscope.engine.speculation import Drafter
 
-#: Prompts prefilled side by side. More would lengthen the gap between two decode steps of the running rows.
-PREFILL_BATCH_SIZE = 4
-#: Steps between two evaluations of cache metadata. mlx-lm 0.32 leaves `left_padding` of hybrid models lazy: their
-#: graph grows with every token until Metal runs out of buffers (mlx-lm#1845). Exit: when upstream evaluates it.
-METADATA_EVAL_STEPS = 64
+#: A neighbour's state is worth copying when it saves the computation of this many tokens.
+_MIN_BORROWED_TOKENS = 64
+#: Steps between two looks at how much room the decoding rows' growth leaves to the prompt cache.
+_ROOM_CHECK_STEPS = 64
 
 
-class _Guard:
-    """Owns the first exception of one row's samplers and processors.
+@dataclass(frozen=True, slots=True)
+class BatchSettings:
+    """How a model's requests are batched; the model's own facts first.
 
-    An exception inside mlx-lm's `next()` silently loses every row, so nothing of a row may raise there: after a
-    fault the row goes on with greedy sampling until the worker removes it.
+    Attributes:
+        vocab_size: width of the logits.
+        wants_checkpoints: the caches cannot be cut back, so states are kept at the prompts' checkpoints.
+        max_rows: decoded together; more wait.
+        max_chunk_tokens: prompt tokens read in one step.
+        checks_memory: refuse what cannot fit, before it is read.
     """
 
-    def __init__(self) -> None:
-        self.fault: Exception | None = None
+    eos_token_ids: frozenset[int]
+    vocab_size: int
+    token_text: Callable[[int], TokenText]
+    wants_checkpoints: bool
+    max_rows: int
+    max_chunk_tokens: int
+    checks_memory: bool = True
 
-    def processor(self, inner: LogitsProcessor) -> LogitsProcessor:
-        def guarded(tokens: mx.array, logits: mx.array) -> mx.array:
-            if self.fault is None:
-                try:
-                    return inner(tokens, logits)
-                except Exception as error:  # noqa: BLE001 - whatever it is, it stays this row's
-                    self.fault = error
-            return logits
 
-        return guarded
+@dataclass(slots=True, eq=False)
+class _Prompt:
+    """A row whose prompt is not read to its end. `caches` hold `num_done` tokens; None until it is begun."""
+
+    row: Row
+    checkpoints: Sequence[int]
+    caches: LayerCaches | None = None
+    num_done: int = 0
+    num_passed_over: int = 0
+
+    @property
+    def num_left(self) -> int:
+        """The last token is not read here: it is the first input of decoding."""
+        return len(self.row.tokens) - 1 - self.num_done
+
+    @property
+    def is_read(self) -> bool:
+        """It can start decoding."""
+        return self.caches is not None and self.num_left == 0
 
 
 class TextBatch:
-    """Facade over mlx-lm's `BatchGenerator` for one text model."""
+    """Owns the prompts not yet read and the decoding rows; shares the prompt cache with the batches after it."""
 
     def __init__(
         self,
         model: Any,
+        settings: BatchSettings,
+        prompt_cache: PromptCache,
+        budget: KVBudget,
         *,
-        eos_token_ids: Iterable[int],
-        vocab_size: int,
-        max_rows: int,
-        prefill_chunk_tokens: int,
+        drafter: Drafter | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._vocab_size = vocab_size
-        self._guards: dict[int, _Guard] = {}
-        self._wants_logprobs: set[int] = set()
+        self._model = model
+        self._settings = settings
+        self._prompt_cache = prompt_cache
+        self._budget = budget
+        self._clock = clock
+        self._num_rows = 0
         self._num_steps = 0
-        self._generator = BatchGenerator(
+        self._prompts: list[_Prompt] = []
+        self._pace = Pace()
+        self._is_settled = False  # the step in flight was waited for
+        self._unsettled_s: float | None = None  # what such a step took so far, while it is in flight
+        self._decoding = DecodeBatch(
             model,
-            stop_tokens=[[token] for token in sorted(eos_token_ids)],
-            completion_batch_size=max_rows,
-            prefill_batch_size=min(PREFILL_BATCH_SIZE, max_rows),
-            prefill_step_size=prefill_chunk_tokens,
-            stream=mx.default_stream(mx.default_device()),
+            eos_token_ids=settings.eos_token_ids,
+            token_text=settings.token_text,
+            keep=prompt_cache.keep,
+            keeps_states=prompt_cache.max_bytes > 0,
+            drafter=drafter,
         )
+
+    def __repr__(self) -> str:
+        return f"<TextBatch reading={len(self._prompts)} decoding={len(self._decoding)} {self._prompt_cache}>"
+
+    @property
+    def prompt_cache_bytes(self) -> int:
+        return self._prompt_cache.nbytes
+
+    def clear_prompt_cache(self) -> None:
+        self._prompt_cache.clear()
 
     def admit(self, submit: Submit) -> int:
         if not isinstance(submit.prompt, TokenPrompt):
             raise InvalidRequest("A text model takes tokens, not images.", param="messages")
-        guard = _Guard()
-        sampler: Sampler = sampler_for(submit.params, vocab_size=self._vocab_size)
-        processors = [guard.processor(p) for p in logits_processors_for(submit.params)]
-        (row,) = self._generator.insert(
-            [list(submit.prompt.token_ids)],
-            max_tokens=[submit.params.max_tokens or 1],
-            samplers=[sampler],
-            logits_processors=[processors],
+        tokens, params = list(submit.prompt.token_ids), submit.params
+        self._check_memory(len(tokens))
+        self._check_bias(params.logit_bias)
+        self._num_rows += 1
+        row = Row(
+            id=self._num_rows,
+            tokens=tokens,
+            prompt=np.asarray(tokens, dtype=np.int64),
+            params=params,
+            sampling=RowSampling.of(params, vocab_size=self._settings.vocab_size),
+            processors=logits_processors_for(params, tokens),
+            matcher=None if submit.grammar is None else submit.grammar.new_matcher(),
         )
-        self._guards[row] = guard
-        if submit.params.logprobs:
-            self._wants_logprobs.add(row)
-        return int(row)
+        checkpoints = submit.prompt.checkpoints if self._settings.wants_checkpoints else ()
+        self._prompts.append(_Prompt(row, checkpoints))
+        return row.id
+
+    def _check_memory(self, num_tokens: int) -> None:
+        """Whether the prompt could be held by itself, with everything else of this model gone."""
+        if not self._settings.checks_memory:
+            return
+        needed = self._budget.footprint.nbytes(num_tokens + 1)
+        available = self._budget.total_bytes(self._held_bytes())
+        if needed > available:
+            raise MemoryExceeded(num_prompt_tokens=num_tokens, needed_bytes=needed, available_bytes=available)
+
+    def _check_bias(self, biases: Iterable[tuple[int, float]]) -> None:
+        for token_id, _ in biases:
+            if token_id >= self._settings.vocab_size:
+                raise InvalidRequest(
+                    f"`logit_bias` names token {token_id}, but this model's last is {self._settings.vocab_size - 1}.",
+                    param="logit_bias",
+                )
+
+    def prepare(self) -> None:
+        return
 
     def step(self) -> list[Sampled]:
-        _, responses = self._generator.next()
         self._num_steps += 1
-        if self._num_steps % METADATA_EVAL_STEPS == 0:
-            self._eval_cache_metadata()
-        sampled = [self._sampled(response) for response in responses]
-        self._forget(s.row for s in sampled if s.finish_reason is not None)
-        return sampled
+        if self._num_steps % _ROOM_CHECK_STEPS == 0:
+            self._make_room(self._rows_bytes())
+        failed = self._read_prompts() if self._prompts else []
+        return failed + self._decode()
 
-    def _sampled(self, response: Any) -> Sampled:
-        row = response.uid
-        logprob = float(response.logprobs[response.token]) if row in self._wants_logprobs else None
-        reason = FinishReason(response.finish_reason) if response.finish_reason else None
-        return Sampled(row=row, token_id=response.token, logprob=logprob, finish_reason=reason)
+    def _read_prompts(self) -> list[Sampled]:
+        """As much of the prompts as fits between two steps. A failure in here is one prompt's alone."""
+        is_decoding = len(self._decoding) > 0
+        num_read, failed = 0, []
+        while candidates := self._candidates():
+            views = [PromptView(prompt.num_left, prompt.num_passed_over) for prompt in candidates]
+            prompt = candidates[next_prompt(views)]
+            try:
+                if prompt.caches is None:
+                    self._begin(prompt)
+                num = self._chunk_of(prompt, num_read, is_decoding=is_decoding)
+                if num == 0 and prompt.num_left:
+                    break
+                self._read_chunk(prompt, num)
+            except Exception as error:  # noqa: BLE001 - out of memory, most likely
+                self._prompts.remove(prompt)
+                failed.append(Sampled(prompt.row.id, 0, error=error, is_model_failure=True))
+                continue
+            num_read += num
+            if not is_decoding and num:
+                break  # somebody's first token comes first
+        self._join()
+        return failed
 
-    def _eval_cache_metadata(self) -> None:
-        caches = self._generator._generation_batch.prompt_cache  # noqa: SLF001 - no public way, see METADATA_EVAL_STEPS
-        lazy = [getattr(cache, name, None) for cache in caches for name in ("left_padding", "lengths")]
-        mx.eval([array for array in lazy if isinstance(array, mx.array)])
+    def _join(self) -> None:
+        """All prompts read to their end start decoding, together: each time the batch is copied."""
+        read = [prompt for prompt in self._prompts if prompt.is_read]
+        self._prompts = [prompt for prompt in self._prompts if not prompt.is_read]
+        self._decoding.add([(prompt.row, prompt.caches) for prompt in read if prompt.caches is not None])
 
-    def fault_of(self, row: int) -> Exception | None:
-        guard = self._guards.get(row)
-        return None if guard is None else guard.fault
+    def _candidates(self) -> list[_Prompt]:
+        """Prompts that are begun, and those that may be, in order of arrival."""
+        begun = [prompt for prompt in self._prompts if prompt.caches is not None]
+        num_free = self._settings.max_rows - len(self._decoding) - len(begun)
+        candidates = []
+        for prompt in self._prompts:
+            if prompt.caches is not None:
+                candidates += [] if prompt.is_read else [prompt]
+            elif num_free > 0 and self._has_room_for(prompt) and not self._waits_for_sibling(prompt, begun):
+                candidates.append(prompt)
+        return candidates
+
+    def _has_room_for(self, prompt: _Prompt) -> bool:
+        lengths = self._lengths()
+        needed = self._budget.batch_bytes([*lengths, len(prompt.row.tokens)])
+        return not lengths or needed <= self._budget.total_bytes(self._held_bytes())
+
+    def _waits_for_sibling(self, prompt: _Prompt, begun: Iterable[_Prompt]) -> bool:
+        """Whether a prompt being read will soon hold what this one would have to compute too."""
+        wanted = prompt.row.prompt
+        shared = max((_shared(wanted, other.row.prompt) for other in begun if other.num_done < len(wanted)), default=0)
+        if shared < _MIN_BORROWED_TOKENS:
+            return False
+        done = max(other.num_done for other in begun if _shared(wanted, other.row.prompt) == shared)
+        return done < shared and shared - self._prompt_cache.shared_length(wanted) >= _MIN_BORROWED_TOKENS
+
+    def _begin(self, prompt: _Prompt) -> None:
+        """Give it the longest state there is of its beginning, or an empty one."""
+        self._make_room(self._budget.batch_bytes([*self._lengths(), len(prompt.row.tokens)]))
+        caches, length = self._prompt_cache.fetch(prompt.row.prompt)
+        borrowed = self._borrow(prompt.row.prompt, length + _MIN_BORROWED_TOKENS)
+        if borrowed is not None:
+            caches, length = borrowed
+        prompt.caches = make_prompt_cache(self._model) if caches is None else caches
+        prompt.num_done = prompt.row.num_cached_tokens = length
+
+    def _borrow(self, wanted: np.ndarray, at_least: int) -> tuple[LayerCaches, int] | None:
+        """A copy of a live neighbour's state, cut back to what is shared with `wanted`, and its length."""
+        if self._settings.wants_checkpoints:
+            return None
+        reading = [prompt for prompt in self._prompts if prompt.caches is not None]
+        lenders: list[tuple[int, _Prompt | Row]] = [
+            (min(_shared(wanted, prompt.row.prompt), prompt.num_done), prompt) for prompt in reading
+        ]
+        lenders += [(min(_shared(wanted, row.prompt), len(row.prompt) - 1), row) for row in self._decoding.rows]
+        length, lender = max(lenders, key=lambda offer: offer[0], default=(0, None))
+        if lender is None or length < at_least:
+            return None
+        if isinstance(lender, Row):
+            caches, num_held = self._decoding.state_of(lender)
+        else:
+            caches, num_held = copy.deepcopy(lender.caches or []), lender.num_done
+        if not can_trim_prompt_cache(caches):
+            return None
+        trim_prompt_cache(caches, num_held - length)
+        return caches, length
+
+    def _chunk_of(self, prompt: _Prompt, num_read: int, *, is_decoding: bool) -> int:
+        num = chunk_tokens(
+            prompt.num_left,
+            num_read=num_read,
+            most=self._settings.max_chunk_tokens,
+            is_decoding=is_decoding,
+            pace=self._pace,
+        )
+        return min([num, *(mark - prompt.num_done for mark in prompt.checkpoints if mark > prompt.num_done)])
+
+    def _read_chunk(self, prompt: _Prompt, num: int) -> None:
+        assert prompt.caches is not None  # noqa: S101 - begun before it is read
+        if num:
+            self._settle()
+            started = self._clock()
+            chunk = prompt.row.tokens[prompt.num_done : prompt.num_done + num]
+            self._model(mx.array([chunk]), cache=prompt.caches)
+            mx.eval([cache.state for cache in prompt.caches])
+            mx.clear_cache()
+            self._pace = self._pace.after_chunk(num, self._clock() - started)
+        prompt.num_done += num
+        for other in self._prompts:
+            if other is not prompt:
+                other.num_passed_over += num
+        if prompt.num_done in prompt.checkpoints:
+            self._prompt_cache.keep(prompt.row.tokens[: prompt.num_done], copy.deepcopy(prompt.caches))
+
+    def _settle(self) -> None:
+        """Wait for the decode step in flight, so that what it takes and what a chunk takes are told apart."""
+        started = self._clock()
+        self._decoding.settle()
+        if self._unsettled_s is not None:
+            self._pace = self._pace.after_step(self._unsettled_s + self._clock() - started)
+        self._is_settled, self._unsettled_s = True, None
+
+    def _decode(self) -> list[Sampled]:
+        if not len(self._decoding):
+            return []
+        started = self._clock()
+        try:
+            results = self._decoding.step()
+        except Exception as error:  # noqa: BLE001 - the rows are lost; prompts being read are not
+            lost = self._decoding.abandon()
+            mx.clear_cache()
+            return [Sampled(row.id, 0, error=error, is_model_failure=True) for row in lost]
+        took_s = self._clock() - started
+        if self._is_settled:  # it found its tokens ready and has only started the next pass
+            self._unsettled_s = took_s
+        else:
+            self._pace = self._pace.after_step(took_s)
+        self._is_settled = False
+        return results
 
     def remove(self, rows: Sequence[int]) -> None:
-        self._generator.remove(list(rows))
-        self._forget(rows)
-
-    def _forget(self, rows: Iterable[int]) -> None:
-        for row in list(rows):
-            self._guards.pop(row, None)
-            self._wants_logprobs.discard(row)
+        gone = set(rows)
+        for prompt in [prompt for prompt in self._prompts if prompt.row.id in gone]:
+            self._prompts.remove(prompt)
+            if prompt.caches is not None:
+                self._prompt_cache.keep(prompt.row.tokens[: prompt.num_done], prompt.caches)
+        self._decoding.remove(gone)
 
     def close(self) -> None:
-        self._generator.close()
-        self._guards.clear()
+        self._prompts.clear()
+        self._decoding.abandon()
+
+    def _lengths(self) -> list[int]:
+        """Of the rows that hold memory."""
+        begun = [len(prompt.row.tokens) for prompt in self._prompts if prompt.caches is not None]
+        return begun + [len(row.tokens) for row in self._decoding.rows]
+
+    def _rows_bytes(self) -> int:
+        reading = sum(int(cache.nbytes) for prompt in self._prompts for cache in prompt.caches or ())
+        return reading + self._decoding.nbytes
+
+    def _held_bytes(self) -> int:
+        return self._rows_bytes() + self._prompt_cache.nbytes
+
+    def _make_room(self, rows_bytes: int) -> None:
+        """Kept states give way to live rows."""
+        room = self._budget.total_bytes(self._held_bytes()) - rows_bytes
+        self._prompt_cache.trim_to(max(min(room, self._prompt_cache.max_bytes), 0))
 
 
-class TextModel:
-    """A loaded text model: weights, tokenizer, and how to start a batch over them."""
-
-    def __init__(self, model: Any, tokenizer: Any, config: EngineConfig) -> None:
-        self.tokenizer = tokenizer
-        self._model = model
-        self._config = config
-
-    @classmethod
-    def load(cls, path: Path, config: EngineConfig, turn: DeviceTurn, progress: LoadProgress) -> TextModel:
-        """Read weights and tokenizer from a folder; blocks."""
-        prepare_libraries()
-        with LIBRARY_LOCK:
-            model, tokenizer = load(str(path), lazy=True)
-        materialize(model, config.dtype, turn, progress)
-        return cls(model, tokenizer, config)
-
-    def new_batch(self) -> TextBatch:
-        return TextBatch(
-            self._model,
-            eos_token_ids=self.tokenizer.eos_token_ids,
-            vocab_size=len(self.tokenizer),
-            max_rows=self._config.max_num_seqs,
-            prefill_chunk_tokens=self._config.prefill_chunk_size,
-        )
-
-    def new_detokenizer(self) -> Detokenizer:
-        return new_detokenizer(self.tokenizer)
+def _shared(wanted: np.ndarray, other: np.ndarray) -> int:
+    """Length of the common beginning, at least one token of `wanted` left out; 0 when it is not worth a copy."""
+    length = common_prefix(wanted[:-1], other)
+    return length if length >= MIN_TOKENS else 0

@@ -6,16 +6,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from periscope.core import FinishReason, GenerationParams, Image
+    from periscope.core import FinishReason, GenerationParams, Image, TokenLogprob
     from periscope.engine.stream import TokenStream
+    from periscope.engine.structured import Grammar
     from periscope.errors import PeriscopeError
 
 
 @dataclass(frozen=True, slots=True)
 class TokenPrompt:
-    """A prompt for a text model: token ids, at least one."""
+    """A prompt for a text model.
+
+    Attributes:
+        token_ids: at least one.
+        checkpoints: lengths of beginnings that other prompts are likely to share (ends of messages), ascending. A
+            model whose caches cannot be cut back keeps its state there.
+    """
 
     token_ids: tuple[int, ...]
+    checkpoints: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +36,17 @@ class ImagePrompt:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """In: run this prompt as a row of the batch and report to `stream`. `params.max_tokens` is set."""
+    """In: run this prompt as a row of the batch and report to `stream`.
+
+    Attributes:
+        params: `max_tokens` is set.
+        grammar: what the completion must fit, compiled off this thread.
+    """
 
     prompt: TokenPrompt | ImagePrompt
     params: GenerationParams
     stream: TokenStream
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +54,12 @@ class Shutdown:
     """In: give up every row, free the model and end the thread."""
 
 
-Command: TypeAlias = Submit | Shutdown
+@dataclass(frozen=True, slots=True)
+class ClearPromptCache:
+    """In: forget the states of earlier prompts."""
+
+
+Command: TypeAlias = Submit | ClearPromptCache | Shutdown
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +70,16 @@ class TokenChunk:
         text: decoded text that can no longer change; empty while a character or a stop string is incomplete.
         token_ids: tokens this chunk stands for; an end-of-sequence token is counted, not listed.
         num_tokens: tokens sampled in this step.
-        logprobs: one natural-log probability per entry of `token_ids`, if the params asked for them.
+        num_cached_tokens: prompt tokens that were not computed for this row; told with the first chunk.
+        logprobs: one per entry of `token_ids`, if the params asked for them.
         finish_reason: set on the last chunk only.
     """
 
     text: str
     token_ids: tuple[int, ...]
     num_tokens: int
-    logprobs: tuple[float, ...] = ()
+    num_cached_tokens: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
 
 

@@ -7,19 +7,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from periscope.core import FinishReason
+    from periscope.core import FinishReason, TokenLogprob
     from periscope.engine.commands import Submit
     from periscope.engine.detokenizer import Detokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """One row's result of one step. `finish_reason` is STOP when `token_id` ends the sequence."""
+    """One row's result of one step. With a `finish_reason` or an `error` the batch has dropped the row by itself.
+
+    Attributes:
+        finish_reason: STOP when `token_id` ends the sequence.
+        num_cached_tokens: prompt tokens of this row that were not computed.
+        error: the row has failed, and `token_id` means nothing. What a sampler, processor or picture of the row raised.
+        is_model_failure: the error came out of the model itself: so could the next row's.
+    """
 
     row: int
     token_id: int
-    logprob: float | None = None
+    logprob: TokenLogprob | None = None
     finish_reason: FinishReason | None = None
+    num_cached_tokens: int = 0
+    error: Exception | None = None
+    is_model_failure: bool = False
 
 
 class Batch(Protocol):
@@ -29,16 +39,25 @@ class Batch(Protocol):
         """Take a request in and return its row id. May raise for this request; the others are unharmed."""
         ...
 
-    def step(self) -> Iterable[Sampled]:
-        """One decode step of all rows and at most one chunk of prefill."""
+    def prepare(self) -> None:
+        """What the next step needs of the processor alone, done before the device is taken."""
         ...
 
-    def fault_of(self, row: int) -> Exception | None:
-        """What a sampler or processor of this row raised, if it did; the row's tokens are worthless then."""
+    def step(self) -> Iterable[Sampled]:
+        """One bounded piece of work on the device: a decode step of all rows, some prefill, one picture."""
         ...
 
     def remove(self, rows: Sequence[int]) -> None:
         """Drop rows in any phase; unknown ones are ignored."""
+        ...
+
+    @property
+    def prompt_cache_bytes(self) -> int:
+        """What is kept of earlier prompts."""
+        ...
+
+    def clear_prompt_cache(self) -> None:
+        """Forget earlier prompts."""
         ...
 
     def close(self) -> None:

@@ -7,9 +7,21 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Self, TypeAlias, cast
 
-from periscope.core import FinishReason, GenerationParams, Message, OutputFormat, Tool
+from periscope.core import (
+    FinishReason,
+    GenerationParams,
+    JSONObject,
+    Message,
+    OutputFormat,
+    ResponseFormat,
+    TokenLogprob,
+    Tool,
+    ToolChoice,
+    ToolChoiceMode,
+)
 from periscope.engine.chat_template import ChatTokenizer, RenderedPrompt
 from periscope.engine.commands import TokenPrompt
 from periscope.engine.hosting import HostedEngine, WorkerHost
@@ -30,10 +42,13 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from periscope.engine.batch import TextModel
     from periscope.engine.commands import TokenChunk
     from periscope.engine.stream import TokenStream
+    from periscope.engine.structured import Grammar, GrammarCompiler
+    from periscope.engine.text_model import TextModel
 
+#: Threads that tokenise prompts and compile grammars: a slow schema must not hold up everybody's prompts.
+NUM_PREPARING_THREADS = 2
 #: Plain text, token ids, a chat for the model's template, or what `InferenceEngine.render` made of one of them.
 Prompt: TypeAlias = str | Sequence[int] | Sequence[Message] | RenderedPrompt
 
@@ -75,7 +90,7 @@ class GenerationOutput:
     tokens: tuple[int, ...]
     text: str
     finish_reason: FinishReason
-    logprobs: tuple[float, ...]
+    logprobs: tuple[TokenLogprob, ...]
     stats: GenerationStats
 
 
@@ -95,7 +110,7 @@ class GenerationStream:
         self._clock = clock
         self._stream: TokenStream | None = None
         self._is_cancelled = False
-        self._num_prompt_tokens = self._num_tokens = 0
+        self._num_prompt_tokens = self._num_tokens = self._num_cached_tokens = 0
         self._started_at = self._first_at = self._last_at = clock()
 
     def __aiter__(self) -> Self:
@@ -111,6 +126,7 @@ class GenerationStream:
         self._last_at = self._clock()
         if not self._num_tokens:
             self._first_at = self._last_at
+            self._num_cached_tokens = chunk.num_cached_tokens
         self._num_tokens += chunk.num_tokens
         return chunk
 
@@ -126,7 +142,7 @@ class GenerationStream:
         return GenerationStats(
             num_prompt_tokens=self._num_prompt_tokens,
             num_completion_tokens=self._num_tokens,
-            num_cached_tokens=0,
+            num_cached_tokens=self._num_cached_tokens,
             time_to_first_token_s=self._first_at - self._started_at,
             duration_s=self._last_at - self._started_at,
         )
@@ -147,13 +163,15 @@ class InferenceEngine(HostedEngine["TextModel"]):
         self,
         host: WorkerHost[TextModel],
         tokenizer: ChatTokenizer,
+        grammars: GrammarCompiler,
         info: ModelInfo,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         super().__init__(host)
         self._tokenizer = tokenizer
+        self._grammars = grammars
         self._clock = clock
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="periscope-tokenize")
+        self._executor = ThreadPoolExecutor(NUM_PREPARING_THREADS, thread_name_prefix="periscope-prepare")
         self.model_info = info
 
     def __repr__(self) -> str:
@@ -186,13 +204,25 @@ class InferenceEngine(HostedEngine["TextModel"]):
 
         def load_model() -> TextModel:
             with LIBRARY_LOCK:  # mlx-lm takes seconds to import: paid here, not when the program starts
-                from periscope.engine.batch import TextModel
+                from periscope.engine.text_model import TextModel
             return TextModel.load(path, settings, shared_turn, progress)
 
         host = await WorkerHost.start(path.name, load_model, shared_turn)
-        assert host.model is not None  # noqa: S101 - just loaded
+        from periscope.engine.structured import GrammarCompiler
+
+        loaded = host.model
+        assert loaded is not None  # noqa: S101 - just loaded
         tokenizer = ChatTokenizer(
-            host.model.tokenizer, settings.chat_template_kwargs, vocab_size=vocab_size_of(model_config)
+            loaded.tokenizer,
+            settings.chat_template_kwargs,
+            vocab_size=vocab_size_of(model_config),
+            wants_checkpoints=loaded.wants_checkpoints,
+        )
+        grammars = GrammarCompiler(
+            loaded.tokenizer,
+            vocab_size=loaded.vocab_size,
+            eos_token_ids=loaded.tokenizer.eos_token_ids,
+            output_format=tokenizer.output_format,
         )
         info = ModelInfo(
             name=path.name,
@@ -200,15 +230,24 @@ class InferenceEngine(HostedEngine["TextModel"]):
             architecture=str(model_config.get("model_type", "unknown")),
             context_length=context_length_of(model_config, settings.context_length),
             has_chat_template=tokenizer.has_chat_template,
-            has_tools=tokenizer.output_format.parse_tool_call is not None,
+            has_tools=tokenizer.output_format.has_tools,
             has_reasoning=tokenizer.output_format.think_start is not None,
         )
-        return cls(host, tokenizer, info)
+        return cls(host, tokenizer, grammars, info)
 
     @property
     def output_format(self) -> OutputFormat:
         """How this model marks reasoning and tool calls in its text."""
         return self._tokenizer.output_format
+
+    @property
+    def prompt_cache_bytes(self) -> int:
+        """Memory kept for prompts that begin like earlier ones."""
+        return self._host.prompt_cache_bytes
+
+    def clear_prompt_cache(self) -> None:
+        """Forget earlier prompts, soon; running requests are not touched."""
+        self._host.clear_prompt_cache()
 
     def tokenize(self, text: str) -> tuple[int, ...]:
         """Token ids of a text; blocks for the length of the text."""
@@ -218,8 +257,13 @@ class InferenceEngine(HostedEngine["TextModel"]):
         """Text of token ids, special tokens included."""
         return self._tokenizer.decode(token_ids)
 
-    async def render(self, prompt: Prompt, tools: Sequence[Tool] = ()) -> RenderedPrompt:
+    async def render(
+        self, prompt: Prompt, tools: Sequence[Tool] = (), template_kwargs: JSONObject | None = None
+    ) -> RenderedPrompt:
         """Prompt tokens as the worker will get them, made off the event loop. Idempotent.
+
+        Args:
+            template_kwargs: handed to the chat template, over those of the engine's config.
 
         Raises:
             InvalidRequest: the prompt is empty, holds unknown token ids, or the template refuses it.
@@ -231,7 +275,7 @@ class InferenceEngine(HostedEngine["TextModel"]):
         if not self.is_alive:
             raise EngineClosed("This model is no longer loaded.")
         loop = asyncio.get_running_loop()
-        rendered = await loop.run_in_executor(self._executor, self._render, prompt, tuple(tools))
+        rendered = await loop.run_in_executor(self._executor, self._render, prompt, tuple(tools), template_kwargs or {})
         num_tokens, context_length = len(rendered.token_ids), self.model_info.context_length
         if num_tokens == 0:
             raise InvalidRequest("The prompt is empty.", param="messages")
@@ -239,39 +283,83 @@ class InferenceEngine(HostedEngine["TextModel"]):
             raise ContextLengthExceeded(num_prompt_tokens=num_tokens, context_length=context_length)
         return rendered
 
-    def _render(self, prompt: str | Sequence[int] | Sequence[Message], tools: tuple[Tool, ...]) -> RenderedPrompt:
+    def _render(
+        self, prompt: str | Sequence[int] | Sequence[Message], tools: tuple[Tool, ...], template_kwargs: JSONObject
+    ) -> RenderedPrompt:
         if isinstance(prompt, str):
             return RenderedPrompt(self._tokenizer.encode(prompt))
         if prompt and all(isinstance(item, Message) for item in prompt):
-            return self._tokenizer.render(cast("Sequence[Message]", prompt), tools)
+            return self._tokenizer.render(cast("Sequence[Message]", prompt), tools, template_kwargs)
         return RenderedPrompt(self._tokenizer.checked(cast("Sequence[int]", prompt)))
 
+    async def grammar_for(
+        self,
+        prompt: RenderedPrompt,
+        *,
+        tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice = ToolChoice(),
+        response_format: ResponseFormat | None = None,
+    ) -> Grammar | None:
+        """What the completion must fit, compiled off the event loop, equal ones once; None when it is free.
+
+        Raises:
+            InvalidRequest: the schema cannot be enforced; names the keyword.
+        """
+        loop, opened = asyncio.get_running_loop(), prompt.starts_in_reasoning
+        if response_format is not None:
+            compile_json = partial(self._grammars.json, response_format, starts_in_reasoning=opened)
+            return await loop.run_in_executor(self._executor, compile_json)
+        if tool_choice.mode is ToolChoiceMode.REQUIRED:
+            compile_call = partial(self._grammars.tool_call, tuple(tools), tool_choice, starts_in_reasoning=opened)
+            return await loop.run_in_executor(self._executor, compile_call)
+        return None
+
     def generate_stream(
-        self, prompt: Prompt, params: GenerationParams = GenerationParams(), *, tools: Sequence[Tool] = ()
+        self,
+        prompt: Prompt,
+        params: GenerationParams = GenerationParams(),
+        *,
+        tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice = ToolChoice(),
+        response_format: ResponseFormat | None = None,
     ) -> GenerationStream:
         """A generation, started by iterating over what this returns; that is its cancellation handle too.
 
-        `max_tokens` is cut to what the context leaves. Iterating raises RequestError when the prompt cannot be used
-        (see `render`), EngineClosed when the worker has ended, GenerationFailed when the model failed.
+        `max_tokens` is cut to what the context leaves. Iterating raises RequestError when the prompt or the schema
+        cannot be used (see `render`, `grammar_for`), EngineClosed when the worker has ended, GenerationFailed when the
+        model failed.
         """
 
         async def open_stream() -> tuple[RenderedPrompt, TokenStream]:
             rendered = await self.render(prompt, tools)
+            grammar = await self.grammar_for(
+                rendered, tools=tools, tool_choice=tool_choice, response_format=response_format
+            )
             room = self.model_info.context_length - len(rendered.token_ids)
             limited = replace(params, max_tokens=min(params.max_tokens or room, room))
-            return rendered, self._host.submit(TokenPrompt(rendered.token_ids), limited)
+            tokens = TokenPrompt(rendered.token_ids, rendered.checkpoints)
+            return rendered, self._host.submit(tokens, limited, grammar)
 
         return GenerationStream(open_stream, self._clock)
 
     async def generate(
-        self, prompt: Prompt, params: GenerationParams = GenerationParams(), *, tools: Sequence[Tool] = ()
+        self,
+        prompt: Prompt,
+        params: GenerationParams = GenerationParams(),
+        *,
+        tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice = ToolChoice(),
+        response_format: ResponseFormat | None = None,
     ) -> GenerationOutput:
         """The whole generation at once. Cancelling the awaiting task frees its row.
 
         Raises:
             PeriscopeError: as `generate_stream`, or GenerationFailed while it ran.
         """
-        async with self.generate_stream(prompt, params, tools=tools) as stream:
+        opening = self.generate_stream(
+            prompt, params, tools=tools, tool_choice=tool_choice, response_format=response_format
+        )
+        async with opening as stream:
             chunks = [chunk async for chunk in stream]
             return GenerationOutput(
                 tokens=tuple(token for chunk in chunks for token in chunk.token_ids),

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
-from periscope.engine.commands import Shutdown, Submit
+from periscope.engine.commands import ClearPromptCache, Shutdown, Submit
 from periscope.engine.stream import TokenStream
 from periscope.engine.worker import ModelWorker, WorkerState
 from periscope.errors import EngineClosed, PeriscopeError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from periscope.core import GenerationParams
     from periscope.engine.commands import ImagePrompt, TokenPrompt
     from periscope.engine.contracts import LoadedModel
+    from periscope.engine.structured import Grammar
     from periscope.engine.turn import DeviceTurn
 
 ModelT = TypeVar("ModelT", bound="LoadedModel")
@@ -31,8 +32,13 @@ class WorkerHost(Generic[ModelT]):
         self._ended = ended
 
     @classmethod
-    async def start(cls, name: str, load: Callable[[], ModelT], turn: DeviceTurn) -> WorkerHost[ModelT]:
+    async def start(
+        cls, name: str, load: Callable[[], ModelT], turn: DeviceTurn, *, is_background: bool = False
+    ) -> WorkerHost[ModelT]:
         """Start the thread and wait until its model is loaded. Cancelling ends the thread after the load.
+
+        Args:
+            is_background: its work makes way for that of other workers (see `DeviceTurn`).
 
         Raises:
             ModelLoadError: what the load failed of.
@@ -52,7 +58,7 @@ class WorkerHost(Generic[ModelT]):
         worker = ModelWorker(
             name,
             load,
-            turn=turn,
+            turn=turn.join(name, is_background=is_background),
             on_loaded=lambda outcome: _call_in(loop, lambda: settle(outcome)),
             on_ended=lambda: _call_in(loop, ended.set),
         )
@@ -74,7 +80,18 @@ class WorkerHost(Generic[ModelT]):
         """Requests the worker holds now."""
         return self._worker.num_rows
 
-    def submit(self, prompt: TokenPrompt | ImagePrompt, params: GenerationParams) -> TokenStream:
+    @property
+    def prompt_cache_bytes(self) -> int:
+        """Memory kept for prompts that begin alike."""
+        return self._worker.prompt_cache_bytes
+
+    def clear_prompt_cache(self) -> None:
+        """Forget the states of earlier prompts, soon."""
+        self._worker.send(ClearPromptCache())
+
+    def submit(
+        self, prompt: TokenPrompt | ImagePrompt, params: GenerationParams, grammar: Grammar | None = None
+    ) -> TokenStream:
         """Queue a request; its chunks come out of the returned stream.
 
         Raises:
@@ -83,7 +100,7 @@ class WorkerHost(Generic[ModelT]):
         if not self.is_alive:
             raise EngineClosed("This model is no longer loaded.")
         stream = TokenStream(asyncio.get_running_loop())
-        self._worker.send(Submit(prompt, params, stream))
+        self._worker.send(Submit(prompt, params, stream, grammar))
         return stream
 
     async def ended(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Self
 
 from periscope.engine.commands import Failure, TokenChunk
@@ -19,9 +20,9 @@ DEFAULT_CAPACITY = 4096
 
 
 class TokenStream:
-    """Owned by its reader on the event loop; a worker thread only calls `put` and reads `is_abandoned`.
+    """Owned by its reader on the event loop; a worker thread only puts reports and reads `is_abandoned`.
 
-    `put` never blocks and never waits for the loop: a reader that falls `capacity` chunks behind loses its row
+    Putting never blocks and never waits for the loop: a reader that falls `capacity` chunks behind loses its row
     (it reads what is there, then gets `ReaderTooSlow`), so the batch never waits for anybody.
     """
 
@@ -44,23 +45,19 @@ class TokenStream:
 
     def put(self, report: Report) -> None:
         """Worker thread: hand over a report. After a last chunk or a failure, further reports are dropped."""
+        put_all([(self, report)])
+
+    def _take(self, report: Report) -> bool:
+        """Whether its reader must be woken."""
         with self._lock:
             if self._is_ended or self._is_abandoned:
-                return
+                return False
             if len(self._reports) >= self._capacity:
                 report = Failure(ReaderTooSlow("The reader of this stream fell too far behind."))
                 self._is_abandoned = True
             self._reports.append(report)
             self._is_ended = isinstance(report, Failure) or report.finish_reason is not None
-            must_wake = self._waiter is not None
-        if must_wake:
-            self._wake_from_thread()
-
-    def _wake_from_thread(self) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._wake)
-        except RuntimeError:  # the loop is closed: its reader is gone
-            self._is_abandoned = True
+            return self._waiter is not None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -99,3 +96,22 @@ class TokenStream:
         if isinstance(report, Failure):
             raise report.error
         return report
+
+
+def put_all(reports: Iterable[tuple[TokenStream, Report]]) -> None:
+    """Worker thread: hand over what one step gave to all its rows, and wake each event loop once."""
+    sleeping: dict[asyncio.AbstractEventLoop, list[TokenStream]] = {}
+    for stream, report in reports:
+        if stream._take(report):  # noqa: SLF001 - one of us
+            sleeping.setdefault(stream._loop, []).append(stream)  # noqa: SLF001
+    for loop, streams in sleeping.items():
+        try:
+            loop.call_soon_threadsafe(_wake_all, streams)
+        except RuntimeError:  # the loop is closed: the readers are gone
+            for stream in streams:
+                stream._is_abandoned = True  # noqa: SLF001
+
+
+def _wake_all(streams: Iterable[TokenStream]) -> None:
+    for stream in streams:
+        stream._wake()  # noqa: SLF001

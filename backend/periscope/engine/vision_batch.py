@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -35,6 +36,15 @@ if TYPE_CHECKING:
 WHOLE_PROMPT_TOKENS = 1 << 20
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A picture and its prompt as arrays; `row` is what the worker knows it by."""
+
+    row: int
+    max_tokens: int
+    inputs: dict[str, Any]
+
+
 class VisionBatch:
     """Facade over mlx-vlm's `BatchGenerator`. Images wait here until a step encodes them, one image a step."""
 
@@ -43,6 +53,8 @@ class VisionBatch:
         self._processor = processor
         self._num_rows = 0
         self._pending: deque[tuple[int, Submit]] = deque()
+        self._prepared: _Prepared | None = None
+        self._failed: list[Sampled] = []
         self._row_of_uid: dict[int, int] = {}
         self._generator = BatchGenerator(
             model.language_model,
@@ -62,31 +74,50 @@ class VisionBatch:
         self._pending.append((self._num_rows, submit))
         return self._num_rows
 
-    def step(self) -> list[Sampled]:
-        if self._pending:
+    def prepare(self) -> None:
+        """One picture's pixels and prompt, as the model takes them."""
+        if self._pending and self._prepared is None:
             row, submit = self._pending.popleft()
-            self._row_of_uid[self._insert(submit)] = row
-        _, responses = self._generator.next()
-        return [self._sampled(response) for response in responses]
+            try:
+                self._prepared = _Prepared(row, submit.params.max_tokens or 1, self._inputs_of(submit))
+            except Exception as error:  # noqa: BLE001 - this picture's problem alone
+                self._failed.append(Sampled(row, 0, error=error))
 
-    def _insert(self, submit: Submit) -> int:
+    def step(self) -> list[Sampled]:
+        if self._prepared is not None:
+            prepared, self._prepared = self._prepared, None
+            try:
+                self._row_of_uid[self._insert(prepared)] = prepared.row
+            except Exception as error:  # noqa: BLE001 - this picture's problem alone
+                self._failed.append(Sampled(prepared.row, 0, error=error, is_model_failure=True))
+            failed, self._failed = self._failed, []
+            return failed
+        failed, self._failed = self._failed, []
+        _, responses = self._generator.next()
+        return failed + [self._sampled(response) for response in responses]
+
+    def _inputs_of(self, submit: Submit) -> dict[str, Any]:
         assert isinstance(submit.prompt, ImagePrompt)  # noqa: S101 - checked in admit
         config = self._model.config
-        image = _pil_image(submit.prompt.image)
         text = apply_chat_template(self._processor, config, submit.prompt.text, num_images=1, enable_thinking=False)
-        inputs = prepare_inputs(
+        return prepare_inputs(
             self._processor,
-            images=[image],
+            images=[_pil_image(submit.prompt.image)],
             prompts=text,
             image_token_index=getattr(config, "image_token_index", None),
         )
+
+    def _insert(self, prepared: _Prepared) -> int:
+        """Encode the picture and queue its prompt."""
+        inputs = prepared.inputs
         ids, pixels = inputs.pop("input_ids"), inputs.pop("pixel_values", None)
         mask = inputs.pop("attention_mask", None)
         embeddings = self._model.get_input_embeddings(ids, pixels, mask=mask, **inputs)
         features = {name: value for name, value in embeddings.to_dict().items() if value is not None}
+        mx.eval(list(features.values()))
         (uid,) = self._generator.insert(
             [ids.squeeze(0).tolist()],
-            max_tokens=[submit.params.max_tokens or 1],
+            max_tokens=[prepared.max_tokens],
             prompt_kwargs=[{**inputs, **features}],
             logits_processors=[None],
         )
@@ -97,12 +128,18 @@ class VisionBatch:
         row = self._row_of_uid[response.uid] if reason is None else self._row_of_uid.pop(response.uid)
         return Sampled(row=row, token_id=int(response.token), finish_reason=reason)
 
-    def fault_of(self, row: int) -> Exception | None:  # noqa: ARG002 - no samplers of a row's own, nothing to guard
-        return None
+    @property
+    def prompt_cache_bytes(self) -> int:
+        return 0  # captions are cached as text
+
+    def clear_prompt_cache(self) -> None:
+        return
 
     def remove(self, rows: Sequence[int]) -> None:
         gone = set(rows)
         self._pending = deque(item for item in self._pending if item[0] not in gone)
+        if self._prepared is not None and self._prepared.row in gone:
+            self._prepared = None
         for uid in [uid for uid, row in self._row_of_uid.items() if row in gone]:
             self._generator.remove(uid)
             del self._row_of_uid[uid]
@@ -110,6 +147,7 @@ class VisionBatch:
     def close(self) -> None:
         self._generator.close()
         self._pending.clear()
+        self._prepared = None
 
 
 def _pil_image(image: Image) -> PIL.Image.Image:

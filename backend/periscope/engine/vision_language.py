@@ -60,7 +60,7 @@ class VisionLanguageEngine(HostedEngine["VisionLanguageModel"]):
                 from periscope.engine.vision_batch import VisionLanguageModel
             return VisionLanguageModel.load(path, settings, shared_turn, progress)
 
-        return cls(await WorkerHost.start(path.name, load_model, shared_turn), path)
+        return cls(await WorkerHost.start(path.name, load_model, shared_turn, is_background=True), path)
 
     async def describe(self, image: Image, prompt: str, max_tokens: int) -> tuple[str, int]:
         """Greedy text about one image (may be empty), and the tokens it took. Cancelling frees its row.

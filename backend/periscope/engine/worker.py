@@ -18,16 +18,17 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 
 from periscope.core import FinishReason
-from periscope.engine.commands import Failure, Shutdown, Submit, TokenChunk
+from periscope.engine.commands import ClearPromptCache, Failure, Shutdown, Submit, TokenChunk
 from periscope.engine.detokenizer import StopStrings
+from periscope.engine.stream import put_all
 from periscope.errors import EngineClosed, GenerationFailed, ModelLoadError, PeriscopeError
 
 if TYPE_CHECKING:
-    from periscope.engine.commands import Command
+    from periscope.engine.commands import Command, Report
     from periscope.engine.contracts import Batch, LoadedModel, Sampled
     from periscope.engine.detokenizer import Detokenizer
     from periscope.engine.stream import TokenStream
-    from periscope.engine.turn import DeviceTurn
+    from periscope.engine.turn import Participant
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class _Row:
             text=text,
             token_ids=() if is_eos else (sampled.token_id,),
             num_tokens=1,
+            num_cached_tokens=sampled.num_cached_tokens,
             logprobs=() if sampled.logprob is None or is_eos else (sampled.logprob,),
             finish_reason=reason,
         )
@@ -85,7 +87,7 @@ class ModelWorker(threading.Thread):
         name: str,
         load: Callable[[], LoadedModel],
         *,
-        turn: DeviceTurn,
+        turn: Participant,
         on_loaded: Callable[[LoadedModel | PeriscopeError], None],
         on_ended: Callable[[], None] = lambda: None,
     ) -> None:
@@ -109,6 +111,12 @@ class ModelWorker(threading.Thread):
         """Live rows now, waiting for prefill included; informative from other threads."""
         return len(self._rows)
 
+    @property
+    def prompt_cache_bytes(self) -> int:
+        """Memory kept for prompts that begin alike; informative from other threads."""
+        batch = self._batch
+        return 0 if batch is None else batch.prompt_cache_bytes
+
     def send(self, command: Command) -> None:
         """Any thread: hand over a command. After the end, a submitted stream fails at once."""
         self._inbox.put(command)
@@ -124,6 +132,7 @@ class ModelWorker(threading.Thread):
             logger.exception("worker %s ended by an error", self.name)
         finally:
             self.state = WorkerState.ENDED
+            self._turn.leave()
             self._free_model()
             self._refuse_inbox()
             self._on_ended()
@@ -147,6 +156,7 @@ class ModelWorker(threading.Thread):
     def _serve(self) -> None:
         while self._drain():
             self._drop_abandoned_rows()
+            self._turn.is_active = bool(self._rows)
             if self._rows:
                 self._step()
             if self._num_failed_steps >= MAX_FAILED_STEPS:
@@ -166,7 +176,10 @@ class ModelWorker(threading.Thread):
                 continue
             if isinstance(command, Shutdown):
                 return False
-            self._admit(command)
+            if isinstance(command, ClearPromptCache):
+                self._clear_prompt_cache()
+            else:
+                self._admit(command)
 
     def _admit(self, submit: Submit) -> None:
         if submit.stream.is_abandoned:
@@ -182,6 +195,11 @@ class ModelWorker(threading.Thread):
         else:
             self._rows[row] = _Row(submit.stream, detokenizer, StopStrings(submit.params.stop))
 
+    def _clear_prompt_cache(self) -> None:
+        if self._batch is not None:
+            self._batch.clear_prompt_cache()
+            mx.clear_cache()
+
     def _drop_abandoned_rows(self) -> None:
         self._remove([row for row, live in self._rows.items() if live.stream.is_abandoned])
 
@@ -194,31 +212,31 @@ class ModelWorker(threading.Thread):
     def _step(self) -> None:
         assert self._batch is not None  # noqa: S101 - set before _serve
         try:
+            self._batch.prepare()
             with self._turn.held():
                 results = list(self._batch.step())
         except Exception as error:  # noqa: BLE001 - the batch is lost, the worker is not
             self._num_failed_steps += 1
             self._rebuild(as_generation_failure(error))
             return
-        self._num_failed_steps = 0
-        for sampled in results:
-            self._emit(sampled)
+        is_failure = any(result.is_model_failure for result in results)
+        self._num_failed_steps = self._num_failed_steps + 1 if is_failure and all(r.error for r in results) else 0
+        put_all([told for sampled in results if (told := self._report(sampled)) is not None])
 
-    def _emit(self, sampled: Sampled) -> None:
-        assert self._batch is not None  # noqa: S101 - set before _serve
+    def _report(self, sampled: Sampled) -> tuple[TokenStream, Report] | None:
+        """What a row's reader is told; a row that has ended is gone after this."""
         live = self._rows.get(sampled.row)
         if live is None:
-            return
-        fault = self._batch.fault_of(sampled.row)
+            return None
         try:
-            report = Failure(as_generation_failure(fault)) if fault else live.chunk(sampled)
+            report: Report = Failure(as_generation_failure(sampled.error)) if sampled.error else live.chunk(sampled)
         except Exception as error:  # noqa: BLE001 - undecodable tokens are this row's problem
             report = Failure(as_generation_failure(error))
-        if sampled.finish_reason:  # the batch has dropped the row by itself
+        if sampled.error or sampled.finish_reason:  # the batch has dropped the row by itself
             del self._rows[sampled.row]
         elif isinstance(report, Failure) or report.finish_reason:
             self._remove([sampled.row])
-        live.stream.put(report)
+        return live.stream, report
 
     def _rebuild(self, error: PeriscopeError) -> None:
         assert self._batch is not None and self._model is not None  # noqa: S101, PT018 - set before _serve

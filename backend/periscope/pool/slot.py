@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from periscope.errors import ModelUnavailable, PeriscopeError, ServerStopping
-from periscope.events import ModelLoadProgress, ModelStateChanged
+from periscope.events import ModelGivenUp, ModelLoadProgress, ModelStateChanged
 from periscope.pool.state import ModelState, check_transition
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 #: Wait after a failed load before the next try; doubled with each failure.
 FIRST_BACK_OFF_S = 5.0
 MAX_BACK_OFF_S = 300.0
+#: Workers of one model that die in a row, none of them having lived for LASTING_S: then it is given up.
+MAX_DEATHS = 3
+LASTING_S = 600.0
 
 
 class PooledEngine(Protocol):
@@ -71,6 +74,8 @@ class Slot:
         self._idle = asyncio.Event()
         self._idle.set()
         self._num_failures = 0
+        self._num_deaths = 0
+        self._ready_at = 0.0
         self._retry_at = 0.0
         self._is_closed = False
 
@@ -150,6 +155,7 @@ class Slot:
             self._fail(ModelUnavailable(f"{type(error).__name__}: {error}."))
         else:
             self._engine, self.error, self._num_failures = engine, None, 0
+            self._ready_at = self._clock()
             self._go(ModelState.READY)
             self._watching = asyncio.create_task(self._watch(engine), name=f"watch {self.name}")
         finally:
@@ -169,7 +175,10 @@ class Slot:
         await engine.ended()
         if self.state is ModelState.READY and self._engine is engine:
             self._engine = None
+            self._num_deaths = 1 if self._clock() - self._ready_at >= LASTING_S else self._num_deaths + 1
             self._fail(ModelUnavailable("Its worker ended unexpectedly; the server log has details."))
+            if self._num_deaths >= MAX_DEATHS:
+                self._publish(ModelGivenUp(self.name))
 
     def _fail(self, error: PeriscopeError) -> None:
         self.error = error

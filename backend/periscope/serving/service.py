@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING
 
 from periscope.core import (
     CaptionedImage,
-    Finished,
-    FinishReason,
     GenerationRequest,
     ImagePart,
     Message,
     ModelCard,
     OutputEvent,
-    Usage,
     VisionMode,
     VisionUsage,
     Waiting,
@@ -25,14 +22,13 @@ from periscope.core import (
 )
 from periscope.engine import InferenceEngine
 from periscope.errors import InvalidRequest, ModelUnavailable, ServerStopping
-from periscope.parsing.stream import OutputParser
 from periscope.pool.state import ModelState
 from periscope.serving.disabled_images import without_images
+from periscope.serving.generation import generate
 from periscope.serving.health import Health, health_of
 from periscope.vision.proxy import Rewritten, VisionProxy
 
 if TYPE_CHECKING:
-    from periscope.engine import GenerationStream
     from periscope.pool.pool import ModelPool
     from periscope.serving.models import ModelNames, ServedModel
 
@@ -81,7 +77,7 @@ class ChatService:
             yield Waiting(WaitStatus.LOADING)
         async with self._pool.lease(model.name, InferenceEngine) as engine:
             text_only = replace(request, messages=prompted.messages, params=request.params.over(model.params))
-            async with aclosing(_generate(engine, text_only, prompted.vision)) as events:
+            async with aclosing(generate(engine, text_only, prompted.vision)) as events:
                 async for event in events:
                     yield event
 
@@ -164,31 +160,3 @@ class ChatService:
     def health(self) -> Health:
         """Instant; no device, no waiting."""
         return health_of(self._pool.views(), self._models, is_stopping=self._is_stopping)
-
-
-async def _generate(
-    engine: InferenceEngine, request: GenerationRequest, vision: VisionUsage | None
-) -> AsyncGenerator[OutputEvent, None]:
-    prompt = await engine.render(request.messages, request.tools)
-    output_format = replace(engine.output_format, starts_in_reasoning=prompt.starts_in_reasoning)
-    parser = OutputParser(output_format, request.tools)
-    reason = FinishReason.STOP
-    async with engine.generate_stream(prompt, request.params) as chunks:
-        async for chunk in chunks:
-            for event in parser.feed(chunk.text):
-                yield event
-            reason = chunk.finish_reason or reason
-        for event in parser.finish():
-            yield event
-        yield _finished(reason, parser.num_tool_calls, chunks, vision)
-
-
-def _finished(
-    reason: FinishReason, num_tool_calls: int, chunks: GenerationStream, vision: VisionUsage | None
-) -> Finished:
-    """The only place where a finish reason is decided."""
-    stats = chunks.stats
-    usage = Usage(stats.num_prompt_tokens, stats.num_completion_tokens, stats.num_cached_tokens)
-    if num_tool_calls and reason is FinishReason.STOP:
-        return Finished(FinishReason.TOOL_CALLS, usage, vision)
-    return Finished(FinishReason.LENGTH if reason is FinishReason.LENGTH else FinishReason.STOP, usage, vision)

@@ -1,0 +1,316 @@
+"""DecodeBatch: the rows that are past their prompt, and the steps that give each of them one token. Worker thread only.
+
+A step starts the next forward pass before it reads the tokens of the one before, so that the device never waits for
+Python.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import mlx.core as mx
+import numpy as np
+from mlx_lm.models.cache import trim_prompt_cache
+
+from periscope.core import FinishReason, TokenLogprob, TokenText
+from periscope.engine.contracts import Sampled
+from periscope.engine.kv_memory import flat
+from periscope.engine.logprobs import LazyLogprobs
+from periscope.engine.row_caches import RowCaches, together
+from periscope.engine.sampling import GREEDY, sample
+from periscope.engine.structured import apply_bits
+
+if TYPE_CHECKING:
+    from periscope.engine.prompt_cache import LayerCaches
+    from periscope.engine.rows import Row
+    from periscope.engine.speculation import Drafter
+
+#: Steps between two evaluations of cache metadata. mlx-lm 0.32 leaves `left_padding` of hybrid models lazy: their
+#: graph grows with every token until Metal runs out of buffers (mlx-lm#1845). Exit: when upstream evaluates it.
+METADATA_EVAL_STEPS = 64
+#: Taking lines out of a batch copies what is left, so those of rows that have left are computed on until they are
+#: this part of all lines, or for this many steps.
+COMPACT_PART = 0.25
+COMPACT_STEPS = 16
+
+
+#: Takes over a state: the tokens that caches hold exactly, and the caches.
+KeepState: TypeAlias = Callable[["list[int]", "LayerCaches"], None]
+
+
+class DecodeBatch:
+    """Owns the decoding rows and their caches. After `step` raised, only `abandon` may be called.
+
+    Args:
+        keep: takes the state of every row that leaves.
+        keeps_states: whether `keep` has any use for them; building one from a batch costs a copy.
+        drafter: guesses ahead while a row is alone; the caches must be trimmable then.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., mx.array],
+        *,
+        eos_token_ids: Iterable[int],
+        token_text: Callable[[int], TokenText],
+        keep: KeepState,
+        keeps_states: bool,
+        drafter: Drafter | None = None,
+    ) -> None:
+        self._model = model
+        self._eos = frozenset(eos_token_ids)
+        self._token_text = token_text
+        self._keep = keep
+        self._keeps_states = keeps_states
+        self._drafter = drafter
+        self._rows: list[Row] = []
+        self._caches: RowCaches | None = None
+        self._newest: mx.array | None = None  # (rows,): each row's newest token, maybe not computed yet
+        self._logprobs = LazyLogprobs()
+        self._num_steps = 0
+        self._num_steps_uncompacted = 0
+
+    def __len__(self) -> int:
+        """Rows that have not left."""
+        return len(self.rows)
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """Those that have not left."""
+        return [row for row in self._rows if not row.has_left]
+
+    @property
+    def nbytes(self) -> int:
+        """What the caches take, padding included."""
+        return sum(int(cache.nbytes) for cache in self._layers)
+
+    @property
+    def _layers(self) -> list[Any]:
+        return [] if self._caches is None else self._caches.layers
+
+    def add(self, joining: Sequence[tuple[Row, LayerCaches]]) -> None:
+        """Rows whose caches hold all of their prompt but the last token."""
+        for row, _ in joining:
+            row.num_held = len(row.tokens) - 1
+        left = list(joining)
+        if self._caches is not None and self._caches.can_replace:
+            places = [index for index, row in enumerate(self._rows) if row.has_left]
+            for index in places[: len(left)]:
+                self._replace(index, *left.pop(0))
+        if left:
+            self._append(left)
+
+    def _replace(self, index: int, row: Row, state: LayerCaches) -> None:
+        assert self._caches is not None and self._newest is not None  # noqa: S101, PT018 - there are rows
+        self._caches.replace(index, state)
+        self._newest[index] = row.tokens[-1]
+        self._rows[index] = row
+
+    def _append(self, joining: Sequence[tuple[Row, LayerCaches]]) -> None:
+        self._compact()
+        states = [state for _, state in joining]
+        if self._caches is None:
+            self._caches = together(states)
+        elif len(self._rows) == 1:
+            self._caches = together([self._caches.extract(0), *states])
+        else:
+            self._caches.append(states)
+        tokens = mx.array([row.tokens[-1] for row, _ in joining], dtype=mx.uint32)
+        self._newest = tokens if self._newest is None else mx.concatenate([self._newest, tokens])
+        self._rows.extend(row for row, _ in joining)
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Take rows out; their states are kept. Unknown ids are ignored."""
+        gone = set(ids)
+        self._leave([index for index, row in enumerate(self._rows) if row.id in gone and not row.has_left])
+
+    def state_of(self, row: Row) -> tuple[LayerCaches, int]:
+        """A copy of a row's caches, and how many tokens they hold. Shares memory until written to."""
+        assert self._caches is not None  # noqa: S101 - there are rows
+        return copy.deepcopy(self._caches.extract(self._rows.index(row))), row.num_held
+
+    def settle(self) -> None:
+        """Block until the tokens in flight are there."""
+        if self._newest is not None:
+            mx.eval(self._newest)
+
+    def abandon(self) -> list[Row]:
+        """Let go of everything after a failed step; returns the rows that were lost."""
+        lost = list(self.rows)
+        self._clear()
+        return lost
+
+    def step(self) -> list[Sampled]:
+        """One token for every row, apart from rows that have just joined: theirs comes with the next step.
+
+        More than one when a drafter guessed right.
+        """
+        rows, newest, logprobs = list(self._rows), self._newest, self._logprobs
+        assert newest is not None  # noqa: S101 - there are rows
+        # The newest token of a row that has just joined is its prompt's last.
+        awaited = {row.id for row in rows if not row.has_left and row.num_launched}
+        self._leave([index for index, row in enumerate(rows) if row.is_fully_launched])
+        self._compact_if_worth_it()
+        drafting = self._drafting_row() if self._rows else None
+        if self._rows and drafting is None:
+            self._launch()
+        values = _ints(newest)
+        facts = logprobs.read(self._token_text)
+        results = [
+            self._read(row, token, facts.get(row.id))
+            for row, token in zip(rows, values, strict=True)
+            if row.id in awaited
+        ]
+        if drafting is not None and not any(_has_ended(result) for result in results):
+            results += self._launch_ahead(drafting, values[-1])
+        self.remove(result.row for result in results if _has_ended(result))
+        return results
+
+    def _drafting_row(self) -> Row | None:
+        """The row to guess ahead for: one that is alone, and whose sampling has no memory of its own."""
+        (row, *others) = self._rows
+        is_plain = not row.processors and row.matcher is None and not row.params.logprobs
+        room = (row.params.max_tokens or 1) - row.num_launched
+        return row if self._drafter is not None and not others and is_plain and room > 1 else None
+
+    def _launch_ahead(self, row: Row, token: int) -> list[Sampled]:
+        """Verify a guess at what follows `token`, the newest; its right part is read at once.
+
+        While the drafter has no guess this is an ordinary step, only not overlapped.
+        """
+        assert self._drafter is not None  # noqa: S101 - asked for by _drafting_row
+        num_left = (row.params.max_tokens or 1) - row.num_launched
+        drafted = self._drafter.propose(row.tokens, min(self._drafter.num_draft_tokens, num_left - 1))
+        guess = mx.zeros((0,), dtype=mx.uint32) if drafted is None else drafted
+        inputs = mx.concatenate([mx.array([token], dtype=mx.uint32), guess.astype(mx.uint32)])
+        logits = self._model(inputs[None], cache=self._layers)[0]
+        wanted = sample(logits, [(row.sampling, row.num_launched + ahead) for ahead in range(len(inputs))])
+        mx.eval(wanted, guess)
+        right, guessed = _ints(wanted), _ints(guess)
+        if guessed:
+            self._drafter.settle(guessed)
+        num_right = next((i for i, (a, b) in enumerate(zip(right, guessed, strict=False)) if a != b), len(guessed))
+        results = []
+        for value in right[:num_right]:
+            row.num_launched += 1
+            results.append(self._read(row, value, None))
+            if _has_ended(results[-1]):
+                break
+        else:
+            row.num_launched += 1
+            self._newest = mx.array([right[num_right]], dtype=mx.uint32)
+        trim_prompt_cache(self._layers, len(guessed) - len(results))
+        row.num_held += 1 + len(results)
+        self._logprobs = LazyLogprobs()
+        return results
+
+    def _launch(self) -> None:
+        """Start the forward pass on every row's newest token."""
+        assert self._newest is not None  # noqa: S101 - there are rows
+        assert self._caches is not None  # noqa: S101 - there are rows
+        raw = self._model(self._newest[:, None], cache=self._caches.layers)[:, -1, :]
+        self._caches.advance()
+        logits = self._masked(self._processed(raw))
+        self._newest = sample(logits, [(row.sampling, row.num_launched) for row in self._rows])
+        self._logprobs = LazyLogprobs.of(self._rows, raw, self._newest)
+        mx.async_eval(self._newest, *self._logprobs.arrays)  # type: ignore[no-untyped-call]
+        for row in self._rows:
+            row.num_launched += 1
+            row.num_held += 1
+        self._num_steps += 1
+        if self._num_steps % METADATA_EVAL_STEPS == 0:
+            self._eval_cache_metadata()
+
+    def _processed(self, logits: mx.array) -> mx.array:
+        """Penalties and biases, row by row; rows without any cost nothing."""
+        if not any(row.processors for row in self._rows):
+            return logits
+        assert self._newest is not None  # noqa: S101 - there are rows
+        lines = []
+        for index, row in enumerate(self._rows):
+            line = logits[index : index + 1]
+            token = self._newest[index : index + 1] if row.num_launched else None
+            with row.guarding():
+                for processor in row.processors:
+                    line = processor(token, line)
+            lines.append(line)
+        return mx.concatenate(lines)
+
+    def _masked(self, logits: mx.array) -> mx.array:
+        """What grammars forbid, taken out. They need the newest tokens, so the forward pass is started first."""
+        if not any(row.matcher for row in self._rows):
+            return logits
+        assert self._newest is not None  # noqa: S101 - there are rows
+        mx.async_eval(logits)  # type: ignore[no-untyped-call]
+        bits: dict[int, np.ndarray] = {}
+        for index, (row, token) in enumerate(zip(self._rows, _ints(self._newest), strict=True)):
+            if row.matcher is None or (token in self._eos and row.num_launched):
+                continue
+            with row.guarding():
+                if row.num_launched:
+                    row.matcher.consume(token)
+                bits[index] = row.matcher.allowed_bits()
+        if not bits:
+            return logits
+        lines = mx.array(list(bits))
+        logits[lines] = apply_bits(logits[lines], np.stack(list(bits.values())))
+        return logits
+
+    def _read(self, row: Row, token: int, logprob: TokenLogprob | None) -> Sampled:
+        if row.fault is not None:
+            return Sampled(row.id, token, error=row.fault)
+        row.tokens.append(token)
+        reason = None
+        if token in self._eos:
+            reason = FinishReason.STOP
+        elif row.num_read >= (row.params.max_tokens or 1):
+            reason = FinishReason.LENGTH
+        return Sampled(row.id, token, logprob, reason, num_cached_tokens=row.num_cached_tokens)
+
+    def _leave(self, indices: Sequence[int]) -> None:
+        """Nothing more for these rows; hand over the states of those that are worth keeping."""
+        for index in indices:
+            row = self._rows[index]
+            if self._keeps_states and row.fault is None and self._caches is not None:
+                self._keep(row.tokens[: row.num_held], self._caches.extract(index))
+            row.has_left, row.sampling, row.processors, row.matcher = True, GREEDY, [], None
+        if indices and not len(self):
+            self._clear()
+
+    def _compact_if_worth_it(self) -> None:
+        num_gone = len(self._rows) - len(self)
+        self._num_steps_uncompacted = self._num_steps_uncompacted + 1 if num_gone else 0
+        if num_gone >= COMPACT_PART * len(self._rows) or self._num_steps_uncompacted >= COMPACT_STEPS:
+            self._compact()
+
+    def _compact(self) -> None:
+        """Take out the lines of rows that have left."""
+        stay = [index for index, row in enumerate(self._rows) if not row.has_left]
+        if len(stay) == len(self._rows):
+            return
+        assert self._newest is not None and self._caches is not None  # noqa: S101, PT018 - there are rows
+        if len(stay) == 1:
+            self._caches = together([self._caches.extract(stay[0])])
+        else:
+            self._caches.keep(stay)
+        self._rows = [self._rows[index] for index in stay]
+        self._newest = self._newest[mx.array(stay)]
+        self._num_steps_uncompacted = 0
+
+    def _clear(self) -> None:
+        self._rows, self._caches, self._newest, self._logprobs = [], None, None, LazyLogprobs()
+
+    def _eval_cache_metadata(self) -> None:
+        lazy = [getattr(cache, name, None) for cache in flat(self._layers) for name in ("left_padding", "lengths")]
+        mx.eval([array for array in lazy if isinstance(array, mx.array)])
+
+
+def _has_ended(result: Sampled) -> bool:
+    return result.finish_reason is not None or result.error is not None
+
+
+def _ints(array: mx.array) -> list[int]:
+    """Blocks until the array is computed."""
+    return cast("list[int]", array.tolist())

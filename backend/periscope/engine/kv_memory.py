@@ -1,0 +1,110 @@
+"""How much memory a prompt's KV cache will take, and whether there is room for it. Worker thread only.
+
+The cost of a token is measured once on the loaded model's own caches, so that every architecture is right: full
+attention grows with the length, a sliding window up to its size, a state-space layer not at all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+
+#: mlx-lm's caches grow in blocks of this many tokens.
+BLOCK_TOKENS = 256
+#: Part of the device's memory that models and caches may take: the rest is for activations and other programs.
+USABLE_PART = 0.9
+#: Where the device does not tell its memory (MLX's CPU backend), this part of the machine's is ours.
+USABLE_PART_OF_HOST = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """One cache object. `slot_bytes` per token up to `max_slots`, and `fixed_bytes` whatever the length."""
+
+    slot_bytes: int
+    max_slots: int | None
+    fixed_bytes: int
+
+    def nbytes(self, num_tokens: int) -> int:
+        blocks = -(-num_tokens // BLOCK_TOKENS) * BLOCK_TOKENS
+        slots = blocks if self.max_slots is None else min(blocks, self.max_slots)
+        return self.fixed_bytes + slots * self.slot_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KVFootprint:
+    """Bytes of one sequence's caches by its length. Pure."""
+
+    layers: tuple[_Layer, ...]
+
+    @classmethod
+    def measure(cls, caches: Iterable[Any]) -> KVFootprint:
+        """From caches that have seen a few tokens."""
+        return cls(tuple(_layer(cache) for cache in flat(caches)))
+
+    def nbytes(self, num_tokens: int) -> int:
+        """Bytes of the caches of a sequence of that many tokens."""
+        return sum(layer.nbytes(num_tokens) for layer in self.layers)
+
+
+def flat(caches: Iterable[Any]) -> Iterator[Any]:
+    """The cache objects of all layers, those inside mlx-lm's `CacheList` too."""
+    for cache in caches:
+        inner = getattr(cache, "caches", None)
+        if inner is None:
+            yield cache
+        else:
+            yield from flat(inner)
+
+
+def _layer(cache: Any) -> _Layer:
+    keys = getattr(cache, "keys", None)
+    nbytes = int(cache.nbytes)
+    if keys is None:
+        return _Layer(0, None, nbytes)
+    widest = keys[0] if isinstance(keys, (tuple, list)) else keys  # quantised keys are (values, scales, biases)
+    return _Layer(nbytes // int(widest.shape[-2]), getattr(cache, "max_size", None), 0)
+
+
+class DeviceMemory:
+    """What the device has for us; read anew at every question."""
+
+    def budget_bytes(self) -> int:
+        """For weights and caches together."""
+        info = mx.device_info()
+        told = info.get("max_recommended_working_set_size") or info.get("total_memory")
+        if told is not None:
+            return int(int(told) * USABLE_PART)
+        return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * USABLE_PART_OF_HOST)
+
+    def active_bytes(self) -> int:
+        """What MLX holds now, of all models of this process."""
+        return int(mx.get_active_memory())
+
+
+@dataclass(frozen=True, slots=True)
+class KVBudget:
+    """How much KV memory the rows of one model may take.
+
+    Attributes:
+        limit_bytes: as configured; None = what the device's budget leaves, read each time.
+    """
+
+    footprint: KVFootprint
+    limit_bytes: int | None
+    memory: DeviceMemory
+
+    def total_bytes(self, held_bytes: int) -> int:
+        """All that rows and prompt cache may take together, of which they hold `held_bytes` now."""
+        if self.limit_bytes is not None:
+            return self.limit_bytes
+        others = max(self.memory.active_bytes() - held_bytes, 0)
+        return max(self.memory.budget_bytes() - others, 0)
+
+    def batch_bytes(self, lengths: Sequence[int]) -> int:
+        """What a batch of such rows takes: mlx-lm pads every row to the longest."""
+        return len(lengths) * self.footprint.nbytes(max(lengths)) if lengths else 0

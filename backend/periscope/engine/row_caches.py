@@ -1,0 +1,256 @@
+"""The caches of the rows that decode together, in the three shapes they can have. Worker thread only.
+
+`AloneCaches`: one row, its caches as the model made them. `SlotCaches`: several rows of a model with plain KV caches,
+each in a slot of its own, so that a row comes and goes without the others being copied. `PaddedCaches`: mlx-lm's own
+batch caches, for every other kind (sliding windows, state-space layers), which copy all rows when one comes or goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import mlx.core as mx
+from mlx_lm.models.cache import KVCache
+
+from periscope.engine.kv_memory import BLOCK_TOKENS
+from periscope.engine.prompt_cache import LayerCaches
+
+
+class RowCaches(Protocol):
+    """Caches of rows numbered from 0. After `append`, `replace` and `keep` the object itself has changed."""
+
+    @property
+    def layers(self) -> list[Any]:
+        """What the model is called with, one a layer."""
+        ...
+
+    @property
+    def can_replace(self) -> bool:
+        """Whether a row's place can be taken by another's."""
+        ...
+
+    def advance(self) -> None:
+        """A forward pass of one token a row has been built."""
+        ...
+
+    def extract(self, index: int) -> LayerCaches:
+        """One row's own caches."""
+        ...
+
+    def append(self, states: Sequence[LayerCaches]) -> None:
+        """More rows, at the end."""
+        ...
+
+    def replace(self, index: int, state: LayerCaches) -> None:
+        """Another row in the place of one that has left."""
+        ...
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """These rows stay, in this order."""
+        ...
+
+
+def together(states: Sequence[LayerCaches]) -> RowCaches:
+    """The caches of rows that begin to decode together."""
+    if len(states) == 1:
+        return AloneCaches(states[0])
+    is_plain = all(type(cache) is KVCache and not cache.empty() for state in states for cache in state)
+    return SlotCaches(states) if is_plain else PaddedCaches(states)
+
+
+class AloneCaches:
+    """One row: the fastest, and the only way for caches that mlx-lm cannot batch."""
+
+    can_replace = False
+
+    def __init__(self, state: LayerCaches) -> None:
+        self.layers = state
+
+    def advance(self) -> None:
+        return
+
+    def extract(self, index: int) -> LayerCaches:  # noqa: ARG002 - there is one
+        return self.layers
+
+    def append(self, states: Sequence[LayerCaches]) -> None:  # noqa: ARG002
+        raise RuntimeError("a row alone has no batch to append to")
+
+    def replace(self, index: int, state: LayerCaches) -> None:  # noqa: ARG002
+        raise RuntimeError("a row alone has no place to give away")
+
+    def keep(self, indices: Sequence[int]) -> None:  # noqa: ARG002
+        return
+
+
+class PaddedCaches:
+    """Over mlx-lm's batch caches, which pad every row on the left to the longest."""
+
+    can_replace = False
+
+    def __init__(self, states: Sequence[LayerCaches]) -> None:
+        self.layers = _merged(states)
+
+    def advance(self) -> None:
+        return
+
+    def extract(self, index: int) -> LayerCaches:
+        return [cache.extract(index) for cache in self.layers]
+
+    def append(self, states: Sequence[LayerCaches]) -> None:
+        for cache, others in zip(self.layers, _merged(states), strict=True):
+            cache.extend(others)
+
+    def replace(self, index: int, state: LayerCaches) -> None:  # noqa: ARG002
+        raise RuntimeError("mlx-lm's batch caches have no places to give away")
+
+    def keep(self, indices: Sequence[int]) -> None:
+        for cache in self.layers:
+            cache.filter(list(indices))
+
+
+def _merged(states: Sequence[LayerCaches]) -> LayerCaches:
+    return [layer[0].merge(list(layer)) for layer in zip(*states, strict=True)]
+
+
+class _Lengths:
+    """How many tokens each row's slot holds; shared by the layers of one batch. `offset` is the same on the device."""
+
+    def __init__(self, lengths: Iterable[int]) -> None:
+        self.set(lengths)
+
+    def set(self, lengths: Iterable[int]) -> None:
+        self.values = list(lengths)
+        self.offset = mx.array(self.values, dtype=mx.int32)
+
+    def advance(self) -> None:
+        self.values = [length + 1 for length in self.values]
+        self.offset = self.offset + 1
+
+    @property
+    def longest(self) -> int:
+        return max(self.values)
+
+
+class _SlotLayer:
+    """One layer's keys and values `(rows, heads, capacity, head_dim)`; row r holds its tokens from the left.
+
+    What mlx-lm's models ask of a cache, for passes of one token a row.
+    """
+
+    def __init__(self, lengths: _Lengths, keys: mx.array, values: mx.array) -> None:
+        self._lengths = lengths
+        self.keys = keys
+        self.values = values
+
+    @property
+    def offset(self) -> mx.array:
+        """Each row's position of the token that comes."""
+        return self._lengths.offset
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.keys.nbytes + self.values.nbytes)
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        self.reserve(self._lengths.longest + 1)
+        place = self._lengths.offset[:, None, None, None]
+        self.keys = mx.put_along_axis(self.keys, mx.broadcast_to(place, keys.shape), keys, axis=2)
+        self.values = mx.put_along_axis(self.values, mx.broadcast_to(place, values.shape), values, axis=2)
+        end = self._lengths.longest + 1
+        return self.keys[..., :end, :], self.values[..., :end, :]
+
+    def make_mask(
+        self,
+        N: int,  # noqa: N803, ARG002 - mlx-lm's name; always one token
+        return_array: bool = False,
+        window_size: int | None = None,
+    ) -> mx.array | None:
+        """Which of the slots' tokens each row may look at; None = all."""
+        lengths = self._lengths
+        if not return_array and window_size is None and min(lengths.values) == lengths.longest:
+            return None
+        places = mx.arange(lengths.longest + 1)
+        newest = lengths.offset[:, None, None, None]
+        mask = places <= newest
+        return mask if window_size is None else mask & (places > newest - window_size)
+
+    def reserve(self, num_tokens: int) -> None:
+        capacity = self.keys.shape[2]
+        if num_tokens > capacity:
+            self.keys = _longer(self.keys, _blocks(num_tokens))
+            self.values = _longer(self.values, _blocks(num_tokens))
+
+
+class SlotCaches:
+    """Plain KV caches side by side. A row that comes takes the place of one that has left, if there is one."""
+
+    can_replace = True
+
+    def __init__(self, states: Sequence[LayerCaches]) -> None:
+        self._lengths = _Lengths(state[0].offset for state in states)
+        capacity = _blocks(self._lengths.longest + 1)
+        self.layers = [_SlotLayer(self._lengths, *_stacked(layer, capacity)) for layer in zip(*states, strict=True)]
+
+    def advance(self) -> None:
+        self._lengths.advance()
+
+    def extract(self, index: int) -> LayerCaches:
+        length = self._lengths.values[index]
+        return [_plain(layer, index, length) for layer in self.layers]
+
+    def append(self, states: Sequence[LayerCaches]) -> None:
+        lengths = [*self._lengths.values, *(state[0].offset for state in states)]
+        capacity = _blocks(max(lengths) + 1)
+        for layer, others in zip(self.layers, zip(*states, strict=True), strict=True):
+            layer.reserve(capacity)
+            keys, values = _stacked(others, layer.keys.shape[2])
+            layer.keys = mx.concatenate([layer.keys, keys])
+            layer.values = mx.concatenate([layer.values, values])
+        self._lengths.set(lengths)
+
+    def replace(self, index: int, state: LayerCaches) -> None:
+        length = state[0].offset
+        for layer, cache in zip(self.layers, state, strict=True):
+            layer.reserve(length + 1)
+            keys, values = cache.keys_and_values()
+            layer.keys[index : index + 1, :, :length, :] = keys
+            layer.values[index : index + 1, :, :length, :] = values
+        lengths = list(self._lengths.values)
+        lengths[index] = length
+        self._lengths.set(lengths)
+
+    def keep(self, indices: Sequence[int]) -> None:
+        lines = mx.array(list(indices))
+        lengths = [self._lengths.values[index] for index in indices]
+        capacity = _blocks(max(lengths) + 1)
+        for layer in self.layers:
+            layer.keys = layer.keys[lines, :, :capacity]
+            layer.values = layer.values[lines, :, :capacity]
+        self._lengths.set(lengths)
+
+
+def _blocks(num_tokens: int) -> int:
+    return -(-num_tokens // BLOCK_TOKENS) * BLOCK_TOKENS
+
+
+def _longer(array: mx.array, capacity: int) -> mx.array:
+    rows, heads, length, size = array.shape
+    return mx.concatenate([array, mx.zeros((rows, heads, capacity - length, size), array.dtype)], axis=2)
+
+
+def _stacked(caches: Sequence[KVCache], capacity: int) -> tuple[mx.array, mx.array]:
+    pairs = [cache.keys_and_values() for cache in caches]
+    keys, values = zip(*pairs, strict=True)
+    return (
+        mx.concatenate([_longer(array, capacity) for array in keys]),
+        mx.concatenate([_longer(array, capacity) for array in values]),
+    )
+
+
+def _plain(layer: _SlotLayer, index: int, length: int) -> KVCache:
+    cache = KVCache()
+    cache.keys = mx.contiguous(layer.keys[index : index + 1, :, :length])
+    cache.values = mx.contiguous(layer.values[index : index + 1, :, :length])
+    cache.offset = length
+    return cache

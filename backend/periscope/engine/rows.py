@@ -1,0 +1,60 @@
+"""Row: one request inside a text model's batch. Worker thread only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from periscope.core import GenerationParams
+    from periscope.engine.sampling import LogitsProcessor, RowSampling
+    from periscope.engine.structured import Matcher
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One request in the batch. Owned by whichever of the batch's rooms it is in.
+
+    Attributes:
+        prompt: token ids `(num_prompt_tokens,)`.
+        tokens: the prompt, then what was read of the completion.
+        num_launched: completion tokens sampled, the one in flight included.
+        num_held: how many of `tokens` the caches hold.
+        has_left: nobody waits for its tokens; its line in the batch is only not taken out yet.
+        fault: what a processor or matcher of this row raised; its tokens are worthless from then on.
+    """
+
+    id: int
+    prompt: np.ndarray
+    tokens: list[int]
+    params: GenerationParams
+    sampling: RowSampling
+    processors: list[LogitsProcessor]
+    matcher: Matcher | None = None
+    num_cached_tokens: int = 0
+    num_launched: int = 0
+    num_held: int = 0
+    has_left: bool = False
+    fault: Exception | None = None
+
+    @property
+    def num_read(self) -> int:
+        """Completion tokens read."""
+        return len(self.tokens) - len(self.prompt)
+
+    @property
+    def is_fully_launched(self) -> bool:
+        """Its last token by `max_tokens` is in flight: no further forward pass is for it."""
+        return not self.has_left and self.num_launched >= (self.params.max_tokens or 1)
+
+    @contextmanager
+    def guarding(self) -> Iterator[None]:
+        """Whatever the row's own processors or matcher raise in here stays this row's."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            self.fault = self.fault or error

@@ -1,0 +1,135 @@
+"""A loaded text model: weights, tokenizer, what was measured of it, and how to start a batch. Worker thread only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+from mlx_lm import load
+from mlx_lm.models.cache import make_prompt_cache
+
+from periscope.engine.batch import BatchSettings, TextBatch
+from periscope.engine.detokenizer import Detokenizer, new_detokenizer
+from periscope.engine.kv_memory import DeviceMemory, KVBudget, KVFootprint, flat
+from periscope.engine.loader import (
+    LIBRARY_LOCK,
+    EngineConfig,
+    LoadProgress,
+    find_on_disk,
+    materialize,
+    prepare_libraries,
+)
+from periscope.engine.prompt_cache import PromptCache
+from periscope.engine.speculation import Drafter
+from periscope.engine.token_text import TokenTable
+from periscope.errors import ModelLoadError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from periscope.engine.prompt_cache import LayerCaches
+    from periscope.engine.turn import DeviceTurn
+
+#: Part of the memory for KV caches that kept states may take, unless configured.
+DEFAULT_PROMPT_CACHE_PART = 0.25
+
+
+class TextModel:
+    """Owns the weights and the prompt cache, which outlives a batch that had to be given up.
+
+    Attributes:
+        vocab_size: width of the logits; may be more than the tokenizer knows.
+        wants_checkpoints: its caches cannot be cut back at any length.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        config: EngineConfig,
+        *,
+        draft_model: Any = None,
+        memory: DeviceMemory = DeviceMemory(),
+    ) -> None:
+        self.tokenizer = tokenizer
+        self._model = model
+        self._config = config
+        caches, self.vocab_size = _try_out(model)
+        self.wants_checkpoints = not all(_can_always_be_cut(cache) for cache in flat(caches))
+        self._is_batchable = all(hasattr(cache, "merge") for cache in caches)
+        self._budget = KVBudget(KVFootprint.measure(caches), config.kv_limit_bytes, memory)
+        self._prompt_cache = PromptCache(
+            int(self._budget.total_bytes(0) * DEFAULT_PROMPT_CACHE_PART)
+            if config.prompt_cache_bytes is None
+            else config.prompt_cache_bytes
+        )
+        self._token_table = TokenTable(tokenizer)
+        self._draft_model = draft_model
+        if draft_model is not None:
+            self._check_can_draft(_try_out(draft_model)[0])
+
+    @classmethod
+    def load(cls, path: Path, config: EngineConfig, turn: DeviceTurn, progress: LoadProgress) -> TextModel:
+        """Read weights and tokenizer from a folder; blocks."""
+        prepare_libraries()
+        with LIBRARY_LOCK:
+            model, tokenizer = load(str(path), lazy=True)
+        materialize(model, config.dtype, turn, progress)
+        draft_model = None
+        if config.draft_model is not None:
+            draft_model = _load_draft(config.draft_model, config.draft_revision, tokenizer)
+            materialize(draft_model, config.dtype, turn)
+        with turn.held():
+            return cls(model, tokenizer, config, draft_model=draft_model)
+
+    def _check_can_draft(self, draft_caches: LayerCaches) -> None:
+        if self.wants_checkpoints or not all(_can_always_be_cut(cache) for cache in flat(draft_caches)):
+            raise ModelLoadError(
+                "`draft_model` needs a model and a draft model whose caches can be cut back at any length, which "
+                "sliding windows and state-space layers cannot. Remove `draft_model`."
+            )
+
+    def new_batch(self) -> TextBatch:
+        settings = BatchSettings(
+            eos_token_ids=frozenset(self.tokenizer.eos_token_ids),
+            vocab_size=self.vocab_size,
+            token_text=self._token_table.text,
+            wants_checkpoints=self.wants_checkpoints,
+            max_rows=self._config.max_num_seqs if self._is_batchable else 1,
+            max_chunk_tokens=self._config.prefill_chunk_size,
+            checks_memory=self._config.checks_memory,
+        )
+        drafter = None if self._draft_model is None else Drafter(self._draft_model, self._config.num_draft_tokens)
+        return TextBatch(self._model, settings, self._prompt_cache, self._budget, drafter=drafter)
+
+    def new_detokenizer(self) -> Detokenizer:
+        return new_detokenizer(self.tokenizer)
+
+
+def _load_draft(model: str, revision: str | None, tokenizer: Any) -> Any:
+    """The draft model's lazy weights, once it is known to speak the same tokens."""
+    path = find_on_disk(model, revision)
+    with LIBRARY_LOCK:
+        draft_model, draft_tokenizer = load(str(path), lazy=True)
+    if draft_tokenizer.get_vocab() != tokenizer.get_vocab():
+        raise ModelLoadError(
+            f"`draft_model` {path.name} has another vocabulary than the model it would draft for. Choose a smaller "
+            "model of the same family."
+        )
+    return draft_model
+
+
+def _try_out(model: Any) -> tuple[LayerCaches, int]:
+    """One token through the model: its caches, for measuring, and the width of its logits.
+
+    Also evaluates what the weights alone do not (a rope's private frequencies), and compiles the first kernels.
+    """
+    caches = make_prompt_cache(model)
+    logits = model(mx.array([[0]]), cache=caches)
+    mx.eval(logits, [cache.state for cache in caches])
+    return caches, int(logits.shape[-1])
+
+
+def _can_always_be_cut(cache: Any) -> bool:
+    """A sliding window can be cut only until it is full."""
+    return bool(cache.is_trimmable()) and getattr(cache, "max_size", None) is None

@@ -1,0 +1,156 @@
+"""From a text-only request and a leased engine to output events: one completion, or several of the same prompt.
+
+Event loop only. The only place where a finish reason is decided.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from periscope.core import (
+    EndReason,
+    Finished,
+    FinishReason,
+    GenerationParams,
+    GenerationRequest,
+    OutputEvent,
+    ReasoningDelta,
+    TextDelta,
+    TokenLogprob,
+    ToolCallDelta,
+    Usage,
+    VisionUsage,
+)
+from periscope.parsing.registry import parser_for
+
+if TYPE_CHECKING:
+    from periscope.engine import GenerationStats, InferenceEngine
+    from periscope.engine.chat_template import RenderedPrompt
+    from periscope.parsing.contracts import Delta, Parser
+
+#: Events of all choices that their reader may be behind; then they wait, and the engine's own streams take it up.
+_MAX_BUFFERED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A choice's end."""
+
+    choice: int
+    reason: EndReason
+    stats: GenerationStats
+
+
+_ChoiceEvent: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta | _Ended
+
+
+async def generate(
+    engine: InferenceEngine, request: GenerationRequest, vision: VisionUsage | None
+) -> AsyncGenerator[OutputEvent, None]:
+    """The request's events, `Finished` last. Closing it frees its rows.
+
+    Raises:
+        RequestError: the prompt or the schema cannot be used; before the first event.
+        GenerationFailed, EngineClosed: a choice failed; the others are given up.
+    """
+    prompt = await engine.render(request.messages, request.tools, request.template_kwargs)
+    ends: dict[int, _Ended] = {}
+    async with aclosing(_all_choices(engine, request, prompt)) as events:
+        async for event in events:
+            if isinstance(event, _Ended):
+                ends[event.choice] = event
+            else:
+                yield event
+    yield _finished([ends[choice] for choice in range(request.num_choices)], vision)
+
+
+def _finished(ends: list[_Ended], vision: VisionUsage | None) -> Finished:
+    """The prompt counts once, as the first choice met it: the others found it in the cache."""
+    first = ends[0].stats
+    num_completion_tokens = sum(end.stats.num_completion_tokens for end in ends)
+    usage = Usage(first.num_prompt_tokens, num_completion_tokens, first.num_cached_tokens)
+    return Finished(ends[0].reason, usage, vision, tuple(end.reason for end in ends[1:]))
+
+
+async def _all_choices(
+    engine: InferenceEngine, request: GenerationRequest, prompt: RenderedPrompt
+) -> AsyncGenerator[_ChoiceEvent, None]:
+    if request.num_choices == 1:
+        async with aclosing(_one_choice(engine, request, prompt, 0)) as events:
+            async for event in events:
+                yield event
+        return
+    buffer: asyncio.Queue[_ChoiceEvent | Exception] = asyncio.Queue(_MAX_BUFFERED)
+
+    async def pump(choice: int) -> None:
+        try:
+            async with aclosing(_one_choice(engine, request, prompt, choice)) as events:
+                async for event in events:
+                    await buffer.put(event)
+        except Exception as error:  # noqa: BLE001 - raised again by the reader
+            await buffer.put(error)
+
+    pumps = [asyncio.create_task(pump(choice)) for choice in range(request.num_choices)]
+    try:
+        num_ended = 0
+        while num_ended < request.num_choices:
+            item = await buffer.get()
+            if isinstance(item, Exception):
+                raise item
+            num_ended += isinstance(item, _Ended)
+            yield item
+    finally:
+        for task in pumps:
+            task.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+
+
+async def _one_choice(
+    engine: InferenceEngine, request: GenerationRequest, prompt: RenderedPrompt, choice: int
+) -> AsyncGenerator[_ChoiceEvent, None]:
+    output_format = replace(engine.output_format, starts_in_reasoning=prompt.starts_in_reasoning)
+    parser = parser_for(output_format, request.tools, request.tool_choice)
+    reason = FinishReason.STOP
+    opening = engine.generate_stream(
+        prompt,
+        _params_of(request.params, choice),
+        tools=request.tools,
+        tool_choice=request.tool_choice,
+        response_format=request.response_format,
+    )
+    async with opening as chunks:
+        async for chunk in chunks:
+            reason = chunk.finish_reason or reason
+            for delta in _deltas(parser, chunk.text, chunk.logprobs, is_last=chunk.finish_reason is not None):
+                yield replace(delta, choice=choice) if choice else delta
+        yield _Ended(choice, _end_reason(reason, parser.num_tool_calls), chunks.stats)
+
+
+def _params_of(params: GenerationParams, choice: int) -> GenerationParams:
+    """Choices of one seed differ, and are the same again the next time."""
+    return params if choice == 0 or params.seed is None else replace(params, seed=(params.seed + choice) % 2**64)
+
+
+def _deltas(parser: Parser, text: str, logprobs: tuple[TokenLogprob, ...], *, is_last: bool) -> list[Delta]:
+    """What a chunk adds; its log-probabilities go with its first text, or stand alone."""
+    deltas = parser.feed(text)
+    if is_last:
+        deltas += parser.finish()
+    if logprobs:
+        for at, delta in enumerate(deltas):
+            if isinstance(delta, TextDelta):
+                deltas[at] = replace(delta, logprobs=logprobs)
+                break
+        else:
+            deltas.insert(0, TextDelta("", logprobs))
+    return deltas
+
+
+def _end_reason(reason: FinishReason, num_tool_calls: int) -> EndReason:
+    if reason is FinishReason.LENGTH:
+        return FinishReason.LENGTH
+    return FinishReason.TOOL_CALLS if num_tool_calls else FinishReason.STOP

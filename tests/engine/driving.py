@@ -1,0 +1,69 @@
+"""A text model's batch, driven step by step on the test's own thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from periscope.core import GenerationParams
+from periscope.engine.batch import TextBatch
+from periscope.engine.commands import Submit, TokenPrompt
+from periscope.engine.contracts import Sampled
+from periscope.engine.loader import EngineConfig
+from periscope.engine.stream import TokenStream
+from periscope.engine.text_model import TextModel
+from periscope.engine.turn import DeviceTurn
+
+GREEDY = GenerationParams(temperature=0.0, max_tokens=16)
+NOBODY = cast("TokenStream", None)  # a batch never looks at the stream
+
+
+def load(path: Path, config: EngineConfig = EngineConfig()) -> TextModel:
+    return TextModel.load(path, config, DeviceTurn(), lambda _done, _total: None)
+
+
+def submit(tokens: Sequence[int], params: GenerationParams = GREEDY, checkpoints: Sequence[int] = ()) -> Submit:
+    return Submit(TokenPrompt(tuple(tokens), tuple(checkpoints)), params, NOBODY)
+
+
+class Run:
+    """Owns what came out of a batch: tokens by row, and each row's last result."""
+
+    def __init__(self, batch: TextBatch) -> None:
+        self.batch = batch
+        self.tokens: dict[int, list[int]] = {}
+        self.last: dict[int, Sampled] = {}
+        self.live: set[int] = set()
+        self.num_steps = 0
+
+    def admit(self, *submits: Submit) -> list[int]:
+        rows = [self.batch.admit(each) for each in submits]
+        self.tokens |= {row: [] for row in rows}
+        self.live |= set(rows)
+        return rows
+
+    def step(self) -> None:
+        self.num_steps += 1
+        for sampled in self.batch.step():
+            self.last[sampled.row] = sampled
+            if sampled.error is None:
+                self.tokens[sampled.row].append(sampled.token_id)
+            if sampled.error is not None or sampled.finish_reason is not None:
+                self.live.discard(sampled.row)
+
+    def to_the_end(self) -> None:
+        while self.live:
+            self.step()
+
+    def remove(self, row: int) -> None:
+        self.batch.remove([row])
+        self.live.discard(row)
+
+
+def all_of(batch: TextBatch, *submits: Submit) -> list[list[int]]:
+    """The tokens of requests that run together."""
+    run = Run(batch)
+    rows = run.admit(*submits)
+    run.to_the_end()
+    return [run.tokens[row] for row in rows]

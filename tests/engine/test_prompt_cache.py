@@ -1,0 +1,132 @@
+"""PromptCache: the longest beginning, never more bytes than allowed, and nothing that changes under its owner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlx_lm.models.cache import ArraysCache, KVCache
+
+from periscope.engine.prompt_cache import MIN_TOKENS, LayerCaches, PromptCache
+
+MB = 2**20
+CHAT = list(range(100))
+
+
+def state(tokens: Sequence[int]) -> LayerCaches:
+    """One layer whose keys are the tokens themselves."""
+    cache = KVCache()
+    keys = mx.array(list(tokens), dtype=mx.float32).reshape(1, 1, -1, 1)
+    cache.update_and_fetch(keys, keys)
+    return [cache]
+
+
+def tokens_in(caches: LayerCaches) -> list[int]:
+    keys, _ = caches[0].keys_and_values()
+    return [int(value) for value in keys.flatten().tolist()]
+
+
+def fixed_state(num: int) -> LayerCaches:
+    """One layer that cannot be cut back, as of a state-space model."""
+    cache = ArraysCache(1)
+    cache[0] = mx.full((1, 4), num)
+    return [cache]
+
+
+def test_the_longest_kept_beginning_is_found() -> None:
+    """A conversation that goes on finds all of its last turn, and the state holds exactly those tokens."""
+    cache = PromptCache(MB)
+    cache.keep(CHAT[:40], state(CHAT[:40]))
+    cache.keep([*CHAT[:60], 999], state([*CHAT[:60], 999]))
+    caches, length = cache.fetch(CHAT)
+    assert length == 60
+    assert caches is not None
+    assert tokens_in(caches) == CHAT[:60]
+
+
+def test_an_exact_hit_leaves_one_token_to_compute() -> None:
+    """The model needs an input: a prompt that is wholly known is cut back by one token."""
+    cache = PromptCache(MB)
+    cache.keep(CHAT, state(CHAT))
+    caches, length = cache.fetch(CHAT)
+    assert length == len(CHAT) - 1
+    assert caches is not None
+    assert tokens_in(caches) == CHAT[:-1]
+
+
+def test_what_is_handed_out_can_be_written_to() -> None:
+    """A row that goes on from a kept state does not change it."""
+    cache = PromptCache(MB)
+    cache.keep(CHAT, state(CHAT))
+    caches, _ = cache.fetch([*CHAT, 1])
+    assert caches is not None
+    keys = mx.full((1, 1, 1, 1), 7.0)
+    caches[0].update_and_fetch(keys, keys)
+    mx.eval(caches[0].keys)
+    again, _ = cache.fetch([*CHAT, 1])
+    assert again is not None
+    assert tokens_in(again) == CHAT
+
+
+def test_interleaved_conversations_do_not_push_each_other_out() -> None:
+    """Three agents at once each find their own last turn."""
+    cache = PromptCache(MB)
+    chats = [[1000 * agent + i for i in range(120)] for agent in range(3)]
+    for end in (40, 80, 119):
+        for chat in chats:
+            known = cache.fetch(chat[: end + 1])[1]
+            assert known == {40: 0, 80: 40, 119: 80}[end]
+            cache.keep(chat[:end], state(chat[:end]))
+    assert len(cache) == 3  # each turn took the place of the one before
+
+
+def test_a_state_that_cannot_be_cut_serves_only_what_goes_on_from_it() -> None:
+    """Checkpoints of state-space models are used whole or not at all."""
+    cache = PromptCache(MB)
+    cache.keep(CHAT[:30], fixed_state(30))
+    cache.keep(CHAT[:60], fixed_state(60))
+    assert cache.fetch(CHAT)[1] == 60
+    assert cache.fetch(CHAT[:50])[1] == 30
+    assert cache.fetch(CHAT[:60])[1] == 30  # one token must be left
+    assert cache.fetch(CHAT[:20]) == (None, 0)
+
+
+def test_a_few_equal_tokens_are_no_hit() -> None:
+    """Below the threshold a copy costs more than it saves."""
+    cache = PromptCache(MB)
+    cache.keep(CHAT, state(CHAT))
+    assert cache.fetch([*CHAT[: MIN_TOKENS - 1], 5000, 5001]) == (None, 0)
+
+
+def test_a_size_of_zero_keeps_nothing() -> None:
+    """It can be switched off."""
+    cache = PromptCache(0)
+    cache.keep(CHAT, state(CHAT))
+    assert (len(cache), cache.nbytes) == (0, 0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 600), st.booleans()), max_size=40), st.integers(0, 20_000))
+@settings(max_examples=60, deadline=None)
+def test_bytes_stay_within_the_bound_and_are_counted_right(
+    operations: list[tuple[int, int, bool]], max_bytes: int
+) -> None:
+    """After every operation: kept bytes are those of the entries, and never above the bound; what is found is right."""
+    cache = PromptCache(max_bytes)
+    for chat, length, is_fetch in operations:
+        tokens = [1000 * chat + i for i in range(length)]
+        if is_fetch:
+            caches, known = cache.fetch(tokens)
+            assert known == (0 if caches is None else len(tokens_in(caches)))
+            assert caches is None or tokens_in(caches) == tokens[:known]
+            assert known < length
+            assert known == cache.shared_length(tokens)
+        else:
+            cache.keep(tokens, state(tokens))
+        assert cache.nbytes <= max_bytes
+        assert cache.nbytes == sum(c.nbytes for entry in cache._entries.values() for c in entry.caches)
+    cache.trim_to(100)
+    assert cache.nbytes <= 100
+    cache.clear()
+    assert (len(cache), cache.nbytes) == (0, 0)
