@@ -19,10 +19,23 @@ def test_help_names_every_command() -> None:
     """`periscope --help` lists what can be done."""
     shown = cli.invoke(app, ["--help"])
     assert shown.exit_code == 0
-    assert all(command in shown.stdout for command in ("serve", "ask", "caption", "config", "version"))
+    assert all(command in shown.stdout for command in ("serve", "ask", "caption", "config", "bench", "version"))
 
 
-@pytest.mark.parametrize("command", ["serve", "ask", "caption", "config show", "config validate", "version"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "serve",
+        "ask",
+        "caption",
+        "config show",
+        "config validate",
+        "bench engine",
+        "bench serve",
+        "bench caption",
+        "version",
+    ],
+)
 def test_every_command_explains_itself(command: str) -> None:
     """Each command has a help text."""
     assert "Usage" in cli.invoke(app, [*command.split(), "--help"]).stdout

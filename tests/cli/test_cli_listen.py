@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import pytest
@@ -61,3 +62,23 @@ def test_an_address_of_somebody_else_is_a_configuration_problem(host: str) -> No
 def test_the_url_is_one_that_a_client_here_can_use(host: str, url: str) -> None:
     """Any-address hosts are reached over loopback, IPv6 stands in brackets."""
     assert url_of(host, 7374) == url
+
+
+def test_small_answers_are_not_held_back() -> None:
+    """What is accepted sends at once: Nagle's algorithm would keep every chunk for the client's delayed ACK, 40 ms."""
+
+    async def run() -> int:
+        accepted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def on_client(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            transport = writer.get_extra_info("socket")
+            accepted.set_result(transport.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        (listener,) = listen("127.0.0.1", 0)
+        async with await asyncio.start_server(on_client, sock=listener):
+            _, writer = await asyncio.open_connection("127.0.0.1", port_of([listener]))
+            writer.close()
+            return await accepted
+
+    assert asyncio.run(run()) != 0

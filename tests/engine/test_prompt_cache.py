@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx_lm.models.cache import ArraysCache, KVCache
 
-from periscope.engine.prompt_cache import MIN_TOKENS, LayerCaches, PromptCache
+from periscope.engine.prompt_cache import MAX_STATES, MIN_TOKENS, LayerCaches, PromptCache
 
 MB = 2**20
 CHAT = list(range(100))
@@ -98,6 +98,28 @@ def test_a_few_equal_tokens_are_no_hit() -> None:
     cache = PromptCache(MB)
     cache.keep(CHAT, state(CHAT))
     assert cache.fetch([*CHAT[: MIN_TOKENS - 1], 5000, 5001]) == (None, 0)
+
+
+def test_spare_capacity_is_not_kept() -> None:
+    """A state of a hundred tokens takes a hundred tokens' bytes, not a whole block's, and can still grow."""
+    cache = PromptCache(MB)
+    cache.keep(CHAT, state(CHAT))
+    assert cache.nbytes == 2 * 100 * 4
+    caches, _ = cache.fetch([*CHAT, 1])
+    assert caches is not None
+    keys = mx.full((1, 1, 1, 1), 7.0)
+    caches[0].update_and_fetch(keys, keys)
+    assert tokens_in(caches) == [*CHAT, 7]
+
+
+def test_there_are_never_more_states_than_can_be_looked_through() -> None:
+    """Thousands of small prompts do not make every look slow."""
+    cache = PromptCache(MB)
+    for number in range(MAX_STATES + 20):
+        cache.keep([number, *range(500, 520)], state([number, *range(500, 520)]))
+    assert len(cache) == MAX_STATES
+    assert cache.fetch([0, *range(500, 520), 1])[1] == 0
+    assert cache.fetch([MAX_STATES + 19, *range(500, 520), 1])[1] == 21
 
 
 def test_a_size_of_zero_keeps_nothing() -> None:

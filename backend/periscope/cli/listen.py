@@ -56,7 +56,8 @@ def _addresses(host: str, port: int) -> list[tuple[int, str]]:
 
 
 def _listen_on(family: int, address: str, port: int) -> socket.socket:
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sets TCP_NODELAY on what such a socket accepts only if it names the protocol; without, chunks wait 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

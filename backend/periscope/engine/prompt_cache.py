@@ -14,13 +14,17 @@ from typing import Any, TypeAlias
 
 import mlx.core as mx
 import numpy as np
-from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
+from mlx_lm.models.cache import KVCache, can_trim_prompt_cache, trim_prompt_cache
 
 #: One mlx-lm cache object per layer, of a single sequence.
 LayerCaches: TypeAlias = list[Any]
 
 #: Shorter beginnings are computed faster than they are looked after.
 MIN_TOKENS = 16
+#: Each look compares with every state: more than these would be felt, and are more conversations than anybody has.
+MAX_STATES = 128
+#: More capacity than this many times the tokens is not kept.
+_SPARE_FACTOR = 1.25
 
 
 @dataclass(slots=True, eq=False)
@@ -96,6 +100,8 @@ class PromptCache:
         """
         if len(tokens) < MIN_TOKENS or self.max_bytes == 0:
             return
+        for cache in caches:
+            _drop_spare(cache)
         nbytes = sum(int(cache.nbytes) for cache in caches)
         if nbytes > self.max_bytes:
             return
@@ -117,8 +123,8 @@ class PromptCache:
         self.trim_to(self.max_bytes)
 
     def trim_to(self, max_bytes: int) -> None:
-        """Drop the least recently used until no more than `max_bytes` are held."""
-        while self._nbytes > max_bytes and self._entries:
+        """Drop the least recently used until no more than `max_bytes` are held, in no more than MAX_STATES."""
+        while self._entries and (self._nbytes > max_bytes or len(self._entries) > MAX_STATES):
             self._drop(next(iter(self._entries)))
 
     def clear(self) -> None:
@@ -128,6 +134,13 @@ class PromptCache:
 
     def _drop(self, key: int) -> None:
         self._nbytes -= self._entries.pop(key).nbytes
+
+
+def _drop_spare(cache: Any) -> None:
+    """Plain caches grow in blocks: what is spare is let go where it is a large part of a state."""
+    if type(cache) is KVCache and cache.keys is not None and cache.keys.shape[2] > cache.offset * _SPARE_FACTOR:
+        keys, values = cache.keys_and_values()
+        cache.keys, cache.values = mx.contiguous(keys), mx.contiguous(values)
 
 
 def common_prefix(a: np.ndarray, b: np.ndarray) -> int:

@@ -1,0 +1,103 @@
+"""`bench caption`: seconds per caption, alone and four together, of new pictures and of the same ones again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from periscope.bench.environment import Environment, environment
+from periscope.bench.http import captions, client_of
+from periscope.bench.pictures import picture_url
+from periscope.bench.samples import Spread, spread_of
+from periscope.bench.server import DEMO_PAIR, serving
+
+if TYPE_CHECKING:
+    import httpx
+
+    from periscope.bench.contenders import Tell
+
+#: Pictures asked for together.
+SIZES = (1, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionSettings:
+    """What is asked. `url`: a running server; None = one of our own over the embedded pair. `model`: None = default."""
+
+    url: str | None = None
+    model: str | None = None
+    rounds: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionSample:
+    """One batch of pictures in one round. `s_per_caption`: the whole time over the number of pictures."""
+
+    round: int
+    num_pictures: int
+    is_cached: bool
+    s_per_caption: float
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionFigure:
+    """All rounds of one case."""
+
+    num_pictures: int
+    is_cached: bool
+    s_per_caption: Spread
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionReport:
+    """What came out."""
+
+    settings: CaptionSettings
+    environment: Environment
+    figures: tuple[CaptionFigure, ...]
+    samples: tuple[CaptionSample, ...]
+
+
+async def bench_caption(settings: CaptionSettings, tell: Tell, *, api_key: str | None = None) -> CaptionReport:
+    """Measure; round 0 warms up.
+
+    Raises:
+        PeriscopeError: the server did not start, or a picture was not described.
+    """
+    samples: list[CaptionSample] = []
+    # A server that runs on may remember the pictures of an earlier bench.
+    drawing = time.time_ns()
+    async with _server(settings.url, api_key) as client:
+        for number in range(settings.rounds + 1):
+            tell(f"round {number} of {settings.rounds}" if number else "warming up")
+            for size in SIZES:
+                urls = [picture_url(drawing, number, size, index) for index in range(size)]
+                for is_cached in (False, True):
+                    started = time.perf_counter()
+                    await captions(client, urls, settings.model)
+                    took_s = time.perf_counter() - started
+                    samples.append(CaptionSample(number, size, is_cached, took_s / size))
+    samples = [sample for sample in samples if sample.round]
+    return CaptionReport(settings, environment(), caption_figures_of(samples), tuple(samples))
+
+
+def caption_figures_of(samples: Sequence[CaptionSample]) -> tuple[CaptionFigure, ...]:
+    """Pure: one figure per case, in the order of the samples."""
+    cases: dict[tuple[int, bool], list[float]] = {}
+    for sample in samples:
+        cases.setdefault((sample.num_pictures, sample.is_cached), []).append(sample.s_per_caption)
+    spreads = ((case, spread_of(values)) for case, values in cases.items())
+    return tuple(CaptionFigure(*case, spread) for case, spread in spreads if spread is not None)
+
+
+@asynccontextmanager
+async def _server(url: str | None, api_key: str | None) -> AsyncIterator[httpx.AsyncClient]:
+    if url is not None:
+        async with client_of(url, api_key) as client:
+            yield client
+        return
+    async with serving(DEMO_PAIR) as server, client_of(server.url) as client:
+        yield client

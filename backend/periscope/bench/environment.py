@@ -1,0 +1,103 @@
+"""What a figure depends on besides the code: versions, device, matrix library, model."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import struct
+from collections import Counter
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import mlx.core as mx
+
+from periscope import __version__
+from periscope.engine.loader import read_model_config
+
+_SHAPE_KEYS = (
+    "model_type",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "intermediate_size",
+    "vocab_size",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Where something was measured.
+
+    Attributes:
+        has_openblas: preloaded; MLX's CPU build links a reference BLAS that is forty times slower.
+    """
+
+    periscope: str
+    python: str
+    mlx: str
+    mlx_lm: str
+    device: str
+    num_cpus: int
+    has_openblas: bool
+
+    def lines(self) -> list[str]:
+        """For people."""
+        blas = "OpenBLAS preloaded" if self.has_openblas else "no OpenBLAS preloaded"
+        return [
+            f"periscope {self.periscope}, mlx {self.mlx}, mlx-lm {self.mlx_lm}, Python {self.python}",
+            f"{self.device}, {self.num_cpus} CPUs, {blas}",
+        ]
+
+
+def environment() -> Environment:
+    """Of this process; a server started by it has the same."""
+    return Environment(
+        periscope=__version__,
+        python=platform.python_version(),
+        mlx=version("mlx"),
+        mlx_lm=version("mlx-lm"),
+        device=str(mx.default_device()),
+        num_cpus=os.cpu_count() or 1,
+        has_openblas="openblas" in os.environ.get("LD_PRELOAD", ""),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredModel:
+    """What was measured. `dtype`: of most weights on disk. `quantization`: as the model's config says it."""
+
+    name: str
+    shape: dict[str, object]
+    dtype: str
+    quantization: object
+
+    def line(self) -> str:
+        """For people."""
+        shape = ", ".join(f"{key} {value}" for key, value in self.shape.items())
+        return f"model {self.name}: {shape}, {self.dtype}" + (", quantized" if self.quantization else "")
+
+
+def measured_model(path: Path, name: str) -> MeasuredModel:
+    """Read from the files of a model.
+
+    Raises:
+        ModelLoadError: it has no readable config.json.
+    """
+    config = read_model_config(path)
+    shape = {key: config[key] for key in _SHAPE_KEYS if key in config}
+    return MeasuredModel(name, shape, _dtype(path), config.get("quantization"))
+
+
+def _dtype(path: Path) -> str:
+    """From the header of one weight file: eight bytes of length, then JSON."""
+    for file in sorted(path.glob("*.safetensors")):
+        with file.open("rb") as weights:
+            (size,) = struct.unpack("<Q", weights.read(8))
+            header = json.loads(weights.read(size))
+        kinds = Counter(tensor["dtype"] for name, tensor in header.items() if name != "__metadata__")
+        return str(kinds.most_common(1)[0][0])
+    return "unknown"

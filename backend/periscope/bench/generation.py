@@ -1,0 +1,174 @@
+"""`bench engine` and `bench serve`: builds the contenders over one model, measures, and sums up. Event loop."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from periscope.bench.contenders import Contender, Tell, Workload, measure, user_message
+from periscope.bench.conversation import Turn, converse
+from periscope.bench.environment import Environment, MeasuredModel, environment, measured_model
+from periscope.bench.http import HTTPContender, client_of
+from periscope.bench.in_process import EngineContender
+from periscope.bench.mlx_thread import MLXThread
+from periscope.bench.random_model import write_random_model
+from periscope.bench.raw_loop import RawLoop
+from periscope.bench.samples import Figure, Sample, Spread, figures_of, ttft_above_baseline_ms
+from periscope.bench.server import models_yaml, serving
+from periscope.engine import EngineConfig, InferenceEngine
+from periscope.engine.loader import find_on_disk
+
+if TYPE_CHECKING:
+    import httpx
+
+#: A system prompt's worth of words that four requests share, and the words of their own.
+_SHARED_WORDS = 360
+_OWN_WORDS = 40
+_SHARING_ROWS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationSettings:
+    """What is asked.
+
+    Attributes:
+        model: folder or hub id; None = random weights.
+        num_rows: sizes of batches.
+        turns: of the conversation, which only a server has.
+        has_pictures: one in every turn of the conversation.
+    """
+
+    model: str | None = None
+    rounds: int = 5
+    max_tokens: int = 64
+    prompt_words: int = 200
+    num_rows: tuple[int, ...] = (1, 4, 16)
+    turns: int = 6
+    has_pictures: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationReport:
+    """What came out.
+
+    Attributes:
+        http_above_raw_ttft_ms: how much later HTTP's first token is than the raw loop's, one request at a time.
+    """
+
+    settings: GenerationSettings
+    environment: Environment
+    model: MeasuredModel
+    figures: tuple[Figure, ...]
+    http_above_raw_ttft_ms: Spread | None
+    samples: tuple[Sample, ...]
+    turns: tuple[Turn, ...]
+
+
+async def bench_engine(settings: GenerationSettings, tell: Tell) -> GenerationReport:
+    """The raw loop and the engine, in this process.
+
+    Raises:
+        PeriscopeError: the model cannot be used.
+    """
+    async with AsyncExitStack() as stack:
+        path = await stack.enter_async_context(_model_files(settings.model))
+        contenders = await stack.enter_async_context(_in_process(path, _engine_config(settings)))
+        samples = await _measure(contenders, _plain(settings), settings, tell)
+        model = _measured_model(path, settings)
+    return _report(settings, model, samples, turns=[])
+
+
+async def bench_serve(settings: GenerationSettings, tell: Tell) -> GenerationReport:
+    """The same and a server of its own, which then also holds conversations.
+
+    Raises:
+        PeriscopeError: the model cannot be used, or the server did not start.
+    """
+    config = _engine_config(settings)
+    workloads = [*_plain(settings), Workload("4, shared beginning", _SHARING_ROWS, _OWN_WORDS, _SHARED_WORDS)]
+    async with AsyncExitStack() as stack:
+        path = await stack.enter_async_context(_model_files(settings.model))
+        models = models_yaml(path, config, has_captioner=settings.has_pictures)
+        server = await stack.enter_async_context(serving(models))
+        client = await stack.enter_async_context(client_of(server.url))
+        contenders = await stack.enter_async_context(_in_process(path, config))
+        http = HTTPContender(client, server.cpu_s)
+        samples = await _measure([*contenders, http], workloads, settings, tell)
+        turns = await _converse(client, settings, tell)
+        model = _measured_model(path, settings)
+    return _report(settings, model, samples, turns)
+
+
+def _report(
+    settings: GenerationSettings, model: MeasuredModel, samples: list[Sample], turns: list[Turn]
+) -> GenerationReport:
+    return GenerationReport(
+        settings=settings,
+        environment=environment(),
+        model=model,
+        figures=tuple(figures_of(samples)),
+        http_above_raw_ttft_ms=ttft_above_baseline_ms(samples, "1", HTTPContender.name),
+        samples=tuple(samples),
+        turns=tuple(turns),
+    )
+
+
+def _measured_model(path: Path, settings: GenerationSettings) -> MeasuredModel:
+    return measured_model(path, settings.model or "with random weights")
+
+
+def _engine_config(settings: GenerationSettings) -> EngineConfig:
+    return EngineConfig(max_num_seqs=max(EngineConfig().max_num_seqs, *settings.num_rows))
+
+
+def _plain(settings: GenerationSettings) -> list[Workload]:
+    return [Workload(str(rows), rows, settings.prompt_words) for rows in settings.num_rows]
+
+
+@asynccontextmanager
+async def _model_files(model: str | None) -> AsyncIterator[Path]:
+    """The folder of the model; one with random weights is there only inside."""
+    if model is not None:
+        yield find_on_disk(model)
+        return
+    with tempfile.TemporaryDirectory(prefix="periscope-bench-") as folder:
+        async with MLXThread() as thread:
+            await thread.run(lambda: write_random_model(Path(folder)))
+        yield Path(folder)
+
+
+@asynccontextmanager
+async def _in_process(path: Path, config: EngineConfig) -> AsyncIterator[list[Contender]]:
+    async with MLXThread() as thread, await InferenceEngine.load(str(path), config) as engine:
+
+        async def tokenise(text: str) -> Sequence[int]:
+            return (await engine.render([user_message(text)])).token_ids
+
+        yield [await RawLoop.load(thread, path, config, tokenise), EngineContender(engine)]
+
+
+async def _measure(
+    contenders: Sequence[Contender], workloads: Sequence[Workload], settings: GenerationSettings, tell: Tell
+) -> list[Sample]:
+    return await measure(contenders, workloads, rounds=settings.rounds, max_tokens=settings.max_tokens, tell=tell)
+
+
+async def _converse(client: httpx.AsyncClient, settings: GenerationSettings, tell: Tell) -> list[Turn]:
+    """The first turn of round 0 warms up: nothing else has asked the captioner yet."""
+    turns: list[Turn] = []
+    for number in range(settings.rounds + 1):
+        tell(f"conversation {number} of {settings.rounds}" if number else "conversation: warming up")
+        told = await converse(
+            client,
+            number=number,
+            turns=settings.turns if number else 1,
+            num_words=settings.prompt_words,
+            max_tokens=settings.max_tokens,
+            has_pictures=settings.has_pictures,
+        )
+        turns += told if number else []
+    return turns

@@ -1,0 +1,80 @@
+"""The baseline: mlx-lm's own batch generator in the shortest loop that its users write. Runs on an `MLXThread`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from mlx_lm import load
+from mlx_lm.generate import BatchGenerator
+
+from periscope.bench.mlx_thread import MLXThread
+from periscope.bench.samples import BASELINE, Batch, Row
+from periscope.engine.loader import LIBRARY_LOCK, EngineConfig, prepare_libraries
+
+
+class RawLoop:
+    """Owns a model of its own, on its thread. Prompts are tokenised outside of the measured time."""
+
+    name = BASELINE
+
+    def __init__(
+        self,
+        thread: MLXThread,
+        model: tuple[Any, Any],
+        config: EngineConfig,
+        tokenise: Callable[[str], Awaitable[Sequence[int]]],
+    ) -> None:
+        self._thread = thread
+        self._model, self._tokenizer = model
+        self._config = config
+        self._tokenise = tokenise
+
+    @classmethod
+    async def load(
+        cls,
+        thread: MLXThread,
+        path: Path,
+        config: EngineConfig,
+        tokenise: Callable[[str], Awaitable[Sequence[int]]],
+    ) -> Self:
+        """Load on the thread that will generate.
+
+        Args:
+            tokenise: a user's message as the tokens of a chat, those that the other contenders make of it.
+        """
+
+        def load_model() -> tuple[Any, Any]:
+            prepare_libraries()
+            with LIBRARY_LOCK:
+                model, tokenizer = load(str(path))[:2]
+            return model, tokenizer
+
+        return cls(thread, await thread.run(load_model), config, tokenise)
+
+    async def run(self, prompts: Sequence[str], max_tokens: int) -> Batch:
+        token_ids = [list(await self._tokenise(prompt)) for prompt in prompts]
+        return await self._thread.run(lambda: self._generate(token_ids, max_tokens))
+
+    def _generate(self, prompts: list[list[int]], max_tokens: int) -> Batch:
+        generator = BatchGenerator(
+            self._model,
+            stop_tokens=[[token] for token in self._tokenizer.eos_token_ids],
+            completion_batch_size=self._config.max_num_seqs,
+            prefill_step_size=self._config.prefill_chunk_size,
+        )
+        started, cpu_started = time.perf_counter(), time.process_time()
+        uids = generator.insert(prompts, [max_tokens] * len(prompts))
+        times: dict[int, list[float]] = {uid: [] for uid in uids}
+        num_left = len(uids)
+        while num_left:
+            _, responses = generator.next()
+            now = time.perf_counter() - started
+            for response in responses:
+                times[response.uid].append(now)
+                num_left -= response.finish_reason is not None
+        cpu_s = time.process_time() - cpu_started
+        generator.close()
+        return Batch(tuple(Row(len(row), tuple(row)) for row in times.values()), cpu_s)

@@ -1,0 +1,160 @@
+"""`periscope bench`: how fast it is on this machine, beside the plain mlx-lm loop on the same model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+
+import typer
+
+from periscope.cli.exits import CommandFailed, ExitCode, complain, exits
+from periscope.cli.options import SCHEMA_VERSION, AskedModel, ConfigFile, load_config, print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(help="Measure the engine, the server or the captioner on this machine.", no_args_is_help=True)
+
+Model: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="PATH_OR_ID",
+        help="Model to measure, a directory or a hub id on this disk; random weights if left out.",
+        show_default=False,
+    ),
+]
+Rounds: TypeAlias = Annotated[int, typer.Option(min=1, help="Rounds after the one that warms up.")]
+MaxTokens: TypeAlias = Annotated[int, typer.Option(min=2, help="Tokens per answer.")]
+PromptWords: TypeAlias = Annotated[int, typer.Option(min=1, help="Words per prompt; about as many tokens.")]
+AtOnce: TypeAlias = Annotated[str, typer.Option(metavar="N,N,...", help="Requests at once.")]
+JsonFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Write everything as JSON; `-` is stdout.", show_default=False),
+]
+
+#: More rows than any batch has are a slip of the finger.
+_MAX_AT_ONCE = 512
+_STDOUT = Path("-")
+
+ReportT = TypeVar("ReportT")
+
+
+@app.command()
+@exits()
+def engine(
+    *,
+    model: Model = None,
+    rounds: Rounds = 5,
+    max_tokens: MaxTokens = 64,
+    prompt_words: PromptWords = 200,
+    at_once: AtOnce = "1,4,16",
+    json_file: JsonFile = None,
+) -> None:
+    """Measure the engine in process, beside the plain mlx-lm loop."""
+    num_rows = rows_of(at_once)
+    from periscope.bench.generation import GenerationSettings, bench_engine
+    from periscope.bench.report import print_generation
+
+    settings = GenerationSettings(
+        model=model, rounds=rounds, max_tokens=max_tokens, prompt_words=prompt_words, num_rows=num_rows
+    )
+    _show(asyncio.run(bench_engine(settings, complain)), print_generation, json_file)
+
+
+@app.command()
+@exits()
+def serve(
+    *,
+    model: Model = None,
+    rounds: Rounds = 5,
+    max_tokens: MaxTokens = 64,
+    prompt_words: PromptWords = 200,
+    at_once: AtOnce = "1,4,16",
+    turns: Annotated[int, typer.Option(min=1, max=8, help="Turns of the growing conversation.")] = 6,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="A picture in each turn, for the embedded captioner.")
+    ] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure a server over HTTP, the engine in process and the plain mlx-lm loop."""
+    num_rows = rows_of(at_once)
+    from periscope.bench.generation import GenerationSettings, bench_serve
+    from periscope.bench.report import print_generation
+
+    settings = GenerationSettings(
+        model=model,
+        rounds=rounds,
+        max_tokens=max_tokens,
+        prompt_words=prompt_words,
+        num_rows=num_rows,
+        turns=turns,
+        has_pictures=pictures,
+    )
+    _show(asyncio.run(bench_serve(settings, complain)), print_generation, json_file)
+
+
+@app.command()
+@exits()
+def caption(
+    *,
+    url: Annotated[
+        str | None,
+        typer.Option(help="Running server to measure; one of its own with the embedded pair if left out."),
+    ] = None,
+    model: AskedModel = None,
+    config: ConfigFile = None,
+    rounds: Rounds = 5,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure captions: alone and four at once, of new pictures and of the same ones again."""
+    from periscope.bench.captions import CaptionSettings, bench_caption
+    from periscope.bench.report import print_captions
+    from periscope.cli.client import find_server
+
+    if model is not None and url is None:
+        raise CommandFailed("--model is a model of a running server: name the server with --url.", ExitCode.USAGE)
+    server = None if url is None else find_server(url, load_config(config))
+    settings = CaptionSettings(url=None if server is None else server.url, model=model, rounds=rounds)
+    api_key = None if server is None else server.api_key
+    report = asyncio.run(bench_caption(settings, complain, api_key=api_key))
+    _show(report, print_captions, json_file)
+
+
+def rows_of(text: str) -> tuple[int, ...]:
+    """Pure: `1,4,16` as numbers, each once, in the order given.
+
+    Raises:
+        CommandFailed: it is something else.
+    """
+    numbers = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
+    if all(1 <= number <= _MAX_AT_ONCE for number in numbers):
+        return tuple(dict.fromkeys(numbers))
+    raise CommandFailed(
+        f"--at-once takes numbers from 1 to {_MAX_AT_ONCE} with commas between them, such as 1,4,16; got {text!r}.",
+        ExitCode.USAGE,
+    )
+
+
+def _show(report: ReportT, print_report: Callable[[ReportT, Console], None], json_file: Path | None) -> None:
+    """The table on stdout, or on stderr when stdout is for JSON."""
+    from rich.console import Console
+
+    print_report(report, Console(stderr=json_file == _STDOUT))
+    told: dict[str, Any] = asdict(report)  # type: ignore[call-overload]  # reports are dataclasses
+    if json_file == _STDOUT:
+        print_json(told)
+    elif json_file is not None:
+        _write(json_file, json.dumps({"schema_version": SCHEMA_VERSION, **told}, indent=2))
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(f"{text}\n")
+    except OSError as error:
+        raise CommandFailed(f"Cannot write {file}: {error.strerror}.") from None

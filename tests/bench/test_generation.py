@@ -1,0 +1,67 @@
+"""Whole benches on a tiny model: what they report, never how fast it was."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from periscope.bench.generation import GenerationReport, GenerationSettings, bench_engine, bench_serve
+from periscope.bench.samples import METRICS
+from periscope.errors import ModelLoadError
+
+
+def settings(model: Path) -> GenerationSettings:
+    return GenerationSettings(model=str(model), rounds=1, max_tokens=4, prompt_words=20, num_rows=(1, 2), turns=3)
+
+
+@pytest.fixture(scope="module")
+def served(tiny_random_model: Path) -> GenerationReport:
+    """One run of `bench serve`."""
+    return asyncio.run(bench_serve(settings(tiny_random_model), lambda _: None))
+
+
+def test_engine_and_raw_loop_do_the_same_work(tiny_random_model: Path) -> None:
+    """As many tokens each, in every batch, and every figure beside its ratio."""
+    told: list[str] = []
+    report = asyncio.run(bench_engine(settings(tiny_random_model), told.append))
+    work = [(sample.workload, sample.contender, sample.num_tokens) for sample in report.samples]
+    assert work == [("1", "raw", 4), ("1", "engine", 4), ("2", "raw", 8), ("2", "engine", 8)]
+    assert len(report.figures) == len(work) * len(METRICS)
+    assert all(figure.value and figure.ratio and figure.ratio.low > 0 for figure in report.figures)
+    assert told == ["warming up", "round 1 of 1"]
+    assert (report.turns, report.http_above_raw_ttft_ms) == ((), None)
+
+
+def test_the_report_says_what_was_measured(served: GenerationReport) -> None:
+    """Versions, device, shape and number format stand beside the figures."""
+    assert served.environment.mlx
+    assert served.environment.num_cpus >= 1
+    assert (served.model.shape["num_hidden_layers"], served.model.dtype) == (2, "F32")
+
+
+def test_http_does_the_same_work_too(served: GenerationReport) -> None:
+    """Every workload, one with a shared beginning among them, has all three contenders and their tokens."""
+    work = {(sample.workload, sample.contender): sample.num_tokens for sample in served.samples}
+    contenders = ("raw", "engine", "http")
+    expected = {"1": 4, "2": 8, "4, shared beginning": 16}
+    assert work == {(name, contender): tokens for name, tokens in expected.items() for contender in contenders}
+    assert all(sample.cpu_ms_per_token is not None for sample in served.samples)
+    assert served.http_above_raw_ttft_ms is not None
+
+
+def test_a_conversation_reports_what_was_cached(served: GenerationReport) -> None:
+    """Each turn: prompt = cached + computed, and later turns compute little more than their own words."""
+    assert [turn.number for turn in served.turns] == [1, 2, 3]
+    assert all(turn.num_prompt_tokens == turn.num_cached_tokens + turn.num_prefilled_tokens for turn in served.turns)
+    first, second, third = served.turns
+    assert first.num_cached_tokens == 0
+    assert first.num_prompt_tokens <= second.num_cached_tokens < third.num_cached_tokens
+    assert third.num_prefilled_tokens < first.num_prompt_tokens + 8
+
+
+def test_a_model_that_is_not_here_is_told() -> None:
+    """Before anything is started."""
+    with pytest.raises(ModelLoadError, match="no folder"):
+        asyncio.run(bench_serve(GenerationSettings(model="./nowhere"), lambda _: None))

@@ -1,0 +1,90 @@
+"""The arithmetic of a bench."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from periscope.bench.samples import Batch, Row, Sample, Spread, figures_of, sample_of, spread_of, ttft_above_baseline_ms
+
+
+def sample(contender: str, number: int, *, tokens_per_s: float = 1.0, ttft_s: float = 1.0) -> Sample:
+    return Sample(
+        workload="1",
+        contender=contender,
+        round=number,
+        num_rows=1,
+        num_tokens=8,
+        decode_tokens_per_s=None,
+        tokens_per_s=tokens_per_s,
+        ttft_s=ttft_s,
+        cpu_ms_per_token=None,
+    )
+
+
+def test_decoding_is_measured_while_all_rows_decode() -> None:
+    """Neither the prompts still being read nor the rows left alone at the end count; end to end counts everything."""
+    early, late = Row(5, (1.0, 1.5, 2.0, 2.5, 3.0)), Row(7, (2.0, 2.25, 2.5, 3.0, 4.0, 5.0, 6.0))
+    batch = Batch((early, late), cpu_s=0.6)
+    made = sample_of(batch, workload="2", contender="engine", number=3)
+    assert made == Sample(
+        workload="2",
+        contender="engine",
+        round=3,
+        num_rows=2,
+        num_tokens=12,
+        decode_tokens_per_s=(2 + 3) / 1.0,
+        tokens_per_s=12 / 6.0,
+        ttft_s=1.5,
+        cpu_ms_per_token=50.0,
+    )
+
+
+def test_what_cannot_be_known_is_left_out() -> None:
+    """One token has no decode speed, and a process that cannot be looked at has no processor time."""
+    made = sample_of(Batch((Row(1, (0.5,)),), cpu_s=None), workload="1", contender="http", number=1)
+    assert (made.decode_tokens_per_s, made.cpu_ms_per_token) == (None, None)
+    assert made.tokens_per_s == 2.0
+
+
+def test_ratios_are_of_the_same_round() -> None:
+    """A slow minute that hits both contenders alike changes no ratio."""
+    rounds = [(1, 100.0, 50.0), (2, 10.0, 5.0), (3, 40.0, 30.0)]
+    samples = [sample("raw", number, tokens_per_s=raw) for number, raw, _ in rounds]
+    samples += [sample("engine", number, tokens_per_s=ours) for number, _, ours in rounds]
+    figures = {(figure.contender, figure.metric): figure for figure in figures_of(samples)}
+    assert figures["engine", "tokens_per_s"].value == Spread(30.0, 5.0, 50.0)
+    assert figures["engine", "tokens_per_s"].ratio == Spread(0.5, 0.5, 0.75)
+    assert figures["raw", "tokens_per_s"].ratio == Spread(1.0, 1.0, 1.0)
+    assert figures["engine", "cpu_ms_per_token"].value is None
+    assert figures["engine", "cpu_ms_per_token"].ratio is None
+
+
+def test_a_round_without_its_baseline_has_no_ratio() -> None:
+    """It is never compared with another round's."""
+    alone = figures_of([sample("raw", 1), sample("engine", 2)])
+    assert all(figure.ratio is None for figure in alone if figure.contender == "engine")
+
+
+def test_figures_stand_in_the_order_of_the_samples() -> None:
+    """The table shows workloads and contenders as they were run."""
+    other = [dataclasses.replace(sample("raw", 1), workload="16")]
+    keys = [(figure.workload, figure.contender) for figure in figures_of([sample("raw", 1), sample("http", 1), *other])]
+    assert list(dict.fromkeys(keys)) == [("1", "raw"), ("1", "http"), ("16", "raw")]
+
+
+def test_the_first_token_over_http_is_compared_by_difference() -> None:
+    """In milliseconds, with the raw loop of the same round."""
+    samples = [sample("raw", 1, ttft_s=1.0), sample("raw", 2, ttft_s=2.0)]
+    samples += [sample("http", 1, ttft_s=1.25), sample("http", 2, ttft_s=2.5)]
+    assert ttft_above_baseline_ms(samples, "1", "http") == Spread(375.0, 250.0, 500.0)
+    assert ttft_above_baseline_ms(samples, "4", "http") is None
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [([], None), ([None], None), ([3.0, None, 1.0, 2.0], Spread(2.0, 1.0, 3.0))]
+)
+def test_a_spread_is_of_what_is_there(values: list[float | None], expected: Spread | None) -> None:
+    """Missing values are not zeros."""
+    assert spread_of(values) == expected

@@ -1,0 +1,63 @@
+"""The server under measurement."""
+
+from __future__ import annotations
+
+import asyncio
+
+import psutil
+import pytest
+
+from periscope.bench.captions import CaptionSettings, bench_caption
+from periscope.bench.http import captions, client_of, refusal
+from periscope.bench.pictures import picture_url
+from periscope.bench.server import DEMO_PAIR, serving
+from periscope.errors import PeriscopeError
+
+
+def children() -> set[int]:
+    return {child.pid for child in psutil.Process().children()}
+
+
+def test_a_server_that_cannot_start_says_why() -> None:
+    """With the end of its log, and without leaving a process."""
+
+    async def run() -> None:
+        async with serving({"models": [{"name": "x", "local_path": "/nowhere", "flavour": "sweet"}]}):
+            pytest.fail("it cannot start")
+
+    before = children()
+    with pytest.raises(PeriscopeError, match="flavour"):
+        asyncio.run(run())
+    assert children() <= before
+
+
+def test_captions_are_measured_new_and_seen_before() -> None:
+    """Alone and four together, over one server: ours, or any that runs; a failure is the server's own sentence."""
+
+    async def run() -> None:
+        async with serving(DEMO_PAIR) as server, client_of(server.url) as client:
+            used_s = server.cpu_s()
+            report = await bench_caption(CaptionSettings(url=server.url, rounds=1), lambda _: None)
+            cases = [(figure.num_pictures, figure.is_cached) for figure in report.figures]
+            assert cases == [(1, False), (1, True), (4, False), (4, True)]
+            assert [sample.round for sample in report.samples] == [1] * 4
+            assert used_s is not None
+            assert (server.cpu_s() or 0) > used_s
+            with pytest.raises(PeriscopeError, match=r"status 404.*nobody"):
+                await captions(client, [picture_url(0)], model="nobody")
+
+    before = children()
+    asyncio.run(run())
+    assert children() <= before
+
+
+def test_an_answer_of_no_known_shape_is_told_by_its_status() -> None:
+    """A proxy in between may answer with anything."""
+    assert "502" in refusal(502, b"<html>").message
+    assert refusal(400, b'{"error": {"message": "No."}}').message.endswith("400: No.")
+
+
+def test_pictures_are_alike_only_by_their_key() -> None:
+    """Caption caches must miss what is new and hit what was seen."""
+    assert picture_url(1, 2) == picture_url(1, 2)
+    assert len({picture_url(1, number) for number in range(20)}) == 20

@@ -1,0 +1,78 @@
+"""`periscope bench`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from periscope.cli.app import app
+from periscope.cli.bench import rows_of
+from periscope.cli.exits import CommandFailed
+from tests.tiny_models import write_text_model
+
+cli = CliRunner()
+QUICK = ["--rounds", "1", "--max-tokens", "4", "--prompt-words", "10", "--at-once", "1,2"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_text_model(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+def test_engine_prints_a_table_and_writes_a_file(model: str, tmp_path: Path) -> None:
+    """The table is for people, the file has every sample; progress is on stderr."""
+    file = tmp_path / "out.json"
+    ended = cli.invoke(app, ["bench", "engine", "--model", model, *QUICK, "--json", str(file)])
+    assert ended.exit_code == 0, ended.stderr
+    assert all(words in ended.stdout for words in ("at once", "decode tok/s", "CPU ms/tok", "raw", "engine", "mlx-lm"))
+    assert ended.stderr.splitlines() == ["warming up", "round 1 of 1"]
+    told = json.loads(file.read_text())
+    assert told["schema_version"] == 1
+    assert {(sample["contender"], sample["num_rows"]) for sample in told["samples"]} == {
+        (name, rows) for name in ("raw", "engine") for rows in (1, 2)
+    }
+
+
+def test_json_on_stdout_is_nothing_but_json(model: str) -> None:
+    """So that it can be piped; the table goes to stderr."""
+    ended = cli.invoke(app, ["bench", "engine", "--model", model, *QUICK, "--json", "-"])
+    assert json.loads(ended.stdout)["settings"]["num_rows"] == [1, 2]
+    assert "decode tok/s" in ended.stderr
+
+
+@pytest.mark.parametrize("wrong", ["", "0", "1,", "1,x", "-4", "1,513"])
+def test_batch_sizes_are_checked_before_anything_is_loaded(wrong: str) -> None:
+    """A usage error that says what is wanted."""
+    ended = cli.invoke(app, ["bench", "serve", f"--at-once={wrong}"])
+    assert ended.exit_code == 2
+    assert "numbers from 1 to 512" in ended.stderr
+
+
+def test_batch_sizes_keep_their_order() -> None:
+    """Each once."""
+    assert rows_of("4, 1,4,16") == (4, 1, 16)
+    with pytest.raises(CommandFailed):
+        rows_of("four")
+
+
+def test_a_model_that_is_not_here_is_a_sentence() -> None:
+    """Not a traceback."""
+    ended = cli.invoke(app, ["bench", "engine", "--model", "./nowhere"])
+    assert (ended.exit_code, ended.stdout) == (1, "")
+    assert "no folder ./nowhere" in ended.stderr
+
+
+def test_a_model_of_a_server_needs_the_server() -> None:
+    """`--model` alone names nothing."""
+    ended = cli.invoke(app, ["bench", "caption", "--model", "demo"])
+    assert ended.exit_code == 2
+    assert "--url" in ended.stderr
+
+
+def test_a_server_that_does_not_run_is_told() -> None:
+    """Exit code 3, as for every command."""
+    ended = cli.invoke(app, ["bench", "caption", "--url", "http://127.0.0.1:1"])
+    assert ended.exit_code == 3

@@ -1,0 +1,118 @@
+"""Whatever the model would rather write: what it is made to write fits the schema."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from random import Random
+
+import jsonschema
+import pytest
+
+from periscope.core import FinishReason, GenerationParams, JSONObject, ResponseFormat, Tool, ToolChoice, ToolChoiceMode
+from periscope.demo import EMBEDDED_MODELS
+from periscope.engine import InferenceEngine
+from periscope.errors import InvalidRequest
+from tests.engine.random_schemas import SchemaWriter
+
+NUM_SCHEMAS = 50
+
+
+def bounded(schema: JSONObject) -> JSONObject:
+    """The same schema without what a model could go on writing for ever: open objects, numbers, endless recursion."""
+    text = json.dumps(schema)
+    text = text.replace('"kids": {"type": "array",', '"kids": {"type": "array", "maxItems": 1,')
+    closed: JSONObject = json.loads(text)
+    _close(closed)
+    return closed
+
+
+def _close(node: object) -> None:
+    if isinstance(node, dict):
+        told = node.get("type", [])
+        types = {told} if isinstance(told, str) else set(told)
+        if "object" in types:
+            node["additionalProperties"] = False
+            node.pop("patternProperties", None)
+        if "string" in types and not {"pattern", "format", "maxLength"} & node.keys():
+            node["maxLength"] = max(node.get("minLength", 0), 12)
+        if types & {"integer", "number"}:
+            node.setdefault("minimum", -500)
+            node.setdefault("maximum", 1500)
+    for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _close(inner)
+
+
+@pytest.fixture(params=["demo", "random weights"])
+def model(request: pytest.FixtureRequest, tiny_text_model: Path) -> str:
+    return str(EMBEDDED_MODELS["embedded:text"] if request.param == "demo" else tiny_text_model)
+
+
+def test_fifty_schemas_at_once_each_get_what_fits_them(model: str) -> None:
+    """Sampled at temperature 2, sixteen at a time, by a trained model and by one of random weights."""
+    schemas: list[JSONObject] = []
+    writer = SchemaWriter(Random(17))
+    while len(schemas) < NUM_SCHEMAS:
+        schemas.append(bounded(writer.document()))
+
+    async def answer(engine: InferenceEngine, schema: JSONObject, seed: int) -> str | None:
+        """None for the few that are refused, as contradictions inside `allOf` are. A decimal may run on: try again."""
+        for attempt in range(4):
+            params = GenerationParams(temperature=2.0, seed=seed + 1000 * attempt, max_tokens=400)
+            try:
+                out = await engine.generate("Write JSON: ", params, response_format=ResponseFormat(schema))
+            except InvalidRequest:
+                return None
+            if out.finish_reason is FinishReason.STOP:
+                return out.text
+        pytest.fail(f"never came to an end: {out.text}")
+
+    async def run() -> None:
+        async with await InferenceEngine.load(model) as engine:
+            texts = await asyncio.gather(*(answer(engine, schema, seed) for seed, schema in enumerate(schemas)))
+        written = [(text, schema) for text, schema in zip(texts, schemas, strict=True) if text is not None]
+        for text, schema in written:
+            jsonschema.validate(json.loads(text), schema)
+        assert len(written) >= NUM_SCHEMAS - 5
+
+    asyncio.run(run())
+
+
+def test_constrained_rows_leave_their_neighbours_alone(model: str) -> None:
+    """A free request says the same beside constrained ones as alone."""
+    free = GenerationParams(temperature=0.0, max_tokens=40)
+    schema = ResponseFormat({"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": False})
+
+    async def run() -> None:
+        async with await InferenceEngine.load(model) as engine:
+            alone = await engine.generate("Hello", free)
+            constrained = GenerationParams(temperature=1.0, seed=1, max_tokens=60)
+            beside, *_ = await asyncio.gather(
+                engine.generate("Hello", free),
+                *(engine.generate("Hello", constrained, response_format=schema) for _ in range(3)),
+            )
+        assert beside.tokens == alone.tokens
+
+    asyncio.run(run())
+
+
+def test_a_forced_call_names_an_offered_tool_and_fits_its_schema(tiny_text_model: Path) -> None:
+    """Even a model of random weights calls a real tool with real arguments."""
+    parameters: JSONObject = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 8}, "days": {"type": "integer", "maximum": 9}},
+        "required": ["city", "days"],
+        "additionalProperties": False,
+    }
+    tools = (Tool("weather", "", parameters), Tool("time", "", parameters))
+    choice = ToolChoice(ToolChoiceMode.REQUIRED, name="weather", is_parallel=False)
+
+    async def run() -> str:
+        async with await InferenceEngine.load(str(tiny_text_model)) as engine:
+            params = GenerationParams(temperature=1.0, seed=5, max_tokens=400)
+            return (await engine.generate("Call: ", params, tools=tools, tool_choice=choice)).text
+
+    (call,) = json.loads(asyncio.run(run()))
+    assert call["name"] == "weather"
+    jsonschema.validate(call["arguments"], parameters)
