@@ -201,7 +201,7 @@ def test_a_running_stream_gets_a_token_with_every_step_of_a_long_prefill(batch: 
     while not run.tokens[long]:
         before = len(run.tokens[running])
         run.step()
-        assert len(run.tokens[running]) == before + 1
+        assert len(run.tokens[running]) > before
 
 
 def test_no_more_rows_run_at_once_than_allowed(model: TextModel) -> None:

@@ -7,20 +7,37 @@ from hypothesis import strategies as st
 
 from periscope.engine.prefill import (
     AGEING,
+    CHUNK_STEPS,
     GAP_STEPS,
     MAX_GAP_STEPS,
-    MIN_CHUNK_TOKENS,
-    Pace,
     PromptView,
     chunk_tokens,
     next_prompt,
+    smoothed,
+    token_cost_s,
 )
 
-PACE = Pace(step_s=0.02, token_s=0.002)  # a token of prompt costs a tenth of a step
+#: With a tenth of a step for a token.
+FITTING = int((GAP_STEPS - CHUNK_STEPS) * 10)
 
 
-def chunk(num_left: int, *, num_read: int = 0, most: int = 512, is_decoding: bool = True, pace: Pace = PACE) -> int:
-    return chunk_tokens(num_left, num_read=num_read, most=most, is_decoding=is_decoding, pace=pace)
+def chunk(
+    num_left: int,
+    *,
+    num_read: int = 0,
+    spent_steps: float = 0.0,
+    most: int = 512,
+    is_decoding: bool = True,
+    token_steps: float = 0.1,
+) -> int:
+    return chunk_tokens(
+        num_left,
+        num_read=num_read,
+        spent_steps=spent_steps,
+        most=most,
+        is_decoding=is_decoding,
+        token_steps=token_steps,
+    )
 
 
 def test_a_short_prompt_goes_before_a_long_one() -> None:
@@ -65,44 +82,67 @@ def test_alone_a_prompt_is_read_as_fast_as_allowed() -> None:
 
 def test_beside_running_rows_a_chunk_takes_a_few_steps() -> None:
     """The gap that a chunk makes in a running stream is bounded in steps."""
-    assert chunk(10_000) == GAP_STEPS * 10
+    assert chunk(10_000) == FITTING
 
 
 def test_what_finishes_a_prompt_may_take_a_little_longer() -> None:
     """A prompt is not cut in two for the sake of a few tokens."""
-    assert chunk(65) == 65
-    assert chunk(MAX_GAP_STEPS * 10 + 1) == GAP_STEPS * 10
+    longest = int((MAX_GAP_STEPS - CHUNK_STEPS) * 10)
+    assert chunk(longest) == longest
+    assert chunk(longest + 1) == FITTING
 
 
 def test_several_short_prompts_share_one_gap() -> None:
     """A second prompt is read in the same step as far as the gap has room, and not for a handful of tokens."""
-    assert chunk(500, num_read=20) == 30
-    assert chunk(40, num_read=20) == 40
-    assert chunk(500, num_read=45) == 0
+    assert chunk(500, num_read=10, spent_steps=1.0) == FITTING - 10
+    assert chunk(30, num_read=10, spent_steps=1.0) == 30
+    assert chunk(500, num_read=10, spent_steps=GAP_STEPS - CHUNK_STEPS - 0.5) == 0
+
+
+def test_where_a_token_costs_steps_one_is_read_at_a_time() -> None:
+    """Far into a long prompt on a slow device the gap stays as short as it can be, and reading goes on."""
+    assert chunk(10_000, token_steps=6.0) == 1
 
 
 @given(
     st.integers(1, 50_000),
     st.integers(0, 600),
+    st.floats(0, 20),
     st.integers(16, 4096),
     st.booleans(),
-    st.builds(Pace, st.none() | st.floats(1e-4, 10), st.none() | st.floats(1e-6, 10)),
+    st.floats(1e-6, 100),
 )
-def test_a_chunk_is_bounded_whatever_was_measured(
-    num_left: int, num_read: int, most: int, is_decoding: bool, pace: Pace
+def test_a_chunk_is_bounded_whatever_was_measured(  # noqa: PLR0917 - hypothesis passes them by place
+    num_left: int, num_read: int, spent_steps: float, most: int, is_decoding: bool, token_steps: float
 ) -> None:
-    """Never more than is left or allowed; never nothing for the first prompt of a step."""
-    num = chunk(num_left, num_read=num_read, most=most + num_read, is_decoding=is_decoding, pace=pace)
-    assert 0 <= num <= min(num_left, most + num_read)
+    """Never more than is left or allowed; never nothing for the first prompt of a step; the gap is kept."""
+    num = chunk(
+        num_left,
+        num_read=num_read,
+        spent_steps=spent_steps if num_read else 0.0,
+        most=most + num_read,
+        is_decoding=is_decoding,
+        token_steps=token_steps,
+    )
+    assert 0 <= num <= min(num_left, most)
     if num_read == 0:
-        assert num >= min(num_left, MIN_CHUNK_TOKENS, most)
+        assert num >= 1
+    if is_decoding and num > 1:
+        assert CHUNK_STEPS + num * token_steps <= MAX_GAP_STEPS + 1e-6
 
 
-def test_the_pace_follows_what_is_measured() -> None:
-    """After some steps of a new length the old one is forgotten."""
-    pace = Pace().after_step(1.0).after_chunk(100, 1.0)
-    assert (pace.step_s, pace.token_s) == (1.0, 0.01)
+def test_measurements_are_followed_and_smoothed() -> None:
+    """After some steps of a new length the old one is forgotten; a single odd one is not believed."""
+    step_s = smoothed(None, 1.0)
+    assert step_s == 1.0
+    assert smoothed(step_s, 3.0) < 2.0
     for _ in range(20):
-        pace = pace.after_step(2.0)
-    assert pace.step_s is not None
-    assert abs(pace.step_s - 2.0) < 0.01
+        step_s = smoothed(step_s, 2.0)
+    assert abs(step_s - 2.0) < 0.01
+
+
+def test_a_token_s_cost_leaves_out_the_pass_over_the_weights() -> None:
+    """Small chunks are not taken for dear tokens, or chunks would get ever smaller."""
+    assert token_cost_s(10, 2.0, 1.0) == 0.1
+    assert token_cost_s(10, 1.0, None) == 0.1
+    assert token_cost_s(10, 0.5, 1.0) > 0

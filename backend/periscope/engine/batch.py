@@ -19,8 +19,17 @@ from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_p
 from periscope.engine.commands import TokenPrompt
 from periscope.engine.contracts import Sampled
 from periscope.engine.decoding import DecodeBatch
-from periscope.engine.prefill import Pace, PromptView, chunk_tokens, next_prompt
+from periscope.engine.kv_memory import BLOCK_TOKENS
+from periscope.engine.prefill import (
+    ASSUMED_TOKEN_STEPS,
+    PromptView,
+    chunk_tokens,
+    next_prompt,
+    smoothed,
+    token_cost_s,
+)
 from periscope.engine.prompt_cache import MIN_TOKENS, LayerCaches, PromptCache, common_prefix
+from periscope.engine.row_caches import reserve
 from periscope.engine.rows import Row
 from periscope.engine.sampling import RowSampling, logits_processors_for
 from periscope.errors import InvalidRequest, MemoryExceeded
@@ -35,6 +44,8 @@ if TYPE_CHECKING:
 _MIN_BORROWED_TOKENS = 64
 #: Steps between two looks at how much room the decoding rows' growth leaves to the prompt cache.
 _ROOM_CHECK_STEPS = 64
+#: To join costs a copy of the state: a prompt longer than this joins in a step of its own.
+_LONG_TOKENS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +71,16 @@ class BatchSettings:
 
 @dataclass(slots=True, eq=False)
 class _Prompt:
-    """A row whose prompt is not read to its end. `caches` hold `num_done` tokens; None until it is begun."""
+    """A row whose prompt is not read to its end.
+
+    Attributes:
+        caches: hold `num_done` tokens; None until it is begun.
+        token_s: what its last tokens cost each; they cost more the more came before.
+    """
 
     row: Row
     checkpoints: Sequence[int]
+    token_s: float | None = None
     caches: LayerCaches | None = None
     num_done: int = 0
     num_passed_over: int = 0
@@ -100,9 +117,9 @@ class TextBatch:
         self._num_rows = 0
         self._num_steps = 0
         self._prompts: list[_Prompt] = []
-        self._pace = Pace()
-        self._is_settled = False  # the step in flight was waited for
-        self._unsettled_s: float | None = None  # what such a step took so far, while it is in flight
+        self._step_s: float | None = None  # a decode step of the rows that run
+        self._token_s: float | None = None  # a token at the beginning of a prompt
+        self._has_waited = True  # nothing is in flight
         self._decoding = DecodeBatch(
             model,
             eos_token_ids=settings.eos_token_ids,
@@ -166,20 +183,25 @@ class TextBatch:
         self._num_steps += 1
         if self._num_steps % _ROOM_CHECK_STEPS == 0:
             self._make_room(self._rows_bytes())
-        failed = self._read_prompts() if self._prompts else []
-        return failed + self._decode()
+        has_prompts = bool(self._prompts)
+        failed = self._read_prompts() if has_prompts else []
+        return failed + self._decode(waits=has_prompts)
 
     def _read_prompts(self) -> list[Sampled]:
         """As much of the prompts as fits between two steps. A failure in here is one prompt's alone."""
         is_decoding = len(self._decoding) > 0
-        num_read, failed = 0, []
+        if any(prompt.is_read for prompt in self._prompts):
+            self._join()
+            return []
+        num_read, started, failed = 0, self._clock(), []
         while candidates := self._candidates():
             views = [PromptView(prompt.num_left, prompt.num_passed_over) for prompt in candidates]
             prompt = candidates[next_prompt(views)]
             try:
                 if prompt.caches is None:
                     self._begin(prompt)
-                num = self._chunk_of(prompt, num_read, is_decoding=is_decoding)
+                spent_s = self._clock() - started if num_read else 0.0
+                num = self._chunk_of(prompt, num_read, spent_s, is_decoding=is_decoding)
                 if num == 0 and prompt.num_left:
                     break
                 self._read_chunk(prompt, num)
@@ -190,7 +212,10 @@ class TextBatch:
             num_read += num
             if not is_decoding and num:
                 break  # somebody's first token comes first
-        self._join()
+        if not (
+            is_decoding and any(prompt.is_read and len(prompt.row.tokens) > _LONG_TOKENS for prompt in self._prompts)
+        ):
+            self._join()
         return failed
 
     def _join(self) -> None:
@@ -256,26 +281,30 @@ class TextBatch:
         trim_prompt_cache(caches, num_held - length)
         return caches, length
 
-    def _chunk_of(self, prompt: _Prompt, num_read: int, *, is_decoding: bool) -> int:
+    def _chunk_of(self, prompt: _Prompt, num_read: int, spent_s: float, *, is_decoding: bool) -> int:
+        token_s = prompt.token_s or self._token_s
         num = chunk_tokens(
             prompt.num_left,
             num_read=num_read,
+            spent_steps=spent_s / self._step_s if self._step_s else 0.0,
             most=self._settings.max_chunk_tokens,
             is_decoding=is_decoding,
-            pace=self._pace,
+            token_steps=token_s / self._step_s if token_s and self._step_s else ASSUMED_TOKEN_STEPS,
         )
         return min([num, *(mark - prompt.num_done for mark in prompt.checkpoints if mark > prompt.num_done)])
 
     def _read_chunk(self, prompt: _Prompt, num: int) -> None:
         assert prompt.caches is not None  # noqa: S101 - begun before it is read
         if num:
-            self._settle()
+            self._decoding.settle()  # so that what a step takes and what a chunk takes are told apart
             started = self._clock()
             chunk = prompt.row.tokens[prompt.num_done : prompt.num_done + num]
             self._model(mx.array([chunk]), cache=prompt.caches)
             mx.eval([cache.state for cache in prompt.caches])
             mx.clear_cache()
-            self._pace = self._pace.after_chunk(num, self._clock() - started)
+            self._note_cost(prompt, num, self._clock() - started)
+            if prompt.num_left > num:
+                reserve(prompt.caches, len(prompt.row.tokens) + min(prompt.row.params.max_tokens or 1, BLOCK_TOKENS))
         prompt.num_done += num
         for other in self._prompts:
             if other is not prompt:
@@ -283,30 +312,25 @@ class TextBatch:
         if prompt.num_done in prompt.checkpoints:
             self._prompt_cache.keep(prompt.row.tokens[: prompt.num_done], copy.deepcopy(prompt.caches))
 
-    def _settle(self) -> None:
-        """Wait for the decode step in flight, so that what it takes and what a chunk takes are told apart."""
-        started = self._clock()
-        self._decoding.settle()
-        if self._unsettled_s is not None:
-            self._pace = self._pace.after_step(self._unsettled_s + self._clock() - started)
-        self._is_settled, self._unsettled_s = True, None
+    def _note_cost(self, prompt: _Prompt, num: int, duration_s: float) -> None:
+        cost_s = token_cost_s(num, duration_s, self._step_s)
+        prompt.token_s = smoothed(prompt.token_s, cost_s)
+        if prompt.num_done < BLOCK_TOKENS:
+            self._token_s = smoothed(self._token_s, cost_s)
 
-    def _decode(self) -> list[Sampled]:
+    def _decode(self, *, waits: bool) -> list[Sampled]:
         if not len(self._decoding):
             return []
         started = self._clock()
         try:
-            results = self._decoding.step()
+            results = self._decoding.step(waits=waits)
         except Exception as error:  # noqa: BLE001 - the rows are lost; prompts being read are not
             lost = self._decoding.abandon()
             mx.clear_cache()
             return [Sampled(row.id, 0, error=error, is_model_failure=True) for row in lost]
-        took_s = self._clock() - started
-        if self._is_settled:  # it found its tokens ready and has only started the next pass
-            self._unsettled_s = took_s
-        else:
-            self._pace = self._pace.after_step(took_s)
-        self._is_settled = False
+        if waits or not self._has_waited:  # else it had nothing to wait for, and its duration tells nothing
+            self._step_s = smoothed(self._step_s, self._clock() - started)
+        self._has_waited = waits
         return results
 
     def remove(self, rows: Sequence[int]) -> None:

@@ -142,31 +142,41 @@ class DecodeBatch:
         self._clear()
         return lost
 
-    def step(self) -> list[Sampled]:
+    def step(self, *, waits: bool = False) -> list[Sampled]:
         """One token for every row, apart from rows that have just joined: theirs comes with the next step.
 
         More than one when a drafter guessed right.
+
+        Args:
+            waits: read what this step itself samples, too: the device is to do something else next, and nobody's token
+                should wait for that.
         """
         rows, newest, logprobs = list(self._rows), self._newest, self._logprobs
-        assert newest is not None  # noqa: S101 - there are rows
-        # The newest token of a row that has just joined is its prompt's last.
-        awaited = {row.id for row in rows if not row.has_left and row.num_launched}
+        unread = [row for row in rows if not row.is_read]
         self._leave([index for index, row in enumerate(rows) if row.is_fully_launched])
         self._compact_if_worth_it()
         drafting = self._drafting_row() if self._rows else None
         if self._rows and drafting is None:
             self._launch()
-        values = _ints(newest)
-        facts = logprobs.read(self._token_text)
-        results = [
-            self._read(row, token, facts.get(row.id))
-            for row, token in zip(rows, values, strict=True)
-            if row.id in awaited
-        ]
+        results = self._read_all(rows, unread, newest, logprobs)
         if drafting is not None and not any(_has_ended(result) for result in results):
-            results += self._launch_ahead(drafting, values[-1])
+            results += self._launch_ahead(drafting)
+        if waits:
+            ended = {result.row for result in results if _has_ended(result)}
+            unread = [row for row in self._rows if not row.is_read and row.id not in ended]
+            results += self._read_all(self._rows, unread, self._newest, self._logprobs)
         self.remove(result.row for result in results if _has_ended(result))
         return results
+
+    def _read_all(
+        self, rows: Sequence[Row], unread: Sequence[Row], newest: mx.array | None, logprobs: LazyLogprobs
+    ) -> list[Sampled]:
+        """What the newest tokens mean to the rows that have not been told."""
+        if not unread or newest is None:
+            return []
+        facts = logprobs.read(self._token_text)
+        tokens = dict(zip((row.id for row in rows), _ints(newest), strict=True))
+        return [self._read(row, tokens[row.id], facts.get(row.id)) for row in unread]
 
     def _drafting_row(self) -> Row | None:
         """The row to guess ahead for: one that is alone, and whose sampling has no memory of its own."""
@@ -175,8 +185,8 @@ class DecodeBatch:
         room = (row.params.max_tokens or 1) - row.num_launched
         return row if self._drafter is not None and not others and is_plain and room > 1 else None
 
-    def _launch_ahead(self, row: Row, token: int) -> list[Sampled]:
-        """Verify a guess at what follows `token`, the newest; its right part is read at once.
+    def _launch_ahead(self, row: Row) -> list[Sampled]:
+        """Verify a guess at what follows the row's tokens, of which the last is not computed; read its right part.
 
         While the drafter has no guess this is an ordinary step, only not overlapped.
         """
@@ -184,7 +194,7 @@ class DecodeBatch:
         num_left = (row.params.max_tokens or 1) - row.num_launched
         drafted = self._drafter.propose(row.tokens, min(self._drafter.num_draft_tokens, num_left - 1))
         guess = mx.zeros((0,), dtype=mx.uint32) if drafted is None else drafted
-        inputs = mx.concatenate([mx.array([token], dtype=mx.uint32), guess.astype(mx.uint32)])
+        inputs = mx.concatenate([mx.array(row.tokens[-1:], dtype=mx.uint32), guess.astype(mx.uint32)])
         logits = self._model(inputs[None], cache=self._layers)[0]
         wanted = sample(logits, [(row.sampling, row.num_launched + ahead) for ahead in range(len(inputs))])
         mx.eval(wanted, guess)

@@ -178,8 +178,8 @@ class _SlotLayer:
     def reserve(self, num_tokens: int) -> None:
         capacity = self.keys.shape[2]
         if num_tokens > capacity:
-            self.keys = _longer(self.keys, _blocks(num_tokens))
-            self.values = _longer(self.values, _blocks(num_tokens))
+            self.keys = _at(self.keys, _blocks(num_tokens))
+            self.values = _at(self.values, _blocks(num_tokens))
 
 
 class SlotCaches:
@@ -230,22 +230,29 @@ class SlotCaches:
         self._lengths.set(lengths)
 
 
+def reserve(caches: LayerCaches, num_tokens: int) -> None:
+    """Make plain caches as long as they will get: growing block by block would copy all of them each time."""
+    for cache in caches:
+        if type(cache) is KVCache and cache.keys is not None and cache.keys.shape[2] < num_tokens:
+            cache.keys = _at(cache.keys, _blocks(num_tokens))
+            cache.values = _at(cache.values, _blocks(num_tokens))
+
+
 def _blocks(num_tokens: int) -> int:
     return -(-num_tokens // BLOCK_TOKENS) * BLOCK_TOKENS
 
 
-def _longer(array: mx.array, capacity: int) -> mx.array:
+def _at(array: mx.array, capacity: int) -> mx.array:
+    """The array cut or lengthened to a capacity; what stands behind a row's own tokens is never looked at."""
     rows, heads, length, size = array.shape
+    if length >= capacity:
+        return array[:, :, :capacity]
     return mx.concatenate([array, mx.zeros((rows, heads, capacity - length, size), array.dtype)], axis=2)
 
 
 def _stacked(caches: Sequence[KVCache], capacity: int) -> tuple[mx.array, mx.array]:
-    pairs = [cache.keys_and_values() for cache in caches]
-    keys, values = zip(*pairs, strict=True)
-    return (
-        mx.concatenate([_longer(array, capacity) for array in keys]),
-        mx.concatenate([_longer(array, capacity) for array in values]),
-    )
+    keys = mx.concatenate([_at(cache.keys, capacity) for cache in caches])
+    return keys, mx.concatenate([_at(cache.values, capacity) for cache in caches])
 
 
 def _plain(layer: _SlotLayer, index: int, length: int) -> KVCache:

@@ -47,6 +47,11 @@ class Row:
         return len(self.tokens) - len(self.prompt)
 
     @property
+    def is_read(self) -> bool:
+        """Nobody waits for its newest token: it was read, it is still the prompt's last, or the row has left."""
+        return self.has_left or self.num_read == self.num_launched
+
+    @property
     def is_fully_launched(self) -> bool:
         """Its last token by `max_tokens` is in flight: no further forward pass is for it."""
         return not self.has_left and self.num_launched >= (self.params.max_tokens or 1)
