@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from periscope.core import GenerationParams, Message, Role, TextPart
+from periscope.core import GenerationParams, Message, ResponseFormat, Role, TextPart, Tool, ToolChoice, ToolChoiceMode
 
 if TYPE_CHECKING:
     from periscope.engine import EngineConfig, GenerationOutput, InferenceEngine
@@ -24,8 +24,12 @@ __all__ = [
     "GenerationParams",
     "InferenceEngine",
     "Message",
+    "ResponseFormat",
     "Role",
     "TextPart",
+    "Tool",
+    "ToolChoice",
+    "ToolChoiceMode",
     "__version__",
 ]
 

@@ -272,6 +272,22 @@ def test_what_does_not_fit_now_waits_for_room(model: TextModel) -> None:
     assert all(len(tokens) == 16 for tokens in run.tokens.values())
 
 
+def test_a_large_request_that_waits_for_room_is_not_overtaken_for_ever(model: TextModel) -> None:
+    """Small requests that keep coming are begun after it, once it does not fit beside what runs."""
+    batch = batch_over(model, limit_bytes=2 * model._budget.footprint.nbytes(512))
+    run = Run(batch)
+    run.admit(submit(prompt(100)), submit(prompt(100)))
+    for _ in range(4):
+        run.step()
+    (large,) = run.admit(submit(prompt(600)))
+    latecomers = run.admit(*(submit(prompt(100)) for _ in range(4)))
+    while not run.tokens[large]:
+        run.step()
+        assert not any(run.tokens[row] for row in latecomers)
+    run.to_the_end()
+    assert all(len(run.tokens[row]) == 16 for row in latecomers)
+
+
 def test_kept_states_give_way_to_live_rows(model: TextModel) -> None:
     """The prompt cache never keeps a request from running."""
     room = 2 * model._budget.footprint.nbytes(256)

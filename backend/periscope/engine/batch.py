@@ -229,17 +229,19 @@ class TextBatch:
         begun = [prompt for prompt in self._prompts if prompt.caches is not None]
         num_free = self._settings.max_rows - len(self._decoding) - len(begun)
         candidates = []
+        lengths, room = self._lengths(), self._budget.total_bytes(self._held_bytes())
         for prompt in self._prompts:
             if prompt.caches is not None:
                 candidates += [] if prompt.is_read else [prompt]
-            elif num_free > 0 and self._has_room_for(prompt) and not self._waits_for_sibling(prompt, begun):
-                candidates.append(prompt)
+            elif num_free > 0:
+                with_it = [*lengths, len(prompt.row.tokens)]
+                if lengths and self._budget.batch_bytes(with_it) > room:
+                    num_free = 0  # those behind it wait too, or it would wait for ever
+                    continue
+                lengths = with_it
+                if not self._waits_for_sibling(prompt, begun):
+                    candidates.append(prompt)
         return candidates
-
-    def _has_room_for(self, prompt: _Prompt) -> bool:
-        lengths = self._lengths()
-        needed = self._budget.batch_bytes([*lengths, len(prompt.row.tokens)])
-        return not lengths or needed <= self._budget.total_bytes(self._held_bytes())
 
     def _waits_for_sibling(self, prompt: _Prompt, begun: Iterable[_Prompt]) -> bool:
         """Whether a prompt being read will soon hold what this one would have to compute too."""
