@@ -189,7 +189,7 @@ class SlotCaches:
 
     def __init__(self, states: Sequence[LayerCaches]) -> None:
         self._lengths = _Lengths(state[0].offset for state in states)
-        capacity = _blocks(self._lengths.longest + 1)
+        capacity = _blocks(self._lengths.longest + BLOCK_TOKENS)  # to grow at once would copy all of it again
         self.layers = [_SlotLayer(self._lengths, *_stacked(layer, capacity)) for layer in zip(*states, strict=True)]
 
     def advance(self) -> None:
