@@ -61,17 +61,6 @@ class Unreliable:
         return logits
 
 
-class FixedMemory(DeviceMemory):
-    def __init__(self, budget: int) -> None:
-        self.budget = budget
-
-    def budget_bytes(self) -> int:
-        return self.budget
-
-    def active_bytes(self) -> int:
-        return 0
-
-
 def batch_over(model: TextModel, inside: Any = None, *, cache_bytes: int = 0, **changes: Any) -> TextBatch:
     """A batch like the model's own, with other parts."""
     limit_bytes = changes.pop("limit_bytes", None)
