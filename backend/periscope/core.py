@@ -405,17 +405,37 @@ class CaptionedImage:
 
 
 class WaitStatus(StrEnum):
-    """What a request waits for before its first token."""
+    """What a request waits for before its first token.
 
+    Attributes:
+        QUEUED: the model is there, and all places in its batch are taken.
+        WAITING_FOR_MODEL: other models have to make room for it first.
+        LOADING: the model is being loaded.
+        CAPTIONING: its images are being described.
+    """
+
+    QUEUED = "queued"
+    WAITING_FOR_MODEL = "waiting_for_model"
     LOADING = "loading"
     CAPTIONING = "captioning"
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The request waits; informative only, any number of times before the first delta."""
+    """The request waits; informative only, any number of times before the first delta.
+
+    Attributes:
+        model: the one that is waited for: the request's own or its captioner.
+        position: among those that wait for the same model, from 1; None while captioning.
+        progress: of the load, 0 to 1.
+        eta_s: about how long it will take still; None = nobody knows.
+    """
 
     status: WaitStatus
+    model: str = ""
+    position: int | None = None
+    progress: float | None = None
+    eta_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -516,6 +536,12 @@ class ModelCard:
     has_reasoning: bool | None
     is_loaded: bool
     state: str
+
+
+#: Which files of a hub repository make up a model, and which of those are a second copy of its weights that nobody
+#: reads. `/` is matched by `*`. What was fetched and what is looked for on the disk must be the same files.
+MODEL_FILES = ("*.safetensors", "*.json", "*.jsonl", "*.jinja", "*.model", "*.tiktoken", "*.txt")
+NOT_MODEL_FILES = ("*consolidated*.safetensors", "original/*", "onnx/*")
 
 
 def new_id(prefix: str) -> str:

@@ -13,12 +13,14 @@ import pytest
 from periscope.core import FinishReason, GenerationParams
 from periscope.engine.batch import BatchSettings, TextBatch
 from periscope.engine.commands import ImagePrompt
+from periscope.engine.footprint import measure
 from periscope.engine.kv_memory import DeviceMemory, KVBudget
 from periscope.engine.loader import EngineConfig
 from periscope.engine.prompt_cache import PromptCache
 from periscope.engine.text_model import TextModel
 from periscope.errors import InvalidRequest, MemoryExceeded
 from tests.engine.driving import GREEDY, NOBODY, Run, all_of, load, submit
+from tests.engine.test_kv_memory import FixedMemory
 
 RANDOM = random.Random(5)
 SEEDED = GenerationParams(temperature=1.0, seed=3, top_k=30, max_tokens=16, frequency_penalty=0.3)
@@ -64,6 +66,7 @@ class Unreliable:
 def batch_over(model: TextModel, inside: Any = None, *, cache_bytes: int = 0, **changes: Any) -> TextBatch:
     """A batch like the model's own, with other parts."""
     limit_bytes = changes.pop("limit_bytes", None)
+    memory = changes.pop("memory", DeviceMemory())
     settings = BatchSettings(
         eos_token_ids=frozenset({257}),
         vocab_size=258,
@@ -73,7 +76,7 @@ def batch_over(model: TextModel, inside: Any = None, *, cache_bytes: int = 0, **
         max_chunk_tokens=64,
         **changes,
     )
-    budget = KVBudget(model._budget.footprint, limit_bytes, DeviceMemory())
+    budget = KVBudget(model._budget.footprint, limit_bytes, memory, cache_bytes)
     return TextBatch(inside or model._model, settings, PromptCache(cache_bytes), budget)
 
 
@@ -358,3 +361,35 @@ def test_hundreds_of_different_prompts_leave_memory_where_it_was(model: TextMode
     batch.clear_prompt_cache()
     mx.clear_cache()
     assert mx.get_active_memory() <= start * 1.05
+
+
+@pytest.mark.parametrize("cache_bytes", [None, 2**40], ids=["a quarter", "as much as there is"])
+def test_two_models_together_keep_within_one_budget(tiny_text_model: Path, cache_bytes: int | None) -> None:
+    """Whatever each of them may keep by itself: after every request weights, rows and kept states are within it."""
+    weights_bytes = measure(str(tiny_text_model), EngineConfig()).weights_bytes
+    block_bytes = 2 * 2 * 2 * 16 * 4 * 256
+    budget_bytes = mx.get_active_memory() + 2 * weights_bytes + 12 * block_bytes
+    config = EngineConfig(memory_budget_bytes=budget_bytes, prompt_cache_bytes=cache_bytes)
+    batches = [load(tiny_text_model, config).new_batch() for _ in range(2)]
+    for _ in range(16):
+        for each in batches:
+            all_of(each, submit(prompt(200)), submit(prompt(150)))
+            assert mx.get_active_memory() <= budget_bytes
+    assert all(each.prompt_cache_bytes >= block_bytes for each in batches)
+
+
+def test_what_is_kept_shrinks_when_others_need_the_room(model: TextModel) -> None:
+    """The next state that goes in finds the bound where it is now, not where it was when its row began."""
+    block_bytes = model._budget.footprint.nbytes(256)
+    memory = FixedMemory(budget=12 * block_bytes, active=0)
+    batch = batch_over(model, cache_bytes=8 * block_bytes, memory=memory)
+    for _ in range(10):
+        all_of(batch, submit(prompt(200)))
+    assert batch.prompt_cache_bytes == 8 * block_bytes
+    run = Run(batch)
+    run.admit(submit(prompt(200)))
+    while not len(batch._decoding):
+        run.step()
+    memory.active = 18 * block_bytes  # of which this model's rows and states are nine
+    run.to_the_end()
+    assert batch.prompt_cache_bytes == 3 * block_bytes

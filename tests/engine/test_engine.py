@@ -218,7 +218,7 @@ def test_messages_go_through_the_chat_template(tiny_text_model: Path) -> None:
     ("model", "words"),
     [
         ("/nowhere/at/all", "no folder"),
-        ("nobody/never-downloaded", "hf download nobody/never-downloaded"),
+        ("nobody/never-downloaded", "periscope pull nobody/never-downloaded"),
         ("not a model name!", "neither a folder nor a hub id"),
     ],
 )

@@ -6,20 +6,21 @@ import mlx.core as mx
 import pytest
 from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache
 
-from periscope.engine.kv_memory import DeviceMemory, KVBudget, KVFootprint
+from periscope.engine.kv_memory import DeviceMemory, KVBudget, KVFootprint, device_budget_bytes
 
 
 class FixedMemory(DeviceMemory):
     """A device of a given size."""
 
     def __init__(self, budget: int, active: int) -> None:
-        self._budget, self._active = budget, active
+        super().__init__()
+        self.budget, self.active = budget, active
 
     def budget_bytes(self) -> int:
-        return self._budget
+        return self.budget
 
     def active_bytes(self) -> int:
-        return self._active
+        return self.active
 
 
 def fed(cache: KVCache | RotatingKVCache, num_tokens: int) -> KVCache | RotatingKVCache:
@@ -56,9 +57,39 @@ def test_room_is_what_other_models_leave() -> None:
     assert budget.total_bytes(0) == 300
     assert budget.total_bytes(held_bytes=200) == 500
     assert KVBudget(KVFootprint(()), 50, FixedMemory(budget=1000, active=700)).total_bytes(0) == 50
+    assert KVBudget(KVFootprint(()), 500, FixedMemory(budget=1000, active=700)).total_bytes(0) == 300
+    assert KVBudget(KVFootprint(()), 500, FixedMemory(budget=1000, active=1200)).total_bytes(0) == 0
 
 
 def test_this_machine_has_memory() -> None:
     """Also where MLX tells nothing of its device."""
-    assert DeviceMemory().budget_bytes() > 2**28
+    assert DeviceMemory().budget_bytes() == device_budget_bytes() > 2**28
     assert DeviceMemory().active_bytes() >= 0
+
+
+def test_a_configured_budget_holds_up_to_what_the_machine_recommends() -> None:
+    """Less is a choice; more would be paged out, whoever asked for it."""
+    assert DeviceMemory(2**20).budget_bytes() == device_budget_bytes(2**20) == 2**20
+    most = device_budget_bytes(2**60)
+    assert device_budget_bytes() <= most < 2**50
+    assert DeviceMemory(2**60).budget_bytes() == most
+
+
+@pytest.mark.parametrize(("configured", "kept"), [(None, 100), (0, 0), (250, 250), (4000, 400)])
+def test_kept_states_may_take_what_is_configured_or_a_quarter_of_what_there_is(
+    configured: int | None, kept: int
+) -> None:
+    """Of all that rows and kept states may hold together, and never more than that."""
+    budget = KVBudget(KVFootprint(()), None, FixedMemory(budget=1000, active=700), configured)
+    assert budget.kept_bytes(held_bytes=100) == kept
+
+
+def test_the_room_for_kept_states_follows_what_there_is() -> None:
+    """Another model that is loaded takes room from this one's prompt cache, and its unloading gives it back."""
+    memory = FixedMemory(budget=1000, active=200)
+    budget = KVBudget(KVFootprint(()), None, memory)
+    assert budget.kept_bytes(0) == 200
+    memory.active = 900
+    assert budget.kept_bytes(0) == 25
+    memory.active = 200
+    assert budget.kept_bytes(0) == 200

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import importlib
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -120,3 +122,23 @@ def test_a_text_model_is_no_captioner(tiny_text_model: Path) -> None:
     """Naming a text model as captioner is a load error in words, not a crash."""
     with pytest.raises(ModelLoadError, match="no vision part"):
         asyncio.run(VisionLanguageEngine.load(str(tiny_text_model)))
+
+
+def test_a_captioner_leaves_the_process_s_wired_limit_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """mlx-vlm raises it for a generator's life: here it is back before the first step, and stays."""
+    changes: list[str] = []
+
+    @contextmanager
+    def wired_limit(*_args: object) -> Iterator[None]:
+        changes.append("raised")
+        yield
+        changes.append("set back")
+
+    monkeypatch.setattr(importlib.import_module("mlx_vlm.generate.ar"), "wired_limit", wired_limit)
+
+    async def use(engine: VisionLanguageEngine) -> None:
+        assert changes == ["raised", "set back"]
+        await engine.describe(image_of(0), DEFAULT_CAPTION_PROMPT, 4)
+
+    with_captioner(use)
+    assert changes == ["raised", "set back"]

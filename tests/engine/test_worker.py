@@ -82,6 +82,9 @@ class ScriptedModel:
     def __init__(self, script: Script) -> None:
         self._script = script
 
+    facts = None
+    networks = ()
+
     def new_batch(self) -> ScriptedBatch:
         self._script.num_batches += 1
         return ScriptedBatch(self._script)
@@ -98,7 +101,7 @@ def explode(_rows: list[int]) -> list[Sampled]:
     raise MemoryError("out of device memory")
 
 
-def with_worker(script: Script, use: Callable[[WorkerHost[ScriptedModel]], Awaitable[None]]) -> None:
+def with_worker(script: Script, use: Callable[[WorkerHost[None]], Awaitable[None]]) -> None:
     async def run() -> None:
         host = await WorkerHost.start("scripted", lambda: ScriptedModel(script), DeviceTurn())
         try:
@@ -116,7 +119,7 @@ async def text_of(stream: TokenStream) -> str:
 def test_a_request_that_cannot_be_admitted_fails_alone() -> None:
     """An exception while admitting one request is that request's failure; the next one is served."""
 
-    async def use(host: WorkerHost[ScriptedModel]) -> None:
+    async def use(host: WorkerHost[None]) -> None:
         with pytest.raises(GenerationFailed, match="ZeroDivisionError"):
             await text_of(host.submit(BAD_PROMPT, PARAMS))
         assert await text_of(host.submit(GOOD_PROMPT, PARAMS)) == "bc"
@@ -128,7 +131,7 @@ def test_a_failing_step_fails_its_requests_and_the_worker_goes_on() -> None:
     """After an exception in the model the batch is rebuilt, and later requests are served."""
     script = Script([explode, say(1, FinishReason.LENGTH)])
 
-    async def use(host: WorkerHost[ScriptedModel]) -> None:
+    async def use(host: WorkerHost[None]) -> None:
         with pytest.raises(GenerationFailed, match="MemoryError"):
             await text_of(host.submit(GOOD_PROMPT, PARAMS))
         assert await text_of(host.submit(GOOD_PROMPT, PARAMS)) == "b"
@@ -140,7 +143,7 @@ def test_a_failing_step_fails_its_requests_and_the_worker_goes_on() -> None:
 def test_a_worker_whose_every_step_fails_ends() -> None:
     """A model that cannot step any more is not kept up as if it were well."""
 
-    async def use(host: WorkerHost[ScriptedModel]) -> None:
+    async def use(host: WorkerHost[None]) -> None:
         for _ in range(3):
             with pytest.raises(GenerationFailed):
                 await text_of(host.submit(GOOD_PROMPT, PARAMS))
@@ -169,7 +172,7 @@ def test_a_fault_in_one_row_s_processor_is_that_row_s_failure() -> None:
     """A raising logits processor ends its own request; the neighbour's tokens keep coming."""
     script = Script([fail(ValueError("bad processor"), is_model_failure=False), say(1)])
 
-    async def use(host: WorkerHost[ScriptedModel]) -> None:
+    async def use(host: WorkerHost[None]) -> None:
         faulty, neighbour = host.submit(GOOD_PROMPT, PARAMS), host.submit(GOOD_PROMPT, PARAMS)
         with pytest.raises(GenerationFailed, match="ValueError"):
             await text_of(faulty)
@@ -183,7 +186,7 @@ def test_failures_of_single_rows_never_end_the_worker() -> None:
     """A client who sends a hundred poisonous requests in a row does not take the model down."""
     script = Script([fail(ValueError("poison"), is_model_failure=False)])
 
-    async def use(host: WorkerHost[ScriptedModel]) -> None:
+    async def use(host: WorkerHost[None]) -> None:
         for _ in range(10):
             with pytest.raises(GenerationFailed):
                 await text_of(host.submit(GOOD_PROMPT, PARAMS))
@@ -196,7 +199,7 @@ def test_a_model_that_fails_again_and_again_ends_its_worker() -> None:
     """Failures out of the model itself are counted, also where the batch survives them."""
     script = Script([fail(MemoryError("no memory"), is_model_failure=True)])
 
-    async def use(host: WorkerHost[ScriptedModel]) -> None:
+    async def use(host: WorkerHost[None]) -> None:
         for _ in range(3):
             with pytest.raises(GenerationFailed):
                 await text_of(host.submit(GOOD_PROMPT, PARAMS))
@@ -209,7 +212,7 @@ def test_a_model_that_fails_again_and_again_ends_its_worker() -> None:
 def test_an_undecodable_token_is_its_row_s_failure() -> None:
     """A detokenizer that raises fails one request, not the thread."""
 
-    async def use(host: WorkerHost[ScriptedModel]) -> None:
+    async def use(host: WorkerHost[None]) -> None:
         with pytest.raises(GenerationFailed):
             await text_of(host.submit(GOOD_PROMPT, PARAMS))
         assert await text_of(host.submit(GOOD_PROMPT, PARAMS)) == "b"
@@ -221,7 +224,7 @@ def test_an_abandoned_row_is_removed_before_the_next_step() -> None:
     """A reader that goes away costs at most the step under way."""
     script = Script([say(1)])
 
-    async def use(host: WorkerHost[ScriptedModel]) -> None:
+    async def use(host: WorkerHost[None]) -> None:
         gone, stays = host.submit(GOOD_PROMPT, PARAMS), host.submit(GOOD_PROMPT, PARAMS)
         await anext(gone)
         gone.cancel()

@@ -114,6 +114,7 @@ class TextBatch:
         self._prompt_cache = prompt_cache
         self._budget = budget
         self._clock = clock
+        self._drafter = drafter
         self._num_rows = 0
         self._num_steps = 0
         self._prompts: list[_Prompt] = []
@@ -124,8 +125,8 @@ class TextBatch:
             model,
             eos_token_ids=settings.eos_token_ids,
             token_text=settings.token_text,
-            keep=prompt_cache.keep,
-            keeps_states=prompt_cache.max_bytes > 0,
+            keep=self._keep,
+            keeps_states=budget.prompt_cache_bytes != 0,
             drafter=drafter,
         )
 
@@ -138,6 +139,8 @@ class TextBatch:
 
     def clear_prompt_cache(self) -> None:
         self._prompt_cache.clear()
+        if self._drafter is not None:
+            self._drafter.forget()
 
     def admit(self, submit: Submit) -> int:
         if not isinstance(submit.prompt, TokenPrompt):
@@ -312,7 +315,7 @@ class TextBatch:
             if other is not prompt:
                 other.num_passed_over += num
         if prompt.num_done in prompt.checkpoints:
-            self._prompt_cache.keep(prompt.row.tokens[: prompt.num_done], copy.deepcopy(prompt.caches))
+            self._keep(prompt.row.tokens[: prompt.num_done], copy.deepcopy(prompt.caches))
 
     def _note_cost(self, prompt: _Prompt, num: int, duration_s: float) -> None:
         cost_s = token_cost_s(num, duration_s, self._step_s)
@@ -340,7 +343,7 @@ class TextBatch:
         for prompt in [prompt for prompt in self._prompts if prompt.row.id in gone]:
             self._prompts.remove(prompt)
             if prompt.caches is not None:
-                self._prompt_cache.keep(prompt.row.tokens[: prompt.num_done], prompt.caches)
+                self._keep(prompt.row.tokens[: prompt.num_done], prompt.caches)
         self._decoding.remove(gone)
 
     def close(self) -> None:
@@ -358,6 +361,11 @@ class TextBatch:
 
     def _held_bytes(self) -> int:
         return self._rows_bytes() + self._prompt_cache.nbytes
+
+    def _keep(self, tokens: list[int], caches: LayerCaches) -> None:
+        """Hand a state to the prompt cache, which may hold as much as there is room for now."""
+        self._prompt_cache.max_bytes = self._budget.kept_bytes(self._held_bytes())
+        self._prompt_cache.keep(tokens, caches)
 
     def _make_room(self, rows_bytes: int) -> None:
         """Kept states give way to live rows."""

@@ -55,11 +55,11 @@ class Shutdown:
 
 
 @dataclass(frozen=True, slots=True)
-class ClearPromptCache:
-    """In: forget the states of earlier prompts."""
+class ReleaseMemory:
+    """In: give back what is only kept for later: the states of earlier prompts, buffers that MLX holds ready."""
 
 
-Command: TypeAlias = Submit | ClearPromptCache | Shutdown
+Command: TypeAlias = Submit | ReleaseMemory | Shutdown
 
 
 @dataclass(frozen=True, slots=True)

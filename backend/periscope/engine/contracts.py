@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from periscope.core import FinishReason, TokenLogprob
@@ -65,8 +65,21 @@ class Batch(Protocol):
         ...
 
 
-class LoadedModel(Protocol):
-    """A model in memory, as its worker sees it."""
+FactsT_co = TypeVar("FactsT_co", covariant=True)
+
+
+class LoadedModel(Protocol[FactsT_co]):
+    """A model in memory, as its worker sees it. Nothing else keeps it: the worker frees it by letting go."""
+
+    @property
+    def facts(self) -> FactsT_co:
+        """What other threads may know and keep: nothing that leads to its arrays."""
+        ...
+
+    @property
+    def networks(self) -> Sequence[Any]:
+        """The `nn.Module`s that hold its weights."""
+        ...
 
     def new_batch(self) -> Batch:
         """An empty batch."""

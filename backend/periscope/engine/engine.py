@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from periscope.engine.commands import TokenChunk
     from periscope.engine.stream import TokenStream
     from periscope.engine.structured import Grammar, GrammarCompiler
-    from periscope.engine.text_model import TextModel
+    from periscope.engine.text_model import TextFacts, TextModel
 
 #: Threads that tokenise prompts and compile grammars: a slow schema must not hold up everybody's prompts.
 NUM_PREPARING_THREADS = 2
@@ -156,12 +156,12 @@ class GenerationStream:
         self.cancel()
 
 
-class InferenceEngine(HostedEngine["TextModel"]):
+class InferenceEngine(HostedEngine):
     """Owns one text model: its worker thread, its tokenizer and a small executor for tokenising."""
 
     def __init__(
         self,
-        host: WorkerHost[TextModel],
+        host: WorkerHost[TextFacts],
         tokenizer: ChatTokenizer,
         grammars: GrammarCompiler,
         info: ModelInfo,
@@ -210,18 +210,17 @@ class InferenceEngine(HostedEngine["TextModel"]):
         host = await WorkerHost.start(path.name, load_model, shared_turn)
         from periscope.engine.structured import GrammarCompiler
 
-        loaded = host.model
-        assert loaded is not None  # noqa: S101 - just loaded
+        facts = host.facts
         tokenizer = ChatTokenizer(
-            loaded.tokenizer,
+            facts.tokenizer,
             settings.chat_template_kwargs,
             vocab_size=vocab_size_of(model_config),
-            wants_checkpoints=loaded.wants_checkpoints,
+            wants_checkpoints=facts.wants_checkpoints,
         )
         grammars = GrammarCompiler(
-            loaded.tokenizer,
-            vocab_size=loaded.vocab_size,
-            eos_token_ids=loaded.tokenizer.eos_token_ids,
+            facts.tokenizer,
+            vocab_size=facts.vocab_size,
+            eos_token_ids=facts.tokenizer.eos_token_ids,
             output_format=tokenizer.output_format,
         )
         info = ModelInfo(
@@ -244,10 +243,6 @@ class InferenceEngine(HostedEngine["TextModel"]):
     def prompt_cache_bytes(self) -> int:
         """Memory kept for prompts that begin like earlier ones."""
         return self._host.prompt_cache_bytes
-
-    def clear_prompt_cache(self) -> None:
-        """Forget earlier prompts, soon; running requests are not touched."""
-        self._host.clear_prompt_cache()
 
     def tokenize(self, text: str) -> tuple[int, ...]:
         """Token ids of a text; blocks for the length of the text."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self
 
-from periscope.engine.commands import ClearPromptCache, Shutdown, Submit
+from periscope.engine.commands import ReleaseMemory, Shutdown, Submit
 from periscope.engine.stream import TokenStream
-from periscope.engine.worker import ModelWorker, WorkerState
+from periscope.engine.worker import FactsT, ModelWorker, WorkerState
 from periscope.errors import EngineClosed, PeriscopeError
 
 if TYPE_CHECKING:
@@ -20,21 +20,19 @@ if TYPE_CHECKING:
     from periscope.engine.structured import Grammar
     from periscope.engine.turn import DeviceTurn
 
-ModelT = TypeVar("ModelT", bound="LoadedModel")
 
+class WorkerHost(Generic[FactsT]):
+    """Owns one worker thread on behalf of an engine. The model stays with the worker; its `facts` are known here."""
 
-class WorkerHost(Generic[ModelT]):
-    """Owns one worker thread on behalf of an engine."""
-
-    def __init__(self, worker: ModelWorker, model: ModelT, ended: asyncio.Event) -> None:
-        self.model: ModelT | None = model
+    def __init__(self, worker: ModelWorker[FactsT], facts: FactsT, ended: asyncio.Event) -> None:
+        self.facts = facts
         self._worker = worker
         self._ended = ended
 
     @classmethod
     async def start(
-        cls, name: str, load: Callable[[], ModelT], turn: DeviceTurn, *, is_background: bool = False
-    ) -> WorkerHost[ModelT]:
+        cls, name: str, load: Callable[[], LoadedModel[FactsT]], turn: DeviceTurn, *, is_background: bool = False
+    ) -> WorkerHost[FactsT]:
         """Start the thread and wait until its model is loaded. Cancelling ends the thread after the load.
 
         Args:
@@ -44,16 +42,16 @@ class WorkerHost(Generic[ModelT]):
             ModelLoadError: what the load failed of.
         """
         loop = asyncio.get_running_loop()
-        loaded: asyncio.Future[ModelT] = loop.create_future()
+        loaded: asyncio.Future[FactsT] = loop.create_future()
         ended = asyncio.Event()
 
-        def settle(outcome: LoadedModel | PeriscopeError) -> None:
+        def settle(outcome: FactsT | PeriscopeError) -> None:
             if loaded.done():
                 return
             if isinstance(outcome, PeriscopeError):
                 loaded.set_exception(outcome)
             else:
-                loaded.set_result(outcome)  # type: ignore[arg-type]  # `load` made it, so it is a ModelT
+                loaded.set_result(outcome)
 
         worker = ModelWorker(
             name,
@@ -64,11 +62,11 @@ class WorkerHost(Generic[ModelT]):
         )
         worker.start()
         try:
-            model = await loaded
+            facts = await loaded
         except BaseException:
             worker.send(Shutdown())
             raise
-        return cls(worker, model, ended)
+        return cls(worker, facts, ended)
 
     @property
     def is_alive(self) -> bool:
@@ -85,9 +83,19 @@ class WorkerHost(Generic[ModelT]):
         """Memory kept for prompts that begin alike."""
         return self._worker.prompt_cache_bytes
 
-    def clear_prompt_cache(self) -> None:
-        """Forget the states of earlier prompts, soon."""
-        self._worker.send(ClearPromptCache())
+    @property
+    def weights_bytes(self) -> int:
+        """What the model's parameters take."""
+        return self._worker.weights_bytes
+
+    @property
+    def freed_bytes(self) -> int | None:
+        """What the device got back at the end; None before, and when something still holds on to the model."""
+        return self._worker.freed_bytes
+
+    def release_memory(self) -> None:
+        """Give back what is only kept for later, soon."""
+        self._worker.send(ReleaseMemory())
 
     def submit(
         self, prompt: TokenPrompt | ImagePrompt, params: GenerationParams, grammar: Grammar | None = None
@@ -109,16 +117,15 @@ class WorkerHost(Generic[ModelT]):
 
     async def close(self) -> None:
         """Idempotent: fail what still runs, free the model, wait for the thread."""
-        self.model = None
         self._worker.send(Shutdown())
         await self._ended.wait()
         await asyncio.to_thread(self._worker.join)
 
 
-class HostedEngine(Generic[ModelT]):
+class HostedEngine:
     """What every engine is on the outside: alive or ended, closable, a context manager. Owns its worker's host."""
 
-    def __init__(self, host: WorkerHost[ModelT]) -> None:
+    def __init__(self, host: WorkerHost[Any]) -> None:
         self._host = host
 
     @property
@@ -130,6 +137,23 @@ class HostedEngine(Generic[ModelT]):
     def num_rows(self) -> int:
         """Requests the worker holds now."""
         return self._host.num_rows
+
+    @property
+    def weights_bytes(self) -> int:
+        """What the model's parameters take in memory, those of a draft model included."""
+        return self._host.weights_bytes
+
+    @property
+    def freed_bytes(self) -> int | None:
+        """What the device got back when the worker ended; None before, and when something still holds the model."""
+        return self._host.freed_bytes
+
+    def release_memory(self) -> None:
+        """Give back, soon, what is only kept for later: states of earlier prompts, MLX's spare buffers.
+
+        Running requests are not touched.
+        """
+        self._host.release_memory()
 
     async def ended(self) -> None:
         """Wait until the worker has ended, for whatever reason."""

@@ -19,6 +19,8 @@ BLOCK_TOKENS = 256
 USABLE_PART = 0.9
 #: Where the device does not tell its memory (MLX's CPU backend), this part of the machine's is ours.
 USABLE_PART_OF_HOST = 0.5
+#: Part of the memory for KV caches that kept states may take, unless configured.
+DEFAULT_PROMPT_CACHE_PART = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +72,25 @@ def _layer(cache: Any) -> _Layer:
     return _Layer(nbytes // int(widest.shape[-2]), getattr(cache, "max_size", None), 0)
 
 
+def device_budget_bytes(configured_bytes: int | None = None) -> int:
+    """For the weights and caches of all models: as configured, but never more than the device recommends."""
+    info = mx.device_info()
+    told = info.get("max_recommended_working_set_size") or info.get("total_memory")
+    if told is not None:
+        return int(int(told) * USABLE_PART) if configured_bytes is None else min(configured_bytes, int(told))
+    ours = int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * USABLE_PART_OF_HOST)
+    return ours if configured_bytes is None else min(configured_bytes, ours)
+
+
 class DeviceMemory:
-    """What the device has for us; read anew at every question."""
+    """What the device has for us, or what of it we were told to use; read anew at every question."""
+
+    def __init__(self, budget_bytes: int | None = None) -> None:
+        self._configured_bytes = budget_bytes
 
     def budget_bytes(self) -> int:
         """For weights and caches together."""
-        info = mx.device_info()
-        told = info.get("max_recommended_working_set_size") or info.get("total_memory")
-        if told is not None:
-            return int(int(told) * USABLE_PART)
-        return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * USABLE_PART_OF_HOST)
+        return device_budget_bytes(self._configured_bytes)
 
     def active_bytes(self) -> int:
         """What MLX holds now, of all models of this process."""
@@ -91,19 +102,30 @@ class KVBudget:
     """How much KV memory the rows of one model may take.
 
     Attributes:
-        limit_bytes: as configured; None = what the device's budget leaves, read each time.
+        limit_bytes: as configured; None = all that the device's budget leaves.
+        prompt_cache_bytes: of it for kept states, as configured; None = a part of what there is at the time.
     """
 
     footprint: KVFootprint
     limit_bytes: int | None
     memory: DeviceMemory
+    prompt_cache_bytes: int | None = None
 
     def total_bytes(self, held_bytes: int) -> int:
-        """All that rows and prompt cache may take together, of which they hold `held_bytes` now."""
-        if self.limit_bytes is not None:
-            return self.limit_bytes
+        """All that rows and prompt cache may take together, of which they hold `held_bytes` now.
+
+        What the device's budget leaves is read each time: weights and other models come and go.
+        """
         others = max(self.memory.active_bytes() - held_bytes, 0)
-        return max(self.memory.budget_bytes() - others, 0)
+        left = max(self.memory.budget_bytes() - others, 0)
+        return left if self.limit_bytes is None else min(self.limit_bytes, left)
+
+    def kept_bytes(self, held_bytes: int) -> int:
+        """What of `total_bytes` kept states may take."""
+        total = self.total_bytes(held_bytes)
+        if self.prompt_cache_bytes is None:
+            return int(total * DEFAULT_PROMPT_CACHE_PART)
+        return min(self.prompt_cache_bytes, total)
 
     def batch_bytes(self, lengths: Sequence[int]) -> int:
         """What a batch of such rows takes: mlx-lm pads every row to the longest."""

@@ -18,7 +18,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from mlx.utils import tree_flatten
 
-from periscope.core import JSONObject
+from periscope.core import MODEL_FILES, NOT_MODEL_FILES, JSONObject
 from periscope.errors import ModelLoadError
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ class EngineConfig:
         context_length: tokens of prompt and completion together; None = what the model's config says.
         chat_template_kwargs: handed to the chat template (`enable_thinking`, ...).
         kv_limit_bytes: KV caches of live rows and the prompt cache together; None = what the device has to spare.
-        prompt_cache_bytes: KV states kept of earlier prompts; 0 = none, None = a quarter of what KV caches may take.
+        prompt_cache_bytes: KV states kept of earlier prompts, at most; 0 = none, None = a quarter of what KV caches may
+            take at the time.
+        memory_budget_bytes: all models of the process together, caches included; None = what the device recommends.
         checks_memory: refuse a request before prefill that cannot fit in memory.
         draft_model: folder or hub id of a small model with the same tokenizer that drafts tokens; None = no drafting.
         draft_revision: of the draft model, like `revision`.
@@ -70,6 +72,7 @@ class EngineConfig:
     chat_template_kwargs: JSONObject = field(default_factory=dict)
     kv_limit_bytes: int | None = None
     prompt_cache_bytes: int | None = None
+    memory_budget_bytes: int | None = None
     checks_memory: bool = True
     draft_model: str | None = None
     draft_revision: str | None = None
@@ -88,9 +91,17 @@ def find_on_disk(model: str, revision: str | None = None) -> Path:
     if path.is_absolute() or model.startswith((".", "~")):
         raise ModelLoadError(f"There is no folder {model}. Check `local_path` in models.yaml.")
     try:
-        return Path(snapshot_download(model, revision=revision, local_files_only=True))
+        return Path(
+            snapshot_download(
+                model,
+                revision=revision,
+                local_files_only=True,
+                allow_patterns=MODEL_FILES,
+                ignore_patterns=NOT_MODEL_FILES,
+            )
+        )
     except LocalEntryNotFoundError:
-        raise ModelLoadError(f"{model} is not on this disk. Fetch it with `hf download {model}`.") from None
+        raise ModelLoadError(f"{model} is not on this disk. Fetch it with `periscope pull {model}`.") from None
     except HFValidationError:
         raise ModelLoadError(f"{model} is neither a folder nor a hub id such as `mlx-community/Name`.") from None
 
@@ -103,7 +114,7 @@ def read_model_config(path: Path) -> JSONObject:
     """
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelLoadError(f"{path} holds no readable config.json ({error}). Is it an MLX model?") from None
     if not isinstance(config, dict):
         raise ModelLoadError(f"{path / 'config.json'} is not a JSON object.")

@@ -37,7 +37,7 @@ class _Entry:
 
 
 class PromptCache:
-    """Owns the kept states. `max_bytes` 0 keeps nothing.
+    """Owns the kept states. `max_bytes` 0 keeps nothing; changed, it holds from the next `keep` on.
 
     A state is handed out as a copy that shares memory with the kept one until either is written to.
     """
@@ -56,7 +56,7 @@ class PromptCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all kept states; never above `max_bytes`."""
+        """Bytes of all kept states; after every `keep` not above `max_bytes`."""
         return self._nbytes
 
     def fetch(self, tokens: Sequence[int] | np.ndarray) -> tuple[LayerCaches | None, int]:
@@ -98,6 +98,7 @@ class PromptCache:
 
         Beginnings of it that can be cut out of it are dropped. A state above the bound is not kept at all.
         """
+        self.trim_to(self.max_bytes)
         if len(tokens) < MIN_TOKENS or self.max_bytes == 0:
             return
         for cache in caches:

@@ -27,8 +27,14 @@ class Drafter:
     def __init__(self, model: Any, num_draft_tokens: int) -> None:
         self.num_draft_tokens = num_draft_tokens
         self._model = model
-        self._caches: list[Any] = make_prompt_cache(model)
+        self._caches: list[Any] = []
         self._held = np.zeros(0, dtype=np.int64)  # the tokens that the caches hold
+        self.forget()
+
+    def forget(self) -> None:
+        """Let the caches go; the row that is followed is read again when it is next guessed for."""
+        self._caches = make_prompt_cache(self._model)
+        self._held = self._held[:0]
 
     def propose(self, tokens: Sequence[int], num_tokens: int) -> mx.array | None:
         """A lazy guess `(num_tokens,)` at what follows `tokens`; None while it is still catching up with them."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -30,8 +32,20 @@ if TYPE_CHECKING:
     from periscope.engine.prompt_cache import LayerCaches
     from periscope.engine.turn import DeviceTurn
 
-#: Part of the memory for KV caches that kept states may take, unless configured.
-DEFAULT_PROMPT_CACHE_PART = 0.25
+
+@dataclass(frozen=True, slots=True)
+class TextFacts:
+    """What the event loop's side keeps of a text model.
+
+    Attributes:
+        tokenizer: mlx-lm's wrapper.
+        vocab_size: width of the logits; may be more than the tokenizer knows.
+        wants_checkpoints: its caches cannot be cut back at any length.
+    """
+
+    tokenizer: Any
+    vocab_size: int
+    wants_checkpoints: bool
 
 
 class TextModel:
@@ -49,7 +63,7 @@ class TextModel:
         config: EngineConfig,
         *,
         draft_model: Any = None,
-        memory: DeviceMemory = DeviceMemory(),
+        memory: DeviceMemory | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self._model = model
@@ -57,12 +71,13 @@ class TextModel:
         caches, self.vocab_size = _try_out(model)
         self.wants_checkpoints = not all(_can_always_be_cut(cache) for cache in flat(caches))
         self._is_batchable = all(hasattr(cache, "merge") for cache in caches)
-        self._budget = KVBudget(KVFootprint.measure(caches), config.kv_limit_bytes, memory)
-        self._prompt_cache = PromptCache(
-            int(self._budget.total_bytes(0) * DEFAULT_PROMPT_CACHE_PART)
-            if config.prompt_cache_bytes is None
-            else config.prompt_cache_bytes
+        self._budget = KVBudget(
+            KVFootprint.measure(caches),
+            config.kv_limit_bytes,
+            memory or DeviceMemory(config.memory_budget_bytes),
+            config.prompt_cache_bytes,
         )
+        self._prompt_cache = PromptCache(self._budget.kept_bytes(0))
         self._token_table = TokenTable(tokenizer)
         self._draft_model = draft_model
         if draft_model is not None:
@@ -88,6 +103,14 @@ class TextModel:
                 "`draft_model` needs a model and a draft model whose caches can be cut back at any length, which "
                 "sliding windows and state-space layers cannot. Remove `draft_model`."
             )
+
+    @property
+    def facts(self) -> TextFacts:
+        return TextFacts(self.tokenizer, self.vocab_size, self.wants_checkpoints)
+
+    @property
+    def networks(self) -> Sequence[Any]:
+        return [self._model] if self._draft_model is None else [self._model, self._draft_model]
 
     def new_batch(self) -> TextBatch:
         settings = BatchSettings(

@@ -66,6 +66,9 @@ class VisionBatch:
             greedy_sampling=True,
             stream=mx.default_stream(mx.default_device()),
         )
+        # mlx-vlm 0.7 sets the process's wired limit for as long as a generator lives, and `close` sets it back to what
+        # it was (and does nothing else): several of them, closed in any order, would leave it at anything.
+        self._generator.close()
 
     def admit(self, submit: Submit) -> int:
         if not isinstance(submit.prompt, ImagePrompt):
@@ -145,7 +148,6 @@ class VisionBatch:
             del self._row_of_uid[uid]
 
     def close(self) -> None:
-        self._generator.close()
         self._pending.clear()
         self._prepared = None
 
@@ -171,8 +173,17 @@ class VisionLanguageModel:
         materialize(model, config.dtype, turn, progress)
         return cls(model, processor, config)
 
+    @property
+    def facts(self) -> None:
+        return None
+
+    @property
+    def networks(self) -> Sequence[Any]:
+        return [self._model]
+
     def new_batch(self) -> VisionBatch:
-        return VisionBatch(self._model, self._processor, max_rows=self._config.max_num_seqs)
+        with LIBRARY_LOCK:  # the wired limit is changed and set back in there: one at a time
+            return VisionBatch(self._model, self._processor, max_rows=self._config.max_num_seqs)
 
     def new_detokenizer(self) -> Detokenizer:
         tokenizer = getattr(self._processor, "tokenizer", self._processor)

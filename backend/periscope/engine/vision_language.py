@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from periscope.engine.vision_batch import VisionLanguageModel
 
 
-class VisionLanguageEngine(HostedEngine["VisionLanguageModel"]):
+class VisionLanguageEngine(HostedEngine):
     """Owns a worker with an mlx-vlm model. Requests of all callers share its batch."""
 
-    def __init__(self, host: WorkerHost[VisionLanguageModel], path: Path) -> None:
+    def __init__(self, host: WorkerHost[None], path: Path) -> None:
         super().__init__(host)
         self.path = path
 

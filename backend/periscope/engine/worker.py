@@ -10,15 +10,19 @@ import logging
 import queue
 import secrets
 import threading
+import traceback
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import mlx.core as mx
+from mlx.utils import tree_flatten
 
 from periscope.core import FinishReason
-from periscope.engine.commands import ClearPromptCache, Failure, Shutdown, Submit, TokenChunk
+from periscope.engine.commands import Failure, ReleaseMemory, Shutdown, Submit, TokenChunk
 from periscope.engine.detokenizer import StopStrings
 from periscope.engine.stream import put_all
 from periscope.errors import EngineClosed, GenerationFailed, ModelLoadError, PeriscopeError
@@ -36,6 +40,8 @@ logger = logging.getLogger(__name__)
 _IDLE_POLL_S = 1.0
 #: Steps in a row that may fail before the worker gives up on its model.
 MAX_FAILED_STEPS = 3
+
+FactsT = TypeVar("FactsT")
 
 
 class WorkerState(StrEnum):
@@ -74,32 +80,41 @@ class _Row:
         )
 
 
-class ModelWorker(threading.Thread):
+class ModelWorker(threading.Thread, Generic[FactsT]):
     """Owns one model, its batch and its rows, on a thread of its own.
 
     `load` runs first, on this thread. `on_loaded` and `on_ended` are called on this thread, once each: `on_loaded`
-    with the model or with the error that ended the load. The thread is not a daemon (MLX aborts the process when
-    one is alive at exit); it ends by itself when the main thread has gone.
+    with the model's facts or with the error that ended the load. The thread is not a daemon (MLX aborts the process
+    when one is alive at exit); it ends by itself when the main thread has gone.
+
+    Attributes:
+        weights_bytes: what the model's parameters take, once it is loaded.
+        prompt_cache_bytes: memory kept for prompts that begin alike.
+        freed_bytes: what the device got back when the model was freed (other workers' doings in that moment included);
+            None before, and for ever when something still held on to the model.
     """
 
     def __init__(
         self,
         name: str,
-        load: Callable[[], LoadedModel],
+        load: Callable[[], LoadedModel[FactsT]],
         *,
         turn: Participant,
-        on_loaded: Callable[[LoadedModel | PeriscopeError], None],
+        on_loaded: Callable[[FactsT | PeriscopeError], None],
         on_ended: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(name=f"periscope-{name}", daemon=False)
         self.state = WorkerState.LOADING
+        self.weights_bytes = 0
+        self.prompt_cache_bytes = 0
+        self.freed_bytes: int | None = None
         self._load = load
         self._turn = turn
         self._on_loaded = on_loaded
         self._on_ended = on_ended
         self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._rows: dict[int, _Row] = {}
-        self._model: LoadedModel | None = None
+        self._model: LoadedModel[FactsT] | None = None
         self._batch: Batch | None = None
         self._num_failed_steps = 0
 
@@ -110,12 +125,6 @@ class ModelWorker(threading.Thread):
     def num_rows(self) -> int:
         """Live rows now, waiting for prefill included; informative from other threads."""
         return len(self._rows)
-
-    @property
-    def prompt_cache_bytes(self) -> int:
-        """Memory kept for prompts that begin alike; informative from other threads."""
-        batch = self._batch
-        return 0 if batch is None else batch.prompt_cache_bytes
 
     def send(self, command: Command) -> None:
         """Any thread: hand over a command. After the end, a submitted stream fails at once."""
@@ -142,15 +151,18 @@ class ModelWorker(threading.Thread):
             mx.random.seed(secrets.randbits(32))
             self._model = self._load()
             self._batch = self._model.new_batch()
+            self.weights_bytes = sum(_weights_bytes(network) for network in self._model.networks)
         except PeriscopeError as error:
+            _let_go(error)
             self._on_loaded(error)
             return False
         except Exception as error:
             logger.exception("worker %s could not load", self.name)
+            _let_go(error)
             self._on_loaded(ModelLoadError(f"The model could not be loaded: {type(error).__name__}: {error}"))
             return False
         self.state = WorkerState.RUNNING
-        self._on_loaded(self._model)
+        self._on_loaded(self._model.facts)
         return True
 
     def _serve(self) -> None:
@@ -176,8 +188,8 @@ class ModelWorker(threading.Thread):
                 continue
             if isinstance(command, Shutdown):
                 return False
-            if isinstance(command, ClearPromptCache):
-                self._clear_prompt_cache()
+            if isinstance(command, ReleaseMemory):
+                self._release_memory()
             else:
                 self._admit(command)
 
@@ -189,16 +201,18 @@ class ModelWorker(threading.Thread):
             row = self._batch.admit(submit)
             detokenizer = self._model.new_detokenizer()
         except PeriscopeError as error:
+            _let_go(error)
             submit.stream.put(Failure(error))
         except Exception as error:  # noqa: BLE001 - one bad request is not the others' problem
             submit.stream.put(Failure(as_generation_failure(error)))
         else:
             self._rows[row] = _Row(submit.stream, detokenizer, StopStrings(submit.params.stop))
 
-    def _clear_prompt_cache(self) -> None:
+    def _release_memory(self) -> None:
         if self._batch is not None:
             self._batch.clear_prompt_cache()
-            mx.clear_cache()
+            self.prompt_cache_bytes = self._batch.prompt_cache_bytes
+        mx.clear_cache()
 
     def _drop_abandoned_rows(self) -> None:
         self._remove([row for row, live in self._rows.items() if live.stream.is_abandoned])
@@ -208,20 +222,27 @@ class ModelWorker(threading.Thread):
             self._batch.remove(rows)
             for row in rows:
                 self._rows.pop(row, None)
+            self.prompt_cache_bytes = self._batch.prompt_cache_bytes
 
     def _step(self) -> None:
         assert self._batch is not None  # noqa: S101 - set before _serve
+        results: list[Sampled] = []
+        failure = None
         try:
             self._batch.prepare()
             with self._turn.held():
                 results = list(self._batch.step())
         except Exception as error:  # noqa: BLE001 - the batch is lost, the worker is not
+            failure = as_generation_failure(error)
+        if failure is not None:  # out here the error is gone, and with it the arrays of the frames it came through
             self._num_failed_steps += 1
-            self._rebuild(as_generation_failure(error))
+            self._rebuild(failure)
             return
         is_failure = any(result.is_model_failure for result in results)
         self._num_failed_steps = self._num_failed_steps + 1 if is_failure and all(r.error for r in results) else 0
-        put_all([told for sampled in results if (told := self._report(sampled)) is not None])
+        reports = [told for sampled in results if (told := self._report(sampled)) is not None]
+        self.prompt_cache_bytes = self._batch.prompt_cache_bytes
+        put_all(reports)
 
     def _report(self, sampled: Sampled) -> tuple[TokenStream, Report] | None:
         """What a row's reader is told; a row that has ended is gone after this."""
@@ -254,16 +275,23 @@ class ModelWorker(threading.Thread):
 
         Without `clear_streams` as the last act MLX 0.32 aborts the process at interpreter exit.
         """
+        active_bytes = mx.get_active_memory()
         for live in self._rows.values():
             live.stream.put(Failure(EngineClosed("The model was unloaded while this request ran.")))
         self._rows.clear()
         if self._batch is not None:
             self._batch.close()
+        watched = [] if self._model is None else [weakref.ref(part) for part in (self._model, *self._model.networks)]
         self._batch = self._model = None
-        self._load = _spent
+        self._load, self._on_loaded, self.prompt_cache_bytes = _spent, _ignore, 0
         gc.collect()
         mx.synchronize()
         mx.clear_cache()
+        if any(part() is not None for part in watched):
+            logger.error("%s was unloaded, but something still holds on to it: its memory is lost", self.name)
+        else:
+            self.freed_bytes = max(active_bytes - mx.get_active_memory(), 0)
+            logger.info("%s was unloaded and gave back %d bytes", self.name, self.freed_bytes)
         mx.clear_streams()
 
     def _refuse_inbox(self) -> None:
@@ -276,11 +304,34 @@ class ModelWorker(threading.Thread):
                 command.stream.put(Failure(EngineClosed("This model is no longer loaded.")))
 
 
-def _spent() -> LoadedModel:
+def _spent() -> LoadedModel[Any]:
     raise EngineClosed("A worker loads once.")
+
+
+def _ignore(_outcome: object) -> None:
+    return
+
+
+def _weights_bytes(network: Any) -> int:
+    return sum(array.nbytes for _, array in tree_flatten(network.parameters()))
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Clear the frames an error came through: they hold the model, and who keeps the error (a log, too) keeps them.
+
+    Also the frames that called those and have returned since; those that run have nothing to hide.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        first = error.__traceback__
+        for frame, _ in traceback.walk_stack(first.tb_frame) if first else ():
+            with suppress(RuntimeError):  # it runs
+                frame.clear()
+        error = error.__cause__ or error.__context__
 
 
 def as_generation_failure(error: BaseException) -> GenerationFailed:
     """What a client is told of an exception inside the model or the backend: its kind, not its internals."""
     logger.error("generation failed", exc_info=error)
+    _let_go(error)
     return GenerationFailed(f"The model failed while generating ({type(error).__name__}); the server log has details.")

@@ -1,0 +1,226 @@
+"""Unloading gives the memory back, for sure: what engines leave behind when they are closed, through real MLX."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from mlx import nn
+
+from periscope.core import GenerationParams
+from periscope.demo import EMBEDDED_MODELS
+from periscope.engine import EngineConfig, InferenceEngine, VisionLanguageEngine
+from periscope.engine.commands import TokenPrompt
+from periscope.engine.hosting import WorkerHost
+from periscope.engine.text_model import TextFacts, TextModel
+from periscope.engine.turn import DeviceTurn
+from periscope.engine.worker import MAX_FAILED_STEPS
+from periscope.errors import GenerationFailed, MemoryExceeded, ModelLoadError
+from tests.engine import driving
+from tests.engine.test_vision_language import image_of
+
+TEXT = str(EMBEDDED_MODELS["embedded:text"])
+CAPTIONER = str(EMBEDDED_MODELS["embedded:captioner"])
+SHORT = GenerationParams(temperature=0.0, max_tokens=4)
+PROMPT = "Which of the colours of the rainbow comes first, and which of them comes last?"
+NUM_TEXT_CYCLES, NUM_CAPTIONER_CYCLES = 50, 10
+
+
+@pytest.fixture(autouse=True)
+def back_at_the_start() -> Iterator[None]:
+    """Memory within 5 % of what it was, or 1 MB; and every thread of the test gone."""
+    threads = set(threading.enumerate())
+    gc.collect()
+    start = mx.get_active_memory()
+    yield
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(10)
+    assert set(threading.enumerate()) <= threads
+    assert mx.get_active_memory() <= start + max(start // 20, 2**20)
+
+
+def test_a_text_model_that_comes_and_goes_leaves_nothing() -> None:
+    """Fifty times loaded, used and closed: all of its weights come back each time."""
+
+    async def run() -> None:
+        for _ in range(NUM_TEXT_CYCLES):
+            engine = await InferenceEngine.load(TEXT)
+            assert engine.freed_bytes is None
+            assert (await engine.generate(PROMPT, SHORT)).tokens
+            await engine.close()
+            assert engine.freed_bytes is not None
+            assert engine.freed_bytes >= engine.weights_bytes > 0
+
+    asyncio.run(run())
+
+
+def test_a_captioner_that_comes_and_goes_leaves_nothing() -> None:
+    """Ten times loaded, used and closed: all of its weights come back each time."""
+
+    async def run() -> None:
+        for cycle in range(NUM_CAPTIONER_CYCLES):
+            engine = await VisionLanguageEngine.load(CAPTIONER)
+            assert (await engine.describe(image_of(cycle % 6), "Describe.", 4))[1]
+            await engine.close()
+            assert engine.freed_bytes is not None
+            assert engine.freed_bytes >= engine.weights_bytes > 0
+
+    asyncio.run(run())
+
+
+def test_what_runs_while_a_model_is_unloaded_does_not_keep_it(tiny_text_model: Path) -> None:
+    """Rows in the middle of their completion go with it, their errors kept by whoever asked."""
+    kept: list[BaseException] = []
+
+    async def run() -> None:
+        engine = await InferenceEngine.load(str(tiny_text_model), EngineConfig(draft_model=str(tiny_text_model)))
+        long = GenerationParams(temperature=1.5, max_tokens=1900)
+        running = [asyncio.create_task(engine.generate(f"{number}", long)) for number in range(3)]
+        while engine.num_rows < 3:
+            await asyncio.sleep(0)
+        await engine.close()
+        outcomes = await asyncio.gather(*running, return_exceptions=True)
+        kept.extend(outcome for outcome in outcomes if isinstance(outcome, BaseException))
+        assert engine.freed_bytes is not None
+
+    asyncio.run(run())
+    assert len(kept) == 3
+
+
+def test_a_reference_that_somebody_keeps_is_told(tiny_text_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A leak is an error in the log that names the model, and never counts as freed."""
+    caplog.set_level(logging.INFO, logger="periscope")
+    kept: list[Any] = []
+
+    def load() -> TextModel:
+        model = driving.load(tiny_text_model)
+        kept.append(model._model)
+        return model
+
+    async def unload() -> WorkerHost[TextFacts]:
+        host = await WorkerHost.start("leaky", load, DeviceTurn())
+        await host.close()
+        return host
+
+    assert asyncio.run(unload()).freed_bytes is None
+    assert [record.levelname for record in caplog.records if "leaky" in record.message] == ["ERROR"]
+    kept.clear()
+
+
+def test_a_clean_unload_is_told_with_its_bytes(tiny_text_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One line for each model that went, none of them an error."""
+    caplog.set_level(logging.INFO, logger="periscope")
+
+    async def run() -> InferenceEngine:
+        async with await InferenceEngine.load(str(tiny_text_model)) as engine:
+            return engine
+
+    engine = asyncio.run(run())
+    (record,) = [record for record in caplog.records if "unloaded" in record.message]
+    assert (record.levelname, f"{engine.freed_bytes} bytes" in record.message) == ("INFO", True)
+
+
+def test_the_error_of_a_failed_load_does_not_keep_what_was_loaded(tiny_text_model: Path) -> None:
+    """A failed model's error stays with the pool for long; its weights do not."""
+    start = mx.get_active_memory()
+    with pytest.raises(ModelLoadError, match="another vocabulary") as kept:
+        asyncio.run(InferenceEngine.load(TEXT, EngineConfig(draft_model=str(tiny_text_model))))
+    assert mx.get_active_memory() <= start + 1024
+    assert kept.value.message
+
+
+def test_the_error_of_a_refused_request_does_not_keep_the_model(tiny_text_model: Path) -> None:
+    """Whoever keeps what a request failed of keeps nothing of the model."""
+    kept: list[MemoryExceeded] = []
+
+    async def run() -> InferenceEngine:
+        engine = await InferenceEngine.load(str(tiny_text_model), EngineConfig(kv_limit_bytes=1))
+        with pytest.raises(MemoryExceeded) as caught:
+            await engine.generate(PROMPT, SHORT)
+        kept.append(caught.value)
+        await engine.close()
+        return engine
+
+    assert asyncio.run(run()).freed_bytes is not None
+    assert kept
+
+
+def test_a_model_whose_every_step_fails_is_freed_too(tiny_text_model: Path) -> None:
+    """A worker that gives up by itself, with nobody to close it, gives the memory back."""
+
+    def load() -> TextModel:
+        whole = driving.load(tiny_text_model)
+        return TextModel(BreaksDown(whole._model), whole.tokenizer, EngineConfig())
+
+    async def run() -> WorkerHost[TextFacts]:
+        host = await WorkerHost.start("broken", load, DeviceTurn())
+        for _ in range(MAX_FAILED_STEPS):
+            with pytest.raises(GenerationFailed):
+                await anext(host.submit(TokenPrompt((1, 2, 3)), SHORT))
+        await host.ended()
+        return host
+
+    host = asyncio.run(run())
+    assert host.freed_bytes is not None
+    assert host.freed_bytes >= host.weights_bytes > 0
+
+
+class BreaksDown(nn.Module):  # type: ignore[misc]  # mlx tells no types
+    """A network that works once, while it is loaded."""
+
+    def __init__(self, inside: Any) -> None:
+        super().__init__()
+        self.inside = inside
+        self.is_new = True
+
+    @property
+    def layers(self) -> Any:
+        return self.inside.layers
+
+    def __call__(self, inputs: mx.array, cache: Any) -> mx.array:
+        logits: mx.array = self.inside(inputs, cache=cache)
+        if not self.is_new:
+            raise RuntimeError("[METAL] Command buffer execution failed")
+        self.is_new = False
+        return logits
+
+
+@pytest.mark.parametrize("draft", [False, True], ids=["alone", "with draft"])
+def test_what_is_kept_for_later_is_given_back_on_demand(tiny_text_model: Path, draft: bool) -> None:
+    """After `release_memory` an idle engine holds its weights alone, and works on."""
+
+    async def run() -> None:
+        config = EngineConfig(draft_model=str(tiny_text_model) if draft else None)
+        async with await InferenceEngine.load(str(tiny_text_model), config) as engine:
+            before = mx.get_active_memory()
+            first = await engine.generate(PROMPT, SHORT)
+            assert engine.prompt_cache_bytes > 0
+            assert mx.get_active_memory() > before + 1024
+            engine.release_memory()
+            while engine.prompt_cache_bytes:
+                await asyncio.sleep(0)
+            assert mx.get_active_memory() <= before + 1024
+            assert (await engine.generate(PROMPT, SHORT)).tokens == first.tokens
+
+    asyncio.run(run())
+
+
+def test_a_captioner_gives_back_its_spare_buffers_on_demand() -> None:
+    """After `release_memory` nothing is held ready for the next picture, which is described all the same."""
+
+    async def run() -> None:
+        async with await VisionLanguageEngine.load(CAPTIONER) as engine:
+            first = await engine.describe(image_of(0), "Describe.", 8)
+            engine.release_memory()
+            while mx.get_cache_memory():
+                await asyncio.sleep(0)
+            assert await engine.describe(image_of(0), "Describe.", 8) == first
+
+    asyncio.run(run())
