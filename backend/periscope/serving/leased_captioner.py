@@ -5,12 +5,19 @@ It is leased for one caption request and given back before the text model is wan
 
 from __future__ import annotations
 
-from periscope.engine import VisionLanguageEngine
+from typing import Protocol, runtime_checkable
+
 from periscope.errors import CaptionFailed, PeriscopeError
 from periscope.pool.pool import ModelPool
+from periscope.pool.slot import PooledEngine
 from periscope.pool.state import ModelState
-from periscope.vision.backends.mlx_vlm import MlxVlmCaptioner
+from periscope.vision.backends.mlx_vlm import MlxVlmCaptioner, VisionLanguage
 from periscope.vision.captioner import Caption, CaptionerId, CaptionRequest
+
+
+@runtime_checkable
+class ImageDescriber(PooledEngine, VisionLanguage, Protocol):
+    """A vision-language model in the pool, whichever process it runs in."""
 
 
 class LeasedCaptioner:
@@ -32,7 +39,8 @@ class LeasedCaptioner:
         Raises:
             ModelUnavailable: the captioner cannot be loaded.
         """
-        async with self._pool.lease(self._model, VisionLanguageEngine) as engine:
+        kind: type[ImageDescriber] = ImageDescriber  # type: ignore[type-abstract]  # nobody makes one of it
+        async with self._pool.lease(self._model, kind) as engine:
             return await MlxVlmCaptioner(engine, self._id).caption(request)
 
     async def health_check(self) -> bool:
