@@ -23,7 +23,7 @@ def test_settings_that_nobody_made_are_the_engines_own() -> None:
 def test_every_setting_of_a_model_reaches_its_engine() -> None:
     """What the file says of how a model is run is what the engine is told; MB are powers of 1000."""
     config = load_text(
-        "memory: {check_requests: false}\n"
+        "memory: {check_requests: false, budget: 8GiB}\n"
         "models:\n- name: one\n  hf_id: o/one\n  revision: v2\n"
         "  params: {dtype: bf16, max_num_seqs: 3, prefill_chunk_size: 64, context_length: 100, mem: 512,"
         " prompt_cache: 1GiB, draft_model: x/small, num_draft_tokens: 2, chat_template_kwargs: {a: 1}}\n"
@@ -37,6 +37,7 @@ def test_every_setting_of_a_model_reaches_its_engine() -> None:
         chat_template_kwargs={"a": 1},
         kv_limit_bytes=512_000_000,
         prompt_cache_bytes=1024**3,
+        memory_budget_bytes=8 * 1024**3,
         checks_memory=False,
         draft_model="x/small",
         num_draft_tokens=2,

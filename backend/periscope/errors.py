@@ -82,6 +82,14 @@ class ModelNotFound(RequestError):
     """No configured model has this name or alias."""
 
 
+class ModelPinned(RequestError):
+    """The model is pinned, so it is not unloaded."""
+
+
+class RequestNotFound(RequestError):
+    """No request with this id is running or waiting."""
+
+
 class AuthenticationFailed(RequestError):
     """The API key is missing or wrong."""
 
@@ -130,6 +138,10 @@ class ModelLoadError(PeriscopeError):
     """A model could not be loaded; the message says why and what to do, in one sentence each."""
 
 
+class HubError(PeriscopeError):
+    """The hub, or its cache on this disk, could not do what it was asked; the message says why and what to do."""
+
+
 class CaptionFailed(PeriscopeError):
     """One image could not be captioned.
 
@@ -144,6 +156,10 @@ class CaptionFailed(PeriscopeError):
 
 class GenerationFailed(PeriscopeError):
     """The model or the backend raised while this request ran; other requests are unaffected."""
+
+
+class RequestCancelled(PeriscopeError):
+    """Somebody cancelled the request through the control plane."""
 
 
 class ReaderTooSlow(GenerationFailed):

@@ -38,7 +38,29 @@ class ModelGivenUp:
     model: str
 
 
-Event: TypeAlias = ModelStateChanged | ModelLoadProgress | ModelGivenUp
+@dataclass(frozen=True, slots=True)
+class ModelChanged:
+    """A model's queue, leases or pin changed."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestChanged:
+    """A request has come, or waits for something else now, or generates."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEnded:
+    """A request is over. `outcome`: `finished`, `cancelled` or `failed`."""
+
+    id: str
+    outcome: str
+
+
+Event: TypeAlias = ModelStateChanged | ModelLoadProgress | ModelGivenUp | ModelChanged | RequestChanged | RequestEnded
 
 
 class Subscription:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,18 +10,24 @@ from typing import TYPE_CHECKING, Self
 
 import mlx.core as mx
 
+from periscope import __version__
 from periscope.config import Config, ModelConfig, ModelKind, VisionProxyConfig
 from periscope.core import VisionMode
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig, InferenceEngine, VisionLanguageEngine
+from periscope.engine.footprint import measure
+from periscope.engine.isolated import IsolatedVisionLanguageEngine
+from periscope.engine.kv_memory import device_budget_bytes
 from periscope.engine.loader import context_length_of, find_on_disk, read_model_config
 from periscope.engine.turn import DeviceTurn
 from periscope.errors import ModelLoadError
 from periscope.events import EventBus
-from periscope.pool.pool import ModelPool
-from periscope.pool.slot import LoadProgress, ModelSpec, PooledEngine
+from periscope.pool.pool import ModelPool, PoolLimits
+from periscope.pool.slot import LoadProgress, ModelSpec, Need, PooledEngine
+from periscope.serving.control import ControlService
 from periscope.serving.leased_captioner import LeasedCaptioner
 from periscope.serving.models import DisabledImages, ModelNames, ServedModel
+from periscope.serving.requests import LiveRequests
 from periscope.serving.service import ChatService
 from periscope.vision.cache import CaptionCache
 from periscope.vision.captioner import CaptionerId
@@ -47,22 +54,34 @@ class Runtime:
         self.bus = EventBus()
         self._turn = DeviceTurn(config.captioner_share)
         self._decoding = ThreadPoolExecutor(NUM_DECODE_THREADS, thread_name_prefix="periscope-decode")
-        self._pool = ModelPool([self._spec(model) for model in config.models], self.bus)
-        text_models = [model for model in config.models if model.kind is ModelKind.TEXT]
-        self.service = ChatService(
-            ModelNames(self._served(model) for model in text_models),
-            self._pool,
-            VisionProxy(CaptionCache(), executor=self._decoding),
+        limits = PoolLimits(
+            budget_bytes=device_budget_bytes(config.memory.budget),
+            max_waiting=config.server.limits.max_waiting,
+            wait_timeout_s=config.server.limits.wait_timeout_s,
+        )
+        specs = [self._spec(model) for model in config.models]
+        self._pool = ModelPool(specs, self.bus, limits, active_bytes=mx.get_active_memory)
+        requests = LiveRequests(self.bus.publish)
+        names = ModelNames(self._served(model) for model in config.models if model.kind is ModelKind.TEXT)
+        proxy = VisionProxy(CaptionCache(), executor=self._decoding)
+        self.service = ChatService(names, self._pool, proxy, requests)
+        self.control = ControlService(
+            self.service, self._pool, names, requests, self.bus, version=__version__, read_memory=_read_memory
         )
 
     async def start(self) -> None:
         """Load what is to be loaded at start, side by side, and wait for it. Failures are in `service.health()`."""
         _set_wired_limit(self.config.memory.wired_limit)
-        await self._pool.load(model.name for model in self.config.models if model.preload)
+        await self._pool.preload(model.name for model in self.config.models if model.preload)
+
+    def stop_admitting(self) -> None:
+        """Idempotent: new requests are refused and event streams end; what runs goes on."""
+        self.service.stop_admitting()
+        self.control.stop()
 
     async def stop(self, *, drain_s: float = 0.0) -> None:
         """Idempotent: refuse new requests, let running ones finish for up to `drain_s`, free every model."""
-        self.service.stop_admitting()
+        self.stop_admitting()
         await self._pool.close(drain_s=drain_s)
         self._decoding.shutdown(wait=False, cancel_futures=True)
 
@@ -77,12 +96,25 @@ class Runtime:
 
     def _spec(self, model: ModelConfig) -> ModelSpec:
         source, settings = _source(model), engine_config(model, self.config)
+        is_captioner = model.kind is ModelKind.CAPTIONER
+        kind = _engine_kind(model)
+
+        async def measured() -> Need:
+            footprint = await asyncio.to_thread(measure, source, settings, is_captioner=is_captioner)
+            return Need(footprint.weights_bytes, footprint.reserve_bytes)
 
         async def load(progress: LoadProgress) -> PooledEngine:
-            kind = InferenceEngine if model.kind is ModelKind.TEXT else VisionLanguageEngine
             return await kind.load(source, settings, turn=self._turn, progress=progress)
 
-        return ModelSpec(model.name, load)
+        return ModelSpec(
+            model.name,
+            measured,
+            load,
+            max_leases=model.params.max_num_seqs,
+            is_pinned=model.pin,
+            ttl_s=self.config.idle_unload_s if model.ttl_s is None else model.ttl_s,
+            is_isolated=model.isolated,
+        )
 
     def _served(self, model: ModelConfig) -> ServedModel:
         capabilities = model.capabilities
@@ -99,9 +131,18 @@ class Runtime:
             vision=capabilities.vision_mode,
             params=model.params.generation,
             captioner=captioner,
+            captioner_model=vision.model if vision is not None else None,
             proxy=None if vision is None else _proxy_settings(vision),
             disabled_images=DisabledImages(capabilities.images_when_disabled),
         )
+
+
+def _engine_kind(
+    model: ModelConfig,
+) -> type[InferenceEngine | VisionLanguageEngine | IsolatedVisionLanguageEngine]:
+    if model.kind is ModelKind.TEXT:
+        return InferenceEngine
+    return IsolatedVisionLanguageEngine if model.isolated else VisionLanguageEngine
 
 
 def _source(model: ModelConfig) -> str:
@@ -127,6 +168,7 @@ def engine_config(model: ModelConfig, config: Config) -> EngineConfig:
         chat_template_kwargs=dict(params.chat_template_kwargs),
         kv_limit_bytes=None if params.mem is None else params.mem * MB,
         prompt_cache_bytes=params.prompt_cache,
+        memory_budget_bytes=config.memory.budget,
         checks_memory=config.memory.check_requests,
         draft_model=_source(draft) if draft else params.draft_model and _unpacked(params.draft_model),
         draft_revision=draft.revision if draft else None,
@@ -162,6 +204,11 @@ def _peek_context_length(model: ModelConfig) -> int | None:
         return context_length_of(read_model_config(path), model.params.context_length)
     except ModelLoadError:
         return model.params.context_length
+
+
+def _read_memory() -> tuple[int, int, int]:
+    """Bytes that MLX uses, keeps ready, and has used at most, in this process."""
+    return mx.get_active_memory(), mx.get_cache_memory(), mx.get_peak_memory()
 
 
 def _set_wired_limit(limit_bytes: int | None) -> None:

@@ -1,4 +1,4 @@
-"""What the API's tests drive it with: a backend that plays a script, and a raw ASGI client that can leave."""
+"""What the API's tests drive it with: backends that play a script, and a raw ASGI client that can leave."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from periscope.core import (
     Usage,
     VisionMode,
 )
+from periscope.status import MemoryStatus, ModelStatus, RequestStatus, ServerStatus, StatusEvent
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -102,6 +103,7 @@ class FakeBackend:
         self.cards: tuple[ModelCard, ...] = (CARD,)
         self.reading: FakeHealth | Exception = FakeHealth()
         self.requests: list[GenerationRequest] = []
+        self.tasks: list[asyncio.Task[Any]] = []
         self.num_open = 0
         self.closed = asyncio.Event()
         self.saw: list[type[BaseException]] = []
@@ -110,6 +112,9 @@ class FakeBackend:
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
         self.requests.append(request)
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.append(task)
         self.num_open += 1
         try:
             for step in self.script:
@@ -150,12 +155,93 @@ class FakeBackend:
         return self.reading
 
 
-def app_over(backend: FakeBackend, **settings: Any) -> FastAPI:
-    return create_app(backend, ApiSettings(**settings))
+ROW = ModelStatus(name="org/text", kind="text", state="ready", aliases=("small",), is_default=True, max_running=16)
+WAITER = RequestStatus(id="chatcmpl-1", model="org/text", status="queued", age_s=1.5, position=2)
+SNAPSHOT = ServerStatus(
+    state="ready",
+    version="1.2.3",
+    pid=7,
+    uptime_s=60.0,
+    problems=(),
+    memory=MemoryStatus(budget_bytes=100, held_bytes=40, active_bytes=30, cache_bytes=5, peak_bytes=50),
+    models=(ROW,),
+    requests=(WAITER,),
+    num_finished=3,
+)
 
 
-def client_of(backend: FakeBackend, **settings: Any) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(app=app_over(backend, **settings))
+class FakeControl:
+    """Remembers commands and answers each with its script's last step; plays the script as events."""
+
+    def __init__(self, *script: StatusEvent | Gate | Exception) -> None:
+        self.script = script or (SNAPSHOT,)
+        self.commands: list[tuple[Any, ...]] = []
+        self.num_open = 0
+        self.num_told = 0
+        self.saw: list[type[BaseException]] = []
+
+    def status(self) -> ServerStatus:
+        return SNAPSHOT
+
+    async def events(self) -> AsyncGenerator[StatusEvent, None]:
+        self.num_open += 1
+        try:
+            for step in self.script:
+                match step:
+                    case Gate():
+                        await step.passed()
+                    case Exception():
+                        raise_it(step)
+                    case _:
+                        self.num_told += 1
+                        yield step
+        except BaseException as error:
+            self.saw.append(type(error))
+            raise
+        finally:
+            self.num_open -= 1
+
+    def requests(self) -> tuple[RequestStatus, ...]:
+        return SNAPSHOT.requests
+
+    def cancel(self, request_id: str) -> None:
+        self._take("cancel", request_id)
+
+    async def load(self, model: str, *, wait: bool) -> ModelStatus:
+        return await self._do("load", model, wait)
+
+    async def unload(self, model: str, *, wait: bool) -> ModelStatus:
+        return await self._do("unload", model, wait)
+
+    def pin(self, model: str, *, pinned: bool) -> ModelStatus:
+        self._take("pin", model, pinned)
+        return ROW
+
+    async def select(self, model: str, *, wait: bool) -> ModelStatus:
+        return await self._do("select", model, wait)
+
+    def _take(self, *command: Any) -> None:
+        self.commands.append(command)
+        if isinstance(self.script[-1], Exception):
+            raise self.script[-1]
+
+    async def _do(self, *command: Any) -> ModelStatus:
+        self._take(*command)
+        if isinstance(gate := self.script[-1], Gate):
+            try:
+                await gate.passed()
+            except asyncio.CancelledError:
+                self.saw.append(asyncio.CancelledError)
+                raise
+        return ROW
+
+
+def app_over(backend: FakeBackend, control: FakeControl | None = None, **settings: Any) -> FastAPI:
+    return create_app(backend, control or FakeControl(), ApiSettings(**settings))
+
+
+def client_of(backend: FakeBackend, control: FakeControl | None = None, **settings: Any) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app=app_over(backend, control, **settings))
     return httpx.AsyncClient(transport=transport, base_url="http://localhost:7374")
 
 
@@ -188,7 +274,7 @@ class Exchange:
         self._send_gate = send_gate
         self.send_error: Exception | None = None
         content = json.dumps(HELLO if body is None else body).encode()
-        self.feed(content, more=False)
+        self.feed(content if scope.get("method") != "GET" else b"", more=False)
         self.scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},

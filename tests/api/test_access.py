@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 
 from tests.api.driving import HELLO, FakeBackend, app_over, client_of, error_of, in_loop
 
-KEYED = {"api_key": "sëcret"}
+KEYED: dict[str, Any] = {"api_key": "sëcret"}
 
 
 @pytest.mark.parametrize(

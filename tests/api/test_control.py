@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from periscope.api.status_wire import encode_model, encode_status
 from periscope.core import ImagePart
-from periscope.errors import ImageInvalid, ModelUnavailable
-from tests.api.driving import Exchange, FakeBackend, Gate, app_over, client_of, error_of, in_loop
+from periscope.errors import (
+    ImageInvalid,
+    InvalidRequest,
+    ModelNotFound,
+    ModelPinned,
+    ModelUnavailable,
+    RequestNotFound,
+    ServerStopping,
+)
+from tests.api.driving import (
+    ROW,
+    SNAPSHOT,
+    Exchange,
+    FakeBackend,
+    FakeControl,
+    Gate,
+    app_over,
+    client_of,
+    error_of,
+    in_loop,
+)
+
+LOAD, UNLOAD, PIN, SELECT = "/api/models/load", "/api/models/unload", "/api/models/pin", "/v1/models/select"
+CANCEL = "/api/requests/chatcmpl-1/cancel"
+WAITING = [LOAD, UNLOAD, SELECT]
 
 
 @in_loop
@@ -64,3 +89,160 @@ async def test_leaving_cancels_the_captions() -> None:
     exchange.disconnect()
     await exchange.task
     assert not exchange.messages
+
+
+@in_loop
+async def test_the_status_is_one_snapshot() -> None:
+    """All of it at once, and the requests alone."""
+    async with client_of(FakeBackend()) as client:
+        status = await client.get("/api/status")
+        requests = await client.get("/api/requests")
+    assert status.json() == encode_status(SNAPSHOT)
+    assert requests.json() == {"requests": status.json()["requests"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "command"),
+    [
+        (LOAD, {}, ("load", "small", False)),
+        (LOAD, {"wait": True}, ("load", "small", True)),
+        (UNLOAD, {}, ("unload", "small", False)),
+        (UNLOAD, {"wait": True}, ("unload", "small", True)),
+        (SELECT, {}, ("select", "small", False)),
+        (SELECT, {"wait": True}, ("select", "small", True)),
+        (PIN, {}, ("pin", "small", True)),
+        (PIN, {"pinned": False}, ("pin", "small", False)),
+    ],
+)
+@in_loop
+async def test_commands_reach_the_backend(path: str, body: dict[str, Any], command: tuple[Any, ...]) -> None:
+    """The model as the client named it, with the defaults of what it left out; the answer is the model's row."""
+    control = FakeControl()
+    async with client_of(FakeBackend(), control) as client:
+        reply = await client.post(path, json={"model": "small"} | body)
+    assert (reply.status_code, reply.json()) == (200, encode_model(ROW))
+    assert control.commands == [command]
+
+
+@in_loop
+async def test_a_request_is_cancelled_by_its_id() -> None:
+    """The id is the one of the answer's chunks; no body is needed."""
+    control = FakeControl()
+    async with client_of(FakeBackend(), control) as client:
+        reply = await client.post(CANCEL)
+    assert (reply.status_code, reply.json()) == (200, {"id": "chatcmpl-1", "cancelled": True})
+    assert control.commands == [("cancel", "chatcmpl-1")]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param", "words"),
+    [
+        (LOAD, {}, "model", "is missing"),
+        (LOAD, {"model": ""}, "model", "not empty"),
+        (LOAD, {"model": None}, "model", "got null"),
+        (LOAD, {"model": ["a"]}, "model", "got a list"),
+        (LOAD, {"model": "m", "wait": "true"}, "wait", "true or false"),
+        (LOAD, {"model": "m", "wait": 1}, "wait", "true or false"),
+        (LOAD, {"model": "m", "pinned": True}, "pinned", "Known fields: model, wait."),
+        (LOAD, {"model": "m", "x\n" * 100: 1}, "x?" * 30 + "x...", "Known fields"),
+        (UNLOAD, {"model": "m", "force": True}, "force", "Known fields: model, wait."),
+        (PIN, {"model": "m", "wait": True}, "wait", "Known fields: model, pinned."),
+        (PIN, {"model": "m", "pinned": None}, "pinned", "true or false"),
+        (SELECT, {"name": "m"}, "model", "is missing"),
+        (SELECT, ["m"], None, "must be an object"),
+    ],
+)
+@in_loop
+async def test_malformed_commands_name_their_field(path: str, body: Any, param: str | None, words: str) -> None:
+    """A typo is a 400 and no command: nothing is guessed, ignored or done."""
+    control = FakeControl()
+    async with client_of(FakeBackend(), control) as client:
+        reply = await client.post(path, json=body)
+    error = error_of(reply)
+    assert (reply.status_code, error["code"], error["param"]) == (400, "invalid_value", param)
+    assert words in error["message"]
+    assert not control.commands
+
+
+@pytest.mark.parametrize("path", [*WAITING, PIN])
+@in_loop
+async def test_a_body_that_is_no_json_is_refused(path: str) -> None:
+    """An empty body is no command either."""
+    async with client_of(FakeBackend()) as client:
+        for content in (b"", b"model=small", b"{"):
+            reply = await client.post(path, content=content)
+            assert (reply.status_code, error_of(reply)["code"]) == (400, "invalid_json")
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "status", "code"),
+    [
+        (LOAD, ModelNotFound("No such model.", param="model"), 404, "model_not_found"),
+        (UNLOAD, ModelNotFound("No such model.", param="model"), 404, "model_not_found"),
+        (PIN, ModelNotFound("No such model.", param="model"), 404, "model_not_found"),
+        (SELECT, ModelNotFound("No such model.", param="model"), 404, "model_not_found"),
+        (SELECT, InvalidRequest("That is a captioner.", param="model"), 400, "invalid_value"),
+        (LOAD, ModelUnavailable("It never fits."), 503, "model_unavailable"),
+        (LOAD, ServerStopping("Stopping."), 503, "server_stopping"),
+        (UNLOAD, ModelPinned("It is pinned.", param="model"), 409, "model_pinned"),
+        (CANCEL, RequestNotFound("No such request."), 404, "request_not_found"),
+    ],
+)
+@in_loop
+async def test_refused_commands_have_their_rows(path: str, error: Exception, status: int, code: str) -> None:
+    """What the backend cannot do is the house's error object, with a status that says whose turn it is."""
+    async with client_of(FakeBackend(), FakeControl(error)) as client:
+        reply = await client.post(path, json={"model": "m"})
+    assert (reply.status_code, error_of(reply)["code"]) == (status, code)
+    assert error_of(reply)["param"] == getattr(error, "param", None)
+    assert ("retry-after" in reply.headers) == isinstance(error, ServerStopping)
+
+
+@pytest.mark.parametrize("path", WAITING)
+@in_loop
+async def test_leaving_ends_the_wait_for_a_command(path: str) -> None:
+    """Whoever waits for a load and leaves is waited for no more; the backend is told by a cancellation."""
+    gate = Gate()
+    control = FakeControl(gate)
+    exchange = Exchange(app_over(FakeBackend(), control), {"model": "m", "wait": True}, path=path)
+    await gate.reached.wait()
+    exchange.disconnect()
+    await exchange.task
+    assert control.saw == [asyncio.CancelledError]
+    assert not exchange.messages
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/status"),
+        ("GET", "/api/events"),
+        ("GET", "/api/requests"),
+        ("POST", CANCEL),
+        *[("POST", path) for path in (*WAITING, PIN)],
+    ],
+)
+@in_loop
+async def test_the_control_plane_is_guarded(method: str, path: str) -> None:
+    """Without the key, under a foreign host or from a foreign page, nothing is told and nothing is done."""
+    control = FakeControl()
+    async with client_of(FakeBackend(), control, api_key="secret") as client:
+        keyed = {"authorization": "Bearer secret"}
+        for headers, status in (
+            ({}, 401),
+            (keyed | {"host": "evil.example"}, 403),
+            (keyed | {"origin": "http://evil.example"}, 403),
+        ):
+            reply = await client.request(method, path, json={"model": "m"}, headers=headers)
+            assert (reply.status_code, error_of(reply)["param"]) == (status, None)
+        assert not control.commands
+        assert (await client.request(method, path, json={"model": "m"}, headers=keyed)).status_code == 200
+
+
+@in_loop
+async def test_select_hides_no_model() -> None:
+    """A model may be called `select`; the command is a POST and the card a GET."""
+    async with client_of(FakeBackend()) as client:
+        assert error_of(await client.get(SELECT))["code"] == "model_not_found"
+        wrong = await client.post("/v1/models/small", json={"model": "small"})
+    assert (wrong.status_code, error_of(wrong)["code"]) == (405, "method_not_allowed")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from typing import Any
 
@@ -15,7 +16,7 @@ from periscope.api.disconnect import stop, while_connected
 from periscope.api.errors import ClientGone
 from periscope.core import TextDelta, Waiting, WaitStatus
 from periscope.errors import EngineClosed
-from tests.api.driving import FINISHED, HELLO, Exchange, FakeBackend, Gate, app_over, in_loop
+from tests.api.driving import FINISHED, HELLO, Exchange, FakeBackend, Gate, app_over, chunks_of, in_loop
 
 STREAM = HELLO | {"stream": True}
 LONG: dict[str, Any] = {"heartbeat_s": 1000.0, "commit_grace_s": 1000.0}
@@ -53,6 +54,43 @@ async def test_leaving_while_a_frame_is_sent_closes_the_backend() -> None:
     await exchange.task
     assert backend.num_open == 0
     assert len(backend.saw) <= 1
+
+
+@pytest.mark.parametrize("before", [(), (Waiting(WaitStatus.QUEUED),)], ids=["first", "waiting"])
+@pytest.mark.parametrize("body", [HELLO, STREAM], ids=["whole", "stream"])
+@in_loop
+async def test_a_command_cancels_a_request_that_has_sent_nothing(body: dict[str, Any], before: tuple[Any, ...]) -> None:
+    """The backend cancels the task it is iterated by; the client learns that it was a command, under a 499."""
+    gate = Gate()
+    backend = FakeBackend(*before, gate, FINISHED)
+    exchange = Exchange(app_over(backend, **LONG), body)
+    await gate.reached.wait()
+    backend.tasks[0].cancel()
+    assert await exchange.status() == 499
+    assert json.loads(await exchange.rest())["error"] == {
+        "message": "The request was cancelled by a command to the server.",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "request_cancelled",
+    }
+    assert (backend.num_open, backend.saw) == (0, [asyncio.CancelledError])
+
+
+@in_loop
+async def test_a_command_ends_a_stream_with_an_error() -> None:
+    """What was said stands; then the error and `[DONE]`, without a finish reason."""
+    gate = Gate()
+    backend = FakeBackend(TextDelta("a"), gate, FINISHED)
+    exchange = Exchange(app_over(backend, **LONG), STREAM)
+    assert await exchange.status() == 200
+    await gate.reached.wait()
+    backend.tasks[0].cancel()
+    rest = await exchange.rest()
+    *chunks, failure = chunks_of(rest)
+    assert [c["choices"][0]["finish_reason"] for c in chunks] == [None, None]
+    assert failure["error"]["code"] == "request_cancelled"
+    assert rest.endswith("data: [DONE]\n\n")
+    assert backend.num_open == 0
 
 
 @in_loop

@@ -25,9 +25,9 @@ def test_every_error_class_has_its_own_row(error: type[Exception]) -> None:
 
 
 def test_client_faults_are_4xx_and_ours_are_5xx() -> None:
-    """The branch of the tree decides who is to blame; a slow reader is to blame for itself."""
+    """The branch of the tree decides who is to blame; no server fails of a slow reader or an operator's command."""
     for error, row in ROWS.items():
-        is_client_fault = issubclass(error, (e.RequestError, e.ReaderTooSlow))
+        is_client_fault = issubclass(error, (e.RequestError, e.ReaderTooSlow, e.RequestCancelled))
         assert (400 <= row.status < 500) == is_client_fault, error
         assert row.type == ("invalid_request_error" if is_client_fault else "server_error")
 
@@ -55,6 +55,7 @@ RAISED: list[tuple[Exception, ErrorRow]] = [
     (e.ServerBusy("Full.", retry_after_s=7), ErrorRow(503, "server_error", "server_busy")),
     (e.ReaderTooSlow("Too slow."), ErrorRow(408, "invalid_request_error", "reader_too_slow")),
     (e.GenerationFailed("It broke."), ErrorRow(500, "server_error", "generation_failed")),
+    (e.RequestCancelled("Stopped."), ErrorRow(499, "invalid_request_error", "request_cancelled")),
 ]
 
 

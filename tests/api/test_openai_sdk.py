@@ -24,7 +24,7 @@ from periscope.core import (
     Waiting,
     WaitStatus,
 )
-from periscope.errors import GenerationFailed, ImageRejected, ServerBusy
+from periscope.errors import GenerationFailed, ImageRejected, RequestCancelled, ServerBusy
 from tests.api.driving import FINISHED, USAGE, FakeBackend, app_over, in_loop
 
 
@@ -56,7 +56,9 @@ async def test_a_stream_with_helpers() -> None:
     """The SDK's strict stream accumulator makes the same completion of our chunks, heartbeats and waits included."""
     call = ToolCallDelta(0, ToolCall("call_a", "weather", '{"city":"Oslo"}'))
     backend = FakeBackend(
-        Waiting(WaitStatus.LOADING),
+        Waiting(WaitStatus.WAITING_FOR_MODEL, "small", 2),
+        TextDelta(""),
+        Waiting(WaitStatus.LOADING, "small", 1, 0.5, 2.5),
         TextDelta("Let me "),
         TextDelta("look"),
         call,
@@ -163,6 +165,34 @@ async def test_errors_become_the_sdks_exceptions() -> None:
     async with sdk_over(FakeBackend(), api_key="other") as sdk:
         with pytest.raises(openai.AuthenticationError):
             await sdk.models.list()
+
+
+@in_loop
+async def test_a_wait_is_an_empty_chunk_with_a_field_beside() -> None:
+    """An application that prints deltas prints nothing of it; one that looks finds what is waited for."""
+    waiting = Waiting(WaitStatus.QUEUED, "small", 3, eta_s=4.2)
+    async with sdk_over(FakeBackend(waiting, TextDelta("Hi"), FINISHED)) as sdk:
+        stream = await sdk.chat.completions.create(
+            model="small", messages=[{"role": "user", "content": "Hi"}], stream=True
+        )
+        chunks = [chunk async for chunk in stream]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Hi"
+    assert [chunk.model_extra for chunk in chunks if chunk.model_extra] == [
+        {"periscope": {"status": "queued", "model": "small", "position": 3, "eta_s": 5}}
+    ]
+
+
+@in_loop
+async def test_a_cancelled_request_is_not_sent_again() -> None:
+    """The SDK retries 408, 409, 429 and 5xx, which would undo what the operator wanted."""
+    backend = FakeBackend(RequestCancelled("Stopped."))
+    async with sdk_over(backend) as sdk:
+        with pytest.raises(openai.APIStatusError) as cancelled:
+            await sdk.with_options(max_retries=2).chat.completions.create(
+                model="small", messages=[{"role": "user", "content": "Hi"}]
+            )
+    assert (cancelled.value.status_code, cancelled.value.code) == (499, "request_cancelled")
+    assert len(backend.requests) == 1
 
 
 @in_loop

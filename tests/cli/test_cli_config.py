@@ -52,12 +52,6 @@ def test_validate_counts_the_models(good: Path) -> None:
     assert (ended.exit_code, ended.stdout) == (0, f"{good} is valid: 1 model\n")
 
 
-def test_validate_warns_of_settings_without_effect(good: Path) -> None:
-    """A setting that nothing acts on yet is told on stderr, and the file is valid all the same."""
-    assert "warning" in cli.invoke(app, ["config", "validate", str(good)]).stderr
-    assert "idle_unload_secs" in cli.invoke(app, ["config", "validate", str(good)]).stderr
-
-
 def test_validate_names_every_problem_with_its_line(bad: Path) -> None:
     """A file that cannot be used: all problems on stderr with line and nearest key, exit 78."""
     ended = cli.invoke(app, ["config", "validate", str(bad)])
@@ -86,9 +80,9 @@ def test_show_keeps_the_api_key_to_itself(good: Path) -> None:
 
 
 def test_show_as_json_is_one_object(good: Path) -> None:
-    """`--json` holds the file, the settings and the warnings."""
+    """`--json` holds the file and the settings."""
     told = json.loads(cli.invoke(app, ["config", "show", "--config", str(good), "--json"]).stdout)
-    assert list(told) == ["schema_version", "path", "settings", "warnings"]
+    assert list(told) == ["schema_version", "path", "settings"]
     assert told["path"] == str(good)
     assert {"key": "models[0].name", "value": "one"}.items() <= next(
         row.items() for row in told["settings"] if row["key"] == "models[0].name"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from periscope.config import NOT_YET_ACTED_ON, describe, warnings
+from periscope.config import describe
 from periscope.config.schema import settings
 from tests.config.files import ONE, PAIR, SEEDS, load_text
 
@@ -35,28 +35,3 @@ def test_the_api_key_is_redacted():
     config = load_text(ONE, {"PERISCOPE_SERVER__API_KEY": "s3cret"})
     assert ("server.api_key", "********", "env PERISCOPE_SERVER__API_KEY") in describe(config)
     assert ("server.api_key", None, "default") in describe(load_text(ONE))
-
-
-def test_a_setting_without_effect_is_said_so():
-    """Who changes a setting that nothing acts on yet is told, with the line."""
-    config = load_text(
-        PAIR + "    pin: true\n    ttl: 5m\n    params: {mem: 100}\ncaptioner_share: 0.5\nidle_unload_secs: 60\n"
-    )
-    assert warnings(config) == tuple(
-        f"models.yaml:{line}: {key} is read and checked, but has no effect in this version"
-        for line, key in [
-            (18, "idle_unload_secs"),
-            (14, "models[2].pin"),
-            (15, "models[2].ttl"),
-        ]
-    )
-
-
-def test_a_setting_at_its_default_is_no_warning():
-    """Writing a default down changes nothing, so nothing is said."""
-    assert warnings(load_text(PAIR + "    pin: false\nserver: {limits: {max_waiting: 10}}\n")) == ()
-
-
-def test_the_list_of_settings_without_effect_names_settings():
-    """A key that does not exist any more cannot stay in the list."""
-    assert set(NOT_YET_ACTED_ON) <= {key for key, _ in settings()}

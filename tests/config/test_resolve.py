@@ -266,6 +266,17 @@ def test_a_flag_cannot_make_a_draft_model_a_captioner():
     assert problem.startswith("models.yaml:4: models[0].params.draft_model 'big' is the model itself")
 
 
+def test_only_a_captioner_can_be_isolated():
+    """Where it is a text model's, the key is refused with its line; a flag can make an entry a captioner."""
+    isolated = "    isolated: true\n"
+    assert model(load_text(PAIR.replace("captioner\n", "captioner\n" + isolated)), "eyes").isolated
+    other = PAIR + isolated
+    said = "models[2].isolated is for models that only caption images, and this one answers requests; remove it"
+    assert problems_of(other) == (f"models.yaml:14: {said}",)
+    assert problems_of(other + "    capabilities: {vision_mode: native}\n") == (f"models.yaml:14: {said}",)
+    assert model(load_text(other, {}, {"vision_model": "other"}), "other").isolated
+
+
 def test_resolved_models_have_distinct_names():
     """However the entries came about, every name and alias means one model."""
     config = load_text(SEEDS, {}, {"model": "x/Qwen2-VL-7B-Instruct", "vision_model": "y/ministral-3-3b"})

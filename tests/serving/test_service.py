@@ -38,11 +38,13 @@ from periscope.errors import (
     ServerStopping,
 )
 from periscope.events import EventBus
-from periscope.pool.pool import ModelPool
-from periscope.pool.slot import LoadProgress, ModelSpec
+from periscope.pool.pool import ModelPool, PoolLimits
+from periscope.pool.slot import LoadProgress, ModelSpec, Need
+from periscope.serving.control import ControlService
 from periscope.serving.disabled_images import PLACEHOLDER
 from periscope.serving.health import HealthStatus
 from periscope.serving.models import DisabledImages, ModelNames, ServedModel
+from periscope.serving.requests import LiveRequests
 from periscope.serving.service import ChatService
 from periscope.vision.cache import CaptionCache
 from periscope.vision.captioner import Caption, CaptionerId, CaptionRequest
@@ -99,14 +101,31 @@ class Rooms:
             captioner = self.captioner if proxy else None
             return ServedModel(name, (f"{name}-alias",), 0, None, vision, SHORT, captioner, proxy, disabled)
 
-        self.pool = ModelPool([ModelSpec(name, load) for name in ("seeing", "blind", "agent", "native")], EventBus())
+        async def measure() -> Need:
+            return Need(1000, 0)
+
+        names = ("seeing", "blind", "agent", "native")
+        self.bus = EventBus()
+        specs = [ModelSpec(name, measure, load, max_leases=2) for name in names]
+        self.pool = ModelPool(specs, self.bus, PoolLimits(budget_bytes=10**9, max_waiting=2))
         models = [
             served("seeing", VisionMode.PROXY),
             served("blind", VisionMode.DISABLED),
             served("agent", VisionMode.DISABLED, DisabledImages.PLACEHOLDER),
             served("native", VisionMode.NATIVE),
         ]
-        self.service = ChatService(ModelNames(models), self.pool, VisionProxy(CaptionCache()))
+        self.requests = LiveRequests(self.bus.publish)
+        self.names = ModelNames(models)
+        self.service = ChatService(self.names, self.pool, VisionProxy(CaptionCache()), self.requests)
+        self.control = ControlService(
+            self.service,
+            self.pool,
+            self.names,
+            self.requests,
+            self.bus,
+            version="1",
+            read_memory=lambda: (1, 2, 3),
+        )
 
 
 def with_rooms(folder: Path, use: Callable[[Rooms], Awaitable[None]], *, on_error: OnError = OnError.MARKER) -> None:
@@ -152,13 +171,14 @@ def test_a_text_chat_ends_with_its_reason_and_usage(tiny_text_model: Path) -> No
 
     async def use(rooms: Rooms) -> None:
         events = await events_of(rooms, request(user("hi")))
-        assert events[0] == Waiting(WaitStatus.LOADING)
+        assert isinstance(events[0], Waiting)
+        assert events[0].status in {WaitStatus.WAITING_FOR_MODEL, WaitStatus.LOADING}
         end = finished(events)
         assert end.finish_reason in {FinishReason.LENGTH, FinishReason.STOP}
         assert end.usage.num_completion_tokens <= 6
         assert end.vision is None
         again = await events_of(rooms, request(user("hi")))
-        assert again[:-1] == events[1:-1]
+        assert again[:-1] == [event for event in events[:-1] if not isinstance(event, Waiting)]
         assert finished(again).usage == replace(end.usage, num_cached_tokens=end.usage.num_prompt_tokens - 1)
 
     with_rooms(tiny_text_model, use)
@@ -385,7 +405,7 @@ def test_models_are_told_before_anything_is_loaded(tiny_text_model: Path) -> Non
             ("agent", VisionMode.DISABLED, False),
             ("native", VisionMode.NATIVE, False),
         ]
-        await rooms.pool.load(["seeing"])
+        await rooms.pool.preload(["seeing"])
         assert rooms.service.models()[0].is_loaded
         assert rooms.service.models()[0].context_length == 2048
 

@@ -1,12 +1,13 @@
 """HTTP only: wire dialects in front of one `ChatBackend`. Knows nothing of MLX, pools or images; opens no socket.
 
-Public: `create_app`, `ApiSettings`, and the protocols `ChatBackend` and `Health` that the room behind it fits.
+Public: `create_app`, `ApiSettings`, and the protocols `ChatBackend`, `ControlBackend` and `Health` that the room behind
+it fits.
 """
 
 from __future__ import annotations
 
 from periscope.api.app import create_app
-from periscope.api.backend import ChatBackend, Health
+from periscope.api.backend import ChatBackend, ControlBackend, Health
 from periscope.api.settings import ApiSettings
 
-__all__ = ["ApiSettings", "ChatBackend", "Health", "create_app"]
+__all__ = ["ApiSettings", "ChatBackend", "ControlBackend", "Health", "create_app"]

@@ -17,12 +17,12 @@ from periscope.api.probes import probe_router
 from periscope.api.request_log import RequestLog
 
 if TYPE_CHECKING:
-    from periscope.api.backend import ChatBackend
+    from periscope.api.backend import ChatBackend, ControlBackend
     from periscope.api.settings import ApiSettings
 
 
-def create_app(backend: ChatBackend, settings: ApiSettings) -> FastAPI:
-    """An app over one backend. No docs pages: they would load scripts from a CDN."""
+def create_app(backend: ChatBackend, control: ControlBackend, settings: ApiSettings) -> FastAPI:
+    """An app over one backend and the commands to it. No docs pages: they would load scripts from a CDN."""
     app = FastAPI(
         title="Periscope",
         version=settings.version or "0",
@@ -35,7 +35,7 @@ def create_app(backend: ChatBackend, settings: ApiSettings) -> FastAPI:
     )
     app.include_router(probe_router(backend, settings))
     app.include_router(openai_router(backend, settings))
-    app.include_router(control_router(backend))
+    app.include_router(control_router(backend, control, settings))
     return app
 
 

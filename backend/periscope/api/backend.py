@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Protocol
 
 from periscope.core import CaptionedImage, GenerationRequest, ImagePart, ModelCard, OutputEvent
+from periscope.status import ModelStatus, RequestStatus, ServerStatus, StatusEvent
 
 
 class Health(Protocol):
@@ -70,4 +71,63 @@ class ChatBackend(Protocol):
 
     def health(self) -> Health:
         """Instant; touches no model."""
+        ...
+
+
+class ControlBackend(Protocol):
+    """What is going on in the server, and commands to it. Models are named as in requests: by name or alias."""
+
+    def status(self) -> ServerStatus:
+        """One snapshot. Cheap and instant: touches no model."""
+        ...
+
+    def events(self) -> AsyncGenerator[StatusEvent, None]:
+        """The snapshot, then what changes. Ends at shutdown, and for a reader that is too far behind."""
+        ...
+
+    def requests(self) -> tuple[RequestStatus, ...]:
+        """Those that wait or run, the oldest first."""
+        ...
+
+    def cancel(self, request_id: str) -> None:
+        """End a request wherever it is: its client gets `RequestCancelled`.
+
+        Raises:
+            RequestNotFound: there is none of this id.
+        """
+        ...
+
+    async def load(self, model: str, *, wait: bool) -> ModelStatus:
+        """Bring a model into memory; idle others make room, busy ones first finish what they have.
+
+        Args:
+            wait: until it is ready; else as soon as it has been asked for.
+
+        Raises:
+            ModelNotFound, ModelUnavailable (it cannot be loaded, or never fits), ServerStopping.
+        """
+        ...
+
+    async def unload(self, model: str, *, wait: bool) -> ModelStatus:
+        """Take a model out of memory once those who use it or waited for it are done.
+
+        Raises:
+            ModelNotFound, ModelPinned.
+        """
+        ...
+
+    def pin(self, model: str, *, pinned: bool) -> ModelStatus:
+        """A pinned model is never unloaded. Loads nothing.
+
+        Raises:
+            ModelNotFound.
+        """
+        ...
+
+    async def select(self, model: str, *, wait: bool) -> ModelStatus:
+        """Make a text model the default, what clients get who name none, and load it.
+
+        Raises:
+            ModelNotFound, InvalidRequest (a captioner), ModelUnavailable, ServerStopping.
+        """
         ...

@@ -1,9 +1,9 @@
-"""Periscope's own routes under `/api`: what no client's dialect has a word for."""
+"""Periscope's own routes, what no client's dialect has a word for: decode, call, encode."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from fastapi import APIRouter
 from pydantic import Field
@@ -14,11 +14,14 @@ from periscope.api.body import read_json
 from periscope.api.disconnect import while_connected
 from periscope.api.record import record_of
 from periscope.api.replies import JSONReply
-from periscope.api.validation import Wire, validate
+from periscope.api.status_stream import StatusStream
+from periscope.api.status_wire import encode_model, encode_requests, encode_status
+from periscope.api.validation import Command, Wire, validate
 from periscope.core import ImagePart
 
 if TYPE_CHECKING:
-    from periscope.api.backend import ChatBackend
+    from periscope.api.backend import ChatBackend, ControlBackend
+    from periscope.api.settings import ApiSettings
 
 
 class CaptionsWire(Wire):
@@ -28,11 +31,40 @@ class CaptionsWire(Wire):
     images: Annotated[list[str], Field(min_length=1)]
 
 
-def control_router(backend: ChatBackend) -> APIRouter:
-    """Everything under `/api`."""
-    router = APIRouter(prefix="/api")
+class ModelCommand(Command):
+    """A command to one model, named as in requests."""
 
-    @router.post("/captions")
+    model: Annotated[str, Field(min_length=1)]
+
+
+class WaitingCommand(ModelCommand):
+    """`wait`: answer when it is done, not when it has been asked for."""
+
+    wait: bool = False
+
+
+class PinCommand(ModelCommand):
+    """`POST /api/models/pin`."""
+
+    pinned: bool = True
+
+
+CommandT = TypeVar("CommandT", bound=ModelCommand)
+
+
+def control_router(backend: ChatBackend, control: ControlBackend, settings: ApiSettings) -> APIRouter:
+    """Everything under `/api`, and `/v1/models/select`."""
+    router = APIRouter()
+    router.include_router(_captions(backend))
+    router.include_router(_watching(control, settings))
+    router.include_router(_steering(control))
+    return router
+
+
+def _captions(backend: ChatBackend) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/api/captions")
     async def create_captions(request: Request) -> Response:
         wire = validate(CaptionsWire, await read_json(request))
         record_of(request.scope).model = wire.model or ""
@@ -41,3 +73,61 @@ def control_router(backend: ChatBackend) -> APIRouter:
         return JSONReply({"captions": [asdict(caption) for caption in captions]})
 
     return router
+
+
+def _watching(control: ControlBackend, settings: ApiSettings) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/api/status")
+    async def show_status() -> Response:
+        return JSONReply(encode_status(control.status()))
+
+    @router.get("/api/events")
+    async def follow_events() -> Response:
+        return StatusStream(control.events(), settings)
+
+    @router.get("/api/requests")
+    async def list_requests() -> Response:
+        return JSONReply(encode_requests(control.requests()))
+
+    return router
+
+
+def _steering(control: ControlBackend) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/api/requests/{request_id}/cancel")
+    async def cancel_request(request_id: str) -> Response:
+        control.cancel(request_id)
+        return JSONReply({"id": request_id, "cancelled": True})
+
+    @router.post("/api/models/load")
+    async def load_model(request: Request) -> Response:
+        command = await _command(WaitingCommand, request)
+        loading = control.load(command.model, wait=command.wait)
+        return JSONReply(encode_model(await while_connected(loading, request.receive)))
+
+    @router.post("/api/models/unload")
+    async def unload_model(request: Request) -> Response:
+        command = await _command(WaitingCommand, request)
+        unloading = control.unload(command.model, wait=command.wait)
+        return JSONReply(encode_model(await while_connected(unloading, request.receive)))
+
+    @router.post("/api/models/pin")
+    async def pin_model(request: Request) -> Response:
+        command = await _command(PinCommand, request)
+        return JSONReply(encode_model(control.pin(command.model, pinned=command.pinned)))
+
+    @router.post("/v1/models/select")
+    async def select_model(request: Request) -> Response:
+        command = await _command(WaitingCommand, request)
+        selecting = control.select(command.model, wait=command.wait)
+        return JSONReply(encode_model(await while_connected(selecting, request.receive)))
+
+    return router
+
+
+async def _command(shape: type[CommandT], request: Request) -> CommandT:
+    command = validate(shape, await read_json(request))
+    record_of(request.scope).model = command.model
+    return command

@@ -65,17 +65,22 @@ ROWS: Mapping[type[Exception], ErrorRow] = {
     e.HostRefused: ErrorRow(403, _CLIENT, "host_refused"),
     OriginRefused: ErrorRow(403, _CLIENT, "origin_refused"),
     e.ModelNotFound: ErrorRow(404, _CLIENT, "model_not_found"),
+    e.RequestNotFound: ErrorRow(404, _CLIENT, "request_not_found"),
     e.RouteNotFound: ErrorRow(404, _CLIENT, "route_not_found"),
     e.MethodNotAllowed: ErrorRow(405, _CLIENT, "method_not_allowed"),
+    e.ModelPinned: ErrorRow(409, _CLIENT, "model_pinned"),
     e.BodyTooLarge: ErrorRow(413, _CLIENT, "body_too_large"),
     # The reader of a stream was too slow: it sees this as an event, for its status line is long sent.
     e.ReaderTooSlow: ErrorRow(408, _CLIENT, "reader_too_slow"),
+    # An operator's will. Not 409 or 5xx: the official SDKs would send it again, and it would run after all.
+    e.RequestCancelled: ErrorRow(499, _CLIENT, "request_cancelled"),
     # Ours
     e.ServerBusy: ErrorRow(503, _SERVER, "server_busy"),
     e.ServerStopping: ErrorRow(503, _SERVER, "server_stopping"),
     e.ModelUnavailable: ErrorRow(503, _SERVER, "model_unavailable"),
     e.CaptionerUnavailable: ErrorRow(503, _SERVER, "captioner_unavailable"),
     e.ModelLoadError: ErrorRow(503, _SERVER, "model_load_failed"),
+    e.HubError: ErrorRow(502, _SERVER, "hub_error"),
     e.CaptionFailed: ErrorRow(503, _SERVER, "caption_failed"),
     e.EngineClosed: ErrorRow(503, _SERVER, "engine_closed"),
     e.GenerationFailed: ErrorRow(500, _SERVER, "generation_failed"),

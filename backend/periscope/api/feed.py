@@ -3,75 +3,117 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections import deque
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from periscope.api.disconnect import stop
-from periscope.core import Finished
-from periscope.errors import GenerationFailed
+from periscope.core import Finished, Waiting
+from periscope.errors import GenerationFailed, RequestCancelled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from periscope.core import OutputEvent
 
-#: Takes up a reader's hiccup. When it is full the pump waits, and the engine's own bounded stream decides what becomes
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: Takes up a reader's hiccup. When it is full the pump waits, and the backend's own bounded stream decides what becomes
 #: of a reader that stays behind.
 MAX_BUFFERED_EVENTS = 32
 
 
-class EventFeed:
+class EventFeed(Generic[T]):
     """Owns one backend generator and the one task that iterates and closes it. One reader.
 
-    Leaving the context cancels that task wherever it is and waits until the generator has cleaned up. `Finished` is
-    handed out only after that: who has read it knows that the request holds nothing any more.
+    Leaving the context cancels that task wherever it is and waits until the generator has cleaned up. Whoever else
+    cancels it (the backend, by command) ends the request: the reader gets `RequestCancelled`, after what came before.
     """
 
-    def __init__(self, events: AsyncGenerator[OutputEvent, None]) -> None:
+    def __init__(self, events: AsyncGenerator[T, None]) -> None:
         self._events = events
-        self._queue: asyncio.Queue[OutputEvent | Exception] = asyncio.Queue(MAX_BUFFERED_EVENTS)
+        self._pending: deque[T | BaseException] = deque()
+        self._has_pending = asyncio.Event()
+        self._room = asyncio.Semaphore(MAX_BUFFERED_EVENTS)
 
     async def __aenter__(self) -> Self:
         """Starts the generator."""
-        self._task = asyncio.create_task(self._pump())
+        self._pump = asyncio.create_task(self._forward())
+        # Not the pump's own last act: it can be cancelled at any await, even before its first step.
+        self._pump.add_done_callback(self._tell_end)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Ends the generator, finished or not."""
-        await stop(self._task)
+        self._pump.remove_done_callback(self._tell_end)  # from here nobody reads any more
+        await stop(self._pump)
 
-    async def next(self, timeout_s: float | None = None) -> OutputEvent | None:
-        """The next event, or None when none came in time. Nothing follows `Finished` or an error.
+    async def next(self, timeout_s: float | None = None) -> T | None:
+        """The next event, or None when none came in time. Nothing follows the end or an error.
 
         Raises:
-            Exception: whatever the backend raised, or `GenerationFailed` if it ended without `Finished`.
+            StopAsyncIteration: the generator has ended.
+            RequestCancelled: somebody cancelled the request.
+            Exception: whatever the backend raised.
         """
         try:
             async with asyncio.timeout(timeout_s):
-                item = await self._queue.get()
+                await self._has_pending.wait()
         except TimeoutError:
             return None
-        if isinstance(item, Exception):
+        item = self._pending.popleft()
+        self._room.release()
+        if not self._pending:
+            self._has_pending.clear()
+        if isinstance(item, BaseException):
             raise item
         return item
 
-    async def _pump(self) -> None:
-        end: Finished | Exception
-        try:
-            end = await self._forward()
-        except (Exception, asyncio.CancelledError) as error:
-            if self._task.cancelling():  # from here: nobody reads any more
-                raise
-            end = error if isinstance(error, Exception) else GenerationFailed("The request was cancelled.")
-        await self._queue.put(end)
-
-    async def _forward(self) -> Finished:
+    async def _forward(self) -> None:
         async with aclosing(self._events):
             async for event in self._events:
-                if isinstance(event, Finished):
-                    return event
-                await self._queue.put(event)
+                if isinstance(event, Waiting) and self._pending and isinstance(self._pending[-1], Waiting):
+                    self._pending[-1] = event  # news of a wait replace those that nobody has read yet
+                    continue
+                await self._room.acquire()
+                self._put(event)
+
+    def _put(self, item: T | BaseException) -> None:
+        self._pending.append(item)
+        self._has_pending.set()
+
+    def _tell_end(self, pump: asyncio.Task[None]) -> None:
+        failure = None if pump.cancelled() else pump.exception()
+        if pump.cancelling():
+            if failure is not None:
+                logger.warning("a cancelled request raised while it cleaned up", exc_info=failure)
+            self._put(RequestCancelled("The request was cancelled by a command to the server."))
+        elif pump.cancelled():  # nobody asked for it: something that the backend waited for was cancelled
+            self._put(GenerationFailed("The request was cancelled."))
+        else:
+            self._put(failure or StopAsyncIteration())
+
+
+async def until_finished(events: AsyncGenerator[OutputEvent, None]) -> AsyncGenerator[OutputEvent, None]:
+    """The same events; `Finished` only after the generator behind has cleaned up.
+
+    So whoever has read it knows that the request holds nothing any more.
+
+    Raises:
+        Exception: whatever the backend raised, or `GenerationFailed` if it ended without `Finished`.
+    """
+    finished: Finished | None = None
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Finished):
+                finished = event
+                break
+            yield event
+    if finished is None:
         raise GenerationFailed("The model's answer ended without a result.")
+    yield finished
 
 
 async def collect(events: AsyncGenerator[OutputEvent, None]) -> list[OutputEvent]:
@@ -81,7 +123,7 @@ async def collect(events: AsyncGenerator[OutputEvent, None]) -> list[OutputEvent
         Exception: as `EventFeed.next`.
     """
     collected: list[OutputEvent] = []
-    async with EventFeed(events) as feed:
+    async with EventFeed(until_finished(events)) as feed:
         while not (collected and isinstance(collected[-1], Finished)):
             event = await feed.next()
             if event is not None:

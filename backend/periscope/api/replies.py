@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from starlette.responses import Response
@@ -15,6 +16,11 @@ def dump_json(value: Any) -> bytes:
         ValueError: the value holds NaN or an infinity.
     """
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+def json_number(value: float | None, digits: int = 3) -> float | None:
+    """Rounded; None for what JSON has no number for."""
+    return None if value is None or not math.isfinite(value) else round(value, digits)
 
 
 class JSONReply(Response):

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 #: nginx's number for a client that left before it got an answer; only the log sees it.
 CLIENT_CLOSED_REQUEST = 499
 #: Asked every few seconds by whoever watches: their answers are news only when something is wrong.
-_PROBES = frozenset({"/", "/livez", "/readyz", "/health"})
+_PROBES = frozenset({"/", "/livez", "/readyz", "/health", "/api/status", "/api/requests"})
 
 
 class RequestLog:

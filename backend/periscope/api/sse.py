@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from periscope.api.disconnect import while_connected
 from periscope.api.errors import ClientGone, error_object
-from periscope.api.feed import EventFeed
+from periscope.api.feed import EventFeed, until_finished
 from periscope.api.record import record_of
 from periscope.api.replies import dump_json
 from periscope.core import Finished, Waiting
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_HEADERS = {
+STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
     "x-accel-buffering": "no",  # nginx would keep frames to itself
@@ -76,7 +76,7 @@ class EventStream(Response):
     def __init__(self, events: AsyncGenerator[OutputEvent, None], encoder: FrameEncoder, settings: ApiSettings) -> None:
         self.status_code = 200
         self.background = None
-        self.init_headers(_HEADERS)
+        self.init_headers(STREAM_HEADERS)
         self._events = events
         self._encoder = encoder
         self._heartbeat_s = settings.heartbeat_s
@@ -92,31 +92,31 @@ class EventStream(Response):
         await while_connected(self._run(scope, send), receive)
 
     async def _run(self, scope: Scope, send: Send) -> None:
-        async with EventFeed(self._events) as feed:
+        async with EventFeed(until_finished(self._events)) as feed:
             held = await self._hold(feed)
-            await _send(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await send_or_leave(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             frame, is_last = self._encoder.opening(), False
             deadline = _now()
             while True:
                 if frame:
-                    await _send(send, {"type": "http.response.body", "body": frame, "more_body": not is_last})
+                    await send_or_leave(send, {"type": "http.response.body", "body": frame, "more_body": not is_last})
                     deadline = _now() + self._heartbeat_s
                 if is_last:
                     return
                 frame, is_last = await self._next_frame(feed, held, deadline, scope)
 
-    async def _hold(self, feed: EventFeed) -> deque[OutputEvent]:
-        """Waits for what decides the status, and returns what came till then."""
+    async def _hold(self, feed: EventFeed[OutputEvent]) -> deque[OutputEvent]:
+        """Waits for what decides the status; returns the newest wait state that came till then, and the first delta."""
         deadline = _now() + self._grace_s
-        held: deque[OutputEvent] = deque()
-        while (event := await feed.next(deadline - _now())) is not None:
-            held.append(event)
+        waiting: list[OutputEvent] = []
+        while (left_s := deadline - _now()) > 0 and (event := await feed.next(left_s)) is not None:
             if not isinstance(event, Waiting):
-                break
-        return held
+                return deque([*waiting, event])
+            waiting = [event]
+        return deque(waiting)
 
     async def _next_frame(
-        self, feed: EventFeed, held: deque[OutputEvent], deadline: float, scope: Scope
+        self, feed: EventFeed[OutputEvent], held: deque[OutputEvent], deadline: float, scope: Scope
     ) -> tuple[bytes, bool]:
         """The next frame, maybe empty, and whether it is the last. An error becomes a frame: the status is sent."""
         try:
@@ -129,7 +129,8 @@ class EventStream(Response):
         return frame, isinstance(event, Finished)
 
 
-async def _send(send: Send, message: Message) -> None:
+async def send_or_leave(send: Send, message: Message) -> None:
+    """Sends; `ClientGone` if there is nobody to send to any more."""
     try:
         await send(message)
     except OSError as error:  # ASGI 2.4: how `send` says that the client has left

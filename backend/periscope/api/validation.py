@@ -20,6 +20,12 @@ class Wire(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
 
+class Command(Wire):
+    """Base of the bodies that are all ours: a key nobody knows is a mistake of the client."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 WireT = TypeVar("WireT", bound=Wire)
 
 #: The type of a custom error whose message is the expected thing itself.
@@ -46,20 +52,22 @@ def validate(model: type[WireT], body: Any) -> WireT:
     try:
         return model.model_validate(body)
     except ValidationError as error:
-        raise _told(error.errors(include_url=False)) from None
+        raise _told(error.errors(include_url=False), model) from None
 
 
 def json_path(keys: Sequence[str | int]) -> str:
     """`messages[0].content`, from `("messages", 0, "content")`."""
-    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{clip(key)}" for key in keys).removeprefix(".")
 
 
-def _told(findings: list[ErrorDetails]) -> InvalidRequest:
+def _told(findings: list[ErrorDetails], model: type[Wire]) -> InvalidRequest:
     first = findings[0]
     param = json_path(first["loc"]) or None
     place = f"`{param}`" if param else "The request body"
     if first["type"] == "missing":
         message = f"{place} is missing."
+    elif first["type"] == "extra_forbidden":
+        message = f"{place} is not known here. Known fields: {', '.join(model.model_fields)}."
     else:
         expected = first["msg"] if first["type"] == EXPECTED else _EXPECTED_BY_TYPE.get(first["type"])
         message = (

@@ -98,7 +98,7 @@ async def collect(events: AsyncGenerator[OutputEvent, None], *, is_shown: bool) 
                 match event:
                     case Waiting(status) if status is not told and sys.stderr.isatty():
                         told = status
-                        complain(f"{status} ...")
+                        complain(f"{status.replace('_', ' ')} ...")
                     case ReasoningDelta(delta):
                         reasoning += delta
                     case TextDelta(delta):

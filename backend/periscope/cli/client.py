@@ -129,7 +129,8 @@ class ChunkDecoder:
         self._vision = _vision(told["vision"]) if told.get("vision") else self._vision
         events: list[OutputEvent] = []
         if told.get("status") in set(WaitStatus):
-            events.append(Waiting(WaitStatus(told["status"])))
+            known = {key: told[key] for key in ("model", "position", "progress", "eta_s") if key in told}
+            events.append(Waiting(WaitStatus(told["status"]), **known))
         for choice in chunk["choices"]:
             delta = choice["delta"]
             if delta.get("reasoning_content"):

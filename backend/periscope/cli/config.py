@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from periscope.cli.exits import complain, exits
+from periscope.cli.exits import exits
 from periscope.cli.options import ConfigFile, DefaultModel, Host, Json, Port, VisionModel, load_config, print_json
 
 app = typer.Typer(help="Show or check the configuration.", no_args_is_help=True)
@@ -30,18 +30,16 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Print every setting in effect and where its value comes from."""
-    from periscope.config import describe, warnings
+    from periscope.config import describe
 
     loaded = load_config(config, host=host, port=port, model=model, vision_model=vision_model)
     settings = describe(loaded)
     if as_json:
         rows = [{"key": key, "value": value, "source": source} for key, value, source in settings]
-        print_json({"path": str(loaded.path), "settings": rows, "warnings": list(warnings(loaded))})
+        print_json({"path": str(loaded.path), "settings": rows})
         return
     for line in table([_HEADINGS, *((key, _shown(value), source) for key, value, source in settings)]):
         typer.echo(line)
-    for warning in warnings(loaded):
-        complain(f"warning: {warning}")
 
 
 @app.command()
@@ -50,12 +48,8 @@ def validate(
     file: Annotated[Path | None, typer.Argument(help="File to check; the one `serve` would use if left out.")] = None,
 ) -> None:
     """Check a models.yaml: exit 0 when it can be used, 78 with every problem when it cannot."""
-    from periscope.config import warnings
-
     loaded = load_config(file)
     num_models = len(loaded.models)
-    for warning in warnings(loaded):
-        complain(f"warning: {warning}")
     typer.echo(f"{file or loaded.path} is valid: {num_models} model{'' if num_models == 1 else 's'}")
 
 

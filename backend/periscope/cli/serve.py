@@ -51,14 +51,11 @@ def serve(
     from periscope.cli.listen import listen
     from periscope.cli.log import set_up_logging
     from periscope.cli.stopping import exit_on_sigterm
-    from periscope.config import warnings
 
     exit_on_sigterm()
     loaded = load_config(config, host=host, port=port, model=model, vision_model=vision_model)
     console = Console(stderr=True)
     set_up_logging(console, verbosity=-1 if quiet else verbose)
-    for warning in warnings(loaded):
-        logger.warning("%s", warning)
     listeners = listen(loaded.server.host, loaded.server.port)
     raise typer.Exit(asyncio.run(_serve(loaded, listeners, console)))
 
@@ -75,7 +72,7 @@ async def _serve(config: Config, listeners: list[socket.socket], console: Consol
 
     with stop_on_signals(asyncio.get_running_loop()) as stop:
         runtime = Runtime(config)
-        server = _http_server(create_app(runtime.service, api_settings(config)))
+        server = _http_server(create_app(runtime.service, runtime.control, api_settings(config)))
         display = display_on(console, _log_line)
         async with shown(runtime.bus, display):
             starting = asyncio.create_task(_start(runtime, url, console), name="load models")
@@ -85,8 +82,7 @@ async def _serve(config: Config, listeners: list[socket.socket], console: Consol
                 await _first_of(serving, giving_up, stop.asked)
                 logger.info("stopping")
                 starting.cancel()
-                runtime.service.stop_admitting()
-                runtime.service.stop_admitting()
+                runtime.stop_admitting()
                 server.should_exit = True
                 await _first_of(serving, stop.at_once)
             finally:

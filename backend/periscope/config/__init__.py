@@ -5,7 +5,7 @@ The only reader of YAML and of the environment. Rooms below never import it: the
 
 from periscope.config.layers import FLAGS, env_names
 from periscope.config.load import Config, find_file, load
-from periscope.config.report import NOT_YET_ACTED_ON, describe, warnings
+from periscope.config.report import describe
 from periscope.config.schema import (
     Capabilities,
     DType,
@@ -21,7 +21,6 @@ from periscope.config.schema import (
 
 __all__ = [
     "FLAGS",
-    "NOT_YET_ACTED_ON",
     "Capabilities",
     "Config",
     "DType",
@@ -37,5 +36,4 @@ __all__ = [
     "find_file",
     "json_schema",
     "load",
-    "warnings",
 ]

@@ -64,7 +64,8 @@ def resolve_models(
     """The models in the order they are served (the default first), each with the origins of its settings.
 
     Raises:
-        ConfigError: `--model`, `--vision-model` or a `draft_model` names nothing that can be used so.
+        ConfigError: `--model`, `--vision-model` or a `draft_model` names nothing that can be used so, or a text model
+            is `isolated`.
     """
     served = [_served(entry, index, document, folder) for index, entry in enumerate(file.models)]
     entries = tuple(served)
@@ -73,8 +74,14 @@ def resolve_models(
     captioners = _captioners(served)
     _apply_flags(served, captioners, flags, cwd)
     captioners |= _captioners(served)  # one that a flag replaced is still no text model
-    faults = [(index, _point_to_draft(model, served, captioners, folder)) for index, model in enumerate(entries)]
-    if problems := [_draft_problem(document, index, fault) for index, fault in faults if fault]:
+    problems: list[Problem] = []
+    for index, model in enumerate(entries):
+        if fault := _point_to_draft(model, served, captioners, folder):
+            problems.append(_problem(document, ("models", index, "params", "draft_model"), fault))
+        if model.entry.isolated and model.entry.name not in captioners:
+            fault = "is for models that only caption images, and this one answers requests; remove it"
+            problems.append(_problem(document, ("models", index, "isolated"), fault))
+    if problems:
         raise config_error(problems)
     return [(_config(model, captioners), model.origins) for model in served]
 
@@ -159,8 +166,7 @@ def _point_to_draft(model: ServedModel, served: list[ServedModel], captioners: s
     return None
 
 
-def _draft_problem(document: Document, index: int, fault: str) -> Problem:
-    loc = ("models", index, "params", "draft_model")
+def _problem(document: Document, loc: Loc, fault: str) -> Problem:
     return Problem(document.origin(loc), f"{dotted(loc)} {fault}")
 
 

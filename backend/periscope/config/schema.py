@@ -233,6 +233,7 @@ class ModelEntry(Section):
     ttl_s: Annotated[float, Field(ge=1, le=365 * DAY_S), SECONDS] | None = _setting(
         None, "Unload after this long without work; unset: idle_unload_secs.", "seconds", alias="ttl"
     )
+    isolated: bool = _setting(False, "Run it in a process of its own, outside captioner_share; captioners only.")
     params: ModelParams = _setting(ModelParams(), "How it is run.")
     capabilities: Capabilities = _setting(Capabilities(), "What it does with images.")
 
@@ -253,7 +254,7 @@ class ServerLimits(Section):
         10, "Requests waiting per model beyond the batch; more get 503.", "requests", ge=0, le=100_000
     )
     wait_timeout_s: Annotated[float, Field(ge=0.1, le=DAY_S), SECONDS] = _setting(
-        30.0, "Longest wait for a place in the batch; then 503.", "seconds"
+        30.0, "Longest wait for a place in the batch, loading left out; then 503.", "seconds"
     )
 
 

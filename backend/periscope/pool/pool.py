@@ -1,52 +1,152 @@
-"""ModelPool: all configured models and the right to use one. Event loop only.
+"""ModelPool: who is in memory, who waits for it, who may use it now. Event loop only.
 
-Today every model that is wanted is loaded and stays. Eviction, request queues and switching will decide in here,
-in front of `Slot.acquire`; nobody outside will notice but by waiting.
+It owns the slots and asks `plan` what to do after every change; between two awaits nothing else touches them, so there
+is nothing to lock. `DESIGN.md` in this folder tells the rules.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+import logging
+import math
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from periscope.pool.slot import PooledEngine, Slot
+from periscope.core import Waiting, WaitStatus
+from periscope.errors import ModelPinned, ModelUnavailable, PeriscopeError, ServerBusy, ServerStopping
+from periscope.pool.planner import (
+    Drain,
+    Effect,
+    Grant,
+    Keep,
+    Load,
+    Measure,
+    PoolFacts,
+    Refusal,
+    Refuse,
+    TicketFacts,
+    Unload,
+    plan,
+)
+from periscope.pool.slot import ModelSpec, PooledEngine, Slot
 from periscope.pool.state import ModelState
+from periscope.pool.timers import LoopTimers, TimerHandle, Timers
 
 if TYPE_CHECKING:
-    from periscope.errors import PeriscopeError
     from periscope.events import EventBus
-    from periscope.pool.slot import ModelSpec
+    from periscope.pool.ticket import Ticket
+
+logger = logging.getLogger(__name__)
 
 EngineT = TypeVar("EngineT", bound=PooledEngine)
+
+#: Bounds of what clients are told to wait before they try again.
+_MIN_RETRY_S, _MAX_RETRY_S = 1, 60
+#: A load's progress is told in steps of this part of the whole.
+_PROGRESS_STEP = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """What the pool may take, and what it makes requests wait.
+
+    Attributes:
+        budget_bytes: for all models together.
+        max_waiting: requests that may wait for one model, beyond those that its batch takes.
+        wait_timeout_s: longest wait for a place, the load of the model itself left out.
+    """
+
+    budget_bytes: int
+    max_waiting: int = 10
+    wait_timeout_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class SlotView:
-    """One model as it is at this moment."""
+    """One model as it is at this moment; times in seconds from now."""
 
     name: str
     state: ModelState
     num_leases: int
+    num_waiting: int
+    max_leases: int
     error: PeriscopeError | None
+    is_pinned: bool
+    held_bytes: int
+    weights_bytes: int | None
+    load_progress: tuple[int, int] | None
+    load_eta_s: float | None
+    idle_s: float | None
+    ttl_s: float | None
+    unload_in_s: float | None
+    retry_in_s: float | None
 
 
 class ModelPool:
-    """Owns the slots, one per configured model."""
+    """Owns the slots, one per configured model, and the memory ledger.
 
-    def __init__(self, specs: Iterable[ModelSpec], bus: EventBus) -> None:
+    `active_bytes` is what is really taken in this process now; the ledger holds what was promised, and is all there
+    is to know of models in processes of their own.
+    """
+
+    def __init__(
+        self,
+        specs: Iterable[ModelSpec],
+        bus: EventBus,
+        limits: PoolLimits,
+        *,
+        timers: Timers = LoopTimers(),
+        active_bytes: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.limits = limits
+        self._active_bytes = active_bytes
         self._bus = bus
-        self._slots = {spec.name: Slot(spec, bus.publish) for spec in specs}
+        self._timers = timers
+        self._slots = {
+            spec.name: Slot(
+                spec,
+                timers,
+                publish=bus.publish,
+                changed=self._settle,
+                next_number=lambda: self._next_number,
+                died=self._restart,
+            )
+            for spec in specs
+        }
+        self._next_number = 1
+        self._timer: TimerHandle | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._is_settling = self._is_closing = False
 
     def __repr__(self) -> str:
         return f"<ModelPool {list(self._slots.values())}>"
 
+    # --- looking ---------------------------------------------------------------------------------------------------
+
     def view(self, name: str) -> SlotView:
         """Instant, no waiting, no device."""
-        slot = self._slots[name]
-        return SlotView(slot.name, slot.state, slot.num_leases, slot.error)
+        slot, now = self._slots[name], self._timers.now()
+        facts = slot.facts()
+        is_failed = slot.state is ModelState.FAILED
+        return SlotView(
+            name=slot.name,
+            state=slot.state,
+            num_leases=slot.num_leases,
+            num_waiting=slot.num_waiting,
+            max_leases=slot.spec.max_leases,
+            error=slot.error,
+            is_pinned=slot.is_pinned,
+            held_bytes=slot.held_bytes,
+            weights_bytes=slot.engine.weights_bytes if slot.engine is not None else None,
+            load_progress=slot.load_progress if slot.state is ModelState.LOADING else None,
+            load_eta_s=slot.load_eta_s,
+            idle_s=slot.idle_s,
+            ttl_s=slot.spec.ttl_s,
+            unload_in_s=None if math.isinf(facts.idle_until) else max(facts.idle_until - now, 0.0),
+            retry_in_s=max(slot.retry_at - now, 0.0) if is_failed else None,
+        )
 
     def views(self) -> tuple[SlotView, ...]:
         """All models, in the order of models.yaml."""
@@ -57,30 +157,277 @@ class ModelPool:
         engine = self._slots[name].engine
         return engine if isinstance(engine, kind) else None
 
-    @asynccontextmanager
-    async def lease(self, name: str, kind: type[EngineT]) -> AsyncIterator[EngineT]:
-        """The right to use a model, which stays loaded meanwhile; loads it first if need be.
+    def wait_for(self, name: str) -> Waiting | None:
+        """What somebody would wait for who wants this model now; None when it is there."""
+        slot = self._slots[name]
+        return None if slot.state is ModelState.READY else _waiting(slot, None)
 
-        A request holds one lease at a time: with two, two requests could wait for each other for ever.
+    # --- using -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def ticket(self, name: str) -> Iterator[Ticket]:
+        """A place in the queue of a model, which is loaded for it if need be; at exit it is left or given back.
+
+        A request holds one ticket at a time: with two, two requests could wait for each other for ever.
 
         Raises:
-            ModelUnavailable: it cannot be loaded.
+            ServerBusy: the queue is full.
             ServerStopping: the pool is closing.
         """
         slot = self._slots[name]
-        engine = await slot.acquire()
-        try:
-            if not isinstance(engine, kind):
-                raise TypeError(f"model {name} is a {type(engine).__name__}, not a {kind.__name__}")
-            yield engine
-        finally:
-            slot.release()
+        if slot.num_leases + slot.num_waiting >= slot.spec.max_leases + self.limits.max_waiting:
+            raise ServerBusy(
+                f"Model {name} is busy: {slot.num_leases} requests run and {slot.num_waiting} wait "
+                f"(`server.limits.max_waiting` is {self.limits.max_waiting}). Try again soon.",
+                retry_after_s=_retry_after_s(slot),
+            )
+        with self._joined(slot) as ticket:
+            yield ticket
 
-    async def load(self, names: Iterable[str]) -> None:
-        """Load these side by side and wait for all; failures are in their views, never raised."""
-        await asyncio.gather(*(self._slots[name].load() for name in names))
+    @contextmanager
+    def _joined(self, slot: Slot, *, is_load_only: bool = False, may_evict: bool = True) -> Iterator[Ticket]:
+        if self._is_closing:
+            raise ServerStopping("The server is stopping.")
+        ticket = slot.join(TicketFacts(self._next_number, self._timers.now(), is_load_only, may_evict))
+        self._next_number += 1
+        try:
+            self._settle()
+            yield ticket
+        finally:
+            ticket.close()
+
+    @asynccontextmanager
+    async def lease(self, name: str, kind: type[EngineT]) -> AsyncIterator[EngineT]:
+        """The right to use a model, which stays loaded meanwhile: a ticket, waited for.
+
+        Raises:
+            ServerBusy: the queue is full, or the wait too long.
+            ModelUnavailable: it cannot be loaded.
+            ServerStopping: the pool is closing.
+        """
+        with self.ticket(name) as ticket:
+            await ticket.granted()
+            yield ticket.engine(kind)
+
+    # --- steering --------------------------------------------------------------------------------------------------
+
+    async def preload(self, names: Iterable[str]) -> None:
+        """Load these side by side and wait for all; nobody has to go for them. Failures are logged, never raised."""
+
+        async def load(name: str) -> None:
+            try:
+                await self.bring_in(name, may_evict=False)
+            except PeriscopeError as error:
+                logger.warning("model %s is not loaded at start: %s", name, error.message)
+
+        await asyncio.gather(*(load(name) for name in names))
+
+    async def bring_in(self, name: str, *, may_evict: bool = True) -> None:
+        """Load it, whether or not anybody wants to use it, and wait until it is there.
+
+        Raises:
+            ModelUnavailable: it cannot be loaded, or there is no room.
+            ServerStopping: the pool is closing.
+        """
+        with self._joined(self._slots[name], is_load_only=True, may_evict=may_evict) as ticket:
+            await ticket.granted()
+
+    def start_bringing_in(self, name: str, *, may_evict: bool = True) -> None:
+        """As `bring_in`, without waiting; a failure is in the log and in its view.
+
+        Raises:
+            ServerStopping: the pool is closing.
+        """
+        with ExitStack() as stack:
+            ticket = stack.enter_context(self._joined(self._slots[name], is_load_only=True, may_evict=may_evict))
+            task = asyncio.create_task(_held(ticket, stack.pop_all()), name=f"bring in {name}")
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def start_unloading(self, name: str) -> None:
+        """Unload it once those who use it, and those who waited before now, are done; idempotent.
+
+        Raises:
+            ModelPinned: it is to stay.
+        """
+        slot = self._slots[name]
+        if slot.is_pinned:
+            raise ModelPinned(f"Model {name} is pinned. Unpin it first.", param="model")
+        if slot.state is ModelState.FAILED:
+            slot.give_up()
+        elif slot.state is not ModelState.UNLOADED:
+            slot.unload_number = self._next_number
+        self._settle()
+
+    async def gone(self, name: str) -> None:
+        """Wait until it is not in memory."""
+        await self._slots[name].is_gone.wait()
+
+    def pin(self, name: str, *, is_pinned: bool) -> None:
+        """A pinned model is never unloaded, to make room or for idleness."""
+        slot = self._slots[name]
+        slot.is_pinned = is_pinned
+        if is_pinned:
+            slot.unload_number = None
+        self._settle()
 
     async def close(self, *, drain_s: float = 0.0) -> None:
         """Idempotent: take no new leases, let the ones out finish for up to `drain_s`, free everything."""
+        self._is_closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for slot in self._slots.values():
+            slot.refuse_all(ServerStopping("The server is stopping."))
         await asyncio.gather(*(slot.close(drain_s=drain_s) for slot in self._slots.values()))
+        for task in self._background:
+            task.cancel()
         self._bus.close()
+
+    # --- planning --------------------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Do whatever the plan says until it says nothing. Called after every change; while it runs, it sees them."""
+        if self._is_settling or self._is_closing:
+            return
+        self._is_settling = True
+        try:
+            made = plan(self._facts())
+            while made.effects:
+                for effect in made.effects:
+                    self._carry_out(effect)
+                made = plan(self._facts())
+        finally:
+            self._is_settling = False
+        self._ask_again_at(made.wake_at)
+        for slot in self._slots.values():
+            _tell(slot)
+            slot.publish_changes()
+
+    def _facts(self) -> PoolFacts:
+        models = tuple(slot.facts() for slot in self._slots.values())
+        return PoolFacts(models, self.limits.budget_bytes, self.limits.wait_timeout_s, self._timers.now())
+
+    def _ask_again_at(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if math.isinf(when) else self._timers.call_at(when, self._settle)
+
+    def _carry_out(self, effect: Effect) -> None:
+        slot = self._slots[effect.model]
+        match effect:
+            case Grant(_, number):
+                slot.grant(number)
+            case Refuse(_, number, reason):
+                error = self._refusal(slot, reason)
+                if reason is Refusal.TOO_LARGE:
+                    slot.cannot_fit(error)
+                slot.refuse(number, error)
+            case Measure():
+                slot.measure()
+            case Load():
+                self._release_memory_for(slot)
+                slot.load()
+            case Drain():
+                slot.drain()
+            case Keep():
+                slot.keep()
+            case Unload():
+                slot.unload()
+
+    def _release_memory_for(self, wanted: Slot) -> None:
+        """What the idle keep for speed alone makes room for a load that would not fit beside it."""
+        elsewhere = sum(slot.held_bytes for slot in self._slots.values() if slot.spec.is_isolated)
+        need = wanted.facts().need_bytes or 0
+        if self._active_bytes() + elsewhere + need <= self.limits.budget_bytes:
+            return
+        for slot in self._slots.values():
+            if slot.engine is not None and slot.num_leases == 0:
+                slot.engine.release_memory()
+
+    def _refusal(self, slot: Slot, reason: Refusal) -> PeriscopeError:
+        need = slot.facts().need_bytes or 0
+        budget = self.limits.budget_bytes
+        match reason:
+            case Refusal.TIMED_OUT:
+                return ServerBusy(
+                    f"Model {slot.name} was busy for {self.limits.wait_timeout_s:g} s "
+                    "(`server.limits.wait_timeout_s`). Try again soon.",
+                    retry_after_s=_retry_after_s(slot),
+                )
+            case Refusal.FAILED:
+                why = slot.error.message if slot.error else "it failed."
+                wait_s = max(slot.retry_at - self._timers.now(), 0.0)
+                return ModelUnavailable(f"Model {slot.name} is not available: {why} Next try in {wait_s:.0f} s.")
+            case Refusal.TOO_LARGE if need > budget:
+                return ModelUnavailable(
+                    f"Model {slot.name} takes about {_size(need)}, but all models together may take {_size(budget)}. "
+                    "Choose a smaller quantisation, lower `params.mem`, or raise `memory.budget` in models.yaml."
+                )
+            case Refusal.TOO_LARGE:
+                return ModelUnavailable(
+                    f"Model {slot.name} takes about {_size(need)}, more than the pinned models leave of "
+                    f"{_size(budget)}. Unpin one of them, or raise `memory.budget` in models.yaml."
+                )
+            case Refusal.NO_ROOM:
+                return ModelUnavailable(
+                    f"Model {slot.name} takes about {_size(need)}, which does not fit beside the models in memory; it "
+                    "is loaded, and others make room, when a request asks for it."
+                )
+
+    def _restart(self, slot: Slot) -> None:
+        """A model whose worker died comes back by itself, after its back-off, if there is room."""
+
+        def start() -> None:
+            if not self._is_closing:
+                self.start_bringing_in(slot.name, may_evict=False)
+
+        self._timers.call_at(slot.retry_at, start)
+
+
+async def _held(ticket: Ticket, stack: ExitStack) -> None:
+    """Until it is granted or refused."""
+    with stack:
+        try:
+            await ticket.granted()
+        except PeriscopeError as error:
+            logger.warning("a model was asked for and is not loaded: %s", error.message)
+
+
+def _tell(slot: Slot) -> None:
+    """Whoever waits is told what for and how long about."""
+    position = 0
+    for ticket in slot.waiting:
+        position += not ticket.facts.is_load_only
+        waiting, before = _waiting(slot, position), ticket.told
+        is_news = before is None or (before.status, before.position, before.progress) != (
+            waiting.status,
+            waiting.position,
+            waiting.progress,
+        )
+        ticket.tell(waiting, is_news=is_news)
+
+
+def _waiting(slot: Slot, position: int | None) -> Waiting:
+    """Pure: what one waits for who stands at this place."""
+    match slot.state:
+        case ModelState.READY:
+            eta_s = None if position is None else slot.lease_s * math.ceil(position / slot.spec.max_leases)
+            return Waiting(WaitStatus.QUEUED, slot.name, position, eta_s=eta_s)
+        case ModelState.LOADING:
+            done, total = slot.load_progress or (0, 0)
+            progress = math.floor(done / total / _PROGRESS_STEP) * _PROGRESS_STEP if total else 0.0
+            return Waiting(WaitStatus.LOADING, slot.name, position, progress, slot.load_eta_s)
+        case _ if slot.is_measuring:
+            return Waiting(WaitStatus.LOADING, slot.name, position)
+        case _:
+            return Waiting(WaitStatus.WAITING_FOR_MODEL, slot.name, position)
+
+
+def _retry_after_s(slot: Slot) -> int:
+    """Pure: about when a place in the queue is free again."""
+    wait_s = slot.load_eta_s or slot.lease_s / slot.spec.max_leases
+    return min(max(math.ceil(wait_s), _MIN_RETRY_S), _MAX_RETRY_S)
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"

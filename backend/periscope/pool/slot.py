@@ -1,29 +1,41 @@
-"""One configured model's place in the pool: its state, its engine, its leases. Event loop only."""
+"""One configured model's place in the pool: its state, its engine, its queue. Event loop only.
+
+The slot knows how to do things and when it may not; what is to be done is decided by `plan`, in the pool.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from periscope.errors import ModelUnavailable, PeriscopeError, ServerStopping
-from periscope.events import ModelGivenUp, ModelLoadProgress, ModelStateChanged
+from periscope.errors import ModelUnavailable, PeriscopeError
+from periscope.events import ModelChanged, ModelGivenUp, ModelLoadProgress, ModelStateChanged
+from periscope.pool.planner import ModelFacts
 from periscope.pool.state import ModelState, check_transition
+from periscope.pool.ticket import Ticket, TicketState
 
 if TYPE_CHECKING:
     from periscope.events import Event
+    from periscope.pool.planner import TicketFacts
+    from periscope.pool.timers import Timers
 
 logger = logging.getLogger(__name__)
 
-#: Wait after a failed load before the next try; doubled with each failure.
+#: Wait after a failed load before the next try, and after the second death of a worker; doubled with each. After a
+#: first death it is tried again at once.
 FIRST_BACK_OFF_S = 5.0
 MAX_BACK_OFF_S = 300.0
 #: Workers of one model that die in a row, none of them having lived for LASTING_S: then it is given up.
 MAX_DEATHS = 3
 LASTING_S = 600.0
+#: How long a request holds its lease, before any has.
+TYPICAL_LEASE_S = 5.0
+#: Weight of the newest lease in the mean.
+_NEWEST_PART = 0.2
 
 
 class PooledEngine(Protocol):
@@ -34,8 +46,17 @@ class PooledEngine(Protocol):
         """It takes requests."""
         ...
 
+    @property
+    def weights_bytes(self) -> int:
+        """What its weights take in memory."""
+        ...
+
     async def ended(self) -> None:
         """Wait until it has ended, for whatever reason."""
+        ...
+
+    def release_memory(self) -> None:
+        """Give back, soon, what is only kept for speed."""
         ...
 
     async def close(self) -> None:
@@ -48,124 +69,262 @@ LoadProgress: TypeAlias = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Need:
+    """What a model will take: its weights, and room for work on top, without which it would be of no use."""
+
+    weights_bytes: int
+    reserve_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Both."""
+        return self.weights_bytes + self.reserve_bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """How the pool gets a model: its configured name, and a load that may take minutes and may be cancelled."""
+    """How the pool gets a model, and on what terms.
+
+    Attributes:
+        measure: looks at its files; moves nothing, and raises PeriscopeError if they cannot be used.
+        load: may take minutes and may be cancelled.
+        max_leases: requests that may use it at once.
+        is_pinned: never unloaded to make room or for idleness.
+        ttl_s: unloaded after so long without work; None = never.
+        is_isolated: it lives in a process of its own, so that ending this one would mend nothing.
+    """
 
     name: str
+    measure: Callable[[], Awaitable[Need]]
     load: Callable[[LoadProgress], Awaitable[PooledEngine]]
+    max_leases: int = 1
+    is_pinned: bool = False
+    ttl_s: float | None = None
+    is_isolated: bool = False
 
 
 class Slot:
-    """Owns one model's state machine. Concurrent loads of it are one load."""
+    """Owns one model's state machine and its queue. `changed` is called after whatever a plan could rest on."""
 
     def __init__(
-        self, spec: ModelSpec, publish: Callable[[Event], None], clock: Callable[[], float] = time.monotonic
+        self,
+        spec: ModelSpec,
+        timers: Timers,
+        *,
+        publish: Callable[[Event], None],
+        changed: Callable[[], None],
+        next_number: Callable[[], int],
+        died: Callable[[Slot], None],
     ) -> None:
+        self.spec = spec
         self.name = spec.name
         self.state = ModelState.UNLOADED
         self.error: PeriscopeError | None = None
+        self.engine: PooledEngine | None = None
         self.num_leases = 0
-        self._spec = spec
+        self.waiting: list[Ticket] = []
+        self.is_pinned = spec.is_pinned
+        self.held_bytes = 0
+        self.unload_number: int | None = None
+        self.load_progress: tuple[int, int] | None = None
+        self.load_started_at = 0.0
+        self.lease_s = TYPICAL_LEASE_S
+        self.is_gone = asyncio.Event()
+        self.is_gone.set()
+        self.is_unused = asyncio.Event()
+        self.is_unused.set()
+        self._timers = timers
         self._publish = publish
-        self._clock = clock
-        self._engine: PooledEngine | None = None
-        self._loading: asyncio.Task[None] | None = None
+        self._changed = changed
+        self._next_number = next_number
+        self._died = died
+        self._need: Need | None = None
+        self._task: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._num_failures = 0
-        self._num_deaths = 0
-        self._ready_at = 0.0
-        self._retry_at = 0.0
-        self._is_closed = False
+        self._is_unloading = False
+        self._ready_number = 0
+        self._ready_at = self._used_at = self.retry_at = 0.0
+        self._num_failures = self._num_deaths = 0
+        self._told_row: tuple[object, ...] = ()
 
     def __repr__(self) -> str:
-        return f"<Slot {self.name} {self.state} leases={self.num_leases}>"
+        return f"<Slot {self.name} {self.state} leases={self.num_leases} waiting={len(self.waiting)}>"
+
+    def facts(self) -> ModelFacts:
+        """What a plan may rest on."""
+        return ModelFacts(
+            name=self.name,
+            state=self.state,
+            waiting=tuple(ticket.facts for ticket in self.waiting),
+            need_bytes=None if self._need is None else self._need.total_bytes,
+            held_bytes=self.held_bytes,
+            is_measuring=self.is_measuring,
+            is_unloading=self._is_unloading,
+            is_pinned=self.is_pinned,
+            num_leases=self.num_leases,
+            max_leases=self.spec.max_leases,
+            ready_number=self._ready_number,
+            unload_number=self.unload_number,
+            ready_at=self._ready_at,
+            used_at=self._used_at,
+            ttl_s=self.spec.ttl_s,
+            retry_at=self.retry_at,
+        )
 
     @property
-    def engine(self) -> PooledEngine | None:
-        """The loaded engine, to look at; use needs a lease."""
-        return self._engine
+    def is_measuring(self) -> bool:
+        """Its files are being looked at; only the bytes of what is loaded or loading are held."""
+        return self._task is not None and self.held_bytes == 0
 
-    async def acquire(self) -> PooledEngine:
-        """A lease on the loaded model; loads it first if need be. Each one needs a `release`.
+    # --- the queue -------------------------------------------------------------------------------------------------
 
-        Raises:
-            ModelUnavailable: it failed to load, now or within the back-off.
-            ServerStopping: the pool is closing.
-        """
-        while self.state is not ModelState.READY or self._engine is None:
-            if self._is_closed:
-                raise ServerStopping("The server is stopping.")
-            self._start_load()
-            if self._loading is not None:
-                await asyncio.shield(self._loading)
-        self.num_leases += 1
-        self._idle.clear()
-        return self._engine
+    @property
+    def num_waiting(self) -> int:
+        """Requests in the queue; whoever only wants it loaded does not stand in it."""
+        return sum(not ticket.facts.is_load_only for ticket in self.waiting)
 
-    def release(self) -> None:
-        """Give a lease back. Never waits, so a cancelled request cannot be stopped from doing it."""
-        self.num_leases -= 1
-        if self.num_leases == 0:
-            self._idle.set()
+    def join(self, facts: TicketFacts) -> Ticket:
+        """A ticket at the end of the queue."""
+        ticket = Ticket(facts, self._timers.now, self._leave)
+        self.waiting.append(ticket)
+        return ticket
 
-    async def load(self) -> None:
-        """Load now if unloaded, and wait until it is ready or failed; the outcome is in `state` and `error`."""
-        if self.state is ModelState.UNLOADED:
-            self._start_load()
-        if self._loading is not None:
-            await asyncio.shield(self._loading)
+    def grant(self, number: int) -> None:
+        """A lease for the ticket, or, to one that only wanted it loaded, the news."""
+        ticket = self._take(number)
+        assert self.engine is not None  # noqa: S101 - a plan grants what is ready
+        if not ticket.facts.is_load_only:
+            self.num_leases += 1
+            self.is_unused.clear()
+            self._used_at = self._timers.now()
+        ticket.grant(self.engine)
 
-    async def close(self, *, drain_s: float) -> None:
-        """Take no new leases, wait up to `drain_s` for the ones out, then free the model."""
-        self._is_closed = True
-        if self._loading is not None:
-            self._loading.cancel()
-            await asyncio.wait({self._loading})
-        if self.state is not ModelState.READY or self._engine is None:
+    def refuse(self, number: int, error: PeriscopeError) -> None:
+        """The ticket leaves the queue with an error."""
+        self._take(number).refuse(error)
+
+    def refuse_all(self, error: PeriscopeError) -> None:
+        """Everybody leaves the queue with an error."""
+        for ticket in tuple(self.waiting):
+            self.refuse(ticket.facts.number, error)
+
+    def _take(self, number: int) -> Ticket:
+        index = next(i for i, ticket in enumerate(self.waiting) if ticket.facts.number == number)
+        return self.waiting.pop(index)
+
+    def _leave(self, ticket: Ticket) -> None:
+        if ticket.state is TicketState.WAITING:
+            self.waiting.remove(ticket)
+        elif ticket.state is TicketState.GRANTED and not ticket.facts.is_load_only:
+            self.num_leases -= 1
+            self._used_at = self._timers.now()
+            self.lease_s += _NEWEST_PART * (self._used_at - ticket.granted_at - self.lease_s)
+            if self.num_leases == 0:
+                self.is_unused.set()
+        else:
             return
+        self._changed()
+
+    # --- what a plan asks for --------------------------------------------------------------------------------------
+
+    def measure(self) -> None:
+        """Start to look at the model's files."""
+        self._start(self._measure(), "measure")
+
+    def load(self) -> None:
+        """Reserve its bytes and start to load."""
+        assert self._need is not None  # noqa: S101 - a plan loads what was measured
+        self.held_bytes = self._need.total_bytes
+        self.load_progress, self.load_started_at = None, self._timers.now()
+        self.is_gone.clear()
+        self._go(ModelState.LOADING)
+        self._start(self._load(self._need), "load")
+
+    def drain(self) -> None:
+        """No new leases from now on."""
         self._go(ModelState.DRAINING)
-        if self.num_leases:
-            await asyncio.wait({asyncio.ensure_future(self._idle.wait())}, timeout=drain_s)
-        if self.num_leases:
-            logger.warning("model %s: %d leases still out after %.0f s", self.name, self.num_leases, drain_s)
-        await self._engine.close()
-        self._engine = None
+
+    def keep(self) -> None:
+        """It is not to be unloaded after all."""
+        self._go(ModelState.READY)
+
+    def unload(self) -> None:
+        """Start to free it."""
+        self._is_unloading = True
+        self._start(self._unload(), "unload")
+
+    def cannot_fit(self, error: PeriscopeError) -> None:
+        """It has failed before it was loaded; idempotent."""
+        self._need = None
+        if self.state is ModelState.UNLOADED or self.error is not error:
+            self._fail(error, FIRST_BACK_OFF_S)
+
+    def give_up(self) -> None:
+        """A failed model is unloaded again, and tried anew when it is asked for."""
+        self.error, self.retry_at, self._num_failures = None, 0.0, 0
         self._go(ModelState.UNLOADED)
 
-    def _start_load(self) -> None:
-        if self.state is ModelState.FAILED and (wait_s := self._retry_at - self._clock()) > 0:
-            reason = self.error.message if self.error else "it failed"
-            raise ModelUnavailable(f"Model {self.name} is not available: {reason} Next try in {wait_s:.0f} s.")
-        if self.state in {ModelState.UNLOADED, ModelState.FAILED}:
-            self._go(ModelState.LOADING)
-            self._loading = asyncio.create_task(self._load(), name=f"load {self.name}")
+    async def close(self, *, drain_s: float) -> None:
+        """Wait up to `drain_s` for the leases out, then free the model, whatever it is doing."""
+        if self._task is not None and not self._is_unloading:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        if self.state is ModelState.READY:
+            self._go(ModelState.DRAINING)
+        if self.num_leases and self.state is ModelState.DRAINING:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(drain_s):
+                    await self.is_unused.wait()
+            if self.num_leases:
+                logger.warning("model %s: %d leases still out after %.0f s", self.name, self.num_leases, drain_s)
+        if self.state is ModelState.DRAINING and not self._is_unloading:
+            self.unload()
+        if self._task is not None:
+            await asyncio.wait({self._task})
 
-    async def _load(self) -> None:
+    def _start(self, work: Awaitable[None], what: str) -> None:
+        async def run() -> None:
+            try:
+                await work
+            finally:
+                self._task = None
+                self._changed()
+
+        self._task = asyncio.create_task(run(), name=f"{what} {self.name}")
+
+    async def _measure(self) -> None:
         try:
-            engine = await self._spec.load(self._progress_to(asyncio.get_running_loop()))
+            self._need = await self.spec.measure()
+        except Exception as error:  # noqa: BLE001 - whatever its files do to the reader is told to who asked
+            self._fail_to_load(error)
+
+    async def _load(self, need: Need) -> None:
+        self._need = None  # files change: they are measured again before the next load
+        try:
+            engine = await self.spec.load(self._progress_to(asyncio.get_running_loop()))
         except asyncio.CancelledError:
+            self.held_bytes = 0
             self._go(ModelState.UNLOADED)
             raise
-        except PeriscopeError as error:
-            self._fail(error)
-        except Exception as error:
-            logger.exception("model %s: load failed", self.name)
-            self._fail(ModelUnavailable(f"{type(error).__name__}: {error}."))
-        else:
-            self._engine, self.error, self._num_failures = engine, None, 0
-            self._ready_at = self._clock()
-            self._go(ModelState.READY)
-            self._watching = asyncio.create_task(self._watch(engine), name=f"watch {self.name}")
-        finally:
-            self._loading = None
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail_to_load(error)
+            return
+        self.engine, self.error, self._num_failures = engine, None, 0
+        self.held_bytes = engine.weights_bytes + need.reserve_bytes
+        self._ready_at = self._used_at = self._timers.now()
+        self._ready_number = self._next_number()
+        self._go(ModelState.READY)
+        self._watching = asyncio.create_task(self._watch(engine), name=f"watch {self.name}")
 
     def _progress_to(self, loop: asyncio.AbstractEventLoop) -> LoadProgress:
+        def note(done: int, total: int) -> None:
+            self.load_progress = (done, total)
+            self._publish(ModelLoadProgress(self.name, done, total))
+            self._changed()
+
         def progress(done: int, total: int) -> None:
-            event = ModelLoadProgress(self.name, done, total)
             try:
-                loop.call_soon_threadsafe(self._publish, event)
+                loop.call_soon_threadsafe(note, done, total)
             except RuntimeError:  # the loop is closed: nobody watches any more
                 return
 
@@ -173,22 +332,72 @@ class Slot:
 
     async def _watch(self, engine: PooledEngine) -> None:
         await engine.ended()
-        if self.state is ModelState.READY and self._engine is engine:
-            self._engine = None
-            self._num_deaths = 1 if self._clock() - self._ready_at >= LASTING_S else self._num_deaths + 1
-            self._fail(ModelUnavailable("Its worker ended unexpectedly; the server log has details."))
-            if self._num_deaths >= MAX_DEATHS:
-                self._publish(ModelGivenUp(self.name))
+        if self.engine is not engine or self._is_unloading:
+            return
+        now = self._timers.now()
+        self._num_deaths = 1 if now - self._ready_at >= LASTING_S else self._num_deaths + 1
+        back_off_s = 0.0 if self._num_deaths == 1 else _back_off_s(self._num_deaths - 2)
+        self._fail(ModelUnavailable("Its worker ended unexpectedly; the server log has details."), back_off_s)
+        if self._num_deaths >= MAX_DEATHS and not self.spec.is_isolated:
+            self._publish(ModelGivenUp(self.name))
+        self._died(self)
+        self._changed()
 
-    def _fail(self, error: PeriscopeError) -> None:
-        self.error = error
-        self._retry_at = self._clock() + min(FIRST_BACK_OFF_S * 2**self._num_failures, MAX_BACK_OFF_S)
+    async def _unload(self) -> None:
+        engine, self.engine = self.engine, None
+        try:
+            if engine is not None:
+                await engine.close()
+        finally:
+            self._is_unloading = False
+            self.unload_number, self.held_bytes = None, 0
+            self._go(ModelState.UNLOADED)
+
+    def _fail_to_load(self, error: Exception) -> None:
+        if not isinstance(error, PeriscopeError):
+            logger.error("model %s: load failed", self.name, exc_info=error)
+            error = ModelUnavailable(f"{type(error).__name__}: {error}.")
         self._num_failures += 1
-        self._go(ModelState.FAILED)
+        self._fail(error, _back_off_s(self._num_failures - 1))
+
+    def _fail(self, error: PeriscopeError, back_off_s: float) -> None:
+        self.error, self.engine = error, None
+        self.held_bytes, self.unload_number, self.load_progress = 0, None, None
+        self.retry_at = self._timers.now() + back_off_s
+        if self.state is not ModelState.FAILED:
+            self._go(ModelState.FAILED)
 
     def _go(self, new: ModelState) -> None:
         old, self.state = self.state, new
         check_transition(old, new)
+        if new in {ModelState.UNLOADED, ModelState.FAILED}:
+            self.is_gone.set()
         reason = self.error.message if new is ModelState.FAILED and self.error else None
         logger.info("model %s: %s -> %s%s", self.name, old, new, f" ({reason})" if reason else "")
         self._publish(ModelStateChanged(self.name, old, new, reason))
+
+    def publish_changes(self) -> None:
+        """An event if the queue, the leases or the pin are not as they were at the last one."""
+        row = (self.num_leases, self.num_waiting, self.is_pinned)
+        if row != self._told_row:
+            self._told_row = row
+            self._publish(ModelChanged(self.name))
+
+    @property
+    def idle_s(self) -> float | None:
+        """Since it was used last, while it is loaded and nobody uses it."""
+        if self.state is not ModelState.READY or self.num_leases or self.waiting:
+            return None
+        return max(self._timers.now() - self._used_at, 0.0)
+
+    @property
+    def load_eta_s(self) -> float | None:
+        """About how long the load will still take, by what it took so far."""
+        if self.state is not ModelState.LOADING or self.load_progress is None or self.load_progress[0] <= 0:
+            return None
+        done, total = self.load_progress
+        return max(total - done, 0) * (self._timers.now() - self.load_started_at) / done
+
+
+def _back_off_s(num_before: int) -> float:
+    return float(min(FIRST_BACK_OFF_S * 2**num_before, MAX_BACK_OFF_S))

@@ -14,10 +14,18 @@ class ModelState(StrEnum):
     DRAINING = "draining"
     FAILED = "failed"
 
+    @property
+    def is_resident(self) -> bool:
+        """Its weights are in memory."""
+        return self in {ModelState.READY, ModelState.DRAINING}
+
 
 #: state -> states it may go to, and what makes it go there.
 TRANSITIONS: dict[ModelState, dict[ModelState, str]] = {
-    ModelState.UNLOADED: {ModelState.LOADING: "wanted"},
+    ModelState.UNLOADED: {
+        ModelState.LOADING: "wanted, and there is room",
+        ModelState.FAILED: "its files cannot be used, or it can never fit",
+    },
     ModelState.LOADING: {
         ModelState.READY: "loaded",
         ModelState.FAILED: "could not be loaded",
@@ -27,7 +35,11 @@ TRANSITIONS: dict[ModelState, dict[ModelState, str]] = {
         ModelState.DRAINING: "to be unloaded",
         ModelState.FAILED: "its worker ended",
     },
-    ModelState.DRAINING: {ModelState.UNLOADED: "last lease released"},
+    ModelState.DRAINING: {
+        ModelState.UNLOADED: "last lease released",
+        ModelState.READY: "its memory is not wanted any more",
+        ModelState.FAILED: "its worker ended",
+    },
     ModelState.FAILED: {
         ModelState.LOADING: "wanted again after the back-off",
         ModelState.UNLOADED: "given up",

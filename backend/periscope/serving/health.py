@@ -47,7 +47,7 @@ class Health:
 def health_of(views: Sequence[SlotView], models: ModelNames, *, is_stopping: bool) -> Health:
     """Numbered cases, first match: 1 stopping, 2 default model failed, 3 it loads, 4 another failed, 5 well."""
     states = {view.name: view.state for view in views}
-    default = states[models.all[0].name]
+    default = states[models.default.name]
     problems = tuple(
         f"{view.name}: {view.error.message if view.error else 'failed'}"
         for view in views

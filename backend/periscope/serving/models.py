@@ -31,6 +31,7 @@ class ServedModel:
         created: Unix seconds, for `/v1/models`.
         context_length: as configured or read from the model's files; None while unknown.
         captioner: describes images in proxy mode; None otherwise.
+        captioner_model: its name in the pool; None when it is not there.
     """
 
     name: str
@@ -42,23 +43,33 @@ class ServedModel:
     captioner: Captioner | None = None
     proxy: ProxySettings | None = None
     disabled_images: DisabledImages = DisabledImages.REJECT
+    captioner_model: str | None = None
 
 
 class ModelNames:
-    """Owns the mapping from what clients write to the model they mean; fixed at start."""
+    """Owns the mapping from what clients write to the model they mean. Only the default may change after the start."""
 
     def __init__(self, models: Iterable[ServedModel]) -> None:
         self.all = tuple(models)
+        self.default = self.all[0]
         self._by_name = {name: model for model in self.all for name in (*model.aliases, model.name)}
-        for name in ("", "default"):
-            self._by_name.setdefault(name, self.all[0])
+
+    def select(self, model: ServedModel) -> None:
+        """Make this the default."""
+        self.default = model
+
+    def of_pool(self, name: str) -> ServedModel | None:
+        """The model of this configured name; None for one that only captions."""
+        return next((model for model in self.all if model.name == name), None)
 
     def resolve(self, name: str) -> ServedModel:
-        """The model of this name or alias; the first one for "" and "default".
+        """The model of this name or alias; the default one for "" and "default".
 
         Raises:
             ModelNotFound: nobody is called so. Never looks anywhere else, never downloads.
         """
+        if name in {"", "default"}:
+            return self.default
         try:
             return self._by_name[name]
         except KeyError:

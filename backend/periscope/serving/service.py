@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from periscope.core import (
     CaptionedImage,
+    Finished,
     GenerationRequest,
     ImagePart,
     Message,
@@ -31,6 +32,10 @@ from periscope.vision.proxy import Rewritten, VisionProxy
 if TYPE_CHECKING:
     from periscope.pool.pool import ModelPool
     from periscope.serving.models import ModelNames, ServedModel
+    from periscope.serving.requests import LiveRequest, LiveRequests
+
+#: How often a request that waits for captions looks what its captioner is doing.
+_LOOK_AGAIN_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +49,9 @@ class _Prompted:
 class ChatService:
     """Owns the way of a request: images to words, a lease, generation, events. Holds no state of a request itself."""
 
-    def __init__(self, models: ModelNames, pool: ModelPool, proxy: VisionProxy) -> None:
+    def __init__(self, models: ModelNames, pool: ModelPool, proxy: VisionProxy, requests: LiveRequests) -> None:
         self._models = models
+        self._requests = requests
         self._pool = pool
         self._proxy = proxy
         self._is_stopping = False
@@ -60,11 +66,24 @@ class ChatService:
         Raises:
             RequestError: the client's fault; before the first event, except for what only captions and the rendered
                 prompt can tell.
+            ServerBusy: its model has too many requests already.
             ServerStopping, ModelUnavailable, CaptionerUnavailable, GenerationFailed, EngineClosed: ours.
         """
         if self._is_stopping:
             raise ServerStopping("The server is stopping.")
         model = self._models.resolve(request.model)
+        with self._requests.entered(request, model.name) as live:
+            async with aclosing(self._answer(request, model, live)) as events:
+                async for event in events:
+                    if isinstance(event, Waiting):
+                        live.waits(event)
+                    elif isinstance(event, Finished):
+                        live.is_finished = True
+                    yield event
+
+    async def _answer(
+        self, request: GenerationRequest, model: ServedModel, live: LiveRequest
+    ) -> AsyncGenerator[OutputEvent, None]:
         prompted = _Prompted(request.messages, None)
         if any(message.images for message in request.messages):
             async with aclosing(self._see(request.messages, model)) as seeing:
@@ -73,9 +92,11 @@ class ChatService:
                         prompted = step
                     else:
                         yield step
-        if self._pool.view(model.name).state is not ModelState.READY:
-            yield Waiting(WaitStatus.LOADING)
-        async with self._pool.lease(model.name, InferenceEngine) as engine:
+        with self._pool.ticket(model.name) as ticket:
+            async for waiting in ticket.updates():
+                yield waiting
+            live.generates()
+            engine = ticket.engine(InferenceEngine)
             text_only = replace(request, messages=prompted.messages, params=request.params.over(model.params))
             async with aclosing(generate(engine, text_only, prompted.vision)) as events:
                 async for event in events:
@@ -107,17 +128,37 @@ class ChatService:
 
         captioning = asyncio.Event()
         rewriting = asyncio.create_task(rewrite(captioning.set), name="caption images")
-        noticing = asyncio.create_task(captioning.wait(), name="notice captioning")
         try:
-            await asyncio.wait({rewriting, noticing}, return_when=asyncio.FIRST_COMPLETED)
-            if not rewriting.done():
-                yield Waiting(WaitStatus.CAPTIONING)
+            async with aclosing(self._watch_captioning(rewriting, captioning, model.captioner_model)) as waits:
+                async for waiting in waits:
+                    yield waiting
             rewritten = await rewriting
             yield _Prompted(rewritten.messages, rewritten.vision)
         finally:
-            noticing.cancel()
             rewriting.cancel()
-            await asyncio.gather(rewriting, noticing, return_exceptions=True)
+            await asyncio.gather(rewriting, return_exceptions=True)
+
+    async def _watch_captioning(
+        self, rewriting: asyncio.Task[Rewritten], captioning: asyncio.Event, captioner: str | None
+    ) -> AsyncGenerator[Waiting, None]:
+        """What the captions wait for, until they are there: first for the captioner, then for its words."""
+        noticing = asyncio.create_task(captioning.wait(), name="notice captioning")
+        try:
+            await asyncio.wait({rewriting, noticing}, return_when=asyncio.FIRST_COMPLETED)
+            told: Waiting | None = None
+            while not rewriting.done():
+                waiting = self._captioner_wait(captioner)
+                if told is None or (waiting.status, waiting.progress) != (told.status, told.progress):
+                    told = waiting
+                    yield waiting
+                await asyncio.wait({rewriting}, timeout=_LOOK_AGAIN_S)
+        finally:
+            noticing.cancel()
+            await asyncio.gather(noticing, return_exceptions=True)
+
+    def _captioner_wait(self, captioner: str | None) -> Waiting:
+        waiting = None if captioner is None else self._pool.wait_for(captioner)
+        return waiting or Waiting(WaitStatus.CAPTIONING, captioner or "")
 
     async def caption(self, model: str, images: tuple[ImagePart, ...]) -> tuple[CaptionedImage, ...]:
         """What the model's captioner says about each image, in order; cached captions count.
@@ -138,8 +179,9 @@ class ChatService:
         return await self._proxy.describe(images, served.captioner, served.proxy)
 
     def models(self) -> tuple[ModelCard, ...]:
-        """All models clients may name; instant."""
-        return tuple(self._card(model) for model in self._models.all)
+        """All models clients may name, the default one first; instant."""
+        default = self._models.default
+        return tuple(self._card(model) for model in (default, *(m for m in self._models.all if m is not default)))
 
     def _card(self, model: ServedModel) -> ModelCard:
         state = self._pool.view(model.name).state

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from periscope.api.replies import json_number
 from periscope.api.sse import comment_frame, data_frame
-from periscope.core import Finished, ReasoningDelta, TextDelta, ToolCallDelta, Waiting, WaitStatus
+from periscope.api.wording import clip
+from periscope.core import Finished, ReasoningDelta, TextDelta, ToolCallDelta, Waiting
 
 if TYPE_CHECKING:
     from periscope.core import (
@@ -88,7 +91,7 @@ class ChunkEncoder:
 
     def __init__(self, reply: ChatReply) -> None:
         self._reply = reply
-        self._waits_for: WaitStatus | None = None
+        self._waits_for: JSONObject | None = None
 
     def opening(self) -> bytes:
         """The role, once for each choice."""
@@ -96,10 +99,14 @@ class ChunkEncoder:
         return b"".join(self._chunk(role, choice) for choice in range(self._reply.num_choices))
 
     def event(self, event: OutputEvent) -> bytes:
-        """The chunk of a delta; of `Finished`: the finish chunks, the usage chunk if wanted, and `[DONE]`."""
+        """The chunk of a delta, or of a wait state unless it says what the last one said.
+
+        Of `Finished`: the finish chunks, the usage chunk if wanted, and `[DONE]`.
+        """
         if isinstance(event, Waiting):
-            self._waits_for = event.status
-            return self.heartbeat()
+            told = _wait(event)
+            is_news, self._waits_for = told != self._waits_for, told
+            return self.heartbeat() if is_news else b""
         self._waits_for = None
         match event:
             case TextDelta(text, logprobs, choice):
@@ -116,8 +123,9 @@ class ChunkEncoder:
     def heartbeat(self) -> bytes:
         """A chunk with an empty delta, which says what the request waits for if it does; or a comment, if set so."""
         if self._reply.status_as_comments:
-            return comment_frame(f"status {self._waits_for}" if self._waits_for else "keep-alive")
-        return self._chunk({}, periscope={"status": self._waits_for} if self._waits_for else None)
+            told = [f"{key} {clip(str(value))}" for key, value in (self._waits_for or {}).items()]
+            return comment_frame(", ".join(told) or "keep-alive")
+        return self._chunk({}, periscope=self._waits_for)
 
     def failure(self, error: JSONObject) -> bytes:
         """The error as OpenAI streams it, which SDKs raise, then `[DONE]`. No finish reason: nothing succeeded."""
@@ -152,6 +160,19 @@ class ChunkEncoder:
             "created": reply.created,
             "model": reply.model,
         }
+
+
+def _wait(waiting: Waiting) -> JSONObject:
+    """What is known of a wait, coarse enough that not every byte loaded is news."""
+    eta_s = json_number(waiting.eta_s)
+    told = {
+        "status": waiting.status,
+        "model": waiting.model or None,
+        "position": waiting.position,
+        "progress": json_number(waiting.progress, 2),
+        "eta_s": None if eta_s is None else math.ceil(eta_s),
+    }
+    return {key: value for key, value in told.items() if value is not None}
 
 
 def _call(call: ToolCall) -> JSONObject:

@@ -1,0 +1,106 @@
+"""The server's status, core to wire: one shape for the snapshot and for what changes after it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from periscope.api.replies import json_number
+from periscope.status import ModelDelta, ModelStateDelta, RequestDelta, RequestGone, ServerStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from periscope.core import JSONObject
+    from periscope.status import ModelStatus, RequestStatus, StatusEvent
+
+#: Grows when a field goes or changes its meaning, not when one is added.
+SCHEMA_VERSION = 1
+
+
+def encode_status(status: ServerStatus) -> JSONObject:
+    """The whole snapshot."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "server": {
+            "state": status.state,
+            "version": status.version,
+            "pid": status.pid,
+            "uptime_s": json_number(status.uptime_s),
+            "problems": list(status.problems),
+            "num_finished": status.num_finished,
+        },
+        "memory": asdict(status.memory),
+        "models": [encode_model(model) for model in status.models],
+        **encode_requests(status.requests),
+    }
+
+
+def encode_requests(requests: Sequence[RequestStatus]) -> JSONObject:
+    """The list, as it also stands in the snapshot."""
+    return {"requests": [encode_request(request) for request in requests]}
+
+
+def encode_model(model: ModelStatus) -> JSONObject:
+    """A model's row."""
+    return {
+        "id": model.name,
+        "kind": model.kind,
+        "state": model.state,
+        "aliases": list(model.aliases),
+        "default": model.is_default,
+        "pinned": model.is_pinned,
+        "active_requests": model.num_running,
+        "queued": model.num_waiting,
+        "max_active": model.max_running,
+        "held_bytes": model.held_bytes,
+        "weights_bytes": model.weights_bytes,
+        "load": _load(model),
+        "idle_s": json_number(model.idle_s),
+        "ttl_s": json_number(model.ttl_s),
+        "unload_in_s": json_number(model.unload_in_s),
+        "error": model.error,
+        "retry_in_s": json_number(model.retry_in_s),
+    }
+
+
+def _load(model: ModelStatus) -> JSONObject | None:
+    done, total = model.load_done_bytes, model.load_total_bytes
+    if done is None and total is None:
+        return None
+    progress = min(max(done, 0), total) / total if done is not None and total is not None and total > 0 else None
+    return {
+        "done_bytes": done,
+        "total_bytes": total,
+        "progress": json_number(progress),
+        "eta_s": json_number(model.load_eta_s),
+    }
+
+
+def encode_request(request: RequestStatus) -> JSONObject:
+    """A request's row."""
+    return {
+        "id": request.id,
+        "model": request.model,
+        "status": request.status,
+        "position": request.position,
+        "progress": json_number(request.progress),
+        "eta_s": json_number(request.eta_s),
+        "age_s": json_number(request.age_s),
+        "num_images": request.num_images,
+    }
+
+
+def encode_event(event: StatusEvent) -> tuple[str, JSONObject]:
+    """An event's name and data. What changed is told as its whole row, so that a reader replaces what it had."""
+    match event:
+        case ServerStatus():
+            return "snapshot", encode_status(event)
+        case ModelStateDelta(old, new, reason, model):
+            return "model.state", {"from": old, "to": new, "reason": reason, **encode_model(model)}
+        case ModelDelta(model):
+            return "model.changed", encode_model(model)
+        case RequestDelta(request):
+            return "request.changed", encode_request(request)
+        case RequestGone():
+            return "request.end", asdict(event)

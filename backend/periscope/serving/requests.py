@@ -1,0 +1,128 @@
+"""LiveRequests: every request from its first step to its last, to look at and to cancel. Event loop only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from periscope.core import Waiting
+from periscope.errors import RequestNotFound
+from periscope.events import RequestChanged, RequestEnded
+from periscope.status import RequestStatus
+
+if TYPE_CHECKING:
+    from periscope.core import GenerationRequest
+    from periscope.events import Event
+
+
+@dataclass(slots=True)
+class LiveRequest:
+    """One request. Its way through the service notes here how far it is; each note is one event.
+
+    Attributes:
+        is_finished: its last event is out; who closes it now cancels nothing.
+    """
+
+    request: GenerationRequest
+    model: str
+    since: float
+    _task: asyncio.Task[object] | None
+    _publish: Callable[[Event], None]
+    is_finished: bool = False
+    _waiting: Waiting | None = None
+    _is_generating: bool = False
+    _num_images: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._num_images = sum(len(message.images) for message in self.request.messages)
+
+    def waits(self, waiting: Waiting) -> None:
+        """For this."""
+        self._waiting = waiting
+        self._publish(RequestChanged(self.request.id))
+
+    def generates(self) -> None:
+        """It holds its model."""
+        self._is_generating = True
+        self._publish(RequestChanged(self.request.id))
+
+    def cancel(self) -> None:
+        """Whoever iterates over the request is cancelled where it stands; once, so that its clean-up is not."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    def status(self, now: float) -> RequestStatus:
+        """How it stands."""
+        age_s, waiting = now - self.since, self._waiting
+        if self._is_generating:
+            return RequestStatus(self.request.id, self.model, "generating", age_s, num_images=self._num_images)
+        if waiting is None:
+            return RequestStatus(self.request.id, self.model, "starting", age_s, num_images=self._num_images)
+        return RequestStatus(
+            id=self.request.id,
+            model=self.model,
+            status=waiting.status,
+            age_s=age_s,
+            position=waiting.position,
+            progress=waiting.progress,
+            eta_s=waiting.eta_s,
+            num_images=self._num_images,
+        )
+
+
+class LiveRequests:
+    """Owns the list of those that wait or run."""
+
+    def __init__(self, publish: Callable[[Event], None]) -> None:
+        self.num_finished = 0
+        self._publish = publish
+        self._live: dict[str, LiveRequest] = {}
+
+    @contextmanager
+    def entered(self, request: GenerationRequest, model: str) -> Iterator[LiveRequest]:
+        """In the list while inside. To be entered by the task that iterates over the request to its end."""
+        now = asyncio.get_running_loop().time()
+        live = LiveRequest(request, model, now, asyncio.current_task(), self._publish)
+        self._live[request.id] = live
+        self._publish(RequestChanged(request.id))
+        outcome = "finished"
+        try:
+            yield live
+        except (asyncio.CancelledError, GeneratorExit):
+            outcome = "finished" if live.is_finished else "cancelled"
+            raise
+        except BaseException:
+            outcome = "failed"
+            raise
+        finally:
+            del self._live[request.id]
+            self.num_finished += 1
+            self._publish(RequestEnded(request.id, outcome))
+
+    def status(self, request_id: str) -> RequestStatus | None:
+        """Of one; None when it is over."""
+        live = self._live.get(request_id)
+        return None if live is None else live.status(asyncio.get_running_loop().time())
+
+    def all(self) -> tuple[RequestStatus, ...]:
+        """The oldest first."""
+        now = asyncio.get_running_loop().time()
+        return tuple(live.status(now) for live in self._live.values())
+
+    def cancel(self, request_id: str) -> None:
+        """End it.
+
+        Raises:
+            RequestNotFound: it is not there, or not any more.
+        """
+        live = self._live.get(request_id)
+        if live is None:
+            raise RequestNotFound(
+                f"No request {request_id[:128]!r} is waiting or running; GET /api/requests lists those that are.",
+                param="id",
+            )
+        live.cancel()

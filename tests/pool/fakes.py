@@ -1,0 +1,198 @@
+"""A pool's world, made by hand: engines of events, loads that wait for leave, a clock that is turned."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+from periscope.errors import PeriscopeError
+from periscope.events import Event, EventBus
+from periscope.pool.pool import ModelPool, PoolLimits
+from periscope.pool.slot import LoadProgress, ModelSpec, Need
+
+
+class HandTimers:
+    """Time passes when a test says so."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._set: list[HandTimer] = []
+
+    def now(self) -> float:
+        return self._now
+
+    def call_at(self, when: float, call: Callable[[], None]) -> HandTimer:
+        timer = HandTimer(when, call)
+        self._set.append(timer)
+        return timer
+
+    def advance(self, seconds: float) -> None:
+        """Every call that falls due, in order, each at its time."""
+        end = self._now + seconds
+        while due := [timer for timer in self._set if not timer.is_cancelled and timer.when <= end]:
+            timer = min(due, key=lambda each: each.when)
+            self._set.remove(timer)
+            self._now = max(self._now, timer.when)
+            timer.call()
+        self._now = end
+
+
+@dataclass(eq=False)
+class HandTimer:
+    when: float
+    call: Callable[[], None]
+    is_cancelled: bool = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+class FakeEngine:
+    """Alive until closed or killed. Closing waits for the model's leave."""
+
+    def __init__(self, model: FakeModel) -> None:
+        self.model = model
+        self.num_releases = 0
+        self._ended = asyncio.Event()
+
+    @property
+    def is_alive(self) -> bool:
+        return not self._ended.is_set()
+
+    @property
+    def weights_bytes(self) -> int:
+        return self.model.weights_bytes
+
+    async def ended(self) -> None:
+        await self._ended.wait()
+
+    def release_memory(self) -> None:
+        self.num_releases += 1
+
+    async def close(self) -> None:
+        await self.model.may_unload.wait()
+        self._ended.set()
+
+    def kill(self) -> None:
+        self._ended.set()
+
+
+@dataclass(eq=False)
+class FakeModel:
+    """What happens when the pool measures, loads and unloads this one; every step can be held back."""
+
+    name: str
+    weights_bytes: int = 100
+    reserve_bytes: int = 0
+    max_leases: int = 2
+    is_pinned: bool = False
+    ttl_s: float | None = None
+    is_isolated: bool = False
+    measure_error: PeriscopeError | None = None
+    load_error: PeriscopeError | None = None
+    engines: list[FakeEngine] = field(default_factory=list)
+    num_measures: int = 0
+    num_loads: int = 0
+
+    def __post_init__(self) -> None:
+        self.may_measure, self.may_load, self.may_unload = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        for leave in (self.may_measure, self.may_load, self.may_unload):
+            leave.set()
+
+    @property
+    def spec(self) -> ModelSpec:
+        return ModelSpec(
+            self.name,
+            self._measure,
+            self._load,
+            max_leases=self.max_leases,
+            is_pinned=self.is_pinned,
+            ttl_s=self.ttl_s,
+            is_isolated=self.is_isolated,
+        )
+
+    async def _measure(self) -> Need:
+        self.num_measures += 1
+        await self.may_measure.wait()
+        if self.measure_error:
+            raise self.measure_error
+        return Need(self.weights_bytes, self.reserve_bytes)
+
+    async def _load(self, progress: LoadProgress) -> FakeEngine:
+        self.num_loads += 1
+        progress(self.weights_bytes // 2, self.weights_bytes)
+        await self.may_load.wait()
+        if self.load_error:
+            raise self.load_error
+        self.engines.append(FakeEngine(self))
+        return self.engines[-1]
+
+
+@dataclass(eq=False)
+class World:
+    """A pool over fake models, and everything its bus said."""
+
+    models: dict[str, FakeModel]
+    pool: ModelPool
+    timers: HandTimers
+    bus: EventBus
+    events: list[Event] = field(default_factory=list)
+
+    def resident_bytes(self) -> int:
+        return sum(view.held_bytes for view in self.pool.views())
+
+
+def with_world(
+    models: Iterable[FakeModel],
+    use: Callable[[World], Awaitable[None]],
+    *,
+    budget_bytes: int = 1_000_000,
+    max_waiting: int = 10,
+    wait_timeout_s: float = 30.0,
+    active_bytes: Callable[[], int] = lambda: 0,
+) -> None:
+    """Run a test on an event loop; the pool is closed at its end, whatever is held back."""
+
+    async def run() -> None:
+        by_name = {model.name: model for model in models}
+        bus, timers = RecordingBus(), HandTimers()
+        limits = PoolLimits(budget_bytes, max_waiting, wait_timeout_s)
+        specs = [model.spec for model in by_name.values()]
+        pool = ModelPool(specs, bus, limits, timers=timers, active_bytes=active_bytes)
+        try:
+            await use(World(by_name, pool, timers, bus, bus.said))
+        finally:
+            for model in by_name.values():
+                for leave in (model.may_measure, model.may_load, model.may_unload):
+                    leave.set()
+            await pool.close()
+
+    asyncio.run(run())
+
+
+class RecordingBus(EventBus):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[Event] = []
+
+    def publish(self, event: Event) -> None:
+        self.said.append(event)
+        super().publish(event)
+
+
+async def turns(count: int = 20) -> None:
+    """Let everybody on the loop go on as far as they can."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Turns of the loop until it holds; a test that waits for ever is stopped here."""
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never came to that")

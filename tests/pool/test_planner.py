@@ -1,0 +1,190 @@
+"""plan(): each numbered case by itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from periscope.pool.planner import (
+    Drain,
+    Effect,
+    Grant,
+    Keep,
+    Load,
+    Measure,
+    ModelFacts,
+    Plan,
+    PoolFacts,
+    Refusal,
+    Refuse,
+    TicketFacts,
+    Unload,
+    plan,
+)
+from periscope.pool.state import ModelState
+
+READY, UNLOADED, FAILED = ModelState.READY, ModelState.UNLOADED, ModelState.FAILED
+LOADING, DRAINING = ModelState.LOADING, ModelState.DRAINING
+
+
+def planned(*models: ModelFacts, budget: int = 100, now: float = 100.0) -> Plan:
+    return plan(PoolFacts(models, budget, wait_timeout_s=30.0, now=now))
+
+
+def effects(*models: ModelFacts, budget: int = 100, now: float = 100.0) -> tuple[Effect, ...]:
+    return planned(*models, budget=budget, now=now).effects
+
+
+def ticket(number: int, *, arrived_at: float = 99.0, is_load_only: bool = False, may_evict: bool = True) -> TicketFacts:
+    return TicketFacts(number, arrived_at, is_load_only, may_evict)
+
+
+def ready(name: str, *, held: int = 60, used_at: float = 0.0, **more: object) -> ModelFacts:
+    return ModelFacts(name, READY, held_bytes=held, used_at=used_at, **more)  # type: ignore[arg-type]
+
+
+def wanted(name: str, number: int, *, need: int | None = 60, state: ModelState = UNLOADED) -> ModelFacts:
+    return ModelFacts(name, state, (ticket(number),), need_bytes=need)
+
+
+def test_1_a_model_in_its_back_off_refuses() -> None:
+    """Whoever asks for a model that failed a moment ago is told so at once, and not after it."""
+    model = ModelFacts("m", FAILED, (ticket(1),), need_bytes=10, retry_at=101.0)
+    assert effects(model) == (Refuse("m", 1, Refusal.FAILED),)
+    assert effects(model, now=101.0) == (Load("m"),)
+
+
+@pytest.mark.parametrize("state", [UNLOADED, READY, DRAINING])
+def test_2_a_wait_has_an_end(state: ModelState) -> None:
+    """At the timeout, not before, a ticket is refused, whatever it waits for."""
+    models = (ModelFacts("m", state, (ticket(1, arrived_at=70.0),), held_bytes=1, num_leases=1, is_measuring=True),)
+    assert effects(*models)[0] == Refuse("m", 1, Refusal.TIMED_OUT)
+    before = planned(*models, now=99.9)
+    assert Refuse("m", 1, Refusal.TIMED_OUT) not in before.effects
+
+
+def test_2_the_load_of_its_own_model_is_no_waiting() -> None:
+    """A minute of loading costs nobody the place, and after it the time starts anew."""
+    loading = ModelFacts("m", LOADING, (ticket(1, arrived_at=0.0),), held_bytes=60)
+    assert planned(loading) == Plan((), math.inf)
+    full = ready("m", waiting=(ticket(1, arrived_at=0.0),), ready_at=95.0, num_leases=1)
+    assert planned(full) == Plan((), 125.0)
+
+
+def test_2_who_only_wants_it_loaded_waits_as_long_as_it_takes() -> None:
+    """A load by command has no timeout."""
+    waiting = (ticket(1, arrived_at=0.0, is_load_only=True),)
+    assert effects(ModelFacts("m", UNLOADED, waiting, is_measuring=True)) == ()
+
+
+def test_3_files_are_looked_at_before_anything_is_moved() -> None:
+    """An unmeasured model makes nobody go, and is measured once."""
+    other = ready("other", held=100)
+    assert effects(other, wanted("m", 1, need=None)) == (Measure("m"),)
+    assert effects(other, ModelFacts("m", UNLOADED, (ticket(1),), is_measuring=True)) == ()
+
+
+@pytest.mark.parametrize("pinned_bytes", [0, 50])
+def test_4_what_can_never_fit_is_refused(pinned_bytes: int) -> None:
+    """More than the budget, or than the pinned leave of it, is refused and moves nobody."""
+    pinned = ready("pinned", held=pinned_bytes, is_pinned=True)
+    model = wanted("m", 1, need=101 - pinned_bytes)
+    assert effects(pinned, ready("other", held=10), model) == (Refuse("m", 1, Refusal.TOO_LARGE),)
+
+
+def test_5_what_fits_is_loaded() -> None:
+    """Two that fit side by side are loaded side by side, the first to be asked for first."""
+    assert effects(wanted("a", 2, need=40), wanted("b", 1, need=60)) == (Load("b"), Load("a"))
+
+
+def test_6_a_load_that_may_move_nobody_is_refused() -> None:
+    """What is loaded at start does not push out what was loaded before it; a request's load does."""
+    waiting = (ticket(1, is_load_only=True, may_evict=False),)
+    model = ModelFacts("m", UNLOADED, waiting, need_bytes=60)
+    assert effects(ready("other"), model) == (Refuse("m", 1, Refusal.NO_ROOM),)
+    asked = ModelFacts("m", UNLOADED, (*waiting, ticket(2)), need_bytes=60)
+    assert effects(ready("other"), asked) == (Drain("other"),)
+
+
+def test_7_the_least_recently_used_idle_model_goes_first() -> None:
+    """Idle before busy, then by last use; as many as are needed and no more."""
+    old, new = ready("old", held=30, used_at=1.0), ready("new", held=30, used_at=2.0)
+    busy = ready("busy", held=30, used_at=0.0, num_leases=1)
+    assert effects(new, busy, old, wanted("m", 9, need=40)) == (Drain("old"),)
+    assert effects(new, busy, old, wanted("m", 9, need=70)) == (Drain("new"), Drain("old"))
+    drained = set(effects(new, busy, old, wanted("m", 9, need=100)))
+    assert drained == {Drain("new"), Drain("old"), Drain("busy")}
+
+
+def test_7_pinned_and_loading_models_stay() -> None:
+    """A pinned model is never moved, and one that loads is waited for."""
+    pinned = ready("pinned", held=30, is_pinned=True)
+    loading = ModelFacts("loading", LOADING, held_bytes=40)
+    assert effects(pinned, loading, wanted("m", 9, need=60)) == ()
+
+
+def test_7_room_that_is_made_is_not_taken_by_who_came_later() -> None:
+    """A small model does not slip into memory that a large one waits for; beside it, when it fits now too, it may."""
+    busy, large = ready("busy", held=70, num_leases=1), wanted("large", 1, need=80)
+    assert effects(busy, large, wanted("small", 2, need=21)) == (Drain("busy"),)
+    assert effects(busy, large, wanted("small", 2, need=20)) == (Load("small"), Drain("busy"))
+    fuller = ready("busy", held=90, num_leases=1)
+    assert effects(fuller, large, wanted("small", 2, need=20)) == (Drain("busy"),)
+
+
+def test_8_who_came_first_is_served_first() -> None:
+    """A busy model serves the tickets older than the one it makes way for, and no younger ones."""
+    busy = ready("busy", held=70, waiting=(ticket(3), ticket(5)), num_leases=1, max_leases=3)
+    assert effects(busy, wanted("m", 4)) == (Grant("busy", 3),)
+
+
+def test_8_who_waited_for_the_load_is_served_by_it() -> None:
+    """All tickets that had come when a model became ready are its own, so that a switch serves many."""
+    loaded = ready("loaded", held=70, waiting=(ticket(5), ticket(7)), max_leases=9, ready_number=6)
+    assert effects(loaded, wanted("m", 4)) == (Grant("loaded", 5),)
+
+
+def test_9_a_model_that_was_told_to_go_serves_those_who_came_before() -> None:
+    """Unloading by command breaks no promise, and takes no new ones."""
+    model = ready("m", waiting=(ticket(1), ticket(3)), max_leases=9, unload_number=2)
+    assert effects(model) == (Grant("m", 1),)
+    assert effects(ready("m", waiting=(ticket(3),), unload_number=2, num_leases=1)) == (Drain("m"),)
+
+
+def test_10_an_idle_model_goes_at_its_time() -> None:
+    """At used_at + ttl, not before; the plan says when to ask again."""
+    model = ready("m", used_at=90.0, ttl_s=15.0)
+    assert planned(model) == Plan((), 105.0)
+    assert effects(model, now=105.0) == (Drain("m"),)
+    draining = ModelFacts("m", DRAINING, held_bytes=60, used_at=90.0, ttl_s=15.0)
+    assert effects(draining, now=105.0) == (Unload("m"),)
+
+
+@pytest.mark.parametrize("kept_by", [{"num_leases": 1}, {"is_pinned": True}, {"ttl_s": None}])
+def test_10_work_pins_and_no_ttl_keep_a_model(kept_by: dict[str, object]) -> None:
+    """Idleness never takes a model that is used, pinned, or meant to stay."""
+    model = replace(ready("m", ttl_s=15.0), **kept_by)  # type: ignore[arg-type]
+    assert planned(model, now=1e9) == Plan((), math.inf)
+
+
+def test_12_the_last_lease_out_unloads() -> None:
+    """A draining model is freed when nobody uses it, and only once."""
+    draining = {"held_bytes": 70, "unload_number": 1}
+    assert effects(ModelFacts("m", DRAINING, num_leases=1, **draining)) == ()  # type: ignore[arg-type]
+    assert effects(ModelFacts("m", DRAINING, **draining)) == (Unload("m"),)  # type: ignore[arg-type]
+    assert effects(ModelFacts("m", DRAINING, is_unloading=True, **draining)) == ()  # type: ignore[arg-type]
+
+
+def test_13_a_model_whose_memory_nobody_wants_any_more_stays() -> None:
+    """When the one it made way for has left, a draining model is kept and serves again."""
+    draining = ModelFacts("m", DRAINING, (ticket(7),), held_bytes=70, num_leases=1, max_leases=2)
+    assert effects(draining) == (Keep("m"),)
+    assert effects(draining, wanted("other", 6)) == ()
+
+
+def test_14_places_are_given_in_order() -> None:
+    """As many leases as there are places, the oldest ticket first; who only wants it loaded takes none."""
+    waiting = (ticket(1), ticket(2, is_load_only=True), ticket(3), ticket(4))
+    assert effects(ready("m", waiting=waiting, max_leases=3, num_leases=1)) == tuple(Grant("m", n) for n in (1, 2, 3))

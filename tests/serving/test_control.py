@@ -1,0 +1,209 @@
+"""ControlService over a pool of fake models: what it tells and what it does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+
+import pytest
+
+from periscope.core import GenerationRequest, Message, Role, TextPart, VisionMode
+from periscope.errors import InvalidRequest, ModelNotFound, ModelPinned, RequestNotFound
+from periscope.events import DEFAULT_CAPACITY, ModelChanged
+from periscope.serving.control import ControlService
+from periscope.serving.models import ModelNames, ServedModel
+from periscope.serving.requests import LiveRequests
+from periscope.serving.service import ChatService
+from periscope.status import ModelDelta, ModelStateDelta, RequestDelta, RequestGone, ServerStatus, StatusEvent
+from periscope.vision.cache import CaptionCache
+from periscope.vision.proxy import VisionProxy
+from tests.pool.fakes import FakeEngine, FakeModel, World, turns, until, with_world
+
+
+class Served:
+    """A control service over text models `a` and `b` and a captioner `eyes`."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        texts = [ServedModel(name, (f"{name}-alias",), 0, None, VisionMode.DISABLED) for name in "ab"]
+        self.names, self.requests = ModelNames(texts), LiveRequests(world.bus.publish)
+        self.service = ChatService(self.names, world.pool, VisionProxy(CaptionCache()), self.requests)
+        self.control = ControlService(
+            self.service, world.pool, self.names, self.requests, world.bus, version="9", read_memory=lambda: (1, 2, 3)
+        )
+
+    def request(self, request_id: str) -> asyncio.Task[None]:
+        """A chat request to `a`, iterated by a task of its own."""
+        messages = (Message(Role.USER, (TextPart("Hello"),)),)
+
+        async def run() -> None:
+            async with aclosing(self.service.stream(GenerationRequest(request_id, "a", messages))) as events:
+                async for _ in events:
+                    pass
+
+        return asyncio.create_task(run())
+
+
+def with_served(use: Callable[[Served], Awaitable[None]], *, budget_bytes: int = 1000, ttl_s: float = 60.0) -> None:
+    async def run(world: World) -> None:
+        await use(Served(world))
+
+    models = [FakeModel("a", ttl_s=ttl_s), FakeModel("b"), FakeModel("eyes")]
+    with_world(models, run, budget_bytes=budget_bytes)
+
+
+def test_the_snapshot_has_everything() -> None:
+    """Models with kind, default, queue, memory and countdown; requests; the ledger beside what is really taken."""
+
+    async def use(served: Served) -> None:
+        await served.control.load("a-alias", wait=True)
+        served.world.timers.advance(20.0)
+        status = served.control.status()
+        assert (status.state, status.version, status.requests) == ("ready", "9", ())
+        assert (status.memory.held_bytes, status.memory.budget_bytes, status.memory.active_bytes) == (100, 1000, 1)
+        first, second, eyes = status.models
+        assert (first.name, first.kind, first.state, first.is_default) == ("a", "text", "ready", True)
+        assert (first.weights_bytes, first.idle_s, first.ttl_s, first.unload_in_s) == (100, 20.0, 60.0, 40.0)
+        assert (second.state, second.held_bytes, second.weights_bytes) == ("unloaded", 0, None)
+        assert eyes.kind == "captioner"
+
+    with_served(use)
+
+
+def test_events_begin_with_the_snapshot_and_tell_the_story() -> None:
+    """Who watches sees the load with its progress, the queue, the request and its end, each as it stands then."""
+
+    async def use(served: Served) -> None:
+        seen: list[StatusEvent] = []
+
+        async def watch() -> None:
+            async with aclosing(served.control.events()) as events:
+                seen.extend([event async for event in events])
+
+        watching = asyncio.create_task(watch())
+        await turns()
+        served.world.models["a"].may_load.clear()
+        request = served.request("r1")
+        await until(lambda: served.world.pool.view("a").state == "loading")
+        await turns()
+        request.cancel()
+        served.world.models["a"].may_load.set()
+        await until(lambda: served.world.pool.view("a").state == "ready")
+        await turns()
+        served.control.stop()
+        await watching
+        assert isinstance(seen[0], ServerStatus)
+        states = [event.new for event in seen if isinstance(event, ModelStateDelta)]
+        assert states == ["loading", "ready"]
+        assert any(isinstance(event, ModelDelta) and event.model.load_done_bytes == 50 for event in seen)
+        assert any(isinstance(event, ModelDelta) and event.model.num_waiting == 1 for event in seen)
+        waits = [event.request.status for event in seen if isinstance(event, RequestDelta)]
+        assert "loading" in waits
+        assert RequestGone("r1", "cancelled") in seen
+
+    with_served(use)
+
+
+def test_a_reader_that_is_too_far_behind_is_cut_off() -> None:
+    """Events nobody reads are bounded: the stream ends, and the reader begins again with a snapshot."""
+
+    async def use(served: Served) -> None:
+        async with aclosing(served.control.events()) as events:
+            await anext(events)
+            for _ in range(DEFAULT_CAPACITY + 50):
+                served.world.bus.publish(ModelChanged("a"))
+            assert len([event async for event in events]) == DEFAULT_CAPACITY
+
+    with_served(use)
+
+
+def test_event_streams_end_when_the_server_stops() -> None:
+    """A stopping server is not held up by watchers, those who come late included."""
+
+    async def use(served: Served) -> None:
+        async with aclosing(served.control.events()) as events:
+            await anext(events)
+            served.control.stop()
+            assert [event async for event in events] == []
+        async with aclosing(served.control.events()) as late:
+            assert [event async for event in late] == []
+
+    with_served(use)
+
+
+def test_a_request_is_listed_while_it_lasts_and_can_be_cancelled() -> None:
+    """Its status says what it waits for; a cancel ends it; after that, and for any other id, there is none."""
+
+    async def use(served: Served) -> None:
+        served.world.models["a"].may_load.clear()
+        request = served.request("r1")
+        await until(lambda: served.world.pool.view("a").state == "loading")
+        await turns()
+        (status,) = served.control.requests()
+        assert (status.id, status.model, status.status, status.position) == ("r1", "a", "loading", 1)
+        served.control.cancel("r1")
+        await asyncio.wait({request})
+        assert request.cancelled()
+        assert served.world.pool.view("a").num_waiting == 0
+        for request_id in ("r1", "nobody"):
+            with pytest.raises(RequestNotFound, match="/api/requests"):
+                served.control.cancel(request_id)
+
+    with_served(use)
+
+
+def test_load_and_unload_with_and_without_waiting() -> None:
+    """Without waiting the answer is how it stands when it has been asked for; with it, how it ends."""
+
+    async def use(served: Served) -> None:
+        model = served.world.models["eyes"]
+        model.may_measure.clear()
+        assert (await served.control.load("eyes", wait=False)).state == "unloaded"
+        model.may_measure.set()
+        assert (await served.control.load("eyes", wait=True)).state == "ready"
+        async with served.world.pool.lease("eyes", FakeEngine):
+            assert (await served.control.unload("eyes", wait=False)).state == "draining"
+        assert (await served.control.unload("eyes", wait=True)).state == "unloaded"
+        assert model.num_loads == 1
+
+    with_served(use)
+
+
+def test_a_pinned_model_is_not_unloaded() -> None:
+    """The command is refused with what to do, and works after the pin is off."""
+
+    async def use(served: Served) -> None:
+        assert served.control.pin("a", pinned=True).is_pinned
+        with pytest.raises(ModelPinned):
+            await served.control.unload("a", wait=True)
+        assert not served.control.pin("a", pinned=False).is_pinned
+        await served.control.unload("a", wait=True)
+
+    with_served(use)
+
+
+def test_selecting_a_model_makes_it_the_default() -> None:
+    """`default` and no name at all mean the selected one from then on; it is loaded, and first in the list."""
+
+    async def use(served: Served) -> None:
+        status = await served.control.select("b-alias", wait=True)
+        assert (status.name, status.state) == ("b", "ready")
+        assert served.names.resolve("").name == served.names.resolve("default").name == "b"
+        assert [card.name for card in served.service.models()] == ["b", "a"]
+        assert [model.name for model in served.control.status().models if model.is_default] == ["b"]
+
+    with_served(use)
+
+
+def test_selecting_what_cannot_answer_changes_nothing() -> None:
+    """A captioner and an unknown name are refused, each with the reason."""
+
+    async def use(served: Served) -> None:
+        with pytest.raises(InvalidRequest, match="captions"):
+            await served.control.select("eyes", wait=True)
+        with pytest.raises(ModelNotFound, match="a, b, eyes"):
+            await served.control.select("ghost", wait=True)
+        assert served.names.default.name == "a"
+
+    with_served(use)
