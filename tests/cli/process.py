@@ -9,36 +9,38 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Self
 
 #: Generous: the machine may be busy with other things.
 TIMEOUT_S = 120.0
 
 
-def environment() -> dict[str, str]:
-    """Ours, without the settings of whoever runs the tests."""
+def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Ours, without the settings of whoever runs the tests, and with `changes`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PERISCOPE_")}
-    return {**kept, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
+    return {**kept, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", **(changes or {})}
 
 
-def run_command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def run_command(
+    *arguments: str, stdin: str = "", changes: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """One command to its end."""
     command = [sys.executable, "-m", "periscope", *arguments]
     return subprocess.run(  # noqa: S603 - our own program
-        command, input=stdin, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=environment()
+        command, input=stdin, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=environment(changes)
     )
 
 
 class CommandProcess:
     """Owns one running command and what it has written so far."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, changes: Mapping[str, str] | None = None) -> None:
         self.process = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-m", "periscope", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment(),
+            env=environment(changes),
         )
         self.seen: list[str] = []
         self._pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()

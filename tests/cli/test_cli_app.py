@@ -19,7 +19,10 @@ def test_help_names_every_command() -> None:
     """`periscope --help` lists what can be done."""
     shown = cli.invoke(app, ["--help"])
     assert shown.exit_code == 0
-    assert all(command in shown.stdout for command in ("serve", "ask", "caption", "config", "bench", "version"))
+    assert all(
+        command in shown.stdout
+        for command in ("serve", "ask", "caption", "pull", "ls", "show", "rm", "config", "bench", "version")
+    )
 
 
 @pytest.mark.parametrize(
@@ -28,6 +31,10 @@ def test_help_names_every_command() -> None:
         "serve",
         "ask",
         "caption",
+        "pull",
+        "ls",
+        "show",
+        "rm",
         "config show",
         "config validate",
         "bench engine",

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -36,11 +36,17 @@ class RunningServer:
         return status
 
 
-def start_server(config: Path | None = None, *, log: Path) -> RunningServer:
-    """Start `periscope serve` on a free port and wait for its ready line."""
-    command = [sys.executable, "-m", "periscope", "serve", "--port", "0"]
+def start_server(
+    config: Path | None = None,
+    *,
+    log: Path,
+    program: Sequence[str] = ("-m", "periscope"),
+    changes: Mapping[str, str] | None = None,
+) -> RunningServer:
+    """Start `periscope serve` on a free port, with `changes` to the environment, and wait for its ready line."""
+    command = [sys.executable, *program, "serve", "--port", "0"]
     command += ["--config", str(config)] if config else []
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", **(changes or {})}
     process = subprocess.Popen(  # noqa: S603
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
     )

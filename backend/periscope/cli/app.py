@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from periscope.cli import ask, bench, caption, config, serve, version
+from periscope.cli import ask, bench, caption, config, models, pull, serve, version
 
 app = typer.Typer(
     help="Periscope: a local inference server that gives sight to text-only models.",
@@ -18,6 +18,10 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("ask")(ask.ask)
 app.command("caption")(caption.caption)
+app.command("pull")(pull.pull)
+app.command("ls")(models.ls)
+app.command("show")(models.show)
+app.command("rm")(models.rm)
 app.add_typer(config.app, name="config")
 app.add_typer(bench.app, name="bench")
 app.command("version")(version.version)

@@ -25,6 +25,9 @@ VisionModel: TypeAlias = Annotated[
 AskedModel: TypeAlias = Annotated[
     str | None, typer.Option("--model", "-m", help="Configured model; the default one if left out.", show_default=False)
 ]
+ModelName: TypeAlias = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A model of models.yaml, or a hub id (owner/name).", show_default=False)
+]
 Url: TypeAlias = Annotated[
     str | None,
     typer.Option(help="Server to ask, e.g. http://127.0.0.1:7374; also PERISCOPE_URL.", show_default=False),

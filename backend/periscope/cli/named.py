@@ -1,0 +1,84 @@
+"""What a person means by MODEL: an entry of models.yaml, or a repository of the hub."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from periscope.cli.exits import CommandFailed, ExitCode
+from periscope.cli.in_process import captioner_of
+from periscope.demo import EMBEDDED_MODELS
+
+if TYPE_CHECKING:
+    from periscope.config import Config, ModelConfig
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class NamedModel:
+    """Where one model's files are or come from: `hub_id` or `folder`, never both.
+
+    Attributes:
+        name: as models.yaml has it, else the hub id.
+        entry: of models.yaml, if there is one.
+    """
+
+    name: str
+    hub_id: str | None
+    revision: str | None = None
+    folder: Path | None = None
+    entry: ModelConfig | None = None
+
+    @property
+    def why_kept(self) -> str | None:
+        """Why its files are not ours to fetch or delete."""
+        if self.folder is None:
+            return None
+        if self.folder in EMBEDDED_MODELS.values():
+            return f"{self.name} is part of Periscope"
+        return f"{self.name} is the folder {self.folder}, which models.yaml names"
+
+
+def find_named(config: Config, text: str) -> NamedModel:
+    """Pure: the entry of this name, alias or hub id, else the repository of this id.
+
+    Raises:
+        CommandFailed: it is none of these (exit code 4).
+    """
+    if (entry := _entry(config, text)) is not None:
+        return named(entry)
+    if _HUB_ID.fullmatch(text):
+        pinned = next((model.revision for model in config.models if model.hf_id == text), None)
+        return NamedModel(text, text, pinned)
+    known = ", ".join(model.name for model in config.models)
+    raise CommandFailed(
+        f"There is no model {text!r} in {config.path}, and it is no hub id such as mlx-community/Name. Known: {known}.",
+        ExitCode.UNKNOWN_MODEL,
+    )
+
+
+def named(entry: ModelConfig) -> NamedModel:
+    """Pure: where an entry's files are."""
+    if entry.local_path is None:
+        return NamedModel(entry.name, entry.hf_id, entry.revision, entry=entry)
+    return NamedModel(
+        entry.name, None, folder=EMBEDDED_MODELS.get(entry.local_path, Path(entry.local_path)), entry=entry
+    )
+
+
+def with_companions(config: Config, model: NamedModel) -> tuple[NamedModel, ...]:
+    """Pure: the model and what it cannot do its work without: its captioner and the model that drafts for it."""
+    if model.entry is None:
+        return (model,)
+    others = [each for each in (captioner_of(model.entry), model.entry.params.draft_model) if each is not None]
+    found = [find_named(config, other) for other in others if _entry(config, other) or _HUB_ID.fullmatch(other)]
+    return (model, *found)
+
+
+def _entry(config: Config, text: str) -> ModelConfig | None:
+    if text == "default":
+        return config.default_model
+    return next((model for model in config.models if text in (model.name, *model.aliases)), None)
