@@ -37,7 +37,6 @@ def test_every_setting_of_a_model_reaches_its_engine() -> None:
         chat_template_kwargs={"a": 1},
         kv_limit_bytes=512_000_000,
         prompt_cache_bytes=1024**3,
-        memory_budget_bytes=8 * 1024**3,
         checks_memory=False,
         draft_model="x/small",
         num_draft_tokens=2,

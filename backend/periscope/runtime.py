@@ -17,7 +17,7 @@ from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig, InferenceEngine, VisionLanguageEngine
 from periscope.engine.footprint import measure
 from periscope.engine.isolated import IsolatedVisionLanguageEngine
-from periscope.engine.kv_memory import device_budget_bytes
+from periscope.engine.kv_memory import DeviceMemory
 from periscope.engine.loader import context_length_of, find_on_disk, read_model_config
 from periscope.engine.turn import DeviceTurn
 from periscope.errors import ModelLoadError
@@ -54,13 +54,14 @@ class Runtime:
         self.bus = EventBus()
         self._turn = DeviceTurn(config.captioner_share)
         self._decoding = ThreadPoolExecutor(NUM_DECODE_THREADS, thread_name_prefix="periscope-decode")
+        self._memory = DeviceMemory(config.memory.budget)
         limits = PoolLimits(
-            budget_bytes=device_budget_bytes(config.memory.budget),
+            budget_bytes=self._memory.budget_bytes(),
             max_waiting=config.server.limits.max_waiting,
             wait_timeout_s=config.server.limits.wait_timeout_s,
         )
         specs = [self._spec(model) for model in config.models]
-        self._pool = ModelPool(specs, self.bus, limits, active_bytes=mx.get_active_memory)
+        self._pool = ModelPool(specs, self.bus, limits, memory=self._memory)
         requests = LiveRequests(self.bus.publish)
         names = ModelNames(self._served(model) for model in config.models if model.kind is ModelKind.TEXT)
         proxy = VisionProxy(CaptionCache(), executor=self._decoding)
@@ -97,13 +98,17 @@ class Runtime:
     def _spec(self, model: ModelConfig) -> ModelSpec:
         source, settings = _source(model), engine_config(model, self.config)
         is_captioner = model.kind is ModelKind.CAPTIONER
-        kind = _engine_kind(model)
 
         async def measured() -> Need:
             footprint = await asyncio.to_thread(measure, source, settings, is_captioner=is_captioner)
             return Need(footprint.weights_bytes, footprint.reserve_bytes)
 
         async def load(progress: LoadProgress) -> PooledEngine:
+            if not is_captioner:
+                return await InferenceEngine.load(
+                    source, settings, turn=self._turn, progress=progress, memory=self._memory
+                )
+            kind = IsolatedVisionLanguageEngine if model.isolated else VisionLanguageEngine
             return await kind.load(source, settings, turn=self._turn, progress=progress)
 
         return ModelSpec(
@@ -137,14 +142,6 @@ class Runtime:
         )
 
 
-def _engine_kind(
-    model: ModelConfig,
-) -> type[InferenceEngine | VisionLanguageEngine | IsolatedVisionLanguageEngine]:
-    if model.kind is ModelKind.TEXT:
-        return InferenceEngine
-    return IsolatedVisionLanguageEngine if model.isolated else VisionLanguageEngine
-
-
 def _source(model: ModelConfig) -> str:
     """A folder or a hub id, as the engine takes it."""
     return _unpacked(model.local_path or model.hf_id or "")
@@ -168,7 +165,6 @@ def engine_config(model: ModelConfig, config: Config) -> EngineConfig:
         chat_template_kwargs=dict(params.chat_template_kwargs),
         kv_limit_bytes=None if params.mem is None else params.mem * MB,
         prompt_cache_bytes=params.prompt_cache,
-        memory_budget_bytes=config.memory.budget,
         checks_memory=config.memory.check_requests,
         draft_model=_source(draft) if draft else params.draft_model and _unpacked(params.draft_model),
         draft_revision=draft.revision if draft else None,

@@ -61,6 +61,13 @@ def test_room_is_what_other_models_leave() -> None:
     assert KVBudget(KVFootprint(()), 500, FixedMemory(budget=1000, active=1200)).total_bytes(0) == 0
 
 
+def test_what_others_were_promised_is_not_there() -> None:
+    """A model that is being loaded finds the memory that it was promised, whoever else has long prompts meanwhile."""
+    memory = FixedMemory(budget=1000, active=700)
+    memory.promised_bytes = 250
+    assert KVBudget(KVFootprint(()), None, memory).total_bytes(held_bytes=200) == 250
+
+
 def test_this_machine_has_memory() -> None:
     """Also where MLX tells nothing of its device."""
     assert DeviceMemory().budget_bytes() == device_budget_bytes() > 2**28

@@ -65,7 +65,7 @@ class ScriptedBatch:
     def prepare(self) -> None:
         return
 
-    prompt_cache_bytes = 0
+    prompt_cache_bytes = working_bytes = 0
 
     def clear_prompt_cache(self) -> None:
         self._script.num_cleared += 1

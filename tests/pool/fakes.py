@@ -48,12 +48,24 @@ class HandTimer:
         self.is_cancelled = True
 
 
+@dataclass
+class FakeMemory:
+    """What this process has taken, as a test says."""
+
+    active: int = 0
+    promised_bytes: int = 0
+
+    def active_bytes(self) -> int:
+        return self.active
+
+
 class FakeEngine:
     """Alive until closed or killed. Closing waits for the model's leave."""
 
     def __init__(self, model: FakeModel) -> None:
         self.model = model
         self.num_releases = 0
+        self.working_bytes = 0
         self._ended = asyncio.Event()
 
     @property
@@ -137,6 +149,7 @@ class World:
     pool: ModelPool
     timers: HandTimers
     bus: EventBus
+    memory: FakeMemory
     events: list[Event] = field(default_factory=list)
 
     def resident_bytes(self) -> int:
@@ -150,18 +163,17 @@ def with_world(
     budget_bytes: int = 1_000_000,
     max_waiting: int = 10,
     wait_timeout_s: float = 30.0,
-    active_bytes: Callable[[], int] = lambda: 0,
 ) -> None:
     """Run a test on an event loop; the pool is closed at its end, whatever is held back."""
 
     async def run() -> None:
         by_name = {model.name: model for model in models}
-        bus, timers = RecordingBus(), HandTimers()
+        bus, timers, memory = RecordingBus(), HandTimers(), FakeMemory()
         limits = PoolLimits(budget_bytes, max_waiting, wait_timeout_s)
         specs = [model.spec for model in by_name.values()]
-        pool = ModelPool(specs, bus, limits, timers=timers, active_bytes=active_bytes)
+        pool = ModelPool(specs, bus, limits, memory=memory, timers=timers)
         try:
-            await use(World(by_name, pool, timers, bus, bus.said))
+            await use(World(by_name, pool, timers, bus, memory, bus.said))
         finally:
             for model in by_name.values():
                 for leave in (model.may_measure, model.may_load, model.may_unload):

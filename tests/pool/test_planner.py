@@ -86,6 +86,14 @@ def test_3_files_are_looked_at_before_anything_is_moved() -> None:
     assert effects(other, ModelFacts("m", UNLOADED, (ticket(1),), is_measuring=True)) == ()
 
 
+def test_3_who_may_move_nobody_does_not_get_in_before_who_came_first() -> None:
+    """Of two loaded at start that do not fit together the first stays, however fast files are read."""
+    at_start = (ticket(2, is_load_only=True, may_evict=False),)
+    first, second = wanted("a", 1, need=None), ModelFacts("b", UNLOADED, at_start, need_bytes=60)
+    assert effects(first, second) == (Measure("a"),)
+    assert effects(replace(first, need_bytes=30), second) == (Load("a"), Load("b"))
+
+
 @pytest.mark.parametrize("pinned_bytes", [0, 50])
 def test_4_what_can_never_fit_is_refused(pinned_bytes: int) -> None:
     """More than the budget, or than the pinned leave of it, is refused and moves nobody."""

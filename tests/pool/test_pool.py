@@ -265,21 +265,55 @@ def test_loading_at_start_pushes_nobody_out() -> None:
 
 
 def test_memory_kept_for_speed_is_given_back_only_when_a_load_needs_it() -> None:
-    """An idle model's caches survive a load that fits beside them, and make room for one that does not."""
-    active = 0
+    """Caches survive a load that fits beside them, and make room for one that does not."""
 
     async def use(world: World) -> None:
-        nonlocal active
         await world.pool.bring_in("a")
-        engine, active = world.models["a"].engines[0], 500
+        engine, world.memory.active = world.models["a"].engines[0], 500
         await world.pool.bring_in("b")
         assert engine.num_releases == 0
-        active = 950
+        world.memory.active = 950
         await world.pool.bring_in("c")
         assert engine.num_releases == 1
 
-    models = [FakeModel(name) for name in "abc"]
-    with_world(models, use, budget_bytes=1000, active_bytes=lambda: active)
+    with_world([FakeModel(name) for name in "abc"], use, budget_bytes=1000)
+
+
+def test_what_is_promised_to_a_load_is_told_until_it_is_taken() -> None:
+    """Requests of other models learn of bytes not read yet, and of those that a process of its own takes."""
+    models = [FakeModel("a", weights_bytes=100, reserve_bytes=20), FakeModel("isolated", is_isolated=True)]
+
+    async def use(world: World) -> None:
+        models[0].may_load.clear()
+        world.pool.start_bringing_in("a")
+        await until(lambda: world.pool.view("a").load_progress == (50, 100))
+        assert world.memory.promised_bytes == 120 - 50
+        models[0].may_load.set()
+        await world.pool.bring_in("a")
+        assert world.memory.promised_bytes == 0
+        await world.pool.bring_in("isolated")
+        assert world.memory.promised_bytes == 100
+
+    with_world(models, use)
+
+
+def test_a_model_whose_requests_take_more_than_was_promised_holds_more() -> None:
+    """A load waits for long conversations to end instead of taking memory that is not there; then both stay."""
+    models = [FakeModel("a"), FakeModel("b")]
+
+    async def use(world: World) -> None:
+        running = held(world, "a")
+        await until(lambda: world.pool.view("a").num_leases == 1)
+        models[0].engines[0].working_bytes = 80
+        assert world.pool.view("a").held_bytes == 180
+        with world.pool.ticket("b") as ticket:
+            await until(lambda: world.pool.view("a").state is ModelState.DRAINING)
+            models[0].engines[0].working_bytes = 0
+            await cancelled(running)
+            await ticket.granted()
+        assert [view.state for view in world.pool.views()] == ["ready", "ready"]
+
+    with_world(models, use, budget_bytes=250)
 
 
 def test_an_idle_model_is_unloaded_with_a_visible_countdown() -> None:

@@ -16,7 +16,7 @@ from periscope.events import EventBus
 from periscope.pool.pool import ModelPool, PoolLimits
 from periscope.pool.state import ModelState
 from periscope.pool.ticket import Ticket, TicketState
-from tests.pool.fakes import FakeModel, HandTimers, turns
+from tests.pool.fakes import FakeMemory, FakeModel, HandTimers, turns
 
 NAMES = ("a", "b", "c", "d")
 MAX_WAITING = 3
@@ -55,7 +55,7 @@ class PoolMachine(RuleBasedStateMachine):
         async def build() -> None:
             specs = [model.spec for model in self.models.values()]
             limits = PoolLimits(budget_bytes=100, max_waiting=MAX_WAITING, wait_timeout_s=1e9)
-            self.pool = ModelPool(specs, EventBus(), limits, timers=self.timers)
+            self.pool = ModelPool(specs, EventBus(), limits, memory=FakeMemory(), timers=self.timers)
 
         self.do(build())
 

@@ -50,6 +50,7 @@ from periscope.vision.cache import CaptionCache
 from periscope.vision.captioner import Caption, CaptionerId, CaptionRequest
 from periscope.vision.proxy import OnError, ProxySettings, VisionProxy
 from tests.e2e.drawing import circle, data_url, square
+from tests.pool.fakes import FakeMemory
 
 CIRCLE, SQUARE = data_url(circle("red", 32)), data_url(square("blue", 48))
 SHORT = GenerationParams(temperature=0.0, max_tokens=6)
@@ -107,7 +108,7 @@ class Rooms:
         names = ("seeing", "blind", "agent", "native")
         self.bus = EventBus()
         specs = [ModelSpec(name, measure, load, max_leases=2) for name in names]
-        self.pool = ModelPool(specs, self.bus, PoolLimits(budget_bytes=10**9, max_waiting=2))
+        self.pool = ModelPool(specs, self.bus, PoolLimits(budget_bytes=10**9, max_waiting=2), memory=FakeMemory())
         models = [
             served("seeing", VisionMode.PROXY),
             served("blind", VisionMode.DISABLED),

@@ -117,6 +117,7 @@ class TextBatch:
         self._drafter = drafter
         self._num_rows = 0
         self._num_steps = 0
+        self.working_bytes = 0  # at the last look
         self._prompts: list[_Prompt] = []
         self._step_s: float | None = None  # a decode step of the rows that run
         self._token_s: float | None = None  # a token at the beginning of a prompt
@@ -185,7 +186,8 @@ class TextBatch:
     def step(self) -> list[Sampled]:
         self._num_steps += 1
         if self._num_steps % _ROOM_CHECK_STEPS == 0:
-            self._make_room(self._rows_bytes())
+            self.working_bytes = self._rows_bytes()
+            self._make_room(self.working_bytes)
         has_prompts = bool(self._prompts)
         failed = self._read_prompts() if has_prompts else []
         return failed + self._decode(waits=has_prompts)

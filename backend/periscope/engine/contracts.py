@@ -52,6 +52,11 @@ class Batch(Protocol):
         ...
 
     @property
+    def working_bytes(self) -> int:
+        """What its rows take now, about."""
+        ...
+
+    @property
     def prompt_cache_bytes(self) -> int:
         """What is kept of earlier prompts."""
         ...

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from periscope.engine.commands import TokenChunk
+    from periscope.engine.kv_memory import DeviceMemory
     from periscope.engine.stream import TokenStream
     from periscope.engine.structured import Grammar, GrammarCompiler
     from periscope.engine.text_model import TextFacts, TextModel
@@ -185,6 +186,7 @@ class InferenceEngine(HostedEngine):
         *,
         turn: DeviceTurn | None = None,
         progress: LoadProgress = lambda _done, _total: None,
+        memory: DeviceMemory | None = None,
     ) -> Self:
         """Load a text model from a folder or the hub cache; never downloads.
 
@@ -193,6 +195,7 @@ class InferenceEngine(HostedEngine):
             config: how to load and run it.
             turn: shared by engines of one process, so that they do not starve each other.
             progress: called on the worker thread with (bytes loaded, bytes in all).
+            memory: shared by engines of one process, so that none takes what others were promised.
 
         Raises:
             ModelLoadError: it is not here, or cannot be loaded; says why and what to do.
@@ -205,7 +208,7 @@ class InferenceEngine(HostedEngine):
         def load_model() -> TextModel:
             with LIBRARY_LOCK:  # mlx-lm takes seconds to import: paid here, not when the program starts
                 from periscope.engine.text_model import TextModel
-            return TextModel.load(path, settings, shared_turn, progress)
+            return TextModel.load(path, settings, shared_turn, progress, memory)
 
         host = await WorkerHost.start(path.name, load_model, shared_turn)
         from periscope.engine.structured import GrammarCompiler

@@ -89,6 +89,11 @@ class WorkerHost(Generic[FactsT]):
         return self._worker.weights_bytes
 
     @property
+    def working_bytes(self) -> int:
+        """What live requests take beside the weights."""
+        return self._worker.working_bytes
+
+    @property
     def freed_bytes(self) -> int | None:
         """What the device got back at the end; None before, and when something still holds on to the model."""
         return self._worker.freed_bytes
@@ -142,6 +147,11 @@ class HostedEngine:
     def weights_bytes(self) -> int:
         """What the model's parameters take in memory, those of a draft model included."""
         return self._host.weights_bytes
+
+    @property
+    def working_bytes(self) -> int:
+        """About what live requests take beside the weights; 0 when there are none."""
+        return self._host.working_bytes
 
     @property
     def freed_bytes(self) -> int | None:

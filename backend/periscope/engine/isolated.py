@@ -128,6 +128,11 @@ class IsolatedVisionLanguageEngine:
         return Path(self._model.path if self._model else "")
 
     @property
+    def working_bytes(self) -> int:
+        """Nothing of this process; what it takes in its own is bounded by the room reserved for it."""
+        return 0
+
+    @property
     def weights_bytes(self) -> int:
         """What its weights take in memory, in the memory of its process."""
         return self._model.weights_bytes if self._model else 0

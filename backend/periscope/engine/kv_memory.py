@@ -83,9 +83,15 @@ def device_budget_bytes(configured_bytes: int | None = None) -> int:
 
 
 class DeviceMemory:
-    """What the device has for us, or what of it we were told to use; read anew at every question."""
+    """What the device has for us, or what of it we were told to use; read anew at every question.
+
+    Attributes:
+        promised_bytes: kept for models that are loading, and taken by other processes of ours; whoever shares this
+            memory among models sets it, from any thread.
+    """
 
     def __init__(self, budget_bytes: int | None = None) -> None:
+        self.promised_bytes = 0
         self._configured_bytes = budget_bytes
 
     def budget_bytes(self) -> int:
@@ -116,7 +122,7 @@ class KVBudget:
 
         What the device's budget leaves is read each time: weights and other models come and go.
         """
-        others = max(self.memory.active_bytes() - held_bytes, 0)
+        others = max(self.memory.active_bytes() - held_bytes, 0) + self.memory.promised_bytes
         left = max(self.memory.budget_bytes() - others, 0)
         return left if self.limit_bytes is None else min(self.limit_bytes, left)
 

@@ -84,7 +84,14 @@ class TextModel:
             self._check_can_draft(_try_out(draft_model)[0])
 
     @classmethod
-    def load(cls, path: Path, config: EngineConfig, turn: DeviceTurn, progress: LoadProgress) -> TextModel:
+    def load(
+        cls,
+        path: Path,
+        config: EngineConfig,
+        turn: DeviceTurn,
+        progress: LoadProgress,
+        memory: DeviceMemory | None = None,
+    ) -> TextModel:
         """Read weights and tokenizer from a folder; blocks."""
         prepare_libraries()
         with LIBRARY_LOCK:
@@ -95,7 +102,7 @@ class TextModel:
             draft_model = _load_draft(config.draft_model, config.draft_revision, tokenizer)
             materialize(draft_model, config.dtype, turn)
         with turn.held():
-            return cls(model, tokenizer, config, draft_model=draft_model)
+            return cls(model, tokenizer, config, draft_model=draft_model, memory=memory)
 
     def _check_can_draft(self, draft_caches: LayerCaches) -> None:
         if self.wants_checkpoints or not all(_can_always_be_cut(cache) for cache in flat(draft_caches)):

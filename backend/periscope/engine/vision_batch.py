@@ -132,6 +132,10 @@ class VisionBatch:
         return Sampled(row=row, token_id=int(response.token), finish_reason=reason)
 
     @property
+    def working_bytes(self) -> int:
+        return 0  # a few pictures' rows, which the room reserved for them covers
+
+    @property
     def prompt_cache_bytes(self) -> int:
         return 0  # captions are cached as text
 

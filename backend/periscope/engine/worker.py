@@ -90,6 +90,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
     Attributes:
         weights_bytes: what the model's parameters take, once it is loaded.
         prompt_cache_bytes: memory kept for prompts that begin alike.
+        working_bytes: about what live requests take beside the weights.
         freed_bytes: what the device got back when the model was freed (other workers' doings in that moment included);
             None before, and for ever when something still held on to the model.
     """
@@ -107,6 +108,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         self.state = WorkerState.LOADING
         self.weights_bytes = 0
         self.prompt_cache_bytes = 0
+        self.working_bytes = 0
         self.freed_bytes: int | None = None
         self._load = load
         self._turn = turn
@@ -211,8 +213,13 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
     def _release_memory(self) -> None:
         if self._batch is not None:
             self._batch.clear_prompt_cache()
-            self.prompt_cache_bytes = self._batch.prompt_cache_bytes
+            self._note_memory()
         mx.clear_cache()
+
+    def _note_memory(self) -> None:
+        assert self._batch is not None  # noqa: S101 - set before _serve
+        self.prompt_cache_bytes = self._batch.prompt_cache_bytes
+        self.working_bytes = self._batch.working_bytes if self._rows else 0
 
     def _drop_abandoned_rows(self) -> None:
         self._remove([row for row, live in self._rows.items() if live.stream.is_abandoned])
@@ -222,7 +229,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
             self._batch.remove(rows)
             for row in rows:
                 self._rows.pop(row, None)
-            self.prompt_cache_bytes = self._batch.prompt_cache_bytes
+            self._note_memory()
 
     def _step(self) -> None:
         assert self._batch is not None  # noqa: S101 - set before _serve
@@ -241,7 +248,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         is_failure = any(result.is_model_failure for result in results)
         self._num_failed_steps = self._num_failed_steps + 1 if is_failure and all(r.error for r in results) else 0
         reports = [told for sampled in results if (told := self._report(sampled)) is not None]
-        self.prompt_cache_bytes = self._batch.prompt_cache_bytes
+        self._note_memory()
         put_all(reports)
 
     def _report(self, sampled: Sampled) -> tuple[TokenStream, Report] | None:
@@ -264,6 +271,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         for live in self._rows.values():
             live.stream.put(Failure(error))
         self._rows.clear()
+        self.working_bytes = 0
         self._batch.close()
         self._batch = None
         gc.collect()
@@ -283,7 +291,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
             self._batch.close()
         watched = [] if self._model is None else [weakref.ref(part) for part in (self._model, *self._model.networks)]
         self._batch = self._model = None
-        self._load, self._on_loaded, self.prompt_cache_bytes = _spent, _ignore, 0
+        self._load, self._on_loaded, self.prompt_cache_bytes, self.working_bytes = _spent, _ignore, 0, 0
         gc.collect()
         mx.synchronize()
         mx.clear_cache()

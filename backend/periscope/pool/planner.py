@@ -203,6 +203,7 @@ class _Demands:
         free_bytes: what nobody holds now.
         unclaimed_bytes: what will be nobody's once the victims are gone and those they make way for are loaded; below
             zero when that will not be enough.
+        is_somebody_unmeasured: nobody knows yet what one that came before will take.
     """
 
     facts: PoolFacts
@@ -211,6 +212,7 @@ class _Demands:
     victims: dict[str, int] = field(default_factory=dict)
     free_bytes: int = 0
     unclaimed_bytes: int = 0
+    is_somebody_unmeasured: bool = False
 
     def __post_init__(self) -> None:
         held_bytes = sum(model.held_bytes for model in self.facts.models)
@@ -228,9 +230,13 @@ class _Demands:
 
     def _meet(self, model: ModelFacts, waiting: list[TicketFacts]) -> None:
         need = model.need_bytes
+        may_evict = any(ticket.may_evict for ticket in waiting)
         if need is None:  # 3. nothing is moved for files that may not be there
+            self.is_somebody_unmeasured = True
             if not model.is_measuring:
                 self.effects.append(Measure(model.name))
+            return
+        if self.is_somebody_unmeasured and not may_evict:  # and who may move nobody does not get in before others
             return
         if need > self.facts.budget_bytes - self._pinned_bytes():  # 4. it can never fit
             self.effects += [Refuse(model.name, ticket.number, Refusal.TOO_LARGE) for ticket in waiting]
@@ -238,7 +244,7 @@ class _Demands:
             self.effects.append(Load(model.name))
             self.free_bytes -= need
             self.unclaimed_bytes -= need
-        elif not any(ticket.may_evict for ticket in waiting):  # 6. nobody has to go for it
+        elif not may_evict:  # 6. nobody has to go for it
             self.effects += [Refuse(model.name, ticket.number, Refusal.NO_ROOM) for ticket in waiting]
         else:  # 7. others make way, and whoever comes later does not take what they leave
             self._make_way(need, waiting[0].number)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from periscope.core import Waiting, WaitStatus
 from periscope.errors import ModelPinned, ModelUnavailable, PeriscopeError, ServerBusy, ServerStopping
@@ -63,6 +63,20 @@ class PoolLimits:
     wait_timeout_s: float = 30.0
 
 
+class LiveMemory(Protocol):
+    """What is really taken in this process.
+
+    Attributes:
+        promised_bytes: set by the pool: promised to models and not among the active bytes.
+    """
+
+    promised_bytes: int
+
+    def active_bytes(self) -> int:
+        """Taken now."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SlotView:
     """One model as it is at this moment; times in seconds from now."""
@@ -87,8 +101,8 @@ class SlotView:
 class ModelPool:
     """Owns the slots, one per configured model, and the memory ledger.
 
-    `active_bytes` is what is really taken in this process now; the ledger holds what was promised, and is all there
-    is to know of models in processes of their own.
+    The ledger holds what was promised; `memory` is what is really taken, and is told what of the promises is not among
+    it yet, so that the requests of other models do not take that.
     """
 
     def __init__(
@@ -97,11 +111,11 @@ class ModelPool:
         bus: EventBus,
         limits: PoolLimits,
         *,
+        memory: LiveMemory,
         timers: Timers = LoopTimers(),
-        active_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
         self.limits = limits
-        self._active_bytes = active_bytes
+        self._memory = memory
         self._bus = bus
         self._timers = timers
         self._slots = {
@@ -299,6 +313,7 @@ class ModelPool:
         finally:
             self._is_settling = False
         self._ask_again_at(made.wake_at)
+        self._memory.promised_bytes = self._outstanding_bytes()
         for slot in self._slots.values():
             _tell(slot)
             slot.publish_changes()
@@ -335,14 +350,16 @@ class ModelPool:
                 slot.unload()
 
     def _release_memory_for(self, wanted: Slot) -> None:
-        """What the idle keep for speed alone makes room for a load that would not fit beside it."""
-        elsewhere = sum(slot.held_bytes for slot in self._slots.values() if slot.spec.is_isolated)
+        """What models keep for speed alone makes room for a load that would not fit beside it."""
         need = wanted.facts().need_bytes or 0
-        if self._active_bytes() + elsewhere + need <= self.limits.budget_bytes:
+        if self._memory.active_bytes() + self._outstanding_bytes() + need <= self.limits.budget_bytes:
             return
         for slot in self._slots.values():
-            if slot.engine is not None and slot.num_leases == 0:
+            if slot.engine is not None:
                 slot.engine.release_memory()
+
+    def _outstanding_bytes(self) -> int:
+        return sum(slot.outstanding_bytes for slot in self._slots.values())
 
     def _refusal(self, slot: Slot, reason: Refusal) -> PeriscopeError:
         need = slot.facts().need_bytes or 0

@@ -51,6 +51,11 @@ class PooledEngine(Protocol):
         """What its weights take in memory."""
         ...
 
+    @property
+    def working_bytes(self) -> int:
+        """What the requests that it works on take beside the weights, as far as this process is concerned."""
+        ...
+
     async def ended(self) -> None:
         """Wait until it has ended, for whatever reason."""
         ...
@@ -124,7 +129,6 @@ class Slot:
         self.num_leases = 0
         self.waiting: list[Ticket] = []
         self.is_pinned = spec.is_pinned
-        self.held_bytes = 0
         self.unload_number: int | None = None
         self.load_progress: tuple[int, int] | None = None
         self.load_started_at = 0.0
@@ -138,6 +142,7 @@ class Slot:
         self._changed = changed
         self._next_number = next_number
         self._died = died
+        self._promised_bytes = 0
         self._need: Need | None = None
         self._task: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -173,8 +178,23 @@ class Slot:
 
     @property
     def is_measuring(self) -> bool:
-        """Its files are being looked at; only the bytes of what is loaded or loading are held."""
-        return self._task is not None and self.held_bytes == 0
+        """Its files are being looked at; only to what is loaded or loading anything is promised."""
+        return self._task is not None and self._promised_bytes == 0
+
+    @property
+    def held_bytes(self) -> int:
+        """What the ledger counts: what was promised, and more while its requests take more."""
+        if self.engine is None:
+            return self._promised_bytes
+        return max(self._promised_bytes, self.engine.weights_bytes + self.engine.working_bytes)
+
+    @property
+    def outstanding_bytes(self) -> int:
+        """Promised to it, and not to be seen among what this process has taken: not read yet, or taken elsewhere."""
+        if self.spec.is_isolated:
+            return self._promised_bytes
+        done = self.load_progress[0] if self.load_progress is not None else 0
+        return max(self._promised_bytes - done, 0) if self.state is ModelState.LOADING else 0
 
     # --- the queue -------------------------------------------------------------------------------------------------
 
@@ -234,7 +254,7 @@ class Slot:
     def load(self) -> None:
         """Reserve its bytes and start to load."""
         assert self._need is not None  # noqa: S101 - a plan loads what was measured
-        self.held_bytes = self._need.total_bytes
+        self._promised_bytes = self._need.total_bytes
         self.load_progress, self.load_started_at = None, self._timers.now()
         self.is_gone.clear()
         self._go(ModelState.LOADING)
@@ -303,14 +323,14 @@ class Slot:
         try:
             engine = await self.spec.load(self._progress_to(asyncio.get_running_loop()))
         except asyncio.CancelledError:
-            self.held_bytes = 0
+            self._promised_bytes = 0
             self._go(ModelState.UNLOADED)
             raise
         except Exception as error:  # noqa: BLE001 - as above
             self._fail_to_load(error)
             return
         self.engine, self.error, self._num_failures = engine, None, 0
-        self.held_bytes = engine.weights_bytes + need.reserve_bytes
+        self._promised_bytes = engine.weights_bytes + need.reserve_bytes
         self._ready_at = self._used_at = self._timers.now()
         self._ready_number = self._next_number()
         self._go(ModelState.READY)
@@ -350,7 +370,7 @@ class Slot:
                 await engine.close()
         finally:
             self._is_unloading = False
-            self.unload_number, self.held_bytes = None, 0
+            self.unload_number, self._promised_bytes = None, 0
             self._go(ModelState.UNLOADED)
 
     def _fail_to_load(self, error: Exception) -> None:
@@ -362,7 +382,7 @@ class Slot:
 
     def _fail(self, error: PeriscopeError, back_off_s: float) -> None:
         self.error, self.engine = error, None
-        self.held_bytes, self.unload_number, self.load_progress = 0, None, None
+        self._promised_bytes, self.unload_number, self.load_progress = 0, None, None
         self.retry_at = self._timers.now() + back_off_s
         if self.state is not ModelState.FAILED:
             self._go(ModelState.FAILED)
