@@ -1,0 +1,102 @@
+"""The nouns every room shares: messages, parameters, output events. Frozen, plain data, no behaviour beyond checks.
+
+Nothing here knows HTTP, MLX or Pillow. All of it may cross threads.
+"""
+
+from periscope.core.messages import (
+    Image,
+    ImagePart,
+    Message,
+    Part,
+    Role,
+    TextPart,
+    ToolCall,
+)
+from periscope.core.models import (
+    MODEL_FILES,
+    NOT_MODEL_FILES,
+    ModelCard,
+    VisionMode,
+)
+from periscope.core.output import (
+    CaptionedImage,
+    EndReason,
+    Finished,
+    FinishReason,
+    OutputEvent,
+    ReasoningDelta,
+    TextDelta,
+    TokenLogprob,
+    TokenText,
+    ToolCallDelta,
+    Usage,
+    VisionUsage,
+    Waiting,
+    WaitStatus,
+)
+from periscope.core.params import (
+    MAX_LOGIT_BIAS,
+    MAX_LOGIT_BIAS_ENTRIES,
+    MAX_STOP_LENGTH,
+    MAX_STOP_STRINGS,
+    GenerationParams,
+)
+from periscope.core.request import (
+    MAX_CHOICES,
+    GenerationRequest,
+    new_id,
+)
+from periscope.core.tools import (
+    JSONObject,
+    OutputFormat,
+    ParseToolCall,
+    ResponseFormat,
+    Tool,
+    ToolCallStyle,
+    ToolChoice,
+    ToolChoiceMode,
+)
+
+__all__ = [
+    "MAX_CHOICES",
+    "MAX_LOGIT_BIAS",
+    "MAX_LOGIT_BIAS_ENTRIES",
+    "MAX_STOP_LENGTH",
+    "MAX_STOP_STRINGS",
+    "MODEL_FILES",
+    "NOT_MODEL_FILES",
+    "CaptionedImage",
+    "EndReason",
+    "FinishReason",
+    "Finished",
+    "GenerationParams",
+    "GenerationRequest",
+    "Image",
+    "ImagePart",
+    "JSONObject",
+    "Message",
+    "ModelCard",
+    "OutputEvent",
+    "OutputFormat",
+    "ParseToolCall",
+    "Part",
+    "ReasoningDelta",
+    "ResponseFormat",
+    "Role",
+    "TextDelta",
+    "TextPart",
+    "TokenLogprob",
+    "TokenText",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolCallStyle",
+    "ToolChoice",
+    "ToolChoiceMode",
+    "Usage",
+    "VisionMode",
+    "VisionUsage",
+    "WaitStatus",
+    "Waiting",
+    "new_id",
+]

@@ -1,0 +1,184 @@
+"""What comes back: waits, deltas, the end and what it took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+from periscope.core.messages import ToolCall
+
+
+class FinishReason(StrEnum):
+    """Why a completion ended. `CANCELLED` and `ERROR` stay inside: they are never sent as a success."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+#: The reasons a client may see.
+EndReason: TypeAlias = Literal[FinishReason.STOP, FinishReason.LENGTH, FinishReason.TOOL_CALLS]
+
+
+@dataclass(frozen=True, slots=True)
+class VisionUsage:
+    """What the captions of one request cost. Only captions made for this request count tokens and time.
+
+    Attributes:
+        num_images: images in the request, including those answered from the cache or by a marker.
+        num_cache_hits: captions not made for this request: from the cache, from a request that had them made at the
+            same time, or of the same image again.
+        num_failed: images that got a marker.
+        num_caption_tokens: tokens the captioner generated for this request.
+        caption_ms: wall time from the first image needing a caption to the last one done; load time left out.
+    """
+
+    num_images: int = 0
+    num_cache_hits: int = 0
+    num_failed: int = 0
+    num_caption_tokens: int = 0
+    caption_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The text model's token counts."""
+
+    num_prompt_tokens: int = 0
+    num_completion_tokens: int = 0
+    num_cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionedImage:
+    """One picture's words on their own, or why there are none.
+
+    Attributes:
+        text: the caption; None when it failed.
+        error: a short reason; None when it did not.
+        width, height: of the picture that was sent, in pixels.
+        captioner: who described it.
+    """
+
+    text: str | None
+    error: str | None
+    width: int
+    height: int
+    captioner: str
+
+
+class WaitStatus(StrEnum):
+    """What a request waits for before its first token.
+
+    Attributes:
+        QUEUED: the model is there, and all places in its batch are taken.
+        WAITING_FOR_MODEL: other models have to make room for it first.
+        LOADING: the model is being loaded.
+        CAPTIONING: its images are being described.
+    """
+
+    QUEUED = "queued"
+    WAITING_FOR_MODEL = "waiting_for_model"
+    LOADING = "loading"
+    CAPTIONING = "captioning"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The request waits; informative only, any number of times before the first delta.
+
+    Attributes:
+        model: the one that is waited for: the request's own or its captioner.
+        position: among those that wait for the same model, from 1; None while captioning.
+        progress: of the load, 0 to 1.
+        eta_s: about how long it will take still; None = nobody knows.
+    """
+
+    status: WaitStatus
+    model: str = ""
+    position: int | None = None
+    progress: float | None = None
+    eta_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenText:
+    """A token as it is shown: its text (U+FFFD where its bytes are no whole characters) and its bytes."""
+
+    token_id: int
+    text: str
+    utf8: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One token of a completion, how likely it was, and what else was likely.
+
+    Attributes:
+        logprob: natural logarithm of its probability.
+        top: the likeliest tokens and their log-probabilities, the likeliest first.
+    """
+
+    token: TokenText
+    logprob: float
+    top: tuple[tuple[TokenText, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """More of the answer.
+
+    Attributes:
+        logprobs: of the tokens generated since the last delta that had any, if they were asked for. They may be ahead
+            of the text, and stand beside an empty one when no text follows.
+        choice: which of the request's completions this belongs to, from 0.
+    """
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+    choice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """More of the model's reasoning."""
+
+    text: str
+    choice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """One whole tool call; `index` counts from 0 within the completion."""
+
+    index: int
+    call: ToolCall
+    choice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The request's end: exactly once, last, after all choices have ended.
+
+    Attributes:
+        finish_reason: of the first choice.
+        usage: of all choices together; the prompt counts once.
+        vision: None when the request held no image.
+        other_finish_reasons: of the choices from 1 on.
+    """
+
+    finish_reason: EndReason
+    usage: Usage
+    vision: VisionUsage | None = None
+    other_finish_reasons: tuple[EndReason, ...] = ()
+
+    @property
+    def finish_reasons(self) -> tuple[EndReason, ...]:
+        """One per choice, in order."""
+        return (self.finish_reason, *self.other_finish_reasons)
+
+
+OutputEvent: TypeAlias = Waiting | TextDelta | ReasoningDelta | ToolCallDelta | Finished

@@ -1,0 +1,44 @@
+"""One client's wish, in no dialect."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+
+from periscope.core.messages import Message
+from periscope.core.params import GenerationParams, check_bounds
+from periscope.core.tools import JSONObject, ResponseFormat, Tool, ToolChoice
+
+MAX_CHOICES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """What one client wants, in no dialect.
+
+    Attributes:
+        id: request id, unique in the process (`new_id`); also the id the client sees.
+        model: configured name or alias; "" and "default" mean the first model of models.yaml.
+        tools: offered to the model; empty when the client's `tool_choice` is none.
+        response_format: the answer must fit it; None = free text. Not together with a required tool call.
+        num_choices: completions of the same prompt, numbered from 0.
+        template_kwargs: handed to the chat template, over the model's own (`enable_thinking`, ...).
+    """
+
+    id: str
+    model: str
+    messages: tuple[Message, ...]
+    params: GenerationParams = GenerationParams()
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+    response_format: ResponseFormat | None = None
+    num_choices: int = 1
+    template_kwargs: JSONObject = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_bounds("n", self.num_choices, 1, MAX_CHOICES)
+
+
+def new_id(prefix: str) -> str:
+    """A fresh id such as `chatcmpl-3f9c...`; 96 random bits."""
+    return f"{prefix}{secrets.token_hex(12)}"

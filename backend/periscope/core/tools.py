@@ -1,0 +1,116 @@
+"""Tools, forced output, and how a model marks them in what it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+JSONObject: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function the model may call. `parameters` is a JSON schema (an object schema)."""
+
+    name: str
+    description: str = ""
+    parameters: JSONObject = field(default_factory=dict)
+
+
+class ToolChoiceMode(StrEnum):
+    """Whether the model may, must not or must call a tool."""
+
+    AUTO = "auto"
+    NONE = "none"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """What the client asked of the model about tools.
+
+    Attributes:
+        name: with `REQUIRED`, the one tool that must be called; None = any of those offered.
+        is_parallel: several calls in one answer are welcome.
+    """
+
+    mode: ToolChoiceMode = ToolChoiceMode.AUTO
+    name: str | None = None
+    is_parallel: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFormat:
+    """The answer must be JSON of this schema, whatever the model would rather write.
+
+    Attributes:
+        schema: a JSON schema; `{"type": "object"}` for any object.
+        param: where the schema stands in the request, for errors (`response_format.json_schema.schema`).
+    """
+
+    schema: JSONObject
+    param: str = "response_format"
+
+
+#: (text between the markers, tools) -> call or calls, each `{"name": ..., "arguments": ...}`. Tools arrive as
+#: `{"type": "function", "function": {...}}`, the shape chat templates and mlx-lm's parsers read. May raise
+#: anything: the text comes from a model.
+ParseToolCall: TypeAlias = Callable[[str, list[JSONObject]], JSONObject | list[JSONObject]]
+
+
+class ToolCallStyle(StrEnum):
+    """The family of syntaxes a model writes its tool calls in.
+
+    Attributes:
+        MARKED: between `tool_start` and `tool_end`, in a syntax that only `parse_tool_call` knows.
+        HERMES: marked, and what stands between is JSON. Each call is exactly `tool_start`, a newline,
+            `{"name": <name>, "arguments": <object>}`, a newline, `tool_end`; a newline between two calls.
+        LLAMA: `{"name": <name>, "parameters": <object>}` as the whole answer or after `<|python_tag|>`.
+        HARMONY: channels of gpt-oss; they carry the reasoning too.
+    """
+
+    MARKED = "marked"
+    HERMES = "hermes"
+    LLAMA = "llama"
+    HARMONY = "harmony"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFormat:
+    """How one model marks reasoning and tool calls in its output.
+
+    Attributes:
+        think_start, think_end: around reasoning. Without `think_end` the model has none. A `think_end` that
+            was never opened is ordinary text.
+        tool_start, tool_end: around tool calls. Without `tool_end` a call runs to the end of the completion.
+        parse_tool_call: reads what stands between the tool markers; None = marked tool calls stay text.
+        tool_call_style: `LLAMA` and `HARMONY` need no markers and no `parse_tool_call`.
+        starts_in_reasoning: the chat template has already written `think_start`.
+    """
+
+    think_start: str | None = None
+    think_end: str | None = None
+    tool_start: str | None = None
+    tool_end: str | None = None
+    parse_tool_call: ParseToolCall | None = None
+    tool_call_style: ToolCallStyle = ToolCallStyle.MARKED
+    starts_in_reasoning: bool = False
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether the model's own tool calls can be read."""
+        if self.tool_call_style in (ToolCallStyle.LLAMA, ToolCallStyle.HARMONY):
+            return True
+        return bool(self.tool_start) and self.parse_tool_call is not None
+
+    @property
+    def writes_json_calls(self) -> bool:
+        """Whether a forced call can be enforced in the model's own syntax.
+
+        If so its grammar is one or more calls as `ToolCallStyle.HERMES` tells, joined by newlines. Of any other
+        model a forced call is a bare JSON array, `[{"name": <name>, "arguments": <object>}, ...]`, and nothing else.
+        Reasoning may go before either.
+        """
+        return self.tool_call_style is ToolCallStyle.HERMES and self.has_tools and bool(self.tool_end)
