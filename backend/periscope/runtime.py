@@ -17,7 +17,7 @@ from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig, InferenceEngine, VisionLanguageEngine
 from periscope.engine.footprint import measure
 from periscope.engine.isolated import IsolatedVisionLanguageEngine
-from periscope.engine.kv_memory import DeviceMemory
+from periscope.engine.kv_memory import DeviceMemory, WiredLimit
 from periscope.engine.loader import context_length_of, find_on_disk, read_model_config
 from periscope.engine.turn import DeviceTurn
 from periscope.errors import ModelLoadError
@@ -72,7 +72,7 @@ class Runtime:
 
     async def start(self) -> None:
         """Load what is to be loaded at start, side by side, and wait for it. Failures are in `service.health()`."""
-        _set_wired_limit(self.config.memory.wired_limit)
+        WiredLimit.set_once(self.config.memory.wired_limit)
         await self._pool.preload(model.name for model in self.config.models if model.preload)
 
     def stop_admitting(self) -> None:
@@ -205,12 +205,3 @@ def _peek_context_length(model: ModelConfig) -> int | None:
 def _read_memory() -> tuple[int, int, int]:
     """Bytes that MLX uses, keeps ready, and has used at most, in this process."""
     return mx.get_active_memory(), mx.get_cache_memory(), mx.get_peak_memory()
-
-
-def _set_wired_limit(limit_bytes: int | None) -> None:
-    """Once for the process: generators that come and go would otherwise unwire each other's weights (mlx-lm 0.32)."""
-    if not mx.metal.is_available():
-        return
-    recommended = mx.device_info().get("max_recommended_working_set_size")
-    if recommended is not None:
-        mx.set_wired_limit(min(limit_bytes or int(recommended), int(recommended)))

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from periscope.engine.prefill import (
     AGEING,
-    CHUNK_STEPS,
+    ASSUMED_TOKEN_STEPS,
+    FEW_TOKENS,
     GAP_STEPS,
+    MAX_EXTRA_STEPS,
     MAX_GAP_STEPS,
+    PASS_STEPS,
+    WORTH_TOKENS,
     PromptView,
     chunk_tokens,
     next_prompt,
+    pass_cost_s,
     smoothed,
     token_cost_s,
 )
 
+
+class Device(NamedTuple):
+    """What a chunk takes, in decode steps."""
+
+    pass_steps: float
+    token_steps: float
+
+
 #: With a tenth of a step for a token.
-FITTING = int((GAP_STEPS - CHUNK_STEPS) * 10)
+FITTING = int((GAP_STEPS - PASS_STEPS) * 10)
 
 
 def chunk(
@@ -29,6 +44,7 @@ def chunk(
     most: int = 512,
     is_decoding: bool = True,
     token_steps: float = 0.1,
+    pass_steps: float | None = None,
 ) -> int:
     return chunk_tokens(
         num_left,
@@ -37,6 +53,7 @@ def chunk(
         most=most,
         is_decoding=is_decoding,
         token_steps=token_steps,
+        pass_steps=pass_steps,
     )
 
 
@@ -87,7 +104,7 @@ def test_beside_running_rows_a_chunk_takes_a_few_steps() -> None:
 
 def test_what_finishes_a_prompt_may_take_a_little_longer() -> None:
     """A prompt is not cut in two for the sake of a few tokens."""
-    longest = int((MAX_GAP_STEPS - CHUNK_STEPS) * 10)
+    longest = int((MAX_GAP_STEPS - PASS_STEPS) * 10)
     assert chunk(longest) == longest
     assert chunk(longest + 1) == FITTING
 
@@ -96,12 +113,19 @@ def test_several_short_prompts_share_one_gap() -> None:
     """A second prompt is read in the same step as far as the gap has room, and not for a handful of tokens."""
     assert chunk(500, num_read=10, spent_steps=1.0) == FITTING - 10
     assert chunk(30, num_read=10, spent_steps=1.0) == 30
-    assert chunk(500, num_read=10, spent_steps=GAP_STEPS - CHUNK_STEPS - 0.5) == 0
+    assert chunk(500, num_read=10, spent_steps=GAP_STEPS - PASS_STEPS - 0.5) == 0
 
 
 def test_where_a_token_costs_steps_one_is_read_at_a_time() -> None:
     """Far into a long prompt on a slow device the gap stays as short as it can be, and reading goes on."""
-    assert chunk(10_000, token_steps=6.0) == 1
+    assert chunk(10_000, token_steps=6.0) == FEW_TOKENS
+    assert chunk(10_000, token_steps=6.0, pass_steps=1.5) == 1
+
+
+def test_where_a_pass_takes_up_the_gap_tokens_go_along_with_it() -> None:
+    """A pass that is made anyway takes as many tokens along as make it half as long again, two steps at most."""
+    assert chunk(10_000, pass_steps=3.8) == 19
+    assert chunk(10_000, pass_steps=9.0) == MAX_EXTRA_STEPS * 10
 
 
 @given(
@@ -127,8 +151,8 @@ def test_a_chunk_is_bounded_whatever_was_measured(  # noqa: PLR0917 - hypothesis
     assert 0 <= num <= min(num_left, most)
     if num_read == 0:
         assert num >= 1
-    if is_decoding and num > 1:
-        assert CHUNK_STEPS + num * token_steps <= MAX_GAP_STEPS + 1e-6
+    if is_decoding and num > FEW_TOKENS:
+        assert PASS_STEPS + (num - 1) * token_steps <= MAX_GAP_STEPS + 1e-6
 
 
 def test_measurements_are_followed_and_smoothed() -> None:
@@ -144,5 +168,40 @@ def test_measurements_are_followed_and_smoothed() -> None:
 def test_a_token_s_cost_leaves_out_the_pass_over_the_weights() -> None:
     """Small chunks are not taken for dear tokens, or chunks would get ever smaller."""
     assert token_cost_s(10, 2.0, 1.0) == 0.1
-    assert token_cost_s(10, 1.0, None) == 0.1
+    assert token_cost_s(10, 1.0, 0.0) == 0.1
     assert token_cost_s(10, 0.5, 1.0) > 0
+
+
+def read_beside_a_stream(device: Device, *, spikes: frozenset[int], num_chunks: int) -> list[tuple[int, float]]:
+    """(tokens, steps) of each chunk of an endless prompt, as the batch would choose them."""
+    token_s: float | None = None
+    pass_s: float | None = None
+    chunks = []
+    for index in range(num_chunks):
+        num = chunk_tokens(
+            10**9,
+            num_read=0,
+            spent_steps=0.0,
+            most=512,
+            is_decoding=True,
+            token_steps=token_s or ASSUMED_TOKEN_STEPS,
+            pass_steps=pass_s,
+        )
+        took = (device.pass_steps + num * device.token_steps) * (15 if index in spikes else 1)
+        pass_s = pass_cost_s(pass_s, num, took, 1.0)
+        token_s = smoothed(token_s, token_cost_s(num, took, pass_s or PASS_STEPS))
+        chunks.append((num, took))
+    return chunks
+
+
+@given(st.floats(1.0, 6.0), st.floats(0.005, 0.5), st.frozensets(st.integers(5, 40), max_size=3))
+def test_reading_never_sticks_at_a_token_at_a_time(
+    pass_steps: float, token_steps: float, spikes: frozenset[int]
+) -> None:
+    """Whatever a pass costs, and after chunks that took far too long, chunks grow again to what the gap allows."""
+    chunks = read_beside_a_stream(Device(pass_steps, token_steps), spikes=spikes, num_chunks=200)
+    settled = chunks[120:]
+    room_steps = max(GAP_STEPS - pass_steps, min(pass_steps / 2, MAX_EXTRA_STEPS))
+    mean_tokens = sum(num for num, _ in settled) / len(settled)
+    assert mean_tokens >= min(0.4 * room_steps / token_steps, WORTH_TOKENS)
+    assert max(took for _, took in settled) <= 1.25 * max(GAP_STEPS, pass_steps + MAX_EXTRA_STEPS) + token_steps

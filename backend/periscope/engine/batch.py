@@ -22,9 +22,12 @@ from periscope.engine.decoding import DecodeBatch
 from periscope.engine.kv_memory import BLOCK_TOKENS
 from periscope.engine.prefill import (
     ASSUMED_TOKEN_STEPS,
+    FEW_TOKENS,
+    PASS_STEPS,
     PromptView,
     chunk_tokens,
     next_prompt,
+    pass_cost_s,
     smoothed,
     token_cost_s,
 )
@@ -76,11 +79,15 @@ class _Prompt:
     Attributes:
         caches: hold `num_done` tokens; None until it is begun.
         token_s: what its last tokens cost each; they cost more the more came before.
+        pass_s: what a chunk of it costs however few its tokens; None = not known.
+        pass_told_at: tokens before the chunk that told it last.
     """
 
     row: Row
     checkpoints: Sequence[int]
     token_s: float | None = None
+    pass_s: float | None = None
+    pass_told_at: int = 0
     caches: LayerCaches | None = None
     num_done: int = 0
     num_passed_over: int = 0
@@ -297,6 +304,7 @@ class TextBatch:
             most=self._settings.max_chunk_tokens,
             is_decoding=is_decoding,
             token_steps=token_s / self._step_s if token_s and self._step_s else ASSUMED_TOKEN_STEPS,
+            pass_steps=prompt.pass_s / self._step_s if prompt.pass_s and self._step_s else None,
         )
         return min([num, *(mark - prompt.num_done for mark in prompt.checkpoints if mark > prompt.num_done)])
 
@@ -320,7 +328,12 @@ class TextBatch:
             self._keep(prompt.row.tokens[: prompt.num_done], copy.deepcopy(prompt.caches))
 
     def _note_cost(self, prompt: _Prompt, num: int, duration_s: float) -> None:
-        cost_s = token_cost_s(num, duration_s, self._step_s)
+        if num <= FEW_TOKENS:
+            prompt.pass_told_at = prompt.num_done
+        elif prompt.num_done > 2 * prompt.pass_told_at + BLOCK_TOKENS:
+            prompt.pass_s = None  # a pass over so much more context is another
+        prompt.pass_s = pass_cost_s(prompt.pass_s, num, duration_s, self._step_s)
+        cost_s = token_cost_s(num, duration_s, prompt.pass_s or PASS_STEPS * (self._step_s or 0.0))
         prompt.token_s = smoothed(prompt.token_s, cost_s)
         if prompt.num_done < BLOCK_TOKENS:
             self._token_s = smoothed(self._token_s, cost_s)

@@ -8,8 +8,8 @@ What is different from a captioner in the server's own process:
 - Turns at the device do not reach across processes: the system alone divides the GPU, `captioner_share` has no effect.
 - Its memory is its own: MLX counts, caches and limits it there, and the server's `mx.get_active_memory` does not see
   it. The pool's ledger counts it by `weights_bytes`, as any other's. The wired limit caps in each process what that one
-  keeps from being paged out: mlx-vlm's generator sets it there to what Metal recommends, `memory.wired_limit` is for
-  the server alone. As long as the ledger holds, what all of them wire together is within the budget.
+  keeps from being paged out; there it is what Metal recommends, `memory.wired_limit` is for the server alone. As long
+  as the ledger holds, what all of them wire together is within the budget.
 - Unloaded, it gives all of its memory back, for sure.
 """
 

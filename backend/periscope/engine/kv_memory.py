@@ -82,6 +82,24 @@ def device_budget_bytes(configured_bytes: int | None = None) -> int:
     return ours if configured_bytes is None else min(configured_bytes, ours)
 
 
+class WiredLimit:
+    """How much of what is in use is kept from being paged out: one limit for the process.
+
+    It is set once, or generators of the model libraries that come and go would unwire each other's weights (mlx-lm
+    0.32, mlx-vlm 0.7).
+    """
+
+    _is_set = False
+
+    @classmethod
+    def set_once(cls, limit_bytes: int | None = None) -> None:
+        """To what Metal recommends, or less if so configured; only the first call counts. Nothing without Metal."""
+        recommended = mx.device_info().get("max_recommended_working_set_size") if mx.metal.is_available() else None
+        if recommended is not None and not cls._is_set:
+            cls._is_set = True
+            mx.set_wired_limit(min(limit_bytes or int(recommended), int(recommended)))
+
+
 class DeviceMemory:
     """What the device has for us, or what of it we were told to use; read anew at every question.
 

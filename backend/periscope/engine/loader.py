@@ -19,6 +19,7 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from mlx.utils import tree_flatten
 
 from periscope.core import MODEL_FILES, NOT_MODEL_FILES, JSONObject
+from periscope.engine.kv_memory import WiredLimit
 from periscope.errors import ModelLoadError
 
 if TYPE_CHECKING:
@@ -144,12 +145,13 @@ def vocab_size_of(config: JSONObject) -> int | None:
 
 
 def prepare_libraries() -> None:
-    """Idempotent. Settings of the model libraries that hold for the whole process.
+    """Idempotent. Settings of MLX and the model libraries that hold for the whole process.
 
     Without a GPU, `mx.compile` starts the C++ compiler for a second per kernel on first use: run unfused instead.
     transformers 5 warns of the arguments mlx-vlm 0.7 passes to its processors, at every image.
     """
     logging.getLogger("transformers").setLevel(logging.ERROR)
+    WiredLimit.set_once()
     if not mx.metal.is_available() and not mx.cuda.is_available():
         mx.disable_compile()
 
