@@ -198,10 +198,10 @@ def read_beside_a_stream(device: Device, *, spikes: frozenset[int], num_chunks: 
 def test_reading_never_sticks_at_a_token_at_a_time(
     pass_steps: float, token_steps: float, spikes: frozenset[int]
 ) -> None:
-    """Whatever a pass costs, and after chunks that took far too long, chunks grow again to what the gap allows."""
+    """Whatever a pass costs, and after chunks that took far too long, chunks grow again, and the gap is kept."""
     chunks = read_beside_a_stream(Device(pass_steps, token_steps), spikes=spikes, num_chunks=200)
     settled = chunks[120:]
     room_steps = max(GAP_STEPS - pass_steps, min(pass_steps / 2, MAX_EXTRA_STEPS))
     mean_tokens = sum(num for num, _ in settled) / len(settled)
     assert mean_tokens >= min(0.4 * room_steps / token_steps, WORTH_TOKENS)
-    assert max(took for _, took in settled) <= 1.25 * max(GAP_STEPS, pass_steps + MAX_EXTRA_STEPS) + token_steps
+    assert max(took for _, took in settled) <= 9.0  # with the row's own step, ten
