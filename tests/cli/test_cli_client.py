@@ -65,7 +65,7 @@ def test_a_stream_is_read_as_core_events() -> None:
 
 def test_a_status_of_a_later_server_is_passed_over() -> None:
     """A wait state that this client does not know is no error."""
-    assert ChunkDecoder().feed(chunk({}, periscope={"status": "queued", "position": 3})) == []
+    assert ChunkDecoder().feed(chunk({}, periscope={"status": "dreaming", "position": 3})) == []
 
 
 def test_an_error_in_the_stream_is_raised() -> None:

@@ -29,6 +29,11 @@ async def caption(
     return await engine.describe(image_of(index), DEFAULT_CAPTION_PROMPT, max_tokens)
 
 
+def captioner_processes() -> list[psutil.Process]:
+    """Those that this one has started; the servers of other tests are not among them."""
+    return [child for child in psutil.Process().children() if "serve" not in child.cmdline()]
+
+
 def with_process(
     use: Callable[[IsolatedVisionLanguageEngine], Awaitable[None]],
     *,
@@ -46,7 +51,7 @@ def with_process(
             assert not psutil.pid_exists(engine.pid)
 
     asyncio.run(run())
-    assert psutil.Process().children() == []
+    assert captioner_processes() == []
 
 
 def program(folder: Path, first: str) -> Path:
@@ -152,7 +157,7 @@ def test_load_errors_cross(tiny_text_model: Path) -> None:
                 asyncio.run(kind.load(model))
             errors.append(caught.value.message)
         assert errors[0] == errors[1]
-    assert psutil.Process().children() == []
+    assert captioner_processes() == []
 
 
 def test_a_load_that_is_given_up_leaves_no_process() -> None:
@@ -160,14 +165,14 @@ def test_a_load_that_is_given_up_leaves_no_process() -> None:
 
     async def run() -> None:
         loading = asyncio.create_task(IsolatedVisionLanguageEngine.load(CAPTIONER))
-        while not psutil.Process().children():
+        while not captioner_processes():
             await asyncio.sleep(0)
         loading.cancel()
         await asyncio.wait([loading])
         assert loading.cancelled()
 
     asyncio.run(run())
-    assert psutil.Process().children() == []
+    assert captioner_processes() == []
 
 
 def test_a_process_that_dies_while_it_loads_is_a_load_error(tmp_path: Path) -> None:
@@ -182,7 +187,7 @@ def test_a_process_that_talks_nonsense_is_killed(tmp_path: Path) -> None:
     nonsense = program(tmp_path, "import sys, threading\nprint('hello, server', flush=True)\nthreading.Event().wait()")
     with pytest.raises(ModelLoadError):
         asyncio.run(IsolatedVisionLanguageEngine.load(CAPTIONER, program=nonsense))
-    assert psutil.Process().children() == []
+    assert captioner_processes() == []
 
 
 def test_closing_is_idempotent_and_fails_captions_under_way() -> None:
