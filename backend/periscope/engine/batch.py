@@ -18,7 +18,7 @@ from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_p
 
 from periscope.engine.commands import TokenPrompt
 from periscope.engine.contracts import Sampled
-from periscope.engine.decoding import DecodeBatch
+from periscope.engine.decoding import LONG_TOKENS, DecodeBatch
 from periscope.engine.kv_memory import BLOCK_TOKENS
 from periscope.engine.prefill import (
     ASSUMED_TOKEN_STEPS,
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 _MIN_BORROWED_TOKENS = 64
 #: Steps between two looks at how much room the decoding rows' growth leaves to the prompt cache.
 _ROOM_CHECK_STEPS = 64
-#: To join costs a copy of the state: a prompt longer than this joins in a step of its own.
-_LONG_TOKENS = 1024
+#: What is left of a long prompt when the batch is made ready for it.
+_ROOM_MADE_PART = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +210,8 @@ class TextBatch:
             views = [PromptView(prompt.num_left, prompt.num_passed_over) for prompt in candidates]
             prompt = candidates[next_prompt(views)]
             try:
+                if not num_read and self._makes_room_for(prompt):
+                    break
                 if prompt.caches is None:
                     self._begin(prompt)
                 spent_s = self._clock() - started if num_read else 0.0
@@ -225,10 +227,19 @@ class TextBatch:
             if not is_decoding and num:
                 break  # somebody's first token comes first
         if not (
-            is_decoding and any(prompt.is_read and len(prompt.row.tokens) > _LONG_TOKENS for prompt in self._prompts)
+            is_decoding and any(prompt.is_read and len(prompt.row.tokens) > LONG_TOKENS for prompt in self._prompts)
         ):
             self._join()
         return failed
+
+    def _makes_room_for(self, prompt: _Prompt) -> bool:
+        """Before a long prompt is read to its end the batch it will join is made ready, an array between two steps.
+
+        Not sooner: rows that come meanwhile would take the place, and all would be computed with room for it.
+        """
+        length = len(prompt.row.tokens)
+        is_time = length > LONG_TOKENS and prompt.num_left < length * _ROOM_MADE_PART
+        return is_time and self._decoding.make_room(length + BLOCK_TOKENS)
 
     def _join(self) -> None:
         """All prompts read to their end start decoding, together: each time the batch is copied."""
@@ -267,6 +278,7 @@ class TextBatch:
     def _begin(self, prompt: _Prompt) -> None:
         """Give it the longest state there is of its beginning, or an empty one."""
         self._make_room(self._budget.batch_bytes([*self._lengths(), len(prompt.row.tokens)]))
+        self._decoding.finish_leaving()  # it may go on where one of those ended
         caches, length = self._prompt_cache.fetch(prompt.row.prompt)
         borrowed = self._borrow(prompt.row.prompt, length + _MIN_BORROWED_TOKENS)
         if borrowed is not None:
@@ -319,7 +331,8 @@ class TextBatch:
             mx.clear_cache()
             self._note_cost(prompt, num, self._clock() - started)
             if prompt.num_left > num:
-                reserve(prompt.caches, len(prompt.row.tokens) + min(prompt.row.params.max_tokens or 1, BLOCK_TOKENS))
+                length = len(prompt.row.tokens) + min(prompt.row.params.max_tokens or 1, BLOCK_TOKENS)
+                reserve(prompt.caches, length, at_most=1 if len(self._decoding) else None)
         prompt.num_done += num
         for other in self._prompts:
             if other is not prompt:

@@ -7,34 +7,45 @@ Python.
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import trim_prompt_cache
 
-from periscope.core import FinishReason, TokenLogprob, TokenText
+from periscope.core import FinishReason, GenerationParams, TokenLogprob, TokenText
 from periscope.engine.contracts import Sampled
 from periscope.engine.kv_memory import flat
 from periscope.engine.logprobs import LazyLogprobs
-from periscope.engine.row_caches import RowCaches, together
+from periscope.engine.row_caches import RowCaches, SlotCaches, together
+from periscope.engine.rows import Row
 from periscope.engine.sampling import GREEDY, sample
 from periscope.engine.structured import apply_bits
 
 if TYPE_CHECKING:
     from periscope.engine.prompt_cache import LayerCaches
-    from periscope.engine.rows import Row
     from periscope.engine.speculation import Drafter
 
 #: Steps between two evaluations of cache metadata. mlx-lm 0.32 leaves `left_padding` of hybrid models lazy: their
 #: graph grows with every token until Metal runs out of buffers (mlx-lm#1845). Exit: when upstream evaluates it.
 METADATA_EVAL_STEPS = 64
 #: Taking lines out of a batch copies what is left, so those of rows that have left are computed on until they are
-#: this part of all lines, or for this many steps.
+#: this part of all lines, or for this many steps. Beside a long row that copy takes as long as many steps: it is made
+#: only when most lines are idle.
 COMPACT_PART = 0.25
 COMPACT_STEPS = 16
+COMPACT_PART_OF_LONG = 0.6
 
+
+#: Building the state of a longer row from a batch takes as long as several steps: a layer of it is copied at a time.
+LONG_TOKENS = 1024
+
+
+_NOBODYS_ID = -1
+_NO_PARAMS = GenerationParams()
 
 #: Takes over a state: the tokens that caches hold exactly, and the caches.
 KeepState: TypeAlias = Callable[["list[int]", "LayerCaches"], None]
@@ -71,6 +82,8 @@ class DecodeBatch:
         self._logprobs = LazyLogprobs()
         self._num_steps = 0
         self._num_steps_uncompacted = 0
+        self._place_wanted_at = -1  # the step before which somebody last asked for room
+        self._departing: deque[_Departing] = deque()
 
     def __len__(self) -> int:
         """Rows that have not left."""
@@ -96,7 +109,8 @@ class DecodeBatch:
             row.num_held = len(row.tokens) - 1
         left = list(joining)
         if self._caches is not None and self._caches.can_replace:
-            places = [index for index, row in enumerate(self._rows) if row.has_left]
+            departing = {entry.row.id for entry in self._departing}
+            places = [i for i, row in enumerate(self._rows) if row.has_left and row.id not in departing]
             for index in places[: len(left)]:
                 self._replace(index, *left.pop(0))
         if left:
@@ -121,6 +135,40 @@ class DecodeBatch:
         self._newest = tokens if self._newest is None else mx.concatenate([self._newest, tokens])
         self._rows.extend(row for row, _ in joining)
 
+    def make_room(self, num_tokens: int) -> bool:
+        """A part of the room that a row of so many tokens will need; False when there is nothing more to do.
+
+        Once it is all there the row joins without the others being copied. To be asked for before each step until it
+        joins.
+        """
+        if self._caches is None or self._departing:
+            return False
+        if not any(row.has_left for row in self._rows):
+            slots = self._caches.with_place()
+            if slots is None:
+                return False
+            assert self._newest is not None  # noqa: S101 - there are rows
+            self._caches = slots
+            self._rows.append(_nobody())
+            self._newest = mx.concatenate([self._newest, mx.zeros((1,), dtype=mx.uint32)])
+        self._place_wanted_at = self._num_steps
+        return isinstance(self._caches, SlotCaches) and self._caches.grow(num_tokens)
+
+    def finish_leaving(self) -> None:
+        """Hand over the states of rows that have left, without waiting any longer."""
+        while self._departing:
+            self._go_on_leaving()
+
+    def _go_on_leaving(self) -> None:
+        """One layer more of the row that left first."""
+        assert isinstance(self._caches, SlotCaches)  # noqa: S101 - only those are left slowly
+        entry = self._departing[0]
+        index = self._rows.index(entry.row)
+        entry.state.append(self._caches.extract_layer(index, len(entry.tokens), len(entry.state)))
+        if len(entry.state) == self._caches.num_layers:
+            self._departing.popleft()
+            self._keep(entry.tokens, entry.state)
+
     def remove(self, ids: Iterable[int]) -> None:
         """Take rows out; their states are kept. Unknown ids are ignored."""
         gone = set(ids)
@@ -139,6 +187,7 @@ class DecodeBatch:
     def abandon(self) -> list[Row]:
         """Let go of everything after a failed step; returns the rows that were lost."""
         lost = list(self.rows)
+        self._departing.clear()
         self._clear()
         return lost
 
@@ -154,6 +203,8 @@ class DecodeBatch:
         rows, newest, logprobs = list(self._rows), self._newest, self._logprobs
         unread = [row for row in rows if not row.is_read]
         self._leave([index for index, row in enumerate(rows) if row.is_fully_launched])
+        if self._departing:
+            self._go_on_leaving()
         self._compact_if_worth_it()
         drafting = self._drafting_row() if self._rows else None
         if self._rows and drafting is None:
@@ -283,20 +334,37 @@ class DecodeBatch:
         """Nothing more for these rows; hand over the states of those that are worth keeping."""
         for index in indices:
             row = self._rows[index]
-            if self._keeps_states and row.fault is None and self._caches is not None:
-                self._keep(row.tokens[: row.num_held], self._caches.extract(index))
             row.has_left, row.sampling, row.processors, row.matcher = True, GREEDY, [], None
+            if self._keeps_states and row.fault is None and self._caches is not None:
+                self._hand_over(index, row)
         if indices and not len(self):
+            self.finish_leaving()
             self._clear()
 
+    def _hand_over(self, index: int, row: Row) -> None:
+        """Its state: at once, or layer by layer when that takes long and others would wait for it."""
+        assert self._caches is not None  # noqa: S101 - there are rows
+        tokens = row.tokens[: row.num_held]
+        if len(tokens) > LONG_TOKENS and len(self) and isinstance(self._caches, SlotCaches):
+            self._departing.append(_Departing(row, tokens))
+        else:
+            self._keep(tokens, self._caches.extract(index))
+
     def _compact_if_worth_it(self) -> None:
+        if self._departing or self._num_steps - self._place_wanted_at <= 1:
+            return  # lines that somebody still reads from, or is to get
         num_gone = len(self._rows) - len(self)
         self._num_steps_uncompacted = self._num_steps_uncompacted + 1 if num_gone else 0
-        if num_gone >= COMPACT_PART * len(self._rows) or self._num_steps_uncompacted >= COMPACT_STEPS:
+        if any(len(row.tokens) > LONG_TOKENS for row in self.rows):
+            is_worth_it = num_gone >= COMPACT_PART_OF_LONG * len(self._rows)
+        else:
+            is_worth_it = num_gone >= COMPACT_PART * len(self._rows) or self._num_steps_uncompacted >= COMPACT_STEPS
+        if is_worth_it:
             self._compact()
 
     def _compact(self) -> None:
         """Take out the lines of rows that have left."""
+        self.finish_leaving()
         stay = [index for index, row in enumerate(self._rows) if not row.has_left]
         if len(stay) == len(self._rows):
             return
@@ -315,6 +383,20 @@ class DecodeBatch:
     def _eval_cache_metadata(self) -> None:
         lazy = [getattr(cache, name, None) for cache in flat(self._layers) for name in ("left_padding", "lengths")]
         mx.eval([array for array in lazy if isinstance(array, mx.array)])
+
+
+@dataclass(slots=True)
+class _Departing:
+    """A row that has left and whose state is handed over layer by layer. `tokens`: what the state holds."""
+
+    row: Row
+    tokens: list[int]
+    state: LayerCaches = field(default_factory=list)
+
+
+def _nobody() -> Row:
+    """Keeps an empty place; it left before it came."""
+    return Row(_NOBODYS_ID, np.zeros((1,), dtype=np.uint32), [0], _NO_PARAMS, GREEDY, [], has_left=True)
 
 
 def _has_ended(result: Sampled) -> bool:

@@ -14,9 +14,9 @@ MAX_GAP_STEPS = 5.5
 PASS_STEPS = 1.0
 #: A chunk of so few tokens takes as long as a pass does.
 FEW_TOKENS = 2
-#: Where the pass alone takes up the gap, tokens may take half as long again, and these steps at most: one token at a
+#: Where the pass alone takes up the gap, tokens may take a third as long again, and these steps at most: one token at a
 #: time would cost as much and get nowhere.
-MAX_EXTRA_STEPS = 2.0
+MAX_EXTRA_STEPS = 1.0
 #: A second prompt is begun in one step only for as many tokens as are worth a pass of their own.
 WORTH_TOKENS = 16
 #: Until there is a measurement, a token of prompt is taken to cost this part of a decode step.
@@ -90,5 +90,5 @@ def chunk_tokens(
         return min(num_left, left_of_most, num_fitting) if num_fitting >= WORTH_TOKENS else 0
     if pass_steps is None:
         return min(num_left, left_of_most, num_fitting if num_fitting >= WORTH_TOKENS else FEW_TOKENS)  # 4
-    room_steps = max(GAP_STEPS - begun_steps, min(pass_steps / 2, MAX_EXTRA_STEPS))
+    room_steps = max(GAP_STEPS - begun_steps, min(pass_steps / 3, MAX_EXTRA_STEPS))
     return min(num_left, left_of_most, max(math.ceil(room_steps / token_steps), 1))  # 5

@@ -46,6 +46,10 @@ class RowCaches(Protocol):
         """Another row in the place of one that has left."""
         ...
 
+    def with_place(self) -> SlotCaches | None:
+        """The same rows and an empty place at the end; None for kinds that have no places."""
+        ...
+
     def keep(self, indices: Sequence[int]) -> None:
         """These rows stay, in this order."""
         ...
@@ -55,8 +59,11 @@ def together(states: Sequence[LayerCaches]) -> RowCaches:
     """The caches of rows that begin to decode together."""
     if len(states) == 1:
         return AloneCaches(states[0])
-    is_plain = all(type(cache) is KVCache and not cache.empty() for state in states for cache in state)
-    return SlotCaches(states) if is_plain else PaddedCaches(states)
+    return SlotCaches(states) if _are_plain(states) else PaddedCaches(states)
+
+
+def _are_plain(states: Sequence[LayerCaches]) -> bool:
+    return all(type(cache) is KVCache and not cache.empty() for state in states for cache in state)
 
 
 class AloneCaches:
@@ -78,6 +85,9 @@ class AloneCaches:
 
     def replace(self, index: int, state: LayerCaches) -> None:  # noqa: ARG002
         raise RuntimeError("a row alone has no place to give away")
+
+    def with_place(self) -> SlotCaches | None:
+        return SlotCaches([self.layers], num_empty=1) if _are_plain([self.layers]) else None
 
     def keep(self, indices: Sequence[int]) -> None:  # noqa: ARG002
         return
@@ -103,6 +113,9 @@ class PaddedCaches:
 
     def replace(self, index: int, state: LayerCaches) -> None:  # noqa: ARG002
         raise RuntimeError("mlx-lm's batch caches have no places to give away")
+
+    def with_place(self) -> SlotCaches | None:
+        return None
 
     def keep(self, indices: Sequence[int]) -> None:
         for cache in self.layers:
@@ -187,10 +200,12 @@ class SlotCaches:
 
     can_replace = True
 
-    def __init__(self, states: Sequence[LayerCaches]) -> None:
-        self._lengths = _Lengths(state[0].offset for state in states)
+    def __init__(self, states: Sequence[LayerCaches], *, num_empty: int = 0) -> None:
+        self._lengths = _Lengths([*(state[0].offset for state in states), *[1] * num_empty])
         capacity = _blocks(self._lengths.longest + BLOCK_TOKENS)  # to grow at once would copy all of it again
-        self.layers = [_SlotLayer(self._lengths, *_stacked(layer, capacity)) for layer in zip(*states, strict=True)]
+        self.layers = [
+            _SlotLayer(self._lengths, *_stacked(layer, capacity, num_empty)) for layer in zip(*states, strict=True)
+        ]
 
     def advance(self) -> None:
         self._lengths.advance()
@@ -198,6 +213,40 @@ class SlotCaches:
     def extract(self, index: int) -> LayerCaches:
         length = self._lengths.values[index]
         return [_plain(layer, index, length) for layer in self.layers]
+
+    @property
+    def num_layers(self) -> int:
+        """For `extract_layer`."""
+        return len(self.layers)
+
+    def extract_layer(self, index: int, length: int, number: int) -> KVCache:
+        """A copy of one layer of a row's first tokens, made now; also after the row has left its place."""
+        cache = _plain(self.layers[number], index, length)
+        mx.eval(cache.keys, cache.values)
+        return cache
+
+    def grow(self, num_tokens: int) -> bool:
+        """Make one array long enough for rows of so many tokens, now; False when all are.
+
+        A large one takes as long as several steps, so they are made one between two steps.
+        """
+        for layer in self.layers:
+            for name in ("keys", "values"):
+                array = getattr(layer, name)
+                if array.shape[2] < num_tokens:
+                    longer = _at(array, _blocks(num_tokens))
+                    mx.eval(longer)
+                    setattr(layer, name, longer)
+                    return True
+        return False
+
+    def with_place(self) -> SlotCaches:
+        for layer in self.layers:
+            layer.keys, layer.values = (
+                mx.concatenate([array, mx.zeros_like(array[:1])]) for array in (layer.keys, layer.values)
+            )
+        self._lengths.set([*self._lengths.values, 1])
+        return self
 
     def append(self, states: Sequence[LayerCaches]) -> None:
         lengths = [*self._lengths.values, *(state[0].offset for state in states)]
@@ -230,12 +279,16 @@ class SlotCaches:
         self._lengths.set(lengths)
 
 
-def reserve(caches: LayerCaches, num_tokens: int) -> None:
-    """Make plain caches as long as they will get: growing block by block would copy all of them each time."""
-    for cache in caches:
-        if type(cache) is KVCache and cache.keys is not None and cache.keys.shape[2] < num_tokens:
-            cache.keys = _at(cache.keys, _blocks(num_tokens))
-            cache.values = _at(cache.values, _blocks(num_tokens))
+def reserve(caches: LayerCaches, num_tokens: int, at_most: int | None = None) -> None:
+    """Make plain caches as long as they will get: growing block by block would copy all of them each time.
+
+    Args:
+        at_most: so many of them now.
+    """
+    short = [c for c in caches if type(c) is KVCache and c.keys is not None and c.keys.shape[2] < num_tokens]
+    for cache in short[:at_most]:
+        cache.keys = _at(cache.keys, _blocks(num_tokens))
+        cache.values = _at(cache.values, _blocks(num_tokens))
 
 
 def _blocks(num_tokens: int) -> int:
@@ -250,9 +303,20 @@ def _at(array: mx.array, capacity: int) -> mx.array:
     return mx.concatenate([array, mx.zeros((rows, heads, capacity - length, size), array.dtype)], axis=2)
 
 
-def _stacked(caches: Sequence[KVCache], capacity: int) -> tuple[mx.array, mx.array]:
-    keys = mx.concatenate([_at(cache.keys, capacity) for cache in caches])
-    return keys, mx.concatenate([_at(cache.values, capacity) for cache in caches])
+def _stacked(caches: Sequence[KVCache], capacity: int, num_empty: int = 0) -> tuple[mx.array, mx.array]:
+    """Each one's own tokens in a place of its own; the memory is asked for once."""
+    return (
+        _in_places([cache.keys[..., : cache.offset, :] for cache in caches], capacity, num_empty),
+        _in_places([cache.values[..., : cache.offset, :] for cache in caches], capacity, num_empty),
+    )
+
+
+def _in_places(arrays: Sequence[mx.array], capacity: int, num_empty: int) -> mx.array:
+    _, heads, _, size = arrays[0].shape
+    places = mx.zeros((len(arrays) + num_empty, heads, capacity, size), arrays[0].dtype)
+    for index, array in enumerate(arrays):
+        places[index : index + 1, :, : array.shape[2], :] = array
+    return places
 
 
 def _plain(layer: _SlotLayer, index: int, length: int) -> KVCache:
