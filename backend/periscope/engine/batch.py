@@ -23,7 +23,6 @@ from periscope.engine.kv_memory import BLOCK_TOKENS
 from periscope.engine.prefill import (
     ASSUMED_TOKEN_STEPS,
     FEW_TOKENS,
-    PASS_STEPS,
     PromptView,
     chunk_tokens,
     next_prompt,
@@ -346,7 +345,7 @@ class TextBatch:
         elif prompt.num_done > 2 * prompt.pass_told_at + BLOCK_TOKENS:
             prompt.pass_s = None  # a pass over so much more context is another
         prompt.pass_s = pass_cost_s(prompt.pass_s, num, duration_s, self._step_s)
-        cost_s = token_cost_s(num, duration_s, prompt.pass_s or PASS_STEPS * (self._step_s or 0.0))
+        cost_s = token_cost_s(num, duration_s, prompt.pass_s, self._step_s)
         prompt.token_s = smoothed(prompt.token_s, cost_s)
         if prompt.num_done < BLOCK_TOKENS:
             self._token_s = smoothed(self._token_s, cost_s)

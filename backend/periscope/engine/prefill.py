@@ -52,9 +52,11 @@ def pass_cost_s(known_s: float | None, num_tokens: int, duration_s: float, step_
     return max(smoothed(known_s, duration_s), PASS_STEPS * (step_s or 0.0))
 
 
-def token_cost_s(num_tokens: int, duration_s: float, pass_s: float) -> float:
-    """What one token of a chunk cost, the pass left out; never nothing."""
-    return max(duration_s - pass_s, duration_s / 4) / num_tokens
+def token_cost_s(num_tokens: int, duration_s: float, pass_s: float | None, step_s: float | None) -> float:
+    """What one token of a chunk cost, the pass left out; never nothing, and less little while the pass is not known."""
+    if pass_s is not None:
+        return max(duration_s - pass_s, duration_s / 10) / num_tokens
+    return max(duration_s - PASS_STEPS * (step_s or 0.0), duration_s / 4) / num_tokens
 
 
 def chunk_tokens(
