@@ -308,13 +308,16 @@ class TextBatch:
 
     def _chunk_of(self, prompt: _Prompt, num_read: int, spent_s: float, *, is_decoding: bool) -> int:
         token_s = prompt.token_s or self._token_s
+        token_steps = token_s / self._step_s if token_s and self._step_s else ASSUMED_TOKEN_STEPS
+        if prompt.token_s is None and prompt.num_left > LONG_TOKENS:
+            token_steps = max(token_steps, ASSUMED_TOKEN_STEPS)  # it will be measured; others' tokens are no promise
         num = chunk_tokens(
             prompt.num_left,
             num_read=num_read,
             spent_steps=spent_s / self._step_s if self._step_s else 0.0,
             most=self._settings.max_chunk_tokens,
             is_decoding=is_decoding,
-            token_steps=token_s / self._step_s if token_s and self._step_s else ASSUMED_TOKEN_STEPS,
+            token_steps=token_steps,
             pass_steps=prompt.pass_s / self._step_s if prompt.pass_s and self._step_s else None,
         )
         return min([num, *(mark - prompt.num_done for mark in prompt.checkpoints if mark > prompt.num_done)])
