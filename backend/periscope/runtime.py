@@ -22,7 +22,8 @@ from periscope.engine.loader import context_length_of, find_on_disk, read_model_
 from periscope.engine.turn import DeviceTurn
 from periscope.errors import ModelLoadError
 from periscope.events import EventBus
-from periscope.pool.pool import ModelPool, PoolLimits
+from periscope.pool.limits import PoolLimits
+from periscope.pool.pool import ModelPool
 from periscope.pool.slot import LoadProgress, ModelSpec, Need, PooledEngine
 from periscope.serving.control import ControlService
 from periscope.serving.leased_captioner import LeasedCaptioner

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from periscope.errors import PeriscopeError
 from periscope.events import Event, EventBus
-from periscope.pool.pool import ModelPool, PoolLimits
+from periscope.pool.limits import PoolLimits
+from periscope.pool.pool import ModelPool
 from periscope.pool.slot import LoadProgress, ModelSpec, Need
 
 

@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from periscope.errors import ModelLoadError, ModelPinned, ServerBusy
 from periscope.events import EventBus
-from periscope.pool.pool import ModelPool, PoolLimits
+from periscope.pool.limits import PoolLimits
+from periscope.pool.pool import ModelPool
 from periscope.pool.state import ModelState
 from periscope.pool.ticket import Ticket, TicketState
 from tests.pool.fakes import FakeMemory, FakeModel, HandTimers, turns

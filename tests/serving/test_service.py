@@ -38,7 +38,8 @@ from periscope.errors import (
     ServerStopping,
 )
 from periscope.events import EventBus
-from periscope.pool.pool import ModelPool, PoolLimits
+from periscope.pool.limits import PoolLimits
+from periscope.pool.pool import ModelPool
 from periscope.pool.slot import LoadProgress, ModelSpec, Need
 from periscope.serving.control import ControlService
 from periscope.serving.disabled_images import PLACEHOLDER

@@ -11,11 +11,11 @@ import logging
 import math
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from periscope.core import Waiting, WaitStatus
-from periscope.errors import ModelPinned, ModelUnavailable, PeriscopeError, ServerBusy, ServerStopping
+from periscope.core import Waiting
+from periscope.errors import ModelPinned, PeriscopeError, ServerBusy, ServerStopping
+from periscope.pool.limits import PoolLimits
 from periscope.pool.planner import (
     Drain,
     Effect,
@@ -30,9 +30,11 @@ from periscope.pool.planner import (
     Unload,
     plan,
 )
+from periscope.pool.refusal import refusal
 from periscope.pool.slot import ModelSpec, PooledEngine, Slot
 from periscope.pool.state import ModelState
 from periscope.pool.timers import LoopTimers, TimerHandle, Timers
+from periscope.pool.view import SlotView, retry_after_s, tell_waiting, view_of, waiting_of
 
 if TYPE_CHECKING:
     from periscope.events import EventBus
@@ -48,21 +50,6 @@ _MIN_RETRY_S, _MAX_RETRY_S = 1, 60
 _PROGRESS_STEP = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class PoolLimits:
-    """What the pool may take, and what it makes requests wait.
-
-    Attributes:
-        budget_bytes: for all models together.
-        max_waiting: requests that may wait for one model, beyond those that its batch takes.
-        wait_timeout_s: longest wait for a place, the load of the model itself left out.
-    """
-
-    budget_bytes: int
-    max_waiting: int = 10
-    wait_timeout_s: float = 30.0
-
-
 class LiveMemory(Protocol):
     """What is really taken in this process.
 
@@ -75,27 +62,6 @@ class LiveMemory(Protocol):
     def active_bytes(self) -> int:
         """Taken now."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class SlotView:
-    """One model as it is at this moment; times in seconds from now."""
-
-    name: str
-    state: ModelState
-    num_leases: int
-    num_waiting: int
-    max_leases: int
-    error: PeriscopeError | None
-    is_pinned: bool
-    held_bytes: int
-    weights_bytes: int | None
-    load_progress: tuple[int, int] | None
-    load_eta_s: float | None
-    idle_s: float | None
-    ttl_s: float | None
-    unload_in_s: float | None
-    retry_in_s: float | None
 
 
 class ModelPool:
@@ -141,26 +107,7 @@ class ModelPool:
 
     def view(self, name: str) -> SlotView:
         """Instant, no waiting, no device."""
-        slot, now = self._slots[name], self._timers.now()
-        facts = slot.facts()
-        is_failed = slot.state is ModelState.FAILED
-        return SlotView(
-            name=slot.name,
-            state=slot.state,
-            num_leases=slot.num_leases,
-            num_waiting=slot.num_waiting,
-            max_leases=slot.spec.max_leases,
-            error=slot.error,
-            is_pinned=slot.is_pinned,
-            held_bytes=slot.held_bytes,
-            weights_bytes=slot.engine.weights_bytes if slot.engine is not None else None,
-            load_progress=slot.load_progress if slot.state is ModelState.LOADING else None,
-            load_eta_s=slot.load_eta_s,
-            idle_s=slot.idle_s,
-            ttl_s=slot.spec.ttl_s,
-            unload_in_s=None if math.isinf(facts.idle_until) else max(facts.idle_until - now, 0.0),
-            retry_in_s=max(slot.retry_at - now, 0.0) if is_failed else None,
-        )
+        return view_of(self._slots[name], self._timers.now())
 
     def views(self) -> tuple[SlotView, ...]:
         """All models, in the order of models.yaml."""
@@ -174,7 +121,7 @@ class ModelPool:
     def wait_for(self, name: str) -> Waiting | None:
         """What somebody would wait for who wants this model now; None when it is there."""
         slot = self._slots[name]
-        return None if slot.state is ModelState.READY else _waiting(slot, None)
+        return None if slot.state is ModelState.READY else waiting_of(slot, None)
 
     # --- using -----------------------------------------------------------------------------------------------------
 
@@ -193,7 +140,7 @@ class ModelPool:
             raise ServerBusy(
                 f"Model {name} is busy: {slot.num_leases} requests run and {slot.num_waiting} wait "
                 f"(`server.limits.max_waiting` is {self.limits.max_waiting}). Try again soon.",
-                retry_after_s=_retry_after_s(slot),
+                retry_after_s=retry_after_s(slot),
             )
         with self._joined(slot) as ticket:
             yield ticket
@@ -315,7 +262,7 @@ class ModelPool:
         self._ask_again_at(made.wake_at)
         self._memory.promised_bytes = self._outstanding_bytes()
         for slot in self._slots.values():
-            _tell(slot)
+            tell_waiting(slot)
             slot.publish_changes()
 
     def _facts(self) -> PoolFacts:
@@ -333,7 +280,7 @@ class ModelPool:
             case Grant(_, number):
                 slot.grant(number)
             case Refuse(_, number, reason):
-                error = self._refusal(slot, reason)
+                error = refusal(slot, reason, self.limits, self._timers.now())
                 if reason is Refusal.TOO_LARGE:
                     slot.cannot_fit(error)
                 slot.refuse(number, error)
@@ -361,36 +308,6 @@ class ModelPool:
     def _outstanding_bytes(self) -> int:
         return sum(slot.outstanding_bytes for slot in self._slots.values())
 
-    def _refusal(self, slot: Slot, reason: Refusal) -> PeriscopeError:
-        need = slot.facts().need_bytes or 0
-        budget = self.limits.budget_bytes
-        match reason:
-            case Refusal.TIMED_OUT:
-                return ServerBusy(
-                    f"Model {slot.name} was busy for {self.limits.wait_timeout_s:g} s "
-                    "(`server.limits.wait_timeout_s`). Try again soon.",
-                    retry_after_s=_retry_after_s(slot),
-                )
-            case Refusal.FAILED:
-                why = slot.error.message if slot.error else "it failed."
-                wait_s = max(slot.retry_at - self._timers.now(), 0.0)
-                return ModelUnavailable(f"Model {slot.name} is not available: {why} Next try in {wait_s:.0f} s.")
-            case Refusal.TOO_LARGE if need > budget:
-                return ModelUnavailable(
-                    f"Model {slot.name} takes about {_size(need)}, but all models together may take {_size(budget)}. "
-                    "Choose a smaller quantisation, lower `params.mem`, or raise `memory.budget` in models.yaml."
-                )
-            case Refusal.TOO_LARGE:
-                return ModelUnavailable(
-                    f"Model {slot.name} takes about {_size(need)}, more than the pinned models leave of "
-                    f"{_size(budget)}. Unpin one of them, or raise `memory.budget` in models.yaml."
-                )
-            case Refusal.NO_ROOM:
-                return ModelUnavailable(
-                    f"Model {slot.name} takes about {_size(need)}, which does not fit beside the models in memory; it "
-                    "is loaded, and others make room, when a request asks for it."
-                )
-
     def _restart(self, slot: Slot) -> None:
         """A model whose worker died comes back by itself, after its back-off, if there is room."""
 
@@ -408,43 +325,3 @@ async def _held(ticket: Ticket, stack: ExitStack) -> None:
             await ticket.granted()
         except PeriscopeError as error:
             logger.warning("a model was asked for and is not loaded: %s", error.message)
-
-
-def _tell(slot: Slot) -> None:
-    """Whoever waits is told what for and how long about."""
-    position = 0
-    for ticket in slot.waiting:
-        position += not ticket.facts.is_load_only
-        waiting, before = _waiting(slot, position), ticket.told
-        is_news = before is None or (before.status, before.position, before.progress) != (
-            waiting.status,
-            waiting.position,
-            waiting.progress,
-        )
-        ticket.tell(waiting, is_news=is_news)
-
-
-def _waiting(slot: Slot, position: int | None) -> Waiting:
-    """Pure: what one waits for who stands at this place."""
-    match slot.state:
-        case ModelState.READY:
-            eta_s = None if position is None else slot.lease_s * math.ceil(position / slot.spec.max_leases)
-            return Waiting(WaitStatus.QUEUED, slot.name, position, eta_s=eta_s)
-        case ModelState.LOADING:
-            done, total = slot.load_progress or (0, 0)
-            progress = math.floor(done / total / _PROGRESS_STEP) * _PROGRESS_STEP if total else 0.0
-            return Waiting(WaitStatus.LOADING, slot.name, position, progress, slot.load_eta_s)
-        case _ if slot.is_measuring:
-            return Waiting(WaitStatus.LOADING, slot.name, position)
-        case _:
-            return Waiting(WaitStatus.WAITING_FOR_MODEL, slot.name, position)
-
-
-def _retry_after_s(slot: Slot) -> int:
-    """Pure: about when a place in the queue is free again."""
-    wait_s = slot.load_eta_s or slot.lease_s / slot.spec.max_leases
-    return min(max(math.ceil(wait_s), _MIN_RETRY_S), _MAX_RETRY_S)
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from periscope.pool.state import ModelState
 
 if TYPE_CHECKING:
-    from periscope.pool.pool import SlotView
+    from periscope.pool.view import SlotView
     from periscope.serving.models import ModelNames
 
 

@@ -1,0 +1,49 @@
+"""Why a ticket is refused, in words for a client: what is the matter, the numbers, and what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from periscope.errors import ModelUnavailable, PeriscopeError, ServerBusy
+from periscope.pool.planner import Refusal
+from periscope.pool.view import retry_after_s
+
+if TYPE_CHECKING:
+    from periscope.pool.limits import PoolLimits
+    from periscope.pool.slot import Slot
+
+
+def refusal(slot: Slot, reason: Refusal, limits: PoolLimits, now: float) -> PeriscopeError:
+    """The error of a ticket that a plan refuses."""
+    need = slot.facts().need_bytes or 0
+    budget = limits.budget_bytes
+    match reason:
+        case Refusal.TIMED_OUT:
+            return ServerBusy(
+                f"Model {slot.name} was busy for {limits.wait_timeout_s:g} s "
+                "(`server.limits.wait_timeout_s`). Try again soon.",
+                retry_after_s=retry_after_s(slot),
+            )
+        case Refusal.FAILED:
+            why = slot.error.message if slot.error else "it failed."
+            wait_s = max(slot.retry_at - now, 0.0)
+            return ModelUnavailable(f"Model {slot.name} is not available: {why} Next try in {wait_s:.0f} s.")
+        case Refusal.TOO_LARGE if need > budget:
+            return ModelUnavailable(
+                f"Model {slot.name} takes about {_size(need)}, but all models together may take {_size(budget)}. "
+                "Choose a smaller quantisation, lower `params.mem`, or raise `memory.budget` in models.yaml."
+            )
+        case Refusal.TOO_LARGE:
+            return ModelUnavailable(
+                f"Model {slot.name} takes about {_size(need)}, more than the pinned models leave of "
+                f"{_size(budget)}. Unpin one of them, or raise `memory.budget` in models.yaml."
+            )
+        case Refusal.NO_ROOM:
+            return ModelUnavailable(
+                f"Model {slot.name} takes about {_size(need)}, which does not fit beside the models in memory. "
+                "They make room for it when a request asks for it."
+            )
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
