@@ -69,6 +69,9 @@ class ModelPool:
 
     The ledger holds what was promised; `memory` is what is really taken, and is told what of the promises is not among
     it yet, so that the requests of other models do not take that.
+
+    Attributes:
+        preloading: the models that are being loaded at start.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class ModelPool:
         timers: Timers = LoopTimers(),
     ) -> None:
         self.limits = limits
+        self.preloading: frozenset[str] = frozenset()
         self._memory = memory
         self._bus = bus
         self._timers = timers
@@ -181,7 +185,11 @@ class ModelPool:
             except PeriscopeError as error:
                 logger.warning("model %s is not loaded at start: %s", name, error.message)
 
-        await asyncio.gather(*(load(name) for name in names))
+        self.preloading = frozenset(names)
+        try:
+            await asyncio.gather(*(load(name) for name in self._slots if name in self.preloading))
+        finally:
+            self.preloading = frozenset()
 
     async def bring_in(self, name: str, *, may_evict: bool = True) -> None:
         """Load it, whether or not anybody wants to use it, and wait until it is there.

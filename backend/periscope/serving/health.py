@@ -44,8 +44,11 @@ class Health:
         return self.status is not HealthStatus.FAILED
 
 
-def health_of(views: Sequence[SlotView], models: ModelNames, *, is_stopping: bool) -> Health:
-    """Numbered cases, first match: 1 stopping, 2 default model failed, 3 it loads, 4 another failed, 5 well."""
+def health_of(views: Sequence[SlotView], models: ModelNames, *, is_starting: bool, is_stopping: bool) -> Health:
+    """Numbered cases, first match: 1 stopping, 2 default model failed, 3 not there yet, 4 another failed, 5 well.
+
+    A default model that is not in memory later on is no matter: requests load it, and wait as long as that takes.
+    """
     states = {view.name: view.state for view in views}
     default = states[models.default.name]
     problems = tuple(
@@ -57,7 +60,7 @@ def health_of(views: Sequence[SlotView], models: ModelNames, *, is_stopping: boo
         status = HealthStatus.STOPPING
     elif default is ModelState.FAILED:  # 2
         status = HealthStatus.FAILED
-    elif default is ModelState.LOADING:  # 3
+    elif is_starting and default is not ModelState.READY:  # 3
         status = HealthStatus.STARTING
     elif problems:  # 4
         status = HealthStatus.DEGRADED

@@ -201,4 +201,5 @@ class ChatService:
 
     def health(self) -> Health:
         """Instant; no device, no waiting."""
-        return health_of(self._pool.views(), self._models, is_stopping=self._is_stopping)
+        is_starting = self._models.default.name in self._pool.preloading
+        return health_of(self._pool.views(), self._models, is_starting=is_starting, is_stopping=self._is_stopping)
