@@ -47,6 +47,7 @@ models:
   - name: demo
     local_path: embedded:text
     preload: true
+    params: {temperature: 0}
     capabilities: {vision_mode: proxy, vision_proxy: {model: eyes}}
   - name: eyes
     local_path: embedded:captioner

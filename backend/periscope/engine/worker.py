@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 #: How often an idle worker looks whether the program has ended without closing it.
 _IDLE_POLL_S = 1.0
+#: Models that are unloaded together collect their garbage one after another.
+_COLLECTING = threading.Lock()
+_MAX_COLLECTIONS = 3
 #: Steps in a row that may fail before the worker gives up on its model.
 MAX_FAILED_STEPS = 3
 
@@ -292,7 +295,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         watched = [] if self._model is None else [weakref.ref(part) for part in (self._model, *self._model.networks)]
         self._batch = self._model = None
         self._load, self._on_loaded, self.prompt_cache_bytes, self.working_bytes = _spent, _ignore, 0, 0
-        gc.collect()
+        _collect(watched)
         mx.synchronize()
         mx.clear_cache()
         if any(part() is not None for part in watched):
@@ -318,6 +321,15 @@ def _spent() -> LoadedModel[Any]:
 
 def _ignore(_outcome: object) -> None:
     return
+
+
+def _collect(watched: list[weakref.ref[Any]]) -> None:
+    """Garbage, until these are gone: while another thread collects, `gc.collect` returns at once and does nothing."""
+    for _ in range(_MAX_COLLECTIONS):
+        with _COLLECTING:
+            gc.collect()
+        if all(part() is None for part in watched):
+            return
 
 
 def _weights_bytes(network: Any) -> int:
