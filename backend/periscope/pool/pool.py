@@ -44,11 +44,6 @@ logger = logging.getLogger(__name__)
 
 EngineT = TypeVar("EngineT", bound=PooledEngine)
 
-#: Bounds of what clients are told to wait before they try again.
-_MIN_RETRY_S, _MAX_RETRY_S = 1, 60
-#: A load's progress is told in steps of this part of the whole.
-_PROGRESS_STEP = 0.01
-
 
 class LiveMemory(Protocol):
     """What is really taken in this process.

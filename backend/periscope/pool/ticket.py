@@ -33,11 +33,11 @@ class TicketState(StrEnum):
 class Ticket:
     """See the module. The pool calls `tell`, `grant` and `refuse`; the request all else."""
 
-    def __init__(self, facts: TicketFacts, granted_at: Callable[[], float], on_close: Callable[[Ticket], None]) -> None:
+    def __init__(self, facts: TicketFacts, clock: Callable[[], float], on_close: Callable[[Ticket], None]) -> None:
         self.facts = facts
         self.state = TicketState.WAITING
         self.granted_at = 0.0
-        self._clock = granted_at
+        self._clock = clock
         self._on_close = on_close
         self._engine: PooledEngine | None = None
         self._error: PeriscopeError | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -210,12 +210,12 @@ class ControlService:
 
     def _pool_name(self, model: str) -> str:
         """The configured name that a name, an alias or "" means; captioners have names too."""
-        names: Mapping[str, str] = {view.name: view.name for view in self._pool.views()}
         try:
             return self._models.resolve(model).name
         except ModelNotFound:
+            names = [view.name for view in self._pool.views()]
             if model in names:
-                return names[model]
+                return model
             known = ", ".join(names)
             raise ModelNotFound(f"There is no model {model[:128]!r} here. Known: {known}.", param="model") from None
 
