@@ -10,6 +10,7 @@ from periscope.core import GenerationParams
 from periscope.engine.batch import TextBatch
 from periscope.engine.commands import Submit, TokenPrompt
 from periscope.engine.contracts import Sampled
+from periscope.engine.kv_memory import DeviceMemory
 from periscope.engine.loader import EngineConfig
 from periscope.engine.stream import TokenStream
 from periscope.engine.text_model import TextModel
@@ -19,8 +20,8 @@ GREEDY = GenerationParams(temperature=0.0, max_tokens=16)
 NOBODY = cast("TokenStream", None)  # a batch never looks at the stream
 
 
-def load(path: Path, config: EngineConfig = EngineConfig()) -> TextModel:
-    return TextModel.load(path, config, DeviceTurn(), lambda _done, _total: None)
+def load(path: Path, config: EngineConfig = EngineConfig(), memory: DeviceMemory | None = None) -> TextModel:
+    return TextModel.load(path, config, DeviceTurn(), lambda _done, _total: None, memory)
 
 
 def submit(tokens: Sequence[int], params: GenerationParams = GREEDY, checkpoints: Sequence[int] = ()) -> Submit:

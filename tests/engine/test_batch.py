@@ -369,8 +369,8 @@ def test_two_models_together_keep_within_one_budget(tiny_text_model: Path, cache
     weights_bytes = measure(str(tiny_text_model), EngineConfig()).weights_bytes
     block_bytes = 2 * 2 * 2 * 16 * 4 * 256
     budget_bytes = mx.get_active_memory() + 2 * weights_bytes + 12 * block_bytes
-    config = EngineConfig(memory_budget_bytes=budget_bytes, prompt_cache_bytes=cache_bytes)
-    batches = [load(tiny_text_model, config).new_batch() for _ in range(2)]
+    config, memory = EngineConfig(prompt_cache_bytes=cache_bytes), DeviceMemory(budget_bytes)
+    batches = [load(tiny_text_model, config, memory).new_batch() for _ in range(2)]
     for _ in range(16):
         for each in batches:
             all_of(each, submit(prompt(200)), submit(prompt(150)))

@@ -195,7 +195,8 @@ class InferenceEngine(HostedEngine):
             config: how to load and run it.
             turn: shared by engines of one process, so that they do not starve each other.
             progress: called on the worker thread with (bytes loaded, bytes in all).
-            memory: shared by engines of one process, so that none takes what others were promised.
+            memory: shared by engines of one process: the budget of all of them, and what of it was promised to others;
+                None = what the device recommends.
 
         Raises:
             ModelLoadError: it is not here, or cannot be loaded; says why and what to do.

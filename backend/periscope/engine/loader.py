@@ -58,7 +58,6 @@ class EngineConfig:
         kv_limit_bytes: KV caches of live rows and the prompt cache together; None = what the device has to spare.
         prompt_cache_bytes: KV states kept of earlier prompts, at most; 0 = none, None = a quarter of what KV caches may
             take at the time.
-        memory_budget_bytes: all models of the process together, caches included; None = what the device recommends.
         checks_memory: refuse a request before prefill that cannot fit in memory.
         draft_model: folder or hub id of a small model with the same tokenizer that drafts tokens; None = no drafting.
         draft_revision: of the draft model, like `revision`.
@@ -73,7 +72,6 @@ class EngineConfig:
     chat_template_kwargs: JSONObject = field(default_factory=dict)
     kv_limit_bytes: int | None = None
     prompt_cache_bytes: int | None = None
-    memory_budget_bytes: int | None = None
     checks_memory: bool = True
     draft_model: str | None = None
     draft_revision: str | None = None

@@ -74,7 +74,7 @@ class TextModel:
         self._budget = KVBudget(
             KVFootprint.measure(caches),
             config.kv_limit_bytes,
-            memory or DeviceMemory(config.memory_budget_bytes),
+            memory or DeviceMemory(),
             config.prompt_cache_bytes,
         )
         self._prompt_cache = PromptCache(self._budget.kept_bytes(0))
