@@ -17,7 +17,7 @@ class Recorder:
         self.name = name
         self._log = log
 
-    async def run(self, prompts: Sequence[str], max_tokens: int) -> Batch:
+    async def run(self, prompts: Sequence[str], max_tokens: int) -> Batch | None:
         self._log.append((self.name, tuple(prompts), max_tokens))
         return Batch(tuple(Row(max_tokens, (1.0, 2.0)) for _ in prompts), cpu_s=None)
 
@@ -43,6 +43,19 @@ def test_the_warm_up_is_short_and_not_counted() -> None:
     log, rounds = run(2, [Workload("1", 1, 5)])
     assert [max_tokens for _, _, max_tokens in log] == [WARM_UP_TOKENS] * 2 + [64] * 4
     assert rounds == [1, 2, 1, 2]
+
+
+def test_who_drops_out_is_not_missed() -> None:
+    """The others go on; what it did before still counts."""
+
+    class Dropout(Recorder):
+        async def run(self, prompts: Sequence[str], max_tokens: int) -> Batch | None:
+            return None if len(prompts) > 1 else await super().run(prompts, max_tokens)
+
+    contenders = [Recorder("raw", []), Dropout("peer", [])]
+    workloads = [Workload("1", 1, 5), Workload("2", 2, 5)]
+    samples = asyncio.run(measure(contenders, workloads, rounds=1, max_tokens=64, tell=lambda _: None))
+    assert [(sample.workload, sample.contender) for sample in samples] == [("1", "raw"), ("1", "peer"), ("2", "raw")]
 
 
 def test_no_two_prompts_of_different_rounds_begin_alike() -> None:

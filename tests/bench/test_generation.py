@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import io
+import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from periscope.bench.generation import GenerationReport, GenerationSettings, bench_engine, bench_serve
+from periscope.bench.peers import PEERS
+from periscope.bench.report import print_generation
 from periscope.bench.samples import METRICS
 from periscope.errors import ModelLoadError
+from tests.bench.test_peers import DEAF
 
 
 def settings(model: Path) -> GenerationSettings:
@@ -18,8 +25,9 @@ def settings(model: Path) -> GenerationSettings:
 
 @pytest.fixture(scope="module")
 def served(tiny_random_model: Path) -> GenerationReport:
-    """One run of `bench serve`."""
-    return asyncio.run(bench_serve(settings(tiny_random_model), lambda _: None))
+    """One run of `bench serve`, with a peer that can answer and one that cannot."""
+    asked = dataclasses.replace(settings(tiny_random_model), peers=(PEERS[0], DEAF))
+    return asyncio.run(bench_serve(asked, lambda _: None))
 
 
 def test_engine_and_raw_loop_do_the_same_work(tiny_random_model: Path) -> None:
@@ -42,13 +50,25 @@ def test_the_report_says_what_was_measured(served: GenerationReport) -> None:
 
 
 def test_http_does_the_same_work_too(served: GenerationReport) -> None:
-    """Every workload, one with a shared beginning among them, has all three contenders and their tokens."""
+    """Every workload, one with a shared beginning among them, has all contenders and their tokens."""
     work = {(sample.workload, sample.contender): sample.num_tokens for sample in served.samples}
-    contenders = ("raw", "engine", "http")
+    contenders = ("raw", "engine", "http", "mlx_lm.server")
     expected = {"1": 4, "2": 8, "4, shared beginning": 16}
     assert work == {(name, contender): tokens for name, tokens in expected.items() for contender in contenders}
     assert all(sample.cpu_ms_per_token is not None for sample in served.samples)
     assert served.http_above_raw_ttft_ms is not None
+
+
+def test_a_peer_that_fails_ends_nobody_elses_run(served: GenerationReport) -> None:
+    """It is in no figure, and both the report and its table say that it failed."""
+    (failure,) = served.peer_failures
+    assert failure.name == DEAF.name
+    assert all(figure.contender != DEAF.name for figure in served.figures)
+    console = Console(record=True, file=io.StringIO())
+    print_generation(served, console)
+    shown = console.export_text()
+    assert re.search(r"deaf +│ +failed", shown)
+    assert "deaf failed at 1 at once: The server answered with status 501" in shown
 
 
 def test_a_conversation_reports_what_was_cached(served: GenerationReport) -> None:

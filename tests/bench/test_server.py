@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from periscope.bench.captions import CaptionSettings, bench_caption
-from periscope.bench.http import captions, client_of, refusal
+from periscope.bench.http import captions, client_of
 from periscope.bench.pictures import picture_url
 from periscope.bench.server import DEMO_PAIR, serving
 from periscope.errors import PeriscopeError
@@ -49,12 +49,6 @@ def test_captions_are_measured_new_and_seen_before() -> None:
     before = children()
     asyncio.run(run())
     assert children() <= before
-
-
-def test_an_answer_of_no_known_shape_is_told_by_its_status() -> None:
-    """A proxy in between may answer with anything."""
-    assert "502" in refusal(502, b"<html>").message
-    assert refusal(400, b'{"error": {"message": "No."}}').message.endswith("400: No.")
 
 
 def test_pictures_are_alike_only_by_their_key() -> None:

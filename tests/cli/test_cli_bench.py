@@ -43,6 +43,24 @@ def test_json_on_stdout_is_nothing_but_json(model: str) -> None:
     assert "decode tok/s" in ended.stderr
 
 
+def test_neighbours_prints_a_table_and_writes_a_file(model: str, tmp_path: Path) -> None:
+    """Every figure with its unit; the file has every round."""
+    file = tmp_path / "out.json"
+    asked = ["--rounds", "1", "--prompt-tokens", "40", "--json", str(file)]
+    ended = cli.invoke(app, ["bench", "neighbours", "--model", model, *asked])
+    assert ended.exit_code == 0, ended.stderr
+    assert all(words in ended.stdout for words in ("ordinary step", "longest gap", "first token", " steps ", " ms "))
+    (sample,) = json.loads(file.read_text())["samples"]
+    assert sample["num_prompt_tokens"] > 40
+
+
+def test_a_prompt_beyond_the_models_context_is_a_sentence(model: str) -> None:
+    """It names the option and the most it may be."""
+    ended = cli.invoke(app, ["bench", "neighbours", "--model", model, "--prompt-tokens", "4000"])
+    assert (ended.exit_code, ended.stdout) == (1, "")
+    assert "--prompt-tokens 4000 does not fit" in ended.stderr
+
+
 @pytest.mark.parametrize("wrong", ["", "0", "1,", "1,x", "-4", "1,513"])
 def test_batch_sizes_are_checked_before_anything_is_loaded(wrong: str) -> None:
     """A usage error that says what is wanted."""

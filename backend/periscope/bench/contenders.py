@@ -25,8 +25,11 @@ class Contender(Protocol):
     @property
     def name(self) -> str: ...
 
-    async def run(self, prompts: Sequence[str], max_tokens: int) -> Batch:
-        """Answer user messages together, greedily, none shorter than the model ends by itself."""
+    async def run(self, prompts: Sequence[str], max_tokens: int) -> Batch | None:
+        """Answer user messages together, greedily, none shorter than the model ends by itself.
+
+        None = it does not take part any more.
+        """
         ...
 
 
@@ -58,7 +61,7 @@ async def measure(
             first = number % len(contenders)
             for contender in (*contenders[first:], *contenders[:first]):
                 batch = await contender.run(prompts, max_tokens if number else min(WARM_UP_TOKENS, max_tokens))
-                if number:
+                if number and batch is not None:
                     samples.append(sample_of(batch, workload=workload.name, contender=contender.name, number=number))
     order = [contender.name for contender in contenders]
     names = [workload.name for workload in workloads]

@@ -34,22 +34,27 @@ class Environment:
 
     Attributes:
         has_openblas: preloaded; MLX's CPU build links a reference BLAS that is forty times slower.
+        openblas_num_threads: as the environment limits it. Its threads wait by spinning, which is processor time.
     """
 
     periscope: str
     python: str
     mlx: str
     mlx_lm: str
+    mlx_vlm: str
     device: str
     num_cpus: int
     has_openblas: bool
+    openblas_num_threads: str | None
 
     def lines(self) -> list[str]:
         """For people."""
         blas = "OpenBLAS preloaded" if self.has_openblas else "no OpenBLAS preloaded"
+        if self.has_openblas and self.openblas_num_threads is not None:
+            blas += f" (OPENBLAS_NUM_THREADS={self.openblas_num_threads})"
         return [
-            f"periscope {self.periscope}, mlx {self.mlx}, mlx-lm {self.mlx_lm}, Python {self.python}",
-            f"{self.device}, {self.num_cpus} CPUs, {blas}",
+            f"periscope {self.periscope}, mlx {self.mlx}, mlx-lm {self.mlx_lm}, mlx-vlm {self.mlx_vlm}",
+            f"Python {self.python}, {self.device}, {self.num_cpus} CPUs, {blas}",
         ]
 
 
@@ -60,9 +65,11 @@ def environment() -> Environment:
         python=platform.python_version(),
         mlx=version("mlx"),
         mlx_lm=version("mlx-lm"),
+        mlx_vlm=version("mlx-vlm"),
         device=str(mx.default_device()),
         num_cpus=os.cpu_count() or 1,
         has_openblas="openblas" in os.environ.get("LD_PRELOAD", ""),
+        openblas_num_threads=os.environ.get("OPENBLAS_NUM_THREADS"),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -12,15 +11,15 @@ from typing import TYPE_CHECKING
 from periscope.bench.contenders import Contender, Tell, Workload, measure, user_message
 from periscope.bench.conversation import Turn, converse
 from periscope.bench.environment import Environment, MeasuredModel, environment, measured_model
-from periscope.bench.http import HTTPContender, client_of
+from periscope.bench.http import OUR_SERVER, HTTPContender, client_of
 from periscope.bench.in_process import EngineContender
 from periscope.bench.mlx_thread import MLXThread
-from periscope.bench.random_model import write_random_model
+from periscope.bench.model_files import model_files, shown_name
+from periscope.bench.peers import Peer, PeerContender, PeerFailure
 from periscope.bench.raw_loop import RawLoop
 from periscope.bench.samples import Figure, Sample, Spread, figures_of, ttft_above_baseline_ms
 from periscope.bench.server import models_yaml, serving
 from periscope.engine import EngineConfig, InferenceEngine
-from periscope.engine.loader import find_on_disk
 
 if TYPE_CHECKING:
     import httpx
@@ -40,6 +39,7 @@ class GenerationSettings:
         num_rows: sizes of batches.
         turns: of the conversation, which only a server has.
         has_pictures: one in every turn of the conversation.
+        peers: other people's servers that take part, too.
     """
 
     model: str | None = None
@@ -49,6 +49,7 @@ class GenerationSettings:
     num_rows: tuple[int, ...] = (1, 4, 16)
     turns: int = 6
     has_pictures: bool = False
+    peers: tuple[Peer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class GenerationReport:
     http_above_raw_ttft_ms: Spread | None
     samples: tuple[Sample, ...]
     turns: tuple[Turn, ...]
+    peer_failures: tuple[PeerFailure, ...] = ()
 
 
 async def bench_engine(settings: GenerationSettings, tell: Tell) -> GenerationReport:
@@ -75,15 +77,15 @@ async def bench_engine(settings: GenerationSettings, tell: Tell) -> GenerationRe
         PeriscopeError: the model cannot be used.
     """
     async with AsyncExitStack() as stack:
-        path = await stack.enter_async_context(_model_files(settings.model))
+        path = await stack.enter_async_context(model_files(settings.model))
         contenders = await stack.enter_async_context(_in_process(path, _engine_config(settings)))
         samples = await _measure(contenders, _plain(settings), settings, tell)
-        model = _measured_model(path, settings)
-    return _report(settings, model, samples, turns=[])
+        model = measured_model(path, shown_name(settings.model))
+    return _report(settings, model, samples)
 
 
 async def bench_serve(settings: GenerationSettings, tell: Tell) -> GenerationReport:
-    """The same and a server of its own, which then also holds conversations.
+    """The same and a server of its own, which then also holds conversations; with peers if wanted.
 
     Raises:
         PeriscopeError: the model cannot be used, or the server did not start.
@@ -91,34 +93,37 @@ async def bench_serve(settings: GenerationSettings, tell: Tell) -> GenerationRep
     config = _engine_config(settings)
     workloads = [*_plain(settings), Workload("4, shared beginning", _SHARING_ROWS, _OWN_WORDS, _SHARED_WORDS)]
     async with AsyncExitStack() as stack:
-        path = await stack.enter_async_context(_model_files(settings.model))
+        path = await stack.enter_async_context(model_files(settings.model))
         models = models_yaml(path, config, has_captioner=settings.has_pictures)
         server = await stack.enter_async_context(serving(models))
         client = await stack.enter_async_context(client_of(server.url))
         contenders = await stack.enter_async_context(_in_process(path, config))
         http = HTTPContender(client, server.cpu_s)
-        samples = await _measure([*contenders, http], workloads, settings, tell)
+        peers = [await stack.enter_async_context(PeerContender(peer, path)) for peer in settings.peers]
+        samples = await _measure([*contenders, http, *peers], workloads, settings, tell)
         turns = await _converse(client, settings, tell)
-        model = _measured_model(path, settings)
-    return _report(settings, model, samples, turns)
+        model = measured_model(path, shown_name(settings.model))
+    failures = [PeerFailure(peer.name, peer.failure) for peer in peers if peer.failure is not None]
+    return _report(settings, model, samples, turns, failures)
 
 
 def _report(
-    settings: GenerationSettings, model: MeasuredModel, samples: list[Sample], turns: list[Turn]
+    settings: GenerationSettings,
+    model: MeasuredModel,
+    samples: list[Sample],
+    turns: Sequence[Turn] = (),
+    failures: Sequence[PeerFailure] = (),
 ) -> GenerationReport:
     return GenerationReport(
         settings=settings,
         environment=environment(),
         model=model,
         figures=tuple(figures_of(samples)),
-        http_above_raw_ttft_ms=ttft_above_baseline_ms(samples, "1", HTTPContender.name),
+        http_above_raw_ttft_ms=ttft_above_baseline_ms(samples, "1", OUR_SERVER),
         samples=tuple(samples),
         turns=tuple(turns),
+        peer_failures=tuple(failures),
     )
-
-
-def _measured_model(path: Path, settings: GenerationSettings) -> MeasuredModel:
-    return measured_model(path, settings.model or "with random weights")
 
 
 def _engine_config(settings: GenerationSettings) -> EngineConfig:
@@ -127,18 +132,6 @@ def _engine_config(settings: GenerationSettings) -> EngineConfig:
 
 def _plain(settings: GenerationSettings) -> list[Workload]:
     return [Workload(str(rows), rows, settings.prompt_words) for rows in settings.num_rows]
-
-
-@asynccontextmanager
-async def _model_files(model: str | None) -> AsyncIterator[Path]:
-    """The folder of the model; one with random weights is there only inside."""
-    if model is not None:
-        yield find_on_disk(model)
-        return
-    with tempfile.TemporaryDirectory(prefix="periscope-bench-") as folder:
-        async with MLXThread() as thread:
-            await thread.run(lambda: write_random_model(Path(folder)))
-        yield Path(folder)
 
 
 @asynccontextmanager

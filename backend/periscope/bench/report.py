@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from periscope.bench.captions import CaptionReport
     from periscope.bench.conversation import Turn
+    from periscope.bench.gaps import NeighbourFigure
     from periscope.bench.generation import GenerationReport
+    from periscope.bench.neighbours import NeighbourReport
+    from periscope.bench.peers import PeerFailure
     from periscope.bench.samples import Figure, Spread
 
 #: Of output that is no terminal.
@@ -27,12 +30,25 @@ _COLUMNS = {
     "ttft_s": ("first token ms", 1000, 0),
     "cpu_ms_per_token": ("CPU ms/tok", 1, 1),
 }
+#: metric -> (what it is, its unit as shown, factor to that unit, digits)
+_NEIGHBOUR_LINES = {
+    "step_s": ("running stream alone: ordinary step", "ms", 1000, 1),
+    "longest_gap_steps": ("while the long prompt is read: longest gap", "steps", 1, 1),
+    "p99_gap_steps": ("while the long prompt is read: 99 of 100 gaps are at most", "steps", 1, 1),
+    "short_ttft_steps": ("short prompt behind the long one: first token", "steps", 1, 1),
+    "long_ttft_s": ("long prompt: first token", "s", 1, 2),
+    "long_alone_ttft_s": ("long prompt with nobody beside it: first token", "s", 1, 2),
+    "joined_step_steps": ("while the long row decodes, too: step", "steps", 1, 1),
+    "joined_longest_gap_steps": ("while the long row decodes, too: longest gap", "steps", 1, 1),
+}
 
 
 def print_generation(report: GenerationReport, console: Console) -> None:
     """Everything but the raw samples."""
     _heading(console, [*report.environment.lines(), report.model.line(), *_method(report)])
-    console.print(_figures_table(report.figures))
+    console.print(_figures_table(report.figures, report.peer_failures))
+    for failure in report.peer_failures:
+        console.print(f"{failure.name} {failure.reason}", highlight=False, markup=False)
     if (above := report.http_above_raw_ttft_ms) is not None:
         console.print(f"first token over HTTP after the raw loop's, one request at a time: {_shown(above, 1, 0)} ms")
     if report.turns:
@@ -50,6 +66,18 @@ def print_captions(report: CaptionReport, console: Console) -> None:
     console.print(table)
 
 
+def print_neighbours(report: NeighbourReport, console: Console) -> None:
+    """Everything but the raw samples."""
+    settings = report.settings
+    num_tokens = statistics.median(sample.num_prompt_tokens for sample in report.samples)
+    method = (
+        f"{settings.rounds} rounds; a long prompt of {num_tokens:.0f} tokens beside a running stream, a short one "
+        f"{settings.short_after_s} s later; median (low-high)"
+    )
+    _heading(console, [*report.environment.lines(), report.model.line(), method])
+    console.print(_neighbours_table(report.figures))
+
+
 def _method(report: GenerationReport) -> Iterator[str]:
     settings = report.settings
     yield (
@@ -65,7 +93,7 @@ def _heading(console: Console, lines: Sequence[str]) -> None:
         console.print(line, highlight=False)
 
 
-def _figures_table(figures: Sequence[Figure]) -> Table:
+def _figures_table(figures: Sequence[Figure], failures: Sequence[PeerFailure]) -> Table:
     shown = [metric for metric in METRICS if any(f.metric == metric and f.value is not None for f in figures)]
     table = _table("at once", "", *(_COLUMNS[metric][0] for metric in shown))
     by_key = {(figure.workload, figure.contender, figure.metric): figure for figure in figures}
@@ -76,6 +104,10 @@ def _figures_table(figures: Sequence[Figure]) -> Table:
         cells = [_cell(by_key[workload, contender, metric]) for metric in shown]
         table.add_row("" if workload == last else workload, contender, *cells)
         last = workload
+    if failures:
+        table.add_section()
+    for failure in failures:
+        table.add_row("", failure.name, "failed")
     return table
 
 
@@ -83,6 +115,15 @@ def _cell(figure: Figure) -> str:
     _, factor, digits = _COLUMNS[figure.metric]
     text = _shown(figure.value, factor, digits)
     return text if figure.contender == BASELINE or figure.ratio is None else f"{text}\nx {_shown(figure.ratio, 1, 2)}"
+
+
+def _neighbours_table(figures: Sequence[NeighbourFigure]) -> Table:
+    table = _table("", "median (low-high)")
+    for figure in figures:
+        what, unit, factor, digits = _NEIGHBOUR_LINES[figure.metric]
+        shown = _shown(figure.value, factor, digits)
+        table.add_row(what, shown if figure.value is None else f"{shown} {unit}")
+    return table
 
 
 def _turns_table(turns: Sequence[Turn]) -> Table:

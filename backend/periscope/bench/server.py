@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import signal
 import sys
 import tempfile
-from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from periscope.bench.child import Child, child
 from periscope.core import JSONObject
 from periscope.errors import PeriscopeError
 
@@ -32,26 +30,14 @@ DEMO_PAIR: JSONObject = {
 }
 _READY = re.compile(r"ready on (http://[\d.]+:\d+)/v1")
 _START_TIMEOUT_S = 600.0
-_STOP_TIMEOUT_S = 30.0
-#: Of its log, told when it does not start.
-_TOLD_LINES = 12
 
 
 @dataclass(frozen=True, slots=True)
-class ServerProcess:
-    """A server that is ready."""
+class RunningServer:
+    """A server that is ready. `cpu_s`: processor time it has used; None = unknown."""
 
     url: str
-    pid: int
-
-    def cpu_s(self) -> float | None:
-        """Processor time it has used; None without psutil, which only development environments have."""
-        try:
-            import psutil
-        except ImportError:
-            return None
-        times = psutil.Process(self.pid).cpu_times()
-        return float(times.user + times.system)
+    cpu_s: Callable[[], float | None]
 
 
 def models_yaml(model: Path, config: EngineConfig, *, has_captioner: bool) -> JSONObject:
@@ -64,7 +50,7 @@ def models_yaml(model: Path, config: EngineConfig, *, has_captioner: bool) -> JS
 
 
 @asynccontextmanager
-async def serving(config: JSONObject) -> AsyncIterator[ServerProcess]:
+async def serving(config: JSONObject) -> AsyncIterator[RunningServer]:
     """Inside, a server with this models.yaml answers; it is stopped at the end.
 
     Raises:
@@ -73,51 +59,15 @@ async def serving(config: JSONObject) -> AsyncIterator[ServerProcess]:
     with tempfile.TemporaryDirectory(prefix="periscope-bench-") as folder:
         file = Path(folder) / "models.yaml"
         file.write_text(json.dumps(config))
-        process, log = await _start(file)
-        try:
+        argv = (sys.executable, "-m", "periscope", "serve", "--port", "0", "--config", str(file))
+        async with child(argv) as server:
             async with asyncio.timeout(_START_TIMEOUT_S):
-                url = await _ready_url(log)
-            draining = asyncio.create_task(_read_to_end(log))  # so that it never blocks on a full pipe
-            yield ServerProcess(url, process.pid)
-            await _stop(process)
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-        await draining
+                url = await _ready_url(server)
+            server.drain()
+            yield RunningServer(url, server.cpu_s)
 
 
-async def _start(config_file: Path) -> tuple[asyncio.subprocess.Process, asyncio.StreamReader]:
-    """In our environment, less what would change the configuration."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PERISCOPE_")}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "periscope", "serve", "--port", "0", "--config", str(config_file)),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment,
-    )
-    assert process.stderr is not None  # noqa: S101 - a pipe was asked for
-    return process, process.stderr
-
-
-async def _ready_url(log: asyncio.StreamReader) -> str:
-    seen: deque[str] = deque(maxlen=_TOLD_LINES)
-    async for line in log:
-        seen.append(line.decode(errors="replace"))
-        if found := _READY.search(seen[-1]):
-            return found[1]
-    raise PeriscopeError("The server to be measured did not start:\n" + "".join(seen).rstrip())
-
-
-async def _read_to_end(log: asyncio.StreamReader) -> None:
-    while await log.read(65536):
-        pass
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    """Kindly; the caller kills what does not listen."""
-    with suppress(ProcessLookupError, TimeoutError):
-        process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(_STOP_TIMEOUT_S):
-            await process.wait()
+async def _ready_url(server: Child) -> str:
+    if (found := await server.find(_READY)) is None:
+        raise PeriscopeError(f"The server to be measured did not start:\n{await server.last_lines()}")
+    return found[1]

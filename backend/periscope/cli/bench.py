@@ -80,11 +80,15 @@ def serve(
     pictures: Annotated[
         bool, typer.Option("--pictures", help="A picture in each turn, for the embedded captioner.")
     ] = False,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Other people's servers, too: mlx_lm.server and mlx_vlm.server.")
+    ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Measure a server over HTTP, the engine in process and the plain mlx-lm loop."""
     num_rows = rows_of(at_once)
     from periscope.bench.generation import GenerationSettings, bench_serve
+    from periscope.bench.peers import PEERS
     from periscope.bench.report import print_generation
 
     settings = GenerationSettings(
@@ -95,8 +99,26 @@ def serve(
         num_rows=num_rows,
         turns=turns,
         has_pictures=pictures,
+        peers=PEERS if peers else (),
     )
     _show(asyncio.run(bench_serve(settings, complain)), print_generation, json_file)
+
+
+@app.command()
+@exits()
+def neighbours(
+    *,
+    model: Model = None,
+    rounds: Rounds = 3,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Words of the long prompt; about as many tokens.")] = 6000,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure what a long prompt does to a running stream, and to a short prompt behind it."""
+    from periscope.bench.neighbours import NeighbourSettings, bench_neighbours
+    from periscope.bench.report import print_neighbours
+
+    settings = NeighbourSettings(model=model, rounds=rounds, prompt_tokens=prompt_tokens)
+    _show(asyncio.run(bench_neighbours(settings, complain)), print_neighbours, json_file)
 
 
 @app.command()

@@ -1,0 +1,127 @@
+"""What becomes of a running stream while others come: gaps between its tokens, in ordinary steps. Pure."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from periscope.bench.samples import Spread, spread_of
+
+#: Of `NeighbourSample`, in the order in which they are shown.
+NEIGHBOUR_METRICS = (
+    "step_s",
+    "longest_gap_steps",
+    "p99_gap_steps",
+    "short_ttft_steps",
+    "long_ttft_s",
+    "long_alone_ttft_s",
+    "joined_step_steps",
+    "joined_longest_gap_steps",
+)
+#: Steps are steady when the medians of the last two windows of gaps are as near to each other as this.
+_WINDOW = 24
+_NEAR = 0.1
+#: Before this many gaps a stream has not settled; after so many a machine is as steady as it gets.
+_MIN_GAPS = 64
+_MAX_GAPS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request: when it was handed over, and when its tokens came, at least one, by the same clock."""
+
+    asked_s: float
+    times_s: tuple[float, ...]
+
+    @property
+    def ttft_s(self) -> float:
+        """Time to first token."""
+        return self.times_s[0] - self.asked_s
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourSample:
+    """One round. A step is an ordinary one: the running stream's median gap just before the long prompt came.
+
+    Attributes:
+        num_prompt_tokens: of the long prompt, as the server counted them.
+        longest_gap_steps: of the running stream, from the long prompt's arrival to its first token; `p99_gap_steps` of
+            the same gaps.
+        short_ttft_steps: time to first token of the short prompt that came a little after the long one.
+        long_alone_ttft_s: time to first token of another prompt as long, with nobody beside it.
+        joined_step_steps: the running stream's median gap while the long row decodes beside it, and
+            `joined_longest_gap_steps` the longest of those; None when there was none.
+    """
+
+    round: int
+    num_prompt_tokens: int
+    step_s: float
+    longest_gap_steps: float
+    p99_gap_steps: float
+    short_ttft_steps: float
+    long_ttft_s: float
+    long_alone_ttft_s: float
+    joined_step_steps: float | None
+    joined_longest_gap_steps: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourFigure:
+    """One metric over all rounds."""
+
+    metric: str
+    value: Spread | None
+
+
+def gaps_in(answers: Sequence[Sequence[float]], begin_s: float = -math.inf, end_s: float = math.inf) -> list[float]:
+    """Pure: between a stream's tokens, of those gaps whose middle is in this time. Not from one answer to the next."""
+    pairs = [pair for times_s in answers for pair in itertools.pairwise(times_s)]
+    return [after - before for before, after in pairs if begin_s <= (before + after) / 2 < end_s]
+
+
+def is_steady(gaps: Sequence[float]) -> bool:
+    """Pure: whether a stream's latest gaps tell what an ordinary step is."""
+    if not _MIN_GAPS <= len(gaps) < _MAX_GAPS:
+        return len(gaps) >= _MAX_GAPS
+    before, now = (statistics.median(part) for part in (gaps[-2 * _WINDOW : -_WINDOW], gaps[-_WINDOW:]))
+    return abs(now - before) <= _NEAR * before
+
+
+def neighbour_sample_of(
+    running: Sequence[Sequence[float]],
+    *,
+    long: Asked,
+    short: Asked,
+    alone: Asked,
+    number: int,
+    num_prompt_tokens: int,
+) -> NeighbourSample:
+    """Pure: the figures of the round `number`.
+
+    Args:
+        running: when the tokens of the running stream came, answer by answer, by the clock of the others.
+    """
+    step_s = statistics.median(gaps_in(running, end_s=long.asked_s)[-2 * _WINDOW :])
+    beside = sorted(gap / step_s for gap in gaps_in(running, long.asked_s, long.times_s[0]))
+    joined = [gap / step_s for gap in gaps_in(running, long.times_s[0], long.times_s[-1])]
+    return NeighbourSample(
+        round=number,
+        num_prompt_tokens=num_prompt_tokens,
+        step_s=step_s,
+        longest_gap_steps=beside[-1],
+        p99_gap_steps=beside[math.ceil(0.99 * len(beside)) - 1],
+        short_ttft_steps=short.ttft_s / step_s,
+        long_ttft_s=long.ttft_s,
+        long_alone_ttft_s=alone.ttft_s,
+        joined_step_steps=statistics.median(joined) if joined else None,
+        joined_longest_gap_steps=max(joined, default=None),
+    )
+
+
+def neighbour_figures_of(samples: Sequence[NeighbourSample]) -> tuple[NeighbourFigure, ...]:
+    """Pure: one figure per metric."""
+    values = {metric: [getattr(sample, metric) for sample in samples] for metric in NEIGHBOUR_METRICS}
+    return tuple(NeighbourFigure(metric, spread_of(of_all)) for metric, of_all in values.items())

@@ -1,0 +1,192 @@
+"""`bench neighbours`: what a long prompt does to a stream that runs, and to a short prompt that comes after it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from periscope.bench.contenders import user_wire
+from periscope.bench.environment import Environment, MeasuredModel, environment, measured_model
+from periscope.bench.gaps import (
+    Asked,
+    NeighbourFigure,
+    NeighbourSample,
+    gaps_in,
+    is_steady,
+    neighbour_figures_of,
+    neighbour_sample_of,
+)
+from periscope.bench.http import Answer, chat, client_of
+from periscope.bench.model_files import model_files, shown_name
+from periscope.bench.random_model import Shape
+from periscope.bench.server import models_yaml, serving
+from periscope.bench.words import words
+from periscope.engine import EngineConfig
+from periscope.engine.loader import context_length_of, read_model_config
+from periscope.errors import InvalidRequest, PeriscopeError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import httpx
+
+    from periscope.bench.contenders import Tell
+
+#: Of the running stream and of the short prompt.
+_RUNNING_WORDS = 30
+_SHORT_WORDS = 50
+_SHORT_TOKENS = 2
+#: Of the warm-up's long prompt, at most: every path once.
+_WARM_UP_WORDS = 600
+#: Kept free in a model's context for the words of its chat template.
+_TEMPLATE_TOKENS = 64
+#: A model with random weights has room for a stream that runs as long as any prompt takes.
+_RUNNING_TOKENS = 32768
+#: A model that ends its answers at once is never seen decoding.
+_MAX_ANSWERS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourSettings:
+    """What is asked.
+
+    Attributes:
+        model: folder or hub id; None = random weights.
+        prompt_tokens: of the long prompt, in words, most of which are one token.
+        long_tokens: that the long row decodes beside the running one.
+        short_after_s: how long after the long prompt the short one comes.
+    """
+
+    model: str | None = None
+    rounds: int = 3
+    prompt_tokens: int = 6000
+    long_tokens: int = 16
+    short_after_s: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourReport:
+    """What came out."""
+
+    settings: NeighbourSettings
+    environment: Environment
+    model: MeasuredModel
+    figures: tuple[NeighbourFigure, ...]
+    samples: tuple[NeighbourSample, ...]
+
+
+async def bench_neighbours(settings: NeighbourSettings, tell: Tell) -> NeighbourReport:
+    """Measure, on a server of its own; round 0 warms up.
+
+    Raises:
+        InvalidRequest: the model's context is too small for the long prompt.
+        PeriscopeError: the model cannot be used, or the server did not start.
+    """
+    samples: list[NeighbourSample] = []
+    shape = Shape(context_length=settings.prompt_tokens + _RUNNING_TOKENS)
+    async with model_files(settings.model, shape) as path:
+        context_length = context_length_of(read_model_config(path), None)
+        _check_fits(settings, context_length)
+        models = models_yaml(path, EngineConfig(), has_captioner=False)
+        async with serving(models) as server, client_of(server.url) as client:
+            for number in range(settings.rounds + 1):
+                tell(f"round {number} of {settings.rounds}" if number else "warming up")
+                samples.append(await _round(client, settings, number, context_length))
+        model = measured_model(path, shown_name(settings.model))
+    counted = samples[1:]
+    return NeighbourReport(settings, environment(), model, neighbour_figures_of(counted), tuple(counted))
+
+
+def _check_fits(settings: NeighbourSettings, context_length: int) -> None:
+    room = context_length - settings.long_tokens - _TEMPLATE_TOKENS
+    if settings.prompt_tokens > room:
+        raise InvalidRequest(
+            f"--prompt-tokens {settings.prompt_tokens} does not fit: the model's context is {context_length} tokens, "
+            f"and the chat template and the answer need some of them. Give {max(room, 1)} at most.",
+            param="prompt_tokens",
+        )
+
+
+async def _round(
+    client: httpx.AsyncClient, settings: NeighbourSettings, number: int, context_length: int
+) -> NeighbourSample:
+    num_words = settings.prompt_tokens if number else min(settings.prompt_tokens, _WARM_UP_WORDS)
+    alone, _ = await _ask(client, words(num_words, "alone", number), 1)
+    async with _RunningStream(client, number, context_length) as stream:
+        await stream.until(lambda: is_steady(gaps_in(stream.answers)))
+
+        async def ask_short() -> tuple[Asked, Answer]:
+            await asyncio.sleep(settings.short_after_s)
+            return await _ask(client, words(_SHORT_WORDS, "short", number), _SHORT_TOKENS)
+
+        (long, told), (short, _) = await asyncio.gather(
+            _ask(client, words(num_words, "long", number), settings.long_tokens), ask_short()
+        )
+        await stream.until(lambda: stream.newest_s > long.times_s[-1])
+    return neighbour_sample_of(
+        stream.answers, long=long, short=short, alone=alone, number=number, num_prompt_tokens=told.num_prompt_tokens
+    )
+
+
+async def _ask(client: httpx.AsyncClient, text: str, max_tokens: int) -> tuple[Asked, Answer]:
+    asked_s = time.perf_counter()
+    answer = await chat(client, [user_wire(text)], max_tokens)
+    return Asked(asked_s, tuple(asked_s + time_s for time_s in answer.row.times_s)), answer
+
+
+class _RunningStream:
+    """Owns a stream that runs inside the context: where the model ends an answer, the next one is asked for at once.
+
+    `answers`: when tokens came, by `time.perf_counter`; one list per answer.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, number: int, max_tokens: int) -> None:
+        self.answers: list[list[float]] = []
+        self._client = client
+        self._number = number
+        self._max_tokens = max_tokens
+        self._news = asyncio.Event()
+
+    @property
+    def newest_s(self) -> float:
+        """When the newest token came."""
+        return max((times_s[-1] for times_s in self.answers if times_s), default=0.0)
+
+    async def until(self, is_enough: Callable[[], bool]) -> None:
+        """Returns at the token that makes it so.
+
+        Raises:
+            PeriscopeError: the server failed, or nobody could measure this model.
+        """
+        while not is_enough():
+            if self._running.done():
+                await self._running
+            self._news.clear()
+            await self._news.wait()
+
+    async def __aenter__(self) -> Self:
+        self._running = asyncio.create_task(self._run())
+        self._running.add_done_callback(lambda _: self._news.set())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._running.cancel()
+        await asyncio.wait([self._running])
+
+    async def _run(self) -> None:
+        while len(self.answers) < _MAX_ANSWERS:
+            text = words(_RUNNING_WORDS, "running", self._number, len(self.answers))
+            self.answers.append([])
+            await chat(self._client, [user_wire(text)], self._max_tokens, arrived=self._arrived)
+        raise PeriscopeError(
+            f"The model ended {_MAX_ANSWERS} answers before anything was measured: they are too short."
+        )
+
+    def _arrived(self, time_s: float) -> None:
+        self.answers[-1].append(time_s)
+        self._news.set()
