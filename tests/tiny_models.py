@@ -53,13 +53,15 @@ def write_text_model(
     context_length: int = 2048,
     chat_template: str = CHAT_TEMPLATE,
     model_type: str = "qwen3",
+    num_layers: int = 2,
 ) -> Path:
-    """Two small layers of a known shape with a byte-level tokenizer: loads in milliseconds, says nonsense."""
+    """Small layers of a known shape with a byte-level tokenizer: loads in milliseconds, says nonsense."""
     folder.mkdir(parents=True, exist_ok=True)
     vocab_size = write_tokenizer(folder, chat_template)
     config = _COMMON | SHAPES[model_type]
     config |= {
         "model_type": model_type,
+        "num_hidden_layers": num_layers,
         "vocab_size": vocab_size,
         "max_position_embeddings": context_length,
         "eos_token_id": 257,

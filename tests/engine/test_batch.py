@@ -70,6 +70,7 @@ def batch_over(model: TextModel, inside: Any = None, *, cache_bytes: int = 0, **
     settings = BatchSettings(
         eos_token_ids=frozenset({257}),
         vocab_size=258,
+        pass_bytes=changes.pop("pass_bytes", 2**30),
         token_text=model._token_table.text,
         wants_checkpoints=False,
         max_rows=changes.pop("max_rows", 16),
@@ -301,9 +302,8 @@ def test_logprobs_are_the_model_s_own_and_come_with_alternatives(batch: TextBatc
     plain = GenerationParams(temperature=0.0, max_tokens=6, logprobs=True, top_logprobs=3)
     run = Run(batch)
     asked, silent = run.admit(submit(tokens, plain), submit(tokens))
-    run.step()
-    run.step()
-    run.step()
+    while not (run.tokens[asked] and run.tokens[silent]):
+        run.step()
     first = run.last[asked].logprob
     assert first is not None
     assert first.top[0] == (first.token, first.logprob)

@@ -116,7 +116,13 @@ class ModelParams(Section):
         "bytes",
     )
     max_num_seqs: int = _setting(16, "Requests decoded together; more wait in the queue.", "sequences", ge=1, le=512)
-    prefill_chunk_size: int = _setting(512, "Prompt tokens read between two decode steps.", "tokens", ge=16, le=65_536)
+    prefill_chunk_size: int = _setting(
+        512,
+        "Prompt tokens of one forward pass; beside running streams it is computed a few layers at a time.",
+        "tokens",
+        ge=16,
+        le=65_536,
+    )
     context_length: int | None = _setting(
         None, "Prompt and completion together; unset: what the model was made for.", "tokens", ge=16, le=16_777_216
     )

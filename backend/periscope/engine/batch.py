@@ -7,30 +7,24 @@ decode steps, then gives every decoding row one token, so that nobody's stream s
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
 
 from periscope.engine.commands import TokenPrompt
 from periscope.engine.contracts import Sampled
+from periscope.engine.decode_batches import DecodeBatches
 from periscope.engine.decoding import LONG_TOKENS, DecodeBatch
+from periscope.engine.grouping import Grouping
 from periscope.engine.kv_memory import BLOCK_TOKENS
-from periscope.engine.prefill import (
-    ASSUMED_TOKEN_STEPS,
-    FEW_TOKENS,
-    PromptView,
-    chunk_tokens,
-    next_prompt,
-    pass_cost_s,
-    smoothed,
-    token_cost_s,
-)
+from periscope.engine.prefill import PromptView, chunk_tokens, next_prompt, pieces_now
 from periscope.engine.prompt_cache import MIN_TOKENS, LayerCaches, PromptCache, common_prefix
+from periscope.engine.reading import Prompt
 from periscope.engine.row_caches import reserve
 from periscope.engine.rows import Row
 from periscope.engine.sampling import RowSampling, logits_processors_for
@@ -42,10 +36,14 @@ if TYPE_CHECKING:
     from periscope.engine.kv_memory import KVBudget
     from periscope.engine.speculation import Drafter
 
+T = TypeVar("T")
+
 #: A neighbour's state is worth copying when it saves the computation of this many tokens.
 _MIN_BORROWED_TOKENS = 64
 #: Steps between two looks at how much room the decoding rows' growth leaves to the prompt cache.
 _ROOM_CHECK_STEPS = 64
+#: Weight of the newest measurement of a step.
+_NEWEST_PART = 0.4
 #: What is left of a long prompt when the batch is made ready for it.
 _ROOM_MADE_PART = 0.25
 
@@ -56,6 +54,7 @@ class BatchSettings:
 
     Attributes:
         vocab_size: width of the logits.
+        pass_bytes: what a further forward pass costs, see `Grouping`.
         wants_checkpoints: the caches cannot be cut back, so states are kept at the prompts' checkpoints.
         max_rows: decoded together; more wait.
         max_chunk_tokens: prompt tokens read in one step.
@@ -64,42 +63,12 @@ class BatchSettings:
 
     eos_token_ids: frozenset[int]
     vocab_size: int
+    pass_bytes: int
     token_text: Callable[[int], TokenText]
     wants_checkpoints: bool
     max_rows: int
     max_chunk_tokens: int
     checks_memory: bool = True
-
-
-@dataclass(slots=True, eq=False)
-class _Prompt:
-    """A row whose prompt is not read to its end.
-
-    Attributes:
-        caches: hold `num_done` tokens; None until it is begun.
-        token_s: what its last tokens cost each; they cost more the more came before.
-        pass_s: what a chunk of it costs however few its tokens; None = not known.
-        pass_told_at: tokens before the chunk that told it last.
-    """
-
-    row: Row
-    checkpoints: Sequence[int]
-    token_s: float | None = None
-    pass_s: float | None = None
-    pass_told_at: int = 0
-    caches: LayerCaches | None = None
-    num_done: int = 0
-    num_passed_over: int = 0
-
-    @property
-    def num_left(self) -> int:
-        """The last token is not read here: it is the first input of decoding."""
-        return len(self.row.tokens) - 1 - self.num_done
-
-    @property
-    def is_read(self) -> bool:
-        """It can start decoding."""
-        return self.caches is not None and self.num_left == 0
 
 
 class TextBatch:
@@ -124,17 +93,22 @@ class TextBatch:
         self._num_rows = 0
         self._num_steps = 0
         self.working_bytes = 0  # at the last look
-        self._prompts: list[_Prompt] = []
+        self._prompts: list[Prompt] = []
+        self._leaving: list[Prompt] = []  # removed; a chunk of theirs is under way
         self._step_s: float | None = None  # a decode step of the rows that run
-        self._token_s: float | None = None  # a token at the beginning of a prompt
+        self._token_s: float | None = None  # what a token at the beginning of a prompt cost
         self._has_waited = True  # nothing is in flight
-        self._decoding = DecodeBatch(
-            model,
-            eos_token_ids=settings.eos_token_ids,
-            token_text=settings.token_text,
+        self._grouping = Grouping(budget.footprint, settings.pass_bytes)
+        self._decoding = DecodeBatches(self._new_decode_batch, self._grouping)
+
+    def _new_decode_batch(self) -> DecodeBatch:
+        return DecodeBatch(
+            self._model,
+            eos_token_ids=self._settings.eos_token_ids,
+            token_text=self._settings.token_text,
             keep=self._keep,
-            keeps_states=budget.prompt_cache_bytes != 0,
-            drafter=drafter,
+            keeps_states=self._budget.prompt_cache_bytes != 0,
+            drafter=self._drafter,
         )
 
     def __repr__(self) -> str:
@@ -166,7 +140,7 @@ class TextBatch:
             matcher=None if submit.grammar is None else submit.grammar.new_matcher(),
         )
         checkpoints = submit.prompt.checkpoints if self._settings.wants_checkpoints else ()
-        self._prompts.append(_Prompt(row, checkpoints))
+        self._prompts.append(Prompt(row, checkpoints))
         return row.id
 
     def _check_memory(self, num_tokens: int) -> None:
@@ -194,9 +168,15 @@ class TextBatch:
         if self._num_steps % _ROOM_CHECK_STEPS == 0:
             self.working_bytes = self._rows_bytes()
             self._make_room(self.working_bytes)
-        has_prompts = bool(self._prompts)
-        failed = self._read_prompts() if has_prompts else []
-        return failed + self._decode(waits=has_prompts)
+        has_prompts = bool(self._prompts or self._leaving)
+        if self._leaving:
+            self._go_on_leaving()
+            failed = []
+        else:
+            failed = self._read_prompts() if has_prompts else []
+        results = failed + self._decode(waits=has_prompts)
+        self._finish_leaving()
+        return results
 
     def _read_prompts(self) -> list[Sampled]:
         """As much of the prompts as fits between two steps. A failure in here is one prompt's alone."""
@@ -204,34 +184,70 @@ class TextBatch:
         if any(prompt.is_read for prompt in self._prompts):
             self._join()
             return []
-        num_read, started, failed = 0, self._clock(), []
-        while candidates := self._candidates():
+        self._decoding.settle()  # so that what a step takes and what a prompt takes are told apart
+        started, spent_steps, failed = self._clock(), 0.0, []
+        goes_on = True
+        while goes_on and (candidates := self._candidates()):
             views = [PromptView(prompt.num_left, prompt.num_passed_over) for prompt in candidates]
             prompt = candidates[next_prompt(views)]
             try:
-                if not num_read and self._makes_room_for(prompt):
+                if not spent_steps and self._makes_room_for(prompt):
                     break
-                if prompt.caches is None:
-                    self._begin(prompt)
-                spent_s = self._clock() - started if num_read else 0.0
-                num = self._chunk_of(prompt, num_read, spent_s, is_decoding=is_decoding)
-                if num == 0 and prompt.num_left:
-                    break
-                self._read_chunk(prompt, num)
+                goes_on = self._read_some(prompt, spent_steps, is_decoding=is_decoding)
             except Exception as error:  # noqa: BLE001 - out of memory, most likely
                 self._prompts.remove(prompt)
                 failed.append(Sampled(prompt.row.id, 0, error=error, is_model_failure=True))
-                continue
-            num_read += num
-            if not is_decoding and num:
-                break  # somebody's first token comes first
+            spent_steps = self._in_steps(self._clock() - started, unknown=math.inf)
         if not (
             is_decoding and any(prompt.is_read and len(prompt.row.tokens) > LONG_TOKENS for prompt in self._prompts)
         ):
             self._join()
         return failed
 
-    def _makes_room_for(self, prompt: _Prompt) -> bool:
+    def _in_steps(self, seconds: float | None, unknown: T) -> float | T:
+        return unknown if seconds is None or self._step_s is None else seconds / self._step_s
+
+    def _read_some(self, prompt: Prompt, spent_steps: float, *, is_decoding: bool) -> bool:
+        """A part of a chunk of it, or all when nobody waits; whether there may be time for more in this step."""
+        if prompt.caches is None:
+            self._begin(prompt)
+        if not prompt.num_left:
+            return True
+        if not prompt.num_pieces_left:
+            prompt.start_chunk(self._model, self._chunk_of(prompt, is_decoding=is_decoding))
+        num_pieces = self._pieces_now(prompt, spent_steps)
+        if num_pieces and (num_tokens := prompt.compute(num_pieces, self._clock)):
+            self._end_chunk(prompt, num_tokens)
+        return num_pieces > 0 and is_decoding  # else somebody's first token comes first
+
+    def _pieces_now(self, prompt: Prompt, spent_steps: float) -> int:
+        """Of the chunk under way: all when nobody waits for a step."""
+        if not len(self._decoding):
+            return prompt.num_pieces_left
+        piece_steps = self._in_steps(prompt.piece_s, unknown=None)
+        return pieces_now(prompt.num_pieces_left, piece_steps=piece_steps, spent_steps=spent_steps)
+
+    def _chunk_of(self, prompt: Prompt, *, is_decoding: bool) -> int:
+        num = min(prompt.num_left, self._settings.max_chunk_tokens)
+        if is_decoding:
+            token_steps = self._in_steps(prompt.token_s or self._token_s, unknown=None)
+            num = chunk_tokens(prompt.num_left, num, num_pieces=prompt.num_pieces, token_steps=token_steps)
+        return min([num, *(mark - prompt.num_done for mark in prompt.checkpoints if mark > prompt.num_done)])
+
+    def _end_chunk(self, prompt: Prompt, num_tokens: int) -> None:
+        assert prompt.caches is not None  # noqa: S101 - begun before it is read
+        if prompt.num_left:
+            length = len(prompt.row.tokens) + min(prompt.row.params.max_tokens or 1, BLOCK_TOKENS)
+            reserve(prompt.caches, length, at_most=1 if len(self._decoding) else None)
+        if prompt.num_done <= BLOCK_TOKENS:
+            self._token_s = prompt.token_s
+        for other in self._prompts:
+            if other is not prompt:
+                other.num_passed_over += num_tokens
+        if prompt.num_done in prompt.checkpoints:
+            self._keep(prompt.row.tokens[: prompt.num_done], copy.deepcopy(prompt.caches))
+
+    def _makes_room_for(self, prompt: Prompt) -> bool:
         """Before a long prompt is read to its end the batch it will join is made ready, an array between two steps.
 
         Not sooner: rows that come meanwhile would take the place, and all would be computed with room for it.
@@ -246,26 +262,27 @@ class TextBatch:
         self._prompts = [prompt for prompt in self._prompts if not prompt.is_read]
         self._decoding.add([(prompt.row, prompt.caches) for prompt in read if prompt.caches is not None])
 
-    def _candidates(self) -> list[_Prompt]:
+    def _candidates(self) -> list[Prompt]:
         """Prompts that are begun, and those that may be, in order of arrival."""
         begun = [prompt for prompt in self._prompts if prompt.caches is not None]
         num_free = self._settings.max_rows - len(self._decoding) - len(begun)
         candidates = []
-        lengths, room = self._lengths(), self._budget.total_bytes(self._held_bytes())
+        joining, room = self._joining_lengths(), self._budget.total_bytes(self._held_bytes())
+        decoding = self._decoding.lengths
         for prompt in self._prompts:
             if prompt.caches is not None:
                 candidates += [] if prompt.is_read else [prompt]
             elif num_free > 0:
-                with_it = [*lengths, len(prompt.row.tokens)]
-                if lengths and self._budget.batch_bytes(with_it) > room:
+                with_it = [*joining, len(prompt.row.tokens)]
+                if (joining or decoding) and self._grouping.held_bytes(decoding, with_it) > room:
                     num_free = 0  # those behind it wait too, or it would wait for ever
                     continue
-                lengths = with_it
+                joining = with_it
                 if not self._waits_for_sibling(prompt, begun):
                     candidates.append(prompt)
         return candidates
 
-    def _waits_for_sibling(self, prompt: _Prompt, begun: Iterable[_Prompt]) -> bool:
+    def _waits_for_sibling(self, prompt: Prompt, begun: Iterable[Prompt]) -> bool:
         """Whether a prompt being read will soon hold what this one would have to compute too."""
         wanted = prompt.row.prompt
         shared = max((_shared(wanted, other.row.prompt) for other in begun if other.num_done < len(wanted)), default=0)
@@ -274,9 +291,10 @@ class TextBatch:
         done = max(other.num_done for other in begun if _shared(wanted, other.row.prompt) == shared)
         return done < shared and shared - self._prompt_cache.shared_length(wanted) >= _MIN_BORROWED_TOKENS
 
-    def _begin(self, prompt: _Prompt) -> None:
+    def _begin(self, prompt: Prompt) -> None:
         """Give it the longest state there is of its beginning, or an empty one."""
-        self._make_room(self._budget.batch_bytes([*self._lengths(), len(prompt.row.tokens)]))
+        joining = [*self._joining_lengths(), len(prompt.row.tokens)]
+        self._make_room(self._grouping.held_bytes(self._decoding.lengths, joining))
         self._decoding.finish_leaving()  # it may go on where one of those ended
         caches, length = self._prompt_cache.fetch(prompt.row.prompt)
         borrowed = self._borrow(prompt.row.prompt, length + _MIN_BORROWED_TOKENS)
@@ -290,7 +308,7 @@ class TextBatch:
         if self._settings.wants_checkpoints:
             return None
         reading = [prompt for prompt in self._prompts if prompt.caches is not None]
-        lenders: list[tuple[int, _Prompt | Row]] = [
+        lenders: list[tuple[int, Prompt | Row]] = [
             (min(_shared(wanted, prompt.row.prompt), prompt.num_done), prompt) for prompt in reading
         ]
         lenders += [(min(_shared(wanted, row.prompt), len(row.prompt) - 1), row) for row in self._decoding.rows]
@@ -300,93 +318,64 @@ class TextBatch:
         if isinstance(lender, Row):
             caches, num_held = self._decoding.state_of(lender)
         else:
-            caches, num_held = copy.deepcopy(lender.caches or []), lender.num_done
+            caches = copy.deepcopy(lender.caches or [])
+            num_held = lender.num_done + lender.num_tokens_under_way
         if not can_trim_prompt_cache(caches):
             return None
         trim_prompt_cache(caches, num_held - length)
         return caches, length
 
-    def _chunk_of(self, prompt: _Prompt, num_read: int, spent_s: float, *, is_decoding: bool) -> int:
-        token_s = prompt.token_s or self._token_s
-        token_steps = token_s / self._step_s if token_s and self._step_s else ASSUMED_TOKEN_STEPS
-        if prompt.token_s is None and prompt.num_left > LONG_TOKENS:
-            token_steps = max(token_steps, ASSUMED_TOKEN_STEPS)  # it will be measured; others' tokens are no promise
-        num = chunk_tokens(
-            prompt.num_left,
-            num_read=num_read,
-            spent_steps=spent_s / self._step_s if self._step_s else 0.0,
-            most=self._settings.max_chunk_tokens,
-            is_decoding=is_decoding,
-            token_steps=token_steps,
-            pass_steps=prompt.pass_s / self._step_s if prompt.pass_s and self._step_s else None,
-        )
-        return min([num, *(mark - prompt.num_done for mark in prompt.checkpoints if mark > prompt.num_done)])
-
-    def _read_chunk(self, prompt: _Prompt, num: int) -> None:
-        assert prompt.caches is not None  # noqa: S101 - begun before it is read
-        if num:
-            self._decoding.settle()  # so that what a step takes and what a chunk takes are told apart
-            started = self._clock()
-            chunk = prompt.row.tokens[prompt.num_done : prompt.num_done + num]
-            self._model(mx.array([chunk]), cache=prompt.caches)
-            mx.eval([cache.state for cache in prompt.caches])
-            mx.clear_cache()
-            self._note_cost(prompt, num, self._clock() - started)
-            if prompt.num_left > num:
-                length = len(prompt.row.tokens) + min(prompt.row.params.max_tokens or 1, BLOCK_TOKENS)
-                reserve(prompt.caches, length, at_most=1 if len(self._decoding) else None)
-        prompt.num_done += num
-        for other in self._prompts:
-            if other is not prompt:
-                other.num_passed_over += num
-        if prompt.num_done in prompt.checkpoints:
-            self._keep(prompt.row.tokens[: prompt.num_done], copy.deepcopy(prompt.caches))
-
-    def _note_cost(self, prompt: _Prompt, num: int, duration_s: float) -> None:
-        if num <= FEW_TOKENS:
-            prompt.pass_told_at = prompt.num_done
-        elif prompt.num_done > 2 * prompt.pass_told_at + BLOCK_TOKENS:
-            prompt.pass_s = None  # a pass over so much more context is another
-        prompt.pass_s = pass_cost_s(prompt.pass_s, num, duration_s, self._step_s)
-        cost_s = token_cost_s(num, duration_s, prompt.pass_s, self._step_s)
-        prompt.token_s = smoothed(prompt.token_s, cost_s)
-        if prompt.num_done < BLOCK_TOKENS:
-            self._token_s = smoothed(self._token_s, cost_s)
-
     def _decode(self, *, waits: bool) -> list[Sampled]:
         if not len(self._decoding):
             return []
         started = self._clock()
-        try:
-            results = self._decoding.step(waits=waits)
-        except Exception as error:  # noqa: BLE001 - the rows are lost; prompts being read are not
-            lost = self._decoding.abandon()
-            mx.clear_cache()
-            return [Sampled(row.id, 0, error=error, is_model_failure=True) for row in lost]
+        results = self._decoding.step(waits=waits)
         if waits or not self._has_waited:  # else it had nothing to wait for, and its duration tells nothing
-            self._step_s = smoothed(self._step_s, self._clock() - started)
+            self._note_step(self._clock() - started)
         self._has_waited = waits
         return results
 
+    def _note_step(self, duration_s: float) -> None:
+        known_s = duration_s if self._step_s is None else self._step_s
+        self._step_s = known_s + _NEWEST_PART * (duration_s - known_s)
+
     def remove(self, rows: Sequence[int]) -> None:
         gone = set(rows)
-        for prompt in [prompt for prompt in self._prompts if prompt.row.id in gone]:
-            self._prompts.remove(prompt)
-            if prompt.caches is not None:
-                self._keep(prompt.row.tokens[: prompt.num_done], prompt.caches)
+        leaving = [prompt for prompt in self._prompts if prompt.row.id in gone]
+        self._prompts = [prompt for prompt in self._prompts if prompt not in leaving]
+        self._leaving += [prompt for prompt in leaving if prompt.caches is not None]
         self._decoding.remove(gone)
+        self._finish_leaving()
+
+    def _finish_leaving(self) -> None:
+        """As far as nobody's token waits for it; without decoding rows there may be no further step."""
+        while self._leaving and not (self._leaving[0].num_pieces_left and len(self._decoding)):
+            self._go_on_leaving()
+
+    def _go_on_leaving(self) -> None:
+        """The state of a prompt that was removed goes to the prompt cache once the chunk under way is computed."""
+        prompt = self._leaving[0]
+        try:
+            if prompt.num_pieces_left:
+                prompt.compute(self._pieces_now(prompt, 0.0), self._clock)
+        except Exception:  # noqa: BLE001 - nobody waits for it; what comes next will meet the same and say so
+            self._leaving.remove(prompt)
+            return
+        if not prompt.num_pieces_left:
+            self._leaving.remove(prompt)
+            self._keep(prompt.row.tokens[: prompt.num_done], prompt.caches or [])
 
     def close(self) -> None:
         self._prompts.clear()
+        self._leaving.clear()
         self._decoding.abandon()
 
-    def _lengths(self) -> list[int]:
-        """Of the rows that hold memory."""
-        begun = [len(prompt.row.tokens) for prompt in self._prompts if prompt.caches is not None]
-        return begun + [len(row.tokens) for row in self._decoding.rows]
+    def _joining_lengths(self) -> list[int]:
+        """Of the prompts that hold memory."""
+        return [len(prompt.row.tokens) for prompt in self._prompts + self._leaving if prompt.caches is not None]
 
     def _rows_bytes(self) -> int:
-        reading = sum(int(cache.nbytes) for prompt in self._prompts for cache in prompt.caches or ())
+        reading = sum(int(cache.nbytes) for prompt in self._prompts + self._leaving for cache in prompt.caches or ())
         return reading + self._decoding.nbytes
 
     def _held_bytes(self) -> int:

@@ -191,7 +191,7 @@ class DecodeBatch:
         self._clear()
         return lost
 
-    def step(self, *, waits: bool = False) -> list[Sampled]:
+    def step(self, *, waits: bool = False, may_guess: bool = True) -> list[Sampled]:
         """One token for every row, apart from rows that have just joined: theirs comes with the next step.
 
         More than one when a drafter guessed right.
@@ -199,6 +199,7 @@ class DecodeBatch:
         Args:
             waits: read what this step itself samples, too: the device is to do something else next, and nobody's token
                 should wait for that.
+            may_guess: a row that is alone here is the only one there is.
         """
         rows, newest, logprobs = list(self._rows), self._newest, self._logprobs
         unread = [row for row in rows if not row.is_read]
@@ -206,7 +207,7 @@ class DecodeBatch:
         if self._departing:
             self._go_on_leaving()
         self._compact_if_worth_it()
-        drafting = self._drafting_row() if self._rows else None
+        drafting = self._drafting_row() if self._rows and may_guess else None
         if self._rows and drafting is None:
             self._launch()
         results = self._read_all(rows, unread, newest, logprobs)

@@ -7,7 +7,7 @@ attention grows with the length, a sliding window up to its size, a state-space 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,7 +150,3 @@ class KVBudget:
         if self.prompt_cache_bytes is None:
             return int(total * DEFAULT_PROMPT_CACHE_PART)
         return min(self.prompt_cache_bytes, total)
-
-    def batch_bytes(self, lengths: Sequence[int]) -> int:
-        """What a batch of such rows takes: mlx-lm pads every row to the longest."""
-        return len(lengths) * self.footprint.nbytes(max(lengths)) if lengths else 0

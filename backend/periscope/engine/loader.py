@@ -52,7 +52,7 @@ class EngineConfig:
         revision: of a hub id; None = the one on disk that `main` points to.
         dtype: `float32`, `float16` or `bfloat16`; None = as stored. Quantised weights stay quantised.
         max_num_seqs: rows that run at once.
-        prefill_chunk_size: prompt tokens processed between two decode steps.
+        prefill_chunk_size: prompt tokens of one forward pass, at most.
         context_length: tokens of prompt and completion together; None = what the model's config says.
         chat_template_kwargs: handed to the chat template (`enable_thinking`, ...).
         kv_limit_bytes: KV caches of live rows and the prompt cache together; None = what the device has to spare.

@@ -1,4 +1,4 @@
-"""Which prompt is read next, and how much of it at once. Pure."""
+"""Which prompt is read next, how much of it is one chunk, and how many layers of that chunk fit a step. Pure."""
 
 from __future__ import annotations
 
@@ -6,25 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: What is read beside running rows takes about as long as this many of their steps...
-GAP_STEPS = 4.0
-#: ...or up to this many when that finishes a prompt.
-MAX_GAP_STEPS = 5.5
-#: Every chunk is a pass over weights and context, which takes a step at least; its tokens come on top.
-PASS_STEPS = 1.0
-#: A chunk of so few tokens takes as long as a pass does.
-FEW_TOKENS = 2
-#: Where the pass alone takes up the gap, tokens may take a third as long again, and these steps at most: one token at a
-#: time would cost as much and get nowhere.
-MAX_EXTRA_STEPS = 1.0
-#: A second prompt is begun in one step only for as many tokens as are worth a pass of their own.
-WORTH_TOKENS = 16
+#: What is read of prompts beside running rows takes about as long as this many of their steps.
+GAP_STEPS = 3.0
+#: A chunk is as long as makes a piece of it, which is one layer, take about this many steps.
+PIECE_STEPS = 1.2
+#: A chunk is no shorter than this: below, tokens hardly cost more than the pass over weights and context does.
+MIN_TOKENS = 8
 #: Until there is a measurement, a token of prompt is taken to cost this part of a decode step.
 ASSUMED_TOKEN_STEPS = 1 / 8
 #: A waiting prompt counts as this many tokens shorter with every token that is read of another.
 AGEING = 0.5
-#: Weight of the newest measurement.
-_ALPHA = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,57 +31,32 @@ def next_prompt(prompts: Sequence[PromptView]) -> int:
     return min(range(len(prompts)), key=lambda i: prompts[i].num_left - AGEING * prompts[i].num_passed_over)
 
 
-def smoothed(old: float | None, new: float) -> float:
-    """A measurement that follows the newest without believing it."""
-    return new if old is None else old + _ALPHA * (new - old)
-
-
-def pass_cost_s(known_s: float | None, num_tokens: int, duration_s: float, step_s: float | None) -> float | None:
-    """What a pass takes, now that a chunk took so long; no more than any chunk. None until one of few tokens told."""
-    if num_tokens > FEW_TOKENS and (known_s is None or duration_s >= known_s):
-        return known_s
-    return max(smoothed(known_s, duration_s), PASS_STEPS * (step_s or 0.0))
-
-
-def token_cost_s(num_tokens: int, duration_s: float, pass_s: float | None, step_s: float | None) -> float:
-    """What one token of a chunk cost, the pass left out; never nothing, and less little while the pass is not known."""
-    if pass_s is not None:
-        return max(duration_s - pass_s, duration_s / 10) / num_tokens
-    return max(duration_s - PASS_STEPS * (step_s or 0.0), duration_s / 4) / num_tokens
-
-
-def chunk_tokens(
-    num_left: int,
-    *,
-    num_read: int,
-    spent_steps: float,
-    most: int,
-    is_decoding: bool,
-    token_steps: float,
-    pass_steps: float | None,
-) -> int:
-    """How many tokens to read now of a prompt with `num_left`.
-
-    Numbered cases: 1 no row waits for a step: as much as is allowed; 2 the rest of the prompt fits the longer gap: all
-    of it; 3 after others, as much as the ordinary gap has room for; 4 tokens are dear or a pass is: a few, to see
-    which; 5 as much as the ordinary gap has room for, or a dear pass is worth, and at least one token.
+def chunk_tokens(num_left: int, most: int, *, num_pieces: int, token_steps: float | None) -> int:
+    """How many tokens of a prompt with `num_left` are the next chunk beside running rows; chunks are of equal length.
 
     Args:
-        num_read, spent_steps: of other prompts in the same step, and how long that took in decode steps.
-        most: tokens in one step.
-        token_steps: what a token of this prompt costs, in decode steps.
-        pass_steps: what a chunk of this prompt costs however few its tokens; None = not known, a step at least.
+        num_pieces: how many a chunk is computed in.
+        token_steps: what a token of the chunk before cost, in decode steps, its part of the pass included; None = not
+            known.
     """
-    left_of_most = most - num_read
-    if not is_decoding:  # 1
-        return min(num_left, left_of_most)
-    begun_steps = spent_steps + (pass_steps or PASS_STEPS)
-    if num_left <= left_of_most and begun_steps + num_left * token_steps <= MAX_GAP_STEPS:  # 2
-        return num_left
-    num_fitting = int((GAP_STEPS - begun_steps) / token_steps)
-    if num_read:  # 3
-        return min(num_left, left_of_most, num_fitting) if num_fitting >= WORTH_TOKENS else 0
-    if pass_steps is None:
-        return min(num_left, left_of_most, num_fitting if num_fitting >= WORTH_TOKENS else FEW_TOKENS)  # 4
-    room_steps = max(GAP_STEPS - begun_steps, min(pass_steps / 3, MAX_EXTRA_STEPS))
-    return min(num_left, left_of_most, max(math.ceil(room_steps / token_steps), 1))  # 5
+    wanted = PIECE_STEPS * num_pieces / (token_steps or ASSUMED_TOKEN_STEPS)
+    num_chunks = max(round(num_left / max(wanted, MIN_TOKENS)), 1)
+    return min(math.ceil(num_left / num_chunks), most)
+
+
+def pieces_now(num_left: int, *, piece_steps: float | None, spent_steps: float) -> int:
+    """How many pieces of a chunk are computed before the next decode step.
+
+    Numbered cases: 1 nobody knows yet what a piece takes: one, to see; 2 the first of a step: as many as the gap has
+    room for, and at least one; 3 after others in the same step: as many as there is still room for, maybe none.
+
+    Args:
+        num_left: of the chunk.
+        piece_steps: what a piece takes, in decode steps; None = not known.
+        spent_steps: on prompts since the last decode step.
+    """
+    room_steps = GAP_STEPS - spent_steps
+    if piece_steps is None:  # 1
+        return 1 if room_steps > 0 else 0
+    num_fitting = min(round(min(room_steps / piece_steps, num_left)), num_left)
+    return max(num_fitting, 0 if spent_steps else 1)  # 3, 2

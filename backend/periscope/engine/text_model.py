@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
+from mlx.utils import tree_flatten
 from mlx_lm import load
 from mlx_lm.models.cache import make_prompt_cache
 
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 
     from periscope.engine.prompt_cache import LayerCaches
     from periscope.engine.turn import DeviceTurn
+
+
+#: Starting the kernels of a forward pass takes about as long as reading so many bytes.
+_PASS_OVERHEAD_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +125,11 @@ class TextModel:
     def networks(self) -> Sequence[Any]:
         return [self._model] if self._draft_model is None else [self._model, self._draft_model]
 
-    def new_batch(self) -> TextBatch:
+    def new_batch(self, clock: Callable[[], float] = time.perf_counter) -> TextBatch:
         settings = BatchSettings(
             eos_token_ids=frozenset(self.tokenizer.eos_token_ids),
             vocab_size=self.vocab_size,
+            pass_bytes=_PASS_OVERHEAD_BYTES + sum(array.nbytes for _, array in tree_flatten(self._model.parameters())),
             token_text=self._token_table.text,
             wants_checkpoints=self.wants_checkpoints,
             max_rows=self._config.max_num_seqs if self._is_batchable else 1,
@@ -130,7 +137,7 @@ class TextModel:
             checks_memory=self._config.checks_memory,
         )
         drafter = None if self._draft_model is None else Drafter(self._draft_model, self._config.num_draft_tokens)
-        return TextBatch(self._model, settings, self._prompt_cache, self._budget, drafter=drafter)
+        return TextBatch(self._model, settings, self._prompt_cache, self._budget, drafter=drafter, clock=clock)
 
     def new_detokenizer(self) -> Detokenizer:
         return new_detokenizer(self.tokenizer)

@@ -1,0 +1,112 @@
+"""DecodeBatches: all rows past their prompt, in batches of rows of similar length. Worker thread only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+
+from periscope.engine.contracts import Sampled
+from periscope.engine.decoding import DecodeBatch
+
+if TYPE_CHECKING:
+    from periscope.engine.grouping import Grouping
+    from periscope.engine.prompt_cache import LayerCaches
+    from periscope.engine.rows import Row
+
+
+class DecodeBatches:
+    """Owns the batches; one is there as long as it has rows.
+
+    Args:
+        new_batch: an empty one.
+        grouping: says which rows share one.
+    """
+
+    def __init__(self, new_batch: Callable[[], DecodeBatch], grouping: Grouping) -> None:
+        self._new_batch = new_batch
+        self._grouping = grouping
+        self._batches: list[DecodeBatch] = []
+
+    def __len__(self) -> int:
+        """Rows that have not left."""
+        return sum(len(batch) for batch in self._batches)
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """Those that have not left."""
+        return [row for batch in self._batches for row in batch.rows]
+
+    @property
+    def lengths(self) -> Sequence[Sequence[int]]:
+        """Of the rows of each batch."""
+        return [[len(row.tokens) for row in batch.rows] for batch in self._batches]
+
+    @property
+    def nbytes(self) -> int:
+        """What the caches take, padding included."""
+        return sum(batch.nbytes for batch in self._batches)
+
+    def add(self, joining: Sequence[tuple[Row, LayerCaches]]) -> None:
+        """Rows whose caches hold all of their prompt but the last token; those of one batch join it together."""
+        lengths = [list(batch) for batch in self.lengths]
+        parts: list[list[tuple[Row, LayerCaches]]] = [[] for _ in lengths]
+        for row, caches in joining:
+            index = self._grouping.place(len(row.tokens), lengths)
+            if index == len(lengths):
+                lengths.append([])
+                parts.append([])
+                self._batches.append(self._new_batch())
+            lengths[index].append(len(row.tokens))
+            parts[index].append((row, caches))
+        for batch, part in zip(self._batches, parts, strict=True):
+            if part:
+                batch.add(part)
+
+    def make_room(self, num_tokens: int) -> bool:
+        """A part of the room that a row of so many tokens will need; False when there is nothing more to do."""
+        index = self._grouping.place(num_tokens, self.lengths)
+        return index < len(self._batches) and self._batches[index].make_room(num_tokens)
+
+    def finish_leaving(self) -> None:
+        """Hand over the states of rows that have left, without waiting any longer."""
+        for batch in self._batches:
+            batch.finish_leaving()
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Take rows out; their states are kept. Unknown ids are ignored."""
+        gone = list(ids)
+        for batch in self._batches:
+            batch.remove(gone)
+        self._drop_empty()
+
+    def state_of(self, row: Row) -> tuple[LayerCaches, int]:
+        """A copy of a row's caches, and how many tokens they hold. Shares memory until written to."""
+        return next(batch.state_of(row) for batch in self._batches if row in batch.rows)
+
+    def settle(self) -> None:
+        """Block until the tokens in flight are there."""
+        for batch in self._batches:
+            batch.settle()
+
+    def abandon(self) -> None:
+        """Let go of everything."""
+        for batch in self._batches:
+            batch.abandon()
+        self._batches = []
+
+    def step(self, *, waits: bool = False) -> list[Sampled]:
+        """A token for every row, see `DecodeBatch.step`. A batch whose step fails loses its rows, and no others."""
+        results = []
+        for batch in self._batches:
+            try:
+                results += batch.step(waits=waits, may_guess=len(self._batches) == 1)
+            except Exception as error:  # noqa: BLE001 - whatever the model or the device says
+                results += [Sampled(row.id, 0, error=error, is_model_failure=True) for row in batch.abandon()]
+                mx.clear_cache()
+        self._drop_empty()
+        return results
+
+    def _drop_empty(self) -> None:
+        self._batches = [batch for batch in self._batches if len(batch)]
