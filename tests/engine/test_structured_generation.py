@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import jsonschema
 import pytest
 
-from periscope.core import FinishReason, GenerationParams, JSONObject, ResponseFormat, Tool, ToolChoice, ToolChoiceMode
+from periscope.core import (
+    FinishReason,
+    GenerationParams,
+    JSONObject,
+    Message,
+    ResponseFormat,
+    Role,
+    TextDelta,
+    TextPart,
+    Tool,
+    ToolCallDelta,
+    ToolChoice,
+    ToolChoiceMode,
+)
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import InferenceEngine
 from periscope.errors import InvalidRequest
+from periscope.parsing.registry import parser_for
 from tests.engine.random_schemas import SchemaWriter
+from tests.parsing.events import events_from
+from tests.tiny_models import CHAT_TEMPLATE, write_text_model
 
 NUM_SCHEMAS = 50
 
@@ -116,3 +133,89 @@ def test_a_forced_call_names_an_offered_tool_and_fits_its_schema(tiny_text_model
     (call,) = json.loads(asyncio.run(run()))
     assert call["name"] == "weather"
     jsonschema.validate(call["arguments"], parameters)
+
+
+#: What no model would guess.
+STRICT = Tool(
+    "get_weather",
+    "The weather in a city.",
+    {
+        "type": "object",
+        "properties": {"town": {"enum": ["Bergen", "Turku"]}, "days": {"type": "integer", "minimum": 2, "maximum": 9}},
+        "required": ["town", "days"],
+        "additionalProperties": False,
+    },
+    is_strict=True,
+)
+ANSWER = ResponseFormat(
+    {
+        "type": "object",
+        "properties": {"note": {"type": "string", "maxLength": 12}},
+        "required": ["note"],
+        "additionalProperties": False,
+    }
+)
+
+
+@pytest.mark.parametrize("answer", [None, ANSWER], ids=["text", "json"])
+def test_a_call_of_a_strict_tool_fits_its_schema(answer: ResponseFormat | None) -> None:
+    """The demo model calls the tool by itself; left alone it would name the city it was asked about."""
+    question = [Message(Role.USER, (TextPart("What is the weather in Paris?"),))]
+
+    async def run(tool: Tool) -> list[JSONObject]:
+        async with await InferenceEngine.load(str(EMBEDDED_MODELS["embedded:text"])) as engine:
+            texts = [
+                (
+                    await engine.generate(
+                        question,
+                        GenerationParams(temperature=1.0, seed=seed, max_tokens=100),
+                        tools=[tool],
+                        response_format=answer,
+                    )
+                ).text
+                for seed in range(4)
+            ]
+            parsers = [parser_for(engine.output_format, (tool,), response_format=answer) for _ in texts]
+        events = [event for pair in zip(parsers, texts, strict=True) for event in events_from(pair[0], [pair[1]])]
+        return [json.loads(event.call.arguments) for event in events if isinstance(event, ToolCallDelta)]
+
+    validator = jsonschema.Draft202012Validator(STRICT.parameters)
+    held, free = asyncio.run(run(STRICT)), asyncio.run(run(replace(STRICT, is_strict=False)))
+    assert len(held) == 4
+    assert all(validator.is_valid(arguments) for arguments in held)
+    assert not any(validator.is_valid(arguments) for arguments in free)
+
+
+def test_random_weights_answer_in_calls_or_json_beside_tools(tmp_path: Path) -> None:
+    """At temperature 1 a model without sense does both, and what it does is whole and fits."""
+    folder = write_text_model(tmp_path / "model", chat_template=CHAT_TEMPLATE + "{# <tool_call></tool_call> #}")
+
+    async def run() -> list[str]:
+        async with await InferenceEngine.load(str(folder)) as engine:
+            assert engine.output_format.has_tools
+            outs = await asyncio.gather(
+                *(
+                    engine.generate(
+                        "Do: ",
+                        GenerationParams(temperature=1.0, seed=seed, max_tokens=300),
+                        tools=[STRICT],
+                        tool_choice=ToolChoice(is_parallel=False),
+                        response_format=ANSWER,
+                    )
+                    for seed in range(24)
+                )
+            )
+            parsers = [parser_for(engine.output_format, (STRICT,), response_format=ANSWER) for _ in outs]
+        whole = [(parser, out.text) for parser, out in zip(parsers, outs, strict=True) if out.finish_reason == "stop"]
+        kinds = []
+        for parser, text in whole:
+            (event,) = events_from(parser, [text])
+            if isinstance(event, ToolCallDelta):
+                jsonschema.validate(json.loads(event.call.arguments), STRICT.parameters)
+            else:
+                assert isinstance(event, TextDelta)
+                jsonschema.validate(json.loads(event.text), ANSWER.schema)
+            kinds.append(type(event).__name__)
+        return kinds
+
+    assert {*asyncio.run(run())} == {"ToolCallDelta", "TextDelta"}

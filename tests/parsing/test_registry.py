@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from periscope.core import (
     OutputFormat,
     ReasoningDelta,
+    ResponseFormat,
     TextDelta,
     Tool,
     ToolCallStyle,
@@ -33,7 +34,9 @@ SCHEMA = {
     "properties": {"city": {"type": "string"}, "days": {"type": "integer"}, "at": {"type": "object"}},
 }
 TOOLS = (Tool("weather", "The weather of the next days.", SCHEMA), Tool("time"))
+STRICT = tuple(replace(tool, is_strict=True) for tool in TOOLS)
 REQUIRED = ToolChoice(ToolChoiceMode.REQUIRED)
+ANSWER = ResponseFormat({"type": "object"})
 
 
 def marked(module: str, think: tuple[str, str] | None, style: ToolCallStyle = ToolCallStyle.MARKED) -> OutputFormat:
@@ -47,7 +50,7 @@ THINK = ("<think>", "</think>")
 HERMES = marked("json_tools", THINK, ToolCallStyle.HERMES)
 LLAMA = OutputFormat(tool_call_style=ToolCallStyle.LLAMA)
 LLAMA_THINKING = replace(LLAMA, think_start="<think>", think_end="</think>")
-MISTRAL = marked("mistral", ("[THINK]", "[/THINK]"))
+MISTRAL = marked("mistral", ("[THINK]", "[/THINK]"), ToolCallStyle.MISTRAL)
 CODER = marked("qwen3_coder", THINK)
 HARMONY = OutputFormat("<|channel|>analysis<|message|>", "<|end|>", tool_call_style=ToolCallStyle.HARMONY)
 GEMMA = marked("gemma4", ("<|channel>thought", "<channel|>"))
@@ -62,6 +65,8 @@ class Transcript:
     text: str
     events: Sequence[Delta]
     choice: ToolChoice = ToolChoice()
+    tools: tuple[Tool, ...] = TOOLS
+    answer: ResponseFormat | None = None
 
 
 WEATHER = called(0, "weather", '{"city":"Łódź 🌧","days":2}')
@@ -86,6 +91,11 @@ TRANSCRIPTS = {
         '<tool_call>\n{"name": "time", "arguments": {}}\n</tool_call>\n<tool_call>\n{"name": "wea',
         [called(0, "time", "{}"), TextDelta('\n<tool_call>\n{"name": "wea')],
         REQUIRED,
+    ),
+    "a number beyond floats": Transcript(
+        HERMES,
+        '<tool_call>{"name": "time", "arguments": {"a": [-1e999]}}</tool_call>',
+        [called(0, "time", '{"a":[-1.7976931348623157e+308]}')],
     ),
     "llama": Transcript(LLAMA, '{"name": "weather", "parameters": {"city": "Łódź 🌧", "days": 2}}<|eom_id|>', [WEATHER]),
     "llama nested": Transcript(
@@ -186,36 +196,80 @@ TRANSCRIPTS = {
         [ReasoningDelta("Rain?"), WEATHER, called(1, "time", "{}")],
     ),
     "glm truncated": Transcript(GLM, "<tool_call>weather\n<arg_key>ci", [TextDelta("<tool_call>weather\n<arg_key>ci")]),
-    "forced": Transcript(
+    "forced in another syntax": Transcript(
         CODER,
-        '<think>Both.</think>\n[{"name": "weather", "arguments": {"city": "Oslo"}}, {"name": "time", "arguments": {}}]',
+        '<think>Both.</think>\n<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>\n'
+        '<tool_call>\n{"name": "time", "arguments": {}}\n</tool_call>',
         [ReasoningDelta("Both."), *PARALLEL],
         REQUIRED,
     ),
+    "forced without an end marker": Transcript(
+        replace(MISTRAL, tool_call_style=ToolCallStyle.MARKED),
+        '[TOOL_CALLS][{"name": "weather", "arguments": {"city": "Oslo"}}, {"name": "time", "arguments": {}}]',
+        PARALLEL,
+        REQUIRED,
+    ),
+    "strict, markers in a string": Transcript(
+        CODER,
+        'Hm.\n<tool_call>\n{"name": "weather", "arguments": {"city": "</tool_call><think>"}}\n</tool_call>',
+        [TextDelta("Hm.\n"), called(0, "weather", '{"city":"</tool_call><think>"}')],
+        tools=STRICT,
+    ),
+    "strict llama answers in json": Transcript(
+        LLAMA_THINKING,
+        '<think>Hm.</think>\n\n[{"name": "weather", "parameters": {"city": "Oslo"}}]',
+        [ReasoningDelta("Hm."), TextDelta('[{"name": "weather", "parameters": {"city": "Oslo"}}]')],
+        tools=STRICT,
+    ),
+    "strict llama": Transcript(
+        LLAMA_THINKING,
+        '{"name": "weather", "parameters": {"city": "<think>Oslo</think>"}}; {"name": "time", "parameters": {}}',
+        [called(0, "weather", '{"city":"<think>Oslo</think>"}'), called(1, "time", "{}")],
+        tools=STRICT,
+    ),
+    "json beside tools, markers in a string": Transcript(
+        HERMES,
+        '<think>Hm.</think>\n\n{"a": "<think><tool_call>{", ":1,": "</tool_call>"}',
+        [ReasoningDelta("Hm."), TextDelta('{"a": "<think><tool_call>{", ":1,": "</tool_call>"}')],
+        answer=ANSWER,
+    ),
+    "json beside tools, calls after all": Transcript(
+        GEMMA,
+        '<|tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n<tool_call|>\n'
+        '<|tool_call>\n{"name": "time", "arguments": {}}\n<tool_call|>',
+        PARALLEL,
+        answer=ANSWER,
+    ),
+    "json beside harmony's tools, markers in a string": Transcript(
+        HARMONY,
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>"
+        '{"a": "<|end|><|channel|>x<|message|>"}',
+        [ReasoningDelta("Hm."), TextDelta('{"a": "<|end|><|channel|>x<|message|>"}')],
+        answer=ANSWER,
+    ),
+    "json beside llama's tools": Transcript(
+        LLAMA,
+        '{"name": "weather", "days": 3, "parameters": {}, "a": "<|eot_id|><|python_tag|>"}',
+        [TextDelta('{"name": "weather", "days": 3, "parameters": {}, "a": "<|eot_id|><|python_tag|>"}')],
+        answer=ANSWER,
+    ),
     "forced truncated": Transcript(
-        MISTRAL,
+        OutputFormat(),
         '[{"name": "weather", "arguments": {"city": "Oslo"}}, {"name": "time", "argu',
         [PARALLEL[0], TextDelta(', {"name": "time", "argu')],
         REQUIRED,
     ),
-    "forced with harmony's channels": Transcript(
+    "forced in harmony's channels": Transcript(
         HARMONY,
-        "<|channel|>analysis<|message|>Both.<|end|>"
-        '[{"name": "weather", "arguments": {"city": "Oslo"}}, {"name": "time", "arguments": {}}]',
-        [ReasoningDelta("Both."), *PARALLEL],
+        "<|channel|>analysis<|message|>One.<|end|><|start|>assistant"
+        '<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city": "Oslo"}',
+        [ReasoningDelta("One."), called(0, "weather", '{"city": "Oslo"}')],
         ToolChoice(ToolChoiceMode.REQUIRED, name="weather"),
     ),
-    "forced in harmony's final channel": Transcript(
-        HARMONY,
-        "<|channel|>analysis<|message|>Both.<|end|><|start|>assistant<|channel|>final<|message|>"
-        '[{"name": "weather", "arguments": {"city": "Oslo"}}, {"name": "time", "arguments": {}}]',
-        [ReasoningDelta("Both."), *PARALLEL],
-        REQUIRED,
-    ),
     "forced, markers in a string": Transcript(
-        LLAMA,
-        '[{"name": "weather", "arguments": {"city": "]},{\\"<|python_tag|>"}}]',
-        [called(0, "weather", '{"city":"]},{\\"<|python_tag|>"}')],
+        replace(OutputFormat(), think_start="<think>", think_end="</think>"),
+        '[{"name": "weather", "arguments": {"city": "]},{\\"<think>"}}]',
+        [called(0, "weather", '{"city":"]},{\\"<think>"}')],
         REQUIRED,
     ),
     "no format at all, forced": Transcript(
@@ -226,7 +280,10 @@ TRANSCRIPTS = {
 
 def events_of(transcript: Transcript, pieces: Iterable[str]) -> list[Delta]:
     """What the registry's parser makes of the pieces."""
-    return events_from(parser_for(transcript.form, TOOLS, transcript.choice, numbered_ids()), pieces)
+    parser = parser_for(
+        transcript.form, transcript.tools, transcript.choice, numbered_ids(), response_format=transcript.answer
+    )
+    return events_from(parser, pieces)
 
 
 @pytest.mark.parametrize("name", TRANSCRIPTS)
@@ -275,18 +332,25 @@ FRAGMENTS = [
 
 @given(
     fragments=st.lists(st.sampled_from(FRAGMENTS), max_size=12),
-    form=st.sampled_from([LLAMA, LLAMA_THINKING, HARMONY, HERMES]),
-    choice=st.sampled_from([ToolChoice(), REQUIRED]),
+    jumble=st.builds(
+        Transcript,
+        form=st.sampled_from([LLAMA, LLAMA_THINKING, HARMONY, HERMES, OutputFormat()]),
+        text=st.just(""),
+        events=st.just(()),
+        choice=st.sampled_from([ToolChoice(), REQUIRED]),
+        tools=st.sampled_from([TOOLS, STRICT]),
+        answer=st.sampled_from([None, ANSWER]),
+    ),
     data=st.data(),
 )
 def test_any_cut_of_a_jumble_gives_the_same_events(
-    fragments: list[str], form: OutputFormat, choice: ToolChoice, data: st.DataObject
+    fragments: list[str], jumble: Transcript, data: st.DataObject
 ) -> None:
     """Markers, brackets and quotes in any order mean the same however they arrive."""
-    jumble = Transcript(form, "".join(fragments), [], choice)
-    whole = events_of(jumble, [jumble.text])
-    assert events_of(jumble, jumble.text) == whole
-    assert events_of(jumble, data.draw(cuts_of(jumble.text))) == whole
+    text = "".join(fragments)
+    whole = events_of(jumble, [text])
+    assert events_of(jumble, text) == whole
+    assert events_of(jumble, data.draw(cuts_of(text))) == whole
 
 
 @pytest.mark.parametrize("choice", [ToolChoice(ToolChoiceMode.NONE), ToolChoice(), REQUIRED])
@@ -309,7 +373,8 @@ def test_without_tools_nothing_is_a_call(form: OutputFormat, choice: ToolChoice)
         (LLAMA, "[,;", ToolChoice()),
         (HARMONY, '<|channel|>commentary to=functions.f<|message|>{"a": ["<|en', ToolChoice()),
         (HARMONY, "<|start|>a", ToolChoice()),
-        (CODER, '[{"a": "', REQUIRED),
+        (OutputFormat(), '[{"a": "', REQUIRED),
+        (CODER, '<tool_call>{"a": "</tool_cal', REQUIRED),
     ],
 )
 def test_time_is_linear_in_the_text(form: OutputFormat, piece: str, choice: ToolChoice) -> None:
@@ -326,10 +391,3 @@ def test_time_is_linear_in_the_text(form: OutputFormat, piece: str, choice: Tool
     cost(500)
     short = min(cost(2_000) for _ in range(3))
     assert cost(16_000) < 32 * short
-
-
-def test_only_hermes_is_forced_in_its_own_syntax() -> None:
-    """The grammar and the parser agree on what a forced call looks like, by one property of the format."""
-    assert HERMES.writes_json_calls
-    others = [LLAMA, MISTRAL, CODER, HARMONY, GEMMA, GLM, OutputFormat()]
-    assert not any(form.writes_json_calls for form in others)

@@ -55,6 +55,7 @@ from periscope.core.tools import (
     ToolCallStyle,
     ToolChoice,
     ToolChoiceMode,
+    holds_calls,
 )
 
 __all__ = [
@@ -98,5 +99,6 @@ __all__ = [
     "VisionUsage",
     "WaitStatus",
     "Waiting",
+    "holds_calls",
     "new_id",
 ]

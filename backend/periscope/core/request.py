@@ -20,7 +20,7 @@ class GenerationRequest:
         id: request id, unique in the process (`new_id`); also the id the client sees.
         model: configured name or alias; "" and "default" mean the first model of models.yaml.
         tools: offered to the model; empty when the client's `tool_choice` is none.
-        response_format: the answer must fit it; None = free text. Not together with a required tool call.
+        response_format: the answer must fit it, where it is no tool call; None = free text.
         num_choices: completions of the same prompt, numbered from 0.
         template_kwargs: handed to the chat template, over the model's own (`enable_thinking`, ...).
     """

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, TypeAlias
 
@@ -12,11 +13,17 @@ JSONObject: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function the model may call. `parameters` is a JSON schema (an object schema)."""
+    """A function the model may call.
+
+    Attributes:
+        parameters: a JSON schema (an object schema).
+        is_strict: a call's arguments must fit it also when the model is free to call or not.
+    """
 
     name: str
     description: str = ""
     parameters: JSONObject = field(default_factory=dict)
+    is_strict: bool = False
 
 
 class ToolChoiceMode(StrEnum):
@@ -43,7 +50,7 @@ class ToolChoice:
 
 @dataclass(frozen=True, slots=True)
 class ResponseFormat:
-    """The answer must be JSON of this schema, whatever the model would rather write.
+    """The answer must be JSON of this schema, whatever the model would rather write; or calls, where tools are offered.
 
     Attributes:
         schema: a JSON schema; `{"type": "object"}` for any object.
@@ -52,6 +59,19 @@ class ResponseFormat:
 
     schema: JSONObject
     param: str = "response_format"
+
+
+def holds_calls(
+    tools: Sequence[Tool], choice: ToolChoice = ToolChoice(), response_format: ResponseFormat | None = None
+) -> bool:
+    """Whether calls are held to a grammar, and so to `OutputFormat.enforced`.
+
+    They are when they are forced, when one of the tools is strict, and when the answer itself is held to JSON.
+    """
+    if not tools or choice.mode is ToolChoiceMode.NONE:
+        return False
+    is_forced = choice.mode is ToolChoiceMode.REQUIRED
+    return is_forced or response_format is not None or any(tool.is_strict for tool in tools)
 
 
 #: (text between the markers, tools) -> call or calls, each `{"name": ..., "arguments": ...}`. Tools arrive as
@@ -67,12 +87,15 @@ class ToolCallStyle(StrEnum):
         MARKED: between `tool_start` and `tool_end`, in a syntax that only `parse_tool_call` knows.
         HERMES: marked, and what stands between is JSON. Each call is exactly `tool_start`, a newline,
             `{"name": <name>, "arguments": <object>}`, a newline, `tool_end`; a newline between two calls.
+            Without `tool_end` it is `tool_start` and an array of such objects.
+        MISTRAL: each call is `tool_start`, the name, `[ARGS]`, an object. HERMES's array is read, too.
         LLAMA: `{"name": <name>, "parameters": <object>}` as the whole answer or after `<|python_tag|>`.
         HARMONY: channels of gpt-oss; they carry the reasoning too.
     """
 
     MARKED = "marked"
     HERMES = "hermes"
+    MISTRAL = "mistral"
     LLAMA = "llama"
     HARMONY = "harmony"
 
@@ -105,12 +128,17 @@ class OutputFormat:
             return True
         return bool(self.tool_start) and self.parse_tool_call is not None
 
-    @property
-    def writes_json_calls(self) -> bool:
-        """Whether a forced call can be enforced in the model's own syntax.
+    def enforced(self) -> OutputFormat:
+        """How it marks them where a grammar holds its calls.
 
-        If so its grammar is one or more calls as `ToolCallStyle.HERMES` tells, joined by newlines. Of any other
-        model a forced call is a bare JSON array, `[{"name": <name>, "arguments": <object>}, ...]`, and nothing else.
-        Reasoning may go before either.
+        In its own syntax if that can be written as a grammar. If only `parse_tool_call` knows it, what stands between
+        the model's own markers becomes JSON, as `ToolCallStyle.HERMES` tells. A model without tools is made to write a
+        bare array, `[{"name": <name>, "arguments": <object>}, ...]`. Reasoning may go before any of them.
         """
-        return self.tool_call_style is ToolCallStyle.HERMES and self.has_tools and bool(self.tool_end)
+        if self.tool_call_style is not ToolCallStyle.MARKED or not self.has_tools:
+            return self
+        return replace(self, tool_call_style=ToolCallStyle.HERMES, parse_tool_call=_read_json)
+
+
+def _read_json(text: str, _tools: list[JSONObject]) -> Any:
+    return json.loads(text)

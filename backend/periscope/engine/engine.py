@@ -21,6 +21,7 @@ from periscope.core import (
     Tool,
     ToolChoice,
     ToolChoiceMode,
+    holds_calls,
 )
 from periscope.engine.chat_template import ChatTokenizer, RenderedPrompt
 from periscope.engine.commands import TokenPrompt
@@ -304,14 +305,21 @@ class InferenceEngine(HostedEngine):
         Raises:
             InvalidRequest: the schema cannot be enforced; names the keyword.
         """
-        loop, opened = asyncio.get_running_loop(), prompt.starts_in_reasoning
-        if response_format is not None:
-            compile_json = partial(self._grammars.json, response_format, starts_in_reasoning=opened)
-            return await loop.run_in_executor(self._executor, compile_json)
+        opened, is_parallel = prompt.starts_in_reasoning, tool_choice.is_parallel
+        can_call = tool_choice.mode is ToolChoiceMode.AUTO and self.output_format.has_tools
+        offered = tuple(tools) if can_call else ()
+        compile_: Callable[[], Grammar]
         if tool_choice.mode is ToolChoiceMode.REQUIRED:
-            compile_call = partial(self._grammars.tool_call, tuple(tools), tool_choice, starts_in_reasoning=opened)
-            return await loop.run_in_executor(self._executor, compile_call)
-        return None
+            compile_ = partial(self._grammars.tool_call, tuple(tools), tool_choice, starts_in_reasoning=opened)
+        elif response_format is not None:
+            compile_ = partial(
+                self._grammars.json, response_format, offered, is_parallel=is_parallel, starts_in_reasoning=opened
+            )
+        elif holds_calls(offered):
+            compile_ = partial(self._grammars.text, offered, is_parallel=is_parallel, starts_in_reasoning=opened)
+        else:
+            return None
+        return await asyncio.get_running_loop().run_in_executor(self._executor, compile_)
 
     def generate_stream(
         self,

@@ -8,19 +8,56 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from periscope.core import JSONObject, OutputFormat, ToolCallStyle
 
 #: A marker taken apart: ids of tokens that are markers of their own, and the text between.
 Marker: TypeAlias = Sequence[int | str]
+#: Names of tools, and schemas of their arguments.
+CallableTools: TypeAlias = Sequence[tuple[str, JSONObject]]
 
 #: JSON on one line, spaced as Python writes it: what models have read most, and no room to ramble in blanks.
 _COMPILER_SETTINGS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 #: Calls in one answer: a model that never stops calling is stopped.
 MAX_PARALLEL_CALLS = 16
-_NEWLINE = r'"\n"'
+
+_FINAL = "<|channel|>final<|message|>"
+_END, _NEXT_MESSAGE = "<|end|>", "<|start|>assistant"
+#: Messages of gpt-oss that are neither answer nor call.
+_ASIDES = ("<|channel|>analysis<|message|>", "<|channel|>commentary<|message|>")
+#: What its parser, besides the end of a message, drops or reads as more than text.
+_HARMONY_MARKERS = ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|return|>", "<|call|>")
+_PYTHON_TAG = "<|python_tag|>"
+_LLAMA_MARKERS = (_PYTHON_TAG, "<|eom_id|>", "<|eot_id|>")
+#: How a text begins that Llama's parser takes for a call; `\s` means four characters more in Python than in Rust.
+_LLAMA_OPENING = r'[\s\x1c-\x1f;]*\{"name": "'
+_JSON_PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|[{}]|: |, ')
+#: What Mistral's parser takes for a name.
+_MISTRAL_NAME = re.compile(r"[\w-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class _CallSyntax:
+    """The text around names and arguments; markers in it count as such.
+
+    Attributes:
+        marker: where it stands, calls follow.
+        before, between, after: around all calls, between two.
+        quotes_name: the name stands in JSON.
+    """
+
+    marker: str = ""
+    before: str = ""
+    before_name: str = '{"name": "'
+    before_arguments: str = '", "arguments": '
+    after_arguments: str = "}"
+    between: str = ", "
+    after: str = ""
+    quotes_name: bool = True
+    max_calls: int = MAX_PARALLEL_CALLS
 
 
 class GrammarText:
@@ -28,70 +65,120 @@ class GrammarText:
 
     Args:
         take_apart: finds the markers' tokens in a text.
+        output_format: how calls are written where a grammar holds them (`OutputFormat.enforced`).
     """
 
-    def __init__(self, take_apart: Callable[[str], Marker]) -> None:
+    def __init__(self, take_apart: Callable[[str], Marker], output_format: OutputFormat) -> None:
         self._take_apart = take_apart
+        self._format = output_format
+        self._style = output_format.tool_call_style
         self._rules: list[str] = []
         self._num_schemas = 0
 
-    def json(self, schema: JSONObject) -> str:
+    def schema(self, schema: JSONObject) -> str:
         """A new rule: JSON of this schema. Returns its name."""
         name = f"json_{self._num_schemas}"
         self._num_schemas += 1
         self._rules.append(f"{name}: %json {json.dumps({**schema, 'x-guidance': _COMPILER_SETTINGS})}")
         return name
 
-    def calls(self, tools: Sequence[tuple[str, JSONObject]], *, is_parallel: bool, native: OutputFormat | None) -> str:
-        """One or more calls of these (name, schema of the arguments).
+    def json(self, schema: JSONObject) -> str:
+        """An answer of JSON."""
+        final = _FINAL if self._style is ToolCallStyle.HARMONY else ""
+        return f"{self._marker(final)} {self.schema(schema)}"
+
+    def json_or_calls(self, schema: JSONObject, tools: CallableTools, *, is_parallel: bool) -> str:
+        """An answer of JSON, or of one or more calls."""
+        is_bare = self._style is ToolCallStyle.LLAMA
+        return f"{self.json(schema)} | {self.calls(tools, is_parallel=is_parallel, in_json_pieces=is_bare)}"
+
+    def calls(self, tools: CallableTools, *, is_parallel: bool, in_json_pieces: bool = False) -> str:
+        """An answer of one or more calls.
 
         Args:
-            native: between whose markers each call stands; None = all of them in one JSON array.
+            in_json_pieces: the answer may be JSON instead. The lexer takes the longest piece of all that may come next,
+                and does not go back: those of a call must be those of JSON.
         """
+        syntax = self._with_call(tools, in_json_pieces=in_json_pieces)
+        return f"{self._marker(syntax.marker)} {self._calls(syntax, is_parallel=is_parallel)}"
+
+    def text_and_calls(self, tools: CallableTools, *, is_parallel: bool) -> str:
+        """Any answer whose calls, if there are any, are of these tools."""
+        syntax = self._with_call(tools)
+        calls = self._calls(syntax, is_parallel=is_parallel)
+        thoughts = [self._format.think_start] if self._format.think_start else []
+        if self._style is ToolCallStyle.HARMONY:
+            opening, aside = " | ".join(map(self._marker, _ASIDES)), self._text_up_to(_END, _HARMONY_MARKERS)
+            final = f"{self._marker(_FINAL)} {self._text([*_HARMONY_MARKERS, _END])}"
+            return f"(({opening}) {aside} {self._marker(_NEXT_MESSAGE)})* ({calls} | {final})"
+        if self._style is ToolCallStyle.LLAMA:
+            text = self._text([*thoughts, *_LLAMA_MARKERS], unlike=_LLAMA_OPENING)
+            tagged = self._text_up_to(_PYTHON_TAG, [*thoughts, *_LLAMA_MARKERS[1:]], unlike=_LLAMA_OPENING)
+            return f"({text} | {tagged} {calls} | {calls})"
+        text, tagged = self._text([*thoughts, syntax.marker]), self._text_up_to(syntax.marker, thoughts)
+        if self._format.tool_end:
+            return f"({tagged} call){{0,{syntax.max_calls if is_parallel else 1}}} {text}"
+        return f"({tagged} {calls} | {text})"
+
+    def _with_call(self, tools: CallableTools, *, in_json_pieces: bool = False) -> _CallSyntax:
+        """Adds the rule of one call."""
+        syntax = _call_syntax(self._format, [name for name, _ in tools])
         options = []
         for name, schema in tools:
-            opening = _literal(f'{{"name": {json.dumps(name)}, "arguments": ')
-            options.append(f"{opening} {self.json(schema)} {_literal('}')}")
-        before, between, after, call = '"["', ", ", '"]"', f"({' | '.join(options)})"
-        if native is not None:
-            start, end = self._marker(native.tool_start or ""), self._marker(native.tool_end or "")
-            call = f"{start} {_NEWLINE} {call} {_NEWLINE} {end}"
-            before, between, after = "", "\n", ""
-        self._rules.append(f"call: {call}")
-        more = f"({_literal(between)} call){{0,{MAX_PARALLEL_CALLS - 1}}}" if is_parallel else ""
-        return f"{before} call {more} {after}"
+            written = json.dumps(name)[1:-1] if syntax.quotes_name else name
+            if in_json_pieces:
+                opening = _JSON_PIECE.findall(f"{syntax.before_name}{written}{syntax.before_arguments}")
+                options.append(" ".join([*map(_literal, opening), self.schema(schema)]))
+            else:
+                before, after = self._marker(syntax.before_name), self._marker(syntax.before_arguments)
+                options.append(f"{before} {_literal(written)} {after} {self.schema(schema)}")
+        self._rules.append(f"call: ({' | '.join(options)}) {self._marker(syntax.after_arguments)}")
+        return syntax
+
+    def _calls(self, syntax: _CallSyntax, *, is_parallel: bool) -> str:
+        num_more = syntax.max_calls - 1 if is_parallel else 0
+        more = f"({self._marker(syntax.between)} call){{0,{num_more}}}" if num_more else ""
+        return f"{self._marker(syntax.before)} call {more} {self._marker(syntax.after)}"
 
     def alone(self, answer: str) -> str:
         """The grammar of the answer alone."""
         return "\n".join([f"start: {answer}", *self._rules])
 
-    def after_reasoning(self, answer: str, output_format: OutputFormat, *, starts_in_reasoning: bool) -> str:
+    def after_reasoning(self, answer: str, *, starts_in_reasoning: bool) -> str:
         """The grammar of a completion whose reasoning comes first.
 
         Reasoning that the prompt has opened must be closed. Otherwise it is the model's choice to open it.
         """
-        if output_format.tool_call_style is ToolCallStyle.HARMONY:
-            final = "<|channel|>final<|message|>"
-            opening, end = "<|channel|>analysis<|message|>", "<|end|>"
-            after, direct = self._marker(f"<|start|>assistant{final}"), self._marker(final)
+        others: tuple[str, ...] = ()
+        if self._style is ToolCallStyle.HARMONY:
+            opening, end, others, before, after = _ASIDES[0], _END, _HARMONY_MARKERS, self._marker(_NEXT_MESSAGE), ""
         else:
-            opening, end = output_format.think_start or "", output_format.think_end or ""
-            after = direct = "LINE_ENDS?"
+            opening, end = self._format.think_start or "", self._format.think_end or ""
+            before, after = "", "LINE_ENDS?"
             self._rules.append(r"LINE_ENDS: /\n{1,2}/")  # what chat models put between reasoning and answer
-        self._rules += self._thought(end)
+        self._rules.append(f"thought: {self._text_up_to(end, others)}")
         if starts_in_reasoning:
-            return self.alone(f"thought {after} {answer}")
-        self._rules.append(f'opening[capture="opened"]: {self._marker(opening)}')
-        return self.alone(f"(opening thought {after} | {direct}) {answer}")
+            return self.alone(f"thought {before} {after} ({answer})")
+        return self.alone(f"({self._marker(opening)} thought {before})? {after} ({answer})")
 
-    def _thought(self, end: str) -> list[str]:
-        """Free text up to the first `end`, be it one token or spelled."""
-        pattern = re.escape(end).replace("/", r"\/")
-        rules = [f"spelled[lazy]: /(?s:.*){pattern}/"]
-        if all(isinstance(part, str) for part in self._take_apart(end)):
-            return ['thought[capture="closed"]: spelled', *rules]
-        rules.append(f"FREE: /(?s:.*)/ & ~/(?s:.*){pattern}(?s:.*)/")
-        return [f'thought[capture="closed"]: FREE {self._marker(end)} | spelled', *rules]
+    def _text(self, without: Collection[str], *, unlike: str = "") -> str:
+        """A new rule: free text, maybe none.
+
+        Args:
+            without: what must not be spelled in it.
+            unlike: a pattern it must not begin with.
+        """
+        name = f"TEXT_{len(self._rules)}"
+        self._rules.append(f"{name}: {_excluding('(?s:.*)', without, unlike)}")
+        return name
+
+    def _text_up_to(self, marker: str, without: Collection[str], *, unlike: str = "") -> str:
+        """Free text up to the first `marker`, be it one token or spelled, and the marker."""
+        name = f"spelled_{len(self._rules)}"
+        self._rules.append(f"{name}[lazy]: {_excluding(f'(?s:.*){_pattern(marker)}', without, unlike)}")
+        if all(isinstance(part, str) for part in self._take_apart(marker)):
+            return name
+        return f"({self._text([*without, marker], unlike=unlike)} {self._marker(marker)} | {name})"
 
     def _marker(self, text: str) -> str:
         parts = self._take_apart(text)
@@ -103,6 +190,34 @@ def has_reasoning(output_format: OutputFormat) -> bool:
     return output_format.tool_call_style is ToolCallStyle.HARMONY or bool(
         output_format.think_start and output_format.think_end
     )
+
+
+def _call_syntax(output_format: OutputFormat, names: Iterable[str]) -> _CallSyntax:
+    start, end = output_format.tool_start or "", output_format.tool_end
+    if not output_format.has_tools:
+        return _CallSyntax(before="[", after="]")
+    match output_format.tool_call_style:
+        case ToolCallStyle.HARMONY:
+            channel, body = "<|channel|>commentary to=functions.", " <|constrain|>json<|message|>"
+            return _CallSyntax("", "", channel, body, "", quotes_name=False, max_calls=1)
+        case ToolCallStyle.LLAMA:
+            return _CallSyntax(before_arguments='", "parameters": ', between="; ")
+        case ToolCallStyle.MISTRAL if all(map(_MISTRAL_NAME.fullmatch, names)):
+            return _CallSyntax(start, "", "", "[ARGS]", "", start, quotes_name=False)
+    if end:
+        return _CallSyntax(start, "", '\n{"name": "', after_arguments=f"}}\n{end}", between=f"\n{start}")
+    return _CallSyntax(start, before="[", after="]")
+
+
+def _excluding(pattern: str, without: Collection[str], unlike: str) -> str:
+    """A terminal: this pattern, but with none of `without` in it, and not beginning like that."""
+    excluded = [rf"(?s:.*)({'|'.join(map(_pattern, without))})(?s:.*)"] if without else []
+    excluded += [f"{unlike}(?s:.*)"] if unlike else []
+    return " & ".join([f"/{pattern}/", *(f"~/{other}/" for other in excluded)])
+
+
+def _pattern(text: str) -> str:
+    return re.escape(text).replace("/", r"\/")
 
 
 def _literal(text: str) -> str:

@@ -38,8 +38,8 @@ _FAMILIES: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 #: In every Llama from 3.1 on; those tuned to write their calls otherwise are in the table above.
 _LLAMA_CLUE = "<|python_tag|>"
-#: Those of mlx-lm's parsers whose models write `ToolCallStyle.HERMES`.
-_HERMES_PARSERS = ("json_tools",)
+#: Models of Mistral's since 2025; those before write an array.
+_MISTRAL_CLUE = "[ARGS]"
 
 
 def output_format_of(tokenizer: Any) -> OutputFormat:
@@ -59,7 +59,7 @@ def output_format_of(tokenizer: Any) -> OutputFormat:
         tool_start=module.tool_call_start,
         tool_end=module.tool_call_end,
         parse_tool_call=module.parse_tool_call,
-        tool_call_style=ToolCallStyle.HERMES if parser in _HERMES_PARSERS else ToolCallStyle.MARKED,
+        tool_call_style=_style_of(parser, text),
     )
 
 
@@ -69,6 +69,12 @@ def template_text(tokenizer: Any) -> str:
     if isinstance(template, dict):
         return "\n".join(str(text) for text in template.values())
     return template if isinstance(template, str) else ""
+
+
+def _style_of(parser: str, text: str) -> ToolCallStyle:
+    if parser == "json_tools":
+        return ToolCallStyle.HERMES
+    return ToolCallStyle.MISTRAL if parser == "mistral" and _MISTRAL_CLUE in text else ToolCallStyle.MARKED
 
 
 def _think_markers(tokenizer: Any, text: str) -> tuple[str | None, str | None]:

@@ -10,6 +10,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
@@ -19,7 +20,7 @@ from llguidance.hf import from_tokenizer
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from periscope.core import JSONObject, OutputFormat, ResponseFormat, Tool, ToolChoice
+from periscope.core import JSONObject, OutputFormat, ResponseFormat, Tool, ToolCallStyle, ToolChoice
 from periscope.engine.grammar_text import GrammarText, Marker, has_reasoning
 from periscope.engine.json_schema import check_enforceable
 from periscope.engine.token_text import TokenTable
@@ -34,35 +35,29 @@ _NUM_TRIED_TOKENS = 16
 #: An optional property takes four items, so an object may have about a thousand.
 _LIMITS = LLParserLimits(max_lexer_states=20_000, max_items_in_row=4_000, verbose_errors=False)
 _MAX_REASON_LENGTH = 300
+#: What may stand in the header of a message of gpt-oss.
+_HARMONY_NAME = re.compile(r"[^\s<>]*")
 _BITS = np.left_shift(np.uint32(1), np.arange(32, dtype=np.uint32))
 
 
 class Grammar:
     """A compiled grammar: immutable, usable from any thread, shared between rows."""
 
-    def __init__(self, prototype: LLMatcher, vocab_size: int, *, starts_in_reasoning: bool) -> None:
+    def __init__(self, prototype: LLMatcher, vocab_size: int) -> None:
         self._prototype = prototype
         self._vocab_size = vocab_size
-        self._starts_in_reasoning = starts_in_reasoning
 
     def new_matcher(self) -> Matcher:
         """A matcher that has seen nothing of its completion yet; microseconds."""
-        return Matcher(self._prototype.deep_copy(), self._vocab_size, starts_in_reasoning=self._starts_in_reasoning)
+        return Matcher(self._prototype.deep_copy(), self._vocab_size)
 
 
 class Matcher:
     """Owns one row's place in its grammar, on the row's worker thread."""
 
-    def __init__(self, matcher: LLMatcher, vocab_size: int, *, starts_in_reasoning: bool) -> None:
+    def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
         self._matcher = matcher
         self._num_words = -(-vocab_size // 32)
-        self._starts_in_reasoning = starts_in_reasoning
-
-    @property
-    def is_active(self) -> bool:
-        """False while reasoning is open: anything goes then but the end of the completion and control tokens."""
-        is_open = self._starts_in_reasoning or self._matcher.get_capture("opened") is not None
-        return not is_open or self._matcher.get_capture("closed") is not None
 
     def allowed_bits(self) -> NDArray[np.uint32]:
         """Words of the tokens that may come next: bit `t % 32` of word `t // 32` is set when token `t` is allowed.
@@ -106,28 +101,54 @@ class GrammarCompiler:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._eos_token_ids = sorted(token_id for token_id in eos_token_ids if token_id < vocab_size)
-        self._output_format = output_format
+        self._output_format = output_format.enforced()
         self._lock = threading.Lock()
         self._token_tree: LLTokenizer | None = None
         self._grammars: OrderedDict[str, Grammar] = OrderedDict()
 
-    def json(self, format: ResponseFormat, *, starts_in_reasoning: bool) -> Grammar:  # noqa: A002 - the client's word
-        """The answer is JSON of this schema and nothing else. Reasoning may go before.
+    def json(
+        self,
+        format: ResponseFormat,  # noqa: A002 - the client's word
+        tools: Sequence[Tool] = (),
+        *,
+        is_parallel: bool = True,
+        starts_in_reasoning: bool,
+    ) -> Grammar:
+        """The answer is JSON of this schema, or one or more calls of these tools, and nothing else.
+
+        Reasoning may go before. Arguments fit the schemas of strict tools, and are any object for others.
 
         Raises:
-            InvalidRequest: the schema cannot be enforced or satisfied; names the keyword.
+            InvalidRequest: a schema cannot be enforced or satisfied; names the keyword.
         """
-        check_enforceable(format.schema, format.param)
+        answer, called = _Part.of_answer(format), [_Part.of_arguments(tool) for tool in tools]
 
         def write(text: GrammarText) -> str:
-            return text.json(format.schema)
+            if not called:
+                return text.json(format.schema)
+            return text.json_or_calls(format.schema, _by_name(called), is_parallel=is_parallel)
 
-        return self._compiled(["json", format.schema], write, format.param, starts_in_reasoning=starts_in_reasoning)
+        kind = f"json {is_parallel}"
+        grammar = self._compiled(kind, [answer, *called], write, starts_in_reasoning=starts_in_reasoning)
+        if self._output_format.tool_call_style is ToolCallStyle.LLAMA:
+            self._check_unlike_calls(format, [tool.name for tool in tools if tool.is_strict])
+        return grammar
+
+    def text(self, tools: Sequence[Tool], *, is_parallel: bool, starts_in_reasoning: bool) -> Grammar:
+        """The answer is as the model likes, but what it calls is one of these tools, with arguments as for `json`.
+
+        Raises:
+            InvalidRequest: a strict tool's parameters cannot be enforced; names the keyword.
+        """
+        called = [_Part.of_arguments(tool) for tool in tools]
+
+        def write(text: GrammarText) -> str:
+            return text.text_and_calls(_by_name(called), is_parallel=is_parallel)
+
+        return self._compiled(f"text {is_parallel}", called, write, starts_in_reasoning=starts_in_reasoning)
 
     def tool_call(self, tools: Sequence[Tool], choice: ToolChoice, *, starts_in_reasoning: bool) -> Grammar:
         """The answer is one or more tool calls and nothing else. Reasoning may go before.
-
-        The syntax is the one `OutputFormat.writes_json_calls` tells.
 
         Raises:
             InvalidRequest: no such tool, or a tool's parameters cannot be enforced; names the keyword.
@@ -136,38 +157,74 @@ class GrammarCompiler:
         if not offered:
             name = "" if choice.name is None else f" named {choice.name!r}"
             raise InvalidRequest(f"`tool_choice` asks for a call, but no tool{name} is offered.", param="tool_choice")
-        callable_tools = [(tool.name, _schema_of_arguments(tool)) for tool in offered]
-        native = self._output_format if self._output_format.writes_json_calls else None
+        called = [_Part.of_arguments(tool, is_forced=True) for tool in offered]
 
         def write(text: GrammarText) -> str:
-            return text.calls(callable_tools, is_parallel=choice.is_parallel, native=native)
+            return text.calls(_by_name(called), is_parallel=choice.is_parallel)
 
-        subject = ["calls", callable_tools, choice.is_parallel]
-        return self._compiled(subject, write, "tools", starts_in_reasoning=starts_in_reasoning)
+        kind = f"calls {choice.is_parallel}"
+        return self._compiled(kind, called, write, starts_in_reasoning=starts_in_reasoning)
 
     def _compiled(
-        self, subject: object, write: Callable[[GrammarText], str], param: str, *, starts_in_reasoning: bool
+        self, kind: str, parts: Sequence[_Part], write: Callable[[GrammarText], str], *, starts_in_reasoning: bool
     ) -> Grammar:
         reasons = has_reasoning(self._output_format)
         is_open = reasons and starts_in_reasoning
-        key = f"{_serialised(subject, param)} {is_open}"
+        key = f"{kind} {is_open} {_serialised(parts)}"
         with self._lock:
             if key in self._grammars:
                 self._grammars.move_to_end(key)
                 return self._grammars[key]
             tokens = self._tokens()
-        text = GrammarText(self._take_apart)
+        for part in parts:
+            self._check_part(part, tokens)
+        text = GrammarText(self._take_apart, self._output_format)
         answer = write(text)
-        matcher = _compile(tokens, text.alone(answer), param)
-        _try_out(matcher.deep_copy(), param)
-        if reasons:
-            lark = text.after_reasoning(answer, self._output_format, starts_in_reasoning=is_open)
-            matcher = _compile(tokens, lark, param)
+        lark = text.after_reasoning(answer, starts_in_reasoning=is_open) if reasons else text.alone(answer)
+        matcher = _compile(tokens, lark, parts[0].param)
         with self._lock:
-            grammar = self._grammars.setdefault(key, Grammar(matcher, self._vocab_size, starts_in_reasoning=is_open))
+            grammar = self._grammars.setdefault(key, Grammar(matcher, self._vocab_size))
             while len(self._grammars) > MAX_CACHED_GRAMMARS:
                 self._grammars.popitem(last=False)
         return grammar
+
+    def _check_part(self, part: _Part, tokens: LLTokenizer) -> None:
+        """By itself it can be compiled, and begun.
+
+        Raises:
+            InvalidRequest: it cannot; says which part.
+        """
+        is_raw_name = self._output_format.tool_call_style is ToolCallStyle.HARMONY
+        if is_raw_name and not _HARMONY_NAME.fullmatch(part.name):
+            raise InvalidRequest(
+                f"This model cannot be held to a call of a tool named {part.name!r}: blanks, `<` and `>` end its "
+                "names. Rename the tool.",
+                param=part.param,
+            )
+        text = GrammarText(self._take_apart, self._output_format)
+        try:
+            _try_out(_compile(tokens, text.alone(text.schema(part.schema)), part.param), part.param)
+        except InvalidRequest as error:
+            raise part.refusal(error) from None
+
+    def _check_unlike_calls(self, format: ResponseFormat, names: Sequence[str]) -> None:  # noqa: A002
+        """Llama marks its calls by nothing but how they begin.
+
+        Raises:
+            InvalidRequest: JSON of this schema might begin like a call, whose arguments nothing would hold.
+        """
+        tokens = self._tokens()
+        text = GrammarText(self._take_apart, self._output_format)
+        matcher = _compile(tokens, text.alone(text.schema(format.schema)), format.param)
+        for name in names:
+            opening = tokens.tokenize_str(f'{{"name": {json.dumps(name)}, "parameters": {{')
+            if matcher.validate_tokens(opening) == len(opening):
+                raise InvalidRequest(
+                    f"This model's calls are told from its answers by how they begin, and JSON of `{format.param}` may "
+                    f"begin like a call of the strict tool `{name}`. Let the schema name its properties, and not "
+                    "`name` before `parameters`, or leave `strict` out.",
+                    param=format.param,
+                )
 
     def _take_apart(self, text: str) -> Marker:
         """The added tokens of a marker, which no text spells, and the text between them."""
@@ -198,31 +255,63 @@ def apply_bits(logits: mx.array, bits: NDArray[np.uint32]) -> mx.array:
     return mx.where(is_allowed, logits, mx.array(-mx.inf, dtype=logits.dtype))
 
 
-def _schema_of_arguments(tool: Tool) -> JSONObject:
-    """The tool's parameters, as an object whatever they leave open.
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A schema inside a grammar, and where it comes from.
 
-    Raises:
-        InvalidRequest: they are no object, or cannot be enforced.
+    Attributes:
+        name: of the tool it holds the arguments of.
+        way_out: what else the client can do when it is refused.
     """
-    declared = tool.parameters.get("type", "object")
-    if declared != "object" and not (isinstance(declared, list) and "object" in declared):
-        raise InvalidRequest(f"The parameters of tool `{tool.name}` must be of type `object`.", param="tools")
-    try:
-        check_enforceable(tool.parameters, "tools")
-    except InvalidRequest as error:
-        raise InvalidRequest(f"Tool `{tool.name}`: {error.message}", param="tools") from None
-    if "$ref" in tool.parameters:  # says itself what it is; beside a `$ref` to itself the compiler takes no `type`
-        return tool.parameters
-    return {**tool.parameters, "type": "object"}
+
+    schema: JSONObject
+    param: str
+    name: str = ""
+    way_out: str = ""
+
+    @classmethod
+    def of_answer(cls, format: ResponseFormat) -> _Part:  # noqa: A002 - the client's word
+        check_enforceable(format.schema, format.param)
+        return cls(format.schema, format.param)
+
+    @classmethod
+    def of_arguments(cls, tool: Tool, *, is_forced: bool = False) -> _Part:
+        """The tool's parameters, as an object whatever they leave open; any object where nothing has to hold them.
+
+        Raises:
+            InvalidRequest: they are no object, or cannot be enforced.
+        """
+        part = cls(tool.parameters, "tools", tool.name, "" if is_forced else " Or leave the tool's `strict` out.")
+        if not tool.is_strict and not is_forced:
+            return replace(part, schema={"type": "object"})
+        declared = tool.parameters.get("type", "object")
+        if declared != "object" and not (isinstance(declared, list) and "object" in declared):
+            raise part.refusal(InvalidRequest("The parameters must be of type `object`."))
+        try:
+            check_enforceable(tool.parameters, part.param)
+        except InvalidRequest as error:
+            raise part.refusal(error) from None
+        if "$ref" in tool.parameters:  # says itself what it is; beside a `$ref` to itself the compiler takes no `type`
+            return part
+        return replace(part, schema={**tool.parameters, "type": "object"})
+
+    def refusal(self, error: InvalidRequest) -> InvalidRequest:
+        """The error, with the tool it is about."""
+        whose = f"Tool `{self.name}`: " if self.name else ""
+        return InvalidRequest(f"{whose}{error.message}{self.way_out}", param=self.param)
 
 
-def _serialised(subject: object, param: str) -> str:
+def _by_name(parts: Sequence[_Part]) -> list[tuple[str, JSONObject]]:
+    return [(part.name, part.schema) for part in parts]
+
+
+def _serialised(parts: Sequence[_Part]) -> str:
     """As JSON; keys keep their order, which is the order a model writes them in."""
     try:
-        return json.dumps(subject, allow_nan=False)
+        return json.dumps([(part.name, part.schema) for part in parts], allow_nan=False)
     except (RecursionError, ValueError):
         raise InvalidRequest(
-            "The schema is nested too deep, or holds a number that JSON has not.", param=param
+            "The schema is nested too deep, or holds a number that JSON has not.", param=parts[0].param
         ) from None
 
 

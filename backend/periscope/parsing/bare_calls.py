@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from periscope.core import TextDelta
@@ -24,22 +24,26 @@ class BareCallDialect:
     Attributes:
         tag: says that calls follow, to whatever tool; dropped.
         dropped: control tokens that are no text.
+        separators: what may stand before, between and after calls without being an answer.
+        is_exact: a grammar was at work: a call of an offered tool begins exactly `{"name": <name>, "parameters": `.
         is_forced: the model was made to write calls: any object that looks like one is one, and text from the
             first letter on means that it was not. Otherwise only a call of an offered tool is taken without `tag`.
     """
 
     tag: str | None = None
     dropped: tuple[str, ...] = ()
+    separators: re.Pattern[str] = re.compile(r"[\s,;\[\]]*")
+    is_exact: bool = False
     is_forced: bool = False
 
 
 #: Llama 3: alone or, in the mode for code, after a tag; several are parted by semicolons or stand in a list.
 LLAMA = BareCallDialect(tag="<|python_tag|>", dropped=("<|eom_id|>", "<|eot_id|>"))
+#: The same by a grammar: anything else that looks like a call is an answer.
+LLAMA_HELD = replace(LLAMA, separators=re.compile(r"[\s;]*"), is_exact=True)
 #: `[{"name": ..., "arguments": {...}}, ...]`, by a grammar.
 FORCED = BareCallDialect(is_forced=True)
 
-#: What may stand before, between and after calls without being an answer.
-_SEPARATORS = re.compile(r"[\s,;\[\]]*")
 #: An object is known not to be a call by its beginning, so that an answer in JSON streams.
 _OPENING_LENGTH = 64
 _CALL_OPENING = re.compile(r'\{\s*"(name|type|id|function|parameters|arguments)"')
@@ -60,6 +64,7 @@ class BareCallParser:
     Args:
         split: takes the completion and leaves of it answer and reasoning; must not know any tools.
         names: of the tools offered; with none, nothing is a call.
+        has_plain_answer: what is not a call is JSON: once it has begun, nothing in it is a marker.
     """
 
     def __init__(
@@ -68,11 +73,15 @@ class BareCallParser:
         dialect: BareCallDialect,
         names: frozenset[str],
         new_call_id: Callable[[], str] = new_call_id,
+        *,
+        has_plain_answer: bool = False,
     ) -> None:
         self._split = split
         self._dialect = dialect
         self._names = names
+        self._openings = tuple(f'{{"name": {json.dumps(name)}, "parameters": ' for name in names)
         self._takes_any_name = dialect.is_forced
+        self._has_plain_answer = has_plain_answer
         self._markers = MarkerSet([*([dialect.tag] if dialect.tag else []), *dialect.dropped])
         self._place = _Place.BETWEEN
         self._tail = ""  # may still become a marker
@@ -131,7 +140,7 @@ class BareCallParser:
 
     def _take_separators(self, text: str, position: int) -> int:
         """Reads up to what is no separator; returns where that is."""
-        separators = _SEPARATORS.match(text, position)
+        separators = self._dialect.separators.match(text, position)
         assert separators is not None  # noqa: S101 - it matches nothing too
         self._gap.append(separators[0])
         if text.startswith("{", separators.end()):
@@ -147,7 +156,9 @@ class BareCallParser:
             self._events.append(TextDelta(text))
 
     def _cross(self, marker: str) -> None:
-        if marker == self._dialect.tag:
+        if self._place is _Place.TEXT and self._has_plain_answer:
+            self._emit(marker)
+        elif marker == self._dialect.tag:
             self._place = _Place.BETWEEN
             self._takes_any_name = True
             self._gap.clear()
@@ -164,10 +175,15 @@ class BareCallParser:
             self._close_object()
         elif self._object_length == _OPENING_LENGTH and not self._takes_any_name:
             opening = "".join(self._object)
-            if not _CALL_OPENING.match(opening):
+            if not self._may_be_call(opening):
                 self._end_object()
                 self._emit(opening)
         return end
+
+    def _may_be_call(self, opening: str) -> bool:
+        if self._dialect.is_exact:
+            return any(opening.startswith(call) or call.startswith(opening) for call in self._openings)
+        return _CALL_OPENING.match(opening) is not None
 
     def _close_object(self) -> None:
         raw = "".join(self._object)
@@ -177,7 +193,8 @@ class BareCallParser:
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             self._emit(raw)
             return
-        if not self._names or not (self._takes_any_name or name in self._names):
+        is_known = raw.startswith(self._openings) if self._dialect.is_exact else name in self._names
+        if not self._names or not (self._takes_any_name or is_known):
             self._emit(raw)
             return
         self._gap.clear()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from periscope.core import ReasoningDelta, TextDelta, ToolCall, ToolCallDelta, new_id
 
@@ -64,6 +66,8 @@ def call_name(name: object) -> str:
 def call_arguments(arguments: object) -> str:
     """Pure: compact JSON text of an object; a string that already is one stays as the model wrote it.
 
+    JSON knows numbers that floats do not: beyond them it is the largest float.
+
     Raises:
         ValueError, TypeError, RecursionError: it is no object.
     """
@@ -72,7 +76,17 @@ def call_arguments(arguments: object) -> str:
     decoded = json.loads(arguments) if isinstance(arguments, str) else arguments
     if not isinstance(decoded, dict):
         raise TypeError("tool call arguments are not an object")
-    compact = json.dumps(decoded, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    compact = json.dumps(_finite(decoded), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     text = arguments if isinstance(arguments, str) else compact
     # UTF-8 cannot carry a lone surrogate: it becomes its JSON escape again (written as Python writes it).
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and math.isinf(value):
+        return math.copysign(sys.float_info.max, value)
+    return value

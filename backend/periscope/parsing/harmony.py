@@ -41,6 +41,9 @@ class HarmonyParser:
 
     Text outside of any message is answer (a model held to a grammar writes nothing else). Control tokens and headers
     are dropped wherever they stand, except inside a JSON string of a call. Without tools a call is answer, too.
+
+    Args:
+        has_plain_answer: the answer is JSON or calls: once it has begun, nothing in it is a control token.
     """
 
     def __init__(
@@ -48,7 +51,10 @@ class HarmonyParser:
         format: OutputFormat,  # noqa: A002 - as `OutputParser`
         tools: tuple[Tool, ...],
         new_call_id: Callable[[], str] = new_call_id,
+        *,
+        has_plain_answer: bool = False,
     ) -> None:
+        self._has_plain_answer = has_plain_answer
         self._has_tools = bool(tools)
         self._place = _Place.REASONING if format.starts_in_reasoning else _Place.OPENING
         self._tail = ""  # may still become a marker
@@ -131,7 +137,8 @@ class HarmonyParser:
             self._emit(text)
 
     def _cross(self, marker: str) -> None:
-        if self._place is _Place.CALL and self._scanner.is_in_string:
+        is_plain = self._place is _Place.ANSWER and self._has_plain_answer
+        if is_plain or (self._place is _Place.CALL and self._scanner.is_in_string):
             self._take(marker)
             return
         in_header = self._place in (_Place.OPENING, _Place.HEADER)

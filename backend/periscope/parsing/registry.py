@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from periscope.core import OutputFormat, ToolCallStyle, ToolChoice, ToolChoiceMode
-from periscope.parsing.bare_calls import FORCED, LLAMA, BareCallParser
+from periscope.core import OutputFormat, ToolCallStyle, ToolChoice, ToolChoiceMode, holds_calls
+from periscope.parsing.bare_calls import FORCED, LLAMA, LLAMA_HELD, BareCallParser
 from periscope.parsing.contracts import Parser, new_call_id
 from periscope.parsing.harmony import HarmonyParser
 from periscope.parsing.stream import OutputParser
 
 if TYPE_CHECKING:
-    from periscope.core import Tool
+    from periscope.core import ResponseFormat, Tool
 
 
 def parser_for(
@@ -20,17 +20,25 @@ def parser_for(
     tools: tuple[Tool, ...],
     tool_choice: ToolChoice = ToolChoice(),
     new_call_id: Callable[[], str] = new_call_id,
+    *,
+    response_format: ResponseFormat | None = None,
 ) -> Parser:
     """A fresh parser for one completion.
 
-    A forced call is read in the model's own syntax if that is JSON (`OutputFormat.writes_json_calls`); any other model
-    was made to write a bare JSON array. Without tools, and with `ToolChoiceMode.NONE`, nothing is a call.
+    Calls that a grammar holds (`holds_calls`) are read as it writes them (`OutputFormat.enforced`). Without tools, and
+    with `ToolChoiceMode.NONE`, nothing is a call.
     """
     offered = () if tool_choice.mode is ToolChoiceMode.NONE else tools
-    split = HarmonyParser if output_format.tool_call_style is ToolCallStyle.HARMONY else OutputParser
     names = frozenset(tool.name for tool in offered)
-    if offered and tool_choice.mode is ToolChoiceMode.REQUIRED and not output_format.writes_json_calls:
-        return BareCallParser(split(output_format, ()), FORCED, names, new_call_id)
+    is_held, has_plain_answer = holds_calls(offered, tool_choice, response_format), response_format is not None
+    if is_held:
+        output_format = output_format.enforced()
+    split = HarmonyParser if output_format.tool_call_style is ToolCallStyle.HARMONY else OutputParser
     if output_format.tool_call_style is ToolCallStyle.LLAMA:
-        return BareCallParser(split(output_format, ()), LLAMA, names, new_call_id)
-    return split(output_format, offered, new_call_id)
+        dialect = LLAMA_HELD if is_held else LLAMA
+    elif is_held and tool_choice.mode is ToolChoiceMode.REQUIRED and not output_format.has_tools:
+        dialect = FORCED
+    else:
+        return split(output_format, offered, new_call_id, has_plain_answer=has_plain_answer)
+    inner = split(output_format, (), has_plain_answer=is_held or has_plain_answer)
+    return BareCallParser(inner, dialect, names, new_call_id, has_plain_answer=has_plain_answer)

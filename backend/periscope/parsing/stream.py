@@ -22,6 +22,7 @@ class _State(StrEnum):
     NORMAL = "normal"
     REASONING = "reasoning"
     TOOL = "tool"
+    PLAIN = "plain"  # an answer without markers, to its end
 
 
 class _Space(StrEnum):
@@ -45,6 +46,7 @@ class OutputParser:
     Args:
         tools: offered to the model; with none, tool markers are plain text.
         new_call_id: draws the id of a tool call.
+        has_plain_answer: the answer is JSON or calls: once it has begun with text, nothing in it is a marker.
     """
 
     def __init__(
@@ -52,7 +54,10 @@ class OutputParser:
         format: OutputFormat,  # noqa: A002 - the contract's name; the builtin is not needed here
         tools: tuple[Tool, ...],
         new_call_id: Callable[[], str] = new_call_id,
+        *,
+        has_plain_answer: bool = False,
     ) -> None:
+        self._has_plain_answer = has_plain_answer
         self._parse_tool_call = format.parse_tool_call if format.tool_start and tools else None
         self._tools = [_function_schema(tool) for tool in tools]
         self._is_json = format.tool_call_style is ToolCallStyle.HERMES
@@ -136,10 +141,13 @@ class OutputParser:
         self._space = _Space.KEPT
         if text:
             self._events.append(TextDelta(text))
+            if self._has_plain_answer:
+                self._state = _State.PLAIN
 
     def _cross(self, marker: str) -> None:
-        """Takes a marker of the current state."""
-        if self._state is _State.TOOL and self._is_json and self._scanner.is_in_string:
+        """Takes a marker of the current state, or of the one before the answer began."""
+        is_in_string = self._state is _State.TOOL and self._is_json and self._scanner.is_in_string
+        if is_in_string or self._state is _State.PLAIN:
             self._take(marker)
             return
         source, self._state = self._state, self._edges[self._state][marker]

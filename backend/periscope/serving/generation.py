@@ -113,7 +113,7 @@ async def _one_choice(
     engine: InferenceEngine, request: GenerationRequest, prompt: RenderedPrompt, choice: int
 ) -> AsyncGenerator[_ChoiceEvent, None]:
     output_format = replace(engine.output_format, starts_in_reasoning=prompt.starts_in_reasoning)
-    parser = parser_for(output_format, request.tools, request.tool_choice)
+    parser = parser_for(output_format, request.tools, request.tool_choice, response_format=request.response_format)
     reason = FinishReason.STOP
     opening = engine.generate_stream(
         prompt,

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from periscope.api.errors import UnsupportedParameter
 from periscope.api.openai.content import decode_content
 from periscope.api.openai.response_format import decode_response_format
 from periscope.api.openai.schema import ChatCompletionWire
@@ -67,13 +66,6 @@ def decode(body: Any, request_id: str) -> ChatCall:
     tools = decode_tools(wire.tools or ())
     choice = decode_tool_choice(wire.tool_choice, tools, is_parallel=wire.parallel_tool_calls is not False)
     offered = () if choice.mode is ToolChoiceMode.NONE else tools
-    response_format = decode_response_format(wire)
-    if response_format is not None and offered:
-        raise UnsupportedParameter(
-            f"`{response_format.param}` cannot be enforced while the model may call `tools`. Leave one of them out, or "
-            "send `tool_choice: none`.",
-            param=response_format.param,
-        )
     request = GenerationRequest(
         id=request_id,
         model=wire.model or "",
@@ -81,7 +73,7 @@ def decode(body: Any, request_id: str) -> ChatCall:
         params=_params(wire),
         tools=offered,
         tool_choice=choice,
-        response_format=response_format,
+        response_format=decode_response_format(wire),
         num_choices=1 if wire.n is None else wire.n,
         template_kwargs=_template_kwargs(wire),
     )

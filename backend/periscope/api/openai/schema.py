@@ -75,6 +75,7 @@ class FunctionWire(Wire):
     name: Name
     description: str | None = None
     parameters: dict[str, Any] | None = None
+    strict: bool | None = None
 
 
 class ToolWire(Wire):

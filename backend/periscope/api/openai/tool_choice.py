@@ -38,7 +38,8 @@ def _tool(wire: ToolWire, path: str) -> Tool:
     refuse_other_types(wire.type, f"{path}.type")
     if wire.function is None:
         raise InvalidRequest(f"`{path}.function` is missing.", param=f"{path}.function")
-    return Tool(wire.function.name, wire.function.description or "", wire.function.parameters or {})
+    function = wire.function
+    return Tool(function.name, function.description or "", function.parameters or {}, is_strict=function.strict is True)
 
 
 def refuse_other_types(value: str, path: str) -> None:

@@ -1,0 +1,275 @@
+"""Calls that a grammar holds: whatever a model would rather write, what a client gets of it is what was promised."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import replace
+from random import Random
+from typing import TYPE_CHECKING
+
+import jsonschema
+import pytest
+from mlx_lm.utils import load_tokenizer
+
+from periscope.core import (
+    JSONObject,
+    OutputFormat,
+    ReasoningDelta,
+    ResponseFormat,
+    TextDelta,
+    Tool,
+    ToolCallDelta,
+    ToolCallStyle,
+    ToolChoice,
+    ToolChoiceMode,
+)
+from periscope.errors import InvalidRequest
+from periscope.parsing.registry import parser_for
+from tests.engine.vocabulary import Vocabulary
+from tests.parsing.events import events_from
+from tests.tiny_models import CHAT_TEMPLATE, write_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from periscope.parsing.contracts import Delta
+
+
+NUM_SEEDS = 40
+
+
+def marked(module: str, think: tuple[str, str], style: ToolCallStyle = ToolCallStyle.MARKED) -> OutputFormat:
+    parser = importlib.import_module(f"mlx_lm.tool_parsers.{module}")
+    return OutputFormat(*think, parser.tool_call_start, parser.tool_call_end, parser.parse_tool_call, style)
+
+
+THINK = ("<think>", "</think>")
+FAMILIES = {
+    "hermes": marked("json_tools", THINK, ToolCallStyle.HERMES),
+    "llama": OutputFormat(tool_call_style=ToolCallStyle.LLAMA),
+    "llama that reasons": OutputFormat(*THINK, tool_call_style=ToolCallStyle.LLAMA),
+    "mistral": marked("mistral", ("[THINK]", "[/THINK]"), ToolCallStyle.MISTRAL),
+    "older mistral": marked("mistral", ("[THINK]", "[/THINK]")),
+    "harmony": OutputFormat("<|channel|>analysis<|message|>", "<|end|>", tool_call_style=ToolCallStyle.HARMONY),
+    "qwen coder": marked("qwen3_coder", THINK),
+    "gemma": marked("gemma4", ("<|channel>thought", "<channel|>")),
+    "kimi": marked("kimi_k2", THINK),
+}
+NO_TOOLS = OutputFormat()
+MARKERS = (
+    *("<think>", "</think>", "[THINK]", "[/THINK]", "<|channel>", "<channel|>", "<tool_call>", "</tool_call>"),
+    *("[TOOL_CALLS]", "[ARGS]", "<|python_tag|>", "<|eom_id|>", "<|eot_id|>", "<|tool_call>", "<tool_call|>"),
+    *("<|start|>", "<|end|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|call|>", "<|return|>"),
+    *("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
+)
+#: family -> a call as its models write it, or are made to.
+CALLS = {
+    "hermes": '<tool_call>\n{"name": "NAME", "arguments": {}}\n</tool_call>',
+    "llama": '{"name": "NAME", "parameters": {}}',
+    "mistral": "[TOOL_CALLS]NAME[ARGS]{}",
+    "older mistral": '[TOOL_CALLS][{"name": "NAME", "arguments": {}}]',
+    "harmony": "<|channel|>commentary to=functions.NAME <|constrain|>json<|message|>{}",
+    "gemma": '<|tool_call>\n{"name": "NAME", "arguments": {}}\n<tool_call|>',
+    "kimi": '<|tool_calls_section_begin|>\n{"name": "NAME", "arguments": {}}\n<|tool_calls_section_end|>',
+}
+CALLS |= {"llama that reasons": CALLS["llama"], "qwen coder": CALLS["hermes"]}
+CALLS["no tools"] = '[{"name": "NAME", "arguments": {}}]'
+#: Each says something that no client may be told, or opens the way to say it.
+WISHES = (
+    *MARKERS,
+    *("<|channel|>final<|message|>", "<|end|><|start|>assistant", "<|channel|>analysis<|message|>"),
+    *('{"id": "', '{"city": "', '"}', '", "days": 3}', "}", "\n", " ", "; ", "[", "well "),
+    '{"a": "<tool_call>{", ":1,": "</tool_call>"}',
+)
+
+
+def wishes(family: str) -> list[str]:
+    """What a model of this family might try: calls of all families, right and wrong ones, its own above all."""
+    calls = [
+        call.replace("NAME", name).replace("{}", arguments)
+        for call in [*CALLS.values(), *[CALLS[family]] * 10]
+        for name in ("get", "put", "fly")
+        for arguments in ('{"city": "Oslo", "days": 2}', '{"a": 1}')
+    ]
+    return [*WISHES, *calls, *['{"id": "x", "n": 1}'] * 20]
+
+
+STRICT = Tool(
+    "get",
+    parameters={
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 30}, "days": {"type": "integer", "maximum": 9}},
+        "required": ["city", "days"],
+        "additionalProperties": False,
+    },
+    is_strict=True,
+)
+LOOSE = Tool("put", parameters={"type": "object", "properties": {"n": {"not": {}}}})
+TOOLS = (STRICT, LOOSE)
+ANSWER: JSONObject = {
+    "type": "object",
+    "properties": {"id": {"type": "string", "maxLength": 60}, "n": {"enum": [1, 2]}},
+    "required": ["id"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module", params=["tokens", "spelled"])
+def letters(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
+    """One token per byte; the markers of all families are tokens of their own, or none is."""
+    folder = tmp_path_factory.mktemp("letters")
+    write_tokenizer(folder, CHAT_TEMPLATE, MARKERS if request.param == "tokens" else ())
+    tokenizer = load_tokenizer(folder)
+    return Vocabulary(tokenizer, frozenset(tokenizer.eos_token_ids))
+
+
+def told(
+    family: str, text: str, choice: ToolChoice = ToolChoice(), answer: ResponseFormat | None = None
+) -> list[Delta]:
+    """What a client is told of a completion, apart from its reasoning: the same at once and letter by letter."""
+    form = FAMILIES.get(family, NO_TOOLS)
+    events = events_from(parser_for(form, TOOLS, choice, lambda: "id", response_format=answer), [text])
+    assert events == events_from(parser_for(form, TOOLS, choice, lambda: "id", response_format=answer), text)
+    return [event for event in events if not isinstance(event, ReasoningDelta)]
+
+
+def check_calls(calls: Sequence[Delta]) -> None:
+    for event in calls:
+        assert isinstance(event, ToolCallDelta)
+        arguments = json.loads(event.call.arguments)
+        if event.call.name == "get":
+            jsonschema.validate(arguments, STRICT.parameters)
+        else:
+            assert event.call.name == "put"
+            assert isinstance(arguments, dict)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_free_answer_holds_no_call_that_is_wrong(letters: Vocabulary, family: str) -> None:
+    """Whatever stands around them: calls are of offered tools, with arguments that fit where the tool is strict."""
+    grammar = letters.compiler(FAMILIES[family]).text(TOOLS, is_parallel=True, starts_in_reasoning=False)
+    num_calls = num_texts = 0
+    for seed in range(NUM_SEEDS):
+        text = letters.scheme(grammar, Random(seed), wishes(family))
+        if text is not None:
+            events = told(family, text)
+            calls = [event for event in events if isinstance(event, ToolCallDelta)]
+            check_calls(calls)
+            num_calls += len(calls)
+            num_texts += len(calls) < len(events)
+    assert num_calls > 3
+    assert num_texts > 3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_answer_beside_tools_is_calls_or_json(letters: Vocabulary, family: str) -> None:
+    """Calls and nothing else, or JSON of the schema and nothing else."""
+    answer = ResponseFormat(ANSWER)
+    grammar = letters.compiler(FAMILIES[family]).json(answer, TOOLS, starts_in_reasoning=False)
+    kinds = []
+    for seed in range(NUM_SEEDS):
+        text = letters.scheme(grammar, Random(seed), wishes(family))
+        if text is not None:
+            events = told(family, text, ToolChoice(), answer)
+            kinds.append(type(events[0]))
+            if isinstance(events[0], TextDelta):
+                (event,) = events
+                assert isinstance(event, TextDelta)
+                jsonschema.validate(json.loads(event.text), ANSWER)
+            else:
+                check_calls(events)
+    assert {*kinds} == {TextDelta, ToolCallDelta}
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "no tools"])
+def test_a_forced_answer_is_calls(letters: Vocabulary, family: str) -> None:
+    """One or more calls and nothing else, all with arguments that fit."""
+    choice = ToolChoice(ToolChoiceMode.REQUIRED)
+    grammar = letters.compiler(FAMILIES.get(family, NO_TOOLS)).tool_call([STRICT], choice, starts_in_reasoning=False)
+    texts = [letters.scheme(grammar, Random(seed), wishes(family)) for seed in range(NUM_SEEDS)]
+    whole = [text for text in texts if text is not None]
+    assert len(whole) > NUM_SEEDS // 4
+    for text in whole:
+        events = told(family, text, choice)
+        assert events
+        check_calls(events)
+
+
+GOOD = '{"city": "Oslo", "days": 2}'
+NORMAL = {
+    "hermes": [
+        "<think>\nHm.\n</think>\n\nI look.\n" + CALLS["hermes"] + "\n" + CALLS["hermes"],
+        CALLS["hermes"] + "\nDone.",
+        "a <b> <tool <tool_ <tool_call",
+    ],
+    "llama": [CALLS["llama"], CALLS["llama"] + "; " + CALLS["llama"], "I look.<|python_tag|>" + CALLS["llama"]],
+    "mistral": ["I look." + CALLS["mistral"] + CALLS["mistral"], "[THINK]Hm.[/THINK]It [is] so [TOOL_CALL]."],
+    "older mistral": ["I look." + CALLS["older mistral"], "[1, 2]"],
+    "harmony": [
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant" + CALLS["harmony"],
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary<|message|>I look.<|end|>"
+        "<|start|>assistant" + CALLS["harmony"],
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>a < b",
+    ],
+    "gemma": ["<|channel>thought\nHm.<channel|>I look." + CALLS["gemma"], "a < b"],
+}
+
+
+@pytest.mark.parametrize("family", NORMAL)
+def test_what_a_model_writes_of_itself_is_let_through(letters: Vocabulary, family: str) -> None:
+    """Text, reasoning, calls with right arguments, alone and together; the same with wrong ones is not."""
+    grammar = letters.compiler(FAMILIES[family]).text(TOOLS, is_parallel=True, starts_in_reasoning=False)
+    for text in [*NORMAL[family], "", "Well.\n\n", '{"a": 1}', '{"n', "[[]]"]:
+        if family != "harmony" or text in NORMAL[family]:
+            assert letters.accepts(grammar, text.replace("NAME", "get").replace("{}", GOOD)), text
+        if "NAME" in text:
+            assert letters.accepts(grammar, text.replace("NAME", "put").replace("{}", '{"a": [1]}'))
+            assert not letters.accepts(grammar, text.replace("NAME", "fly").replace("{}", GOOD))
+            assert not letters.accepts(grammar, text.replace("NAME", "get").replace("{}", '{"city": 1, "days": 2}'))
+
+
+@pytest.mark.parametrize("family", NORMAL)
+def test_one_call_at_a_time_where_parallel_ones_are_unwelcome(letters: Vocabulary, family: str) -> None:
+    """`parallel_tool_calls: false` allows a call, and no second one."""
+    grammar = letters.compiler(FAMILIES[family]).text(TOOLS, is_parallel=False, starts_in_reasoning=False)
+    call, between = CALLS[family].replace("NAME", "get").replace("{}", GOOD), {"hermes": "\n", "llama": "; "}
+    assert letters.accepts(grammar, call)
+    assert not letters.accepts(grammar, call + between.get(family, "") + call)
+
+
+@pytest.mark.parametrize("schema", [{"type": "object"}, {"properties": {"name": {}, "parameters": {}}}])
+def test_llama_s_json_must_not_look_like_a_strict_call(letters: Vocabulary, schema: JSONObject) -> None:
+    """Its calls have no marker: an answer that may begin like one is refused, unless no arguments are at stake."""
+    compiler, answer = letters.compiler(FAMILIES["llama"]), ResponseFormat(schema, "response_format")
+    with pytest.raises(InvalidRequest) as caught:
+        compiler.json(answer, TOOLS, starts_in_reasoning=False)
+    assert caught.value.param == "response_format"
+    assert "strict tool `get`" in caught.value.message
+    assert letters.accepts(compiler.json(answer, [LOOSE], starts_in_reasoning=False), '{"name": "get", "a": 1}')
+
+
+@pytest.mark.parametrize(("family", "name"), [("harmony", "look up"), ("harmony", "a<|end|>")])
+def test_a_name_that_cannot_be_written_is_refused(letters: Vocabulary, family: str, name: str) -> None:
+    """A name that would end its header is the client's error."""
+    with pytest.raises(InvalidRequest, match="Rename the tool") as caught:
+        letters.compiler(FAMILIES[family]).text([Tool(name)], is_parallel=True, starts_in_reasoning=False)
+    assert caught.value.param == "tools"
+
+
+def test_mistral_names_beyond_its_syntax_are_written_in_json(letters: Vocabulary) -> None:
+    """Its older array, which the same parser reads."""
+    grammar = letters.compiler(FAMILIES["mistral"]).text([Tool("a.b")], is_parallel=True, starts_in_reasoning=False)
+    assert letters.accepts(grammar, 'So: [TOOL_CALLS][{"name": "a.b", "arguments": {}}]')
+    assert not letters.accepts(grammar, "So: [TOOL_CALLS]a.b[ARGS]{}")
+
+
+def test_only_strict_tools_must_be_enforceable(letters: Vocabulary) -> None:
+    """What a loose tool's schema says is not looked at; a strict one's is refused by name."""
+    compiler = letters.compiler(FAMILIES["hermes"])
+    compiler.text([LOOSE], is_parallel=True, starts_in_reasoning=False)
+    with pytest.raises(InvalidRequest, match="Tool `put`: The keyword `not`"):
+        compiler.text([STRICT, replace(LOOSE, is_strict=True)], is_parallel=True, starts_in_reasoning=False)
+    endless = Tool("loop", parameters={"$ref": "#"}, is_strict=True)
+    with pytest.raises(InvalidRequest, match="Tool `loop`: Nothing satisfies"):
+        compiler.text([STRICT, endless], is_parallel=True, starts_in_reasoning=False)

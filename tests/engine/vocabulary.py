@@ -1,0 +1,94 @@
+"""A tokenizer as tests of grammars want it, and writers without any sense."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from periscope.core import OutputFormat
+from periscope.engine.structured import Grammar, GrammarCompiler, Matcher
+from periscope.engine.token_text import TokenTable
+
+#: Logits beyond the tokenizer's last token, as padded vocabularies have them.
+NUM_PADDED = 77
+
+
+@dataclass
+class Vocabulary:
+    """A tokenizer with what the tests must know of it."""
+
+    tokenizer: Any
+    eos: frozenset[int]
+
+    def __post_init__(self) -> None:
+        self.size = len(self.tokenizer)
+        self.table = TokenTable(self.tokenizer)
+
+    def compiler(self, output_format: OutputFormat = OutputFormat()) -> GrammarCompiler:
+        return GrammarCompiler(
+            self.tokenizer, vocab_size=self.size + NUM_PADDED, eos_token_ids=self.eos, output_format=output_format
+        )
+
+    def ids(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def allowed(self, matcher: Matcher) -> list[int]:
+        bits = np.unpackbits(matcher.allowed_bits().view(np.uint8), bitorder="little")
+        assert len(bits) == -(-(self.size + NUM_PADDED) // 32) * 32
+        allowed = [int(token) for token in np.flatnonzero(bits)]
+        assert not allowed or allowed[-1] < self.size, "a padded id is allowed"
+        return allowed
+
+    def accepts(self, grammar: Grammar, text: str) -> bool:
+        """Whether a completion of these tokens may be written, and may end there."""
+        matcher = grammar.new_matcher()
+        for token in self.ids(text):
+            if token not in self.allowed(matcher):
+                return False
+            matcher.consume(token)
+        return self.eos <= set(self.allowed(matcher))
+
+    def ramble(self, grammar: Grammar, random: Random, *, patience: int = 40) -> str:
+        """What a model without any sense writes: random tokens; brackets and quotes are closed once it is bored."""
+        matcher = grammar.new_matcher()
+        out = b""
+        for step in range(3000):
+            allowed = self.allowed(matcher)
+            others = [token for token in allowed if token not in self.eos]
+            if len(others) < len(allowed) and (not others or step > patience or random.random() < 0.3):
+                return out.decode()
+            if step > patience:
+                closing = '"' if random.random() < 0.5 else "}]"
+                others = [token for token in others if self.table.text(token).text[:1] in {*closing}] or others
+            token = random.choice(others)
+            out += self.table.text(token).utf8
+            matcher.consume(token)
+        raise AssertionError(f"no end: {out[:100]!r}")
+
+    def scheme(self, grammar: Grammar, random: Random, wishes: Sequence[str], *, patience: int = 60) -> str | None:
+        """What a model writes that would rather do harm: pieces of `wishes` as far as each is allowed, and noise.
+
+        None if it did not come to an end.
+        """
+        matcher = grammar.new_matcher()
+        out, wish = b"", list[int]()
+        for step in range(patience * 20):
+            allowed = set(self.allowed(matcher))
+            assert allowed, f"a dead end: {out!r}"
+            others = sorted(allowed - self.eos)
+            if not others or (self.eos <= allowed and not wish and random.random() < step / patience / 4):
+                return out.decode()
+            if not wish and random.random() < 0.8:
+                text = random.choice(wishes)
+                wish = self.ids(text[random.choice((0, 0, random.randrange(len(text)))) :])
+            if wish and wish[0] in allowed:
+                token = wish.pop(0)
+            else:
+                wish, token = [], random.choice(others)
+            out += self.table.text(token).utf8
+            matcher.consume(token)
+        return None
