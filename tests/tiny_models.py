@@ -28,7 +28,8 @@ _COMMON = {
     "rope_theta": 10000.0,
     "tie_word_embeddings": True,
 }
-#: model_type -> what its shape has beyond the common one. Caches: plain; state-space and plain; sliding and plain.
+#: model_type -> what its shape has beyond the common one. Caches: plain; state-space and plain; sliding and plain; in
+#: chunks and plain, which mlx-lm cannot put side by side.
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen3": {},
     "lfm2": {
@@ -43,6 +44,16 @@ SHAPES: dict[str, dict[str, Any]] = {
         "full_attn_idxs": [1],
     },
     "gemma3_text": {"sliding_window": 64, "sliding_window_pattern": 2, "query_pre_attn_scalar": 16},
+    "llama4": {
+        "num_hidden_layers": 4,
+        "attention_bias": False,
+        "attention_chunk_size": 96,
+        "interleave_moe_layer_step": 64,
+        "intermediate_size_mlp": 128,
+        "num_experts_per_tok": 1,
+        "num_local_experts": 2,
+        "use_qk_norm": True,
+    },
 }
 
 
@@ -53,7 +64,7 @@ def write_text_model(
     context_length: int = 2048,
     chat_template: str = CHAT_TEMPLATE,
     model_type: str = "qwen3",
-    num_layers: int = 2,
+    num_layers: int | None = None,
 ) -> Path:
     """Small layers of a known shape with a byte-level tokenizer: loads in milliseconds, says nonsense."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,11 +72,13 @@ def write_text_model(
     config = _COMMON | SHAPES[model_type]
     config |= {
         "model_type": model_type,
-        "num_hidden_layers": num_layers,
+        "num_hidden_layers": num_layers or config["num_hidden_layers"],
         "vocab_size": vocab_size,
         "max_position_embeddings": context_length,
         "eos_token_id": 257,
     }
+    if model_type == "llama4":  # the loaders read the nested one, transformers' tokenizer the outer one
+        config["text_config"] = config | {"rope_scaling": None}
     (folder / "config.json").write_text(json.dumps(config))
     mx.random.seed(seed)
     module = importlib.import_module(f"mlx_lm.models.{model_type}")

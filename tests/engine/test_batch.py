@@ -70,6 +70,7 @@ def batch_over(model: TextModel, inside: Any = None, *, cache_bytes: int = 0, **
     settings = BatchSettings(
         eos_token_ids=frozenset({257}),
         vocab_size=258,
+        can_share_passes=True,
         pass_bytes=changes.pop("pass_bytes", 2**30),
         token_text=model._token_table.text,
         wants_checkpoints=False,

@@ -1,4 +1,4 @@
-"""Models whose caches are not plain: state-space layers that cannot be cut back, and sliding windows."""
+"""Models whose caches are not plain: state-space layers that cannot be cut back, windows, and chunks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def prompt(length: int) -> list[int]:
     return [RANDOM.randrange(250) for _ in range(length)]
 
 
-@pytest.fixture(scope="module", params=["lfm2", "gemma3_text"])
+@pytest.fixture(scope="module", params=["lfm2", "gemma3_text", "llama4"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TextModel:
     kind = str(request.param)
     return load(write_text_model(tmp_path_factory.mktemp(kind) / kind, model_type=kind), SETTINGS)
@@ -86,6 +86,27 @@ def test_repeating_a_prompt_gives_the_same_tokens(model: TextModel) -> None:
     batch.clear_prompt_cache()
     first = all_of(batch, again)
     assert all_of(batch, again, again) == first * 2
+
+
+def test_a_beginning_that_has_left_the_window_is_computed_again(model: TextModel) -> None:
+    """A long prompt's state is not cut back to where its window no longer reaches."""
+    beginning = prompt(100)
+    long, short = [*beginning, *prompt(300)], [*beginning, *prompt(20)]
+    (cold,) = all_of(load_again(model), submit(short, GREEDY))
+    batch = load_again(model)
+    all_of(batch, submit(long, GREEDY))
+    assert all_of(batch, submit(short, GREEDY)) == [cold]
+
+
+def test_caches_that_cannot_stand_side_by_side_still_decode_together(tmp_path: Path) -> None:
+    """Requests to such a model take turns token by token; none waits for another's end."""
+    batch = load(write_text_model(tmp_path / "chunks", model_type="llama4"), SETTINGS).new_batch()
+    run = Run(batch)
+    endless = GenerationParams(temperature=0.0, max_tokens=500, logit_bias=((257, -100.0),))
+    first, second = run.admit(submit(prompt(20), endless), submit(prompt(30), endless))
+    while not (len(run.tokens[first]) > 20 and len(run.tokens[second]) > 20):
+        run.step()
+    assert len(run.tokens[first]) + len(run.tokens[second]) < 100
 
 
 def test_such_a_model_cannot_be_drafted_for(tmp_path: Path) -> None:

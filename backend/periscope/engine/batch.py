@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
+from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
 from periscope.engine.commands import TokenPrompt
 from periscope.engine.contracts import Sampled
@@ -23,7 +23,7 @@ from periscope.engine.decoding import LONG_TOKENS, DecodeBatch
 from periscope.engine.grouping import Grouping
 from periscope.engine.kv_memory import BLOCK_TOKENS
 from periscope.engine.prefill import PromptView, chunk_tokens, next_prompt, pieces_now
-from periscope.engine.prompt_cache import MIN_TOKENS, LayerCaches, PromptCache, common_prefix
+from periscope.engine.prompt_cache import MIN_TOKENS, LayerCaches, PromptCache, can_be_cut, common_prefix
 from periscope.engine.reading import Prompt
 from periscope.engine.row_caches import reserve
 from periscope.engine.rows import Row
@@ -55,6 +55,7 @@ class BatchSettings:
     Attributes:
         vocab_size: width of the logits.
         pass_bytes: what a further forward pass costs, see `Grouping`.
+        can_share_passes: several rows' caches can be put side by side.
         wants_checkpoints: the caches cannot be cut back, so states are kept at the prompts' checkpoints.
         max_rows: decoded together; more wait.
         max_chunk_tokens: prompt tokens read in one step.
@@ -64,6 +65,7 @@ class BatchSettings:
     eos_token_ids: frozenset[int]
     vocab_size: int
     pass_bytes: int
+    can_share_passes: bool
     token_text: Callable[[int], TokenText]
     wants_checkpoints: bool
     max_rows: int
@@ -98,7 +100,7 @@ class TextBatch:
         self._step_s: float | None = None  # a decode step of the rows that run
         self._token_s: float | None = None  # what a token at the beginning of a prompt cost
         self._has_waited = True  # nothing is in flight
-        self._grouping = Grouping(budget.footprint, settings.pass_bytes)
+        self._grouping = Grouping(budget.footprint, settings.pass_bytes, settings.can_share_passes)
         self._decoding = DecodeBatches(self._new_decode_batch, self._grouping)
 
     def _new_decode_batch(self) -> DecodeBatch:
@@ -320,7 +322,7 @@ class TextBatch:
         else:
             caches = copy.deepcopy(lender.caches or [])
             num_held = lender.num_done + lender.num_tokens_under_way
-        if not can_trim_prompt_cache(caches):
+        if not can_be_cut(caches):
             return None
         trim_prompt_cache(caches, num_held - length)
         return caches, length

@@ -21,13 +21,17 @@ class Grouping:
     Attributes:
         footprint: of one row's caches, by its length.
         pass_bytes: what a forward pass costs whatever its rows: the weights, and what starting it is worth.
+        is_possible: mlx-lm can put such caches side by side; else every row decodes by itself.
     """
 
     footprint: KVFootprint
     pass_bytes: int
+    is_possible: bool = True
 
     def place(self, length: int, batches: Sequence[Sequence[int]]) -> int:
         """Index of the batch (lengths of its rows) that a row should join; their number for a new one."""
+        if not self.is_possible:
+            return len(batches)
         added = [self._nbytes([*lengths, length]) - self._nbytes(lengths) for lengths in batches]
         added.append(self.footprint.nbytes(length) + self.pass_bytes)
         return min(range(len(added)), key=added.__getitem__)

@@ -63,13 +63,19 @@ def flat(caches: Iterable[Any]) -> Iterator[Any]:
             yield from flat(inner)
 
 
+def window_of(cache: Any) -> int | None:
+    """Tokens that a cache holds at most; None = all of them. mlx-lm has sliding windows and chunks (Llama 4)."""
+    window: int | None = getattr(cache, "max_size", None) or getattr(cache, "chunk_size", None)
+    return window
+
+
 def _layer(cache: Any) -> _Layer:
     keys = getattr(cache, "keys", None)
     nbytes = int(cache.nbytes)
     if keys is None:
         return _Layer(0, None, nbytes)
     widest = keys[0] if isinstance(keys, (tuple, list)) else keys  # quantised keys are (values, scales, biases)
-    return _Layer(nbytes // int(widest.shape[-2]), getattr(cache, "max_size", None), 0)
+    return _Layer(nbytes // int(widest.shape[-2]), window_of(cache), 0)
 
 
 def device_budget_bytes(configured_bytes: int | None = None) -> int:

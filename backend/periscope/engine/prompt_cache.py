@@ -16,6 +16,8 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import KVCache, can_trim_prompt_cache, trim_prompt_cache
 
+from periscope.engine.kv_memory import flat
+
 #: One mlx-lm cache object per layer, of a single sequence.
 LayerCaches: TypeAlias = list[Any]
 
@@ -68,7 +70,7 @@ class PromptCache:
         best, best_length = None, MIN_TOKENS - 1
         for key, entry in self._entries.items():
             length = common_prefix(entry.tokens, wanted)
-            if length < len(entry.tokens) and not can_trim_prompt_cache(entry.caches):
+            if length < len(entry.tokens) and not can_be_cut(entry.caches):
                 continue
             if length > best_length:
                 best, best_length = key, length
@@ -87,8 +89,7 @@ class PromptCache:
         lengths = [
             length
             for entry in self._entries.values()
-            if (length := common_prefix(entry.tokens, wanted)) == len(entry.tokens)
-            or can_trim_prompt_cache(entry.caches)
+            if (length := common_prefix(entry.tokens, wanted)) == len(entry.tokens) or can_be_cut(entry.caches)
         ]
         longest = max(lengths, default=0)
         return longest if longest >= MIN_TOKENS else 0
@@ -109,13 +110,13 @@ class PromptCache:
         # Slices of a batch are lazy: unevaluated they would hold on to the whole batch.
         mx.eval([cache.state for cache in caches])
         mine = np.asarray(tokens, dtype=np.int64)
-        can_trim = can_trim_prompt_cache(caches)
+        is_cuttable = can_be_cut(caches)
         for key, entry in list(self._entries.items()):
             shared = common_prefix(entry.tokens, mine)
             is_beginning = shared == len(entry.tokens)
-            if is_beginning and (can_trim or len(entry.tokens) == len(mine)):
+            if is_beginning and (is_cuttable or len(entry.tokens) == len(mine)):
                 self._drop(key)
-            elif shared == len(mine) and can_trim_prompt_cache(entry.caches):
+            elif shared == len(mine) and can_be_cut(entry.caches):
                 self._entries.move_to_end(key)
                 return  # a longer state holds all of this one
         self._num_kept += 1
@@ -142,6 +143,14 @@ def _drop_spare(cache: Any) -> None:
     if type(cache) is KVCache and cache.keys is not None and cache.keys.shape[2] > cache.offset * _SPARE_FACTOR:
         keys, values = cache.keys_and_values()
         cache.keys, cache.values = mx.contiguous(keys), mx.contiguous(values)
+
+
+def can_be_cut(caches: LayerCaches) -> bool:
+    """Whether a state can be cut back to any length.
+
+    mlx-lm 0.32 says so of Llama 4's chunks even when their front is gone.
+    """
+    return can_trim_prompt_cache(caches) and not any(getattr(cache, "start_position", 0) for cache in flat(caches))
 
 
 def common_prefix(a: np.ndarray, b: np.ndarray) -> int:

@@ -14,7 +14,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from periscope.engine.batch import BatchSettings, TextBatch
 from periscope.engine.detokenizer import Detokenizer, new_detokenizer
-from periscope.engine.kv_memory import DeviceMemory, KVBudget, KVFootprint, flat
+from periscope.engine.kv_memory import DeviceMemory, KVBudget, KVFootprint, flat, window_of
 from periscope.engine.loader import (
     LIBRARY_LOCK,
     EngineConfig,
@@ -76,7 +76,7 @@ class TextModel:
         self._config = config
         caches, self.vocab_size = _try_out(model)
         self.wants_checkpoints = not all(_can_always_be_cut(cache) for cache in flat(caches))
-        self._is_batchable = all(hasattr(cache, "merge") for cache in caches)
+        self._can_share_passes = all(hasattr(cache, "merge") for cache in flat(caches))
         self._budget = KVBudget(
             KVFootprint.measure(caches),
             config.kv_limit_bytes,
@@ -130,9 +130,10 @@ class TextModel:
             eos_token_ids=frozenset(self.tokenizer.eos_token_ids),
             vocab_size=self.vocab_size,
             pass_bytes=_PASS_OVERHEAD_BYTES + sum(array.nbytes for _, array in tree_flatten(self._model.parameters())),
+            can_share_passes=self._can_share_passes,
             token_text=self._token_table.text,
             wants_checkpoints=self.wants_checkpoints,
-            max_rows=self._config.max_num_seqs if self._is_batchable else 1,
+            max_rows=self._config.max_num_seqs,
             max_chunk_tokens=self._config.prefill_chunk_size,
             checks_memory=self._config.checks_memory,
         )
@@ -168,5 +169,5 @@ def _try_out(model: Any) -> tuple[LayerCaches, int]:
 
 
 def _can_always_be_cut(cache: Any) -> bool:
-    """A sliding window can be cut only until it is full."""
-    return bool(cache.is_trimmable()) and getattr(cache, "max_size", None) is None
+    """A window can be cut only until it is full."""
+    return bool(cache.is_trimmable()) and window_of(cache) is None
