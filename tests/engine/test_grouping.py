@@ -45,7 +45,7 @@ def test_a_window_that_bounds_the_caches_keeps_all_together() -> None:
 @given(st.lists(st.integers(1, 60_000), min_size=1, max_size=24))
 def test_parting_never_takes_more_memory_than_one_batch_would(lengths: list[int]) -> None:
     """What is reckoned with before a prompt is begun is bounded by padding all to the longest."""
-    held = GROUPING.held_bytes([], lengths)
+    held = GROUPING.held_bytes(GROUPING.joined([], lengths))
     assert held <= len(lengths) * GROUPING.footprint.nbytes(max(lengths))
     assert held >= sum(GROUPING.footprint.nbytes(length) for length in lengths)
 

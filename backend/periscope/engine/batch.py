@@ -269,17 +269,16 @@ class TextBatch:
         begun = [prompt for prompt in self._prompts if prompt.caches is not None]
         num_free = self._settings.max_rows - len(self._decoding) - len(begun)
         candidates = []
-        joining, room = self._joining_lengths(), self._budget.total_bytes(self._held_bytes())
-        decoding = self._decoding.lengths
+        batches, room = self._batches_with(()), self._budget.total_bytes(self._held_bytes())
         for prompt in self._prompts:
             if prompt.caches is not None:
                 candidates += [] if prompt.is_read else [prompt]
             elif num_free > 0:
-                with_it = [*joining, len(prompt.row.tokens)]
-                if (joining or decoding) and self._grouping.held_bytes(decoding, with_it) > room:
+                with_it = self._grouping.joined(batches, [len(prompt.row.tokens)])
+                if batches and self._grouping.held_bytes(with_it) > room:
                     num_free = 0  # those behind it wait too, or it would wait for ever
                     continue
-                joining = with_it
+                batches = with_it
                 if not self._waits_for_sibling(prompt, begun):
                     candidates.append(prompt)
         return candidates
@@ -295,8 +294,7 @@ class TextBatch:
 
     def _begin(self, prompt: Prompt) -> None:
         """Give it the longest state there is of its beginning, or an empty one."""
-        joining = [*self._joining_lengths(), len(prompt.row.tokens)]
-        self._make_room(self._grouping.held_bytes(self._decoding.lengths, joining))
+        self._make_room(self._grouping.held_bytes(self._batches_with([len(prompt.row.tokens)])))
         self._decoding.finish_leaving()  # it may go on where one of those ended
         caches, length = self._prompt_cache.fetch(prompt.row.prompt)
         borrowed = self._borrow(prompt.row.prompt, length + _MIN_BORROWED_TOKENS)
@@ -372,9 +370,10 @@ class TextBatch:
         self._leaving.clear()
         self._decoding.abandon()
 
-    def _joining_lengths(self) -> list[int]:
-        """Of the prompts that hold memory."""
-        return [len(prompt.row.tokens) for prompt in self._prompts + self._leaving if prompt.caches is not None]
+    def _batches_with(self, lengths: Sequence[int]) -> list[list[int]]:
+        """The decoding batches once the prompts that hold memory have joined them, and then rows of these lengths."""
+        begun = [len(prompt.row.tokens) for prompt in self._prompts + self._leaving if prompt.caches is not None]
+        return self._grouping.joined(self._decoding.lengths, [*begun, *lengths])
 
     def _rows_bytes(self) -> int:
         reading = sum(int(cache.nbytes) for prompt in self._prompts + self._leaving for cache in prompt.caches or ())

@@ -36,15 +36,19 @@ class Grouping:
         added.append(self.footprint.nbytes(length) + self.pass_bytes)
         return min(range(len(added)), key=added.__getitem__)
 
-    def held_bytes(self, batches: Sequence[Sequence[int]], joining: Sequence[int] = ()) -> int:
-        """What the caches of these batches take once rows of these lengths have joined them."""
+    def joined(self, batches: Sequence[Sequence[int]], joining: Sequence[int]) -> list[list[int]]:
+        """The batches once rows of these lengths have joined, one after the other."""
         grown = [list(lengths) for lengths in batches]
         for length in joining:
             index = self.place(length, grown)
             if index == len(grown):
                 grown.append([])
             grown[index].append(length)
-        return sum(self._nbytes(lengths) for lengths in grown)
+        return grown
+
+    def held_bytes(self, batches: Sequence[Sequence[int]]) -> int:
+        """What the caches of these batches take."""
+        return sum(self._nbytes(lengths) for lengths in batches)
 
     def _nbytes(self, lengths: Sequence[int]) -> int:
         return len(lengths) * self.footprint.nbytes(max(lengths)) if lengths else 0

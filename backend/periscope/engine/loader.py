@@ -168,6 +168,11 @@ def materialize(model: Any, dtype: str | None, turn: DeviceTurn, progress: LoadP
         progress(done, total)
 
 
+def weights_bytes(network: Any) -> int:
+    """What a model's loaded weights take."""
+    return sum(array.nbytes for _, array in tree_flatten(network.parameters()))
+
+
 def _slices(arrays: Iterable[mx.array]) -> Iterator[list[mx.array]]:
     part: list[mx.array] = []
     size = 0

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 from mlx_lm import load
 from mlx_lm.models.cache import make_prompt_cache
 
@@ -22,6 +21,7 @@ from periscope.engine.loader import (
     find_on_disk,
     materialize,
     prepare_libraries,
+    weights_bytes,
 )
 from periscope.engine.prompt_cache import PromptCache
 from periscope.engine.speculation import Drafter
@@ -129,7 +129,7 @@ class TextModel:
         settings = BatchSettings(
             eos_token_ids=frozenset(self.tokenizer.eos_token_ids),
             vocab_size=self.vocab_size,
-            pass_bytes=_PASS_OVERHEAD_BYTES + sum(array.nbytes for _, array in tree_flatten(self._model.parameters())),
+            pass_bytes=_PASS_OVERHEAD_BYTES + weights_bytes(self._model),
             can_share_passes=self._can_share_passes,
             token_text=self._token_table.text,
             wants_checkpoints=self.wants_checkpoints,

@@ -19,11 +19,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
 from periscope.core import FinishReason
 from periscope.engine.commands import Failure, ReleaseMemory, Shutdown, Submit, TokenChunk
 from periscope.engine.detokenizer import StopStrings
+from periscope.engine.loader import weights_bytes
 from periscope.engine.stream import put_all
 from periscope.errors import EngineClosed, GenerationFailed, ModelLoadError, PeriscopeError
 
@@ -156,7 +156,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
             mx.random.seed(secrets.randbits(32))
             self._model = self._load()
             self._batch = self._model.new_batch()
-            self.weights_bytes = sum(_weights_bytes(network) for network in self._model.networks)
+            self.weights_bytes = sum(weights_bytes(network) for network in self._model.networks)
         except PeriscopeError as error:
             _let_go(error)
             self._on_loaded(error)
@@ -330,10 +330,6 @@ def _collect(watched: list[weakref.ref[Any]]) -> None:
             gc.collect()
         if all(part() is None for part in watched):
             return
-
-
-def _weights_bytes(network: Any) -> int:
-    return sum(array.nbytes for _, array in tree_flatten(network.parameters()))
 
 
 def _let_go(error: BaseException | None) -> None:
