@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +16,9 @@ import pytest
 
 from periscope.core import FinishReason, GenerationParams, Message, Role, TextPart
 from periscope.engine import EngineConfig, InferenceEngine
+from periscope.engine.engine import NUM_PREPARING_THREADS
 from periscope.errors import ContextLengthExceeded, EngineClosed, InvalidRequest, ModelLoadError
+from tests.tiny_models import write_text_model
 
 T = TypeVar("T")
 GREEDY = GenerationParams(temperature=0.0, max_tokens=24)
@@ -202,6 +206,35 @@ def test_cancelling_while_tokenising_leaves_nothing_behind(tiny_text_model: Path
         assert engine.num_rows == 0
 
     with_engine(tiny_text_model, use)
+
+
+def test_cancel_counts_while_the_prompt_is_tokenised(tiny_text_model: Path) -> None:
+    """Whoever iterates is told at once, and the prompt never reaches the batch."""
+
+    async def use(engine: InferenceEngine) -> None:
+        go_on = threading.Event()
+        busy = [engine._executor.submit(go_on.wait) for _ in range(NUM_PREPARING_THREADS)]
+        stream = engine.generate_stream("some prompt", GREEDY)
+        first = asyncio.create_task(anext(stream, None))
+        await asyncio.sleep(0)
+        stream.cancel()
+        assert await asyncio.wait_for(first, 30) is None
+        go_on.set()
+        assert all(future.result(30) for future in busy)
+        after = await engine.generate("another prompt", GREEDY)
+        assert after.tokens
+        assert engine.num_rows == 0
+
+    with_engine(tiny_text_model, use)
+
+
+def test_a_load_that_fails_at_its_end_leaves_no_thread_and_no_weights(tmp_path: Path) -> None:
+    """Files that only the event loop's side cannot use: a load error, and the worker has gone when it is told."""
+    folder = write_text_model(tmp_path / "late")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ["257"]}))
+    with pytest.raises(ModelLoadError, match="late cannot be used"):
+        asyncio.run(InferenceEngine.load(str(folder)))
+    assert not [thread for thread in threading.enumerate() if thread.name == "periscope-late"]
 
 
 def test_closing_fails_what_runs_and_refuses_what_comes(tiny_text_model: Path) -> None:

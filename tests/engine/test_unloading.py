@@ -21,7 +21,7 @@ from periscope.engine.commands import TokenPrompt
 from periscope.engine.hosting import WorkerHost
 from periscope.engine.text_model import TextFacts, TextModel
 from periscope.engine.turn import DeviceTurn
-from periscope.engine.worker import MAX_FAILED_STEPS
+from periscope.engine.worker import MAX_FAILED_PROOFS
 from periscope.errors import GenerationFailed, MemoryExceeded, ModelLoadError
 from tests.engine import driving
 from tests.engine.test_vision_language import image_of
@@ -161,7 +161,7 @@ def test_a_model_whose_every_step_fails_is_freed_too(tiny_text_model: Path) -> N
 
     async def run() -> WorkerHost[TextFacts]:
         host = await WorkerHost.start("broken", load, DeviceTurn())
-        for _ in range(MAX_FAILED_STEPS):
+        for _ in range(MAX_FAILED_PROOFS):
             with pytest.raises(GenerationFailed):
                 await anext(host.submit(TokenPrompt((1, 2, 3)), SHORT))
         await host.ended()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -42,6 +43,8 @@ class Script:
     removed: list[int] = field(default_factory=list)
     num_batches: int = 0
     num_cleared: int = 0
+    is_broken: bool = False
+    num_owed_steps: int = 0
 
 
 class ScriptedBatch:
@@ -67,6 +70,10 @@ class ScriptedBatch:
 
     prompt_cache_bytes = working_bytes = 0
 
+    @property
+    def has_work(self) -> bool:
+        return self._script.num_owed_steps > 0
+
     def clear_prompt_cache(self) -> None:
         self._script.num_cleared += 1
 
@@ -91,6 +98,10 @@ class ScriptedModel:
 
     def new_detokenizer(self) -> Letters:
         return Letters()
+
+    def prove(self) -> None:
+        if self._script.is_broken:
+            raise MemoryError("no device")
 
 
 def say(token: int, reason: FinishReason | None = None) -> Callable[[list[int]], list[Sampled]]:
@@ -152,7 +163,32 @@ def test_a_worker_whose_every_step_fails_ends() -> None:
         with pytest.raises(EngineClosed):
             host.submit(GOOD_PROMPT, PARAMS)
 
-    with_worker(Script([explode]), use)
+    with_worker(Script([explode], is_broken=True), use)
+
+
+def test_a_request_that_fails_every_time_it_is_sent_does_not_end_a_healthy_worker() -> None:
+    """However often a client tries again: what fails is its request, as a pass without any request shows."""
+    script = Script([explode])
+
+    async def use(host: WorkerHost[None]) -> None:
+        for _ in range(10):
+            with pytest.raises(GenerationFailed, match="MemoryError"):
+                await text_of(host.submit(GOOD_PROMPT, PARAMS))
+        script.steps[:] = [say(1, FinishReason.LENGTH)]
+        assert await text_of(host.submit(GOOD_PROMPT, PARAMS)) == "b"
+
+    with_worker(script, use)
+
+
+def test_what_was_raised_on_purpose_reaches_the_client_in_its_own_words() -> None:
+    """A grammar or a processor that says what is wrong is not replaced by a sentence about the model."""
+    told = GenerationFailed("The output's grammar failed: too many states.")
+
+    async def use(host: WorkerHost[None]) -> None:
+        with pytest.raises(GenerationFailed, match="too many states"):
+            await text_of(host.submit(GOOD_PROMPT, PARAMS))
+
+    with_worker(Script([fail(told, is_model_failure=False)]), use)
 
 
 def fail(first: Exception, *, is_model_failure: bool) -> Callable[[list[int]], list[Sampled]]:
@@ -197,7 +233,7 @@ def test_failures_of_single_rows_never_end_the_worker() -> None:
 
 def test_a_model_that_fails_again_and_again_ends_its_worker() -> None:
     """Failures out of the model itself are counted, also where the batch survives them."""
-    script = Script([fail(MemoryError("no memory"), is_model_failure=True)])
+    script = Script([fail(MemoryError("no memory"), is_model_failure=True)], is_broken=True)
 
     async def use(host: WorkerHost[None]) -> None:
         for _ in range(3):
@@ -236,6 +272,29 @@ def test_an_abandoned_row_is_removed_before_the_next_step() -> None:
     with_worker(script, use)
 
 
+def test_what_removed_rows_leave_to_be_done_is_done_without_any_row() -> None:
+    """The batch gets the steps it asks for, at the device like any other, and then the worker rests."""
+    done = threading.Event()
+    script = Script([say(1)])
+
+    def tidy(rows: list[int]) -> list[Sampled]:
+        script.num_owed_steps -= not rows
+        if script.num_owed_steps == 0:
+            done.set()
+        return say(1)(rows)
+
+    async def use(host: WorkerHost[None]) -> None:
+        gone = host.submit(GOOD_PROMPT, PARAMS)
+        await anext(gone)
+        script.num_owed_steps = 3
+        script.steps[:] = [tidy]
+        gone.cancel()
+        assert await asyncio.to_thread(done.wait, 30)
+        assert script.removed == [0]
+
+    with_worker(script, use)
+
+
 def test_a_failed_load_is_reported_in_one_sentence() -> None:
     """Whatever the loader raises arrives as ModelLoadError with its kind and words."""
 
@@ -248,9 +307,7 @@ def test_a_failed_load_is_reported_in_one_sentence() -> None:
 
 def test_cancelling_a_load_ends_the_thread() -> None:
     """Nobody waits for a load that is no longer wanted, and its thread does not stay."""
-    from threading import Event
-
-    entered, go_on = Event(), Event()
+    entered, go_on = threading.Event(), threading.Event()
     script = Script([say(1)])
 
     def load() -> ScriptedModel:

@@ -48,7 +48,12 @@ class Batch(Protocol):
         ...
 
     def remove(self, rows: Sequence[int]) -> None:
-        """Drop rows in any phase; unknown ones are ignored."""
+        """Mark rows, in any phase, to be dropped by the next step. Unknown ones are ignored; never raises."""
+        ...
+
+    @property
+    def has_work(self) -> bool:
+        """A further step has something to do, be it only to let go of removed rows."""
         ...
 
     @property
@@ -92,4 +97,8 @@ class LoadedModel(Protocol[FactsT_co]):
 
     def new_detokenizer(self) -> Detokenizer:
         """A fresh detokenizer for one row."""
+        ...
+
+    def prove(self) -> None:
+        """One small forward pass that has nothing to do with any request: the model works, or this raises."""
         ...

@@ -17,7 +17,6 @@ from periscope.core import (
     Message,
     OutputFormat,
     ResponseFormat,
-    TokenLogprob,
     Tool,
     ToolChoice,
     ToolChoiceMode,
@@ -25,6 +24,7 @@ from periscope.core import (
 )
 from periscope.engine.chat_template import ChatTokenizer, RenderedPrompt
 from periscope.engine.commands import TokenPrompt
+from periscope.engine.generation import GenerationOutput, GenerationStream, PreparedRequest
 from periscope.engine.hosting import HostedEngine, WorkerHost
 from periscope.engine.loader import (
     LIBRARY_LOCK,
@@ -36,14 +36,12 @@ from periscope.engine.loader import (
     vocab_size_of,
 )
 from periscope.engine.turn import DeviceTurn
-from periscope.errors import ContextLengthExceeded, EngineClosed, InvalidRequest
+from periscope.errors import ContextLengthExceeded, EngineClosed, InvalidRequest, ModelLoadError, PeriscopeError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from pathlib import Path
-    from types import TracebackType
 
-    from periscope.engine.commands import TokenChunk
     from periscope.engine.kv_memory import DeviceMemory
     from periscope.engine.stream import TokenStream
     from periscope.engine.structured import Grammar, GrammarCompiler
@@ -66,96 +64,6 @@ class ModelInfo:
     has_chat_template: bool
     has_tools: bool
     has_reasoning: bool
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationStats:
-    """What one generation took. `num_completion_tokens` counts the end-of-sequence token too."""
-
-    num_prompt_tokens: int
-    num_completion_tokens: int
-    num_cached_tokens: int
-    time_to_first_token_s: float
-    duration_s: float
-
-    @property
-    def tokens_per_s(self) -> float:
-        """Decode speed after the first token; 0 when there was only one."""
-        decode_s = self.duration_s - self.time_to_first_token_s
-        return (self.num_completion_tokens - 1) / decode_s if decode_s > 0 else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationOutput:
-    """A whole generation. `logprobs` has one entry per token of `tokens` when the params asked for them."""
-
-    tokens: tuple[int, ...]
-    text: str
-    finish_reason: FinishReason
-    logprobs: tuple[TokenLogprob, ...]
-    stats: GenerationStats
-
-
-class GenerationStream:
-    """One generation: iterate over its chunks, `cancel` it, read its `stats`. Also an async context manager.
-
-    Owns its place in the worker's batch, which it takes at the first iteration: leaving the `async with` block, or
-    `cancel`, frees the row.
-    """
-
-    def __init__(
-        self,
-        open_stream: Callable[[], Awaitable[tuple[RenderedPrompt, TokenStream]]],
-        clock: Callable[[], float],
-    ) -> None:
-        self._open = open_stream
-        self._clock = clock
-        self._stream: TokenStream | None = None
-        self._is_cancelled = False
-        self._num_prompt_tokens = self._num_tokens = self._num_cached_tokens = 0
-        self._started_at = self._first_at = self._last_at = clock()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> TokenChunk:
-        if self._is_cancelled:
-            raise StopAsyncIteration
-        if self._stream is None:
-            prompt, self._stream = await self._open()
-            self._num_prompt_tokens = len(prompt.token_ids)
-        chunk = await anext(self._stream)
-        self._last_at = self._clock()
-        if not self._num_tokens:
-            self._first_at = self._last_at
-            self._num_cached_tokens = chunk.num_cached_tokens
-        self._num_tokens += chunk.num_tokens
-        return chunk
-
-    def cancel(self) -> None:
-        """Idempotent: give the row up; iteration ends."""
-        self._is_cancelled = True
-        if self._stream is not None:
-            self._stream.cancel()
-
-    @property
-    def stats(self) -> GenerationStats:
-        """So far."""
-        return GenerationStats(
-            num_prompt_tokens=self._num_prompt_tokens,
-            num_completion_tokens=self._num_tokens,
-            num_cached_tokens=self._num_cached_tokens,
-            time_to_first_token_s=self._first_at - self._started_at,
-            duration_s=self._last_at - self._started_at,
-        )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.cancel()
 
 
 class InferenceEngine(HostedEngine):
@@ -213,6 +121,19 @@ class InferenceEngine(HostedEngine):
             return TextModel.load(path, settings, shared_turn, progress, memory)
 
         host = await WorkerHost.start(path.name, load_model, shared_turn)
+        try:
+            return cls._over(host, path, model_config, settings)
+        except BaseException as error:
+            await host.close()  # or its thread and the weights would stay for ever
+            if isinstance(error, PeriscopeError) or not isinstance(error, Exception):
+                raise
+            raise ModelLoadError(
+                f"The tokenizer of {path.name} cannot be used: {type(error).__name__}: {error}."
+            ) from error
+
+    @classmethod
+    def _over(cls, host: WorkerHost[TextFacts], path: Path, model_config: JSONObject, settings: EngineConfig) -> Self:
+        """What the event loop's side needs beside a loaded model. May raise anything, if its files are broken."""
         from periscope.engine.structured import GrammarCompiler
 
         facts = host.facts
@@ -337,17 +258,19 @@ class InferenceEngine(HostedEngine):
         model failed.
         """
 
-        async def open_stream() -> tuple[RenderedPrompt, TokenStream]:
+        async def prepare() -> PreparedRequest:
             rendered = await self.render(prompt, tools)
             grammar = await self.grammar_for(
                 rendered, tools=tools, tool_choice=tool_choice, response_format=response_format
             )
             room = self.model_info.context_length - len(rendered.token_ids)
-            limited = replace(params, max_tokens=min(params.max_tokens or room, room))
-            tokens = TokenPrompt(rendered.token_ids, rendered.checkpoints)
-            return rendered, self._host.submit(tokens, limited, grammar)
+            return PreparedRequest(rendered, replace(params, max_tokens=min(params.max_tokens or room, room)), grammar)
 
-        return GenerationStream(open_stream, self._clock)
+        def submit(prepared: PreparedRequest) -> TokenStream:
+            tokens = TokenPrompt(prepared.prompt.token_ids, prepared.prompt.checkpoints)
+            return self._host.submit(tokens, prepared.params, prepared.grammar)
+
+        return GenerationStream(prepare, submit, self._clock)
 
     async def generate(
         self,

@@ -26,7 +26,7 @@ from periscope.engine.loader import (
 from periscope.engine.prompt_cache import PromptCache
 from periscope.engine.speculation import Drafter
 from periscope.engine.token_text import TokenTable
-from periscope.errors import ModelLoadError
+from periscope.errors import GenerationFailed, ModelLoadError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 #: Starting the kernels of a forward pass takes about as long as reading so many bytes.
 _PASS_OVERHEAD_BYTES = 32 * 2**20
+#: A short prompt, for seeing whether the model still works.
+_NUM_PROOF_TOKENS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,18 @@ class TextModel:
 
     def new_detokenizer(self) -> Detokenizer:
         return new_detokenizer(self.tokenizer)
+
+    def prove(self) -> None:
+        """A pass over a few tokens, as over a prompt, and one over a single token, as in decoding.
+
+        Raises:
+            GenerationFailed: the logits are no numbers; anything else is what the model or the device raised.
+        """
+        for network in self.networks:
+            caches = make_prompt_cache(network)
+            for num_tokens in (_NUM_PROOF_TOKENS, 1):
+                if bool(mx.isnan(network(mx.array([[0] * num_tokens]), cache=caches)).any().item()):
+                    raise GenerationFailed("The model gives no numbers.")
 
 
 def _load_draft(model: str, revision: str | None, tokenizer: Any) -> Any:

@@ -17,7 +17,7 @@ from mlx_vlm import load, prepare_inputs
 from mlx_vlm.generate import BatchGenerator
 from mlx_vlm.prompt_utils import apply_chat_template
 
-from periscope.core import FinishReason
+from periscope.core import FinishReason, Image
 from periscope.engine.commands import ImagePrompt
 from periscope.engine.contracts import Sampled
 from periscope.engine.detokenizer import Detokenizer, FastDetokenizer, SlowDetokenizer
@@ -27,13 +27,25 @@ from periscope.errors import InvalidRequest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from periscope.core import Image
     from periscope.engine.commands import Submit
     from periscope.engine.turn import DeviceTurn
 
 #: Longer than any caption prompt: mlx-vlm 0.7 gives wrong logits (qwen3_vl) or raises (gemma3) when prompts of
 #: unequal length are prefilled together or an image prompt is cut into chunks. Exit: mlx-vlm#1668 and its kin.
 WHOLE_PROMPT_TOKENS = 1 << 20
+_PROOF_SIDE_PX = 56
+#: A picture that every model can read, for seeing whether the model still works.
+_PROOF_PROMPT = ImagePrompt(
+    Image(
+        rgb=bytes([128]) * (3 * _PROOF_SIDE_PX**2),
+        width=_PROOF_SIDE_PX,
+        height=_PROOF_SIDE_PX,
+        source_width=_PROOF_SIDE_PX,
+        source_height=_PROOF_SIDE_PX,
+        sha256="",
+    ),
+    "Describe the image.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +64,11 @@ class VisionBatch:
         self._model = model
         self._processor = processor
         self._num_rows = 0
-        self._pending: deque[tuple[int, Submit]] = deque()
+        self._pending: deque[tuple[int, ImagePrompt, int]] = deque()
         self._prepared: _Prepared | None = None
         self._failed: list[Sampled] = []
         self._row_of_uid: dict[int, int] = {}
+        self._gone_uids: list[int] = []  # removed since the last step
         self._generator = BatchGenerator(
             model.language_model,
             processor,
@@ -73,20 +86,31 @@ class VisionBatch:
     def admit(self, submit: Submit) -> int:
         if not isinstance(submit.prompt, ImagePrompt):
             raise InvalidRequest("A captioner takes one image and an instruction.", param="messages")
+        return self.queue(submit.prompt, submit.params.max_tokens or 1)
+
+    def queue(self, prompt: ImagePrompt, max_tokens: int) -> int:
+        """A picture to describe; the id of its row."""
         self._num_rows += 1
-        self._pending.append((self._num_rows, submit))
+        self._pending.append((self._num_rows, prompt, max_tokens))
         return self._num_rows
 
     def prepare(self) -> None:
         """One picture's pixels and prompt, as the model takes them."""
         if self._pending and self._prepared is None:
-            row, submit = self._pending.popleft()
+            row, prompt, max_tokens = self._pending.popleft()
             try:
-                self._prepared = _Prepared(row, submit.params.max_tokens or 1, self._inputs_of(submit))
+                self._prepared = _Prepared(row, max_tokens, self._inputs_of(prompt))
             except Exception as error:  # noqa: BLE001 - this picture's problem alone
                 self._failed.append(Sampled(row, 0, error=error))
 
+    @property
+    def has_work(self) -> bool:
+        return bool(self._pending or self._prepared or self._failed or self._row_of_uid or self._gone_uids)
+
     def step(self) -> list[Sampled]:
+        for uid in self._gone_uids:
+            self._generator.remove(uid)
+        self._gone_uids.clear()
         if self._prepared is not None:
             prepared, self._prepared = self._prepared, None
             try:
@@ -99,13 +123,12 @@ class VisionBatch:
         _, responses = self._generator.next()
         return failed + [self._sampled(response) for response in responses]
 
-    def _inputs_of(self, submit: Submit) -> dict[str, Any]:
-        assert isinstance(submit.prompt, ImagePrompt)  # noqa: S101 - checked in admit
+    def _inputs_of(self, prompt: ImagePrompt) -> dict[str, Any]:
         config = self._model.config
-        text = apply_chat_template(self._processor, config, submit.prompt.text, num_images=1, enable_thinking=False)
+        text = apply_chat_template(self._processor, config, prompt.text, num_images=1, enable_thinking=False)
         return prepare_inputs(
             self._processor,
-            images=[_pil_image(submit.prompt.image)],
+            images=[_pil_image(prompt.image)],
             prompts=text,
             image_token_index=getattr(config, "image_token_index", None),
         )
@@ -148,7 +171,7 @@ class VisionBatch:
         if self._prepared is not None and self._prepared.row in gone:
             self._prepared = None
         for uid in [uid for uid, row in self._row_of_uid.items() if row in gone]:
-            self._generator.remove(uid)
+            self._gone_uids.append(uid)
             del self._row_of_uid[uid]
 
     def close(self) -> None:
@@ -188,6 +211,16 @@ class VisionLanguageModel:
     def new_batch(self) -> VisionBatch:
         with LIBRARY_LOCK:  # the wired limit is changed and set back in there: one at a time
             return VisionBatch(self._model, self._processor, max_rows=self._config.max_num_seqs)
+
+    def prove(self) -> None:
+        """A word about a small gray picture, the way every caption is made, in a batch of its own."""
+        batch = self.new_batch()
+        batch.queue(_PROOF_PROMPT, 1)
+        while batch.has_work:
+            batch.prepare()
+            for sampled in batch.step():
+                if sampled.error is not None:
+                    raise sampled.error
 
     def new_detokenizer(self) -> Detokenizer:
         tokenizer = getattr(self._processor, "tokenizer", self._processor)

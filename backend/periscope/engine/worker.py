@@ -41,8 +41,8 @@ _IDLE_POLL_S = 1.0
 #: Models that are unloaded together collect their garbage one after another.
 _COLLECTING = threading.Lock()
 _MAX_COLLECTIONS = 3
-#: Steps in a row that may fail before the worker gives up on its model.
-MAX_FAILED_STEPS = 3
+#: A model that fails its own proof so often in a row, each time after a step that failed, is given up.
+MAX_FAILED_PROOFS = 3
 
 FactsT = TypeVar("FactsT")
 
@@ -121,7 +121,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         self._rows: dict[int, _Row] = {}
         self._model: LoadedModel[FactsT] | None = None
         self._batch: Batch | None = None
-        self._num_failed_steps = 0
+        self._num_failed_proofs = 0
 
     def __repr__(self) -> str:
         return f"<ModelWorker {self.name} {self.state} rows={len(self._rows)}>"
@@ -174,19 +174,23 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         while self._drain():
             self._drop_abandoned_rows()
             self._turn.is_active = bool(self._rows)
-            if self._rows:
+            if self._has_work:
                 self._step()
-            if self._num_failed_steps >= MAX_FAILED_STEPS:
-                logger.error("worker %s gives up after %d failed steps", self.name, self._num_failed_steps)
+            if self._num_failed_proofs >= MAX_FAILED_PROOFS:
+                logger.error("worker %s gives up: its model does not work any more", self.name)
                 return
+
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._rows) or (self._batch is not None and self._batch.has_work)
 
     def _drain(self) -> bool:
         """Take in what is waiting; blocks only while there is nothing to do. False = time to end."""
         while True:
             try:
-                command = self._inbox.get(block=not self._rows, timeout=_IDLE_POLL_S)
+                command = self._inbox.get(block=not self._has_work, timeout=_IDLE_POLL_S)
             except queue.Empty:
-                if self._rows:
+                if self._has_work:
                     return True
                 if not threading.main_thread().is_alive():
                     return False
@@ -245,14 +249,30 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         except Exception as error:  # noqa: BLE001 - the batch is lost, the worker is not
             failure = as_generation_failure(error)
         if failure is not None:  # out here the error is gone, and with it the arrays of the frames it came through
-            self._num_failed_steps += 1
             self._rebuild(failure)
+            self._prove()
             return
-        is_failure = any(result.is_model_failure for result in results)
-        self._num_failed_steps = self._num_failed_steps + 1 if is_failure and all(r.error for r in results) else 0
+        is_model_failure = any(result.is_model_failure for result in results)
         reports = [told for sampled in results if (told := self._report(sampled)) is not None]
         self._note_memory()
         put_all(reports)
+        if is_model_failure:
+            self._prove()
+        elif results:
+            self._num_failed_proofs = 0
+
+    def _prove(self) -> None:
+        """After a failed step: was it the request, or does the model not work any more? Only that counts against it."""
+        assert self._model is not None  # noqa: S101 - set before _serve
+        try:
+            with self._turn.held():
+                self._model.prove()
+        except Exception as error:
+            logger.exception("worker %s: the model fails without any request", self.name)
+            _let_go(error)
+            self._num_failed_proofs += 1
+        else:
+            self._num_failed_proofs = 0
 
     def _report(self, sampled: Sampled) -> tuple[TokenStream, Report] | None:
         """What a row's reader is told; a row that has ended is gone after this."""
@@ -346,8 +366,14 @@ def _let_go(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def as_generation_failure(error: BaseException) -> GenerationFailed:
-    """What a client is told of an exception inside the model or the backend: its kind, not its internals."""
+def as_generation_failure(error: BaseException) -> PeriscopeError:
+    """What a client is told of an exception while its request ran.
+
+    What was raised on purpose says itself what is the matter; of everything else the kind is told, not the internals.
+    """
+    if isinstance(error, PeriscopeError):
+        _let_go(error)
+        return error
     logger.error("generation failed", exc_info=error)
     _let_go(error)
     return GenerationFailed(f"The model failed while generating ({type(error).__name__}); the server log has details.")

@@ -1,0 +1,149 @@
+"""One generation of a text engine: its chunks, its cancellation handle, what it took. Event loop only."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from periscope.core import FinishReason, GenerationParams, TokenLogprob
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from types import TracebackType
+
+    from periscope.engine.chat_template import RenderedPrompt
+    from periscope.engine.commands import TokenChunk
+    from periscope.engine.stream import TokenStream
+    from periscope.engine.structured import Grammar
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationStats:
+    """What one generation took. `num_completion_tokens` counts the end-of-sequence token too."""
+
+    num_prompt_tokens: int
+    num_completion_tokens: int
+    num_cached_tokens: int
+    time_to_first_token_s: float
+    duration_s: float
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Decode speed after the first token; 0 when there was only one."""
+        decode_s = self.duration_s - self.time_to_first_token_s
+        return (self.num_completion_tokens - 1) / decode_s if decode_s > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationOutput:
+    """A whole generation. `logprobs` has one entry per token of `tokens` when the params asked for them."""
+
+    tokens: tuple[int, ...]
+    text: str
+    finish_reason: FinishReason
+    logprobs: tuple[TokenLogprob, ...]
+    stats: GenerationStats
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRequest:
+    """A request as the worker takes it."""
+
+    prompt: RenderedPrompt
+    params: GenerationParams
+    grammar: Grammar | None
+
+
+class GenerationStream:
+    """One generation: iterate over its chunks, `cancel` it, read its `stats`. Also an async context manager.
+
+    Owns its place in the worker's batch, which it takes at the first iteration: leaving the `async with` block, or
+    `cancel`, frees the row.
+
+    Args:
+        prepare: renders the prompt and compiles the grammar; may be cancelled at any await.
+        submit: hands both to the worker; does not wait.
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[[], Coroutine[Any, Any, PreparedRequest]],
+        submit: Callable[[PreparedRequest], TokenStream],
+        clock: Callable[[], float],
+    ) -> None:
+        self._prepare = prepare
+        self._submit = submit
+        self._clock = clock
+        self._preparing: asyncio.Task[PreparedRequest] | None = None
+        self._stream: TokenStream | None = None
+        self._is_cancelled = False
+        self._num_prompt_tokens = self._num_tokens = self._num_cached_tokens = 0
+        self._started_at = self._first_at = self._last_at = clock()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> TokenChunk:
+        if self._is_cancelled:
+            raise StopAsyncIteration
+        if self._stream is None:
+            prepared = await self._prepared()
+            self._num_prompt_tokens = len(prepared.prompt.token_ids)
+            self._stream = self._submit(prepared)
+        chunk = await anext(self._stream)
+        self._last_at = self._clock()
+        if not self._num_tokens:
+            self._first_at = self._last_at
+            self._num_cached_tokens = chunk.num_cached_tokens
+        self._num_tokens += chunk.num_tokens
+        return chunk
+
+    async def _prepared(self) -> PreparedRequest:
+        """What is submitted; ends at once when the generation is cancelled meanwhile, by whomever.
+
+        Raises:
+            StopAsyncIteration: `cancel` was called.
+        """
+        preparing = self._preparing = asyncio.create_task(self._prepare(), name="prepare a request")
+        preparing.add_done_callback(_note_end)
+        try:
+            await asyncio.wait({preparing})
+        finally:
+            preparing.cancel()
+        if self._is_cancelled:
+            raise StopAsyncIteration
+        return preparing.result()
+
+    def cancel(self) -> None:
+        """Idempotent, at any time: give the row up; iteration ends."""
+        self._is_cancelled = True
+        if self._preparing is not None:
+            self._preparing.cancel()
+        if self._stream is not None:
+            self._stream.cancel()
+
+    @property
+    def stats(self) -> GenerationStats:
+        """So far."""
+        return GenerationStats(
+            num_prompt_tokens=self._num_prompt_tokens,
+            num_completion_tokens=self._num_tokens,
+            num_cached_tokens=self._num_cached_tokens,
+            time_to_first_token_s=self._first_at - self._started_at,
+            duration_s=self._last_at - self._started_at,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+
+def _note_end(preparing: asyncio.Task[PreparedRequest]) -> None:
+    """Nobody may be left to be told of an error: it is not worth a line in the log then."""
+    if not preparing.cancelled():
+        preparing.exception()
