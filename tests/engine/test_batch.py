@@ -16,7 +16,7 @@ from periscope.engine.commands import ImagePrompt
 from periscope.engine.footprint import measure
 from periscope.engine.kv_memory import DeviceMemory, KVBudget
 from periscope.engine.loader import EngineConfig
-from periscope.engine.prompt_cache import PromptCache
+from periscope.engine.prompt_cache import LayerCaches, PromptCache
 from periscope.engine.text_model import TextModel
 from periscope.errors import InvalidRequest, MemoryExceeded
 from tests.engine.driving import GREEDY, NOBODY, Run, all_of, load, submit
@@ -67,6 +67,7 @@ def batch_over(model: TextModel, inside: Any = None, *, cache_bytes: int = 0, **
     """A batch like the model's own, with other parts."""
     limit_bytes = changes.pop("limit_bytes", None)
     memory = changes.pop("memory", DeviceMemory())
+    prompt_cache = changes.pop("prompt_cache", PromptCache(cache_bytes))
     settings = BatchSettings(
         eos_token_ids=frozenset({257}),
         vocab_size=258,
@@ -79,7 +80,7 @@ def batch_over(model: TextModel, inside: Any = None, *, cache_bytes: int = 0, **
         **changes,
     )
     budget = KVBudget(model._budget.footprint, limit_bytes, memory, cache_bytes)
-    return TextBatch(inside or model._model, settings, PromptCache(cache_bytes), budget)
+    return TextBatch(inside or model._model, settings, prompt_cache, budget)
 
 
 @pytest.mark.parametrize("params", [GREEDY, SEEDED], ids=["greedy", "seeded"])
@@ -240,6 +241,35 @@ def test_an_error_in_a_decode_step_fails_its_rows_and_no_others(model: TextModel
     run.to_the_end()
     assert isinstance(run.last[doomed].error, RuntimeError)
     assert run.tokens[reading] == expected
+
+
+class Unkeeping(PromptCache):
+    """A cache that cannot take anything in."""
+
+    def keep(self, tokens: Sequence[int], caches: LayerCaches) -> None:  # noqa: ARG002
+        raise RuntimeError("[metal::malloc] out of memory")
+
+
+def test_a_state_that_cannot_be_kept_costs_nobody_anything(model: TextModel) -> None:
+    """A row that ends and one that is removed leave without their states; the others' tokens are what they were."""
+    tokens = random.Random(7).choices(range(250), k=300)
+    short = GenerationParams(temperature=0.0, max_tokens=4)
+    submits = [submit(tokens[:30]), submit(tokens[30:70], short)]
+    expected = all_of(batch_over(model), *submits)
+    batch = batch_over(model, prompt_cache=Unkeeping(2**20), cache_bytes=2**20)
+    run = Run(batch)
+    rows = run.admit(*submits)
+    reading, decoding = run.admit(submit(tokens[90:]), submit(tokens[70:90]))
+    run.step()
+    run.remove(reading)
+    while not run.tokens[decoding]:
+        run.step()
+    run.remove(decoding)
+    run.to_the_end()
+    assert [run.tokens[row] for row in rows] == expected
+    while batch.has_work:
+        batch.step()
+    assert batch._rows_bytes() == 0
 
 
 def test_what_can_never_fit_is_refused_before_any_work(model: TextModel) -> None:

@@ -7,14 +7,16 @@ decode steps, then gives every decoding row one token, so that nobody's stream s
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import mlx.core as mx
 import numpy as np
-from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
+from mlx_lm.models.cache import make_prompt_cache
 
 from periscope.engine.commands import TokenPrompt
 from periscope.engine.contracts import Sampled
@@ -23,12 +25,14 @@ from periscope.engine.decoding import LONG_TOKENS, DecodeBatch
 from periscope.engine.grouping import Grouping
 from periscope.engine.kv_memory import BLOCK_TOKENS
 from periscope.engine.prefill import PromptView, chunk_tokens, next_prompt, pieces_now
-from periscope.engine.prompt_cache import MIN_TOKENS, LayerCaches, PromptCache, can_be_cut, common_prefix
+from periscope.engine.prompt_cache import LayerCaches, PromptCache
 from periscope.engine.reading import Prompt
 from periscope.engine.row_caches import reserve
+from periscope.engine.row_memory import Holding, RowMemory, newest_to_preempt
 from periscope.engine.rows import Row
 from periscope.engine.sampling import RowSampling, logits_processors_for
-from periscope.errors import InvalidRequest, MemoryExceeded
+from periscope.engine.sharing import borrow, waits_for_sibling
+from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from periscope.core import TokenText
@@ -36,10 +40,9 @@ if TYPE_CHECKING:
     from periscope.engine.kv_memory import KVBudget
     from periscope.engine.speculation import Drafter
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: A neighbour's state is worth copying when it saves the computation of this many tokens.
-_MIN_BORROWED_TOKENS = 64
 #: Steps between two looks at how much room the decoding rows' growth leaves to the prompt cache.
 _ROOM_CHECK_STEPS = 64
 #: Weight of the newest measurement of a step.
@@ -89,7 +92,8 @@ class TextBatch:
         self._model = model
         self._settings = settings
         self._prompt_cache = prompt_cache
-        self._budget = budget
+        self._memory = RowMemory(budget, prompt_cache, checks_requests=settings.checks_memory)
+        self._keeps_states = budget.prompt_cache_bytes != 0
         self._clock = clock
         self._drafter = drafter
         self._num_rows = 0
@@ -97,6 +101,7 @@ class TextBatch:
         self.working_bytes = 0  # at the last look
         self._prompts: list[Prompt] = []
         self._leaving: list[Prompt] = []  # removed; a chunk of theirs is under way
+        self._gone: set[int] = set()  # removed since the last step
         self._step_s: float | None = None  # a decode step of the rows that run
         self._token_s: float | None = None  # what a token at the beginning of a prompt cost
         self._has_waited = True  # nothing is in flight
@@ -109,7 +114,7 @@ class TextBatch:
             eos_token_ids=self._settings.eos_token_ids,
             token_text=self._settings.token_text,
             keep=self._keep,
-            keeps_states=self._budget.prompt_cache_bytes != 0,
+            keeps_states=self._keeps_states,
             drafter=self._drafter,
         )
 
@@ -129,8 +134,9 @@ class TextBatch:
         if not isinstance(submit.prompt, TokenPrompt):
             raise InvalidRequest("A text model takes tokens, not images.", param="messages")
         tokens, params = list(submit.prompt.token_ids), submit.params
-        self._check_memory(len(tokens))
+        self._memory.check_fits(len(tokens), self._rows_bytes())
         self._check_bias(params.logit_bias)
+        params = replace(params, max_tokens=int(min(params.max_tokens or 1, self._memory.most_tokens - len(tokens))))
         self._num_rows += 1
         row = Row(
             id=self._num_rows,
@@ -145,15 +151,6 @@ class TextBatch:
         self._prompts.append(Prompt(row, checkpoints))
         return row.id
 
-    def _check_memory(self, num_tokens: int) -> None:
-        """Whether the prompt could be held by itself, with everything else of this model gone."""
-        if not self._settings.checks_memory:
-            return
-        needed = self._budget.footprint.nbytes(num_tokens + 1)
-        available = self._budget.total_bytes(self._held_bytes())
-        if needed > available:
-            raise MemoryExceeded(num_prompt_tokens=num_tokens, needed_bytes=needed, available_bytes=available)
-
     def _check_bias(self, biases: Iterable[tuple[int, float]]) -> None:
         for token_id, _ in biases:
             if token_id >= self._settings.vocab_size:
@@ -165,11 +162,17 @@ class TextBatch:
     def prepare(self) -> None:
         return
 
+    @property
+    def has_work(self) -> bool:
+        """The next step has something to do, though it may be for nobody who waits."""
+        return bool(self._prompts or self._leaving or self._gone or len(self._decoding))
+
     def step(self) -> list[Sampled]:
         self._num_steps += 1
+        self._let_go()
         if self._num_steps % _ROOM_CHECK_STEPS == 0:
             self.working_bytes = self._rows_bytes()
-            self._make_room(self.working_bytes)
+            self._memory.make_room(self.working_bytes, self.working_bytes)
         has_prompts = bool(self._prompts or self._leaving)
         if self._leaving:
             self._go_on_leaving()
@@ -239,8 +242,7 @@ class TextBatch:
     def _end_chunk(self, prompt: Prompt, num_tokens: int) -> None:
         assert prompt.caches is not None  # noqa: S101 - begun before it is read
         if prompt.num_left:
-            length = len(prompt.row.tokens) + min(prompt.row.params.max_tokens or 1, BLOCK_TOKENS)
-            reserve(prompt.caches, length, at_most=1 if len(self._decoding) else None)
+            reserve(prompt.caches, prompt.row.reach, at_most=1 if len(self._decoding) else None)
         if prompt.num_done <= BLOCK_TOKENS:
             self._token_s = prompt.token_s
         for other in self._prompts:
@@ -269,83 +271,96 @@ class TextBatch:
         begun = [prompt for prompt in self._prompts if prompt.caches is not None]
         num_free = self._settings.max_rows - len(self._decoding) - len(begun)
         candidates = []
-        batches, room = self._batches_with(()), self._budget.total_bytes(self._held_bytes())
+        batches, room = self._batches_with(()), self._memory.room_bytes(self._rows_bytes())
         for prompt in self._prompts:
             if prompt.caches is not None:
                 candidates += [] if prompt.is_read else [prompt]
             elif num_free > 0:
-                with_it = self._grouping.joined(batches, [len(prompt.row.tokens)])
+                with_it = self._grouping.joined(batches, [prompt.row.reach])
                 if batches and self._grouping.held_bytes(with_it) > room:
                     num_free = 0  # those behind it wait too, or it would wait for ever
                     continue
                 batches = with_it
-                if not self._waits_for_sibling(prompt, begun):
+                if not waits_for_sibling(prompt, begun, self._prompt_cache):
                     candidates.append(prompt)
         return candidates
 
-    def _waits_for_sibling(self, prompt: Prompt, begun: Iterable[Prompt]) -> bool:
-        """Whether a prompt being read will soon hold what this one would have to compute too."""
-        wanted = prompt.row.prompt
-        shared = max((_shared(wanted, other.row.prompt) for other in begun if other.num_done < len(wanted)), default=0)
-        if shared < _MIN_BORROWED_TOKENS:
-            return False
-        done = max(other.num_done for other in begun if _shared(wanted, other.row.prompt) == shared)
-        return done < shared and shared - self._prompt_cache.shared_length(wanted) >= _MIN_BORROWED_TOKENS
-
     def _begin(self, prompt: Prompt) -> None:
         """Give it the longest state there is of its beginning, or an empty one."""
-        self._make_room(self._grouping.held_bytes(self._batches_with([len(prompt.row.tokens)])))
+        self._make_room_for_row(prompt.row.reach)
         self._decoding.finish_leaving()  # it may go on where one of those ended
-        caches, length = self._prompt_cache.fetch(prompt.row.prompt)
-        borrowed = self._borrow(prompt.row.prompt, length + _MIN_BORROWED_TOKENS)
-        if borrowed is not None:
+        caches, length = self._prompt_cache.fetch(prompt.tokens)
+        if borrowed := self._borrowed(prompt.tokens, more_than=length):
             caches, length = borrowed
         prompt.caches = make_prompt_cache(self._model) if caches is None else caches
-        prompt.num_done = prompt.row.num_cached_tokens = length
+        prompt.num_done = length
+        if not prompt.row.num_read:
+            prompt.row.num_cached_tokens = length
 
-    def _borrow(self, wanted: np.ndarray, at_least: int) -> tuple[LayerCaches, int] | None:
-        """A copy of a live neighbour's state, cut back to what is shared with `wanted`, and its length."""
-        if self._settings.wants_checkpoints:
-            return None
+    def _borrowed(self, wanted: np.ndarray, *, more_than: int) -> tuple[LayerCaches, int] | None:
+        """A state of a live neighbour, if that is worth it."""
         reading = [prompt for prompt in self._prompts if prompt.caches is not None]
-        lenders: list[tuple[int, Prompt | Row]] = [
-            (min(_shared(wanted, prompt.row.prompt), prompt.num_done), prompt) for prompt in reading
-        ]
-        lenders += [(min(_shared(wanted, row.prompt), len(row.prompt) - 1), row) for row in self._decoding.rows]
-        length, lender = max(lenders, key=lambda offer: offer[0], default=(0, None))
-        if lender is None or length < at_least:
-            return None
-        if isinstance(lender, Row):
-            caches, num_held = self._decoding.state_of(lender)
-        else:
-            caches = copy.deepcopy(lender.caches or [])
-            num_held = lender.num_done + lender.num_tokens_under_way
-        if not can_be_cut(caches):
-            return None
-        trim_prompt_cache(caches, num_held - length)
-        return caches, length
+        can_lend = not self._settings.wants_checkpoints
+        return borrow(wanted, reading, self._decoding, more_than=more_than) if can_lend else None
 
     def _decode(self, *, waits: bool) -> list[Sampled]:
         if not len(self._decoding):
             return []
+        results = self._preempt_for_growth() if self._decoding.growth_bytes else []
         started = self._clock()
-        results = self._decoding.step(waits=waits)
+        results += self._decoding.step(waits=waits)
         if waits or not self._has_waited:  # else it had nothing to wait for, and its duration tells nothing
             self._note_step(self._clock() - started)
         self._has_waited = waits
         return results
+
+    def _preempt_for_growth(self) -> list[Sampled]:
+        """Before the caches grow: if they would take more than there is, the newest requests wait again.
+
+        What is not needed goes first: kept states, the drafter's, lines of rows that have left, prompts of requests
+        that were removed. Returns the tokens that were in flight, if they had to be read.
+        """
+        if self._memory.make_room(self._grown_bytes(), self._rows_bytes()):
+            return []
+        results = self._decoding.read()  # where a row goes on depends on its newest token
+        self._leaving.clear()
+        self._decoding.compact()
+        if self._drafter is not None:
+            self._drafter.forget()
+        rows_bytes = self._rows_bytes()
+        if not self._memory.make_room(self._grown_bytes(), rows_bytes):
+            reading = [prompt for prompt in self._prompts if prompt.caches is not None]
+            holdings = [Holding(prompt.row.id, self._read_bytes(prompt)) for prompt in reading]
+            holdings += self._decoding.holdings
+            self._preempt(newest_to_preempt(holdings, self._memory.room_bytes(rows_bytes)))
+        return results
+
+    def _preempt(self, ids: Sequence[int]) -> None:
+        """These requests give up their memory and wait, in order of arrival; what they have said is computed again."""
+        for prompt in self._prompts:
+            if prompt.row.id in ids:
+                prompt.start_again()
+        self._prompts += [Prompt(row) for row in self._decoding.preempt(ids)]
+        self._prompts.sort(key=lambda prompt: prompt.row.id)
+        mx.clear_cache()
+        logger.info("%d requests wait for memory again, %d go on", len(ids), len(self._decoding))
 
     def _note_step(self, duration_s: float) -> None:
         known_s = duration_s if self._step_s is None else self._step_s
         self._step_s = known_s + _NEWEST_PART * (duration_s - known_s)
 
     def remove(self, rows: Sequence[int]) -> None:
-        gone = set(rows)
-        leaving = [prompt for prompt in self._prompts if prompt.row.id in gone]
+        self._gone.update(rows)
+
+    def _let_go(self) -> None:
+        """Of the rows that were removed since the step before; their states are kept."""
+        if not self._gone:
+            return
+        leaving = [prompt for prompt in self._prompts if prompt.row.id in self._gone]
         self._prompts = [prompt for prompt in self._prompts if prompt not in leaving]
         self._leaving += [prompt for prompt in leaving if prompt.caches is not None]
-        self._decoding.remove(gone)
-        self._finish_leaving()
+        self._decoding.remove(self._gone)
+        self._gone.clear()
 
     def _finish_leaving(self) -> None:
         """As far as nobody's token waits for it; without decoding rows there may be no further step."""
@@ -362,38 +377,43 @@ class TextBatch:
             self._leaving.remove(prompt)
             return
         if not prompt.num_pieces_left:
+            self._keep(prompt.row.tokens[: prompt.num_done], prompt.caches or [], prompt.nbytes)
             self._leaving.remove(prompt)
-            self._keep(prompt.row.tokens[: prompt.num_done], prompt.caches or [])
 
     def close(self) -> None:
         self._prompts.clear()
         self._leaving.clear()
         self._decoding.abandon()
 
-    def _batches_with(self, lengths: Sequence[int]) -> list[list[int]]:
-        """The decoding batches once the prompts that hold memory have joined them, and then rows of these lengths."""
-        begun = [len(prompt.row.tokens) for prompt in self._prompts + self._leaving if prompt.caches is not None]
-        return self._grouping.joined(self._decoding.lengths, [*begun, *lengths])
+    def _batches_with(self, reaches: Sequence[int]) -> list[list[int]]:
+        """The decoding batches once the prompts that hold memory have joined them, and then rows of these reaches."""
+        return self._grouping.joined(self._decoding.reaches, [*(p.row.reach for p in self._begun()), *reaches])
+
+    def _begun(self) -> list[Prompt]:
+        """Prompts that hold memory."""
+        return [prompt for prompt in self._prompts + self._leaving if prompt.caches is not None]
+
+    def _read_bytes(self, prompt: Prompt) -> int:
+        """What a prompt will hold when it has been read."""
+        return self._grouping.held_bytes([[prompt.row.reach]])
 
     def _rows_bytes(self) -> int:
-        reading = sum(int(cache.nbytes) for prompt in self._prompts + self._leaving for cache in prompt.caches or ())
-        return reading + self._decoding.nbytes
+        reading = sum(prompt.nbytes for prompt in self._begun())
+        return reading + self._decoding.nbytes + (0 if self._drafter is None else self._drafter.nbytes)
 
-    def _held_bytes(self) -> int:
-        return self._rows_bytes() + self._prompt_cache.nbytes
+    def _grown_bytes(self) -> int:
+        """What the rows hold after the next step, with what was promised to the prompts that are being read."""
+        reading = sum(self._read_bytes(prompt) for prompt in self._prompts if prompt.caches is not None)
+        reading += sum(prompt.nbytes for prompt in self._leaving)
+        drafting = 0 if self._drafter is None else self._drafter.nbytes
+        return reading + drafting + self._decoding.nbytes + self._decoding.growth_bytes
 
-    def _keep(self, tokens: list[int], caches: LayerCaches) -> None:
-        """Hand a state to the prompt cache, which may hold as much as there is room for now."""
-        self._prompt_cache.max_bytes = self._budget.kept_bytes(self._held_bytes())
-        self._prompt_cache.keep(tokens, caches)
+    def _make_room_for_row(self, reach: int) -> None:
+        """Kept states give way to a row, and so do lines of rows that have left."""
+        wanted_bytes = self._grouping.held_bytes(self._batches_with([reach]))
+        if not self._memory.make_room(max(wanted_bytes, self._grown_bytes()), self._rows_bytes()):
+            self._decoding.compact()
+            self._memory.make_room(wanted_bytes, self._rows_bytes())
 
-    def _make_room(self, rows_bytes: int) -> None:
-        """Kept states give way to live rows."""
-        room = self._budget.total_bytes(self._held_bytes()) - rows_bytes
-        self._prompt_cache.trim_to(max(min(room, self._prompt_cache.max_bytes), 0))
-
-
-def _shared(wanted: np.ndarray, other: np.ndarray) -> int:
-    """Length of the common beginning, at least one token of `wanted` left out; 0 when it is not worth a copy."""
-    length = common_prefix(wanted[:-1], other)
-    return length if length >= MIN_TOKENS else 0
+    def _keep(self, tokens: list[int], caches: LayerCaches, freed_bytes: int = 0) -> None:
+        self._memory.keep(tokens, caches, rows_bytes=self._rows_bytes(), freed_bytes=freed_bytes)

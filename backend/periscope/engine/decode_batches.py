@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
 from periscope.engine.contracts import Sampled
 from periscope.engine.decoding import DecodeBatch
+from periscope.engine.row_memory import Holding
 
 if TYPE_CHECKING:
     from periscope.engine.grouping import Grouping
@@ -39,9 +40,9 @@ class DecodeBatches:
         return [row for batch in self._batches for row in batch.rows]
 
     @property
-    def lengths(self) -> Sequence[Sequence[int]]:
-        """Of the rows of each batch."""
-        return [[len(row.tokens) for row in batch.rows] for batch in self._batches]
+    def reaches(self) -> Sequence[Sequence[int]]:
+        """The tokens that the rows of each batch have room for."""
+        return [[row.reach for row in batch.rows] for batch in self._batches]
 
     @property
     def nbytes(self) -> int:
@@ -50,15 +51,15 @@ class DecodeBatches:
 
     def add(self, joining: Sequence[tuple[Row, LayerCaches]]) -> None:
         """Rows whose caches hold all of their prompt but the last token; those of one batch join it together."""
-        lengths = [list(batch) for batch in self.lengths]
-        parts: list[list[tuple[Row, LayerCaches]]] = [[] for _ in lengths]
+        reaches = [list(batch) for batch in self.reaches]
+        parts: list[list[tuple[Row, LayerCaches]]] = [[] for _ in reaches]
         for row, caches in joining:
-            index = self._grouping.place(len(row.tokens), lengths)
-            if index == len(lengths):
-                lengths.append([])
+            index = self._grouping.place(row.reach, reaches)
+            if index == len(reaches):
+                reaches.append([])
                 parts.append([])
                 self._batches.append(self._new_batch())
-            lengths[index].append(len(row.tokens))
+            reaches[index].append(row.reach)
             parts[index].append((row, caches))
         for batch, part in zip(self._batches, parts, strict=True):
             if part:
@@ -66,7 +67,7 @@ class DecodeBatches:
 
     def make_room(self, num_tokens: int) -> bool:
         """A part of the room that a row of so many tokens will need; False when there is nothing more to do."""
-        index = self._grouping.place(num_tokens, self.lengths)
+        index = self._grouping.place(num_tokens, self.reaches)
         return index < len(self._batches) and self._batches[index].make_room(num_tokens)
 
     def finish_leaving(self) -> None:
@@ -80,6 +81,31 @@ class DecodeBatches:
         for batch in self._batches:
             batch.remove(gone)
         self._drop_empty()
+
+    @property
+    def growth_bytes(self) -> int:
+        """What the next step adds to the caches; 0 for nearly every step."""
+        return sum(batch.growth_bytes() for batch in self._batches)
+
+    @property
+    def holdings(self) -> Sequence[Holding]:
+        """What the rows will hold after the next step, each its line of its batch."""
+        return [
+            Holding(row.id, (batch.nbytes + batch.growth_bytes()) // batch.num_lines)
+            for batch in self._batches
+            for row in batch.rows
+        ]
+
+    def compact(self) -> None:
+        """Take out all lines of rows that have left."""
+        for batch in self._batches:
+            batch.compact()
+
+    def preempt(self, ids: Collection[int]) -> list[Row]:
+        """Take rows out without keeping their states; nothing may be in flight, see `read`."""
+        preempted = [row for batch in self._batches for row in batch.preempt(ids)]
+        self._drop_empty()
+        return preempted
 
     def state_of(self, row: Row) -> tuple[LayerCaches, int]:
         """A copy of a row's caches, and how many tokens they hold. Shares memory until written to."""
@@ -98,10 +124,17 @@ class DecodeBatches:
 
     def step(self, *, waits: bool = False) -> list[Sampled]:
         """A token for every row, see `DecodeBatch.step`. A batch whose step fails loses its rows, and no others."""
+        return self._of_each(lambda batch: batch.step(waits=waits, may_guess=len(self._batches) == 1))
+
+    def read(self) -> list[Sampled]:
+        """The tokens in flight of all batches; fails as `step`."""
+        return self._of_each(DecodeBatch.read)
+
+    def _of_each(self, work: Callable[[DecodeBatch], list[Sampled]]) -> list[Sampled]:
         results = []
         for batch in self._batches:
             try:
-                results += batch.step(waits=waits, may_guess=len(self._batches) == 1)
+                results += work(batch)
             except Exception as error:  # noqa: BLE001 - whatever the model or the device says
                 results += [Sampled(row.id, 0, error=error, is_model_failure=True) for row in batch.abandon()]
                 mx.clear_cache()

@@ -7,8 +7,9 @@ Python.
 from __future__ import annotations
 
 import copy
+import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -20,14 +21,16 @@ from periscope.core import FinishReason, GenerationParams, TokenLogprob, TokenTe
 from periscope.engine.contracts import Sampled
 from periscope.engine.kv_memory import flat
 from periscope.engine.logprobs import LazyLogprobs
-from periscope.engine.row_caches import RowCaches, SlotCaches, together
+from periscope.engine.row_caches import RowCaches, SlotCaches, free_tokens, growth_bytes, together
+from periscope.engine.row_logits import masked, processed
 from periscope.engine.rows import Row
 from periscope.engine.sampling import GREEDY, sample
-from periscope.engine.structured import apply_bits
 
 if TYPE_CHECKING:
     from periscope.engine.prompt_cache import LayerCaches
     from periscope.engine.speculation import Drafter
+
+logger = logging.getLogger(__name__)
 
 #: Steps between two evaluations of cache metadata. mlx-lm 0.32 leaves `left_padding` of hybrid models lazy: their
 #: graph grows with every token until Metal runs out of buffers (mlx-lm#1845). Exit: when upstream evaluates it.
@@ -47,8 +50,9 @@ LONG_TOKENS = 1024
 _NOBODYS_ID = -1
 _NO_PARAMS = GenerationParams()
 
-#: Takes over a state: the tokens that caches hold exactly, and the caches.
-KeepState: TypeAlias = Callable[["list[int]", "LayerCaches"], None]
+#: Takes over a state: the tokens that caches hold exactly, the caches, and what of the batch's memory is free once its
+#: row is gone.
+KeepState: TypeAlias = Callable[["list[int]", "LayerCaches", int], None]
 
 
 class DecodeBatch:
@@ -83,6 +87,7 @@ class DecodeBatch:
         self._num_steps = 0
         self._num_steps_uncompacted = 0
         self._place_wanted_at = -1  # the step before which somebody last asked for room
+        self._num_free = 0.0  # tokens that every row can surely take before an array grows
         self._departing: deque[_Departing] = deque()
 
     def __len__(self) -> int:
@@ -100,6 +105,11 @@ class DecodeBatch:
         return sum(int(cache.nbytes) for cache in self._layers)
 
     @property
+    def num_lines(self) -> int:
+        """Lines of the caches: those of its rows, and those of rows that have left."""
+        return len(self._rows)
+
+    @property
     def _layers(self) -> list[Any]:
         return [] if self._caches is None else self._caches.layers
 
@@ -107,6 +117,7 @@ class DecodeBatch:
         """Rows whose caches hold all of their prompt but the last token."""
         for row, _ in joining:
             row.num_held = len(row.tokens) - 1
+        self._num_free = 0.0
         left = list(joining)
         if self._caches is not None and self._caches.can_replace:
             departing = {entry.row.id for entry in self._departing}
@@ -123,12 +134,13 @@ class DecodeBatch:
         self._rows[index] = row
 
     def _append(self, joining: Sequence[tuple[Row, LayerCaches]]) -> None:
-        self._compact()
+        self.compact()
         states = [state for _, state in joining]
+        reach = max(row.reach for row in (*self.rows, *(row for row, _ in joining)))
         if self._caches is None:
-            self._caches = together(states)
+            self._caches = together(states, reach)
         elif len(self._rows) == 1:
-            self._caches = together([self._caches.extract(0), *states])
+            self._caches = together([self._caches.extract(0), *states], reach)
         else:
             self._caches.append(states)
         tokens = mx.array([row.tokens[-1] for row, _ in joining], dtype=mx.uint32)
@@ -148,7 +160,7 @@ class DecodeBatch:
             if slots is None:
                 return False
             assert self._newest is not None  # noqa: S101 - there are rows
-            self._caches = slots
+            self._caches, self._num_free = slots, 0.0
             self._rows.append(_nobody())
             self._newest = mx.concatenate([self._newest, mx.zeros((1,), dtype=mx.uint32)])
         self._place_wanted_at = self._num_steps
@@ -160,19 +172,49 @@ class DecodeBatch:
             self._go_on_leaving()
 
     def _go_on_leaving(self) -> None:
-        """One layer more of the row that left first."""
+        """One layer more of the row that left first. If that fails its state is given up, and nothing else."""
         assert isinstance(self._caches, SlotCaches)  # noqa: S101 - only those are left slowly
         entry = self._departing[0]
         index = self._rows.index(entry.row)
-        entry.state.append(self._caches.extract_layer(index, len(entry.tokens), len(entry.state)))
+        try:
+            entry.state.append(self._caches.extract_layer(index, len(entry.tokens), len(entry.state)))
+        except Exception:
+            logger.exception("the state of a row that has left could not be copied")
+            self._departing.popleft()
+            return
         if len(entry.state) == self._caches.num_layers:
             self._departing.popleft()
-            self._keep(entry.tokens, entry.state)
+            self._keep(entry.tokens, entry.state, 0)
 
     def remove(self, ids: Iterable[int]) -> None:
         """Take rows out; their states are kept. Unknown ids are ignored."""
         gone = set(ids)
         self._leave([index for index, row in enumerate(self._rows) if row.id in gone and not row.has_left])
+
+    def growth_bytes(self) -> int:
+        """What the next step adds to the caches: 0 but for the few steps in which arrays grow."""
+        num_tokens = 1 if self._drafter is None else 1 + self._drafter.num_draft_tokens
+        if self._caches is None or self._num_free >= num_tokens:
+            return 0
+        self._num_free = free_tokens(self._caches)
+        return 0 if self._num_free >= num_tokens else growth_bytes(self._caches, num_tokens)
+
+    def read(self) -> list[Sampled]:
+        """The tokens in flight; blocks until they are there. Nothing is in flight after it."""
+        unread = [row for row in self._rows if not row.is_read]
+        results = self._read_all(self._rows, unread, self._newest, self._logprobs)
+        self.remove(result.row for result in results if _has_ended(result))
+        return results
+
+    def preempt(self, ids: Collection[int]) -> list[Row]:
+        """Take rows out without keeping their states, so that they can be computed again; nothing may be in flight."""
+        preempted = [row for row in self.rows if row.id in ids]
+        self._rows = [_nobody() if row in preempted else row for row in self._rows]
+        if len(self):
+            self.compact()
+        else:
+            self.abandon()
+        return preempted
 
     def state_of(self, row: Row) -> tuple[LayerCaches, int]:
         """A copy of a row's caches, and how many tokens they hold. Shares memory until written to."""
@@ -213,12 +255,8 @@ class DecodeBatch:
         results = self._read_all(rows, unread, newest, logprobs)
         if drafting is not None and not any(_has_ended(result) for result in results):
             results += self._launch_ahead(drafting)
-        if waits:
-            ended = {result.row for result in results if _has_ended(result)}
-            unread = [row for row in self._rows if not row.is_read and row.id not in ended]
-            results += self._read_all(self._rows, unread, self._newest, self._logprobs)
         self.remove(result.row for result in results if _has_ended(result))
-        return results
+        return results + self.read() if waits else results
 
     def _read_all(
         self, rows: Sequence[Row], unread: Sequence[Row], newest: mx.array | None, logprobs: LazyLogprobs
@@ -264,6 +302,7 @@ class DecodeBatch:
             row.num_launched += 1
             self._newest = mx.array([right[num_right]], dtype=mx.uint32)
         trim_prompt_cache(self._layers, len(guessed) - len(results))
+        self._num_free = 0.0
         row.num_held += 1 + len(results)
         self._logprobs = LazyLogprobs()
         return results
@@ -274,7 +313,7 @@ class DecodeBatch:
         assert self._caches is not None  # noqa: S101 - there are rows
         raw = self._model(self._newest[:, None], cache=self._caches.layers)[:, -1, :]
         self._caches.advance()
-        logits = self._masked(self._processed(raw))
+        logits = masked(self._rows, self._newest, processed(self._rows, self._newest, raw), self._eos)
         self._newest = sample(logits, [(row.sampling, row.num_launched) for row in self._rows])
         self._logprobs = LazyLogprobs.of(self._rows, raw, self._newest)
         mx.async_eval(self._newest, *self._logprobs.arrays)  # type: ignore[no-untyped-call]
@@ -282,43 +321,9 @@ class DecodeBatch:
             row.num_launched += 1
             row.num_held += 1
         self._num_steps += 1
+        self._num_free -= 1
         if self._num_steps % METADATA_EVAL_STEPS == 0:
             self._eval_cache_metadata()
-
-    def _processed(self, logits: mx.array) -> mx.array:
-        """Penalties and biases, row by row; rows without any cost nothing."""
-        if not any(row.processors for row in self._rows):
-            return logits
-        assert self._newest is not None  # noqa: S101 - there are rows
-        lines = []
-        for index, row in enumerate(self._rows):
-            line = logits[index : index + 1]
-            token = self._newest[index : index + 1] if row.num_launched else None
-            with row.guarding():
-                for processor in row.processors:
-                    line = processor(token, line)
-            lines.append(line)
-        return mx.concatenate(lines)
-
-    def _masked(self, logits: mx.array) -> mx.array:
-        """What grammars forbid, taken out. They need the newest tokens, so the forward pass is started first."""
-        if not any(row.matcher for row in self._rows):
-            return logits
-        assert self._newest is not None  # noqa: S101 - there are rows
-        mx.async_eval(logits)  # type: ignore[no-untyped-call]
-        bits: dict[int, np.ndarray] = {}
-        for index, (row, token) in enumerate(zip(self._rows, _ints(self._newest), strict=True)):
-            if row.matcher is None or (token in self._eos and row.num_launched):
-                continue
-            with row.guarding():
-                if row.num_launched:
-                    row.matcher.consume(token)
-                bits[index] = row.matcher.allowed_bits()
-        if not bits:
-            return logits
-        lines = mx.array(list(bits))
-        logits[lines] = apply_bits(logits[lines], np.stack(list(bits.values())))
-        return logits
 
     def _read(self, row: Row, token: int, logprob: TokenLogprob | None) -> Sampled:
         if row.fault is not None:
@@ -333,23 +338,31 @@ class DecodeBatch:
 
     def _leave(self, indices: Sequence[int]) -> None:
         """Nothing more for these rows; hand over the states of those that are worth keeping."""
+        states = []
         for index in indices:
             row = self._rows[index]
             row.has_left, row.sampling, row.processors, row.matcher = True, GREEDY, [], None
             if self._keeps_states and row.fault is None and self._caches is not None:
-                self._hand_over(index, row)
+                states += self._state_or_later(index, row)
+        freed_bytes = 0 if len(self) else self.nbytes
+        for tokens, state in states:
+            self._keep(tokens, state, freed_bytes)
         if indices and not len(self):
             self.finish_leaving()
             self._clear()
 
-    def _hand_over(self, index: int, row: Row) -> None:
-        """Its state: at once, or layer by layer when that takes long and others would wait for it."""
+    def _state_or_later(self, index: int, row: Row) -> list[tuple[list[int], LayerCaches]]:
+        """What its caches hold and the caches; nothing yet if that takes long and others would wait for it."""
         assert self._caches is not None  # noqa: S101 - there are rows
         tokens = row.tokens[: row.num_held]
         if len(tokens) > LONG_TOKENS and len(self) and isinstance(self._caches, SlotCaches):
             self._departing.append(_Departing(row, tokens))
-        else:
-            self._keep(tokens, self._caches.extract(index))
+            return []
+        try:
+            return [(tokens, self._caches.extract(index))]
+        except Exception:
+            logger.exception("the state of a row that has left could not be copied")
+            return []
 
     def _compact_if_worth_it(self) -> None:
         if self._departing or self._num_steps - self._place_wanted_at <= 1:
@@ -361,9 +374,9 @@ class DecodeBatch:
         else:
             is_worth_it = num_gone >= COMPACT_PART * len(self._rows) or self._num_steps_uncompacted >= COMPACT_STEPS
         if is_worth_it:
-            self._compact()
+            self.compact()
 
-    def _compact(self) -> None:
+    def compact(self) -> None:
         """Take out the lines of rows that have left."""
         self.finish_leaving()
         stay = [index for index, row in enumerate(self._rows) if not row.has_left]
@@ -371,12 +384,13 @@ class DecodeBatch:
             return
         assert self._newest is not None and self._caches is not None  # noqa: S101, PT018 - there are rows
         if len(stay) == 1:
-            self._caches = together([self._caches.extract(stay[0])])
+            self._caches = together([self._caches.extract(stay[0])], 0)
         else:
             self._caches.keep(stay)
         self._rows = [self._rows[index] for index in stay]
         self._newest = self._newest[mx.array(stay)]
         self._num_steps_uncompacted = 0
+        self._num_free = 0.0
 
     def _clear(self) -> None:
         self._rows, self._caches, self._newest, self._logprobs = [], None, None, LazyLogprobs()

@@ -6,6 +6,7 @@ attention grows with the length, a sliding window up to its size, a state-space 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -52,6 +53,17 @@ class KVFootprint:
         """Bytes of the caches of a sequence of that many tokens."""
         return sum(layer.nbytes(num_tokens) for layer in self.layers)
 
+    def most_tokens(self, num_bytes: int) -> float:
+        """The longest sequence whose caches take no more than that; infinity where they stop growing before."""
+        growing = sum(layer.slot_bytes for layer in self.layers if layer.max_slots is None)
+        if growing == 0:
+            return math.inf
+        low, high = 0, num_bytes // (growing * BLOCK_TOKENS)  # in blocks; windows and fixed parts take from it
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.nbytes(middle * BLOCK_TOKENS) <= num_bytes else (low, middle - 1)
+        return low * BLOCK_TOKENS
+
 
 def flat(caches: Iterable[Any]) -> Iterator[Any]:
     """The cache objects of all layers, those inside mlx-lm's `CacheList` too."""
@@ -75,7 +87,16 @@ def _layer(cache: Any) -> _Layer:
     if keys is None:
         return _Layer(0, None, nbytes)
     widest = keys[0] if isinstance(keys, (tuple, list)) else keys  # quantised keys are (values, scales, biases)
-    return _Layer(nbytes // int(widest.shape[-2]), window_of(cache), 0)
+    return _Layer(nbytes // int(widest.shape[-2]), _most_slots(cache), 0)
+
+
+def _most_slots(cache: Any) -> int | None:
+    """Tokens that the arrays of a cache have room for at most; None = it depends on the length alone.
+
+    Llama 4's chunks are cut back only when a token comes, by copying; till then a block or two more are held.
+    """
+    window = window_of(cache)
+    return window if window is None or hasattr(cache, "max_size") else window + 2 * BLOCK_TOKENS
 
 
 def device_budget_bytes(configured_bytes: int | None = None) -> int:
@@ -149,6 +170,14 @@ class KVBudget:
         others = max(self.memory.active_bytes() - held_bytes, 0) + self.memory.promised_bytes
         left = max(self.memory.budget_bytes() - others, 0)
         return left if self.limit_bytes is None else min(self.limit_bytes, left)
+
+    @property
+    def most_tokens(self) -> float:
+        """The longest sequence that could ever be held, with nothing else in memory."""
+        budget_bytes = self.memory.budget_bytes()
+        return self.footprint.most_tokens(
+            budget_bytes if self.limit_bytes is None else min(self.limit_bytes, budget_bytes)
+        )
 
     def kept_bytes(self, held_bytes: int) -> int:
         """What of `total_bytes` kept states may take."""

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
+import numpy as np
+
+from periscope.engine.row_caches import reserve
 
 if TYPE_CHECKING:
     from periscope.engine.prompt_cache import LayerCaches
@@ -42,19 +45,34 @@ class Prompt:
     """One request's prompt on its way into its caches.
 
     Attributes:
+        row: also one that has been decoding and was preempted: what it has said is read with its prompt.
         checkpoints: lengths at which the state is to be kept.
+        tokens: `(num_tokens,)`, all of the row's.
         caches: hold `num_done` tokens, and those of the chunk under way; None until it is begun.
         num_passed_over: tokens read of other prompts since it came.
         token_s: what a token of its last chunk cost, the pass included; None = no chunk is computed.
     """
 
     row: Row
-    checkpoints: Sequence[int]
+    checkpoints: Sequence[int] = ()
+    tokens: np.ndarray = field(init=False)
     caches: LayerCaches | None = None
     num_done: int = 0
     num_passed_over: int = 0
     token_s: float | None = None
     _chunk: _Chunk | None = None
+
+    def __post_init__(self) -> None:
+        self.tokens = np.asarray(self.row.tokens, dtype=np.int64)
+
+    def start_again(self) -> None:
+        """Let go of what was read: its memory is needed by requests that came before."""
+        self.caches, self._chunk, self.num_done = None, None, 0
+
+    @property
+    def nbytes(self) -> int:
+        """What its caches take."""
+        return sum(int(cache.nbytes) for cache in self.caches or ())
 
     @property
     def num_left(self) -> int:
@@ -93,6 +111,7 @@ class Prompt:
     def start_chunk(self, model: Callable[..., mx.array], num_tokens: int) -> None:
         """Build the forward pass over the next tokens; nothing is computed yet."""
         assert self.caches is not None and self._chunk is None  # noqa: S101, PT018 - begun, and one at a time
+        reserve(self.caches, self.num_done + num_tokens)
         model(mx.array([self.row.tokens[self.num_done : self.num_done + num_tokens]]), cache=self.caches)
         pieces = deque([self.caches[:2], *([cache] for cache in self.caches[2:])])
         self._chunk = _Chunk(num_tokens, pieces, len(pieces))

@@ -7,13 +7,14 @@ batch caches, for every other kind (sliding windows, state-space layers), which 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import mlx.core as mx
 from mlx_lm.models.cache import KVCache
 
-from periscope.engine.kv_memory import BLOCK_TOKENS
+from periscope.engine.kv_memory import BLOCK_TOKENS, flat, window_of
 from periscope.engine.prompt_cache import LayerCaches
 
 
@@ -55,11 +56,51 @@ class RowCaches(Protocol):
         ...
 
 
-def together(states: Sequence[LayerCaches]) -> RowCaches:
-    """The caches of rows that begin to decode together."""
+def together(states: Sequence[LayerCaches], num_tokens: int) -> RowCaches:
+    """The caches of rows that begin to decode together.
+
+    Args:
+        num_tokens: room for so many tokens a row is made at once, where rows have slots: growing copies all of them.
+    """
     if len(states) == 1:
         return AloneCaches(states[0])
-    return SlotCaches(states) if _are_plain(states) else PaddedCaches(states)
+    return SlotCaches(states, num_tokens) if _are_plain(states) else PaddedCaches(states)
+
+
+def free_tokens(caches: RowCaches) -> float:
+    """How many tokens every row can take before an array has to grow; infinity where none ever does."""
+    return min((_free_tokens(cache) for cache in flat(caches.layers)), default=math.inf)
+
+
+def growth_bytes(caches: RowCaches, num_tokens: int) -> int:
+    """What the arrays grow by when every row takes so many tokens more; all kinds grow by blocks."""
+    num_blocks = -(-num_tokens // BLOCK_TOKENS)
+    return sum(
+        int(cache.nbytes) * num_blocks * BLOCK_TOKENS // _capacity(cache)
+        for cache in flat(caches.layers)
+        if _free_tokens(cache) < num_tokens and _capacity(cache)
+    )
+
+
+def _free_tokens(cache: Any) -> float:
+    if not hasattr(cache, "keys"):
+        return math.inf  # a state of fixed size
+    capacity, window = _capacity(cache), window_of(cache)
+    if window is not None and capacity >= window:
+        return math.inf
+    held = getattr(cache, "_idx", None)  # mlx-lm's name, in batch and window caches, for where the next token goes
+    if held is None:
+        held = cache.offset - getattr(cache, "start_position", 0)
+    return capacity - int(held)
+
+
+def _capacity(cache: Any) -> int:
+    """Tokens that its arrays have room for; 0 before the first."""
+    keys = cache.keys
+    if keys is None:
+        return 0
+    widest = keys[0] if isinstance(keys, (tuple, list)) else keys  # quantised keys are (values, scales, biases)
+    return int(widest.shape[-2])
 
 
 def _are_plain(states: Sequence[LayerCaches]) -> bool:
@@ -73,6 +114,8 @@ class AloneCaches:
 
     def __init__(self, state: LayerCaches) -> None:
         self.layers = state
+        if _are_plain([state]):
+            reserve(state, state[0].offset + 1)
 
     def advance(self) -> None:
         return
@@ -87,7 +130,9 @@ class AloneCaches:
         raise RuntimeError("a row alone has no place to give away")
 
     def with_place(self) -> SlotCaches | None:
-        return SlotCaches([self.layers], num_empty=1) if _are_plain([self.layers]) else None
+        if not _are_plain([self.layers]):
+            return None
+        return SlotCaches([self.layers], self.layers[0].offset + 1, num_empty=1)
 
     def keep(self, indices: Sequence[int]) -> None:  # noqa: ARG002
         return
@@ -165,6 +210,11 @@ class _SlotLayer:
     def nbytes(self) -> int:
         return int(self.keys.nbytes + self.values.nbytes)
 
+    @property
+    def _idx(self) -> int:
+        """As in mlx-lm's batch caches: where the longest row's next token goes."""
+        return self._lengths.longest
+
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         self.reserve(self._lengths.longest + 1)
         place = self._lengths.offset[:, None, None, None]
@@ -200,9 +250,9 @@ class SlotCaches:
 
     can_replace = True
 
-    def __init__(self, states: Sequence[LayerCaches], *, num_empty: int = 0) -> None:
+    def __init__(self, states: Sequence[LayerCaches], num_tokens: int, *, num_empty: int = 0) -> None:
         self._lengths = _Lengths([*(state[0].offset for state in states), *[1] * num_empty])
-        capacity = _blocks(self._lengths.longest + BLOCK_TOKENS)  # to grow at once would copy all of it again
+        capacity = _blocks(max(num_tokens, self._lengths.longest + 1))
         self.layers = [
             _SlotLayer(self._lengths, *_stacked(layer, capacity, num_empty)) for layer in zip(*states, strict=True)
         ]
@@ -281,6 +331,8 @@ class SlotCaches:
 
 def reserve(caches: LayerCaches, num_tokens: int, at_most: int | None = None) -> None:
     """Make plain caches as long as they will get: growing block by block would copy all of them each time.
+
+    Whole blocks, so that what a prompt takes is what was reckoned: mlx-lm (0.32) adds a block to the length as it is.
 
     Args:
         at_most: so many of them now.

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from periscope.engine.kv_memory import BLOCK_TOKENS
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -45,6 +47,11 @@ class Row:
     def num_read(self) -> int:
         """Completion tokens read."""
         return len(self.tokens) - len(self.prompt)
+
+    @property
+    def reach(self) -> int:
+        """Tokens that its caches are given room for: those it has and those of its next block, as far as it may go."""
+        return len(self.tokens) + min((self.params.max_tokens or 1) - self.num_read, BLOCK_TOKENS)
 
     @property
     def is_read(self) -> bool:

@@ -36,6 +36,11 @@ class Drafter:
         self._caches = make_prompt_cache(self._model)
         self._held = self._held[:0]
 
+    @property
+    def nbytes(self) -> int:
+        """What the caches of the draft model take."""
+        return sum(int(cache.nbytes) for cache in self._caches)
+
     def propose(self, tokens: Sequence[int], num_tokens: int) -> mx.array | None:
         """A lazy guess `(num_tokens,)` at what follows `tokens`; None while it is still catching up with them."""
         wanted = np.asarray(tokens, dtype=np.int64)
