@@ -49,6 +49,7 @@ class Unreliable:
     def __init__(self, inside: Any) -> None:
         self._inside = inside
         self.poison: int | None = None
+        self.is_down = False
         self.num_calls = 0
 
     @property
@@ -57,6 +58,8 @@ class Unreliable:
 
     def __call__(self, inputs: mx.array, cache: Any) -> mx.array:
         self.num_calls += 1
+        if self.is_down:
+            raise RuntimeError("[METAL] Command buffer execution failed")
         if self.poison is not None and bool((inputs == self.poison).any().item()):
             raise RuntimeError("[metal::malloc] out of memory")
         logits: mx.array = self._inside(inputs, cache=cache)
@@ -241,6 +244,25 @@ def test_an_error_in_a_decode_step_fails_its_rows_and_no_others(model: TextModel
     run.to_the_end()
     assert isinstance(run.last[doomed].error, RuntimeError)
     assert run.tokens[reading] == expected
+
+
+def test_a_row_whose_last_token_is_in_flight_is_told_when_the_next_step_fails(model: TextModel) -> None:
+    """It was no part of the pass that failed, so its answer is whole; its neighbour fails, and nobody is lost."""
+    unreliable = Unreliable(model._model)
+    batch = batch_over(model, unreliable)
+    tokens = random.Random(8).choices(range(250), k=40)
+    short = submit(tokens, GenerationParams(temperature=0.0, max_tokens=6))
+    (expected,) = all_of(batch, short)
+    run = Run(batch)
+    ending, going_on = run.admit(short, submit(tokens[::-1]))
+    while len(run.tokens[ending]) < 5:
+        run.step()
+    unreliable.is_down = True
+    run.step()
+    assert not run.live
+    assert run.tokens[ending] == expected
+    assert run.last[ending].finish_reason is FinishReason.LENGTH
+    assert isinstance(run.last[going_on].error, RuntimeError)
 
 
 class Unkeeping(PromptCache):

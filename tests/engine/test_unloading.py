@@ -8,9 +8,10 @@ import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
+import numpy as np
 import pytest
 from mlx import nn
 
@@ -19,6 +20,7 @@ from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig, InferenceEngine, VisionLanguageEngine
 from periscope.engine.commands import TokenPrompt
 from periscope.engine.hosting import WorkerHost
+from periscope.engine.structured import Grammar
 from periscope.engine.text_model import TextFacts, TextModel
 from periscope.engine.turn import DeviceTurn
 from periscope.engine.worker import MAX_FAILED_PROOFS
@@ -147,6 +149,41 @@ def test_the_error_of_a_refused_request_does_not_keep_the_model(tiny_text_model:
         kept.append(caught.value)
         await engine.close()
         return engine
+
+    assert asyncio.run(run()).freed_bytes is not None
+    assert kept
+
+
+class FailingMatcher:
+    """A grammar that turns out too complex at the third token."""
+
+    def __init__(self) -> None:
+        self._num_tokens = 0
+
+    def new_matcher(self) -> FailingMatcher:
+        return FailingMatcher()
+
+    def consume(self, _token_id: int) -> None:
+        self._num_tokens += 1
+
+    def allowed_bits(self) -> Any:
+        if self._num_tokens == 2:
+            raise GenerationFailed("The output's grammar failed: too many states.")
+        return np.full(9, 2**32 - 1, dtype=np.uint32)
+
+
+def test_the_error_of_a_grammar_does_not_keep_the_model(tiny_text_model: Path) -> None:
+    """It comes out of the middle of a decode step, whose frames hold all of the batch."""
+    kept: list[GenerationFailed] = []
+
+    async def run() -> WorkerHost[TextFacts]:
+        host = await WorkerHost.start("held", lambda: driving.load(tiny_text_model), DeviceTurn())
+        stream = host.submit(TokenPrompt((1, 2, 3)), SHORT, cast("Grammar", FailingMatcher()))
+        with pytest.raises(GenerationFailed, match="too many states") as caught:
+            _ = [chunk async for chunk in stream]
+        kept.append(caught.value)
+        await host.close()
+        return host
 
     assert asyncio.run(run()).freed_bytes is not None
     assert kept

@@ -189,8 +189,8 @@ class TextBatch:
         if any(prompt.is_read for prompt in self._prompts):
             self._join()
             return []
-        self._decoding.settle()  # so that what a step takes and what a prompt takes are told apart
-        started, spent_steps, failed = self._clock(), 0.0, []
+        failed = self._decoding.settle()  # so that what a step takes and what a prompt takes are told apart
+        started, spent_steps = self._clock(), 0.0
         goes_on = True
         while goes_on and (candidates := self._candidates()):
             views = [PromptView(prompt.num_left, prompt.num_passed_over) for prompt in candidates]

@@ -111,10 +111,9 @@ class DecodeBatches:
         """A copy of a row's caches, and how many tokens they hold. Shares memory until written to."""
         return next(batch.state_of(row) for batch in self._batches if row in batch.rows)
 
-    def settle(self) -> None:
-        """Block until the tokens in flight are there."""
-        for batch in self._batches:
-            batch.settle()
+    def settle(self) -> list[Sampled]:
+        """Block until the tokens in flight are there; fails as `step`."""
+        return self._of_each(DecodeBatch.settle)
 
     def abandon(self) -> None:
         """Let go of everything."""
@@ -124,19 +123,20 @@ class DecodeBatches:
 
     def step(self, *, waits: bool = False) -> list[Sampled]:
         """A token for every row, see `DecodeBatch.step`. A batch whose step fails loses its rows, and no others."""
-        return self._of_each(lambda batch: batch.step(waits=waits, may_guess=len(self._batches) == 1))
+        return self._of_each(DecodeBatch.step, waits=waits, may_guess=len(self._batches) == 1)
 
     def read(self) -> list[Sampled]:
         """The tokens in flight of all batches; fails as `step`."""
         return self._of_each(DecodeBatch.read)
 
-    def _of_each(self, work: Callable[[DecodeBatch], list[Sampled]]) -> list[Sampled]:
+    def _of_each(self, work: Callable[..., list[Sampled]], **settings: bool) -> list[Sampled]:
+        """No closure is called here: the frames of an error keep functions, and functions what they enclose."""
         results = []
         for batch in self._batches:
             try:
-                results += work(batch)
+                results += work(batch, **settings)
             except Exception as error:  # noqa: BLE001 - whatever the model or the device says
-                results += [Sampled(row.id, 0, error=error, is_model_failure=True) for row in batch.abandon()]
+                results += batch.abandon(error)
                 mx.clear_cache()
         self._drop_empty()
         return results

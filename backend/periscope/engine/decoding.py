@@ -89,6 +89,8 @@ class DecodeBatch:
         self._place_wanted_at = -1  # the step before which somebody last asked for room
         self._num_free = 0.0  # tokens that every row can surely take before an array grows
         self._departing: deque[_Departing] = deque()
+        self._awaited: list[Row] = []  # had a token in flight when the step began
+        self._told: list[Sampled] = []  # what the step has given so far
 
     def __len__(self) -> int:
         """Rows that have not left."""
@@ -178,8 +180,8 @@ class DecodeBatch:
         index = self._rows.index(entry.row)
         try:
             entry.state.append(self._caches.extract_layer(index, len(entry.tokens), len(entry.state)))
-        except Exception:
-            logger.exception("the state of a row that has left could not be copied")
+        except Exception as error:  # noqa: BLE001 - see `RowMemory.keep`
+            _log_lost_state(error)
             self._departing.popleft()
             return
         if len(entry.state) == self._caches.num_layers:
@@ -201,10 +203,9 @@ class DecodeBatch:
 
     def read(self) -> list[Sampled]:
         """The tokens in flight; blocks until they are there. Nothing is in flight after it."""
-        unread = [row for row in self._rows if not row.is_read]
-        results = self._read_all(self._rows, unread, self._newest, self._logprobs)
-        self.remove(result.row for result in results if _has_ended(result))
-        return results
+        self._awaited, self._told = [], []
+        self._read_in_flight()
+        return self._told
 
     def preempt(self, ids: Collection[int]) -> list[Row]:
         """Take rows out without keeping their states, so that they can be computed again; nothing may be in flight."""
@@ -221,17 +222,24 @@ class DecodeBatch:
         assert self._caches is not None  # noqa: S101 - there are rows
         return copy.deepcopy(self._caches.extract(self._rows.index(row))), row.num_held
 
-    def settle(self) -> None:
-        """Block until the tokens in flight are there."""
+    def settle(self) -> list[Sampled]:
+        """Block until the tokens in flight are there; they are not told yet."""
+        self._awaited, self._told = [row for row in self._rows if not row.is_read], []
         if self._newest is not None:
             mx.eval(self._newest)
+        return self._told
 
-    def abandon(self) -> list[Row]:
-        """Let go of everything after a failed step; returns the rows that were lost."""
-        lost = list(self.rows)
+    def abandon(self, error: Exception | None = None) -> list[Sampled]:
+        """Let go of everything; after a failed step, what it gave before it failed, and the failure of all other rows.
+
+        A row that had its last token in flight has left already, but has not been told.
+        """
+        ended = {result.row for result in self._told if _has_ended(result)}
+        lost = [row for row in (*self.rows, *(row for row in self._awaited if row.has_left)) if row.id not in ended]
+        told = self._told
         self._departing.clear()
         self._clear()
-        return lost
+        return told + [Sampled(row.id, 0, error=error, is_model_failure=True) for row in lost]
 
     def step(self, *, waits: bool = False, may_guess: bool = True) -> list[Sampled]:
         """One token for every row, apart from rows that have just joined: theirs comes with the next step.
@@ -244,19 +252,31 @@ class DecodeBatch:
             may_guess: a row that is alone here is the only one there is.
         """
         rows, newest, logprobs = list(self._rows), self._newest, self._logprobs
-        unread = [row for row in rows if not row.is_read]
+        self._awaited, self._told = [row for row in rows if not row.is_read], []
         self._leave([index for index, row in enumerate(rows) if row.is_fully_launched])
         if self._departing:
             self._go_on_leaving()
         self._compact_if_worth_it()
         drafting = self._drafting_row() if self._rows and may_guess else None
-        if self._rows and drafting is None:
-            self._launch()
-        results = self._read_all(rows, unread, newest, logprobs)
-        if drafting is not None and not any(_has_ended(result) for result in results):
-            results += self._launch_ahead(drafting)
-        self.remove(result.row for result in results if _has_ended(result))
-        return results + self.read() if waits else results
+        try:
+            if self._rows and drafting is None:
+                self._launch()
+        finally:  # also when that failed: these come from the pass before
+            self._told += self._read_all(rows, self._awaited, newest, logprobs)
+        if drafting is not None and not any(_has_ended(result) for result in self._told):
+            self._told += self._launch_ahead(drafting)
+        self._remove_ended()
+        if waits:
+            self._read_in_flight()
+        return self._told
+
+    def _remove_ended(self) -> None:
+        self.remove(result.row for result in self._told if _has_ended(result))
+
+    def _read_in_flight(self) -> None:
+        unread = [row for row in self._rows if not row.is_read]
+        self._told += self._read_all(self._rows, unread, self._newest, self._logprobs)
+        self._remove_ended()
 
     def _read_all(
         self, rows: Sequence[Row], unread: Sequence[Row], newest: mx.array | None, logprobs: LazyLogprobs
@@ -360,8 +380,8 @@ class DecodeBatch:
             return []
         try:
             return [(tokens, self._caches.extract(index))]
-        except Exception:
-            logger.exception("the state of a row that has left could not be copied")
+        except Exception as error:  # noqa: BLE001 - see `RowMemory.keep`
+            _log_lost_state(error)
             return []
 
     def _compact_if_worth_it(self) -> None:
@@ -407,6 +427,10 @@ class _Departing:
     row: Row
     tokens: list[int]
     state: LayerCaches = field(default_factory=list)
+
+
+def _log_lost_state(error: Exception) -> None:
+    logger.warning("the state of a row that has left is not kept: %s: %s", type(error).__name__, str(error))
 
 
 def _nobody() -> Row:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar, cast
 
 from periscope.core import (
     FinishReason,
@@ -36,6 +36,7 @@ from periscope.engine.loader import (
     vocab_size_of,
 )
 from periscope.engine.turn import DeviceTurn
+from periscope.engine.worker import as_generation_failure
 from periscope.errors import ContextLengthExceeded, EngineClosed, InvalidRequest, ModelLoadError, PeriscopeError
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from periscope.engine.stream import TokenStream
     from periscope.engine.structured import Grammar, GrammarCompiler
     from periscope.engine.text_model import TextFacts, TextModel
+
+T = TypeVar("T")
 
 #: Threads that tokenise prompts and compile grammars: a slow schema must not hold up everybody's prompts.
 NUM_PREPARING_THREADS = 2
@@ -193,10 +196,7 @@ class InferenceEngine(HostedEngine):
         """
         if isinstance(prompt, RenderedPrompt):
             return prompt
-        if not self.is_alive:
-            raise EngineClosed("This model is no longer loaded.")
-        loop = asyncio.get_running_loop()
-        rendered = await loop.run_in_executor(self._executor, self._render, prompt, tuple(tools), template_kwargs or {})
+        rendered = await self._off_loop(partial(self._render, prompt, tuple(tools), template_kwargs or {}))
         num_tokens, context_length = len(rendered.token_ids), self.model_info.context_length
         if num_tokens == 0:
             raise InvalidRequest("The prompt is empty.", param="messages")
@@ -240,7 +240,22 @@ class InferenceEngine(HostedEngine):
             compile_ = partial(self._grammars.text, offered, is_parallel=is_parallel, starts_in_reasoning=opened)
         else:
             return None
-        return await asyncio.get_running_loop().run_in_executor(self._executor, compile_)
+        return await self._off_loop(compile_)
+
+    async def _off_loop(self, work: Callable[[], T]) -> T:
+        """Work on a request in the executor. What it fails of is that request's failure, whatever it is.
+
+        Raises:
+            PeriscopeError: what the work raised on purpose, else GenerationFailed.
+            EngineClosed: the engine was closed.
+        """
+        if not self.is_alive:
+            raise EngineClosed("This model is no longer loaded.")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        except Exception as error:  # noqa: BLE001 - a template, a tokenizer or a compiler may raise anything
+            failure = as_generation_failure(error)
+        raise failure
 
     def generate_stream(
         self,

@@ -103,5 +103,6 @@ class RowMemory:
             left_bytes = max(self._budget.total_bytes(held_bytes) - (rows_bytes - freed_bytes), 0)
             self._prompt_cache.max_bytes = min(self._budget.kept_bytes(held_bytes), left_bytes)
             self._prompt_cache.keep(tokens, caches)
-        except Exception:  # whatever the device says; if it is broken, the next step will say so too
-            logger.exception("the state of %d tokens could not be kept for later prompts", len(tokens))
+        except Exception as error:  # noqa: BLE001 - if the device is broken, the next step will say so too
+            # Its text alone: the frames of its traceback would hold the batch for as long as somebody keeps the record.
+            logger.warning("a state of %d tokens is not kept: %s: %s", len(tokens), type(error).__name__, str(error))

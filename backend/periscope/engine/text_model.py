@@ -72,6 +72,7 @@ class TextModel:
         *,
         draft_model: Any = None,
         memory: DeviceMemory | None = None,
+        prompt_cache: PromptCache | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self._model = model
@@ -85,7 +86,7 @@ class TextModel:
             memory or DeviceMemory(),
             config.prompt_cache_bytes,
         )
-        self._prompt_cache = PromptCache(self._budget.kept_bytes(0))
+        self._prompt_cache = PromptCache(self._budget.kept_bytes(0)) if prompt_cache is None else prompt_cache
         self._token_table = TokenTable(tokenizer)
         self._draft_model = draft_model
         if draft_model is not None:

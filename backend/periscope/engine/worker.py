@@ -358,11 +358,12 @@ def _let_go(error: BaseException | None) -> None:
     Also the frames that called those and have returned since; those that run have nothing to hide.
     """
     while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        first = error.__traceback__
-        for frame, _ in traceback.walk_stack(first.tb_frame) if first else ():
-            with suppress(RuntimeError):  # it runs
-                frame.clear()
+        step = error.__traceback__
+        while step is not None:  # each: one that went through a generator has no callers behind its first frame
+            for frame, _ in traceback.walk_stack(step.tb_frame):
+                with suppress(RuntimeError):  # it runs
+                    frame.clear()
+            step = step.tb_next
         error = error.__cause__ or error.__context__
 
 
