@@ -24,7 +24,7 @@ from periscope.errors import ModelLoadError
 from periscope.events import EventBus
 from periscope.pool.limits import PoolLimits
 from periscope.pool.pool import ModelPool
-from periscope.pool.slot import LoadProgress, ModelSpec, Need, PooledEngine
+from periscope.pool.spec import LoadProgress, ModelSpec, Need, PooledEngine
 from periscope.serving.control import ControlService
 from periscope.serving.leased_captioner import LeasedCaptioner
 from periscope.serving.models import DisabledImages, ModelNames, ServedModel

@@ -10,7 +10,7 @@ from periscope.errors import PeriscopeError
 from periscope.events import Event, EventBus
 from periscope.pool.limits import PoolLimits
 from periscope.pool.pool import ModelPool
-from periscope.pool.slot import LoadProgress, ModelSpec, Need
+from periscope.pool.spec import LoadProgress, ModelSpec, Need
 
 
 class HandTimers:

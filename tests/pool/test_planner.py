@@ -10,6 +10,7 @@ import pytest
 from periscope.pool.planner import (
     Drain,
     Effect,
+    GiveUpLoad,
     Grant,
     Keep,
     Load,
@@ -37,8 +38,15 @@ def effects(*models: ModelFacts, budget: int = 100, now: float = 100.0) -> tuple
     return planned(*models, budget=budget, now=now).effects
 
 
-def ticket(number: int, *, arrived_at: float = 99.0, is_load_only: bool = False, may_evict: bool = True) -> TicketFacts:
-    return TicketFacts(number, arrived_at, is_load_only, may_evict)
+def ticket(
+    number: int,
+    *,
+    waits_since: float = 99.0,
+    is_load_only: bool = False,
+    may_evict: bool = True,
+    is_reserved: bool = False,
+) -> TicketFacts:
+    return TicketFacts(number, waits_since, is_load_only, may_evict, is_reserved)
 
 
 def ready(name: str, *, held: int = 60, used_at: float = 0.0, **more: object) -> ModelFacts:
@@ -59,7 +67,7 @@ def test_1_a_model_in_its_back_off_refuses() -> None:
 @pytest.mark.parametrize("state", [UNLOADED, READY, DRAINING])
 def test_2_a_wait_has_an_end(state: ModelState) -> None:
     """At the timeout, not before, a ticket is refused, whatever it waits for."""
-    models = (ModelFacts("m", state, (ticket(1, arrived_at=70.0),), held_bytes=1, num_leases=1, is_measuring=True),)
+    models = (ModelFacts("m", state, (ticket(1, waits_since=70.0),), held_bytes=1, num_leases=1, is_measuring=True),)
     assert effects(*models)[0] == Refuse("m", 1, Refusal.TIMED_OUT)
     before = planned(*models, now=99.9)
     assert Refuse("m", 1, Refusal.TIMED_OUT) not in before.effects
@@ -67,15 +75,15 @@ def test_2_a_wait_has_an_end(state: ModelState) -> None:
 
 def test_2_the_load_of_its_own_model_is_no_waiting() -> None:
     """A minute of loading costs nobody the place, and after it the time starts anew."""
-    loading = ModelFacts("m", LOADING, (ticket(1, arrived_at=0.0),), held_bytes=60)
+    loading = ModelFacts("m", LOADING, (ticket(1, waits_since=0.0),), held_bytes=60)
     assert planned(loading) == Plan((), math.inf)
-    full = ready("m", waiting=(ticket(1, arrived_at=0.0),), ready_at=95.0, num_leases=1)
+    full = ready("m", waiting=(ticket(1, waits_since=0.0),), ready_at=95.0, num_leases=1)
     assert planned(full) == Plan((), 125.0)
 
 
 def test_2_who_only_wants_it_loaded_waits_as_long_as_it_takes() -> None:
     """A load by command has no timeout."""
-    waiting = (ticket(1, arrived_at=0.0, is_load_only=True),)
+    waiting = (ticket(1, waits_since=0.0, is_load_only=True),)
     assert effects(ModelFacts("m", UNLOADED, waiting, is_measuring=True)) == ()
 
 
@@ -161,6 +169,24 @@ def test_9_a_model_that_was_told_to_go_serves_those_who_came_before() -> None:
     assert effects(ready("m", waiting=(ticket(3),), unload_number=2, num_leases=1)) == (Drain("m"),)
 
 
+@pytest.mark.parametrize("state", [UNLOADED, FAILED, LOADING])
+def test_9_a_load_by_command_is_called_off_by_a_later_one(state: ModelState) -> None:
+    """Whoever only wanted it in memory is refused, whatever the load has come to, and a load for nobody else ends."""
+    waiting = (ticket(1, is_load_only=True), ticket(3, is_load_only=True))
+    model = ModelFacts("m", state, waiting, held_bytes=60, is_measuring=True, unload_number=2)
+    given_up = (GiveUpLoad("m"),) if state is LOADING else ()
+    assert effects(model) == (Refuse("m", 1, Refusal.CALLED_OFF), *given_up)
+
+
+def test_9_a_load_goes_on_for_who_wants_to_use_it() -> None:
+    """A request that came before the command is still served; a load is given up once."""
+    loading = ModelFacts("m", LOADING, (ticket(1),), held_bytes=60, unload_number=2)
+    assert effects(loading) == ()
+    assert effects(replace(loading, waiting=())) == (GiveUpLoad("m"),)
+    assert effects(replace(loading, waiting=(), is_unloading=True)) == ()
+    assert effects(replace(loading, waiting=(ticket(1, is_reserved=True),))) == (GiveUpLoad("m"),)
+
+
 def test_10_an_idle_model_goes_at_its_time() -> None:
     """At used_at + ttl, not before; the plan says when to ask again."""
     model = ready("m", used_at=90.0, ttl_s=15.0)
@@ -196,3 +222,52 @@ def test_14_places_are_given_in_order() -> None:
     """As many leases as there are places, the oldest ticket first; who only wants it loaded takes none."""
     waiting = (ticket(1), ticket(2, is_load_only=True), ticket(3), ticket(4))
     assert effects(ready("m", waiting=waiting, max_leases=3, num_leases=1)) == tuple(Grant("m", n) for n in (1, 2, 3))
+
+
+RESERVED = (ticket(1, waits_since=0.0, is_reserved=True),)
+
+
+@pytest.mark.parametrize("state", [UNLOADED, FAILED, READY, DRAINING])
+def test_15_nothing_is_done_for_a_reserved_place_and_its_wait_has_no_end(state: ModelState) -> None:
+    """Its model is not measured, loaded or kept for it, others make no room, and time does not count against it."""
+    model = ModelFacts("m", state, RESERVED, held_bytes=60 if state.is_resident else 0, num_leases=1, is_unloading=True)
+    assert planned(ready("other", held=30), model) == Plan((), math.inf)
+
+
+def test_15_a_reserved_place_is_passed_over_and_keeps_its_order() -> None:
+    """Whoever is ready goes first; of those that are ready, the one that came first."""
+    ready_ones = ready("m", waiting=(*RESERVED, ticket(2), ticket(3)), max_leases=2)
+    assert effects(ready_ones) == (Grant("m", 2), Grant("m", 3))
+    came_back = replace(ready_ones, waiting=(ticket(1), ticket(2), ticket(3)))
+    assert effects(came_back) == (Grant("m", 1), Grant("m", 2))
+
+
+def test_15_a_model_with_only_reserved_places_makes_way() -> None:
+    """So that memory for one model is enough for a request that needs two; an idle one goes before it."""
+    text = ready("text", held=60, waiting=RESERVED)
+    assert effects(text, wanted("captioner", 2)) == (Drain("text"),)
+    idle = ready("idle", held=40, used_at=50.0)
+    assert effects(text, idle, wanted("captioner", 2, need=40)) == (Drain("idle"),)
+    draining = ModelFacts("text", DRAINING, RESERVED, held_bytes=60)
+    assert effects(draining, wanted("captioner", 2)) == (Unload("text"),)
+
+
+def test_15_a_model_with_a_reserved_place_is_not_idle() -> None:
+    """A model that will be wanted in a moment is not unloaded for idleness."""
+    assert planned(ready("m", waiting=RESERVED, ttl_s=15.0), now=1e9) == Plan((), math.inf)
+
+
+def test_15_a_place_that_is_ready_within_a_switch_is_served_by_it() -> None:
+    """A model that makes way still serves who had a place before the one it makes way for, whenever it gets ready."""
+    text = ready("text", held=70, waiting=RESERVED, num_leases=1, max_leases=2)
+    captioner = wanted("captioner", 2)
+    assert effects(text, captioner) == (Drain("text"),)
+    draining = replace(text, state=DRAINING, waiting=(ticket(1),))
+    assert effects(draining, captioner) == (Keep("text"),)
+    assert effects(replace(draining, state=READY), captioner) == (Grant("text", 1),)
+
+
+def test_15_a_model_in_its_back_off_refuses_reserved_places_too() -> None:
+    """Nobody's images are described for a model that has just failed."""
+    model = ModelFacts("m", FAILED, RESERVED, retry_at=101.0)
+    assert effects(model) == (Refuse("m", 1, Refusal.FAILED),)

@@ -375,6 +375,187 @@ def test_unloading_by_command_waits_for_those_who_were_there() -> None:
     with_world([model], use)
 
 
+@pytest.mark.parametrize("where", ["measuring", "waiting for room", "loading"])
+def test_unloading_calls_a_load_off_wherever_it_is(where: str) -> None:
+    """A command to unload is not lost on a model that is not there yet: its load ends, and it stays away."""
+    model, big = FakeModel("m"), FakeModel("big", weights_bytes=150)
+
+    async def use(world: World) -> None:
+        running = held(world, "big") if where == "waiting for room" else None
+        await until(lambda: running is None or world.pool.view("big").num_leases == 1)
+        model.may_measure.clear() if where == "measuring" else model.may_load.clear()
+        world.pool.start_bringing_in("m")
+        asked = asyncio.create_task(world.pool.bring_in("m"))
+        await turns()
+        world.pool.start_unloading("m")
+        await world.pool.gone("m")
+        with pytest.raises(ModelUnavailable, match="unloaded by a later command"):
+            await asked
+        model.may_measure.set()
+        model.may_load.set()
+        if running:
+            await cancelled(running)
+        await turns()
+        assert (world.pool.view("m").state, len(model.engines)) == (ModelState.UNLOADED, 0)
+        async with world.pool.lease("m", FakeEngine):
+            pass
+        assert world.pool.view("m").state is ModelState.READY
+
+    with_world([model, big], use, budget_bytes=200)
+
+
+@pytest.mark.parametrize("held_back", ["may_measure", "may_load"])
+def test_unloading_before_it_is_loaded_still_serves_who_waited(held_back: str) -> None:
+    """The request gets its model, which goes after it; who waits for the unloading waits for that."""
+    model = FakeModel("m")
+
+    async def use(world: World) -> None:
+        getattr(model, held_back).clear()
+        waiting = held(world, "m")
+        await turns()
+        world.pool.start_unloading("m")
+        gone = asyncio.create_task(world.pool.gone("m"))
+        await turns()
+        assert not gone.done()
+        getattr(model, held_back).set()
+        await until(lambda: world.pool.view("m").num_leases == 1)
+        assert not gone.done()
+        await cancelled(waiting)
+        await gone
+        assert (world.pool.view("m").state, model.num_loads) == (ModelState.UNLOADED, 1)
+
+    with_world([model], use)
+
+
+def test_a_command_whose_last_request_left_is_over() -> None:
+    """It does not throw out the model when somebody asks for it later."""
+    model = FakeModel("m")
+
+    async def use(world: World) -> None:
+        model.may_measure.clear()
+        waiting = held(world, "m")
+        await turns()
+        world.pool.start_unloading("m")
+        await cancelled(waiting)
+        await world.pool.gone("m")
+        model.may_measure.set()
+        await world.pool.bring_in("m")
+        await turns()
+        assert (world.pool.view("m").state, model.num_loads) == (ModelState.READY, 1)
+
+    with_world([model], use)
+
+
+def test_unloading_twice_takes_effect_twice() -> None:
+    """A command that comes while the model is being freed holds for who came after the first one."""
+    model = FakeModel("m")
+
+    async def use(world: World) -> None:
+        await world.pool.bring_in("m")
+        model.may_unload.clear()
+        world.pool.start_unloading("m")
+        later = held(world, "m")
+        await turns()
+        world.pool.start_unloading("m")
+        model.may_unload.set()
+        await until(lambda: world.pool.view("m").num_leases == 1)
+        await cancelled(later)
+        await world.pool.gone("m")
+        assert model.num_loads == 2
+
+    with_world([model], use)
+
+
+def test_a_dead_model_that_was_unloaded_stays_away() -> None:
+    """Neither its first return, at once, nor a later one, after a back-off, undoes the command."""
+    model = FakeModel("m")
+
+    async def use(world: World) -> None:
+        for back_off_s in (0.0, FIRST_BACK_OFF_S):
+            await world.pool.bring_in("m")
+            num_loads = model.num_loads
+            model.engines[-1].kill()
+            await until(lambda: world.pool.view("m").state is ModelState.FAILED)
+            assert world.pool.view("m").retry_in_s == back_off_s
+            world.pool.start_unloading("m")
+            world.timers.advance(1000.0)
+            await turns()
+            assert (world.pool.view("m").state, model.num_loads) == (ModelState.UNLOADED, num_loads)
+
+    with_world([model], use)
+
+
+@pytest.mark.parametrize("is_held", [True, False], ids=["serving its last", "being measured again"])
+def test_a_model_that_dies_on_its_way_out_stays_out(is_held: bool) -> None:
+    """A worker that ends while its model is told to go, or a return that has begun by then, brings nothing back."""
+    model = FakeModel("m")
+
+    async def use(world: World) -> None:
+        running = held(world, "m")
+        await until(lambda: world.pool.view("m").num_leases == 1)
+        if is_held:
+            world.pool.start_unloading("m")
+        model.may_measure.clear()
+        model.engines[0].kill()
+        await until(lambda: world.pool.view("m").state is ModelState.FAILED)
+        world.timers.advance(0.0)
+        await turns()
+        if not is_held:
+            world.pool.start_unloading("m")
+        model.may_measure.set()
+        await cancelled(running)
+        world.timers.advance(1000.0)
+        await turns()
+        assert not world.pool.view("m").state.is_resident
+        assert model.num_loads == 1
+
+    with_world([model], use)
+
+
+def test_a_load_in_the_back_off_is_refused_at_once() -> None:
+    """Who asks for it and does not wait hears of it all the same."""
+    model = FakeModel("m", load_error=ModelLoadError("no such weights."))
+
+    async def use(world: World) -> None:
+        with pytest.raises(ModelUnavailable):
+            await world.pool.bring_in("m")
+        with pytest.raises(ModelUnavailable, match="no such weights"):
+            world.pool.start_bringing_in("m")
+        assert world.pool.view("m").num_waiting == 0
+
+    with_world([model], use)
+
+
+def test_closing_in_the_moment_a_load_begins_ends_it() -> None:
+    """A load that has not made its first step is given up as tidily as any other."""
+
+    async def use(world: World) -> None:
+        world.pool.start_bringing_in("m")
+        await world.pool.close()
+        assert world.pool.view("m").state is ModelState.UNLOADED
+
+    with_world([FakeModel("m")], use)
+
+
+def test_a_pin_while_a_model_is_told_to_go_keeps_it() -> None:
+    """The later command holds, also for a model that is not there yet."""
+    model = FakeModel("m")
+
+    async def use(world: World) -> None:
+        model.may_measure.clear()
+        running = held(world, "m")
+        await turns()
+        world.pool.start_unloading("m")
+        world.pool.pin("m", is_pinned=True)
+        model.may_measure.set()
+        await until(lambda: world.pool.view("m").num_leases == 1)
+        await cancelled(running)
+        await turns()
+        assert world.pool.view("m").state is ModelState.READY
+
+    with_world([model], use)
+
+
 def test_a_dead_worker_makes_its_model_failed_and_it_comes_back_at_once() -> None:
     """A model whose thread ended is not called ready, and after a first death it is loaded again unasked."""
     model = FakeModel("m")

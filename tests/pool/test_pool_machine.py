@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from periscope.errors import ModelLoadError, ModelPinned, ServerBusy
+from periscope.errors import ModelLoadError, ModelPinned, ModelUnavailable, ServerBusy
 from periscope.events import EventBus
 from periscope.pool.limits import PoolLimits
 from periscope.pool.pool import ModelPool
@@ -60,15 +60,15 @@ class PoolMachine(RuleBasedStateMachine):
 
         self.do(build())
 
-    @rule(name=names)
-    def join(self, name: str) -> None:
+    @rule(name=names, is_reserved=st.booleans())
+    def join(self, name: str, *, is_reserved: bool) -> None:
         view = self.pool.view(name)
         is_full = view.num_leases + view.num_waiting >= view.max_leases + MAX_WAITING
 
         async def enter() -> None:
             stack = ExitStack()
             try:
-                ticket = stack.enter_context(self.pool.ticket(name))
+                ticket = stack.enter_context(self.pool.ticket(name, is_reserved=is_reserved))
             except ServerBusy:
                 assert is_full
                 return
@@ -87,6 +87,16 @@ class PoolMachine(RuleBasedStateMachine):
             stack.close()
 
         self.do(close())
+
+    @precondition(lambda self: self.tickets)
+    @rule(data=st.data())
+    def start_waiting(self, data: st.DataObject) -> None:
+        _, ticket, _ = self.tickets[data.draw(st.integers(0, len(self.tickets) - 1))]
+
+        async def start() -> None:
+            ticket.start_waiting()
+
+        self.do(start())
 
     @rule(name=names, step=st.sampled_from(["may_measure", "may_load", "may_unload"]), is_held_back=st.booleans())
     def hold_back(self, name: str, step: str, *, is_held_back: bool) -> None:
@@ -124,7 +134,10 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(name=names, may_evict=st.booleans())
     def bring_in(self, name: str, *, may_evict: bool) -> None:
         async def bring() -> None:
-            self.pool.start_bringing_in(name, may_evict=may_evict)
+            try:
+                self.pool.start_bringing_in(name, may_evict=may_evict)
+            except ModelUnavailable:
+                assert self.pool.view(name).state in {ModelState.FAILED, ModelState.UNLOADED}
 
         self.do(bring())
 
@@ -135,8 +148,8 @@ class PoolMachine(RuleBasedStateMachine):
 
         self.do(wait())
 
-    def of(self, name: str, state: TicketState) -> list[Ticket]:
-        return [ticket for model, ticket, _ in self.tickets if model == name and ticket.state is state]
+    def of(self, name: str, *states: TicketState) -> list[Ticket]:
+        return [ticket for model, ticket, _ in self.tickets if model == name and ticket.state in states]
 
     @invariant()
     def memory_is_within_the_budget(self) -> None:
@@ -148,7 +161,7 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def queues_and_leases_are_those_of_the_tickets(self) -> None:
         for view in self.pool.views():
-            waiting = self.of(view.name, TicketState.WAITING)
+            waiting = self.of(view.name, TicketState.RESERVED, TicketState.WAITING)
             assert [t.told and t.told.position for t in waiting] == list(range(1, len(waiting) + 1))
             assert view.num_waiting == len(waiting) <= MAX_WAITING + view.max_leases
             assert view.num_leases == len(self.of(view.name, TicketState.GRANTED))
@@ -160,6 +173,15 @@ class PoolMachine(RuleBasedStateMachine):
             if view.state is ModelState.READY and view.num_leases < view.max_leases:
                 assert not self.of(view.name, TicketState.WAITING)
 
+    @invariant()
+    def a_command_to_unload_is_carried_out(self) -> None:
+        """What was told to go and has nobody older to serve does not stay, and does not come back for the command."""
+        for name, model in self.models.items():
+            slot, view = self.pool._slots[name], self.pool.view(name)
+            if slot.unload_number is not None and not self.of(name, TicketState.GRANTED, TicketState.WAITING):
+                is_held_back = not (model.may_load.is_set() and model.may_unload.is_set())
+                assert is_held_back or view.state not in {ModelState.READY, ModelState.LOADING}
+
     def teardown(self) -> None:
         """Once nothing is held back or broken, every ticket is granted or refused, and nothing is left over."""
         if not hasattr(self, "pool"):
@@ -169,7 +191,12 @@ class PoolMachine(RuleBasedStateMachine):
             model.measure_error = model.load_error = None
             for leave in (model.may_measure, model.may_load, model.may_unload):
                 leave.set()
-        self.do()
+
+        async def start() -> None:
+            for _, ticket, _ in self.tickets:
+                ticket.start_waiting()
+
+        self.do(start())
         for _ in range(4 * len(self.tickets) + 1):
             for name, ticket, stack in tuple(self.tickets):
                 if ticket.state is TicketState.WAITING and not any(view.is_pinned for view in self.pool.views()):

@@ -40,7 +40,7 @@ from periscope.errors import (
 from periscope.events import EventBus
 from periscope.pool.limits import PoolLimits
 from periscope.pool.pool import ModelPool
-from periscope.pool.slot import LoadProgress, ModelSpec, Need
+from periscope.pool.spec import LoadProgress, ModelSpec, Need
 from periscope.serving.control import ControlService
 from periscope.serving.disabled_images import PLACEHOLDER
 from periscope.serving.health import HealthStatus

@@ -21,14 +21,18 @@ class TicketFacts:
 
     Attributes:
         number: order of arrival in the pool, growing.
+        waits_since: when its wait began: it arrived, or, where it was reserved first, it was ready for the model.
         is_load_only: wants the model in memory and takes no place in its batch; it waits as long as it takes.
         may_evict: other models may have to go for it.
+        is_reserved: keeps its place in the queue and does not want the model yet: nothing is loaded, kept or moved for
+            it, and its wait has not begun. It is passed over, not waited for.
     """
 
     number: int
-    arrived_at: float
+    waits_since: float
     is_load_only: bool = False
     may_evict: bool = True
+    is_reserved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ class ModelFacts:
     """One model as it is now. Times are seconds of the pool's clock.
 
     Attributes:
-        waiting: the tickets that wait for it, in order of arrival.
+        waiting: the tickets in its queue, reserved ones among them, in order of arrival.
         need_bytes: what a load would take; None until its files were measured.
         held_bytes: what it takes now: reserved while it loads, measured once it is there.
         is_measuring, is_unloading: work for it is going on.
@@ -69,7 +73,7 @@ class ModelFacts:
 
     @property
     def is_idle(self) -> bool:
-        """Nobody uses it or waits for it."""
+        """Nobody uses it, waits for it or has a place reserved."""
         return self.num_leases == 0 and not self.waiting
 
     @property
@@ -98,6 +102,7 @@ class Refusal(StrEnum):
     FAILED = "failed"
     TOO_LARGE = "too large"
     NO_ROOM = "no room"
+    CALLED_OFF = "called off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +137,13 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveUpLoad:
+    """Stop loading: nobody who may still have it waits for it."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """No new leases; unload after the last one."""
 
@@ -152,7 +164,7 @@ class Unload:
     model: str
 
 
-Effect: TypeAlias = Grant | Refuse | Measure | Load | Drain | Keep | Unload
+Effect: TypeAlias = Grant | Refuse | Measure | Load | GiveUpLoad | Drain | Keep | Unload
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,14 +185,16 @@ def plan(facts: PoolFacts) -> Plan:
     for model in facts.models:
         if model.state.is_resident:
             effects += _resident(model, _cutoff(model, demands, facts.now), gone)
+        elif _is_load_given_up(model, gone):
+            effects.append(GiveUpLoad(model.name))
     return Plan(tuple(effects), math.inf if effects else _wake_at(facts))
 
 
 def wait_deadline(model: ModelFacts, ticket: TicketFacts, wait_timeout_s: float) -> float:
     """Pure: when the ticket has waited too long. A load of its own model is no waiting; after it, time starts anew."""
-    if ticket.is_load_only or model.state is ModelState.LOADING:
+    if ticket.is_load_only or ticket.is_reserved or model.state is ModelState.LOADING:
         return math.inf
-    since = max(ticket.arrived_at, model.ready_at) if model.state is ModelState.READY else ticket.arrived_at
+    since = max(ticket.waits_since, model.ready_at) if model.state is ModelState.READY else ticket.waits_since
     return since + wait_timeout_s
 
 
@@ -192,6 +206,25 @@ def _refusals(facts: PoolFacts) -> Iterator[Refuse]:
                 yield Refuse(model.name, ticket.number, Refusal.FAILED)
             elif facts.now >= wait_deadline(model, ticket, facts.wait_timeout_s):  # 2. it has waited long enough
                 yield Refuse(model.name, ticket.number, Refusal.TIMED_OUT)
+            elif ticket.is_load_only and _came_before_the_command(model, ticket) and not model.state.is_resident:
+                yield Refuse(model.name, ticket.number, Refusal.CALLED_OFF)  # 9. it was told to go after that
+
+
+def _came_before_the_command(model: ModelFacts, ticket: TicketFacts) -> bool:
+    """A command to unload the model has come, later than the ticket."""
+    return model.unload_number is not None and ticket.number < model.unload_number
+
+
+def _is_load_given_up(model: ModelFacts, gone: set[int]) -> bool:
+    """9. It is being loaded and was told to go, and nobody who asked before that wants to use it."""
+    if model.state is not ModelState.LOADING or model.is_unloading or model.unload_number is None:
+        return False
+    served = (
+        ticket
+        for ticket in model.waiting
+        if ticket.number not in gone and not ticket.is_reserved and _came_before_the_command(model, ticket)
+    )
+    return next(served, None) is None
 
 
 @dataclass(slots=True)
@@ -222,7 +255,7 @@ class _Demands:
 
     def _wanted(self) -> Iterable[tuple[ModelFacts, list[TicketFacts]]]:
         wanted = [
-            (model, [ticket for ticket in model.waiting if ticket.number not in self.gone])
+            (model, [ticket for ticket in model.waiting if ticket.number not in self.gone and not ticket.is_reserved])
             for model in self.facts.models
             if model.state in {ModelState.UNLOADED, ModelState.FAILED}
         ]
@@ -283,7 +316,8 @@ def _cutoff(model: ModelFacts, demands: _Demands, now: float) -> float:
 def _resident(model: ModelFacts, cutoff: float, gone: set[int]) -> Iterator[Effect]:
     if model.is_unloading:
         return
-    served = [ticket for ticket in model.waiting if ticket.number < cutoff and ticket.number not in gone]
+    wanting = [ticket for ticket in model.waiting if ticket.number not in gone and not ticket.is_reserved]
+    served = [ticket for ticket in wanting if ticket.number < cutoff]
     leaves = cutoff < math.inf and not served
     if leaves and model.state is ModelState.READY:  # 11.
         yield Drain(model.name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -19,6 +19,7 @@ from periscope.pool.limits import PoolLimits
 from periscope.pool.planner import (
     Drain,
     Effect,
+    GiveUpLoad,
     Grant,
     Keep,
     Load,
@@ -31,10 +32,11 @@ from periscope.pool.planner import (
     plan,
 )
 from periscope.pool.refusal import refusal
-from periscope.pool.slot import ModelSpec, PooledEngine, Slot
+from periscope.pool.slot import Slot
+from periscope.pool.spec import ModelSpec, PooledEngine
 from periscope.pool.state import ModelState
 from periscope.pool.timers import LoopTimers, TimerHandle, Timers
-from periscope.pool.view import SlotView, retry_after_s, tell_waiting, view_of, waiting_of
+from periscope.pool.view import SlotView, is_news, retry_after_s, tell_waiting, view_of, waiting_of
 
 if TYPE_CHECKING:
     from periscope.events import EventBus
@@ -97,6 +99,7 @@ class ModelPool:
         self._next_number = 1
         self._timer: TimerHandle | None = None
         self._background: set[asyncio.Task[None]] = set()
+        self._settled = asyncio.Event()
         self._is_settling = self._is_closing = False
 
     def __repr__(self) -> str:
@@ -122,13 +125,27 @@ class ModelPool:
         slot = self._slots[name]
         return None if slot.state is ModelState.READY else waiting_of(slot, None)
 
+    async def waits_for(self, name: str) -> AsyncGenerator[Waiting | None, None]:
+        """As `wait_for`, now and whenever it changes; never ends. The estimate of the time left alone is no news."""
+        told: list[Waiting | None] = []
+        while True:
+            settled, waiting = self._settled, self.wait_for(name)
+            if not told or is_news(told[0], waiting):
+                told = [waiting]
+                yield waiting
+            await settled.wait()
+
     # --- using -----------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def ticket(self, name: str) -> Iterator[Ticket]:
+    def ticket(self, name: str, *, is_reserved: bool = False) -> Iterator[Ticket]:
         """A place in the queue of a model, which is loaded for it if need be; at exit it is left or given back.
 
-        A request holds one ticket at a time: with two, two requests could wait for each other for ever.
+        A request waits for or holds one model at a time: with two, two requests could wait for each other for ever. A
+        place in a second queue it may have reserved.
+
+        Args:
+            is_reserved: only keep the place, until `start_waiting`.
 
         Raises:
             ServerBusy: the queue is full.
@@ -141,14 +158,16 @@ class ModelPool:
                 f"(`server.limits.max_waiting` is {self.limits.max_waiting}). Try again soon.",
                 retry_after_s=retry_after_s(slot),
             )
-        with self._joined(slot) as ticket:
+        with self._joined(slot, is_reserved=is_reserved) as ticket:
             yield ticket
 
     @contextmanager
-    def _joined(self, slot: Slot, *, is_load_only: bool = False, may_evict: bool = True) -> Iterator[Ticket]:
+    def _joined(
+        self, slot: Slot, *, is_load_only: bool = False, may_evict: bool = True, is_reserved: bool = False
+    ) -> Iterator[Ticket]:
         if self._is_closing:
             raise ServerStopping("The server is stopping.")
-        ticket = slot.join(TicketFacts(self._next_number, self._timers.now(), is_load_only, may_evict))
+        ticket = slot.join(TicketFacts(self._next_number, self._timers.now(), is_load_only, may_evict, is_reserved))
         self._next_number += 1
         try:
             self._settle()
@@ -197,19 +216,25 @@ class ModelPool:
             await ticket.granted()
 
     def start_bringing_in(self, name: str, *, may_evict: bool = True) -> None:
-        """As `bring_in`, without waiting; a failure is in the log and in its view.
+        """As `bring_in`, without waiting; a later failure is in the log and in its view.
 
         Raises:
+            ModelUnavailable: it cannot be loaded, as far as is known at once.
             ServerStopping: the pool is closing.
         """
         with ExitStack() as stack:
             ticket = stack.enter_context(self._joined(self._slots[name], is_load_only=True, may_evict=may_evict))
+            if ticket.error is not None:
+                raise ticket.error
             task = asyncio.create_task(_held(ticket, stack.pop_all()), name=f"bring in {name}")
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
     def start_unloading(self, name: str) -> None:
         """Unload it once those who use it, and those who waited before now, are done; idempotent.
+
+        Loads that were asked for by command, at start or after a death are called off; one that failed stays away until
+        somebody asks for it.
 
         Raises:
             ModelPinned: it is to stay.
@@ -219,13 +244,17 @@ class ModelPool:
             raise ModelPinned(f"Model {name} is pinned. Unpin it first.", param="model")
         if slot.state is ModelState.FAILED:
             slot.give_up()
-        elif slot.state is not ModelState.UNLOADED:
-            slot.unload_number = self._next_number
+        slot.unload_number = self._next_number
         self._settle()
 
     async def gone(self, name: str) -> None:
-        """Wait until it is not in memory."""
-        await self._slots[name].is_gone.wait()
+        """Wait until it is not in memory, and nobody who came before it was told to go has it loaded once more."""
+        slot = self._slots[name]
+        while True:
+            settled = self._settled
+            if slot.unload_number is None and slot.state in {ModelState.UNLOADED, ModelState.FAILED}:
+                return
+            await settled.wait()
 
     def pin(self, name: str, *, is_pinned: bool) -> None:
         """A pinned model is never unloaded, to make room or for idleness."""
@@ -251,22 +280,31 @@ class ModelPool:
 
     def _settle(self) -> None:
         """Do whatever the plan says until it says nothing. Called after every change; while it runs, it sees them."""
-        if self._is_settling or self._is_closing:
+        if self._is_settling:
             return
-        self._is_settling = True
-        try:
-            made = plan(self._facts())
-            while made.effects:
-                for effect in made.effects:
-                    self._carry_out(effect)
-                made = plan(self._facts())
-        finally:
-            self._is_settling = False
-        self._ask_again_at(made.wake_at)
-        self._memory.promised_bytes = self._outstanding_bytes()
+        if not self._is_closing:
+            self._is_settling = True
+            try:
+                self._ask_again_at(self._carry_out_plans())
+            finally:
+                self._is_settling = False
+            self._memory.promised_bytes = self._outstanding_bytes()
+            for slot in self._slots.values():
+                tell_waiting(slot)
+                slot.publish_changes()
         for slot in self._slots.values():
-            tell_waiting(slot)
-            slot.publish_changes()
+            slot.end_unload_command()
+        self._settled.set()
+        self._settled = asyncio.Event()
+
+    def _carry_out_plans(self) -> float:
+        """One plan after the other until there is nothing left to do; returns when to ask again."""
+        made = plan(self._facts())
+        while made.effects:
+            for effect in made.effects:
+                self._carry_out(effect)
+            made = plan(self._facts())
+        return made.wake_at
 
     def _facts(self) -> PoolFacts:
         models = tuple(slot.facts() for slot in self._slots.values())
@@ -292,6 +330,8 @@ class ModelPool:
             case Load():
                 self._release_memory_for(slot)
                 slot.load()
+            case GiveUpLoad():
+                slot.give_up_load()
             case Drain():
                 slot.drain()
             case Keep():
@@ -315,10 +355,15 @@ class ModelPool:
         """A model whose worker died comes back by itself, after its back-off, if there is room."""
 
         def start() -> None:
-            if not self._is_closing:
+            slot.restart = None
+            if self._is_closing:
+                return
+            try:
                 self.start_bringing_in(slot.name, may_evict=False)
+            except PeriscopeError as error:
+                logger.warning("model %s is not loaded again: %s", slot.name, error.message)
 
-        self._timers.call_at(slot.retry_at, start)
+        slot.restart = self._timers.call_at(slot.retry_at, start)
 
 
 async def _held(ticket: Ticket, stack: ExitStack) -> None:

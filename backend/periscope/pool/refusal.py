@@ -38,6 +38,8 @@ def refusal(slot: Slot, reason: Refusal, limits: PoolLimits, now: float) -> Peri
                 f"Model {slot.name} takes about {_size(need)}, more than the pinned models leave of "
                 f"{_size(budget)}. Unpin one of them, or raise `memory.budget` in models.yaml."
             )
+        case Refusal.CALLED_OFF:
+            return ModelUnavailable(f"Model {slot.name} was unloaded by a later command, before it was loaded.")
         case Refusal.NO_ROOM:
             return ModelUnavailable(
                 f"Model {slot.name} takes about {_size(need)}, which does not fit beside the models in memory. "

@@ -9,19 +9,19 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING
 
 from periscope.errors import ModelUnavailable, PeriscopeError
 from periscope.events import ModelChanged, ModelGivenUp, ModelLoadProgress, ModelStateChanged
 from periscope.pool.planner import ModelFacts
+from periscope.pool.spec import LoadProgress, ModelSpec, Need, PooledEngine
 from periscope.pool.state import ModelState, check_transition
 from periscope.pool.ticket import Ticket, TicketState
 
 if TYPE_CHECKING:
     from periscope.events import Event
     from periscope.pool.planner import TicketFacts
-    from periscope.pool.timers import Timers
+    from periscope.pool.timers import TimerHandle, Timers
 
 logger = logging.getLogger(__name__)
 
@@ -36,76 +36,6 @@ LASTING_S = 600.0
 TYPICAL_LEASE_S = 5.0
 #: Weight of the newest lease in the mean.
 _NEWEST_PART = 0.2
-
-
-class PooledEngine(Protocol):
-    """What the pool asks of an engine, whatever it computes."""
-
-    @property
-    def is_alive(self) -> bool:
-        """It takes requests."""
-        ...
-
-    @property
-    def weights_bytes(self) -> int:
-        """What its weights take in memory."""
-        ...
-
-    @property
-    def working_bytes(self) -> int:
-        """What the requests that it works on take beside the weights, as far as this process is concerned."""
-        ...
-
-    async def ended(self) -> None:
-        """Wait until it has ended, for whatever reason."""
-        ...
-
-    def release_memory(self) -> None:
-        """Give back, soon, what is only kept for speed."""
-        ...
-
-    async def close(self) -> None:
-        """Idempotent: free the model."""
-        ...
-
-
-#: Called from any thread with (bytes loaded, bytes in all).
-LoadProgress: TypeAlias = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What a model will take: its weights, and room for work on top, without which it would be of no use."""
-
-    weights_bytes: int
-    reserve_bytes: int
-
-    @property
-    def total_bytes(self) -> int:
-        """Both."""
-        return self.weights_bytes + self.reserve_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """How the pool gets a model, and on what terms.
-
-    Attributes:
-        measure: looks at its files; moves nothing, and raises PeriscopeError if they cannot be used.
-        load: may take minutes and may be cancelled.
-        max_leases: requests that may use it at once.
-        is_pinned: never unloaded to make room or for idleness.
-        ttl_s: unloaded after so long without work; None = never.
-        is_isolated: it lives in a process of its own, so that ending this one would mend nothing.
-    """
-
-    name: str
-    measure: Callable[[], Awaitable[Need]]
-    load: Callable[[LoadProgress], Awaitable[PooledEngine]]
-    max_leases: int = 1
-    is_pinned: bool = False
-    ttl_s: float | None = None
-    is_isolated: bool = False
 
 
 class Slot:
@@ -130,11 +60,10 @@ class Slot:
         self.waiting: list[Ticket] = []
         self.is_pinned = spec.is_pinned
         self.unload_number: int | None = None
+        self.restart: TimerHandle | None = None
         self.load_progress: tuple[int, int] | None = None
         self.load_started_at = 0.0
         self.lease_s = TYPICAL_LEASE_S
-        self.is_gone = asyncio.Event()
-        self.is_gone.set()
         self.is_unused = asyncio.Event()
         self.is_unused.set()
         self._timers = timers
@@ -200,12 +129,12 @@ class Slot:
 
     @property
     def num_waiting(self) -> int:
-        """Requests in the queue; whoever only wants it loaded does not stand in it."""
+        """Requests in the queue, reserved places among them; whoever only wants it loaded does not stand in it."""
         return sum(not ticket.facts.is_load_only for ticket in self.waiting)
 
     def join(self, facts: TicketFacts) -> Ticket:
         """A ticket at the end of the queue."""
-        ticket = Ticket(facts, self._timers.now, self._leave)
+        ticket = Ticket(facts, self._timers.now, on_ready=self._changed, on_close=self._leave)
         self.waiting.append(ticket)
         return ticket
 
@@ -233,7 +162,7 @@ class Slot:
         return self.waiting.pop(index)
 
     def _leave(self, ticket: Ticket) -> None:
-        if ticket.state is TicketState.WAITING:
+        if ticket.state in {TicketState.RESERVED, TicketState.WAITING}:
             self.waiting.remove(ticket)
         elif ticket.state is TicketState.GRANTED and not ticket.facts.is_load_only:
             self.num_leases -= 1
@@ -256,9 +185,14 @@ class Slot:
         assert self._need is not None  # noqa: S101 - a plan loads what was measured
         self._promised_bytes = self._need.total_bytes
         self.load_progress, self.load_started_at = None, self._timers.now()
-        self.is_gone.clear()
         self._go(ModelState.LOADING)
         self._start(self._load(self._need), "load")
+
+    def give_up_load(self) -> None:
+        """Stop to load it: it is not to be there."""
+        assert self._task is not None  # noqa: S101 - a plan gives up what is being loaded
+        self._is_unloading = True
+        _cancel_begun(self._task)
 
     def drain(self) -> None:
         """No new leases from now on."""
@@ -269,8 +203,8 @@ class Slot:
         self._go(ModelState.READY)
 
     def unload(self) -> None:
-        """Start to free it."""
-        self._is_unloading = True
+        """Start to free it. That is what a command wanted; one that comes from now on concerns the next load."""
+        self._is_unloading, self.unload_number = True, None
         self._start(self._unload(), "unload")
 
     def cannot_fit(self, error: PeriscopeError) -> None:
@@ -287,7 +221,7 @@ class Slot:
     async def close(self, *, drain_s: float) -> None:
         """Wait up to `drain_s` for the leases out, then free the model, whatever it is doing."""
         if self._task is not None and not self._is_unloading:
-            self._task.cancel()
+            _cancel_begun(self._task)
             await asyncio.wait({self._task})
         if self.state is ModelState.READY:
             self._go(ModelState.DRAINING)
@@ -323,12 +257,14 @@ class Slot:
         try:
             engine = await self.spec.load(self._progress_to(asyncio.get_running_loop()))
         except asyncio.CancelledError:
-            self._promised_bytes = 0
+            self._promised_bytes, self.load_progress = 0, None
             self._go(ModelState.UNLOADED)
             raise
         except Exception as error:  # noqa: BLE001 - as above
             self._fail_to_load(error)
             return
+        finally:
+            self._is_unloading = False
         self.engine, self.error, self._num_failures = engine, None, 0
         self._promised_bytes = engine.weights_bytes + need.reserve_bytes
         self._ready_at = self._used_at = self._timers.now()
@@ -354,13 +290,14 @@ class Slot:
         await engine.ended()
         if self.engine is not engine or self._is_unloading:
             return
-        now = self._timers.now()
+        now, was_to_go = self._timers.now(), self.state is ModelState.DRAINING or self.unload_number is not None
         self._num_deaths = 1 if now - self._ready_at >= LASTING_S else self._num_deaths + 1
         back_off_s = 0.0 if self._num_deaths == 1 else _back_off_s(self._num_deaths - 2)
         self._fail(ModelUnavailable("Its worker ended unexpectedly; the server log has details."), back_off_s)
         if self._num_deaths >= MAX_DEATHS and not self.spec.is_isolated:
             self._publish(ModelGivenUp(self.name))
-        self._died(self)
+        if not was_to_go:
+            self._died(self)
         self._changed()
 
     async def _unload(self) -> None:
@@ -369,8 +306,7 @@ class Slot:
             if engine is not None:
                 await engine.close()
         finally:
-            self._is_unloading = False
-            self.unload_number, self._promised_bytes = None, 0
+            self._is_unloading, self._promised_bytes = False, 0
             self._go(ModelState.UNLOADED)
 
     def _fail_to_load(self, error: Exception) -> None:
@@ -390,11 +326,20 @@ class Slot:
     def _go(self, new: ModelState) -> None:
         old, self.state = self.state, new
         check_transition(old, new)
-        if new in {ModelState.UNLOADED, ModelState.FAILED}:
-            self.is_gone.set()
+        if old is ModelState.FAILED and self.restart is not None:
+            self.restart.cancel()
+            self.restart = None
         reason = self.error.message if new is ModelState.FAILED and self.error else None
         logger.info("model %s: %s -> %s%s", self.name, old, new, f" ({reason})" if reason else "")
         self._publish(ModelStateChanged(self.name, old, new, reason))
+
+    def end_unload_command(self) -> None:
+        """Idempotent: a command to unload is done when it is not in memory and nobody older is still to be served."""
+        if self.unload_number is None or self.state not in {ModelState.UNLOADED, ModelState.FAILED}:
+            return
+        wanting = (ticket.facts for ticket in self.waiting if not ticket.facts.is_reserved)
+        if not any(facts.number < self.unload_number for facts in wanting):
+            self.unload_number = None
 
     def publish_changes(self) -> None:
         """An event if the queue, the leases or the pin are not as they were at the last one."""
@@ -417,6 +362,11 @@ class Slot:
             return None
         done, total = self.load_progress
         return max(total - done, 0) * (self._timers.now() - self.load_started_at) / done
+
+
+def _cancel_begun(task: asyncio.Task[None]) -> None:
+    """Cancel it after its first step: a task that is cancelled before that never runs its clean-up."""
+    asyncio.get_running_loop().call_soon(task.cancel)
 
 
 def _back_off_s(num_before: int) -> float:

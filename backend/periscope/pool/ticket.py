@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,7 +17,7 @@ from periscope.pool.planner import TicketFacts
 if TYPE_CHECKING:
     from periscope.core import Waiting
     from periscope.errors import PeriscopeError
-    from periscope.pool.slot import PooledEngine
+    from periscope.pool.spec import PooledEngine
 
 EngineT = TypeVar("EngineT")
 
@@ -24,6 +25,7 @@ EngineT = TypeVar("EngineT")
 class TicketState(StrEnum):
     """Every ticket ends as `CLOSED`, from any of the others."""
 
+    RESERVED = "reserved"
     WAITING = "waiting"
     GRANTED = "granted"
     REFUSED = "refused"
@@ -31,13 +33,24 @@ class TicketState(StrEnum):
 
 
 class Ticket:
-    """See the module. The pool calls `tell`, `grant` and `refuse`; the request all else."""
+    """See the module. The pool calls `tell`, `grant` and `refuse`; the request all else.
 
-    def __init__(self, facts: TicketFacts, clock: Callable[[], float], on_close: Callable[[Ticket], None]) -> None:
+    A reserved one keeps its place while the request has something else done; it is never granted, and may be refused.
+    """
+
+    def __init__(
+        self,
+        facts: TicketFacts,
+        clock: Callable[[], float],
+        *,
+        on_ready: Callable[[], None],
+        on_close: Callable[[Ticket], None],
+    ) -> None:
         self.facts = facts
-        self.state = TicketState.WAITING
+        self.state = TicketState.RESERVED if facts.is_reserved else TicketState.WAITING
         self.granted_at = 0.0
         self._clock = clock
+        self._on_ready = on_ready
         self._on_close = on_close
         self._engine: PooledEngine | None = None
         self._error: PeriscopeError | None = None
@@ -48,14 +61,35 @@ class Ticket:
     def __repr__(self) -> str:
         return f"<Ticket {self.facts.number} {self.state}>"
 
+    def start_waiting(self) -> None:
+        """Idempotent: a reserved one wants the model from now on, at the place it has had all the time."""
+        if self.state is TicketState.RESERVED:
+            self.facts = replace(self.facts, is_reserved=False, waits_since=self._clock())
+            self.state = TicketState.WAITING
+            self._on_ready()
+
+    async def refused(self) -> None:
+        """Wait until a reserved one is refused or not reserved any more; only for the one task that holds it.
+
+        Raises:
+            ModelUnavailable: the model cannot be loaded.
+            ServerStopping: the pool is closing.
+        """
+        while self.state is TicketState.RESERVED:
+            await self._changed.wait()
+            self._changed.clear()
+        if self._error is not None:
+            raise self._error
+
     async def updates(self) -> AsyncIterator[Waiting]:
-        """What it waits for, the newest each time it is asked; ends when it is granted.
+        """What it waits for, the newest each time it is asked; ends when it is granted. A reserved one starts to wait.
 
         Raises:
             ServerBusy: it has waited too long.
             ModelUnavailable: the model cannot be loaded.
             ServerStopping: the pool is closing.
         """
+        self.start_waiting()
         while self.state is TicketState.WAITING:
             if self._told is not None and not self._is_told:
                 self._is_told = True
@@ -95,6 +129,11 @@ class Ticket:
         if is_news:
             self._is_told = False
             self._changed.set()
+
+    @property
+    def error(self) -> PeriscopeError | None:
+        """Why it was refused."""
+        return self._error
 
     @property
     def told(self) -> Waiting | None:

@@ -64,17 +64,22 @@ def view_of(slot: Slot, now: float) -> SlotView:
 
 
 def tell_waiting(slot: Slot) -> None:
-    """Whoever waits is told what for and how long about."""
+    """Whoever waits is told what for and how long about.
+
+    A reserved place counts: who has it came first, and goes first once it is ready. So a position only ever falls.
+    """
     position = 0
     for ticket in slot.waiting:
         position += not ticket.facts.is_load_only
-        waiting, before = waiting_of(slot, position), ticket.told
-        is_news = before is None or (before.status, before.position, before.progress) != (
-            waiting.status,
-            waiting.position,
-            waiting.progress,
-        )
-        ticket.tell(waiting, is_news=is_news)
+        waiting = waiting_of(slot, position)
+        ticket.tell(waiting, is_news=is_news(ticket.told, waiting))
+
+
+def is_news(before: Waiting | None, waiting: Waiting | None) -> bool:
+    """Pure: more has changed than the estimate of the time left."""
+    if before is None or waiting is None:
+        return before is not waiting
+    return (before.status, before.position, before.progress) != (waiting.status, waiting.position, waiting.progress)
 
 
 def waiting_of(slot: Slot, position: int | None) -> Waiting:

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from periscope.errors import CaptionFailed, PeriscopeError
 from periscope.pool.pool import ModelPool
-from periscope.pool.slot import PooledEngine
+from periscope.pool.spec import PooledEngine
 from periscope.pool.state import ModelState
 from periscope.vision.backends.mlx_vlm import MlxVlmCaptioner, VisionLanguage
 from periscope.vision.captioner import Caption, CaptionerId, CaptionRequest

@@ -1,0 +1,153 @@
+"""Places that are reserved: in order, counted, and costing no model its memory."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+
+import pytest
+
+from periscope.core import Waiting, WaitStatus
+from periscope.errors import ModelLoadError, ModelUnavailable, ServerBusy, ServerStopping
+from periscope.pool.slot import MAX_DEATHS
+from periscope.pool.state import ModelState
+from periscope.pool.ticket import TicketState
+from tests.pool.fakes import FakeEngine, FakeModel, World, turns, until, with_world
+from tests.pool.test_pool import cancelled, held
+
+
+def test_a_reserved_place_counts_and_loads_nothing() -> None:
+    """It fills the queue like any other, and its model is not even looked at before it is ready."""
+    model = FakeModel("m", max_leases=1)
+
+    async def use(world: World) -> None:
+        with world.pool.ticket("m", is_reserved=True) as first, world.pool.ticket("m", is_reserved=True):
+            await turns()
+            assert (model.num_measures, world.pool.view("m").num_waiting) == (0, 2)
+            with pytest.raises(ServerBusy, match="2 wait"), world.pool.ticket("m"):
+                pass
+            await first.granted()
+            assert (first.state, world.pool.view("m").num_waiting) == (TicketState.GRANTED, 1)
+        assert world.pool.view("m").num_leases == world.pool.view("m").num_waiting == 0
+
+    with_world([model], use, max_waiting=1)
+
+
+def test_who_reserved_first_goes_first_once_it_is_ready() -> None:
+    """It is passed over until then; its position counts for those behind it, so that theirs only ever falls."""
+
+    async def use(world: World) -> None:
+        running = held(world, "m")
+        await until(lambda: world.pool.view("m").num_leases == 1)
+        with ExitStack() as stack:
+            first = stack.enter_context(world.pool.ticket("m", is_reserved=True))
+            second, third = (stack.enter_context(world.pool.ticket("m")) for _ in range(2))
+            assert [t.told and t.told.position for t in (first, second, third)] == [1, 2, 3]
+            await cancelled(running)
+            assert (first.state, second.state) == (TicketState.RESERVED, TicketState.GRANTED)
+            first.start_waiting()
+            assert [t.told and t.told.position for t in (first, third)] == [1, 2]
+            second.close()
+            assert (first.state, third.state) == (TicketState.GRANTED, TicketState.WAITING)
+
+    with_world([FakeModel("m", max_leases=1)], use)
+
+
+def test_the_wait_of_a_reserved_place_begins_when_it_is_ready() -> None:
+    """However long its captions took, it then has the whole time to wait."""
+
+    async def use(world: World) -> None:
+        running = held(world, "m")
+        await until(lambda: world.pool.view("m").num_leases == 1)
+        with world.pool.ticket("m", is_reserved=True) as ticket:
+            world.timers.advance(1000.0)
+            ticket.start_waiting()
+            world.timers.advance(29.0)
+            assert ticket.state is TicketState.WAITING
+            world.timers.advance(1.0)
+            with pytest.raises(ServerBusy, match="30 s"):
+                await ticket.granted()
+        await cancelled(running)
+
+    with_world([FakeModel("m", max_leases=1)], use)
+
+
+def test_memory_for_one_model_is_enough_for_requests_that_need_two() -> None:
+    """Twelve requests with a reserved place each use the captioner, then the text model; two loads of each at most."""
+    models = [FakeModel("text", max_leases=4), FakeModel("captioner", max_leases=4)]
+
+    async def use(world: World) -> None:
+        answered: list[int] = []
+
+        async def request(number: int) -> None:
+            with world.pool.ticket("text", is_reserved=True) as place:
+                async with world.pool.lease("captioner", FakeEngine):
+                    await turns(1 + number % 5)
+                await place.granted()
+                answered.append(number)
+                assert world.resident_bytes() <= 150
+                await turns(2)
+
+        await world.pool.bring_in("text")
+        await asyncio.gather(*(request(number) for number in range(12)))
+        assert sorted(answered) == list(range(12))
+        assert (models[0].num_loads, models[1].num_loads) == (2, 1)
+
+    with_world(models, use, budget_bytes=150)
+
+
+def test_a_reserved_place_hears_of_the_end() -> None:
+    """It is refused when the pool closes, and when its model fails, without being asked."""
+    model = FakeModel("m")
+
+    async def use(world: World) -> None:
+        with world.pool.ticket("m", is_reserved=True) as ticket:
+            hearing = asyncio.create_task(ticket.refused())
+            await world.pool.bring_in("m")
+            for _ in range(MAX_DEATHS - 1):
+                assert not hearing.done()
+                await world.pool.bring_in("m")
+                model.engines[-1].kill()
+                await until(lambda: world.pool.view("m").state is ModelState.FAILED)
+            with pytest.raises(ModelUnavailable, match="worker ended"):
+                await hearing
+        model.load_error = ModelLoadError("gone.")
+        with world.pool.ticket("captioner", is_reserved=True) as ticket:
+            hearing = asyncio.create_task(ticket.refused())
+            await turns()
+            await world.pool.close()
+            with pytest.raises(ServerStopping):
+                await hearing
+            with pytest.raises(ServerStopping):
+                await ticket.granted()
+
+    with_world([model, FakeModel("captioner")], use)
+
+
+def test_whoever_looks_at_a_model_is_told_of_each_change() -> None:
+    """Unloaded, loading with its progress, there: each once, without asking again and again."""
+    model = FakeModel("m")
+
+    async def use(world: World) -> None:
+        model.may_load.clear()
+        seen: list[Waiting | None] = []
+
+        async def watch() -> None:
+            async for waiting in world.pool.waits_for("m"):
+                seen[len(seen) :] = [waiting]
+
+        watching = asyncio.create_task(watch())
+        await turns()
+        loading = asyncio.create_task(world.pool.bring_in("m"))
+        await until(lambda: world.pool.view("m").load_progress is not None)
+        await turns()
+        model.may_load.set()
+        await loading
+        await turns()
+        assert seen[0] == Waiting(WaitStatus.WAITING_FOR_MODEL, "m")
+        assert [waiting and waiting.progress for waiting in seen[-2:]] == [0.5, None]
+        assert seen[-1] is None
+        assert len(seen) == len(set(seen)) <= 5
+        await cancelled(watching)
+
+    with_world([model], use)
