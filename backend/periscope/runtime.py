@@ -33,6 +33,7 @@ from periscope.serving.service import ChatService
 from periscope.vision.cache import CaptionCache
 from periscope.vision.captioner import CaptionerId
 from periscope.vision.images.limits import ImageLimits
+from periscope.vision.intake import ImageIntake
 from periscope.vision.prompts import DEFAULT_CAPTION_PROMPT
 from periscope.vision.proxy import OnError, ProxySettings, VisionProxy
 
@@ -65,7 +66,10 @@ class Runtime:
         self._pool = ModelPool(specs, self.bus, limits, memory=self._memory)
         requests = LiveRequests(self.bus.publish)
         names = ModelNames(self._served(model) for model in config.models if model.kind is ModelKind.TEXT)
-        proxy = VisionProxy(CaptionCache(), executor=self._decoding)
+        intake = ImageIntake(
+            config.server.limits.max_image_bytes_in_flight, wait_timeout_s=config.server.limits.wait_timeout_s
+        )
+        proxy = VisionProxy(CaptionCache(), executor=self._decoding, intake=intake)
         self.service = ChatService(names, self._pool, proxy, requests)
         self.control = ControlService(
             self.service, self._pool, names, requests, self.bus, version=__version__, read_memory=_read_memory

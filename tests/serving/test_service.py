@@ -415,8 +415,10 @@ def test_captions_alone_come_in_order_and_share_the_cache(tiny_text_model: Path)
         assert (failed.text, failed.error) == (None, "the captioner timed out")
         with pytest.raises(InvalidRequest, match="no captioner"):
             await rooms.service.caption("blind", parts)
+        assert len(await rooms.service.caption("", parts * 5)) == 10
+        nine = tuple(ImagePart(data_url(circle("green", 40 + i)), f"images[{i}]") for i in range(9))
         with pytest.raises(InvalidRequest, match="at most 8"):
-            await rooms.service.caption("", parts * 5)
+            await rooms.service.caption("", nine)
 
     with_rooms(tiny_text_model, use)
 

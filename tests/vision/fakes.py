@@ -26,7 +26,7 @@ def encoded(picture: PIL.Image.Image, format_name: str = "PNG", **options: Any) 
     return file.getvalue()
 
 
-def png(color: str = "red", size: tuple[int, int] = (4, 3)) -> bytes:
+def png(color: str | tuple[int, int, int] = "red", size: tuple[int, int] = (4, 3)) -> bytes:
     """A plain picture."""
     return encoded(PIL.Image.new("RGB", size, color))
 

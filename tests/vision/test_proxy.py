@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -22,6 +24,7 @@ from periscope.errors import (
     PeriscopeError,
     RequestError,
     ServerBusy,
+    ServerStopping,
 )
 from periscope.vision.cache import CaptionCache
 from periscope.vision.captioner import Caption, CaptionerId, CaptionRequest
@@ -174,7 +177,7 @@ def test_the_captioner_gets_what_was_set() -> None:
         settings = ProxySettings(prompt="Say.", max_tokens=5, timeout_s=7.5, limits=ImageLimits(max_side_px=64))
         await proxy().rewrite(conversation([BLUE, "How many?"]), captioner, settings)
         (request,) = captioner.requests
-        assert (request.prompt, request.max_tokens, request.timeout_s) == ("Say.", 5, 7.5)
+        assert (request.prompts, request.max_tokens, request.timeout_s) == (("Say.",), 5, 7.5)
         image = request.images[0]
         assert (image.width, image.height, image.source_width, image.source_height) == (64, 48, 640, 480)
 
@@ -182,41 +185,85 @@ def test_the_captioner_gets_what_was_set() -> None:
 
 
 def test_a_question_goes_along_with_its_image() -> None:
-    """With questions on, each message's text reaches the captioner, and another question is another caption."""
+    """With questions on, each message's text reaches the captioner, with all others in one place of its queue."""
 
     async def test() -> None:
         vision, captioner = proxy(), FakeCaptioner()
         settings = ProxySettings(prompt="Say.", use_question=True)
         await vision.rewrite(conversation([RED, BLUE, "How many?"], ["Why?", RED]), captioner, settings)
-        asked = [(request.prompt.splitlines()[1:], len(request.images)) for request in captioner.requests]
-        assert asked == [
-            (["The image comes with this message: How many?"], 2),
-            (["The image comes with this message: Why?"], 1),
-        ]
+        (request,) = captioner.requests
+        asked = [prompt.removeprefix("Say.\nThe image comes with this message: ") for prompt in request.prompts]
+        assert asked == ["How many?", "How many?", "Why?"]
+        assert len(request.images) == 3
         await vision.rewrite(conversation([RED, BLUE, "How many?"]), captioner, settings)
+        assert len(captioner.requests) == 1
+        await vision.rewrite(conversation([RED, "Which?"]), captioner, settings)
         assert len(captioner.requests) == 2
 
     run(test())
 
 
 def test_only_the_newest_images_are_described() -> None:
-    """Beyond the limit the older ones say so; they are not even decoded."""
+    """Beyond the limit the older ones say so, and the captioner never sees them."""
 
     async def test() -> None:
         captioner = FakeCaptioner()
-        messages = conversation([b"no picture at all"], [RED, BLUE], [RED])
+        messages = conversation([png("black")], [GREEN, BLUE], [RED])
         settings = ProxySettings(limits=ImageLimits(max_images=2))
         rewritten = await proxy().rewrite(messages, captioner, settings)
-        reason = "only the newest 2 images of a request are described"
+        reason = "only the newest 2 images that are new in a request are described"
         assert texts(rewritten) == [
-            [f"[Image 1, could not be read: {reason}. Do not guess what it shows.]"],
+            [f"[Image 1, 4x3 px, could not be read: {reason}. Do not guess what it shows.]"],
             [
-                f"[Image 2, could not be read: {reason}. Do not guess what it shows.]",
+                f"[Image 2, 4x3 px, could not be read: {reason}. Do not guess what it shows.]",
                 block(3, "640x480", "Colour (0, 0, 255), try 1."),
             ],
             [block(4, "4x3", "Colour (255, 0, 0), try 1.")],
         ]
         assert (rewritten.vision.num_images, rewritten.vision.num_failed) == (4, 2)
+
+    run(test())
+
+
+def picture(number: int) -> bytes:
+    """Another one for each number."""
+    return png((number, 255 - number, 7))
+
+
+def test_an_agent_with_a_new_screenshot_in_each_of_20_turns_keeps_its_prefix() -> None:
+    """Known captions stand however many there are: each turn begins with the last one, byte by byte."""
+
+    async def test() -> None:
+        vision, captioner, before = proxy(), FakeCaptioner(), tuple[Message, ...]()
+        for num_turns in range(1, 21):
+            turns = conversation(*(["Look.", picture(number)] for number in range(num_turns)))
+            rewritten = await vision.rewrite(turns, captioner, SETTINGS)
+            assert rewritten.messages[:-1] == before
+            assert (rewritten.vision.num_failed, rewritten.vision.num_cache_hits) == (0, num_turns - 1)
+            before = rewritten.messages
+        assert [len(request.images) for request in captioner.requests] == [1] * 20
+
+    run(test())
+
+
+def test_what_a_first_request_leaves_out_stays_left_out_in_its_conversation() -> None:
+    """Twelve pictures at once: the newest eight are described, and no later turn, however short, changes a byte."""
+
+    async def test() -> None:
+        vision, captioner = proxy(), FakeCaptioner()
+        turns = [["Look.", *(picture(number) for number in range(12))]]
+        first = await vision.rewrite(conversation(*turns), captioner, SETTINGS)
+        assert (first.vision.num_images, first.vision.num_failed) == (12, 4)
+        before = first.messages
+        for number in (20, 21, 2):  # the last one is a picture that was left out, sent anew
+            turns.append(["And this?", picture(number)])
+            rewritten = await vision.rewrite(conversation(*turns), captioner, SETTINGS)
+            assert rewritten.messages[:-1] == before
+            assert rewritten.vision.num_failed == 4
+            before = rewritten.messages
+        assert [len(request.images) for request in captioner.requests] == [8, 1, 1, 1]
+        alone = await vision.rewrite(conversation([picture(0)]), captioner, SETTINGS)
+        assert alone.vision.num_failed == 0
 
     run(test())
 
@@ -273,7 +320,6 @@ def test_without_a_captioner_images_are_marked_or_refused() -> None:
         (ModelUnavailable("gone"), "the captioner is not available"),
         (ModelLoadError("no such file"), "the captioner is not available"),
         (EngineClosed("closed"), "the captioner is not available"),
-        (ServerBusy("queue full"), "the captioner is busy"),
         (RuntimeError("SECRET"), "the captioner failed"),
     ],
 )
@@ -298,6 +344,54 @@ def test_a_captioner_that_breaks_costs_only_its_captions(
     assert "SECRET" not in caplog.text
     if isinstance(error, PeriscopeError):
         assert error.message in caplog.text
+
+
+@pytest.mark.parametrize("error", [ServerBusy("Queue full.", retry_after_s=7), ServerStopping("Stopping.")])
+@pytest.mark.parametrize("on_error", OnError)
+def test_a_busy_captioner_is_told_and_never_marked(error: ServerBusy, on_error: OnError) -> None:
+    """Chats and captions on their own, who asked first and who joined: all are told to come again, and then may."""
+
+    async def test() -> None:
+        gate, told = asyncio.Event(), asyncio.Event()
+        vision, captioner = proxy(), FakeCaptioner(error=error, gate=gate)
+        settings = ProxySettings(on_error=on_error)
+        leader = asyncio.create_task(vision.rewrite(conversation([RED, BLUE]), captioner, settings))
+        await captioner.started.wait()
+        joined = asyncio.create_task(
+            vision.rewrite(conversation([GREEN, RED]), captioner, settings, on_captioning=told.set)
+        )
+        await told.wait()
+        described = asyncio.create_task(vision.describe(conversation([BLUE])[0].images, captioner, settings))
+        await settled()
+        gate.set()
+        refused = await asyncio.gather(leader, joined, described, return_exceptions=True)
+        assert [(type(each), getattr(each, "retry_after_s", None)) for each in refused] == [
+            (type(error), error.retry_after_s)
+        ] * 3
+        captioner.error = None
+        assert (await vision.rewrite(conversation([RED, BLUE, GREEN]), captioner, settings)).vision.num_failed == 0
+
+    run(test())
+
+
+@pytest.mark.parametrize("has_begun", [False, True], ids=["before", "meanwhile"])
+def test_images_that_cannot_be_read_any_more_because_the_server_stops(has_begun: bool) -> None:
+    """An executor that was shut down is not the client's fault, nor a bug: the server is stopping."""
+
+    async def test() -> None:
+        executor = ThreadPoolExecutor(1)
+        vision, may_end = VisionProxy(CaptionCache(), executor=executor), threading.Event()
+        executor.submit(may_end.wait)
+        if not has_begun:
+            executor.shutdown(wait=False, cancel_futures=True)
+        rewriting = asyncio.create_task(vision.rewrite(conversation([RED]), FakeCaptioner(), SETTINGS))
+        await settled()
+        executor.shutdown(wait=False, cancel_futures=True)
+        with pytest.raises(ServerStopping):
+            await rewriting
+        may_end.set()
+
+    run(test())
 
 
 def test_one_image_that_fails_leaves_its_neighbours(caplog: pytest.LogCaptureFixture) -> None:
@@ -374,7 +468,9 @@ def test_captions_on_their_own_share_the_cache_with_chats() -> None:
             CaptionedImage(None, "the captioner timed out", 4, 3, "fake"),
         )
         assert [len(request.images) for request in captioner.requests] == [1, 1]
-        with pytest.raises(InvalidRequest, match=r"2 images; at most 1 are .*`max_images`"):
-            await vision.describe(parts, captioner, ProxySettings(limits=ImageLimits(max_images=1)))
+        one = ProxySettings(limits=ImageLimits(max_images=1))
+        await vision.describe(conversation([BLUE, RED])[0].images, captioner, one)
+        with pytest.raises(InvalidRequest, match=r"2 images that have no caption yet; at most 1 are .*`max_images`"):
+            await vision.describe(conversation([BLUE, RED, GREEN])[0].images, captioner, one)
 
     run(test())

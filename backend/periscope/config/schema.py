@@ -186,10 +186,15 @@ class VisionProxyConfig(Section):
         60.0, "For all captions of a request; load time does not count.", "seconds"
     )
     on_error: Literal["marker", "error"] = _setting(
-        "marker", "No captioner: marker tells the model that the image could not be read; error answers 503."
+        "marker",
+        "Captioner broken: marker tells the model that the image could not be read; error answers 503. Busy is a 503.",
     )
     max_images: int = _setting(
-        8, "Captioned in one request, newest first; the rest get a marker.", "images", ge=1, le=256
+        8,
+        "New captions made for one request, newest first; the rest get a marker and keep it. Known ones do not count.",
+        "images",
+        ge=1,
+        le=256,
     )
     max_image_bytes: Annotated[int, Field(ge=KIB, le=GIB), BYTES] = _setting(20 * MIB, "One image file.", "bytes")
     max_source_pixels: int = _setting(
@@ -255,6 +260,11 @@ class ServerLimits(Section):
 
     max_body_bytes: Annotated[int, Field(ge=KIB, le=4 * GIB), BYTES] = _setting(
         224 * MIB, "One request body; eight images of 20 MiB fit, in base64.", "bytes"
+    )
+    max_image_bytes_in_flight: Annotated[int, Field(ge=MIB, le=64 * TIB), BYTES] = _setting(
+        512 * MIB,
+        "Images of all requests being read and described at once; as much again waits, then 503.",
+        "bytes",
     )
     max_waiting: int = _setting(
         10, "Requests waiting per model beyond the batch; more get 503.", "requests", ge=0, le=100_000

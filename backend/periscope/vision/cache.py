@@ -75,7 +75,8 @@ class CaptionCache:
 
     A request's missing keys are made by one call, a flight, in a task of its own. Others that miss the same key wait
     for that flight. It outlives the request that began it while anyone waits, and is cancelled when nobody does.
-    Failures go to those who wait and are not kept.
+    Failures go to those who wait and are not kept. What the call raises (the captioner is busy) is raised to all of
+    them: each would have waited in the same queue.
     """
 
     def __init__(self, *, max_entries: int = 4096, max_bytes: int = 16 * 1024 * 1024) -> None:
@@ -108,6 +109,9 @@ class CaptionCache:
         Args:
             make: called at most once, with the missing keys. May outlive this call; cancelled when nobody waits.
             on_wait: called once if any caption is not there yet, whether made for this call or for another.
+
+        Raises:
+            Exception: what `make` raised, of this call or of the one it joined; what else was made is kept.
         """
         wanted = tuple(dict.fromkeys(keys))
         led = self.missing(wanted)

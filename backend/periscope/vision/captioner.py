@@ -22,11 +22,12 @@ class CaptionRequest:
     """Images to describe together.
 
     Attributes:
+        prompts: what is asked about each image, one for each.
         timeout_s: for all of them, counted from when the model is there: load time is not in it.
     """
 
     images: tuple[Image, ...]
-    prompt: str
+    prompts: tuple[str, ...]
     max_tokens: int
     timeout_s: float
 
@@ -57,6 +58,7 @@ class Captioner(Protocol):
         """One caption or failure for each image, in order; a failure is returned, not raised. Cancellable.
 
         Raises:
+            ServerBusy: not now, because of others; it is not broken, and a later try may succeed.
             ModelUnavailable, ModelLoadError, EngineClosed: nothing can be captioned at all.
         """
         ...

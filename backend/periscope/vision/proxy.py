@@ -15,12 +15,21 @@ from functools import partial
 from typing import TypeVar
 
 from periscope.core import CaptionedImage, Image, ImagePart, Message, Role, TextPart, VisionUsage
-from periscope.errors import CaptionerUnavailable, CaptionFailed, InvalidRequest, PeriscopeError, ServerBusy
+from periscope.errors import (
+    CaptionerUnavailable,
+    CaptionFailed,
+    InvalidRequest,
+    PeriscopeError,
+    ServerBusy,
+    ServerStopping,
+)
 from periscope.vision.cache import Answer, CaptionCache, caption_key
 from periscope.vision.captioner import Caption, Captioner, CaptionRequest
 from periscope.vision.images.decode import ImageHeader, decode, read_header
 from periscope.vision.images.limits import ImageLimits
 from periscope.vision.images.source import fetch
+from periscope.vision.intake import Admission, ImageIntake
+from periscope.vision.left_out import LeftOutImages
 from periscope.vision.prompts import DEFAULT_CAPTION_PROMPT, caption_block, caption_prompt, marker
 
 logger = logging.getLogger(__name__)
@@ -28,10 +37,15 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _NOT_AVAILABLE = "the captioner is not available"
+_NOBODY_THERE = Answer(CaptionFailed(_NOT_AVAILABLE), is_made=False)
+_STOPPING = "The server is stopping."
 
 
 class OnError(StrEnum):
-    """What an image without a caption becomes: a marker block in the prompt, or an error to the client."""
+    """What an image becomes whose captioner is broken: a marker block in the prompt, or an error to the client.
+
+    A captioner that is only busy is neither: the client gets `ServerBusy`, and its next try an answer.
+    """
 
     MARKER = "marker"
     ERROR = "error"
@@ -84,13 +98,26 @@ class _Picture:
     def size(self) -> tuple[int, int]:
         return self.header.width, self.header.height
 
+    def decoded_bytes(self, limits: ImageLimits) -> int:
+        """What its pixels will take, scaled down."""
+        width, height = self.size
+        scale = min(1.0, limits.max_side_px / max(width, height))
+        return round(3 * width * scale * height * scale)
+
 
 class VisionProxy:
-    """Owns nothing but the way from images to words; the cache it is given owns the captions."""
+    """Owns the way from images to words and what it leaves out; the cache it is given owns the captions.
 
-    def __init__(self, cache: CaptionCache, *, executor: Executor | None = None) -> None:
+    Every request passes the intake before its images are read, and stays in it until they are words.
+    """
+
+    def __init__(
+        self, cache: CaptionCache, *, executor: Executor | None = None, intake: ImageIntake | None = None
+    ) -> None:
         self._cache = cache
         self._executor = executor
+        self._intake = intake or ImageIntake()
+        self._left_out = LeftOutImages()
 
     async def rewrite(
         self,
@@ -102,34 +129,33 @@ class VisionProxy:
     ) -> Rewritten:
         """Every image part becomes one text part at its place, numbered through the whole conversation.
 
+        A caption that is known always stands, however many there are. Of those that have to be made the newest
+        `settings.limits.max_images` are, and the rest get a marker, which stays in later turns of the conversation
+        (`LeftOutImages`): so the messages of one turn are where those of the next begin.
+
         Args:
             captioner: None where there is none or it failed: its images are handled by `settings.on_error`.
             on_captioning: called once if a caption has to be waited for, before that.
 
         Raises:
-            ImageInvalid, ImageSourceRefused: an image that would be described cannot be taken; before any captioning.
+            ImageInvalid, ImageSourceRefused: an image cannot be taken; before any captioning.
             CaptionerUnavailable: an image has no caption and `on_error` asks for an error.
+            ServerBusy: the captioner, or the intake of images, has too many requests already.
         """
         slots = list(_slots(messages, settings))
         if not slots:
             return Rewritten(tuple(messages), VisionUsage())
-        max_images = settings.limits.max_images
-        num_left_out = max(0, len(slots) - max_images)
-        pictures = await self._take_in(slots[num_left_out:], settings.limits)
-        if captioner is None:
-            await self._decode(pictures, settings.limits)
-            answers = [Answer(CaptionFailed(_NOT_AVAILABLE), is_made=False)] * len(pictures)
-            described_by = ""
-        else:
-            answers = await self._answers(pictures, captioner, settings, on_captioning)
-            described_by = captioner.id.name
-        _report_failures(pictures, answers, settings.on_error)
-        left_out = f"only the newest {max_images} images of a request are described"
-        blocks = [marker(slot.number, None, left_out) for slot in slots[:num_left_out]]
-        blocks += [
-            _block(picture, answer.result, described_by) for picture, answer in zip(pictures, answers, strict=True)
-        ]
-        return Rewritten(_with_blocks(messages, blocks), _usage(answers, num_left_out))
+        async with self._intake.admitted(_sent_bytes(slots)) as admission:
+            pictures = await self._take_in(slots, settings.limits)
+            if captioner is None:
+                await self._decode(pictures[-settings.limits.max_images :], settings.limits)
+                return _rewritten(messages, pictures, [_NOBODY_THERE] * len(pictures), "", settings)
+            keys = [_key(picture, captioner, settings) for picture in pictures]
+            left_out = self._left_out.choose(keys, self._cache.missing(keys), settings.limits.max_images)
+            shown = [picture for place, picture in enumerate(pictures) if place not in left_out]
+            made = iter(await self._answers(shown, captioner, settings, admission, on_captioning))
+            answers = [None if place in left_out else next(made) for place in range(len(pictures))]
+            return _rewritten(messages, pictures, answers, captioner.id.name, settings)
 
     async def describe(
         self, parts: Sequence[ImagePart], captioner: Captioner, settings: ProxySettings
@@ -137,18 +163,22 @@ class VisionProxy:
         """Captions on their own, one per image in order; a failed one tells its reason.
 
         Raises:
-            InvalidRequest: more images than `settings.limits.max_images`.
+            InvalidRequest: more captions would have to be made than `settings.limits.max_images`.
             ImageInvalid, ImageSourceRefused: an image cannot be taken.
+            ServerBusy: the captioner, or the intake of images, has too many requests already.
         """
-        max_images = settings.limits.max_images
-        if len(parts) > max_images:
-            raise InvalidRequest(
-                f"`images` holds {len(parts)} images; at most {max_images} are described at once (`max_images`). "
-                "Send them in several requests.",
-                param="images",
-            )
-        pictures = await self._take_in(list(_slots([Message(Role.USER, tuple(parts))], settings)), settings.limits)
-        answers = await self._answers(pictures, captioner, settings, lambda: None)
+        slots = list(_slots([Message(Role.USER, tuple(parts))], settings))
+        async with self._intake.admitted(_sent_bytes(slots)) as admission:
+            pictures = await self._take_in(slots, settings.limits)
+            missing = self._cache.missing(_key(picture, captioner, settings) for picture in pictures)
+            if len(missing) > settings.limits.max_images:
+                raise InvalidRequest(
+                    f"`images` holds {len(missing)} images that have no caption yet; at most "
+                    f"{settings.limits.max_images} are described at once (`max_images`). "
+                    "Send them in several requests.",
+                    param="images",
+                )
+            answers = await self._answers(pictures, captioner, settings, admission, lambda: None)
         return tuple(
             _captioned(picture, answer.result, captioner.id.name)
             for picture, answer in zip(pictures, answers, strict=True)
@@ -163,13 +193,21 @@ class VisionProxy:
         )
 
     async def _run_all(self, calls: Iterable[Callable[[], T]]) -> list[T]:
-        """In the executor, at once; of several errors the first image's is raised, so that the answer is stable."""
+        """In the executor, at once; of several errors the first image's is raised, so that the answer is stable.
+
+        Raises:
+            ServerStopping: the executor was shut down before or meanwhile.
+        """
         loop = asyncio.get_running_loop()
-        done = await asyncio.gather(
-            *(loop.run_in_executor(self._executor, call) for call in calls), return_exceptions=True
-        )
+        try:
+            running = [loop.run_in_executor(self._executor, call) for call in calls]
+        except RuntimeError as error:  # how an executor says that it takes nothing any more
+            raise ServerStopping(_STOPPING) from error
+        done = await asyncio.gather(*running, return_exceptions=True)
         results: list[T] = []
         for result in done:
+            if isinstance(result, asyncio.CancelledError):  # not by us: then `gather` itself would have raised it
+                raise ServerStopping(_STOPPING)
             if isinstance(result, BaseException):
                 raise result
             results.append(result)
@@ -180,6 +218,7 @@ class VisionProxy:
         pictures: Sequence[_Picture],
         captioner: Captioner,
         settings: ProxySettings,
+        admission: Admission,
         on_captioning: Callable[[], None],
     ) -> list[Answer]:
         """One for each picture; of equal pictures only the first counts as made."""
@@ -188,15 +227,17 @@ class VisionProxy:
         images: dict[str, Image] = {}
         # What is missing can change while pictures are decoded: entries are evicted, others' captions fail.
         while missing := [key for key in self._cache.missing(keys) if key not in images]:
-            decoded = await self._decode([by_key[key] for key in missing], settings.limits)
+            to_decode = [by_key[key] for key in missing]
+            admission.add(sum(picture.decoded_bytes(settings.limits) for picture in to_decode))
+            decoded = await self._decode(to_decode, settings.limits)
             images.update(zip(missing, decoded, strict=True))
         prompts = {key: picture.slot.prompt for key, picture in by_key.items()}
         make = partial(_make_captions, captioner=captioner, settings=settings, images=images, prompts=prompts)
         answers = await self._cache.get_or_caption(keys, make, on_wait=on_captioning)
-        is_first = [key not in keys[:i] for i, key in enumerate(keys)]
+        first = {key: place for place, key in reversed(tuple(enumerate(keys)))}
         return [
-            replace(answers[key], is_made=answers[key].is_made and first)
-            for key, first in zip(keys, is_first, strict=True)
+            replace(answers[key], is_made=answers[key].is_made and first[key] == place)
+            for place, key in enumerate(keys)
         ]
 
 
@@ -207,6 +248,11 @@ def _slots(messages: Sequence[Message], settings: ProxySettings) -> Iterator[_Sl
         for part in message.images:
             number += 1
             yield _Slot(number, part, prompt)
+
+
+def _sent_bytes(slots: Sequence[_Slot]) -> int:
+    """What images take as base64 and as the bytes behind it, which are there at the same time."""
+    return sum(len(slot.part.url) for slot in slots) * 7 // 4
 
 
 def _take_in(slot: _Slot, limits: ImageLimits) -> _Picture:
@@ -232,28 +278,24 @@ async def _make_captions(
     images: dict[str, Image],
     prompts: dict[str, str],
 ) -> list[Caption | CaptionFailed]:
-    """All images of one prompt go to the captioner together: one request, or one per question."""
-    by_prompt: dict[str, list[str]] = {}
-    for key in keys:
-        by_prompt.setdefault(prompts[key], []).append(key)
-    requests = [
-        CaptionRequest(tuple(images[key] for key in group), prompt, settings.max_tokens, settings.timeout_s)
-        for prompt, group in by_prompt.items()
-    ]
-    answered = await asyncio.gather(*(_ask(captioner, request) for request in requests))
-    results: dict[str, Caption | CaptionFailed] = {}
-    for group, answers in zip(by_prompt.values(), answered, strict=True):
-        results.update(zip(group, answers, strict=True))
-    return [results[key] for key in keys]
+    """All images go to the captioner together, whatever is asked about each: one place in its queue for a request."""
+    asked, shown = tuple(prompts[key] for key in keys), tuple(images[key] for key in keys)
+    return list(await _ask(captioner, CaptionRequest(shown, asked, settings.max_tokens, settings.timeout_s)))
 
 
 async def _ask(captioner: Captioner, request: CaptionRequest) -> Sequence[Caption | CaptionFailed]:
-    """Captions, or the same failure for every image; raises nothing but cancellation."""
+    """Captions, or the same failure for every image.
+
+    Raises:
+        ServerBusy: that is no failure of the captioner, so there is no marker for it.
+    """
     try:
         answers = await captioner.caption(request)
+    except ServerBusy:
+        raise
     except PeriscopeError as error:
         logger.warning("captioner %s: %s", captioner.id.name, error.message)
-        reason = "the captioner is busy" if isinstance(error, ServerBusy) else _NOT_AVAILABLE
+        reason = _NOT_AVAILABLE
     except Exception as error:  # noqa: BLE001 - a captioner's bug must not take text requests along
         logger.warning("captioner %s failed: %s", captioner.id.name, type(error).__name__)
         reason = "the captioner failed"
@@ -264,12 +306,31 @@ async def _ask(captioner: Captioner, request: CaptionRequest) -> Sequence[Captio
     return [CaptionFailed(reason)] * len(request.images)
 
 
-def _report_failures(pictures: Sequence[_Picture], answers: Sequence[Answer], on_error: OnError) -> None:
+def _rewritten(
+    messages: Sequence[Message],
+    pictures: Sequence[_Picture],
+    answers: Sequence[Answer | None],
+    described_by: str,
+    settings: ProxySettings,
+) -> Rewritten:
+    """The end of the way; an image without an answer was left out."""
+    _report_failures(pictures, answers, settings.on_error)
+    left_out = f"only the newest {settings.limits.max_images} images that are new in a request are described"
+    blocks = [
+        marker(picture.slot.number, picture.size, left_out)
+        if answer is None
+        else _block(picture, answer.result, described_by)
+        for picture, answer in zip(pictures, answers, strict=True)
+    ]
+    return Rewritten(_with_blocks(messages, blocks), _usage(answers))
+
+
+def _report_failures(pictures: Sequence[_Picture], answers: Sequence[Answer | None], on_error: OnError) -> None:
     """Log them in one line; raise the first if that is what was asked for."""
     failures = [
         (picture, answer.result)
         for picture, answer in zip(pictures, answers, strict=True)
-        if isinstance(answer.result, CaptionFailed)
+        if answer is not None and isinstance(answer.result, CaptionFailed)
     ]
     if not failures:
         return
@@ -310,13 +371,17 @@ def _with_blocks(messages: Sequence[Message], blocks: Sequence[str]) -> tuple[Me
     )
 
 
-def _usage(answers: Sequence[Answer], num_left_out: int) -> VisionUsage:
-    captions = [(answer.result, answer.is_made) for answer in answers if isinstance(answer.result, Caption)]
+def _usage(answers: Sequence[Answer | None]) -> VisionUsage:
+    captions = [
+        (answer.result, answer.is_made)
+        for answer in answers
+        if answer is not None and isinstance(answer.result, Caption)
+    ]
     made = [caption for caption, is_made in captions if is_made]
     return VisionUsage(
-        num_images=len(answers) + num_left_out,
+        num_images=len(answers),
         num_cache_hits=len(captions) - len(made),
-        num_failed=len(answers) - len(captions) + num_left_out,
+        num_failed=len(answers) - len(captions),
         num_caption_tokens=sum(caption.num_tokens for caption in made),
         caption_ms=max((caption.elapsed_ms for caption in made), default=0),
     )

@@ -42,7 +42,7 @@ class ScriptedModel:
 
 
 def request(*names: str, timeout_s: float = 60.0) -> CaptionRequest:
-    return CaptionRequest(tuple(rgb_image(name) for name in names), "Describe.", 99, timeout_s)
+    return CaptionRequest(tuple(rgb_image(name) for name in names), ("Describe.",) * len(names), 99, timeout_s)
 
 
 def summary(results: tuple[Caption | CaptionFailed, ...]) -> list[str | tuple[str, int]]:

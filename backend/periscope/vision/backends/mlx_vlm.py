@@ -52,7 +52,12 @@ class MlxVlmCaptioner:
         started = self._clock()
         deadline = asyncio.get_running_loop().time() + request.timeout_s
         return tuple(
-            await asyncio.gather(*(self._caption_one(image, request, started, deadline) for image in request.images))
+            await asyncio.gather(
+                *(
+                    self._caption_one(image, prompt, request.max_tokens, started, deadline)
+                    for image, prompt in zip(request.images, request.prompts, strict=True)
+                )
+            )
         )
 
     async def health_check(self) -> bool:
@@ -60,11 +65,11 @@ class MlxVlmCaptioner:
         return self._engine.is_alive
 
     async def _caption_one(
-        self, image: Image, request: CaptionRequest, started: float, deadline: float
+        self, image: Image, prompt: str, max_tokens: int, started: float, deadline: float
     ) -> Caption | CaptionFailed:
         try:
             async with asyncio.timeout_at(deadline):
-                text, num_tokens = await self._describe(image, request)
+                text, num_tokens = await self._describe(image, prompt, max_tokens)
         except TimeoutError:
             return CaptionFailed("the captioner timed out")
         except EngineClosed:
@@ -76,11 +81,11 @@ class MlxVlmCaptioner:
             return CaptionFailed("the captioner returned nothing")
         return Caption(text, num_tokens, elapsed_ms=round((self._clock() - started) * 1000))
 
-    async def _describe(self, image: Image, request: CaptionRequest) -> tuple[str, int]:
+    async def _describe(self, image: Image, prompt: str, max_tokens: int) -> tuple[str, int]:
         """Text without what a reader cannot see; empty only when every try was."""
         num_tokens = 0
         for _ in range(_NUM_TRIES):
-            text, num_more = await self._engine.describe(image, request.prompt, request.max_tokens)
+            text, num_more = await self._engine.describe(image, prompt, max_tokens)
             num_tokens += num_more
             if seen := clean_text(text):
                 return seen, num_tokens

@@ -13,7 +13,8 @@ class ImageLimits:
         max_bytes: of one image as the client sent it, after base64 (`max_image_bytes`).
         max_source_pixels: width times height as the header says, checked before anything is decoded.
         max_side_px: longest side of what the captioner sees; larger pictures are scaled down.
-        max_images: images of a request that are described, newest first; the rest get a marker.
+        max_images: captions that are made for one request, newest first; the rest get a marker. Images whose captions
+            are known do not count.
     """
 
     max_bytes: int = 20 * 1024 * 1024
