@@ -9,7 +9,14 @@ from contextlib import aclosing
 import pytest
 
 from periscope.core import GenerationRequest, Message, Role, TextPart, VisionMode
-from periscope.errors import InvalidRequest, ModelNotFound, ModelPinned, RequestNotFound
+from periscope.errors import (
+    InvalidRequest,
+    ModelLoadError,
+    ModelNotFound,
+    ModelPinned,
+    ModelUnavailable,
+    RequestNotFound,
+)
 from periscope.events import DEFAULT_CAPACITY, ModelChanged
 from periscope.serving.control import ControlService
 from periscope.serving.models import ModelNames, ServedModel
@@ -101,6 +108,39 @@ def test_events_begin_with_the_snapshot_and_tell_the_story() -> None:
         waits = [event.request.status for event in seen if isinstance(event, RequestDelta)]
         assert "loading" in waits
         assert RequestGone("r1", "cancelled") in seen
+
+    with_served(use)
+
+
+def test_a_model_that_cannot_be_loaded_now_is_not_selected() -> None:
+    """Who selects a model within its back-off is told why, waiting or not, and the default stays as it was."""
+
+    async def use(served: Served) -> None:
+        served.world.models["b"].load_error = ModelLoadError("no such weights.")
+        for wait in (True, False, True):
+            with pytest.raises(ModelUnavailable, match="no such weights"):
+                await served.control.select("b", wait=wait)
+        assert served.names.default.name == "a"
+        await served.control.unload("b", wait=True)
+        served.world.models["b"].load_error = None
+        await served.control.select("b", wait=True)
+        assert served.names.default.name == "b"
+
+    with_served(use)
+
+
+def test_unloading_a_model_that_is_being_measured_takes_effect() -> None:
+    """The command answers when the model is surely not there, and it does not come after that."""
+
+    async def use(served: Served) -> None:
+        model = served.world.models["a"]
+        model.may_measure.clear()
+        await served.control.load("a", wait=False)
+        status = await served.control.unload("a", wait=True)
+        assert status.state == "unloaded"
+        model.may_measure.set()
+        await turns()
+        assert (served.control.status().models[0].state, model.num_loads) == ("unloaded", 0)
 
     with_served(use)
 

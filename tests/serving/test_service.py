@@ -35,6 +35,7 @@ from periscope.errors import (
     InvalidRequest,
     ModelNotFound,
     ModelUnavailable,
+    ServerBusy,
     ServerStopping,
 )
 from periscope.events import EventBus
@@ -58,7 +59,7 @@ SHORT = GenerationParams(temperature=0.0, max_tokens=6)
 
 
 class ScriptedCaptioner:
-    """Describes by size; `gate` holds captions back, `failure` replaces them."""
+    """Describes by size; `gate` holds captions back, `failure` replaces them, `busy` is raised."""
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
@@ -66,6 +67,7 @@ class ScriptedCaptioner:
         self.entered = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.failure: CaptionFailed | None = None
+        self.busy: ServerBusy | None = None
         self.num_captions = 0
 
     @property
@@ -79,6 +81,8 @@ class ScriptedCaptioner:
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
+        if self.busy is not None:
+            raise self.busy
         self.num_captions += len(request.images)
         return tuple(self.failure or Caption(f"a thing of {image.width} px", 5) for image in request.images)
 

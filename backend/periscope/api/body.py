@@ -68,7 +68,8 @@ async def read_json(request: Request) -> Any:
         ClientGone: the client left while it sent.
     """
     try:
-        body = await request.body()
+        # Not `request.body()`, which keeps it for as long as the request lives.
+        body = b"".join([chunk async for chunk in request.stream()])
     except ClientDisconnect as error:
         raise ClientGone from error
     return parse_json(body)

@@ -1,6 +1,7 @@
 """A captioner whose model lives in the pool.
 
-It is leased for one caption request and given back before the text model is wanted: a request never holds two models.
+It is leased for one caption request and given back before the text model is wanted: a request never holds two models,
+though it keeps a place in the queue of the second while it uses the first.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class LeasedCaptioner:
         """One caption or failure per image, in order.
 
         Raises:
+            ServerBusy: its queue is full, or the wait was too long; ServerStopping when the server stops.
             ModelUnavailable: the captioner cannot be loaded.
         """
         kind: type[ImageDescriber] = ImageDescriber  # type: ignore[type-abstract]  # nobody makes one of it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from periscope.core import Waiting
@@ -14,7 +14,6 @@ from periscope.events import RequestChanged, RequestEnded
 from periscope.status import RequestStatus
 
 if TYPE_CHECKING:
-    from periscope.core import GenerationRequest
     from periscope.events import Event
 
 
@@ -26,28 +25,25 @@ class LiveRequest:
         is_finished: its last event is out; who closes it now cancels nothing.
     """
 
-    request: GenerationRequest
+    id: str
     model: str
+    num_images: int
     since: float
     _task: asyncio.Task[object] | None
     _publish: Callable[[Event], None]
     is_finished: bool = False
     _waiting: Waiting | None = None
     _is_generating: bool = False
-    _num_images: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._num_images = sum(len(message.images) for message in self.request.messages)
 
     def waits(self, waiting: Waiting) -> None:
         """For this."""
         self._waiting = waiting
-        self._publish(RequestChanged(self.request.id))
+        self._publish(RequestChanged(self.id))
 
     def generates(self) -> None:
         """It holds its model."""
         self._is_generating = True
-        self._publish(RequestChanged(self.request.id))
+        self._publish(RequestChanged(self.id))
 
     def cancel(self) -> None:
         """Whoever iterates over the request is cancelled where it stands; once, so that its clean-up is not."""
@@ -59,18 +55,18 @@ class LiveRequest:
         """How it stands."""
         age_s, waiting = now - self.since, self._waiting
         if self._is_generating:
-            return RequestStatus(self.request.id, self.model, "generating", age_s, num_images=self._num_images)
+            return RequestStatus(self.id, self.model, "generating", age_s, num_images=self.num_images)
         if waiting is None:
-            return RequestStatus(self.request.id, self.model, "starting", age_s, num_images=self._num_images)
+            return RequestStatus(self.id, self.model, "starting", age_s, num_images=self.num_images)
         return RequestStatus(
-            id=self.request.id,
+            id=self.id,
             model=self.model,
             status=waiting.status,
             age_s=age_s,
             position=waiting.position,
             progress=waiting.progress,
             eta_s=waiting.eta_s,
-            num_images=self._num_images,
+            num_images=self.num_images,
         )
 
 
@@ -83,12 +79,15 @@ class LiveRequests:
         self._live: dict[str, LiveRequest] = {}
 
     @contextmanager
-    def entered(self, request: GenerationRequest, model: str) -> Iterator[LiveRequest]:
-        """In the list while inside. To be entered by the task that iterates over the request to its end."""
+    def entered(self, request_id: str, model: str, *, num_images: int = 0) -> Iterator[LiveRequest]:
+        """In the list while inside. To be entered by the task that iterates over the request to its end.
+
+        The request itself is not kept: its images are let go long before its end.
+        """
         now = asyncio.get_running_loop().time()
-        live = LiveRequest(request, model, now, asyncio.current_task(), self._publish)
-        self._live[request.id] = live
-        self._publish(RequestChanged(request.id))
+        live = LiveRequest(request_id, model, num_images, now, asyncio.current_task(), self._publish)
+        self._live[request_id] = live
+        self._publish(RequestChanged(request_id))
         outcome = "finished"
         try:
             yield live
@@ -99,9 +98,9 @@ class LiveRequests:
             outcome = "failed"
             raise
         finally:
-            del self._live[request.id]
+            del self._live[request_id]
             self.num_finished += 1
-            self._publish(RequestEnded(request.id, outcome))
+            self._publish(RequestEnded(request_id, outcome))
 
     def status(self, request_id: str) -> RequestStatus | None:
         """Of one; None when it is over."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from periscope.core import (
@@ -13,17 +12,15 @@ from periscope.core import (
     Finished,
     GenerationRequest,
     ImagePart,
-    Message,
     ModelCard,
     OutputEvent,
     VisionMode,
-    VisionUsage,
     Waiting,
-    WaitStatus,
 )
 from periscope.engine import InferenceEngine
 from periscope.errors import InvalidRequest, ModelUnavailable, ServerStopping
 from periscope.pool.state import ModelState
+from periscope.serving.captioning import captioned
 from periscope.serving.disabled_images import without_images
 from periscope.serving.generation import generate
 from periscope.serving.health import Health, health_of
@@ -33,17 +30,6 @@ if TYPE_CHECKING:
     from periscope.pool.pool import ModelPool
     from periscope.serving.models import ModelNames, ServedModel
     from periscope.serving.requests import LiveRequest, LiveRequests
-
-#: How often a request that waits for captions looks what its captioner is doing.
-_LOOK_AGAIN_S = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class _Prompted:
-    """A request whose messages are text only now."""
-
-    messages: tuple[Message, ...]
-    vision: VisionUsage | None
 
 
 class ChatService:
@@ -66,14 +52,16 @@ class ChatService:
         Raises:
             RequestError: the client's fault; before the first event, except for what only captions and the rendered
                 prompt can tell.
-            ServerBusy: its model has too many requests already.
+            ServerBusy: its model, its captioner or the intake of images has too many requests already.
             ServerStopping, ModelUnavailable, CaptionerUnavailable, GenerationFailed, EngineClosed: ours.
         """
         if self._is_stopping:
             raise ServerStopping("The server is stopping.")
         model = self._models.resolve(request.model)
-        with self._requests.entered(request, model.name) as live:
-            async with aclosing(self._answer(request, model, live)) as events:
+        with self._requests.entered(request.id, model.name, num_images=_num_images(request)) as live:
+            answering = self._answer(request, model, live)
+            del request  # it holds the images as they were sent: `_answer` alone decides how long
+            async with aclosing(answering) as events:
                 async for event in events:
                     if isinstance(event, Waiting):
                         live.waits(event)
@@ -84,88 +72,39 @@ class ChatService:
     async def _answer(
         self, request: GenerationRequest, model: ServedModel, live: LiveRequest
     ) -> AsyncGenerator[OutputEvent, None]:
-        prompted = _Prompted(request.messages, None)
-        if any(message.images for message in request.messages):
-            async with aclosing(self._see(request.messages, model)) as seeing:
-                async for step in seeing:
-                    if isinstance(step, _Prompted):
-                        prompted = step
-                    else:
-                        yield step
-        with self._pool.ticket(model.name) as ticket:
+        """First the place at the text model, so that a full queue is told before any captioner works; then captions.
+
+        The place is reserved until they are there: the request holds no two models, and others are served meanwhile.
+        Then the request's images are let go: nothing holds their base64 while the answer is generated.
+        """
+        request, vision = _as_seen(request, model), None
+        has_images = _has_images(request)
+        with self._pool.ticket(model.name, is_reserved=has_images) as ticket:
+            if has_images:
+                seeing = captioned(request.messages, model, ticket, pool=self._pool, proxy=self._proxy)
+                async with aclosing(seeing) as steps:
+                    async for step in steps:
+                        if isinstance(step, Rewritten):
+                            request, vision = replace(request, messages=step.messages), step.vision
+                        else:
+                            yield step
+                del seeing, steps
             async for waiting in ticket.updates():
                 yield waiting
             live.generates()
             engine = ticket.engine(InferenceEngine)
-            text_only = replace(request, messages=prompted.messages, params=request.params.over(model.params))
-            async with aclosing(generate(engine, text_only, prompted.vision)) as events:
+            request = replace(request, params=request.params.over(model.params))
+            async with aclosing(generate(engine, request, vision)) as events:
                 async for event in events:
                     yield event
-
-    async def _see(self, messages: Sequence[Message], model: ServedModel) -> AsyncGenerator[Waiting | _Prompted, None]:
-        """The one place that decides on vision mode. Ends with a `_Prompted`."""
-        match model.vision:
-            case VisionMode.DISABLED:
-                yield _Prompted(without_images(messages, model), None)
-            case VisionMode.NATIVE:
-                raise ModelUnavailable(
-                    f"Model {model.name} is set to `vision_mode: native`, which this version does not serve yet. "
-                    "Use `proxy` with a captioner."
-                )
-            case VisionMode.PROXY:
-                async with aclosing(self._caption(messages, model)) as steps:
-                    async for step in steps:
-                        yield step
-
-    async def _caption(
-        self, messages: Sequence[Message], model: ServedModel
-    ) -> AsyncGenerator[Waiting | _Prompted, None]:
-        assert model.proxy is not None  # noqa: S101 - proxy mode always has its settings
-        settings, captioner = model.proxy, model.captioner
-
-        async def rewrite(on_captioning: Callable[[], None]) -> Rewritten:
-            return await self._proxy.rewrite(messages, captioner, settings, on_captioning=on_captioning)
-
-        captioning = asyncio.Event()
-        rewriting = asyncio.create_task(rewrite(captioning.set), name="caption images")
-        try:
-            async with aclosing(self._watch_captioning(rewriting, captioning, model.captioner_model)) as waits:
-                async for waiting in waits:
-                    yield waiting
-            rewritten = await rewriting
-            yield _Prompted(rewritten.messages, rewritten.vision)
-        finally:
-            rewriting.cancel()
-            await asyncio.gather(rewriting, return_exceptions=True)
-
-    async def _watch_captioning(
-        self, rewriting: asyncio.Task[Rewritten], captioning: asyncio.Event, captioner: str | None
-    ) -> AsyncGenerator[Waiting, None]:
-        """What the captions wait for, until they are there: first for the captioner, then for its words."""
-        noticing = asyncio.create_task(captioning.wait(), name="notice captioning")
-        try:
-            await asyncio.wait({rewriting, noticing}, return_when=asyncio.FIRST_COMPLETED)
-            told: Waiting | None = None
-            while not rewriting.done():
-                waiting = self._captioner_wait(captioner)
-                if told is None or (waiting.status, waiting.progress) != (told.status, told.progress):
-                    told = waiting
-                    yield waiting
-                await asyncio.wait({rewriting}, timeout=_LOOK_AGAIN_S)
-        finally:
-            noticing.cancel()
-            await asyncio.gather(noticing, return_exceptions=True)
-
-    def _captioner_wait(self, captioner: str | None) -> Waiting:
-        waiting = None if captioner is None else self._pool.wait_for(captioner)
-        return waiting or Waiting(WaitStatus.CAPTIONING, captioner or "")
 
     async def caption(self, model: str, images: tuple[ImagePart, ...]) -> tuple[CaptionedImage, ...]:
         """What the model's captioner says about each image, in order; cached captions count.
 
         Raises:
-            InvalidRequest: the model has no captioner, or there are too many images.
+            InvalidRequest: the model has no captioner, or there are too many new images.
             ImageInvalid, ImageSourceRefused: an image cannot be taken.
+            ServerBusy: the captioner, or the intake of images, has too many requests already.
             ServerStopping: nothing new is taken.
         """
         if self._is_stopping:
@@ -203,3 +142,28 @@ class ChatService:
         """Instant; no device, no waiting."""
         is_starting = self._models.default.name in self._pool.preloading
         return health_of(self._pool.views(), self._models, is_starting=is_starting, is_stopping=self._is_stopping)
+
+
+def _num_images(request: GenerationRequest) -> int:
+    return sum(len(message.images) for message in request.messages)
+
+
+def _has_images(request: GenerationRequest) -> bool:
+    return any(message.images for message in request.messages)
+
+
+def _as_seen(request: GenerationRequest, model: ServedModel) -> GenerationRequest:
+    """The one place that decides on vision mode: images are left in it only if they are to be described.
+
+    Raises:
+        ImageRejected: the model takes no images.
+        ModelUnavailable: it is set to see them itself.
+    """
+    if not _has_images(request) or model.vision is VisionMode.PROXY:
+        return request
+    if model.vision is VisionMode.DISABLED:
+        return replace(request, messages=without_images(request.messages, model))
+    raise ModelUnavailable(
+        f"Model {model.name} is set to `vision_mode: native`, which this version does not serve yet. "
+        "Use `proxy` with a captioner."
+    )

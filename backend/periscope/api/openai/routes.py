@@ -33,9 +33,10 @@ def openai_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
         record = record_of(request.scope)
         call = decode(await read_json(request), record.id_as("chatcmpl-"))
         record.model = call.request.model
-        reply = _reply(call, backend, settings)
+        reply, is_stream = _reply(call, backend, settings), call.is_stream
         events = backend.stream(call.request)
-        if call.is_stream:
+        del call  # it holds the images as they were sent; the backend lets them go once they are described
+        if is_stream:
             return EventStream(events, ChunkEncoder(reply), settings)
         collected = await while_connected(collect(events), request.receive)
         return JSONReply(encode_completion(collected, reply))
