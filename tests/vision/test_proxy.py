@@ -236,8 +236,8 @@ def test_an_agent_with_a_new_screenshot_in_each_of_20_turns_keeps_its_prefix() -
     async def test() -> None:
         vision, captioner, before = proxy(), FakeCaptioner(), tuple[Message, ...]()
         for num_turns in range(1, 21):
-            turns = conversation(*(["Look.", picture(number)] for number in range(num_turns)))
-            rewritten = await vision.rewrite(turns, captioner, SETTINGS)
+            turns: list[list[str | bytes]] = [["Look.", picture(number)] for number in range(num_turns)]
+            rewritten = await vision.rewrite(conversation(*turns), captioner, SETTINGS)
             assert rewritten.messages[:-1] == before
             assert (rewritten.vision.num_failed, rewritten.vision.num_cache_hits) == (0, num_turns - 1)
             before = rewritten.messages
@@ -251,7 +251,7 @@ def test_what_a_first_request_leaves_out_stays_left_out_in_its_conversation() ->
 
     async def test() -> None:
         vision, captioner = proxy(), FakeCaptioner()
-        turns = [["Look.", *(picture(number) for number in range(12))]]
+        turns: list[list[str | bytes]] = [["Look.", *(picture(number) for number in range(12))]]
         first = await vision.rewrite(conversation(*turns), captioner, SETTINGS)
         assert (first.vision.num_images, first.vision.num_failed) == (12, 4)
         before = first.messages
