@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from periscope.cli.app import app
 from periscope.cli.caption import in_order
 from periscope.core import CaptionedImage, ImagePart, JSONObject
-from periscope.errors import ImageInvalid
+from periscope.errors import ImageInvalid, PeriscopeError, ServerBusy
 from tests.cli.process import ServeProcess, run_command
 from tests.cli.stub import ALIVE, stub_server
 
@@ -77,12 +77,13 @@ def test_json_holds_every_file(pictures: list[str], short_config: Path) -> None:
     assert told["captions"] == [{"file": name, **SEEN} for name in pictures]
 
 
-def test_a_broken_picture_is_no_other_pictures_fault() -> None:
-    """The others are described, in order, whoever comes first; the broken one says why."""
+@pytest.mark.parametrize("error", [ImageInvalid("it is cut off"), ServerBusy("it is cut off")])
+def test_a_picture_that_is_not_described_is_no_other_pictures_fault(error: PeriscopeError) -> None:
+    """The others are described, in order, whoever comes first; one that is broken, or came at a bad time, says why."""
 
     async def describe(image: ImagePart) -> CaptionedImage:
         if image.param == "1":
-            raise ImageInvalid("it is cut off")
+            raise error
         for _ in range(10 - int(image.param)):  # the first takes longest
             await asyncio.sleep(0)
         return CaptionedImage(image.url, None, 8, 4, "eyes")

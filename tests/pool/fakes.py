@@ -12,6 +12,9 @@ from periscope.pool.limits import PoolLimits
 from periscope.pool.pool import ModelPool
 from periscope.pool.spec import LoadProgress, ModelSpec, Need
 
+#: A test that has not ended by then hangs.
+PATIENCE_S = 20
+
 
 class HandTimers:
     """Time passes when a test says so."""
@@ -174,7 +177,8 @@ def with_world(
         specs = [model.spec for model in by_name.values()]
         pool = ModelPool(specs, bus, limits, memory=memory, timers=timers)
         try:
-            await use(World(by_name, pool, timers, bus, memory, bus.said))
+            async with asyncio.timeout(PATIENCE_S):
+                await use(World(by_name, pool, timers, bus, memory, bus.said))
         finally:
             for model in by_name.values():
                 for leave in (model.may_measure, model.may_load, model.may_unload):

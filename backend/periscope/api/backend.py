@@ -49,8 +49,10 @@ class ChatBackend(Protocol):
     def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
         """One request's events: any number of `Waiting`, then deltas, then `Finished` exactly once.
 
-        Does nothing before it is iterated. It is iterated and closed by one and the same task. `aclose()`, or
-        cancelling that task at any await, ends all work for the request and gives back what it held.
+        The request is the backend's from here on: whoever calls keeps nothing of it, so that its images can be let go
+        as soon as they are described. Does nothing before it is iterated. It is iterated and closed by one and the same
+        task. `aclose()`, or cancelling that task at any await, ends all work for the request and gives back what it
+        held.
 
         Raises:
             PeriscopeError: also after deltas; a `RequestError` before the first delta.
