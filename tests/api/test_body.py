@@ -51,10 +51,6 @@ def test_nesting_has_a_bottom() -> None:
         (b'{"a": 1e400}', "The number 1e400 is too large."),
         (b'{"a" 1}', "The body is not JSON: Expecting ':' delimiter: line 1 column 6 (char 5)."),
         (b'{"a": "\xff"}', "The body is not UTF-8: byte 7 is wrong."),
-        (
-            b'{"a": [{"b": "\\udc00"}]}',
-            "`a[0].b` holds half of a surrogate pair, which is no character. Send whole characters.",
-        ),
     ],
 )
 def test_messages_say_what_and_where(body: bytes, message: str) -> None:
@@ -62,6 +58,36 @@ def test_messages_say_what_and_where(body: bytes, message: str) -> None:
     with pytest.raises(InvalidJSON) as refused:
         parse_json(body)
     assert refused.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (rb'{"a": [{"b": "x\udc00"}, "\ud83d", 1, null]}', {"a": [{"b": "x\ufffd"}, "\ufffd", 1, None]}),
+        (rb'{"a": 1, "\ud83d": {"\ude00": 2}, "z": 3}', {"a": 1, "\ufffd": {"\ufffd": 2}, "z": 3}),
+        (rb'"\ude00\ud83d"', "\ufffd\ufffd"),
+        (rb'["\ud83d\ude00"]', ["\U0001f600"]),
+        (rb'["\\ud83d"]', [r"\ud83d"]),
+    ],
+)
+def test_half_a_surrogate_pair_becomes_a_replacement_character(body: bytes, value: Any) -> None:
+    """Wherever it stands, names included; whole pairs and escaped backslashes stay what they are."""
+    parsed = parse_json(body)
+    assert parsed == value
+    assert str(parsed) == str(value)  # in the same order
+    dump_json(parsed)
+
+
+@pytest.mark.parametrize("body", [b"\xef\xbb\xbf[1]", b"\xef\xbb\xbf\n [1]"])
+def test_a_byte_order_mark_is_passed_over(body: bytes) -> None:
+    """It says that UTF-8 follows, and nothing else."""
+    assert parse_json(body) == [1]
+
+
+def test_only_one_byte_order_mark_is_taken_off() -> None:
+    """A second one is a character where JSON has none."""
+    with pytest.raises(InvalidJSON):
+        parse_json(b"\xef\xbb\xbf\xef\xbb\xbf[1]")
 
 
 def test_dumping_never_writes_what_is_not_json() -> None:

@@ -29,7 +29,7 @@ BAD: dict[str, tuple[bytes | dict[str, Any], str]] = {
         {"messages": [user({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}})]},
         "messages[0].content[0]",
     ),
-    "lone surrogate": (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "messages[0].content"),
+    "pictures where they are not read": ({"messages": [HELLO[0] | {"images": ["AAAA"]}]}, "messages[0].images"),
     "temperature is not a number": (b'{"messages": [{"role": "user", "content": "x"}], "temperature": NaN}', ""),
     "max_tokens of a trillion": ({"messages": HELLO, "max_tokens": 10**12}, "max_tokens"),
     "prompt beyond the context": ({"messages": [{"role": "user", "content": "one two " * 20_000}]}, "messages"),

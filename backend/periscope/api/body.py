@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+import re
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from starlette.requests import ClientDisconnect
 
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 #: Deeper than any real tool schema, and shallow enough for every recursive reader behind us.
 MAX_JSON_DEPTH = 128
 
-#: The way from a value up to the root, so that a path costs nothing until it is told.
-_Way: TypeAlias = "tuple[_Way, str | int] | None"
+#: Half of a surrogate pair: JSON can write it, and it stands for no character.
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 class BodyLimit:
@@ -76,21 +78,29 @@ async def read_json(request: Request) -> Any:
 
 
 def parse_json(body: bytes) -> Any:
-    """Pure: strict JSON in UTF-8, without NaN and infinities, lone surrogates or bottomless nesting.
+    """Pure: strict JSON in UTF-8, without NaN and infinities or bottomless nesting. A byte order mark is passed over.
+
+    Half a surrogate pair becomes U+FFFD: JavaScript cuts texts in the middle of a character, and such a text comes back
+    with every turn of its chat.
 
     Raises:
         InvalidJSON: says what is wrong and where.
     """
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(_text_of(body), parse_constant=_refuse_constant, parse_float=_finite)
     except UnicodeDecodeError as error:
         raise InvalidJSON(f"The body is not UTF-8: byte {error.start} is wrong.") from error
     except RecursionError as error:
         raise InvalidJSON(_TOO_DEEP) from error
     except ValueError as error:
         raise InvalidJSON(f"The body is not JSON: {clip(str(error), 200)}.") from error
-    _check_values(value)
-    return value
+    return _in_whole_characters(value)
+
+
+def _text_of(body: bytes) -> str:
+    """Windows begins files with a byte order mark; `utf-8-sig` would copy the body to take it off."""
+    has_mark = body.startswith(codecs.BOM_UTF8)
+    return str(memoryview(body)[len(codecs.BOM_UTF8) :], "utf-8") if has_mark else body.decode("utf-8")
 
 
 _TOO_DEEP = f"The body is nested more than {MAX_JSON_DEPTH} levels deep."
@@ -107,39 +117,31 @@ def _finite(digits: str) -> float:
     return number
 
 
-def _check_values(root: Any) -> None:
-    pending: list[tuple[Any, _Way, int]] = [(root, None, 0)]
+def _in_whole_characters(root: Any) -> Any:
+    """The same value, changed in place where a text holds half a character."""
+    if isinstance(root, str):
+        return _whole_characters(root)
+    pending: list[tuple[Any, int]] = [(root, 0)] if isinstance(root, (dict, list)) else []
     while pending:
-        value, way, depth = pending.pop()
-        if isinstance(value, str):
-            _check_text(value, way)
-        elif isinstance(value, (dict, list)):
-            if depth == MAX_JSON_DEPTH:
-                raise InvalidJSON(_TOO_DEEP)
-            if isinstance(value, dict):
-                for key in value:
-                    _check_text(key, way)
-            entries = value.items() if isinstance(value, dict) else enumerate(value)
-            pending += [(v, (way, k), depth + 1) for k, v in entries if isinstance(v, (str, dict, list))]
+        node, depth = pending.pop()
+        if depth == MAX_JSON_DEPTH:
+            raise InvalidJSON(_TOO_DEEP)
+        if isinstance(node, dict) and not all(map(_is_whole, node)):
+            entries = [(_whole_characters(key), value) for key, value in node.items()]
+            node.clear()
+            node.update(entries)
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            if isinstance(value, (dict, list)):
+                pending.append((value, depth + 1))
+            elif isinstance(value, str) and not _is_whole(value):
+                node[key] = _whole_characters(value)
+    return root
 
 
-def _check_text(text: str, way: _Way) -> None:
-    if text.isascii():  # known of every string without looking: base64 images cost nothing here
-        return
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        param = path_of(way)
-        place = f"`{param}`" if param else "The body"
-        raise InvalidJSON(
-            f"{place} holds half of a surrogate pair, which is no character. Send whole characters.", param=param
-        ) from error
+def _is_whole(text: str) -> bool:
+    # ASCII is known of every string without looking: base64 images cost nothing here.
+    return text.isascii() or _HALF_CHARACTER.search(text) is None
 
 
-def path_of(way: _Way) -> str | None:
-    """`messages[0].content`, from the way up to the root."""
-    path = ""
-    while way is not None:
-        way, key = way
-        path = (f"[{key}]" if isinstance(key, int) else f".{clip(key)}") + path
-    return path.removeprefix(".") or None
+def _whole_characters(text: str) -> str:
+    return _HALF_CHARACTER.sub("\ufffd", text)

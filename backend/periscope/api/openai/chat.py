@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from periscope.api.openai.content import decode_content
+from periscope.api.openai.call_ids import pair_calls
+from periscope.api.openai.content import decode_content, decode_reasoning
 from periscope.api.openai.response_format import decode_response_format
 from periscope.api.openai.schema import ChatCompletionWire
 from periscope.api.openai.tool_choice import decode_tool_choice, decode_tools, refuse_other_types
-from periscope.api.openai.unsupported import refuse_unsupported
+from periscope.api.openai.unsupported import refuse_unread, refuse_unsupported
 from periscope.api.validation import validate
 from periscope.api.wording import kind_of
 from periscope.core import (
@@ -22,6 +23,7 @@ from periscope.core import (
     Message,
     Part,
     Role,
+    TextPart,
     ToolCall,
     ToolChoiceMode,
 )
@@ -69,7 +71,7 @@ def decode(body: Any, request_id: str) -> ChatCall:
     request = GenerationRequest(
         id=request_id,
         model=wire.model or "",
-        messages=tuple(_message(message, f"messages[{i}]") for i, message in enumerate(wire.messages)),
+        messages=pair_calls([_message(message, f"messages[{i}]") for i, message in enumerate(wire.messages)]),
         params=_params(wire),
         tools=offered,
         tool_choice=choice,
@@ -132,20 +134,16 @@ def _template_kwargs(wire: ChatCompletionWire) -> JSONObject:
 
 def _message(wire: MessageWire, path: str) -> Message:
     role = _role(wire.role, f"{path}.role")
+    refuse_unread(wire, path)
     if wire.tool_calls and role is not Role.ASSISTANT:
         raise InvalidRequest(f"`{path}.tool_calls` may only stand in assistant messages.", param=f"{path}.tool_calls")
-    if role is Role.TOOL and not wire.tool_call_id:
-        raise InvalidRequest(
-            f"`{path}.tool_call_id` is missing: a tool message names the call it answers.",
-            param=f"{path}.tool_call_id",
-        )
     return Message(
         role=role,
-        parts=_parts(wire.content, role, f"{path}.content"),
+        parts=_parts(wire, role, f"{path}.content"),
         tool_calls=tuple(_tool_call(call, f"{path}.tool_calls[{i}]") for i, call in enumerate(wire.tool_calls or ())),
-        tool_call_id=wire.tool_call_id if role is Role.TOOL else None,
-        name=wire.name,
-        reasoning=wire.reasoning_content or wire.reasoning or wire.thinking or None,
+        tool_call_id=wire.tool_call_id or "" if role is Role.TOOL else None,
+        name=wire.name or (wire.tool_name if role is Role.TOOL else None),
+        reasoning=_reasoning(wire, role, path),
     )
 
 
@@ -159,15 +157,29 @@ def _role(name: str, path: str) -> Role:
     return _ROLES[name]
 
 
-def _parts(content: Any, role: Role, path: str) -> tuple[Part, ...]:
-    if content is None and role is Role.ASSISTANT:
-        return ()
-    return decode_content(content, path)
+def _parts(wire: MessageWire, role: Role, path: str) -> tuple[Part, ...]:
+    """A call says nothing beside it, and a tool may return nothing; a user who says nothing is a mistake."""
+    if wire.content is None and role in (Role.ASSISTANT, Role.TOOL):
+        return (TextPart(wire.refusal),) if wire.refusal else ()
+    return decode_content(wire.content, path, is_assistant=role is Role.ASSISTANT)
+
+
+def _reasoning(wire: MessageWire, role: Role, path: str) -> str | None:
+    """What the message says under one of the names of reasoning; where it says it twice, the plain text counts."""
+    plain = wire.reasoning_content or wire.reasoning or wire.thinking
+    if plain or role is not Role.ASSISTANT:
+        return plain or None
+    listed = {"content": wire.content, "reasoning_details": wire.reasoning_details}
+    told = (
+        decode_reasoning(value, f"{path}.{name}")
+        for name, value in (listed | {"thinking_blocks": wire.thinking_blocks}).items()
+    )
+    return next(filter(None, told), None)
 
 
 def _tool_call(wire: ToolCallWire, path: str) -> ToolCall:
     refuse_other_types(wire.type or "function", f"{path}.type")
-    return ToolCall(wire.id, wire.function.name, _arguments_text(wire.function))
+    return ToolCall(wire.id or "", wire.function.name, _arguments_text(wire.function))
 
 
 def _arguments_text(wire: FunctionCallWire) -> str:

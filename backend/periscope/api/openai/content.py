@@ -12,12 +12,19 @@ from periscope.errors import InvalidRequest
 
 _Decode: TypeAlias = Callable[[JSONObject, str], tuple[Part, ...]]
 
+#: Types of parts that hold what the model thought, and the keys under which their text may stand.
+_REASONING_KINDS = (
+    *("thinking", "redacted_thinking", "reasoning", "reasoning_text", "reasoning_content"),
+    *("reasoning.text", "reasoning.summary", "reasoning.encrypted"),
+)
+_REASONING_KEYS = ("thinking", "reasoning", "reasoning_text", "reasoning_content", "text", "content", "summary")
+
 #: A media type goes into a `data:` URL, so it may hold nothing that would end it early.
 _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+")
 
 
-def decode_content(content: Any, path: str) -> tuple[Part, ...]:
-    """A string, or a list of parts.
+def decode_content(content: Any, path: str, *, is_assistant: bool = False) -> tuple[Part, ...]:
+    """A string, or a list of parts. An assistant's reasoning parts are passed over: `decode_reasoning` reads them.
 
     Args:
         path: where it stands in the request (`messages[0].content`).
@@ -25,7 +32,40 @@ def decode_content(content: Any, path: str) -> tuple[Part, ...]:
     Raises:
         InvalidRequest: names the part and what is wrong with it.
     """
-    return _decode_content(content, path, _PARTS)
+    return _decode_content(content, path, _ASSISTANT_PARTS if is_assistant else _PARTS)
+
+
+def decode_reasoning(content: Any, path: str) -> str:
+    """The text of the reasoning parts of an assistant message, "" if it has none.
+
+    Every server has a shape of its own: Anthropic's `thinking`, Mistral's with a list of texts in it, the AI SDK's and
+    OpenRouter's `reasoning` with a `text` or a `summary`. What is redacted or encrypted can be read by its maker only.
+
+    Raises:
+        InvalidRequest: a reasoning part holds something that is no text.
+    """
+    parts = enumerate(content if isinstance(content, list) else ())
+    told = (_words(part, f"{path}[{j}]") for j, part in parts if _is_reasoning(part))
+    return "\n".join(filter(None, told))
+
+
+def _is_reasoning(part: Any) -> bool:
+    kind = part.get("type") if isinstance(part, dict) else None
+    return isinstance(kind, str) and kind in _REASONING_KINDS
+
+
+def _words(value: Any, path: str) -> str:
+    """All text in a reasoning part, however deep it lies."""
+    if isinstance(value, dict):
+        key = next((key for key in _REASONING_KEYS if value.get(key)), None)
+        return "" if key is None else _words(value[key], f"{path}.{key}")
+    if isinstance(value, list):
+        return "\n".join(filter(None, (_words(each, f"{path}[{j}]") for j, each in enumerate(value))))
+    return _string(value, path)
+
+
+def _passed_over(_part: JSONObject, _path: str) -> tuple[Part, ...]:
+    return ()
 
 
 def _decode_content(content: Any, path: str, known: Mapping[str, _Decode]) -> tuple[Part, ...]:
@@ -121,3 +161,4 @@ _PLAIN_PARTS: Mapping[str, _Decode] = {
     "refusal": _refusal,
 }
 _PARTS: Mapping[str, _Decode] = {**_PLAIN_PARTS, "tool_result": _tool_result}
+_ASSISTANT_PARTS: Mapping[str, _Decode] = {**_PARTS, **dict.fromkeys(_REASONING_KINDS, _passed_over)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from periscope.api.openai.schema_nulls import without_nulls
 from periscope.api.wording import kind_of
 from periscope.core import ResponseFormat
 from periscope.errors import InvalidRequest
@@ -52,4 +53,4 @@ def _openai(wire: ResponseFormatWire | None) -> list[ResponseFormat]:
 
 
 def _schema(schema: JSONObject | None, param: str) -> list[ResponseFormat]:
-    return [] if schema is None else [ResponseFormat(schema, param)]
+    return [] if schema is None else [ResponseFormat(without_nulls(schema), param)]

@@ -38,7 +38,25 @@ def _reasoning_effort(value: Any) -> Any:
     raise PydanticCustomError(EXPECTED, "`none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`")
 
 
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: clients whose language has no integers write 10 as `10.0`."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _no_limit(value: Any) -> Any:
+    """-1 is how vLLM's, llama.cpp's and Ollama's clients say that they ask for nothing."""
+    value = _whole(value)
+    return None if value == -1 else value
+
+
+def _top_k(value: Any) -> Any:
+    """-1 switches it off in vLLM, 0 does here and in llama.cpp."""
+    value = _whole(value)
+    return 0 if value == -1 else value
+
+
 Name = Annotated[str, Field(min_length=1)]
+Whole = Annotated[int, BeforeValidator(_whole)]
 
 
 class FunctionCallWire(Wire):
@@ -51,22 +69,30 @@ class FunctionCallWire(Wire):
 class ToolCallWire(Wire):
     """One entry of an assistant message's `tool_calls`."""
 
-    id: Name
+    id: str | None = None
     type: str | None = None
     function: FunctionCallWire
 
 
 class MessageWire(Wire):
-    """One message of any role; `content` is anything until its role is known."""
+    """One message of any role; `content` is anything until its role is known.
+
+    Reasoning comes back under the name its server gave it: `reasoning_details` is OpenRouter's, `thinking_blocks`
+    LiteLLM's. `tool_name` is Ollama's `name` of a tool message.
+    """
 
     role: str
     content: Any = None
     name: str | None = None
+    tool_name: str | None = None
     tool_calls: list[ToolCallWire] | None = None
     tool_call_id: str | None = None
+    refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     thinking: str | None = None
+    reasoning_details: list[Any] | None = None
+    thinking_blocks: list[Any] | None = None
 
 
 class FunctionWire(Wire):
@@ -137,7 +163,7 @@ class ChatCompletionWire(Wire):
     tools: list[ToolWire] | None = None
     tool_choice: Annotated[ToolChoiceWire | None, BeforeValidator(_tool_choice)] = None
     parallel_tool_calls: bool | None = None
-    n: int | None = None
+    n: Whole | None = None
 
     response_format: ResponseFormatWire | None = None
     guided_json: dict[str, Any] | None = None
@@ -147,17 +173,17 @@ class ChatCompletionWire(Wire):
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_effort: Annotated[str | None, BeforeValidator(_reasoning_effort)] = None
 
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
+    max_tokens: Annotated[int | None, BeforeValidator(_no_limit)] = None
+    max_completion_tokens: Annotated[int | None, BeforeValidator(_no_limit)] = None
     temperature: float | None = None
     top_p: float | None = None
-    top_k: int | None = None
+    top_k: Annotated[int | None, BeforeValidator(_top_k)] = None
     min_p: float | None = None
     repetition_penalty: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    seed: int | None = None
+    seed: Annotated[int | None, BeforeValidator(_no_limit)] = None
     stop: Annotated[list[str] | None, BeforeValidator(_stop_list)] = None
     logit_bias: dict[str, Any] | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: Whole | None = None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from periscope.api.errors import UnsupportedParameter
+from periscope.api.openai.schema_nulls import without_nulls
 from periscope.api.wording import clip, kind_of
 from periscope.core import Tool, ToolChoice, ToolChoiceMode
 from periscope.errors import InvalidRequest
@@ -39,7 +40,8 @@ def _tool(wire: ToolWire, path: str) -> Tool:
     if wire.function is None:
         raise InvalidRequest(f"`{path}.function` is missing.", param=f"{path}.function")
     function = wire.function
-    return Tool(function.name, function.description or "", function.parameters or {}, is_strict=function.strict is True)
+    parameters = without_nulls(function.parameters or {})
+    return Tool(function.name, function.description or "", parameters, is_strict=function.strict is True)
 
 
 def refuse_other_types(value: str, path: str) -> None:

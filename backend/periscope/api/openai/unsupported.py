@@ -9,7 +9,7 @@ from periscope.api.errors import UnsupportedParameter
 from periscope.api.wording import clip
 
 if TYPE_CHECKING:
-    from periscope.api.openai.schema import ChatCompletionWire
+    from periscope.api.openai.schema import ChatCompletionWire, MessageWire
 
 #: field -> values, besides null, that ask for nothing special.
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
@@ -19,6 +19,15 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
     "audio": (),
     "web_search_options": (),
+    # What other dialects say beside the messages
+    "system": ("", []),
+    "instructions": ("",),
+    "prompt": ("",),
+    "input": ("", []),
+    "images": ([],),
+    "files": ([],),
+    "attachments": ([],),
+    "documents": ([],),
     # vLLM's and llama.cpp's
     "guided_regex": (),
     "guided_choice": (),
@@ -34,6 +43,24 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "prompt_logprobs": (0, False),
     "echo": (False,),
     "use_beam_search": (False,),
+}
+
+_PICTURES = "put each picture into `content` as an `image_url` part"
+_FILES = "put pictures into `content` as `image_url` parts, and what files say as text"
+_TEXT = "put it into `content`"
+_CALLS = "send `tool_calls`, and messages of the role `tool` for their results"
+_PREFIX = "leave it out, the answer always begins anew"
+#: Beside `content` these repeat it; they stand for it in the AI SDK's and Google's messages.
+_COPIES = ("parts", "text", "contents")
+#: Fields of a message in which other dialects carry content -> what to do instead. Fields that are not named here say
+#: something about a message (`id`, `cache_control`, `annotations`), and are no part of any prompt.
+_CONTENT_FIELDS: Mapping[str, str] = {
+    **dict.fromkeys(("images", "image", "image_url", "image_urls", "input_image"), _PICTURES),
+    **dict.fromkeys(("files", "file", "file_ids", "attachments", "experimental_attachments"), _FILES),
+    **dict.fromkeys(("documents", "document", "audio", "audios", "input_audio", "video", "videos"), _FILES),
+    **dict.fromkeys(_COPIES, _TEXT),
+    **dict.fromkeys(("function_call", "toolInvocations", "tool_results", "tool_responses"), _CALLS),
+    **dict.fromkeys(("prefix", "partial"), _PREFIX),
 }
 
 #: Arguments of the code around a chat template, which are no variables of the template.
@@ -64,6 +91,32 @@ def refuse_unsupported(wire: ChatCompletionWire) -> None:
     for name in wire.chat_template_kwargs or {}:
         if name in _NO_TEMPLATE_VARIABLES:
             raise _unsupported(f"chat_template_kwargs.{name}")
+
+
+def refuse_unread(message: MessageWire, path: str) -> None:
+    """Pure: nothing that a message says vanishes without a word.
+
+    Raises:
+        UnsupportedParameter: names the first field that carries content which would not reach the model.
+    """
+    for name, value in (message.model_extra or {}).items():
+        is_content = name in _CONTENT_FIELDS and not (name in _COPIES and message.content)
+        if value and (is_content or _holds_data(value)):
+            param = f"{path}.{clip(name)}"
+            way_out = _CONTENT_FIELDS.get(name, _PICTURES)
+            raise UnsupportedParameter(f"`{param}` is not read: {way_out}.", param=param)
+
+
+def _holds_data(value: Any) -> bool:
+    """Somewhere in it stands a file as a `data:` URL."""
+    pending = [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, str) and one.startswith("data:"):
+            return True
+        if isinstance(one, (dict, list)):
+            pending += one.values() if isinstance(one, dict) else one
+    return False
 
 
 def _unsupported(param: str) -> UnsupportedParameter:

@@ -1,0 +1,190 @@
+"""What real clients write into a chat and send again with every turn: each shape gets its right value, not a 400."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from periscope.api.openai.chat import decode
+from periscope.core import GenerationRequest, Message, Role, TextPart, ToolCall
+from tests.api.driving import FakeBackend, in_loop, post_chat
+
+USER = {"role": "user", "content": "Hi"}
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def request_of(*messages: dict[str, Any], **fields: Any) -> GenerationRequest:
+    return decode({"messages": list(messages) or [USER]} | fields, "x").request
+
+
+def tool(parameters: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "f", "parameters": parameters}}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "read"),
+    [
+        ({"type": "object", "properties": None, "required": None}, {"type": "object", "properties": {}}),
+        (
+            {"type": "object", "properties": {"required": {"type": "string", "enum": None}}, "description": None},
+            {"type": "object", "properties": {"required": {"type": "string"}}},
+        ),
+        ({"properties": {"a": None}}, {"properties": {"a": {}}}),
+        (
+            {"properties": {"a": {"items": {"properties": None}, "default": None, "enum": ["x", None]}}},
+            {"properties": {"a": {"items": {"properties": {}}, "default": None, "enum": ["x", None]}}},
+        ),
+        (
+            {"anyOf": [{"required": None}, {"const": None}], "$defs": {"d": {"required": None}}, "items": None},
+            {"anyOf": [{}, {"const": None}], "$defs": {"d": {}}},
+        ),
+        ({"properties": ["a"], "required": "a"}, {"properties": ["a"], "required": "a"}),
+    ],
+)
+def test_null_required_and_properties_in_a_tool_mean_none(parameters: Any, read: Any) -> None:
+    """Go writes an empty list as null: such keywords are left out wherever a schema can stand, and values stay."""
+    (offered,) = request_of(tools=[tool(parameters)]).tools
+    assert offered.parameters == read
+
+
+def test_null_keywords_in_a_response_format_mean_none() -> None:
+    """The same clients write the answer's schema."""
+    schema = {"type": "object", "properties": {"a": {"type": "integer", "enum": None}}, "required": None}
+    wire = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    asked = request_of(response_format=wire).response_format
+    assert asked is not None
+    assert asked.schema == {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "thinking", "thinking": "2+2", "signature": "s"},
+        {"type": "thinking", "thinking": [{"type": "text", "text": "2+2"}]},
+        {"type": "reasoning", "text": "2+2"},
+        {"type": "reasoning", "reasoning": "2+2"},
+        {"type": "reasoning", "content": [], "summary": [{"type": "summary_text", "text": "2+2"}]},
+        {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "2+2"}], "encrypted_content": "x"},
+        {"type": "reasoning_content", "reasoning_content": {"text": "2+2", "signature": "s"}},
+    ],
+)
+def test_thinking_parts_of_an_assistant_are_its_reasoning(part: dict[str, Any]) -> None:
+    """In whatever shape the last server gave it; the text beside it stays text."""
+    request = request_of(USER, {"role": "assistant", "content": [part, {"type": "text", "text": "4"}]}, USER)
+    assert request.messages[1] == Message(Role.ASSISTANT, (TextPart("4"),), reasoning="2+2")
+
+
+@pytest.mark.parametrize(
+    ("message", "reasoning"),
+    [
+        ({"content": [{"type": "redacted_thinking", "data": "ENC"}, {"type": "text", "text": "4"}]}, None),
+        ({"content": [{"type": "thinking", "thinking": "a"}, {"type": "thinking", "thinking": "b"}]}, "a\nb"),
+        ({"content": [{"type": "thinking", "thinking": "a"}], "reasoning_content": "b"}, "b"),
+        ({"content": [{"type": "thinking", "thinking": None}]}, None),
+        ({"content": "4", "reasoning_details": [{"type": "reasoning.text", "text": "a"}]}, "a"),
+        ({"content": "4", "reasoning_details": [{"type": "reasoning.encrypted", "data": "ENC"}]}, None),
+        ({"content": "4", "thinking_blocks": [{"type": "thinking", "thinking": "a", "signature": "s"}]}, "a"),
+        ({"content": "4", "thinking_blocks": None, "reasoning_details": []}, None),
+    ],
+)
+def test_reasoning_is_found_wherever_a_server_put_it(message: dict[str, Any], reasoning: str | None) -> None:
+    """Plain text goes before parts, and what is encrypted for its maker says nothing to anybody else."""
+    assert request_of(USER, {"role": "assistant"} | message).messages[1].reasoning == reasoning
+
+
+def test_a_refusal_beside_no_content_is_what_the_assistant_said() -> None:
+    """OpenAI's models say it there."""
+    message = request_of(USER, {"role": "assistant", "content": None, "refusal": "No."}).messages[1]
+    assert message.parts == (TextPart("No."),)
+
+
+@pytest.mark.parametrize("result", [{"content": None}, {}, {"content": []}, {"content": ""}])
+def test_a_tool_result_may_be_empty(result: dict[str, Any]) -> None:
+    """A command that prints nothing has a result, too: null, missing and empty are the same."""
+    answer = {"role": "tool", "tool_call_id": "c1"} | result
+    told = request_of(USER, {"role": "assistant", "tool_calls": [CALL]}, answer).messages[2]
+    assert (told.role, told.tool_call_id, told.text) == (Role.TOOL, "c1", "")
+
+
+@pytest.mark.parametrize("fields", [{"id": ""}, {"id": None}, {}])
+@pytest.mark.parametrize("answer", [{"tool_call_id": ""}, {"tool_call_id": None}, {}])
+def test_calls_without_ids_are_paired_by_order(fields: dict[str, Any], answer: dict[str, Any]) -> None:
+    """Ollama's clients have no ids: the results answer the calls as they come."""
+    calls = [{"function": {"name": name, "arguments": {}}} | fields for name in ("f", "g")]
+    results = [{"role": "tool", "content": text} | answer for text in ("one", "two")]
+    asked, first, second = request_of(USER, {"role": "assistant", "tool_calls": calls}, *results).messages[1:]
+    assert [first.tool_call_id, second.tool_call_id] == [call.id for call in asked.tool_calls]
+    assert len({call.id for call in asked.tool_calls}) == 2
+    assert all(call.id for call in asked.tool_calls)
+    assert asked.tool_calls[0] == ToolCall(asked.tool_calls[0].id, "f", "{}")
+
+
+@pytest.mark.parametrize(
+    ("fields", "read"),
+    [
+        ({"top_k": -1}, {"top_k": 0}),
+        ({"top_k": -1.0}, {"top_k": 0}),
+        ({"max_tokens": -1}, {"max_tokens": None}),
+        ({"max_tokens": -1.0}, {"max_tokens": None}),
+        ({"max_completion_tokens": -1}, {"max_tokens": None}),
+        ({"max_completion_tokens": -1, "max_tokens": 5}, {"max_tokens": 5}),
+        ({"seed": -1}, {"seed": None}),
+        ({"max_tokens": 10.0}, {"max_tokens": 10}),
+        ({"max_completion_tokens": 1e3}, {"max_tokens": 1000}),
+        ({"top_k": 40.0}, {"top_k": 40}),
+        ({"seed": 7.0}, {"seed": 7}),
+        ({"seed": -7.0}, {"seed": -7}),
+        ({"logprobs": True, "top_logprobs": 2.0}, {"top_logprobs": 2}),
+    ],
+)
+def test_numbers_are_read_as_clients_mean_them(fields: dict[str, Any], read: dict[str, Any]) -> None:
+    """-1 asks for nothing, and a language without integers writes 10 as 10.0."""
+    params = request_of(**fields).params
+    for name, value in read.items():
+        assert getattr(params, name) == value
+        assert type(getattr(params, name)) is type(value)
+
+
+def test_one_choice_written_as_a_float_or_null_is_one() -> None:
+    """`n` is a whole number, too."""
+    assert [request_of(n=n).num_choices for n in (None, 1.0, 2.0)] == [1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"images": None, "files": [], "audio": None, "function_call": None, "refusal": None, "annotations": []},
+        {"id": "m1", "createdAt": "2026-01-01", "metadata": {"a": [1]}, "cache_control": {"type": "ephemeral"}},
+        {"parts": [{"type": "text", "text": "Hi"}], "text": "Hi", "prefix": False},
+    ],
+)
+def test_fields_that_carry_nothing_are_let_be(fields: dict[str, Any]) -> None:
+    """What SDKs add to every message, and what only repeats the content, stops no chat."""
+    assert request_of(USER | fields).messages == (Message(Role.USER, (TextPart("Hi"),)),)
+
+
+@in_loop
+async def test_a_byte_order_mark_is_no_part_of_the_body() -> None:
+    """PowerShell's and .NET's files begin with one."""
+    backend = FakeBackend()
+    response = await post_chat(backend, b'\xef\xbb\xbf{"messages": [{"role": "user", "content": "Hi"}]}')
+    assert response.status_code == 200
+    assert backend.requests[0].messages[0].text == "Hi"
+
+
+@in_loop
+async def test_half_a_surrogate_in_a_tool_result_is_a_replacement_character() -> None:
+    """JavaScript cuts texts in the middle of an emoji; the chat goes on for all that."""
+    backend = FakeBackend()
+    messages = [
+        rb'{"role": "user", "content": "Hi"}',
+        rb'{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"\udc00": "\ud83d"}}}]}',
+        rb'{"role": "tool", "content": "cut \ud83d"}',
+    ]
+    body = rb'{"messages": [%b], "stop": ["\ude00"]}' % b", ".join(messages)
+    assert (await post_chat(backend, body)).status_code == 200
+    (request,) = backend.requests
+    assert request.messages[2].text == "cut \ufffd"
+    assert request.messages[1].tool_calls[0].arguments == '{"\ufffd": "\ufffd"}'
+    assert request.params.stop == ("\ufffd",)
