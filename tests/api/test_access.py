@@ -100,12 +100,16 @@ async def test_the_host_must_be_ours(host: str, allowed: tuple[str, ...], status
         ("", (), 403),
         ("http://localhost:3000", ("http://localhost:3000/",), 200),
         ("http://localhost:3001", ("http://localhost:3000",), 403),
+        ("http://localhost:3001", ("http://localhost:*",), 200),
+        ("http://localhost:1.evil.example", ("http://localhost:*",), 403),
+        ("http://localhost.evil.example:3000", ("http://localhost:*",), 403),
         ("https://any.example", ("*",), 200),
+        ("null", ("*",), 200),
     ],
 )
 @in_loop
 async def test_a_web_page_needs_leave(origin: str, origins: tuple[str, ...], status: int) -> None:
-    """A foreign page can not even post blindly; what it may read is for CORS, off unless configured."""
+    """A foreign page can not even post blindly; what it may read is for CORS, which answers allowed origins only."""
     backend = FakeBackend()
     async with client_of(backend, cors_origins=origins) as client:
         response = await client.post("/v1/chat/completions", json=HELLO, headers={"origin": origin})
@@ -113,6 +117,31 @@ async def test_a_web_page_needs_leave(origin: str, origins: tuple[str, ...], sta
     assert ("access-control-allow-origin" in response.headers) == bool(origins and status == 200)
     assert len(backend.requests) == (1 if status == 200 else 0)
     assert status == 200 or error_of(response)["code"] == "origin_refused"
+
+
+@pytest.mark.parametrize(
+    "origin", ["vscode-webview://1abc2", "app://obsidian.md", "tauri://localhost", "file://", "capacitor://localhost"]
+)
+@in_loop
+async def test_a_desktop_app_is_let_in_and_can_read(origin: str) -> None:
+    """No web page can have such an origin; its webview asks with a preflight like any browser, and may read."""
+    ask = {"origin": origin, "access-control-request-method": "POST", "access-control-request-headers": "x-whatever"}
+    async with client_of(FakeBackend()) as client:
+        preflight = await client.options("/v1/chat/completions", headers=ask)
+        answer = await client.post("/v1/chat/completions", json=HELLO, headers={"origin": origin})
+    assert (preflight.status_code, answer.status_code) == (200, 200)
+    for response in (preflight, answer):
+        assert response.headers["access-control-allow-origin"] == origin
+    assert "Origin" in answer.headers["vary"]
+
+
+@in_loop
+async def test_two_origins_are_none() -> None:
+    """No browser sends two; whoever does is not let in by the first."""
+    async with client_of(FakeBackend()) as client:
+        both = [("origin", "app://notes"), ("origin", "https://evil.example")]
+        response = await client.get("/v1/models", headers=both)
+    assert response.status_code == 403
 
 
 @in_loop

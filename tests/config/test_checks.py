@@ -71,11 +71,6 @@ def entry(lines: str) -> str:
         ),
         ("server: {port: 70000}\n" + ONE, 1, "server.port should be less than or equal to 65535, got 70000"),
         (
-            "server: {cors_origins: [localhost]}\n" + ONE,
-            1,
-            "server.cors_origins[0] should be an origin such as http://localhost:3000, or * for any, got 'localhost'",
-        ),
-        (
             "memory: {budget: 24 apples}\n" + ONE,
             1,
             (
@@ -96,6 +91,29 @@ def entry(lines: str) -> str:
 def test_a_mistake_is_named_with_line_and_fix(text, line, problem):
     """One mistake gives one line: the file, the line, the key, what it should be and what it is."""
     assert problems_of(text) == (f"models.yaml:{line}: {problem}",)
+
+
+@pytest.mark.parametrize(
+    ("origin", "problem"),
+    [
+        (
+            "localhost",
+            "should be an origin such as http://localhost:3000, http://localhost:* or vscode-webview://*, or * for any",
+        ),
+        ("http://localhost:3000/app", "has a path, which no origin has; write http://localhost:3000"),
+        ("http://", "names no host, so it matches nothing"),
+        ("http://localhost:99999", "should have a port from 1 to 65535, or * for any"),
+        (
+            "http://local*",
+            "may have * for the whole host, before its first dot (*.example.com), or for the port only",
+        ),
+        ("null", "is the origin of pages that hide theirs, which any site can do; name the origin or use *"),
+    ],
+)
+def test_an_origin_that_would_let_nobody_in_is_refused(origin, problem):
+    """A pattern that can never match is told at start, with its line, instead of being found out in a browser."""
+    text = f"server:\n  cors_origins:\n  - http://localhost:*\n  - '{origin}'\n{ONE}"
+    assert problems_of(text) == (f"models.yaml:4: server.cors_origins[1] {problem}, got {origin!r}",)
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 
-from periscope.api.auth import HostGuard, KeyGuard
+from periscope.api.auth import Cors, HostGuard, KeyGuard
 from periscope.api.body import BodyLimit
 from periscope.api.control import control_router
 from periscope.api.errors import HANDLERS
 from periscope.api.openai.routes import openai_router
+from periscope.api.paths import IntendedPaths
 from periscope.api.probes import probe_router
 from periscope.api.request_log import RequestLog
+from periscope.core import AllowedOrigins
 
 if TYPE_CHECKING:
     from periscope.api.backend import ChatBackend, ControlBackend
@@ -41,19 +42,12 @@ def create_app(backend: ChatBackend, control: ControlBackend, settings: ApiSetti
 
 def _layers(settings: ApiSettings) -> list[Middleware]:
     """Outermost first. CORS stands before the key: a browser's preflight carries none."""
-    origins = [origin.lower().rstrip("/") for origin in settings.cors_origins]
-    cors = Middleware(
-        CORSMiddleware,
-        allow_origins=origins,
-        allow_methods=["*"],
-        allow_headers=["*"],
-        allow_private_network=True,
-        expose_headers=["x-request-id", "retry-after"],
-    )
+    origins = AllowedOrigins(settings.cors_origins)
     return [
         Middleware(RequestLog),
-        Middleware(HostGuard, allowed_hosts=settings.allowed_hosts, cors_origins=origins),
-        *([cors] if origins else []),
+        Middleware(IntendedPaths),
+        Middleware(HostGuard, allowed_hosts=settings.allowed_hosts, origins=origins),
+        Middleware(Cors, origins=origins),
         Middleware(KeyGuard, api_key=settings.api_key),
         Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
     ]

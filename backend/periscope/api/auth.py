@@ -1,6 +1,7 @@
 """Who may call: the Host and Origin headers, then the API key. Pure ASGI layers, which leave streams alone.
 
-Covered: DNS rebinding (Host), a web page driving the server blindly (Origin), keys guessed byte by byte.
+Covered: DNS rebinding (Host), a web page driving the server blindly (Origin), keys guessed byte by byte. Desktop apps
+have origins of their own schemes, which are let in (`periscope.core.origins`).
 Not covered: whoever can reach the port and knows the key; TLS; rate limits.
 """
 
@@ -12,9 +13,11 @@ import re
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 
 from periscope.api.errors import OriginRefused, error_reply
 from periscope.api.wording import clip
+from periscope.core import AllowedOrigins
 from periscope.errors import AuthenticationFailed, HostRefused, PeriscopeError
 
 if TYPE_CHECKING:
@@ -32,10 +35,10 @@ OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health"})
 class HostGuard:
     """ASGI layer: refuses requests under a foreign Host, or from a web page of a foreign origin, with 403."""
 
-    def __init__(self, app: ASGIApp, allowed_hosts: Iterable[str], cors_origins: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, allowed_hosts: Iterable[str], origins: AllowedOrigins) -> None:
         self._app = app
         self._hosts = frozenset(_setting_name(host) for host in allowed_hosts)
-        self._origins = frozenset(cors_origins)
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -51,8 +54,8 @@ class HostGuard:
                 f'This server does not answer to the host "{clip(host)}". Use localhost, or add the name to '
                 "`server.allowed_hosts`."
             )
-        origin = headers.get("origin")
-        if origin is not None and not self._is_allowed_origin(origin.lower(), host.lower()):
+        origin = ", ".join(headers.getlist("origin"))
+        if "origin" in headers and not self._is_allowed_origin(origin, host):
             return OriginRefused(
                 f'Web pages of the origin "{clip(origin)}" may not use this server. Add it to `server.cors_origins`.'
             )
@@ -62,7 +65,7 @@ class HostGuard:
         return bool(name) and (name in _LOCAL_NAMES or name in self._hosts or "*" in self._hosts or _is_loopback(name))
 
     def _is_allowed_origin(self, origin: str, host: str) -> bool:
-        return "*" in self._origins or origin in self._origins or origin.partition("://")[2] == host
+        return origin in self._origins or origin.lower().partition("://")[2] == host.lower()
 
 
 def host_name(host: str) -> str:
@@ -81,6 +84,25 @@ def _is_loopback(name: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+class Cors(CORSMiddleware):
+    """ASGI layer: lets pages of allowed origins read the answers, and answers their preflights, which carry no key."""
+
+    def __init__(self, app: ASGIApp, origins: AllowedOrigins) -> None:
+        super().__init__(
+            app,
+            allow_origins=["*"] if origins.are_all else [],
+            allow_methods=["*"],
+            allow_headers=["*"],
+            allow_private_network=True,
+            expose_headers=["x-request-id", "retry-after"],
+        )
+        self._origins = origins
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        """Whether pages of this origin may read."""
+        return origin in self._origins
 
 
 class KeyGuard:

@@ -13,7 +13,8 @@ from starlette.responses import Response
 from periscope.api.body import read_json
 from periscope.api.disconnect import while_connected
 from periscope.api.record import record_of
-from periscope.api.replies import JSONReply
+from periscope.api.replies import GET, JSONReply
+from periscope.api.sse import STREAM_HEADERS
 from periscope.api.status_stream import StatusStream
 from periscope.api.status_wire import encode_model, encode_requests, encode_status
 from periscope.api.validation import Command, Wire, validate
@@ -78,15 +79,17 @@ def _captions(backend: ChatBackend) -> APIRouter:
 def _watching(control: ControlBackend, settings: ApiSettings) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/api/status")
+    @router.api_route("/api/status", methods=GET)
     async def show_status() -> Response:
         return JSONReply(encode_status(control.status()))
 
-    @router.get("/api/events")
-    async def follow_events() -> Response:
+    @router.api_route("/api/events", methods=GET)
+    async def follow_events(request: Request) -> Response:
+        if request.method == "HEAD":  # a stream has no end to wait for
+            return Response(headers=STREAM_HEADERS)
         return StatusStream(control.events(), settings)
 
-    @router.get("/api/requests")
+    @router.api_route("/api/requests", methods=GET)
     async def list_requests() -> Response:
         return JSONReply(encode_requests(control.requests()))
 

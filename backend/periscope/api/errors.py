@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.exceptions import HTTPException
 
 from periscope import errors as e
+from periscope.api.paths import nearest_path
 from periscope.api.record import record_of
 from periscope.api.replies import JSONReply
 from periscope.api.wording import clip
@@ -127,7 +128,9 @@ async def on_http_exception(request: Request, error: HTTPException) -> JSONReply
     path = clip(request.url.path)
     match error.status_code:
         case 404:
-            told: e.RequestError = e.RouteNotFound(f"There is no {path} here. GET /v1/models is a good start.")
+            near = nearest_path(request.url.path)
+            way_on = f"Did you mean {near}?" if near else "GET /v1/models is a good start."
+            told: e.RequestError = e.RouteNotFound(f"There is no {path} here. {way_on}")
         case 405:
             allowed = (error.headers or {}).get("Allow", "another method")
             told = e.MethodNotAllowed(f"{path} does not take {request.method}. Use {allowed}.")

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from periscope.api.errors import error_object
-from periscope.api.replies import JSONReply
+from periscope.api.replies import GET, JSONReply
 from periscope.errors import ModelUnavailable
 
 if TYPE_CHECKING:
@@ -21,20 +21,20 @@ def probe_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
     """Routes outside every dialect; open without a key."""
     router = APIRouter()
 
-    @router.api_route("/", methods=["GET", "HEAD"])
+    @router.api_route("/", methods=GET)
     async def root() -> JSONReply:
         return JSONReply({"name": "periscope", "version": settings.version})
 
-    @router.api_route("/livez", methods=["GET", "HEAD"])
+    @router.api_route("/livez", methods=GET)
     async def livez() -> JSONReply:
         return JSONReply({"name": "periscope", "status": "alive"})
 
-    @router.api_route("/readyz", methods=["GET", "HEAD"])
+    @router.api_route("/readyz", methods=GET)
     async def readyz(request: Request) -> JSONReply:
         health = backend.health()
         return _reply(request, health, None if health.is_ready else _unfit("not ready", health))
 
-    @router.api_route("/health", methods=["GET", "HEAD"])
+    @router.api_route("/health", methods=GET)
     async def health(request: Request) -> JSONReply:
         health = backend.health()
         return _reply(request, health, None if health.is_healthy else _unfit("not healthy", health))

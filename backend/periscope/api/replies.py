@@ -1,4 +1,4 @@
-"""JSON on its way out."""
+"""What routes answer with: the methods of those that only tell, and JSON on its way out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import math
 from typing import Any
 
 from starlette.responses import Response
+
+#: Whatever can be got can be asked about: HEAD is answered like GET, without the body.
+GET = ("GET", "HEAD")
 
 
 def dump_json(value: Any) -> bytes:

@@ -11,7 +11,8 @@ class ApiSettings:
 
     Attributes:
         api_key: asked of every request but the probes; None = nobody is asked.
-        cors_origins: origins (`http://localhost:3000`, or `*`) whose pages may call and read; empty = CORS is off.
+        cors_origins: patterns of origins (`http://localhost:3000`, `http://localhost:*`, or `*`) whose pages may call
+            and read; those of desktop apps always may.
         allowed_hosts: names or addresses answered to besides the loopback ones (the bound host among them); `*` = any.
         heartbeat_s: longest silence of a stream.
         commit_grace_s: how long a stream's status line may be held back, so that an early error still gets its own

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import WithJsonSchema
 
 from periscope.config.quantities import BYTES, SECONDS
-from periscope.core import GenerationParams, VisionMode
+from periscope.core import GenerationParams, OriginPattern, VisionMode
 
 #: Place of a value: keys and list indexes from the top of the file.
 Loc: TypeAlias = tuple[str | int, ...]
@@ -26,7 +26,6 @@ DAY_S = 86_400.0
 _NAME = r"^[\w.:@+-]+(/[\w.:@+-]+)*$"
 _HUB_ID = r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?$"
 _HOST = r"^[^\s/]+$"
-_ORIGIN = r"^(\*|[a-z][a-z0-9+.-]*://[^\s/]+)$"
 _API_KEY = r"^[!-~]+$"
 
 #: What to tell a person whose text does not match one of the patterns above.
@@ -34,9 +33,13 @@ PATTERN_MEANINGS = {
     _NAME: "should be made of letters, digits and . _ - : @ + with single slashes between",
     _HUB_ID: "should be a Hugging Face repository such as mlx-community/Qwen3-4B-Instruct-2507-4bit",
     _HOST: "should be a host name or an IP address",
-    _ORIGIN: "should be an origin such as http://localhost:3000, or * for any",
     _API_KEY: "should be printable ASCII without spaces",
 }
+
+
+def _origin(text: str) -> str:
+    OriginPattern.parse(text)
+    return text
 
 
 class ModelKind(StrEnum):
@@ -288,8 +291,8 @@ class ServerConfig(Section):
         max_length=1000,
         repr=False,
     )
-    cors_origins: tuple[Annotated[str, Field(pattern=_ORIGIN)], ...] = _setting(
-        (), "Web pages allowed to call, e.g. http://localhost:3000; * is any.", strict=False
+    cors_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = _setting(
+        (), "Web pages allowed to call, e.g. http://localhost:* or https://*.example.com; * is any.", strict=False
     )
     allowed_hosts: tuple[Annotated[str, Field(pattern=_HOST)], ...] = _setting(
         (), "Host headers answered besides loopback names and server.host.", strict=False

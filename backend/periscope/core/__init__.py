@@ -18,6 +18,10 @@ from periscope.core.models import (
     ModelCard,
     VisionMode,
 )
+from periscope.core.origins import (
+    AllowedOrigins,
+    OriginPattern,
+)
 from periscope.core.output import (
     CaptionedImage,
     EndReason,
@@ -66,6 +70,7 @@ __all__ = [
     "MAX_STOP_STRINGS",
     "MODEL_FILES",
     "NOT_MODEL_FILES",
+    "AllowedOrigins",
     "CaptionedImage",
     "EndReason",
     "FinishReason",
@@ -77,6 +82,7 @@ __all__ = [
     "JSONObject",
     "Message",
     "ModelCard",
+    "OriginPattern",
     "OutputEvent",
     "OutputFormat",
     "ParseToolCall",

@@ -16,7 +16,7 @@ from periscope.api.openai.chat import ChatCall, decode
 from periscope.api.openai.encode import ChatReply, ChunkEncoder, encode_completion
 from periscope.api.openai.models import encode_model, encode_models, find_model, name_of
 from periscope.api.record import record_of
-from periscope.api.replies import JSONReply
+from periscope.api.replies import GET, JSONReply
 from periscope.api.sse import EventStream
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ def openai_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
         collected = await while_connected(collect(events), request.receive)
         return JSONReply(encode_completion(collected, reply))
 
-    @router.get("/models")
+    @router.api_route("/models", methods=GET)
     async def list_models() -> JSONReply:
         return JSONReply(encode_models(backend.models()))
 
-    @router.get("/models/{name:path}")
+    @router.api_route("/models/{name:path}", methods=GET)
     async def retrieve_model(name: str) -> JSONReply:
         return JSONReply(encode_model(find_model(backend.models(), name)))
 

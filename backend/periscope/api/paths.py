@@ -1,0 +1,50 @@
+"""Paths as clients mean them: every one of these spellings comes from a base URL that is off by a piece.
+
+Clients glue a base URL and a path together, and both halves are typed by people: with and without `/v1`, with a slash
+at either end. Only spellings that can mean one thing are mended; the error for any other path names the nearest one.
+"""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+#: The paths that clients and people ask for, longer ones first.
+PATHS = (
+    *("/v1/chat/completions", "/v1/models/select", "/v1/models"),
+    *("/api/models/unload", "/api/models/load", "/api/models/pin"),
+    *("/api/captions", "/api/requests", "/api/status", "/api/events"),
+    *("/health", "/readyz", "/livez"),
+)
+_SLASHES = re.compile(r"/{2,}")
+_VERSIONS = re.compile(r"^(?:/v1)+(?=/v1(?:/|$))")
+_WITHOUT_VERSION = re.compile(r"/(?:models|chat/completions)(?=/|$)")
+
+
+def intended_path(path: str) -> str:
+    """Pure: `/v1//models/`, `/v1/v1/models` and `/models` as `/v1/models`; what is right stays as it is."""
+    path = _VERSIONS.sub("", _SLASHES.sub("/", path).rstrip("/")) or "/"
+    return f"/v1{path}" if _WITHOUT_VERSION.match(path) else path
+
+
+def nearest_path(path: str) -> str | None:
+    """Pure: the path of ours that was probably meant, if one is near: it ends alike, or differs by a few letters."""
+    alike = (known for known in PATHS if path.endswith(known.removeprefix("/v1")))
+    return next(alike, None) or next(iter(get_close_matches(path, PATHS, n=1)), None)
+
+
+class IntendedPaths:
+    """ASGI layer: requests go on under the path that they mean. The log, outside of it, has the path as it came."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] == "http":
+            scope = {**scope, "path": intended_path(scope["path"])}
+        await self._app(scope, receive, send)

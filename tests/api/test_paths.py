@@ -1,0 +1,121 @@
+"""Paths as clients mean them, and HEAD wherever there is GET."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from periscope.api.paths import PATHS, intended_path
+from tests.api.driving import HELLO, FakeBackend, client_of, error_of, in_loop
+
+SPELLINGS = {
+    "/v1/models": [
+        "/v1/models/",
+        "/v1//models",
+        "//v1/models",
+        "/models",
+        "/models/",
+        "/v1/v1/models",
+        "/v1/v1/v1/models/",
+    ],
+    "/v1/models/org/text": ["/v1/models/org/text/", "/models/org/text", "/v1//models//org/text"],
+    "/v1/chat/completions": [
+        "/chat/completions",
+        "/v1/v1/chat/completions",
+        "/v1/chat/completions/",
+        "//chat//completions",
+    ],
+    "/health": ["/health/", "//health"],
+    "/": ["//", "///"],
+    "/v1": ["/v1/", "/v1/v1"],
+    "/v1/modelsx": [],
+    "/modelsx": [],
+    "/api/models/load": ["/api//models/load/"],
+    "/v12/models": [],
+    "/v1/v12/models": [],
+}
+
+
+@pytest.mark.parametrize("path", SPELLINGS)
+def test_a_path_that_can_mean_one_thing_means_it(path: str) -> None:
+    """Slashes too many, and `/v1` twice or not at all; a path that is right stays as it is."""
+    assert {intended_path(spelling) for spelling in (path, *SPELLINGS[path])} == {path}
+
+
+@settings(deadline=None)
+@given(st.text("/v1modelschat", max_size=24))
+def test_mending_a_path_is_done_once(path: str) -> None:
+    """What was mended needs no mending, and is a path."""
+    mended = intended_path(f"/{path}")
+    assert intended_path(mended) == mended
+    assert mended.startswith("/")
+
+
+@pytest.mark.parametrize("path", SPELLINGS["/v1/models"])
+@in_loop
+async def test_every_spelling_of_models_is_the_list(path: str) -> None:
+    """`GET /v1/models/` among them: it is what clients get who glue a base URL and a path together."""
+    async with client_of(FakeBackend()) as client:
+        response = await client.get(f"http://localhost:7374{path}")
+    assert response.status_code == 200
+    assert response.json()["object"] == "list"
+
+
+@pytest.mark.parametrize("path", SPELLINGS["/v1/chat/completions"])
+@in_loop
+async def test_every_spelling_of_chat_is_answered(path: str) -> None:
+    """With whatever base URL a person has typed."""
+    async with client_of(FakeBackend()) as client:
+        assert (await client.post(f"http://localhost:7374{path}", json=HELLO)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "near"),
+    [
+        ("/openai/v1/chat/completions", "/v1/chat/completions"),
+        ("/api/v1/models", "/v1/models"),
+        ("/v1/model", "/v1/models"),
+        ("/v1/completions", "/v1/chat/completions"),
+        ("/v1/health", "/health"),
+        ("/v1", None),
+        ("/favicon.ico", None),
+    ],
+)
+@in_loop
+async def test_a_path_that_is_not_there_names_the_one_that_was_meant(path: str, near: str | None) -> None:
+    """Whoever reads the error knows what to change in the client."""
+    async with client_of(FakeBackend()) as client:
+        response = await client.get(path)
+    assert response.status_code == 404
+    way_on = "GET /v1/models is a good start." if near is None else f"Did you mean {near}?"
+    assert error_of(response)["message"] == f"There is no {path} here. {way_on}"
+
+
+@in_loop
+async def test_every_path_that_errors_name_is_there() -> None:
+    """The table of paths is no wish list."""
+    async with client_of(FakeBackend()) as client:
+        for path in PATHS:
+            assert (await client.post(path, content=b"{}")).status_code != 404
+
+
+@in_loop
+async def test_a_mended_path_opens_no_door() -> None:
+    """The key is asked of the path that is meant, however it is spelled; the probes need none in any spelling."""
+    async with client_of(FakeBackend(), api_key="secret") as client:
+        for path in SPELLINGS["/v1/models"]:
+            assert (await client.get(f"http://localhost:7374{path}")).status_code == 401
+        for path in SPELLINGS["/health"]:
+            assert (await client.get(f"http://localhost:7374{path}")).status_code == 200
+
+
+@in_loop
+async def test_head_is_answered_wherever_get_is() -> None:
+    """With the status and the type that GET has, the endless event stream included."""
+    async with client_of(FakeBackend()) as client:
+        for path in ("/", "/v1/models/org/text", *PATHS):
+            got, head = await client.get(path), await client.head(path)
+            assert head.status_code == got.status_code
+            assert head.headers["content-type"] == got.headers["content-type"]
+            assert head.headers.get("allow") == got.headers.get("allow")
