@@ -65,7 +65,10 @@ class Runtime:
         specs = [self._spec(model) for model in config.models]
         self._pool = ModelPool(specs, self.bus, limits, memory=self._memory)
         requests = LiveRequests(self.bus.publish)
-        names = ModelNames(self._served(model) for model in config.models if model.kind is ModelKind.TEXT)
+        names = ModelNames(
+            (self._served(model) for model in config.models if model.kind is ModelKind.TEXT),
+            {model.name: model.aliases for model in config.models if model.kind is ModelKind.CAPTIONER},
+        )
         intake = ImageIntake(
             config.server.limits.max_image_bytes_in_flight, wait_timeout_s=config.server.limits.wait_timeout_s
         )

@@ -282,3 +282,21 @@ def test_resolved_models_have_distinct_names():
     config = load_text(SEEDS, {}, {"model": "x/Qwen2-VL-7B-Instruct", "vision_model": "y/ministral-3-3b"})
     names = [name for m in config.models for name in (m.name, *m.aliases)]
     assert len(names) == len(set(names))
+
+
+def test_a_hub_id_is_a_name_of_its_model():
+    """Clients that know a model by its repository need no alias in the file; captioners have theirs, too."""
+    config = load_text(SEEDS)
+    assert model(config, "ministral-3-3b").aliases == ("mistralai/Ministral-3-3B-Reasoning-2512",)
+    assert model(config, "Qwen2-VL-7B-Instruct").aliases == ("Qwen/Qwen2-VL-7B-Instruct",)
+    assert model(config, "local-mistral").aliases == ()
+    assert config.sources["models[0].aliases"] == config.sources["models[0].hf_id"] == "models.yaml:5"
+
+
+def test_a_hub_id_is_one_models_name_only():
+    """A name or alias in the file goes before it, and of two entries the first has it."""
+    config = load_text(
+        "models:\n- {name: a, hf_id: o/x, revision: v1, aliases: [z]}\n- {name: b, hf_id: o/x}\n"
+        "- {name: c, hf_id: o/c}\n- {name: d, hf_id: o/d, aliases: [o/c]}\n- {name: o/e, hf_id: o/e}\n"
+    )
+    assert [each.aliases for each in config.models] == [("z", "o/x"), (), (), ("o/c", "o/d"), ()]

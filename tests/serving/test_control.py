@@ -34,7 +34,7 @@ class Served:
     def __init__(self, world: World) -> None:
         self.world = world
         texts = [ServedModel(name, (f"{name}-alias",), 0, None, VisionMode.DISABLED) for name in "ab"]
-        self.names, self.requests = ModelNames(texts), LiveRequests(world.bus.publish)
+        self.names, self.requests = ModelNames(texts, {"eyes": ("o/eyes",)}), LiveRequests(world.bus.publish)
         self.service = ChatService(self.names, world.pool, VisionProxy(CaptionCache()), self.requests)
         self.control = ControlService(
             self.service, world.pool, self.names, self.requests, world.bus, version="9", read_memory=lambda: (1, 2, 3)
@@ -74,6 +74,16 @@ def test_the_snapshot_has_everything() -> None:
         assert (first.weights_bytes, first.idle_s, first.ttl_s, first.unload_in_s) == (100, 20.0, 60.0, 40.0)
         assert (second.state, second.held_bytes, second.weights_bytes) == ("unloaded", 0, None)
         assert eyes.kind == "captioner"
+
+    with_served(use)
+
+
+def test_a_captioner_has_aliases_too() -> None:
+    """Commands take a captioner's hub id, and the snapshot tells it."""
+
+    async def use(served: Served) -> None:
+        status = await served.control.load("o/eyes", wait=True)
+        assert (status.name, status.kind, status.aliases) == ("eyes", "captioner", ("o/eyes",))
 
     with_served(use)
 

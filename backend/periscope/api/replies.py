@@ -9,7 +9,7 @@ from typing import Any
 from starlette.responses import Response
 
 #: Whatever can be got can be asked about: HEAD is answered like GET, without the body.
-GET = ("GET", "HEAD")
+GET = ["GET", "HEAD"]
 
 
 def dump_json(value: Any) -> bytes:

@@ -81,4 +81,8 @@ def with_companions(config: Config, model: NamedModel) -> tuple[NamedModel, ...]
 def _entry(config: Config, text: str) -> ModelConfig | None:
     if text == "default":
         return config.default_model
-    return next((model for model in config.models if text in (model.name, *model.aliases)), None)
+    # A hub id is an alias as well, but here it means the repository: `pull owner/name` fetches that and no captioner.
+    return next(
+        (model for model in config.models if text == model.name or (text in model.aliases and text != model.hf_id)),
+        None,
+    )

@@ -83,7 +83,19 @@ def resolve_models(
             problems.append(_problem(document, ("models", index, "isolated"), fault))
     if problems:
         raise config_error(problems)
+    _name_by_hub_id(served)
     return [(_config(model, captioners), model.origins) for model in served]
+
+
+def _name_by_hub_id(served: list[ServedModel]) -> None:
+    """A repository's id is one more alias of its entry: of the first that has it, unless it is already a name."""
+    taken = {name for model in served for name in model.names} | {DEFAULT_NAME}
+    for model in served:
+        hub_id = model.entry.hf_id
+        if hub_id is not None and hub_id not in taken:
+            taken.add(hub_id)
+            model.entry = _with(model.entry, ("aliases",), (*model.entry.aliases, hub_id))
+            model.origins.setdefault(("aliases",), model.origins.get(("hf_id",), Origin("derived")))
 
 
 def _apply_flags(served: list[ServedModel], captioners: set[str], flags: Mapping[str, object], cwd: Path) -> None:

@@ -150,7 +150,7 @@ class ControlService:
             name=name,
             kind="captioner" if served is None else "text",
             state=view.state,
-            aliases=() if served is None else served.aliases,
+            aliases=self._models.captioner_aliases.get(name, ()) if served is None else served.aliases,
             is_default=served is not None and served is self._models.default,
             is_pinned=view.is_pinned,
             num_running=view.num_leases,
@@ -214,8 +214,9 @@ class ControlService:
             return self._models.resolve(model).name
         except ModelNotFound:
             names = [view.name for view in self._pool.views()]
-            if model in names:
-                return model
+            for name in names:
+                if model == name or model in self._models.captioner_aliases.get(name, ()):
+                    return name
             known = ", ".join(names)
             raise ModelNotFound(f"There is no model {model[:128]!r} here. Known: {known}.", param="model") from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -47,11 +47,18 @@ class ServedModel:
 
 
 class ModelNames:
-    """Owns the mapping from what clients write to the model they mean. Only the default may change after the start."""
+    """Owns the mapping from what clients write to the model they mean. Only the default may change after the start.
 
-    def __init__(self, models: Iterable[ServedModel]) -> None:
+    Attributes:
+        captioner_aliases: other names of models that only caption, by their name. Commands take them, requests do not.
+    """
+
+    def __init__(
+        self, models: Iterable[ServedModel], captioner_aliases: Mapping[str, tuple[str, ...]] | None = None
+    ) -> None:
         self.all = tuple(models)
         self.default = self.all[0]
+        self.captioner_aliases = dict(captioner_aliases or {})
         self._by_name = {name: model for model in self.all for name in (*model.aliases, model.name)}
 
     def select(self, model: ServedModel) -> None:
