@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import PIL.Image
 import pytest
 
 from periscope.core import Image
@@ -15,8 +16,11 @@ from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import InferenceEngine, VisionLanguageEngine
 from periscope.engine.turn import DeviceTurn
 from periscope.errors import EngineClosed, ModelLoadError
+from periscope.vision.images.decode import decode
+from periscope.vision.images.limits import ImageLimits
 from periscope.vision.prompts import DEFAULT_CAPTION_PROMPT
 from tests.e2e.drawing import circle, number, square
+from tests.vision.fakes import encoded
 
 CAPTIONER = str(EMBEDDED_MODELS["embedded:captioner"])
 PICTURES = [circle("red"), square("blue", 400), number("7"), circle("green", 64), square("black", 120), number("305")]
@@ -48,6 +52,19 @@ def test_images_described_together_are_described_as_each_alone() -> None:
         assert together == [await describe(i) for i in indices]
         assert all(text and num_tokens > 3 for text, num_tokens in together)
         assert len({text for text, _ in together}) > 1
+
+    with_captioner(use)
+
+
+def test_pictures_of_extreme_sides_are_described() -> None:
+    """A strip of one pixel's width reaches the captioner in a shape that it takes."""
+    sizes = [(1093, 5), (5, 1093), (1, 4000), (8192, 1), (1024, 11), (1, 1), (2, 90)]
+
+    async def use(engine: VisionLanguageEngine) -> None:
+        for width, height in sizes:
+            data = encoded(PIL.Image.new("RGB", (width, height), "red"))
+            text, _ = await engine.describe(decode(data, ImageLimits(), param="x"), DEFAULT_CAPTION_PROMPT, 8)
+            assert text
 
     with_captioner(use)
 

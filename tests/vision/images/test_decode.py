@@ -159,9 +159,9 @@ def test_broken_exif_is_ignored() -> None:
     [
         ((3000, 1500), (1024, 512)),
         ((1500, 3000), (512, 1024)),
-        ((1024, 7), (1024, 7)),
+        ((1024, 11), (1024, 11)),
         ((1, 1), (1, 1)),
-        ((30_000, 1), (1024, 1)),
+        ((30_000, 400), (1024, 14)),
     ],
 )
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG"])
@@ -281,3 +281,62 @@ def test_the_header_tells_the_digest_and_needs_no_pixels() -> None:
     header = read_header(data, LIMITS, param=PARAM)
     assert (header.width, header.height, header.sha256) == (30, 20, hashlib.sha256(data).hexdigest())
     assert read_header(data[:-20], LIMITS, param=PARAM).width == 30
+
+
+@pytest.mark.parametrize(
+    ("size", "shown", "corner"),
+    [
+        ((1093, 5), (1024, 28), (255, 255, 255)),
+        ((1, 4000), (28, 1024), (255, 255, 255)),
+        ((1, 101), (28, 101), (255, 255, 255)),
+        ((100, 1), (100, 1), (255, 0, 0)),
+        ((1, 1), (1, 1), (255, 0, 0)),
+        ((1000, 10), (1000, 10), (255, 0, 0)),
+    ],
+)
+def test_a_strip_is_padded_until_captioners_take_it(
+    size: tuple[int, int], shown: tuple[int, int], corner: tuple[int, int, int]
+) -> None:
+    """White edges on both sides, the strip in the middle with its proportions; its size is told as it was."""
+    image = decoded(png("red", size))
+    assert (image.width, image.height) == shown
+    assert (image.source_width, image.source_height) == size
+    assert pixel(image, (shown[0] - 1) // 2, (shown[1] - 1) // 2) == (255, 0, 0)
+    assert pixel(image) == corner
+
+
+def test_a_wide_limit_keeps_the_proportions_bearable() -> None:
+    """Where larger pictures are shown, a strip has to be wider, too."""
+    image = decoded(png("red", (8000, 3)), ImageLimits(max_side_px=8192))
+    assert (image.width, image.height) == (8000, 80)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        *((b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic", "a HEIC picture") for brand in (b"heic", b"heix", b"mif1")),
+        (b"\0\0\0\x18ftyphevc\0\0\0\0", "a HEIC picture"),
+        (b"\xff\x0a\0\0", "a JPEG XL picture"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL picture"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 picture"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing"),
+        (b"<svg>", "an SVG drawing"),
+        (b"\0\0\x01\0\x01\0", "an icon file"),
+        (b"%PDF-1.7", "a PDF document"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0", "a video"),
+    ],
+)
+def test_a_format_that_people_send_is_named(data: bytes, name: str) -> None:
+    """Whoever sends a photo of an iPhone reads what it is and what to do, not that it is broken."""
+    for read in (decode, read_header):
+        with pytest.raises(ImageInvalid) as refused:
+            read(data, LIMITS, param=PARAM)
+        told = f"`{PARAM}` is {name}, which is not supported. Convert it to JPEG or PNG and send that."
+        assert refused.value.message.startswith(told)
+
+
+def test_avif_is_told_by_its_other_brands_too() -> None:
+    """Its container is HEIC's, and the first brand may be the container's."""
+    data = encoded(PIL.Image.new("RGB", (20, 10), (200, 100, 50)), "AVIF")
+    assert data[4:12] == b"ftypavif"
+    assert is_near(pixel(decoded(data[:8] + b"mif1" + data[12:])), (200, 100, 50))

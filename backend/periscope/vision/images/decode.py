@@ -47,7 +47,22 @@ _ALL_FORMATS: Final = (
     _Format("GIF", re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
     _Format("BMP", re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
     _Format("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile),
-    _Format("AVIF", re.compile(rb".{4}ftypavi[fs]", re.DOTALL), AvifImagePlugin.AvifImageFile),
+    _Format(
+        "AVIF",
+        # The brand stands first, or among those that the file is compatible with.
+        re.compile(rb".{4}ftyp(?:avi[fs]|(?:mif1|msf1).{4}(?:.{4}){0,7}?avi[fs])", re.DOTALL),
+        AvifImagePlugin.AvifImageFile,
+    ),
+)
+#: What people send as pictures and nobody here can read: its name, and how to tell it.
+_OTHER_FORMATS: Final = (
+    ("a HEIC picture", re.compile(rb".{4}ftyp(?:he[iv][cmsx]|mif1|msf1)", re.DOTALL)),
+    ("a JPEG XL picture", re.compile(rb"\xff\x0a|\0\0\0\x0cJXL ")),
+    ("a JPEG 2000 picture", re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  ")),
+    ("an SVG drawing", re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]{0,200}>\s*)?<svg[\s>]")),
+    ("an icon file", re.compile(rb"\0\0\x01\0")),
+    ("a PDF document", re.compile(rb"%PDF-")),
+    ("a video", re.compile(rb".{4}ftyp|\x1aE\xdf\xa3", re.DOTALL)),
 )
 #: Pillow may have been built without these two.
 _MISSING: Final = {
@@ -67,6 +82,10 @@ _UPRIGHT: Final = {
     8: Transpose.ROTATE_90,
 }
 _SIDEWAYS: Final = (Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90)
+#: Captioners of the Qwen2-VL kind raise on a picture that is more than 200 times as long as wide, and all of them cut
+#: pictures into patches, of 28 pixels at most: a strip thinner than both is padded.
+_MAX_ASPECT: Final = 100
+_MIN_STRIP_PX: Final = 28
 #: Cheap box reduction may do the first part of a downscale, down to twice the size wanted (Pillow's own default).
 _REDUCING_GAP: Final = 2.0
 
@@ -95,6 +114,8 @@ def read_header(data: bytes, limits: ImageLimits, *, param: str) -> ImageHeader:
 def decode(data: bytes, limits: ImageLimits, *, param: str) -> Image:
     """Pure, may block: the whole picture (of an animation its first frame), scaled down to `limits.max_side_px`.
 
+    A strip that no captioner would take gets white edges.
+
     Raises:
         ImageInvalid: as `read_header`, or the pixels are broken or cut off.
     """
@@ -105,6 +126,7 @@ def decode(data: bytes, limits: ImageLimits, *, param: str) -> Image:
         shown = _flat_rgb(_downscale(picture, limits.max_side_px))
         if transposition is not None:
             shown = shown.transpose(transposition)
+        shown = _padded(shown)
         return Image(
             rgb=shown.tobytes(),
             width=shown.width,
@@ -136,6 +158,18 @@ def _unreadable(param: str) -> ImageInvalid:
     )
 
 
+def _unknown_format(data: bytes, param: str) -> ImageInvalid:
+    """Named if it is one that people send, with the way out."""
+    named = next((name for name, magic in _OTHER_FORMATS if magic.match(data)), None)
+    if named is None:
+        return _unreadable(param)
+    return ImageInvalid(
+        f"`{param}` is {named}, which is not supported. Convert it to JPEG or PNG and send that. "
+        f"Supported are {', '.join(SUPPORTED_FORMATS)}.",
+        param=param,
+    )
+
+
 def _too_many_pixels(actual: str, limits: ImageLimits, param: str) -> ImageInvalid:
     return ImageInvalid(
         f"The image in `{param}` has {actual} pixels; at most {limits.max_source_pixels:,} are taken "
@@ -147,7 +181,7 @@ def _too_many_pixels(actual: str, limits: ImageLimits, param: str) -> ImageInval
 def _open(data: bytes, limits: ImageLimits, param: str) -> ImageFile.ImageFile:
     found = next((entry for entry in _FORMATS if entry.magic.match(data)), None)
     if found is None:
-        raise _unreadable(param)
+        raise _unknown_format(data, param)
     picture = found.open(io.BytesIO(data))
     num_pixels = picture.width * picture.height
     if num_pixels > limits.max_source_pixels:
@@ -221,3 +255,15 @@ def _flat_rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
     flat = PIL.Image.new("RGB", picture.size, "white")
     flat.paste(picture.convert("RGB"), mask=picture.getchannel("A"))
     return flat
+
+
+def _padded(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """A strip in the middle of a white picture that is wide enough; any other picture as it is."""
+    long, short = max(picture.size), min(picture.size)
+    if long <= short * _MAX_ASPECT:
+        return picture
+    least = max(_MIN_STRIP_PX, -(-long // _MAX_ASPECT))
+    width, height = (max(side, least) for side in picture.size)
+    canvas = PIL.Image.new("RGB", (width, height), "white")
+    canvas.paste(picture, ((width - picture.width) // 2, (height - picture.height) // 2))
+    return canvas
