@@ -14,6 +14,13 @@ from typing import Self
 
 #: Generous: the machine may be busy with other things.
 TIMEOUT_S = 120.0
+#: A shell starts what runs in its background with SIGINT ignored, children inherit that, and Python then leaves it so.
+#: What a test starts gets its signals from the test instead: this sets SIGINT and becomes the program that was meant.
+_LAUNCHER = (
+    "import os, signal, sys\n"
+    "signal.signal(signal.SIGINT, signal.Handlers(int(sys.argv[1])))\n"
+    "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])\n"
+)
 
 
 def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -33,11 +40,21 @@ def run_command(
 
 
 class CommandProcess:
-    """Owns one running command and what it has written so far."""
+    """Owns one running command and what it has written so far.
 
-    def __init__(self, *arguments: str, changes: Mapping[str, str] | None = None) -> None:
+    Args:
+        on_sigint: what SIGINT does to it at first: `SIG_DFL`, as in a terminal, or `SIG_IGN`, as in the background.
+    """
+
+    def __init__(
+        self,
+        *arguments: str,
+        changes: Mapping[str, str] | None = None,
+        on_sigint: signal.Handlers = signal.Handlers.SIG_DFL,
+    ) -> None:
+        launcher = [sys.executable, "-c", _LAUNCHER, str(int(on_sigint))]
         self.process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-m", "periscope", *arguments],
+            [*launcher, "-m", "periscope", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment(changes),
@@ -102,8 +119,8 @@ class CommandProcess:
 class ServeProcess(CommandProcess):
     """`periscope serve`."""
 
-    def __init__(self, *arguments: str) -> None:
-        super().__init__("serve", *arguments)
+    def __init__(self, *arguments: str, on_sigint: signal.Handlers = signal.Handlers.SIG_DFL) -> None:
+        super().__init__("serve", *arguments, on_sigint=on_sigint)
 
     @property
     def url(self) -> str:

@@ -48,6 +48,17 @@ def test_every_command_explains_itself(command: str) -> None:
     assert "Usage" in cli.invoke(app, [*command.split(), "--help"]).stdout
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["serve", "ask", "caption", "pull", "ls", "show", "rm", "config show", "config validate", "bench caption"],
+)
+def test_every_command_that_reads_the_configuration_takes_config(command: str) -> None:
+    """Whoever has a file of their own names it in the same way everywhere, and the model too."""
+    shown = cli.invoke(app, [*command.split(), "--help"]).stdout
+    assert "--config" in shown
+    assert ("--model" in shown) == ("-m" in shown.replace("--model", "").split())
+
+
 def test_version_tells_what_is_installed() -> None:
     """`version` names Periscope, the mlx family and Python, one a line."""
     lines = cli.invoke(app, ["version"]).stdout.splitlines()

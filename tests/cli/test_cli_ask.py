@@ -154,3 +154,12 @@ def test_ctrl_c_ends_an_answer_with_130(endless_config: Path) -> None:
         asking.signal(signal.SIGINT)
         assert asking.wait() == 130, asking.output
         assert "Traceback" not in asking.output
+
+
+def test_sigterm_ends_an_answer_in_the_background(endless_config: Path) -> None:
+    """Where SIGINT is ignored, as after a shell's `&`, SIGTERM is what is left, and it works."""
+    with CommandProcess("ask", "Hi", "--config", str(endless_config), on_sigint=signal.Handlers.SIG_IGN) as asking:
+        asking.wait_for(r"ready after .*\n.")
+        asking.signal(signal.SIGTERM)
+        assert asking.wait() == -signal.SIGTERM, asking.output
+        assert "Traceback" not in asking.output

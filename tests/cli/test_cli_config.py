@@ -52,6 +52,17 @@ def test_validate_counts_the_models(good: Path) -> None:
     assert (ended.exit_code, ended.stdout) == (0, f"{good} is valid: 1 model\n")
 
 
+def test_validate_takes_the_file_as_the_other_commands_do(good: Path, bad: Path) -> None:
+    """`--config` means the same everywhere; a file that is named twice must be the same one."""
+    ended = cli.invoke(app, ["config", "validate", "--config", str(good)])
+    assert (ended.exit_code, ended.stdout) == (0, f"{good} is valid: 1 model\n")
+    assert cli.invoke(app, ["config", "validate", "--config", str(bad)]).exit_code == 78
+    assert cli.invoke(app, ["config", "validate", str(good), "--config", str(good)]).exit_code == 0
+    ended = cli.invoke(app, ["config", "validate", str(good), "--config", str(bad)])
+    assert ended.exit_code == 2
+    assert "name one" in ended.stderr
+
+
 def test_validate_names_every_problem_with_its_line(bad: Path) -> None:
     """A file that cannot be used: all problems on stderr with line and nearest key, exit 78."""
     ended = cli.invoke(app, ["config", "validate", str(bad)])

@@ -45,6 +45,13 @@ def test_sigterm_ends_it_with_0(short_config: Path) -> None:
         assert server.terminate() == 0, server.output
 
 
+def test_sigterm_ends_a_server_in_the_background(short_config: Path) -> None:
+    """A shell's `&` leaves SIGINT ignored; SIGTERM ends the server all the same."""
+    with ServeProcess("--config", str(short_config), "--port", "0", on_sigint=signal.Handlers.SIG_IGN) as server:
+        server.wait_until_ready()
+        assert server.terminate() == 0, server.output
+
+
 def test_sigterm_while_models_load_ends_it_with_0(short_config: Path) -> None:
     """A stop does not wait for the start: whatever is being imported or loaded is given up."""
     with ServeProcess("--config", str(short_config), "--port", "0") as server:

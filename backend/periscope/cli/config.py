@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from periscope.cli.exits import exits
+from periscope.cli.exits import CommandFailed, ExitCode, exits
 from periscope.cli.options import ConfigFile, DefaultModel, Host, Json, Port, VisionModel, load_config, print_json
 
 app = typer.Typer(help="Show or check the configuration.", no_args_is_help=True)
@@ -46,8 +46,13 @@ def show(
 @exits()
 def validate(
     file: Annotated[Path | None, typer.Argument(help="File to check; the one `serve` would use if left out.")] = None,
+    *,
+    config: ConfigFile = None,
 ) -> None:
     """Check a models.yaml: exit 0 when it can be used, 78 with every problem when it cannot."""
+    if file is not None and config is not None and file != config:
+        raise CommandFailed(f"Two files are named, {file} and {config}: name one.", ExitCode.USAGE)
+    file = file or config
     loaded = load_config(file)
     num_models = len(loaded.models)
     typer.echo(f"{file or loaded.path} is valid: {num_models} model{'' if num_models == 1 else 's'}")

@@ -17,7 +17,9 @@ Host: TypeAlias = Annotated[str | None, typer.Option(help="Address to listen on.
 Port: TypeAlias = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes any.", show_default=False)]
 DefaultModel: TypeAlias = Annotated[
     str | None,
-    typer.Option("--model", help="Default model: a configured name, a hub id or a directory.", show_default=False),
+    typer.Option(
+        "--model", "-m", help="Default model: a configured name, a hub id or a directory.", show_default=False
+    ),
 ]
 VisionModel: TypeAlias = Annotated[
     str | None, typer.Option(help="Captioner of the default model: name, hub id or directory.", show_default=False)
