@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from periscope.config import Config
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig
 from periscope.runtime import Runtime, engine_config
-from tests.config.files import ONE, load_text
+from tests.config.files import ONE, SEEDS, load_text
 
 
 def first(config: Config) -> EngineConfig:
@@ -18,6 +20,20 @@ def first(config: Config) -> EngineConfig:
 def test_settings_that_nobody_made_are_the_engines_own() -> None:
     """The file's defaults and those of the engine as a library are the same."""
     assert first(load_text(ONE)) == EngineConfig()
+
+
+def test_clients_may_name_a_model_by_its_hub_id() -> None:
+    """The list tells it as an alias, requests and commands find the model by it, a captioner too."""
+
+    async def run() -> None:
+        runtime = Runtime(load_text(SEEDS))
+        card = runtime.service.models()[0]
+        assert (card.name, card.aliases) == ("ministral-3-3b", ("mistralai/Ministral-3-3B-Reasoning-2512",))
+        assert runtime.control.pin(card.aliases[0], pinned=True).name == card.name
+        assert runtime.control.pin("Qwen/Qwen2-VL-7B-Instruct", pinned=True).name == "Qwen2-VL-7B-Instruct"
+        await runtime.stop()
+
+    asyncio.run(run())
 
 
 def test_every_setting_of_a_model_reaches_its_engine() -> None:

@@ -136,6 +136,16 @@ async def test_a_desktop_app_is_let_in_and_can_read(origin: str) -> None:
 
 
 @in_loop
+async def test_a_page_that_hides_its_origin_is_told_what_to_do() -> None:
+    """`null` can not be let in by a setting, so the error does not ask for one."""
+    async with client_of(FakeBackend()) as client:
+        told = error_of(await client.get("/v1/models", headers={"origin": "null"}))
+        other = error_of(await client.get("/v1/models", headers={"origin": "http://{}.example"}))
+    assert "Serve the page over HTTP" in told["message"]
+    assert 'origin "http://{}.example"' in other["message"]
+
+
+@in_loop
 async def test_two_origins_are_none() -> None:
     """No browser sends two; whoever does is not let in by the first."""
     async with client_of(FakeBackend()) as client:

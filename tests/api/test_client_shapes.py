@@ -120,6 +120,13 @@ def test_calls_without_ids_are_paired_by_order(fields: dict[str, Any], answer: d
     assert asked.tool_calls[0] == ToolCall(asked.tool_calls[0].id, "f", "{}")
 
 
+@pytest.mark.parametrize("function", [{"name": ""}, {"name": None}, {"arguments": "{}"}])
+def test_a_call_that_a_model_left_without_a_name_stays_in_the_history(function: dict[str, Any]) -> None:
+    """Small models write such calls, clients keep them, and nobody can mend them afterwards."""
+    told = request_of(USER, {"role": "assistant", "tool_calls": [{"id": "c1", "function": function}]}).messages[1]
+    assert told.tool_calls == (ToolCall("c1", "", "{}"),)
+
+
 @pytest.mark.parametrize(
     ("fields", "read"),
     [

@@ -38,6 +38,15 @@ def test_it_answers_probes_and_chats(running: ServeProcess) -> None:
     assert reply["usage"]["completion_tokens"] == 24
 
 
+def test_head_is_answered_without_a_body(running: ServeProcess) -> None:
+    """On a connection that is used again afterwards, the endless event stream included."""
+    with httpx.Client(base_url=running.url, timeout=TIMEOUT_S) as client:
+        for path in ("/v1/models", "/v1/models/tiny", "/api/events", "/api/status", "/health"):
+            head = client.head(path)
+            assert (head.status_code, head.content) == (200, b"")
+        assert client.get("/v1/models/").json()["data"][0]["id"] == "tiny"
+
+
 def test_sigterm_ends_it_with_0(short_config: Path) -> None:
     """To launchd 0 is a wanted end: it does not restart the server."""
     with ServeProcess("--config", str(short_config), "--port", "0") as server:

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 #: Docker Desktop's name for this machine; Open WebUI in a container comes under it.
 _LOCAL_NAMES = frozenset({"localhost", "host.docker.internal"})
 _HOST = re.compile(r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[^\s,:/@\[\]]+?)\.?)(?::\d*)?")
+_FOREIGN = 'Web pages of the origin "{}" may not use this server. Add it to `server.cors_origins`.'
+_HIDDEN = (
+    "Web pages that hide their origin (`null`: opened from a file, or in a sandboxed frame) may not use this server. "
+    "Serve the page over HTTP, and add its origin to `server.cors_origins`."
+)
 #: They tell nothing that a supervisor without the key should not know.
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health"})
 
@@ -56,9 +61,7 @@ class HostGuard:
             )
         origin = ", ".join(headers.getlist("origin"))
         if "origin" in headers and not self._is_allowed_origin(origin, host):
-            return OriginRefused(
-                f'Web pages of the origin "{clip(origin)}" may not use this server. Add it to `server.cors_origins`.'
-            )
+            return OriginRefused(_HIDDEN if origin == "null" else _FOREIGN.format(clip(origin)))
         return None
 
     def _is_allowed_host(self, name: str) -> bool:

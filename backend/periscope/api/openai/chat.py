@@ -179,7 +179,7 @@ def _reasoning(wire: MessageWire, role: Role, path: str) -> str | None:
 
 def _tool_call(wire: ToolCallWire, path: str) -> ToolCall:
     refuse_other_types(wire.type or "function", f"{path}.type")
-    return ToolCall(wire.id or "", wire.function.name, _arguments_text(wire.function))
+    return ToolCall(wire.id or "", wire.function.name or "", _arguments_text(wire.function))
 
 
 def _arguments_text(wire: FunctionCallWire) -> str:

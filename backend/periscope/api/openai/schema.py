@@ -60,9 +60,9 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 
 
 class FunctionCallWire(Wire):
-    """A call the assistant made. Some clients send the arguments as the object itself."""
+    """A call the assistant made, with or without a good name. Some clients send the arguments as the object itself."""
 
-    name: Name
+    name: str | None = None
     arguments: Annotated[Any, BeforeValidator(_arguments)] = None
 
 
@@ -91,8 +91,8 @@ class MessageWire(Wire):
     reasoning_content: str | None = None
     reasoning: str | None = None
     thinking: str | None = None
-    reasoning_details: list[Any] | None = None
-    thinking_blocks: list[Any] | None = None
+    reasoning_details: Any = None
+    thinking_blocks: Any = None
 
 
 class FunctionWire(Wire):

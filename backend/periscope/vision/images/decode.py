@@ -59,7 +59,7 @@ _OTHER_FORMATS: Final = (
     ("a HEIC picture", re.compile(rb".{4}ftyp(?:he[iv][cmsx]|mif1|msf1)", re.DOTALL)),
     ("a JPEG XL picture", re.compile(rb"\xff\x0a|\0\0\0\x0cJXL ")),
     ("a JPEG 2000 picture", re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  ")),
-    ("an SVG drawing", re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]{0,200}>\s*)?<svg[\s>]")),
+    ("an SVG drawing", re.compile(rb"(?:\xef\xbb\xbf)?\s{0,99}(?:<\?xml[^>]{0,200}>\s{0,99})?<svg[\s>]")),
     ("an icon file", re.compile(rb"\0\0\x01\0")),
     ("a PDF document", re.compile(rb"%PDF-")),
     ("a video", re.compile(rb".{4}ftyp|\x1aE\xdf\xa3", re.DOTALL)),
