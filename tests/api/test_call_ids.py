@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from periscope.api.openai.call_ids import pair_calls
@@ -67,3 +69,14 @@ def test_a_growing_conversation_keeps_its_ids() -> None:
     whole = [USER, calls(":f", ":g"), result(), result(), USER, calls(":f"), result()]
     paired = pair_calls(whole)
     assert all(pair_calls(whole[:end]) == paired[:end] for end in range(len(whole) + 1))
+
+
+@pytest.mark.parametrize("call_id", ["", "same"])
+@pytest.mark.parametrize("answer", [result("same"), result(name="other")])
+def test_thousands_of_calls_are_paired_at_once(call_id: str, answer: Message) -> None:
+    """The work grows with the calls, not with their square: a body of the largest size stalls nobody."""
+    num_calls = 20_000
+    started = time.monotonic()
+    told = ids(calls(*([f"{call_id}:f"] * num_calls)), *([answer] * num_calls))
+    assert time.monotonic() - started < 30
+    assert len(set(told[:num_calls])) == num_calls

@@ -77,7 +77,7 @@ async def read_json(request: Request) -> Any:
     return parse_json(body)
 
 
-def parse_json(body: bytes) -> Any:
+def parse_json(body: bytes | bytearray) -> Any:
     """Pure: strict JSON in UTF-8, without NaN and infinities or bottomless nesting. A byte order mark is passed over.
 
     Half a surrogate pair becomes U+FFFD: JavaScript cuts texts in the middle of a character, and such a text comes back
@@ -97,7 +97,7 @@ def parse_json(body: bytes) -> Any:
     return _in_whole_characters(value)
 
 
-def _text_of(body: bytes) -> str:
+def _text_of(body: bytes | bytearray) -> str:
     """Windows begins files with a byte order mark; `utf-8-sig` would copy the body to take it off."""
     has_mark = body.startswith(codecs.BOM_UTF8)
     return str(memoryview(body)[len(codecs.BOM_UTF8) :], "utf-8") if has_mark else body.decode("utf-8")

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from periscope.core import Message, Role, ToolCall
 from periscope.errors import InvalidRequest
-
-
-@dataclass(frozen=True, slots=True)
-class _OpenCall:
-    """A call without a result so far. `sent_id` is the client's, which may be empty; `id` is unique in its turn."""
-
-    sent_id: str
-    id: str
-    name: str
 
 
 def pair_calls(messages: Sequence[Message]) -> tuple[Message, ...]:
@@ -23,50 +15,74 @@ def pair_calls(messages: Sequence[Message]) -> tuple[Message, ...]:
 
     A result without an id answers the first open call of its `name`, else the first open call. Ids that are there and
     unique stay as they are, and a message's ids depend on nothing behind it, so that the prompt of a growing
-    conversation keeps its beginning.
+    conversation keeps its beginning. Takes time in proportion to the number of calls and results.
 
     Raises:
         InvalidRequest: a tool result without an id follows no call that it could answer.
     """
     paired: list[Message] = []
-    open_calls: list[_OpenCall] = []
+    calls = _OpenCalls()
     for i, message in enumerate(messages):
         if message.role is Role.ASSISTANT:
             if not paired or paired[-1].role is not Role.ASSISTANT:
-                open_calls = []  # a new turn: what was never answered in the last one stays so
-            named = _with_ids(message.tool_calls, i, open_calls)
+                calls = _OpenCalls()  # a new turn: what was never answered in the last one stays so
+            named = tuple(calls.opened(call, f"call_{i}_{j}") for j, call in enumerate(message.tool_calls))
             paired.append(replace(message, tool_calls=named))
         elif message.role is Role.TOOL:
-            paired.append(replace(message, tool_call_id=_answered_id(message, f"messages[{i}]", open_calls)))
+            paired.append(replace(message, tool_call_id=_answered_id(message, f"messages[{i}]", calls)))
         else:
             paired.append(message)
     return tuple(paired)
 
 
-def _with_ids(calls: Sequence[ToolCall], message_index: int, open_calls: list[_OpenCall]) -> tuple[ToolCall, ...]:
-    """Also opens the calls."""
-    named = []
-    for j, call in enumerate(calls):
-        is_free = call.id and all(call.id != other.id for other in open_calls)
-        call_id = call.id if is_free else f"call_{message_index}_{j}"
-        open_calls.append(_OpenCall(call.id, call_id, call.name))
-        named.append(replace(call, id=call_id))
-    return tuple(named)
-
-
-def _answered_id(result: Message, path: str, open_calls: list[_OpenCall]) -> str:
-    """The id of the call that a result answers, which is then closed."""
+def _answered_id(result: Message, path: str, calls: _OpenCalls) -> str:
     if result.tool_call_id:
-        found = next((call for call in open_calls if call.sent_id == result.tool_call_id), None)
-        if found is None:
-            return result.tool_call_id  # its call may have been cut off from the history
-    elif open_calls:
-        found = next((call for call in open_calls if call.name == result.name), open_calls[0])
-    else:
-        raise InvalidRequest(
-            f"`{path}.tool_call_id` is missing, and no call stands before this tool message that it could answer. "
-            "Send the `id` of the call.",
-            param=f"{path}.tool_call_id",
-        )
-    open_calls.remove(found)
-    return found.id
+        # A call that is not there may have been cut off from the beginning of the history.
+        return calls.closed_by_id(result.tool_call_id) or result.tool_call_id
+    if call_id := calls.closed_by_name(result.name or "") or calls.closed_first():
+        return call_id
+    raise InvalidRequest(
+        f"`{path}.tool_call_id` is missing, and no call stands before this tool message that it could answer. "
+        "Send the `id` of the call.",
+        param=f"{path}.tool_call_id",
+    )
+
+
+class _OpenCalls:
+    """Owns the calls of one turn that have no result so far. Queues may hold ids of calls that were closed since."""
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+        self._in_order: deque[str] = deque()
+        self._by_sent_id: defaultdict[str, deque[str]] = defaultdict(deque)
+        self._by_name: defaultdict[str, deque[str]] = defaultdict(deque)
+
+    def opened(self, call: ToolCall, spare_id: str) -> ToolCall:
+        """The call under its own id, or under `spare_id` if it has none or another open call has the same."""
+        call_id = call.id
+        while not call_id or call_id in self._ids:
+            call_id, spare_id = spare_id, f"{spare_id}_"
+        self._ids.add(call_id)
+        for queue in (self._in_order, self._by_sent_id[call.id], self._by_name[call.name]):
+            queue.append(call_id)
+        return replace(call, id=call_id)
+
+    def closed_by_id(self, sent_id: str) -> str | None:
+        """Close the first open call that was sent with this id; its id now."""
+        return self._close(self._by_sent_id.get(sent_id))
+
+    def closed_by_name(self, name: str) -> str | None:
+        """Close the first open call of this tool."""
+        return self._close(self._by_name.get(name))
+
+    def closed_first(self) -> str | None:
+        """Close the first open call."""
+        return self._close(self._in_order)
+
+    def _close(self, queue: deque[str] | None) -> str | None:
+        while queue:
+            call_id = queue.popleft()
+            if call_id in self._ids:
+                self._ids.remove(call_id)
+                return call_id
+        return None
