@@ -185,6 +185,12 @@ BAD: list[tuple[Any, str | None, str]] = [
     (content({"type": ["text"]}), "messages[0].content[0]", "invalid_value"),
     (content({"type": "text", "text": "a"}, {"type": "input_audio"}), "messages[0].content[1]", "invalid_value"),
     (content({"type": "file", "file": {}}), "messages[0].content[0]", "invalid_value"),
+    (content({"type": "tool_use", "id": "t", "name": "f"}), "messages[0].content[0]", "invalid_value"),
+    (
+        content({"type": "tool_use", "id": "t", "name": "f", "input": [1]}, role="assistant"),
+        "messages[0].content[0].input",
+        "invalid_value",
+    ),
     (content({"type": "thinking", "thinking": "x"}), "messages[0].content[0]", "invalid_value"),
     (
         content({"type": "thinking", "thinking": 5}, role="assistant"),

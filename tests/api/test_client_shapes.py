@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from periscope.api.openai.chat import decode
-from periscope.core import GenerationRequest, Message, Role, TextPart, ToolCall
+from periscope.core import GenerationRequest, ImagePart, Message, Role, TextPart, ToolCall
 from tests.api.driving import FakeBackend, in_loop, post_chat
 
 USER = {"role": "user", "content": "Hi"}
@@ -91,6 +91,50 @@ def test_thinking_parts_of_an_assistant_are_its_reasoning(part: dict[str, Any]) 
 def test_reasoning_is_found_wherever_a_server_put_it(message: dict[str, Any], reasoning: str | None) -> None:
     """Plain text goes before parts, and what is encrypted for its maker says nothing to anybody else."""
     assert request_of(USER, {"role": "assistant"} | message).messages[1].reasoning == reasoning
+
+
+def test_calls_and_results_as_parts_are_calls_and_results() -> None:
+    """A history in Anthropic's shape: the call beside its thought, the result in the user's next message."""
+    png = "data:image/png;base64,AAAA"
+    asked, first, second, user = request_of(
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "Look."},
+                {"type": "tool_use", "id": "t1", "name": "f", "input": {"a": 1}},
+                {"type": "tool_use", "id": "t2", "name": "g", "input": {}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "t2", "content": None},
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "t1",
+                    "content": [{"type": "text", "text": "one"}, {"type": "image_url", "image_url": png}],
+                },
+                {"type": "text", "text": "And now?"},
+                {"type": "tool_result", "tool_use_id": "of another chat", "content": "two"},
+            ],
+        },
+    ).messages
+    assert asked.tool_calls == (ToolCall("t1", "f", '{"a": 1}'), ToolCall("t2", "g", "{}"))
+    assert asked.reasoning == "Look."
+    assert first == Message(Role.TOOL, (), tool_call_id="t2")
+    picture = ImagePart(png, "messages[1].content[1].content[1]")
+    assert second == Message(Role.TOOL, (TextPart("one"), picture), tool_call_id="t1")
+    assert user == Message(Role.USER, (TextPart("And now?"), TextPart("two")))
+
+
+def test_a_users_message_of_results_alone_leaves_no_empty_one() -> None:
+    """Templates that want turns to alternate would stumble over it."""
+    use = {"type": "tool_use", "id": "t", "name": "f", "input": None}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": "done"}
+    roles = [
+        each.role for each in request_of({"role": "assistant", "content": [use]}, USER | {"content": [result]}).messages
+    ]
+    assert roles == [Role.ASSISTANT, Role.TOOL]
 
 
 def test_a_refusal_beside_no_content_is_what_the_assistant_said() -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from periscope.api.openai.call_ids import pair_calls
 from periscope.api.openai.content import decode_content, decode_reasoning
 from periscope.api.openai.response_format import decode_response_format
 from periscope.api.openai.schema import ChatCompletionWire
+from periscope.api.openai.tool_blocks import decode_tool_uses, results_apart
 from periscope.api.openai.tool_choice import decode_tool_choice, decode_tools, refuse_other_types
 from periscope.api.openai.unsupported import refuse_unread, refuse_unsupported
 from periscope.api.validation import validate
@@ -71,7 +72,7 @@ def decode(body: Any, request_id: str) -> ChatCall:
     request = GenerationRequest(
         id=request_id,
         model=wire.model or "",
-        messages=pair_calls([_message(message, f"messages[{i}]") for i, message in enumerate(wire.messages)]),
+        messages=pair_calls(tuple(_messages(wire.messages))),
         params=_params(wire),
         tools=offered,
         tool_choice=choice,
@@ -130,6 +131,17 @@ def _template_kwargs(wire: ChatCompletionWire) -> JSONObject:
     if effort == "none":
         told["enable_thinking"] = False
     return told | (wire.chat_template_kwargs or {})
+
+
+def _messages(wires: Sequence[MessageWire]) -> Iterator[Message]:
+    called: set[str] = set()  # by parts of the content, whose results are parts as well
+    for i, wire in enumerate(wires):
+        path = f"messages[{i}]"
+        message = _message(wire, path)
+        if message.role is Role.ASSISTANT and (calls := decode_tool_uses(wire.content, f"{path}.content")):
+            called |= {call.id for call in calls if call.id}
+            message = replace(message, tool_calls=(*message.tool_calls, *calls))
+        yield from results_apart(message, wire.content, f"{path}.content", called)
 
 
 def _message(wire: MessageWire, path: str) -> Message:

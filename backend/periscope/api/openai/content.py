@@ -23,16 +23,20 @@ _REASONING_KEYS = ("thinking", "reasoning", "reasoning_text", "reasoning_content
 _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+")
 
 
-def decode_content(content: Any, path: str, *, is_assistant: bool = False) -> tuple[Part, ...]:
-    """A string, or a list of parts. An assistant's reasoning parts are passed over: `decode_reasoning` reads them.
+def decode_content(content: Any, path: str, *, is_assistant: bool = False, first_index: int = 0) -> tuple[Part, ...]:
+    """A string, or a list of parts.
+
+    Those of an assistant that hold reasoning or calls are passed over: `decode_reasoning` and `decode_tool_uses` read
+    them.
 
     Args:
         path: where it stands in the request (`messages[0].content`).
+        first_index: of the first part of the list, where it is a piece of the content.
 
     Raises:
         InvalidRequest: names the part and what is wrong with it.
     """
-    return _decode_content(content, path, _ASSISTANT_PARTS if is_assistant else _PARTS)
+    return _decode_content(content, path, _ASSISTANT_PARTS if is_assistant else _PARTS, first_index)
 
 
 def decode_reasoning(content: Any, path: str) -> str:
@@ -68,17 +72,18 @@ def _passed_over(_part: JSONObject, _path: str) -> tuple[Part, ...]:
     return ()
 
 
-def _decode_content(content: Any, path: str, known: Mapping[str, _Decode]) -> tuple[Part, ...]:
+def _decode_content(content: Any, path: str, known: Mapping[str, _Decode], first_index: int = 0) -> tuple[Part, ...]:
     if isinstance(content, str):
         return (TextPart(content),)
     if not isinstance(content, list):
-        raise _wrong(path, "a string or a list of content parts", content)
-    return tuple(part for j, item in enumerate(content) for part in _decode_part(item, f"{path}[{j}]", known))
+        raise wrong_type(path, "a string or a list of content parts", content)
+    numbered = enumerate(content, first_index)
+    return tuple(part for j, item in numbered for part in _decode_part(item, f"{path}[{j}]", known))
 
 
 def _decode_part(part: Any, path: str, known: Mapping[str, _Decode]) -> tuple[Part, ...]:
     if not isinstance(part, dict):
-        raise _wrong(path, "a content part (an object)", part)
+        raise wrong_type(path, "a content part (an object)", part)
     kind = part.get("type")
     decode = known.get(kind) if isinstance(kind, str) else None
     if decode is None:
@@ -111,7 +116,7 @@ def _image(part: JSONObject, path: str) -> tuple[Part, ...]:
         return (ImagePart(_data_url(part.get("mimeType"), part["data"], f"{path}.mimeType", f"{path}.data"), path),)
     source = part.get("source")
     if not isinstance(source, dict):
-        raise _wrong(f"{path}.source", "an object", source)
+        raise wrong_type(f"{path}.source", "an object", source)
     at = f"{path}.source"
     match source.get("type"):
         case "base64":
@@ -119,7 +124,7 @@ def _image(part: JSONObject, path: str) -> tuple[Part, ...]:
         case "url":
             url = _url(source.get("url"), f"{at}.url")
         case other:
-            raise _wrong(f"{at}.type", "`base64` or `url`", other)
+            raise wrong_type(f"{at}.type", "`base64` or `url`", other)
     return (ImagePart(url, path),)
 
 
@@ -131,23 +136,24 @@ def _tool_result(part: JSONObject, path: str) -> tuple[Part, ...]:
 
 def _data_url(media_type: Any, data: Any, media_path: str, data_path: str) -> str:
     if not isinstance(media_type, str) or not _MEDIA_TYPE.fullmatch(media_type):
-        raise _wrong(media_path, "a media type such as `image/png`", media_type)
+        raise wrong_type(media_path, "a media type such as `image/png`", media_type)
     return f"data:{media_type};base64,{_string(data, data_path)}"
 
 
 def _url(value: Any, path: str) -> str:
     if not isinstance(value, str) or not value:
-        raise _wrong(path, "a URL (`data:image/png;base64,...`)", value)
+        raise wrong_type(path, "a URL (`data:image/png;base64,...`)", value)
     return value
 
 
 def _string(value: Any, path: str) -> str:
     if not isinstance(value, str):
-        raise _wrong(path, "a string", value)
+        raise wrong_type(path, "a string", value)
     return value
 
 
-def _wrong(path: str, expected: str, value: Any) -> InvalidRequest:
+def wrong_type(path: str, expected: str, value: Any) -> InvalidRequest:
+    """The error for a value of the wrong type."""
     return InvalidRequest(f"`{path}` must be {expected}, got {kind_of(value)}.", param=path)
 
 
@@ -161,4 +167,4 @@ _PLAIN_PARTS: Mapping[str, _Decode] = {
     "refusal": _refusal,
 }
 _PARTS: Mapping[str, _Decode] = {**_PLAIN_PARTS, "tool_result": _tool_result}
-_ASSISTANT_PARTS: Mapping[str, _Decode] = {**_PARTS, **dict.fromkeys(_REASONING_KINDS, _passed_over)}
+_ASSISTANT_PARTS: Mapping[str, _Decode] = {**_PARTS, **dict.fromkeys((*_REASONING_KINDS, "tool_use"), _passed_over)}
