@@ -71,6 +71,11 @@ def entry(lines: str) -> str:
         ),
         ("server: {port: 70000}\n" + ONE, 1, "server.port should be less than or equal to 65535, got 70000"),
         (
+            "server: {allowed_hosts: ['*.local']}\n" + ONE,
+            1,
+            "server.allowed_hosts[0] should be a host name or an IP address, or * for any, got '*.local'",
+        ),
+        (
             "memory: {budget: 24 apples}\n" + ONE,
             1,
             (

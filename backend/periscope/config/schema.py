@@ -26,6 +26,7 @@ DAY_S = 86_400.0
 _NAME = r"^[\w.:@+-]+(/[\w.:@+-]+)*$"
 _HUB_ID = r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?$"
 _HOST = r"^[^\s/]+$"
+_ALLOWED_HOST = r"^(\*|[^\s/*]+)$"
 _API_KEY = r"^[!-~]+$"
 
 #: What to tell a person whose text does not match one of the patterns above.
@@ -33,6 +34,7 @@ PATTERN_MEANINGS = {
     _NAME: "should be made of letters, digits and . _ - : @ + with single slashes between",
     _HUB_ID: "should be a Hugging Face repository such as mlx-community/Qwen3-4B-Instruct-2507-4bit",
     _HOST: "should be a host name or an IP address",
+    _ALLOWED_HOST: "should be a host name or an IP address, or * for any",
     _API_KEY: "should be printable ASCII without spaces",
 }
 
@@ -294,7 +296,7 @@ class ServerConfig(Section):
     cors_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = _setting(
         (), "Web pages allowed to call, e.g. http://localhost:* or https://*.example.com; * is any.", strict=False
     )
-    allowed_hosts: tuple[Annotated[str, Field(pattern=_HOST)], ...] = _setting(
+    allowed_hosts: tuple[Annotated[str, Field(pattern=_ALLOWED_HOST)], ...] = _setting(
         (), "Host headers answered besides loopback names and server.host.", strict=False
     )
     heartbeat_s: Annotated[float, Field(ge=0.05, le=10), SECONDS] = _setting(
