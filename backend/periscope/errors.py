@@ -51,18 +51,21 @@ class ContextLengthExceeded(RequestError):
     """The prompt does not fit the model's context.
 
     Attributes:
-        num_prompt_tokens: exact length of the rendered prompt.
+        num_prompt_tokens: length of the rendered prompt, exact unless `is_lower_bound`.
         context_length: what the model takes, prompt and completion together.
+        is_lower_bound: it was refused before all of it was tokenised.
     """
 
-    def __init__(self, *, num_prompt_tokens: int, context_length: int) -> None:
+    def __init__(self, num_prompt_tokens: int, context_length: int, *, is_lower_bound: bool = False) -> None:
+        least = "at least " if is_lower_bound else ""
         super().__init__(
-            f"The prompt has {num_prompt_tokens} tokens, but this model's context is {context_length} tokens, "
+            f"The prompt has {least}{num_prompt_tokens} tokens, but this model's context is {context_length} tokens, "
             "prompt and completion together. Shorten the messages or start a new conversation."
         )
         self.param = "messages"
         self.num_prompt_tokens = num_prompt_tokens
         self.context_length = context_length
+        self.is_lower_bound = is_lower_bound
 
 
 class MemoryExceeded(RequestError):

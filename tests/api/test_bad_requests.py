@@ -244,7 +244,7 @@ async def test_a_bad_request_is_a_400_that_names_its_field(bad: Any, param: str 
         InvalidRequest("`logit_bias` holds a token id outside of the vocabulary.", param="logit_bias"),
         InvalidRequest("The schema cannot be enforced.", param="response_format.json_schema.schema"),
         ImageInvalid("The image is broken.", param="messages[0].content[1]"),
-        ContextLengthExceeded(num_prompt_tokens=10, context_length=8),
+        ContextLengthExceeded(10, 8),
     ],
 )
 @in_loop

@@ -122,7 +122,7 @@ async def test_a_delta_ends_the_grace_at_once() -> None:
 @in_loop
 async def test_a_refusal_after_a_short_wait_still_has_its_status() -> None:
     """Wait states do not commit the status, so a prompt found too long after the captions is a 400."""
-    error = ContextLengthExceeded(num_prompt_tokens=10, context_length=8)
+    error = ContextLengthExceeded(10, 8)
     backend = FakeBackend(Waiting(WaitStatus.CAPTIONING), error)
     assert (await post_chat(backend, STREAM, commit_grace_s=LONG_S, heartbeat_s=LONG_S)).status_code == 400
 

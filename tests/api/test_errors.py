@@ -48,7 +48,7 @@ RAISED: list[tuple[Exception, ErrorRow]] = [
         ErrorRow(400, "invalid_request_error", "image_input_unsupported"),
     ),
     (
-        e.ContextLengthExceeded(num_prompt_tokens=9, context_length=8),
+        e.ContextLengthExceeded(9, 8),
         ErrorRow(400, "invalid_request_error", "context_length_exceeded"),
     ),
     (e.ModelNotFound("No such model.", param="model"), ErrorRow(404, "invalid_request_error", "model_not_found")),

@@ -43,7 +43,7 @@ def framed(body: bytes) -> bytes:
 
 
 SPECIAL = [
-    errors.ContextLengthExceeded(num_prompt_tokens=9, context_length=8),
+    errors.ContextLengthExceeded(9, 8),
     errors.MemoryExceeded(num_prompt_tokens=9, needed_bytes=9, available_bytes=8),
     errors.InvalidRequest("why", param="messages"),
 ]

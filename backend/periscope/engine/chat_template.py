@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from periscope.core import JSONObject, Role, TextPart
@@ -26,6 +27,7 @@ from periscope.engine.message_rewrites import (
     without_volatile_lines,
 )
 from periscope.engine.output_format import output_format_of, template_text
+from periscope.engine.prompt_bounds import PromptBounds, certain_texts
 from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class ChatTokenizer:
 
     Args:
         template_kwargs: handed to the chat template (`enable_thinking`, ...).
+        context_length: a prompt that is certain to be longer is refused before it is rendered or tokenised as a whole.
         wants_checkpoints: find the checkpoints of a prompt, at the cost of rendering and encoding its beginnings again.
     """
 
@@ -65,6 +68,7 @@ class ChatTokenizer:
         template_kwargs: JSONObject,
         *,
         vocab_size: int | None = None,
+        context_length: int | None = None,
         wants_checkpoints: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
@@ -72,6 +76,7 @@ class ChatTokenizer:
         self._vocab_size = vocab_size or len(tokenizer)
         self._wants_checkpoints = wants_checkpoints
         self._lock = threading.Lock()
+        self._bounds = PromptBounds(tokenizer, context_length)
         self._control_tokens = _control_tokens_of(tokenizer)
         self._reasoning_keys = _reasoning_keys_of(template_text(tokenizer))
         self._needed_rewrites: tuple[Rewrite, ...] | None = None  # found out when first needed
@@ -82,10 +87,20 @@ class ChatTokenizer:
         """Whether `render` can be used."""
         return bool(self._tokenizer.has_chat_template)
 
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> tuple[int, ...]:
-        """Token ids of a plain text."""
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a plain text of any length."""
         with self._lock:
-            return tuple(self._tokenizer.encode(text, add_special_tokens=add_special_tokens))
+            return tuple(self._tokenizer.encode(text))
+
+    def plain_prompt(self, text: str) -> RenderedPrompt:
+        """A plain text as the prompt.
+
+        Raises:
+            ContextLengthExceeded: it is certain not to fit; told before all of it is tokenised.
+        """
+        with self._lock:
+            self._bounds.check([text])
+            return RenderedPrompt(self._bounds.encode(self._tokenizer.encode, text))
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids, special tokens included."""
@@ -115,9 +130,12 @@ class ChatTokenizer:
 
         Raises:
             InvalidRequest: the template refuses these messages however they are put.
+            ContextLengthExceeded: they are certain not to fit; told before all of it is rendered and tokenised.
         """
         if not self.has_chat_template:
             raise InvalidRequest("This model has no chat template: it completes plain text only.", param="model")
+        with self._lock:
+            self._bounds.check(certain_texts(messages, tools, self.output_format.think_end))
         plain = [template_message(message, self._control_tokens, self._reasoning_keys) for message in messages]
         chat = with_result_names(without_volatile_lines(plain))
         schemas = [tool_schema(tool) for tool in tools]
@@ -126,7 +144,7 @@ class ChatTokenizer:
             for rewrite in self._needed():
                 chat = rewrite.apply(chat)
             chat, text = self._first_accepted(chat, schemas, kwargs)
-            token_ids = tuple(self._tokenizer.encode(text, add_special_tokens=False))
+            token_ids = self._bounds.encode(partial(self._tokenizer.encode, add_special_tokens=False), text)
             checkpoints: tuple[int, ...] = ()
             if self._wants_checkpoints:
                 checkpoints = self._checkpoints(text, token_ids, _beginnings(chat), schemas, kwargs)

@@ -140,10 +140,12 @@ class InferenceEngine(HostedEngine):
         from periscope.engine.structured import GrammarCompiler
 
         facts = host.facts
+        context_length = context_length_of(model_config, settings.context_length)
         tokenizer = ChatTokenizer(
             facts.tokenizer,
             settings.chat_template_kwargs,
             vocab_size=vocab_size_of(model_config),
+            context_length=context_length,
             wants_checkpoints=facts.wants_checkpoints,
         )
         grammars = GrammarCompiler(
@@ -156,7 +158,7 @@ class InferenceEngine(HostedEngine):
             name=path.name,
             path=path,
             architecture=str(model_config.get("model_type", "unknown")),
-            context_length=context_length_of(model_config, settings.context_length),
+            context_length=context_length,
             has_chat_template=tokenizer.has_chat_template,
             has_tools=tokenizer.output_format.has_tools,
             has_reasoning=tokenizer.output_format.think_start is not None,
@@ -201,14 +203,16 @@ class InferenceEngine(HostedEngine):
         if num_tokens == 0:
             raise InvalidRequest("The prompt is empty.", param="messages")
         if num_tokens >= context_length:
-            raise ContextLengthExceeded(num_prompt_tokens=num_tokens, context_length=context_length)
+            raise ContextLengthExceeded(num_tokens, context_length)
         return rendered
 
     def _render(
         self, prompt: str | Sequence[int] | Sequence[Message], tools: tuple[Tool, ...], template_kwargs: JSONObject
     ) -> RenderedPrompt:
         if isinstance(prompt, str):
-            return RenderedPrompt(self._tokenizer.encode(prompt))
+            return self._tokenizer.plain_prompt(prompt)
+        if len(prompt) >= self.model_info.context_length and not isinstance(prompt[0], Message):
+            raise ContextLengthExceeded(len(prompt), self.model_info.context_length)
         if prompt and all(isinstance(item, Message) for item in prompt):
             return self._tokenizer.render(cast("Sequence[Message]", prompt), tools, template_kwargs)
         return RenderedPrompt(self._tokenizer.checked(cast("Sequence[int]", prompt)))
