@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import random
 from urllib.parse import quote
 
 import pytest
@@ -113,3 +114,18 @@ def test_every_other_address_is_refused(url: str, says: str) -> None:
     assert "data:" in caught.value.message
     assert "SECRET" not in caught.value.message
     assert caught.value.param == "messages[0].content[1]"
+
+
+@pytest.mark.parametrize("num_bytes", [3 * 2**20 - 1, 3 * 2**20, 3 * 2**20 + 1])
+def test_a_large_picture_is_read_in_slices_as_it_is(num_bytes: int) -> None:
+    """Wherever the slices end, with line ends as mail programs put them."""
+    data = random.Random(num_bytes).randbytes(num_bytes)
+    lines = base64.encodebytes(data).decode()
+    assert fetch(part(f"data:image/png;base64,{lines}"), ImageLimits()) == data
+
+
+def test_padding_inside_is_no_base64_wherever_a_slice_ends() -> None:
+    """Two pictures one after the other are not taken for one."""
+    whole = "A" * (2**20 - 2) + "=="
+    with pytest.raises(ImageInvalid, match="not valid base64"):
+        fetch(part(f"data:image/png;base64,{whole}{whole}"), ImageLimits())
