@@ -1,0 +1,192 @@
+"""The HTTP protocol of `periscope serve`: uvicorn's, with a deadline on whatever a client can keep it waiting for.
+
+Uvicorn (0.54) waits for ever for the end of a request's headers, for the rest of a body that nobody reads any more, and
+for a client to take what was sent to it. Each of these holds a connection, and the last one also what the request has
+borrowed: its handler stands in `send`. Here the connection is given up, which cancels the request like any disconnect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+logger = logging.getLogger(__name__)
+
+#: What the kernel holds for a client. Left alone it grows to megabytes, which a slow client takes minutes for, and all
+#: that time nothing tells that it reads.
+_KERNEL_BUFFER_BYTES = 128 * 1024
+#: When the server stops, this is the pause that a client may make in taking its answer.
+_STOP_TIMEOUT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a client may take.
+
+    Attributes:
+        receive_timeout_s: for the headers of a request, from their first byte on; and for a pause in what is left of a
+            body whose request was answered already.
+        min_rate: bytes a second that a client must take when it is behind with its answer.
+        send_timeout_s: for taking the next bytes of an answer.
+    """
+
+    receive_timeout_s: float
+    min_rate: int
+    send_timeout_s: float
+
+
+def protocol_with(patience: Patience) -> type[asyncio.Protocol]:
+    """The protocol class that uvicorn makes one of for each connection."""
+
+    class Protocol(PatientProtocol):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, patience=patience, **kwargs)
+
+    return Protocol
+
+
+class _Deadline:
+    """Owns one timer of a connection."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> None:
+        self._loop = loop
+        self._act = act
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_set(self) -> bool:
+        return self._timer is not None
+
+    def set(self, delay_s: float) -> None:
+        """Anew, from now on."""
+        self.cancel()
+        self._timer = self._loop.call_later(delay_s, self._fire)
+
+    def cancel(self) -> None:
+        """Idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fire(self) -> None:
+        self._timer = None
+        self._act()
+
+
+class PatientProtocol(H11Protocol):
+    """Owns the deadlines of one connection."""
+
+    def __init__(self, *args: Any, patience: Patience, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._patience = patience
+        self._receiving = _Deadline(self.loop, self._give_up_receiving)
+        self._sending = _Deadline(self.loop, self._look_at_sending)
+        self._send_timeout_s = patience.send_timeout_s
+        self._num_unsent = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A connection that says nothing is kept as long as one that waits for its next request."""
+        super().connection_made(transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BUFFER_BYTES)
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._receiving.cancel()
+        self._sending.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._follow_receiving(has_news=True)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._follow_receiving(has_news=False)
+        self._follow_sending()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._follow_sending()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self._send_timeout_s = min(_STOP_TIMEOUT_S, self._send_timeout_s)
+        self._sending.cancel()
+        self._follow_sending()
+
+    def send_400_response(self, msg: str) -> None:
+        """As uvicorn does, but in the form of every other error here."""
+        self._refuse(400, "invalid_http", f"{msg} Its headers are malformed, or larger than 64 KiB.")
+
+    def _follow_receiving(self, *, has_news: bool) -> None:
+        """Headers have one deadline, from their first byte on; the rest of an answered body one for each pause."""
+        if self.transport.is_closing():
+            self._receiving.cancel()
+        elif self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            if not self._receiving.is_set:
+                self._receiving.set(self._patience.receive_timeout_s)
+        elif self.conn.their_state is h11.SEND_BODY and self.cycle.response_complete:
+            if has_news or not self._receiving.is_set:
+                self._receiving.set(self._patience.receive_timeout_s)
+        else:
+            self._receiving.cancel()
+
+    def _give_up_receiving(self) -> None:
+        if self.conn.their_state is not h11.IDLE:
+            self.transport.abort()
+            return
+        self._refuse(
+            408,
+            "request_timeout",
+            f"The request's headers did not come within {self._patience.receive_timeout_s:g} seconds. Send it again, "
+            "or raise `server.limits.receive_timeout_s`.",
+        )
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        """An answer without a request; the connection ends with it."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # in the middle of an answer
+            self.transport.abort()
+            return
+        error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+        body = json.dumps({"error": error}).encode("ascii")
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        ]
+        for event in (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+        self._follow_sending()
+
+    def _follow_sending(self) -> None:
+        """From now on the client is watched until it has taken all that waits for it."""
+        if not self._sending.is_set:
+            self._num_unsent = self.transport.get_write_buffer_size()
+            if self._num_unsent:
+                self._sending.set(self._send_timeout_s)
+
+    def _look_at_sending(self) -> None:
+        """A deadline has passed: enough was taken, or the connection ends."""
+        num_left = self.transport.get_write_buffer_size()
+        if not self._is_behind or not num_left:
+            return
+        num_taken = self._num_unsent - num_left
+        if num_taken >= min(self._num_unsent, self._patience.min_rate * self._send_timeout_s):
+            self._follow_sending()
+            return
+        logger.info("a client does not take its answer, so its connection is cut")
+        self.transport.abort()
+
+    @property
+    def _is_behind(self) -> bool:
+        """Nothing is written now, so that what is left in the buffer tells what the client has taken."""
+        return self.flow.write_paused or self.transport.is_closing() or self.cycle.response_complete

@@ -1,0 +1,204 @@
+"""Whatever a client keeps the server waiting for has a deadline, over real sockets, and its request ends with it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+
+from periscope.cli.http_protocol import Patience, protocol_with
+from periscope.core import GenerationRequest, OutputEvent, TextDelta
+from tests.api.driving import FINISHED, HELLO, FakeBackend, Gate, app_over, in_loop
+
+LONG = Patience(60.0, 1, 60.0)
+CHAT = json.dumps(HELLO).encode()
+
+
+def request(body: bytes, *headers: bytes, length: int | None = None) -> bytes:
+    lines = [b"POST /v1/chat/completions HTTP/1.1", b"host: localhost", b"content-length: %d" % (length or len(body))]
+    return b"\r\n".join([*lines, *headers, b"", body])
+
+
+@asynccontextmanager
+async def served(
+    backend: FakeBackend, patience: Patience, keep_alive_s: int = 60
+) -> AsyncIterator[tuple[str, int, uvicorn.Server]]:
+    """The app over a real socket; leaving waits until every connection has ended."""
+    config = uvicorn.Config(
+        app_over(backend),
+        http=protocol_with(patience),
+        lifespan="off",
+        log_config=None,
+        timeout_keep_alive=keep_alive_s,
+        timeout_graceful_shutdown=10,
+    )
+    server = uvicorn.Server(config)
+    listener = socket.create_server(("127.0.0.1", 0))
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    await server.startup(sockets=[listener])
+    try:
+        yield *listener.getsockname()[:2], server
+    finally:
+        await server.shutdown(sockets=[listener])
+
+
+async def unread_connection(host: str, port: int) -> socket.socket:
+    """A client that takes next to nothing before it must read."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(client, (host, port))
+    return client
+
+
+def parsed(answer: bytes) -> tuple[int, dict[str, Any]]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)
+
+
+class Talkative(FakeBackend):
+    """Writes without end, as fast as it is read."""
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
+        self.requests.append(request)
+        self.num_open += 1
+        try:
+            while True:
+                yield TextDelta("x" * 65_536)
+                await asyncio.sleep(0)
+        finally:
+            self.num_open -= 1
+            self.closed.set()
+
+
+@pytest.mark.parametrize("before", [b"", request(CHAT)], ids=["first", "later"])
+@in_loop
+async def test_headers_that_do_not_end_are_a_408(before: bytes) -> None:
+    """On the first request of a connection and on later ones, in OpenAI's form; the connection is closed."""
+    async with served(FakeBackend(), Patience(0.05, 1, 60.0)) as (host, port, _):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(before + b"GET /health HTTP/1.1\r\nhost: local")
+        answers = await reader.read()
+        status, body = parsed(answers[answers.rindex(b"HTTP/1.1") :])
+        assert (status, body["error"]["code"]) == (408, "request_timeout")
+        assert "server.limits.receive_timeout_s" in body["error"]["message"]
+        assert b"connection: close" in answers
+        writer.close()
+
+
+@in_loop
+async def test_a_connection_that_says_nothing_is_closed_without_a_word() -> None:
+    """Browsers open connections ahead of need: they are kept as long as idle ones, and no longer."""
+    async with served(FakeBackend(), LONG, keep_alive_s=1) as (host, port, _):
+        reader, writer = await asyncio.open_connection(host, port)
+        assert await reader.read() == b""
+        writer.close()
+
+
+@in_loop
+async def test_malformed_headers_are_a_400_in_the_form_of_all_errors() -> None:
+    """Not uvicorn's plain text."""
+    async with served(FakeBackend(), LONG) as (host, port, _):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"GET /health HTTP/1.1\r\nno header\r\n\r\n")
+        status, body = parsed(await reader.read())
+        assert (status, body["error"]["type"], body["error"]["code"]) == (400, "invalid_request_error", "invalid_http")
+        writer.close()
+
+
+@in_loop
+async def test_the_rest_of_a_refused_body_has_a_deadline() -> None:
+    """The client has its answer long ago, but sends neither the rest nor another request."""
+    async with served(FakeBackend(), Patience(0.05, 1, 60.0)) as (host, port, _):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(request(b"{", length=10**12))
+        assert b"413" in await reader.readline()
+        await reader.read()
+        writer.close()
+
+
+@in_loop
+async def test_a_client_that_sends_before_it_reads_gets_its_refusal() -> None:
+    """The rest of a body that is too large is read and dropped: the answer is not lost, the connection goes on."""
+    async with served(FakeBackend(), LONG) as (host, port, _):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(request(b" " * 30_000_000))
+        await writer.drain()
+        assert b"413" in await reader.readline()
+        writer.write(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        assert b"HTTP/1.1 200" in await reader.read()
+        writer.close()
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@in_loop
+async def test_a_client_that_does_not_read_is_cut_off_and_its_request_ends(stream: bool) -> None:
+    """What the request has borrowed is given back, and the connection is gone, not waiting to be flushed."""
+    backend = Talkative() if stream else FakeBackend(TextDelta("x" * 20_000_000), FINISHED)
+    async with served(backend, Patience(60.0, 1, 0.1)) as (host, port, server):
+        client = await unread_connection(host, port)
+        body = json.dumps(HELLO | {"stream": stream}).encode()
+        await asyncio.get_running_loop().sock_sendall(client, request(body))
+        await backend.closed.wait()
+        while server.server_state.connections:
+            await asyncio.sleep(0)
+        assert backend.num_open == 0
+        client.close()
+
+
+@in_loop
+async def test_a_client_that_reads_slowly_is_not_cut_off() -> None:
+    """It takes longer than the deadline for all, but some in each."""
+    backend = FakeBackend(TextDelta("x" * 20_000_000), FINISHED)
+    async with served(backend, Patience(60.0, 1000, 1.0)) as (host, port, _):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(request(CHAT, b"connection: close"))
+        began, num_bytes = asyncio.get_running_loop().time(), 0
+        while data := await reader.read(80_000):
+            num_bytes += len(data)
+            await asyncio.sleep(0.01)  # the client's pace: 8 MB a second at most
+        assert num_bytes > 20_000_000
+        assert asyncio.get_running_loop().time() - began > 1.0
+        writer.close()
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@in_loop
+async def test_a_client_that_does_not_read_does_not_hold_up_the_end(stream: bool) -> None:
+    """The server stops long before its grace is over, however patient it is otherwise."""
+    backend = Talkative() if stream else FakeBackend(TextDelta("x" * 20_000_000), FINISHED)
+    async with served(backend, LONG) as (host, port, server):
+        client = await unread_connection(host, port)
+        body = json.dumps(HELLO | {"stream": stream}).encode()
+        await asyncio.get_running_loop().sock_sendall(client, request(body))
+        while not any(each.transport.get_write_buffer_size() for each in server.server_state.connections):
+            await asyncio.sleep(0)
+        began = asyncio.get_running_loop().time()
+        await server.shutdown()
+        assert asyncio.get_running_loop().time() - began < 8
+        assert not server.server_state.connections
+        client.close()
+    assert backend.num_open == 0
+
+
+@in_loop
+async def test_a_running_answer_that_is_read_is_finished_at_the_end() -> None:
+    """A stop cuts nobody off who takes what is sent."""
+    gate = Gate()
+    async with served(FakeBackend(gate, TextDelta("all of it"), FINISHED), LONG) as (host, port, server):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(request(CHAT))
+        await gate.reached.wait()
+        stopping = asyncio.create_task(server.shutdown())
+        await asyncio.sleep(0)
+        gate.opened.set()
+        assert b"all of it" in await reader.read()
+        await stopping
+        writer.close()
