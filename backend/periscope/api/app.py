@@ -8,9 +8,9 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from periscope.api.auth import Cors, HostGuard, KeyGuard
-from periscope.api.body import BodyLimit
 from periscope.api.control import control_router
 from periscope.api.errors import HANDLERS
+from periscope.api.intake import BodyIntake
 from periscope.api.openai.routes import openai_router
 from periscope.api.paths import IntendedPaths
 from periscope.api.probes import probe_router
@@ -49,5 +49,5 @@ def _layers(settings: ApiSettings) -> list[Middleware]:
         Middleware(HostGuard, allowed_hosts=settings.allowed_hosts, origins=origins),
         Middleware(Cors, origins=origins),
         Middleware(KeyGuard, api_key=settings.api_key),
-        Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
+        Middleware(BodyIntake, settings=settings),
     ]

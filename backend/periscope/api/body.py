@@ -1,4 +1,4 @@
-"""JSON on its way in: bounded while it is read, strict where Python's parser is lax."""
+"""JSON on its way in, once it is here: strict where Python's parser is lax. Pure."""
 
 from __future__ import annotations
 
@@ -6,75 +6,18 @@ import codecs
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from starlette.requests import ClientDisconnect
-
-from periscope.api.errors import ClientGone, InvalidJSON
+from periscope.api.errors import InvalidJSON
 from periscope.api.wording import clip
-from periscope.errors import BodyTooLarge
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 #: Deeper than any real tool schema, and shallow enough for every recursive reader behind us.
 MAX_JSON_DEPTH = 128
+#: Of a number with a fraction or an exponent; Python has the same bound for whole ones.
+MAX_DIGITS = 4300
 
 #: Half of a surrogate pair: JSON can write it, and it stands for no character.
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
-
-
-class BodyLimit:
-    """ASGI layer: no request gets more than `max_bytes` of body read, whatever its content-length claims.
-
-    Its `BodyTooLarge` is raised where the body is read.
-    """
-
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        claimed = dict(scope["headers"]).get(b"content-length", b"0")
-        num_read = 0
-
-        async def bounded() -> Message:
-            nonlocal num_read
-            if claimed.isdigit() and int(claimed) > self._max_bytes:
-                self._refuse()
-            message = await receive()
-            num_read += len(message.get("body", b""))
-            if num_read > self._max_bytes:
-                self._refuse()
-            return message
-
-        await self._app(scope, bounded, send)
-
-    def _refuse(self) -> NoReturn:
-        raise BodyTooLarge(
-            f"The request body is larger than {self._max_bytes} bytes. Send fewer or smaller images, or raise "
-            "`server.limits.max_body_bytes`."
-        )
-
-
-async def read_json(request: Request) -> Any:
-    """The request's body, parsed; its content-type is not looked at (curl's default is wrong, its JSON is right).
-
-    Raises:
-        InvalidJSON, BodyTooLarge: the client's fault.
-        ClientGone: the client left while it sent.
-    """
-    try:
-        # Not `request.body()`, which keeps it for as long as the request lives.
-        body = b"".join([chunk async for chunk in request.stream()])
-    except ClientDisconnect as error:
-        raise ClientGone from error
-    return parse_json(body)
 
 
 def parse_json(body: bytes | bytearray) -> Any:
@@ -111,7 +54,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _finite(digits: str) -> float:
-    number = float(digits)
+    number = float(digits) if len(digits) <= MAX_DIGITS else math.inf
     if not math.isfinite(number):
         raise InvalidJSON(f"The number {clip(digits)} is too large.")
     return number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from fastapi import APIRouter
@@ -10,8 +11,8 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from periscope.api.body import read_json
 from periscope.api.disconnect import while_connected
+from periscope.api.json_reading import read_json
 from periscope.api.record import record_of
 from periscope.api.replies import GET, JSONReply
 from periscope.api.sse import STREAM_HEADERS
@@ -52,22 +53,25 @@ class PinCommand(ModelCommand):
 
 CommandT = TypeVar("CommandT", bound=ModelCommand)
 
+#: A name and a switch; no command has more to say.
+_MAX_COMMAND_BYTES = 64 * 1024
+
 
 def control_router(backend: ChatBackend, control: ControlBackend, settings: ApiSettings) -> APIRouter:
     """Everything under `/api`, and `/v1/models/select`."""
     router = APIRouter()
-    router.include_router(_captions(backend))
+    router.include_router(_captions(backend, settings))
     router.include_router(_watching(control, settings))
     router.include_router(_steering(control))
     return router
 
 
-def _captions(backend: ChatBackend) -> APIRouter:
+def _captions(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
     router = APIRouter()
 
     @router.post("/api/captions")
     async def create_captions(request: Request) -> Response:
-        wire = validate(CaptionsWire, await read_json(request))
+        wire = await read_json(request, settings.max_text_bytes, partial(validate, CaptionsWire))
         record_of(request.scope).model = wire.model or ""
         images = tuple(ImagePart(url, f"images[{i}]") for i, url in enumerate(wire.images))
         captions = await while_connected(backend.caption(wire.model or "", images), request.receive)
@@ -131,6 +135,6 @@ def _steering(control: ControlBackend) -> APIRouter:
 
 
 async def _command(shape: type[CommandT], request: Request) -> CommandT:
-    command = validate(shape, await read_json(request))
+    command = await read_json(request, _MAX_COMMAND_BYTES, partial(validate, shape))
     record_of(request.scope).model = command.model
     return command

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from periscope.api.errors import ClientGone
+from periscope.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -62,5 +64,7 @@ async def stop(*tasks: asyncio.Task[Any]) -> None:
 
 
 async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    """Until the client has left. One that still sends a body nobody asked for, and sends it wrong, counts as gone."""
+    with suppress(RequestError):
+        while (await receive())["type"] != "http.disconnect":
+            pass

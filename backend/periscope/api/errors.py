@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,22 @@ class UnsupportedParameter(e.InvalidRequest):
 
 class InvalidJSON(e.InvalidRequest):
     """The body is not the JSON it should be."""
+
+
+class ContentCodingRefused(e.InvalidRequest):
+    """The body is compressed in a way that is not known here.
+
+    Attributes:
+        supported: the codings that are, as the header `Accept-Encoding` names them.
+    """
+
+    def __init__(self, message: str, *, supported: str) -> None:
+        super().__init__(message)
+        self.supported = supported
+
+
+class RequestTimedOut(e.InvalidRequest):
+    """The client stopped sending in the middle of its request, or sends too slowly."""
 
 
 class OriginRefused(e.HostRefused):
@@ -57,6 +74,8 @@ ROWS: Mapping[type[Exception], ErrorRow] = {
     e.InvalidRequest: ErrorRow(400, _CLIENT, "invalid_value"),
     UnsupportedParameter: ErrorRow(400, _CLIENT, "unsupported_parameter"),
     InvalidJSON: ErrorRow(400, _CLIENT, "invalid_json"),
+    ContentCodingRefused: ErrorRow(415, _CLIENT, "unsupported_content_encoding"),
+    RequestTimedOut: ErrorRow(408, _CLIENT, "request_timeout"),
     e.ImageRejected: ErrorRow(400, _CLIENT, "image_input_unsupported"),
     e.ImageInvalid: ErrorRow(400, _CLIENT, "invalid_image"),
     e.ImageSourceRefused: ErrorRow(400, _CLIENT, "image_source_refused"),
@@ -115,12 +134,29 @@ def error_reply(error: Exception, scope: Scope, headers: Mapping[str, str] | Non
         extra["retry-after"] = str(error.retry_after_s)
     if isinstance(error, e.AuthenticationFailed):
         extra["www-authenticate"] = "Bearer"
+    if isinstance(error, ContentCodingRefused):
+        extra["accept-encoding"] = error.supported
+    if isinstance(error, RequestTimedOut):
+        extra["connection"] = "close"  # the rest of the request may still come: it is not the next one
     return JSONReply(error_object(error, scope), status_code=row_of(error).status, headers=extra)
 
 
 async def on_periscope_error(request: Request, error: Exception) -> JSONReply:
     """Exception handler for the whole tree."""
-    return error_reply(error, request.scope)
+    reply = error_reply(error, request.scope)
+    let_go(error)
+    return reply
+
+
+def let_go(error: BaseException | None) -> None:
+    """Free what the functions held that an error went through, once it has been told.
+
+    Tasks and frames on its way know the error, and it knows them by its traceback: the request's pictures would stay
+    in memory until Python's collector comes by, which may be many requests later.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 async def on_http_exception(request: Request, error: HTTPException) -> JSONReply:

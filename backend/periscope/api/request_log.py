@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from periscope.api.errors import ClientGone, error_reply
+from periscope.api.errors import ClientGone, error_reply, let_go
 from periscope.api.record import record_of
 from periscope.api.wording import clip
 
@@ -54,6 +54,7 @@ class RequestLog:
             logger.exception("unexpected error", extra={"request_id": record.id, "model": record.model})
             if status is None:
                 await error_reply(error, scope)(scope, receive, with_id)
+            let_go(error)
         finally:
             told = CLIENT_CLOSED_REQUEST if is_gone or status is None else status
             _log(scope, record, told, round((time.monotonic() - started) * 1000))

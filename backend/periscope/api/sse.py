@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from starlette.responses import Response
 
 from periscope.api.disconnect import while_connected
-from periscope.api.errors import ClientGone, error_object
+from periscope.api.errors import ClientGone, error_object, let_go
 from periscope.api.feed import EventFeed, until_finished
 from periscope.api.record import record_of
 from periscope.api.replies import dump_json
@@ -125,7 +125,9 @@ class EventStream(Response):
         except Exception as error:
             if not isinstance(error, PeriscopeError):
                 logger.exception("unexpected error in a stream", extra={"request_id": record_of(scope).id})
-            return self._encoder.failure(error_object(error, scope)), True
+            told = error_object(error, scope)
+            let_go(error)
+            return self._encoder.failure(told), True
         return frame, isinstance(event, Finished)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from periscope.api import ApiSettings
     from periscope.config import Config
+    from periscope.config.schema import ServerLimits
     from periscope.events import EventBus
     from periscope.runtime import Runtime
     from periscope.serving.health import Health
@@ -72,7 +73,7 @@ async def _serve(config: Config, listeners: list[socket.socket], console: Consol
 
     with stop_on_signals(asyncio.get_running_loop()) as stop:
         runtime = Runtime(config)
-        server = _http_server(create_app(runtime.service, runtime.control, api_settings(config)))
+        server = _http_server(create_app(runtime.service, runtime.control, api_settings(config)), config.server.limits)
         display = display_on(console, _log_line)
         async with shown(runtime.bus, display):
             starting = asyncio.create_task(_start(runtime, url, console), name="load models")
@@ -176,16 +177,20 @@ def api_settings(config: Config) -> ApiSettings:
         allowed_hosts=(server.host, *server.allowed_hosts),
         heartbeat_s=server.heartbeat_s,
         max_body_bytes=server.limits.max_body_bytes,
+        max_text_bytes=server.limits.max_text_bytes,
+        receive_timeout_s=server.limits.receive_timeout_s,
+        min_receive_rate=server.limits.min_receive_rate,
         always_include_usage=server.always_include_usage,
         status_as_comments=server.status_as_comments,
         version=__version__,
     )
 
 
-def _http_server(app: Any) -> uvicorn.Server:
+def _http_server(app: Any, limits: ServerLimits) -> uvicorn.Server:
     """Uvicorn without its logging, its signal handlers, and what we do not speak."""
     import uvicorn
 
+    from periscope.cli.http_protocol import Patience, protocol_with
     from periscope.cli.stopping import DRAIN_S
 
     class Server(uvicorn.Server):
@@ -194,11 +199,12 @@ def _http_server(app: Any) -> uvicorn.Server:
             """Signals are ours: uvicorn (0.54) raises them again after the shutdown, so that SIGTERM ends with 143."""
             yield
 
+    patience = Patience(limits.receive_timeout_s, limits.min_receive_rate, limits.send_timeout_s)
     return Server(
         uvicorn.Config(
             app,
             loop="none",
-            http="h11",
+            http=protocol_with(patience),
             ws="none",
             lifespan="off",
             log_config=None,

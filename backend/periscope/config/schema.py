@@ -264,7 +264,19 @@ class ServerLimits(Section):
     """What the server takes from clients."""
 
     max_body_bytes: Annotated[int, Field(ge=KIB, le=4 * GIB), BYTES] = _setting(
-        224 * MIB, "One request body; eight images of 20 MiB fit, in base64.", "bytes"
+        224 * MIB, "One request body, decompressed; eight images of 20 MiB fit, in base64.", "bytes"
+    )
+    max_text_bytes: Annotated[int, Field(ge=KIB, le=GIB), BYTES] = _setting(
+        8 * MIB, "What of a body is not a picture in base64.", "bytes"
+    )
+    receive_timeout_s: Annotated[float, Field(ge=0.1, le=3600), SECONDS] = _setting(
+        10.0, "Longest wait for the rest of a request that a client began to send; then 408.", "seconds"
+    )
+    min_receive_rate: Annotated[int, Field(ge=1, le=GIB), BYTES] = _setting(
+        4 * KIB, "A client that sends this much a second is waited for however long it takes.", "bytes"
+    )
+    send_timeout_s: Annotated[float, Field(ge=0.1, le=3600), SECONDS] = _setting(
+        30.0, "A client that takes none of its answer for this long is cut off, its request cancelled.", "seconds"
     )
     max_image_bytes_in_flight: Annotated[int, Field(ge=MIB, le=64 * TIB), BYTES] = _setting(
         512 * MIB,

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from periscope.api.openai.bounds import refuse_too_many
 from periscope.api.openai.call_ids import pair_calls
 from periscope.api.openai.content import decode_content, decode_reasoning
 from periscope.api.openai.response_format import decode_response_format
@@ -62,6 +63,7 @@ def decode(body: Any, request_id: str) -> ChatCall:
     Raises:
         InvalidRequest: names the field, what was expected and what came.
     """
+    refuse_too_many(body)
     wire = validate(ChatCompletionWire, body)
     refuse_unsupported(wire)
     if wire.stream_options is not None and not wire.stream:

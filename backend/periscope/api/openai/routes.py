@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from periscope.api.body import read_json
 from periscope.api.disconnect import while_connected
 from periscope.api.feed import collect
+from periscope.api.json_reading import read_json
 from periscope.api.openai.chat import ChatCall, decode
 from periscope.api.openai.encode import ChatReply, ChunkEncoder, encode_completion
 from periscope.api.openai.models import encode_model, encode_models, find_model, name_of
@@ -31,7 +32,8 @@ def openai_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
     @router.post("/chat/completions")
     async def create_chat_completion(request: Request) -> Response:
         record = record_of(request.scope)
-        call = decode(await read_json(request), record.id_as("chatcmpl-"))
+        decode_call = partial(decode, request_id=record.id_as("chatcmpl-"))
+        call = await read_json(request, settings.max_text_bytes, decode_call)
         record.model = call.request.model
         reply, is_stream = _reply(call, backend, settings), call.is_stream
         events = backend.stream(call.request)

@@ -1,0 +1,102 @@
+"""A request's body on its way in: not too slow, decoded, not too large; and its memory given back afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, NoReturn
+
+from periscope.api.byte_rate import ByteRate
+from periscope.api.content_coding import DecodedBody, coding_of
+from periscope.api.errors import RequestTimedOut
+from periscope.api.freed_memory import give_back_freed_memory
+from periscope.errors import BodyTooLarge
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from periscope.api.settings import ApiSettings
+
+#: A body of this size leaves memory behind that is worth the milliseconds of giving it back.
+_LARGE_BODY_BYTES = 1024 * 1024
+
+
+class BodyIntake:
+    """ASGI layer: what reads a body behind it gets it plain, in time and within its size.
+
+    Whatever is wrong with a body is raised where it is read. The server reads on and drops the rest, so that a client
+    that sends before it listens gets its answer.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ApiSettings) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = _Body(dict(scope["headers"]), receive, self._settings)
+        try:
+            await self._app(scope, body.next, send)
+        finally:
+            if body.num_bytes >= _LARGE_BODY_BYTES:
+                asyncio.get_running_loop().run_in_executor(None, give_back_freed_memory)
+
+
+class _Body:
+    """Owns how one body is read. `next` is its ASGI `receive`."""
+
+    def __init__(self, headers: dict[bytes, bytes], receive: Receive, settings: ApiSettings) -> None:
+        self.num_bytes = 0
+        self._headers = headers
+        self._receive = receive
+        self._settings = settings
+        self._rate = ByteRate(settings.receive_timeout_s, settings.min_receive_rate)
+        self._is_complete = False
+        self._decoded: Receive | None = None
+
+    async def next(self) -> Message:
+        """The next piece of the plain body.
+
+        Raises:
+            BodyTooLarge, RequestTimedOut, ContentCodingRefused, InvalidRequest (broken data).
+        """
+        if self._decoded is None:
+            self._decoded = self._begin()
+        message = await self._decoded()
+        self.num_bytes += len(message.get("body", b""))
+        if self.num_bytes > self._settings.max_body_bytes:
+            self._refuse_size()
+        return message
+
+    def _begin(self) -> Receive:
+        claimed = self._headers.get(b"content-length", b"0")
+        if claimed.isdigit() and int(claimed[:20]) > self._settings.max_body_bytes:
+            self._refuse_size()
+        coding = coding_of(self._headers.get(b"content-encoding", b"").decode("latin-1"))
+        return self._in_time if coding is None else DecodedBody(self._in_time, coding)
+
+    async def _in_time(self) -> Message:
+        if self._is_complete:  # what is waited for now is that the client leaves
+            return await self._receive()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            async with asyncio.timeout(self._rate.left_s):
+                message = await self._receive()
+        except TimeoutError:
+            raise RequestTimedOut(
+                f"The rest of the request did not come in time: the server waits {self._settings.receive_timeout_s:g} "
+                f"seconds, and longer for whoever sends {self._settings.min_receive_rate} bytes a second. Send it "
+                "again, or raise `server.limits.receive_timeout_s`."
+            ) from None
+        self._rate.spend(loop.time() - began, len(message.get("body", b"")))
+        self._is_complete = not message.get("more_body", False)
+        return message
+
+    def _refuse_size(self) -> NoReturn:
+        raise BodyTooLarge(
+            f"The request body is larger than {self._settings.max_body_bytes} bytes. Send fewer or smaller images, or "
+            "raise `server.limits.max_body_bytes`."
+        )

@@ -1,0 +1,122 @@
+"""A request's JSON: scanned while it arrives, parsed off the event loop when it is big, its pictures left whole.
+
+Python's parser looks at every byte of a string with the interpreter's lock held: half a second for 200 MB of pictures,
+in which nobody else is served. So long strings of base64 are taken out before and put back behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from starlette.requests import ClientDisconnect
+
+from periscope.api.body import parse_json
+from periscope.api.collector import paused_collector
+from periscope.api.errors import ClientGone
+from periscope.api.json_scan import BodyScan, too_much_text
+
+if TYPE_CHECKING:
+    from typing import Final
+
+    from starlette.requests import Request
+
+T = TypeVar("T")
+
+#: Names under which clients send pictures: OpenAI's, Anthropic's, MCP's, Ollama's and our own; and files, which are
+#: refused by what they are, not by their size.
+PICTURE_FIELDS: Final = frozenset({"url", "image_url", "image", "images", "data", "file_data"})
+#: A larger body is parsed in a thread. Smaller ones take a millisecond or two.
+_MAX_BYTES_ON_LOOP = 128 * 1024
+
+
+async def read_json(request: Request, max_text_bytes: int, decode: Callable[[Any], T]) -> T:
+    """What `decode` makes of the request's body. Its content-type is not looked at (curl's default is wrong).
+
+    Args:
+        max_text_bytes: of what is no picture data.
+        decode: pure; called off the event loop when the body is big.
+
+    Raises:
+        InvalidRequest, BodyTooLarge, RequestTimedOut: the client's fault, or what `decode` raised.
+        ClientGone: the client left while it sent.
+    """
+    body, scan = bytearray(), BodyScan(max_text_bytes)
+    try:
+        async for chunk in request.stream():
+            scan.feed(chunk)
+            body += chunk
+    except ClientDisconnect as error:
+        raise ClientGone from error
+    if len(body) <= _MAX_BYTES_ON_LOOP:
+        return decode(parse_body(body, scan))
+
+    def parse() -> T:
+        with paused_collector():
+            return decode(parse_body(body, scan))
+
+    return await asyncio.to_thread(parse)
+
+
+def parse_body(body: bytes | bytearray, scan: BodyScan) -> Any:
+    """The body's value.
+
+    Args:
+        scan: has seen all of the body.
+
+    Raises:
+        InvalidJSON: as `parse_json`.
+        BodyTooLarge: there is too much text, now that it is known what stands where no picture is looked for.
+    """
+    if not scan.pictures:
+        return parse_json(body)
+    mark = secrets.token_hex(16)  # stands in no client's text
+    pieces, at = [], 0
+    for number, (start, end) in enumerate(scan.pictures):
+        pieces += [body[at:start], f"{mark}{number}".encode()]
+        at = end
+    value = parse_json(b"".join([*pieces, body[at:]]))
+    return _PutBack(mark, body, scan).into(value)
+
+
+class _PutBack:
+    """Puts the strings that were taken out of one body back to their places."""
+
+    def __init__(self, mark: str, body: bytes | bytearray, scan: BodyScan) -> None:
+        self._mark = mark
+        self._body = body
+        self._scan = scan
+        self._num_text_bytes = scan.num_text_bytes
+
+    def into(self, root: Any) -> Any:
+        """The value with its strings as they came; containers are changed in place."""
+        holder = [root]
+        pending: list[tuple[dict[str, Any] | list[Any], str]] = [(holder, "")]
+        while pending:
+            container, name = pending.pop()
+            for key, value in self._entries(container):
+                at = key if isinstance(key, str) else name
+                if isinstance(value, (dict, list)):
+                    pending.append((value, at))
+                elif isinstance(value, str) and value.startswith(self._mark):
+                    container[key] = self._string(value, is_picture=at in PICTURE_FIELDS)
+        return holder[0]
+
+    def _entries(self, container: dict[str, Any] | list[Any]) -> Iterable[tuple[Any, Any]]:
+        if isinstance(container, list):
+            return enumerate(container)
+        for key in [key for key in container if key.startswith(self._mark)]:
+            container[self._string(key, is_picture=False)] = container.pop(key)
+        return container.items()  # whose values are replaced, but whose keys stay
+
+    def _string(self, placeholder: str, *, is_picture: bool) -> str:
+        start, end = self._scan.pictures[int(placeholder.removeprefix(self._mark))]
+        if not is_picture:
+            self._num_text_bytes += end - start
+            if self._num_text_bytes > self._scan.max_text_bytes:
+                raise too_much_text(self._scan.max_text_bytes)
+        text = str(memoryview(self._body)[start:end], "ascii")
+        return str(json.loads(f'"{text}"')) if "\\" in text else text

@@ -1,0 +1,52 @@
+"""How many messages, parts, calls and tools a request may have: told before anything is made of them. Pure.
+
+Each of them costs far more in the server than the bytes it is written with, and has its price once more whenever a
+template is tried. The limits are far beyond what the longest context holds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from periscope.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from typing import Final
+
+MAX_MESSAGES: Final = 10_000
+#: Content parts of all messages, those inside of tool results among them.
+MAX_PARTS: Final = 20_000
+MAX_TOOL_CALLS: Final = 20_000
+MAX_TOOLS: Final = 2_000
+MAX_STOPS: Final = 1_000
+
+
+def refuse_too_many(body: Any) -> None:
+    """Look at a parsed body of any shape; what is no list is no matter here.
+
+    Raises:
+        InvalidRequest: names the field, how many there are and the limit.
+    """
+    if not isinstance(body, dict):
+        return
+    messages = _list(body, "messages")
+    _check(len(messages), MAX_MESSAGES, "messages", "messages")
+    _check(sum(_num_parts(message) for message in messages), MAX_PARTS, "content parts", "messages")
+    _check(sum(len(_list(message, "tool_calls")) for message in messages), MAX_TOOL_CALLS, "tool calls", "messages")
+    _check(len(_list(body, "tools")), MAX_TOOLS, "tools", "tools")
+    _check(len(_list(body, "stop")), MAX_STOPS, "stop strings", "stop")
+
+
+def _num_parts(message: Any) -> int:
+    parts = _list(message, "content")
+    return len(parts) + sum(len(_list(part, "content")) for part in parts)
+
+
+def _list(holder: Any, key: str) -> list[Any]:
+    value = holder.get(key) if isinstance(holder, dict) else None
+    return value if isinstance(value, list) else []
+
+
+def _check(number: int, limit: int, what: str, param: str) -> None:
+    if number > limit:
+        raise InvalidRequest(f"The request has {number} {what}; at most {limit} are taken. Send fewer.", param=param)

@@ -1,0 +1,119 @@
+"""A body is measured while it arrives, however it is cut, and read back as if nothing had been taken out of it."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from periscope.api.errors import InvalidJSON
+from periscope.api.json_reading import parse_body
+from periscope.api.json_scan import MAX_JSON_VALUES, MIN_PICTURE_BYTES, BodyScan
+from periscope.errors import BodyTooLarge, InvalidRequest
+
+PICTURE = base64.b64encode(random.Random(1).randbytes(MIN_PICTURE_BYTES)).decode()
+DATA_URL = f"data:image/png;base64,{PICTURE}"
+PLENTY = 10**9
+
+strings = st.text(max_size=8) | st.sampled_from(['"', '\\"', "\\", "a\\\\", "é\n", PICTURE, DATA_URL])
+values = st.recursive(
+    st.none() | st.integers() | strings,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(strings, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def pieces_of(body: bytes, cuts: list[int]) -> Iterator[bytes]:
+    places = sorted({0, len(body), *(cut % (len(body) + 1) for cut in cuts)})
+    for start, end in itertools.pairwise(places):
+        yield body[start:end]
+
+
+def scanned(body: bytes, cuts: list[int] | None = None, max_text_bytes: int = PLENTY) -> BodyScan:
+    scan = BodyScan(max_text_bytes)
+    for piece in pieces_of(body, cuts or []):
+        scan.feed(piece)
+    return scan
+
+
+def long_strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str) and len(value) >= MIN_PICTURE_BYTES:
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from long_strings(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from long_strings(key)
+            yield from long_strings(item)
+
+
+@given(values, st.lists(st.integers(0, 30_000), max_size=6), st.booleans())
+def test_any_body_in_any_pieces_is_read_as_it_is(value: Any, cuts: list[int], is_ascii: bool) -> None:
+    """What was lifted over the parser is back in its place, and is exactly what was not counted as text."""
+    body = json.dumps(value, ensure_ascii=is_ascii).encode("utf-8", "surrogatepass")
+    scan = scanned(body, cuts)
+    assert [body[start:end].decode() for start, end in scan.pictures] == list(long_strings(value))
+    assert scan.num_text_bytes == len(body) - sum(map(len, long_strings(value)))
+    assert parse_body(body, scan) == value
+
+
+@pytest.mark.parametrize(
+    "written",
+    [PICTURE.replace("/", "\\/"), "data:image/png;base64," + PICTURE.replace("A", "A\\n"), "data:;base64," + PICTURE],
+    ids=["PHP", "mail", "no type"],
+)
+def test_base64_is_known_as_clients_write_it(written: str) -> None:
+    """Escaped slashes and line ends do not make text of a picture, cut anywhere."""
+    body = b'{"url": "%s"}' % written.encode()
+    for cut in range(1, len(body), 97):
+        scan = scanned(body, [cut])
+        assert scan.num_text_bytes == len(b'{"url": ""}')
+    assert parse_body(body, scan) == json.loads(body)
+
+
+@pytest.mark.parametrize("words", [b"one two ", b"word", b"\\u00e9", b"\xf0\x9f\x98\x80", b'\\"'])
+def test_text_is_bounded_while_it_arrives(words: bytes) -> None:
+    """Nothing beyond the limit is read, unless it could be a picture, which is told when it is known to be none."""
+    body = b'{"messages": [{"role": "user", "content": "' + words * 4000 + b'"}]}'
+    with pytest.raises(BodyTooLarge, match=r"more than 3000 bytes of text.*max_text_bytes"):
+        parse_body(body, scanned(body, max_text_bytes=3000))
+    assert parse_body(body, scanned(body))
+
+
+def test_pictures_are_no_text_where_pictures_stand() -> None:
+    """The same base64 is taken as a picture's address, and counted as a message's text."""
+    urls = json.dumps({"image_url": {"url": DATA_URL}, "images": [PICTURE], "source": {"data": PICTURE}}).encode()
+    assert parse_body(urls, scanned(urls, max_text_bytes=200)) == json.loads(urls)
+    text = json.dumps({"content": PICTURE}).encode()
+    with pytest.raises(BodyTooLarge):
+        parse_body(text, scanned(text, max_text_bytes=200))
+
+
+@pytest.mark.parametrize("entry", [b"{}", b"1", b"[]", b'{"role":"user"}'])
+def test_values_are_bounded_before_they_are_made(entry: bytes) -> None:
+    """More entries of lists and objects than any request needs: the error says how many are taken."""
+    scanned(b"[" + b",".join([entry] * (MAX_JSON_VALUES // 3)) + b"]")
+    with pytest.raises(InvalidRequest, match=str(MAX_JSON_VALUES)):
+        scanned(b"[" + b",".join([entry] * (MAX_JSON_VALUES + 1)) + b"]")
+
+
+def test_what_stands_in_strings_is_no_structure() -> None:
+    """Text full of brackets and commas has one value."""
+    text = '[{"a": 1}, ' * MAX_JSON_VALUES
+    body = json.dumps({"content": text}).encode()
+    assert parse_body(body, scanned(body, [5000, 77_777])) == {"content": text}
+
+
+def test_a_picture_between_broken_json_is_invalid_json() -> None:
+    """Lifting it out hides no fault."""
+    body = b'{"url": "%s" 1}' % PICTURE.encode()
+    with pytest.raises(InvalidJSON, match="not JSON"):
+        parse_body(body, scanned(body))
