@@ -115,11 +115,11 @@ def test_without_a_template_there_is_no_chat(tmp_path: Path) -> None:
 
 def test_a_request_s_template_settings_go_over_the_model_s(tmp_path: Path) -> None:
     """`enable_thinking` can be set for one request."""
-    write_tokenizer(tmp_path, "{{ mood }} {{ tone }}")
+    write_tokenizer(tmp_path, "{{ mood }} {{ tone }}{% for m in messages %} {{ m.content }}{% endfor %}")
     tokenizer = ChatTokenizer(tokenizer_utils.load(tmp_path), {"mood": "calm", "tone": "low"})
     prompt = tokenizer.render([user("x")], template_kwargs={"mood": "gay"})
-    assert tokenizer.decode(prompt.token_ids) == "gay low"
-    assert prompt_of(tokenizer, user("x")) == "calm low"
+    assert tokenizer.decode(prompt.token_ids) == "gay low x"
+    assert prompt_of(tokenizer, user("x")) == "calm low x"
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ DEAF = (
     "{% for m in messages %}{% if m.role in ('user', 'assistant') or loop.first %}" + TURN + "{% endif %}{% endfor %}"
 )
 FIRST_CALL = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
-FIRST_CALL += "{{ m.tool_calls[0].function.arguments if m.tool_calls }}<|im_end|>\n{% endfor %}"
+FIRST_CALL += "{{ m.tool_calls[0].function if m.tool_calls }}<|im_end|>\n{% endfor %}"
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,13 @@ FIRST_CALL += "{{ m.tool_calls[0].function.arguments if m.tool_calls }}<|im_end|
         (
             FIRST_CALL,
             [user("a"), assistant("b", "c1", "c2"), result("c1", "4"), result("c2", "5")],
-            ["user\na", "assistant\nb{'a': 'c1'}", "tool\n4", "assistant\n{'a': 'c2'}", "tool\n5"],
+            [
+                "user\na",
+                "assistant\nb{'name': 'add', 'arguments': {'a': 'c1'}}",
+                "tool\n4",
+                "assistant\n{'name': 'add', 'arguments': {'a': 'c2'}}",
+                "tool\n5",
+            ],
         ),
     ],
 )
@@ -306,8 +312,8 @@ def test_checkpoints_are_only_where_the_prompt_begins_so(tmp_path: Path) -> None
     tokenizer = chat_tokenizer(tmp_path / "differs", LAST_DIFFERS, wants_checkpoints=True)
     assert tokenizer.render([system("ab"), user("cd")]).checkpoints == (3, 6)
     assert tokenizer.render([user("cd")]).checkpoints == (3,)
-    constant = chat_tokenizer(tmp_path / "constant", "same", wants_checkpoints=True)
-    assert constant.render([user("x")]).checkpoints == ()
+    without = chat_tokenizer(tmp_path / "without", "{{ messages[0].content }}", wants_checkpoints=True)
+    assert without.render([user("x")]).checkpoints == ()
 
 
 def test_checkpoints_cost_nothing_unless_wanted(tmp_path: Path) -> None:

@@ -14,10 +14,21 @@ from typing import TypeVar
 
 import pytest
 
-from periscope.core import FinishReason, GenerationParams, Message, Role, TextPart
+from periscope.core import (
+    FinishReason,
+    GenerationParams,
+    Message,
+    Role,
+    TextPart,
+    Tool,
+    ToolCallDelta,
+    ToolChoice,
+    ToolChoiceMode,
+)
 from periscope.engine import EngineConfig, InferenceEngine
 from periscope.engine.engine import NUM_PREPARING_THREADS
 from periscope.errors import ContextLengthExceeded, EngineClosed, InvalidRequest, ModelLoadError
+from periscope.parsing.registry import parser_for
 from tests.tiny_models import write_text_model
 
 T = TypeVar("T")
@@ -287,6 +298,33 @@ def test_a_broken_model_folder_is_a_load_error(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "qwen3"}')
     with pytest.raises(ModelLoadError):
         asyncio.run(InferenceEngine.load(str(tmp_path)))
+
+
+def test_tools_that_the_template_does_not_know_are_told_and_called(
+    tiny_text_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The prompt grows by the tools, a forced call of any model can be read, and the log says what was done."""
+    digit = {"type": "integer", "minimum": 0, "maximum": 9}
+    tool = Tool(
+        "add", "Adds.", {"type": "object", "properties": {"a": digit}, "required": ["a"], "additionalProperties": False}
+    )
+    chat, choice = [Message(Role.USER, (TextPart("Hi"),))], ToolChoice(ToolChoiceMode.REQUIRED, is_parallel=False)
+
+    async def run() -> None:
+        async with await InferenceEngine.load(str(tiny_text_model)) as engine:
+            assert engine.model_info.has_tools
+            plain, told = await engine.render(chat), await engine.render(chat, [tool])
+            assert "Adds." in engine.detokenize(told.token_ids)
+            assert len(told.token_ids) > len(plain.token_ids)
+            params = GenerationParams(temperature=1, seed=3, max_tokens=200)
+            output = await engine.generate(chat, params, tools=[tool], tool_choice=choice)
+            parser = parser_for(engine.output_format, (tool,), choice)
+            deltas = parser.feed(output.text) + parser.finish()
+            assert [delta.call.name for delta in deltas if isinstance(delta, ToolCallDelta)] == ["add"]
+
+    with caplog.at_level("INFO"):
+        asyncio.run(run())
+    assert "its chat template knows no tools" in caplog.text
 
 
 @pytest.mark.parametrize("ending", ["await engine.close()", "pass"], ids=["closed", "forgotten"])

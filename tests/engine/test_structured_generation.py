@@ -130,7 +130,7 @@ def test_a_forced_call_names_an_offered_tool_and_fits_its_schema(tiny_text_model
             params = GenerationParams(temperature=1.0, seed=5, max_tokens=400)
             return (await engine.generate("Call: ", params, tools=tools, tool_choice=choice)).text
 
-    (call,) = json.loads(asyncio.run(run()))
+    call = json.loads(asyncio.run(run()).removeprefix("<tool_call>").removesuffix("</tool_call>"))
     assert call["name"] == "weather"
     jsonschema.validate(call["arguments"], parameters)
 

@@ -14,20 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from periscope.core import JSONObject, Role, TextPart
-from periscope.engine.message_rewrites import (
-    PROBE_TOOL,
-    PROBE_WORD,
-    REASONING_KEYS,
-    REWRITES,
-    Messages,
-    Rewrite,
-    attempts,
-    with_result_names,
-    without_volatile_lines,
-)
-from periscope.engine.output_format import output_format_of, template_text
+from periscope.core import JSONObject, OutputFormat, Role, TextPart
+from periscope.engine.message_rewrites import REASONING_KEYS, Messages, without_volatile_lines
+from periscope.engine.output_format import hermes_calls, output_format_of, template_text
 from periscope.engine.prompt_bounds import PromptBounds, certain_texts
+from periscope.engine.template_fit import FittedChat, Render, TemplateFit, ToolPlace
 from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -49,12 +40,33 @@ class RenderedPrompt:
     checkpoints: tuple[int, ...] = ()
 
 
+#: Arguments of the renderers of transformers and mlx-lm, which a client would set beside the template's variables: the
+#: template itself (a program that may run for ever), the messages and the form of what comes back.
+_NO_TEMPLATE_SETTINGS = frozenset(
+    {
+        "conversation",
+        "messages",
+        "tools",
+        "chat_template",
+        "add_generation_prompt",
+        "continue_final_message",
+        "tokenize",
+        "tokenizer_kwargs",
+        "sanitize_control_tokens",
+        "padding",
+        "truncation",
+        "max_length",
+        "return_tensors",
+        "return_dict",
+        "return_assistant_tokens_mask",
+    }
+)
 #: Begins like no user's text, so that two prompts that differ in the first user message part right before it.
 _NO_USER_TEXT = "\u2063"
 
 
 class ChatTokenizer:
-    """Owns the locked use of one model's tokenizer outside its worker.
+    """Owns the locked use of one model's tokenizer outside its worker. Making one probes the chat template: it blocks.
 
     Args:
         template_kwargs: handed to the chat template (`enable_thinking`, ...).
@@ -79,13 +91,23 @@ class ChatTokenizer:
         self._bounds = PromptBounds(tokenizer, context_length)
         self._control_tokens = _control_tokens_of(tokenizer)
         self._reasoning_keys = _reasoning_keys_of(template_text(tokenizer))
-        self._needed_rewrites: tuple[Rewrite, ...] | None = None  # found out when first needed
-        self.output_format = output_format_of(tokenizer)
+        self._fit = TemplateFit(self._renderer(template_kwargs)) if self.has_chat_template else None
+        self.output_format = self._output_format()
 
     @property
     def has_chat_template(self) -> bool:
         """Whether `render` can be used."""
         return bool(self._tokenizer.has_chat_template)
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether the model can be told of tools, and its own calls be read."""
+        return self.output_format.has_tools and (self._fit is None or self._fit.tool_place is not ToolPlace.NOWHERE)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the chat template does not carry, and what becomes of it; for the log."""
+        return () if self._fit is None else self._fit.notes
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a plain text of any length."""
@@ -123,85 +145,74 @@ class ChatTokenizer:
     ) -> RenderedPrompt:
         """The prompt the model was trained to answer, with the assistant's turn opened. Blocks; takes the lock.
 
-        Messages the template refuses, or would lose, are rewritten (`message_rewrites`).
+        Messages and tools that the template refuses, or would lose, are put otherwise (`template_fit`).
 
         Args:
             template_kwargs: of this request, over the model's own.
 
         Raises:
-            InvalidRequest: the template refuses these messages however they are put.
+            InvalidRequest: the template refuses these messages, or loses a part of them, however they are put.
             ContextLengthExceeded: they are certain not to fit; told before all of it is rendered and tokenised.
         """
-        if not self.has_chat_template:
+        if self._fit is None:
             raise InvalidRequest("This model has no chat template: it completes plain text only.", param="model")
         with self._lock:
             self._bounds.check(certain_texts(messages, tools, self.output_format.think_end))
         plain = [template_message(message, self._control_tokens, self._reasoning_keys) for message in messages]
-        chat = with_result_names(without_volatile_lines(plain))
-        schemas = [tool_schema(tool) for tool in tools]
-        kwargs = {**self._template_kwargs, **(template_kwargs or {})}
+        own = _checked_settings(template_kwargs or {})
+        kwargs = {**self._template_kwargs, **own}
         with self._lock:
-            for rewrite in self._needed():
-                chat = rewrite.apply(chat)
-            chat, text = self._first_accepted(chat, schemas, kwargs)
-            token_ids = self._bounds.encode(partial(self._tokenizer.encode, add_special_tokens=False), text)
+            chat = self._fit.fit(
+                without_volatile_lines(plain), [tool_schema(tool) for tool in tools], self._renderer(kwargs)
+            )
+            token_ids = self._bounds.encode(partial(self._tokenizer.encode, add_special_tokens=False), chat.text)
             checkpoints: tuple[int, ...] = ()
             if self._wants_checkpoints:
-                checkpoints = self._checkpoints(text, token_ids, _beginnings(chat), schemas, kwargs)
+                checkpoints = self._checkpoints(chat, token_ids, self._renderer(kwargs, opens_turn=False))
         think_start = self.output_format.think_start
-        starts_in_reasoning = bool(think_start) and text.rstrip().endswith(str(think_start))
+        starts_in_reasoning = bool(think_start) and chat.text.rstrip().endswith(str(think_start))
         return RenderedPrompt(token_ids, starts_in_reasoning, checkpoints)
 
-    def _apply(self, chat: Messages, schemas: list[JSONObject], kwargs: JSONObject, *, opens_turn: bool = True) -> str:
-        """May raise anything: Jinja code of the model's authors, mostly its own `raise_exception`."""
-        return str(
-            self._tokenizer.apply_chat_template(
-                chat, tools=schemas or None, tokenize=False, add_generation_prompt=opens_turn, **kwargs
+    def _output_format(self) -> OutputFormat:
+        own = output_format_of(self._tokenizer)
+        return hermes_calls(own) if self._fit is not None and self._fit.tool_place is ToolPlace.SYSTEM else own
+
+    def _renderer(self, kwargs: JSONObject, *, opens_turn: bool = True) -> Render:
+        def render(chat: Messages, schemas: list[JSONObject]) -> str:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    chat, tools=schemas or None, tokenize=False, add_generation_prompt=opens_turn, **kwargs
+                )
             )
-        )
 
-    def _first_accepted(self, chat: Messages, schemas: list[JSONObject], kwargs: JSONObject) -> tuple[Messages, str]:
-        refusal: Exception | None = None
-        for attempt in attempts(chat):
-            try:
-                return attempt, self._apply(attempt, schemas, kwargs)
-            except Exception as error:  # noqa: BLE001 - see `_apply`
-                refusal = refusal or error
-        raise InvalidRequest(
-            f"The model's chat template refuses these messages: {refusal}", param="messages"
-        ) from refusal
+        return render
 
-    def _needed(self) -> tuple[Rewrite, ...]:
-        """The rewrites without which this template silently loses what it is given."""
-        if self._needed_rewrites is None:
-            self._needed_rewrites = tuple(rewrite for rewrite in REWRITES if self._loses(rewrite.probe))
-        return self._needed_rewrites
-
-    def _loses(self, probe: Messages) -> bool:
-        schemas = [PROBE_TOOL] if any("tool_calls" in message for message in probe) else []
-        try:
-            return bool(probe) and PROBE_WORD not in self._apply(probe, schemas, self._template_kwargs)
-        except Exception:  # noqa: BLE001 - a template that says no loses nothing
-            return False
-
-    def _checkpoints(
-        self,
-        text: str,
-        token_ids: tuple[int, ...],
-        beginnings: Sequence[Messages],
-        schemas: list[JSONObject],
-        kwargs: JSONObject,
-    ) -> tuple[int, ...]:
+    def _checkpoints(self, chat: FittedChat, token_ids: tuple[int, ...], render: Render) -> tuple[int, ...]:
         lengths: set[int] = set()
-        for beginning in beginnings:
+        for beginning in _beginnings(chat.messages):
             try:
-                shorter = self._apply(beginning, schemas, kwargs, opens_turn=False)
-            except Exception:  # noqa: BLE001 - see `_apply`; without a checkpoint all is as right, only slower
+                shorter = render(beginning, chat.schemas)
+            except Exception:  # noqa: BLE001 - see `Render`; without a checkpoint all is as right, only slower
                 shorter = ""
-            shared = shorter[: _common_length(shorter, text)]
+            shared = shorter[: _common_length(shorter, chat.text)]
             alone = self._tokenizer.encode(shared, add_special_tokens=False)
             lengths.add(_common_length(alone, token_ids))
         return tuple(sorted(length for length in lengths if 0 < length < len(token_ids)))
+
+
+def _checked_settings(template_kwargs: JSONObject) -> JSONObject:
+    """The same settings.
+
+    Raises:
+        InvalidRequest: one is no variable of templates, but an argument of what renders them.
+    """
+    for name in template_kwargs:
+        if name in _NO_TEMPLATE_SETTINGS:
+            raise InvalidRequest(
+                f"`chat_template_kwargs.{name}` cannot be set: it is no variable of chat templates. Leave it out.",
+                param=f"chat_template_kwargs.{name}",
+            )
+    return template_kwargs
 
 
 def _beginnings(chat: Messages) -> tuple[Messages, Messages]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from periscope.engine.structured import Grammar, GrammarCompiler
     from periscope.engine.text_model import TextFacts, TextModel
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: Threads that tokenise prompts and compile grammars: a slow schema must not hold up everybody's prompts.
@@ -125,7 +127,7 @@ class InferenceEngine(HostedEngine):
 
         host = await WorkerHost.start(path.name, load_model, shared_turn)
         try:
-            return cls._over(host, path, model_config, settings)
+            return await cls._over(host, path, model_config, settings)
         except BaseException as error:
             await host.close()  # or its thread and the weights would stay for ever
             if isinstance(error, PeriscopeError) or not isinstance(error, Exception):
@@ -135,13 +137,16 @@ class InferenceEngine(HostedEngine):
             ) from error
 
     @classmethod
-    def _over(cls, host: WorkerHost[TextFacts], path: Path, model_config: JSONObject, settings: EngineConfig) -> Self:
+    async def _over(
+        cls, host: WorkerHost[TextFacts], path: Path, model_config: JSONObject, settings: EngineConfig
+    ) -> Self:
         """What the event loop's side needs beside a loaded model. May raise anything, if its files are broken."""
         from periscope.engine.structured import GrammarCompiler
 
         facts = host.facts
         context_length = context_length_of(model_config, settings.context_length)
-        tokenizer = ChatTokenizer(
+        tokenizer = await asyncio.to_thread(
+            ChatTokenizer,
             facts.tokenizer,
             settings.chat_template_kwargs,
             vocab_size=vocab_size_of(model_config),
@@ -160,9 +165,11 @@ class InferenceEngine(HostedEngine):
             architecture=str(model_config.get("model_type", "unknown")),
             context_length=context_length,
             has_chat_template=tokenizer.has_chat_template,
-            has_tools=tokenizer.output_format.has_tools,
+            has_tools=tokenizer.has_tools,
             has_reasoning=tokenizer.output_format.think_start is not None,
         )
+        for note in tokenizer.notes:
+            logger.info("model %s: its chat template %s", path.name, note)
         return cls(host, tokenizer, grammars, info)
 
     @property

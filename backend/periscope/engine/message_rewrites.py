@@ -1,4 +1,4 @@
-"""What is done to messages so that a chat template takes them: a table of rewrites, from harmless to drastic. Pure.
+"""What can be done to messages so that a chat template takes them. Pure; when it is done is in `template_probes`.
 
 Works on messages in the shape templates read (dicts of role, content, tool_calls, ...); never changes one in place.
 """
@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from periscope.core import JSONObject
+from periscope.engine.tool_text import arguments_text, calls_text, result_text
 
 Messages: TypeAlias = list[JSONObject]
 
@@ -47,39 +46,71 @@ def with_result_names(messages: Sequence[JSONObject]) -> Messages:
     return named
 
 
-@dataclass(frozen=True, slots=True)
-class Rewrite:
-    """One way to make messages easier on a template.
-
-    Attributes:
-        apply: messages that need no change come out equal.
-        probe: a conversation that ends in a message or call with the word `PROBE_WORD`. A template that renders it
-            without that word loses such messages silently, so that they are always rewritten.
-        is_alone: tried on its own only; the later rewrites do not build on it.
-    """
-
-    apply: Callable[[Messages], Messages]
-    probe: Messages = field(default_factory=list)
-    is_alone: bool = False
+def in_call_order(messages: Sequence[JSONObject]) -> Messages:
+    """Results that follow their calls stand in the order of the calls: most templates write no ids."""
+    ordered = list(messages)
+    for at, message in enumerate(messages):
+        places = {call["id"]: place for place, call in enumerate(message.get("tool_calls", ()))}
+        if len(places) > 1:
+            results = [ordered[result] for result in _results_after(ordered, at)]
+            results.sort(key=lambda result: places.get(result.get("tool_call_id", ""), len(places)))
+            ordered[at + 1 : at + 1 + len(results)] = results
+    return ordered
 
 
-def attempts(messages: Messages) -> Iterator[Messages]:
-    """The messages as they stand, then with more and more of the rewrites; what was tried is not tried again."""
-    yield messages
-    for rewrite in REWRITES:
-        rewritten = rewrite.apply(messages)
-        if rewritten != messages:
-            yield rewritten
-        if not rewrite.is_alone:
-            messages = rewritten
+def with_system_text(messages: Sequence[JSONObject], text: str) -> Messages:
+    """The text behind the first system message, which is made if there is none."""
+    if not messages or messages[0]["role"] != "system":
+        return [{"role": "system", "content": text}, *messages]
+    return [{**messages[0], "content": _joined(messages[0]["content"], text)}, *messages[1:]]
 
 
-def _arguments_as_text(messages: Messages) -> Messages:
+def names_as_text(role: str, messages: Messages) -> Messages:
+    """Who speaks, where several take part in one role, before what they say."""
+    return [_unnamed(message) if message["role"] == role else message for message in messages]
+
+
+def result_names_as_text(messages: Messages) -> Messages:
+    """The name of a result that is not the name of its call, before the result."""
+    names: dict[str, str] = {}
+    told = []
+    for message in messages:
+        names |= {call["id"]: call["function"]["name"] for call in message.get("tool_calls", ())}
+        is_known = message["role"] != "tool" or message.get("name") == names.get(message.get("tool_call_id", ""))
+        told.append(message if is_known else _unnamed(message))
+    return told
+
+
+def arguments_as_text(messages: Messages) -> Messages:
     """For templates that add a call's arguments to a string (DeepSeek R1)."""
-    return _with_calls(messages, lambda call: _with_function(call, arguments=_json(call["function"]["arguments"])))
+    return _with_calls(messages, lambda call: _with_function(call, arguments=_text_of_arguments(call)))
 
 
-def _nine_letter_ids(messages: Messages) -> Messages:
+def text_before_calls(messages: Messages) -> Messages:
+    """What is said beside calls as a message before them, for templates that write only the calls (Llama 3)."""
+    split: Messages = []
+    for message in messages:
+        if message.get("tool_calls") and message["content"]:
+            split.append({"role": "assistant", "content": message["content"]})
+            split.append({**message, "content": ""})
+        else:
+            split.append(message)
+    return split
+
+
+def text_with_result(messages: Messages) -> Messages:
+    """What is said beside calls in their first result, for templates that take no message between (Mistral)."""
+    moved = list(messages)
+    for at, message in enumerate(messages):
+        result = next(_results_after(messages, at), None)
+        if message.get("tool_calls") and message["content"] and result is not None:
+            said = f"(The assistant said with this call: {message['content']})"
+            moved[at] = {**message, "content": ""}
+            moved[result] = {**messages[result], "content": _joined(said, messages[result]["content"])}
+    return moved
+
+
+def nine_letter_ids(messages: Messages) -> Messages:
     """For templates that take ids of nine letters and digits only (Mistral)."""
     renamed = _with_calls(messages, lambda call: {**call, "id": _short_id(call["id"])})
     return [
@@ -88,7 +119,7 @@ def _nine_letter_ids(messages: Messages) -> Messages:
     ]
 
 
-def _one_call_each(messages: Messages) -> Messages:
+def one_call_each(messages: Messages) -> Messages:
     """Parallel calls one after the other, each followed by its result (Llama 3, gpt-oss)."""
     split: Messages = []
     placed: set[int] = set()
@@ -113,7 +144,7 @@ def _results_after(messages: Messages, at: int) -> Iterator[int]:
     return itertools.takewhile(lambda result: messages[result]["role"] == "tool", range(at + 1, len(messages)))
 
 
-def _reasoning_before_text(messages: Messages) -> Messages:
+def reasoning_before_text(messages: Messages) -> Messages:
     """For templates that refuse reasoning and text beside a call (gpt-oss)."""
     return [
         {
@@ -126,49 +157,77 @@ def _reasoning_before_text(messages: Messages) -> Messages:
     ]
 
 
-def _one_system_message(messages: Messages) -> Messages:
+def one_system_message(messages: Messages) -> Messages:
     """All system messages as the first message."""
     system = [message for message in messages if message["role"] == "system"]
     if not system or messages[: len(system)] == system[:1]:
         return messages
+    if len(system) > 1:
+        system = [_unnamed(message) for message in system]
     content = _joined(*(message["content"] for message in system))
     return [{**system[0], "content": content}, *(message for message in messages if message["role"] != "system")]
 
 
-def _neighbours_joined(messages: Messages) -> Messages:
+def user_first(messages: Messages) -> Messages:
+    """A user who says nothing before an assistant that begins, for templates where the user has the first turn."""
+    num_system = sum(1 for _ in itertools.takewhile(lambda message: message["role"] == "system", messages))
+    if [message["role"] for message in messages[num_system : num_system + 1]] != ["assistant"]:
+        return messages
+    return [*messages[:num_system], {"role": "user", "content": ""}, *messages[num_system:]]
+
+
+def neighbours_joined(messages: Messages) -> Messages:
     """Neighbouring messages of one role as one, so that user and assistant take turns."""
     joined: Messages = []
     for message in messages:
         last = joined[-1] if joined else None
         if last and last["role"] == message["role"] in ("user", "assistant") and not _has_calls(last, message):
-            joined[-1] = {**last, "content": _joined(last["content"], message["content"])}
+            joined[-1] = _both(last, message)
         else:
             joined.append(message)
     return joined
 
 
-def _tools_as_text(messages: Messages) -> Messages:
-    """Calls and results as text of assistant and user, for templates that know no tools."""
-    return _neighbours_joined([_tool_text(message) for message in messages])
+def _both(one: JSONObject, other: JSONObject) -> JSONObject:
+    if one.get("name") != other.get("name"):
+        one, other = _unnamed(one), _unnamed(other)
+    keys = {key for key in REASONING_KEYS if one.get(key) or other.get(key)}
+    reasoning = {key: _joined(one.get(key, ""), other.get(key, "")) for key in keys}
+    return {**one, "content": _joined(one["content"], other["content"]), **reasoning}
+
+
+def tools_as_text(messages: Messages) -> Messages:
+    """Calls and results as text of assistant and user, for templates that know no tools.
+
+    What becomes text is joined with its neighbours of the same role, and nothing else is.
+    """
+    told: Messages = []
+    was_told = False
+    for message in result_names_as_text(messages):
+        text = _tool_text(message)
+        is_told = text is not message
+        if told and (was_told or is_told) and told[-1]["role"] == text["role"]:
+            told[-1], was_told = _both(told[-1], text), True
+        else:
+            told.append(text)
+            was_told = is_told
+    return told
 
 
 def _tool_text(message: JSONObject) -> JSONObject:
     if message["role"] == "tool":
-        return {"role": "user", "content": f"<tool_response>\n{message['content']}\n</tool_response>"}
+        return {"role": "user", "content": result_text(message["content"])}
     if not message.get("tool_calls"):
         return message
-    calls = [
-        f"<tool_call>\n{_json({key: call['function'][key] for key in ('name', 'arguments')})}\n</tool_call>"
-        for call in message["tool_calls"]
-    ]
     plain = {key: value for key, value in message.items() if key != "tool_calls"}
-    return {**plain, "content": _joined(message["content"], "\n".join(calls))}
+    functions = [call["function"] for call in message["tool_calls"]]
+    return {**plain, "content": _joined(message["content"], calls_text(functions))}
 
 
-def _system_as_user(messages: Messages) -> Messages:
+def system_as_user(messages: Messages) -> Messages:
     """System messages as the beginning of what the user says (Gemma 2)."""
-    return _neighbours_joined(
-        [{**message, "role": "user"} if message["role"] == "system" else message for message in messages]
+    return neighbours_joined(
+        [{**_unnamed(message), "role": "user"} if message["role"] == "system" else message for message in messages]
     )
 
 
@@ -197,8 +256,16 @@ def _with_function(call: JSONObject, **changes: str) -> JSONObject:
     return {**call, "function": {**call["function"], **changes}}
 
 
-def _json(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _text_of_arguments(call: JSONObject) -> str:
+    return arguments_text(call["function"]["arguments"])
+
+
+def _unnamed(message: JSONObject) -> JSONObject:
+    """The name as part of the text."""
+    if not message.get("name"):
+        return message
+    plain = {key: value for key, value in message.items() if key != "name"}
+    return {**plain, "content": f"{message['name']}: {message['content']}"}
 
 
 def _short_id(call_id: str) -> str:
@@ -207,37 +274,3 @@ def _short_id(call_id: str) -> str:
 
 def _joined(*texts: str) -> str:
     return "\n\n".join(text for text in texts if text)
-
-
-#: A word in no template's own text, and the tool that the probes call.
-PROBE_WORD = "Zwoelfkreuzer"
-PROBE_TOOL: JSONObject = {
-    "type": "function",
-    "function": {"name": "probe", "description": "Asks.", "parameters": {"type": "object", "properties": {}}},
-}
-
-
-def _called(*arguments: str, result: str = "known") -> Messages:
-    """A conversation with one call for each argument, and their results."""
-    calls = [
-        {"id": f"call{number:05}", "type": "function", "function": {"name": "probe", "arguments": {"a": argument}}}
-        for number, argument in enumerate(arguments)
-    ]
-    results = [{"role": "tool", "name": "probe", "tool_call_id": call["id"], "content": result} for call in calls]
-    return [_USER, {"role": "assistant", "content": "", "tool_calls": calls}, *results]
-
-
-_USER: JSONObject = {"role": "user", "content": "Ask."}
-_ASSISTANT: JSONObject = {"role": "assistant", "content": "Well."}
-_SYSTEM: JSONObject = {"role": "system", "content": PROBE_WORD}
-
-REWRITES = (
-    Rewrite(_arguments_as_text, is_alone=True),
-    Rewrite(_nine_letter_ids),
-    Rewrite(_one_system_message, [_USER, _ASSISTANT, _SYSTEM, _USER]),
-    Rewrite(_one_call_each, _called("first", PROBE_WORD)),
-    Rewrite(_reasoning_before_text),
-    Rewrite(_neighbours_joined),
-    Rewrite(_tools_as_text, _called("first", result=PROBE_WORD)),
-    Rewrite(_system_as_user, [_SYSTEM, _USER]),
-)

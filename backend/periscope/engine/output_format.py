@@ -63,6 +63,21 @@ def output_format_of(tokenizer: Any) -> OutputFormat:
     )
 
 
+def hermes_calls(own: OutputFormat) -> OutputFormat:
+    """The format of a model that is told of tools as text (`tool_text`): its own reasoning, Hermes's calls."""
+    if own.tool_call_style is ToolCallStyle.HERMES:
+        return own
+    module = importlib.import_module("mlx_lm.tool_parsers.json_tools")
+    return OutputFormat(
+        think_start=own.think_start,
+        think_end=own.think_end,
+        tool_start=module.tool_call_start,
+        tool_end=module.tool_call_end,
+        parse_tool_call=module.parse_tool_call,
+        tool_call_style=ToolCallStyle.HERMES,
+    )
+
+
 def template_text(tokenizer: Any) -> str:
     """The model's chat template, or all of them; empty when it is code or missing."""
     template = tokenizer.chat_template
