@@ -17,6 +17,8 @@ import numpy as np
 
 from periscope.engine.row_caches import reserve
 
+from periscope.engine.row_caches import cut_to_windows
+
 if TYPE_CHECKING:
     from periscope.engine.prompt_cache import LayerCaches
     from periscope.engine.rows import Row
@@ -127,6 +129,7 @@ class Prompt:
         chunk.spent_s += took_s
         if chunk.pieces:
             return 0
+        cut_to_windows(self.caches or [])
         mx.clear_cache()
         self._chunk = None
         self.token_s = chunk.spent_s / chunk.num_tokens

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import mlx.core as mx
-from mlx_lm.models.cache import KVCache
+from mlx_lm.models.cache import KVCache, RotatingKVCache
 
 from periscope.engine.kv_memory import BLOCK_TOKENS, flat, window_of
 from periscope.engine.prompt_cache import LayerCaches
@@ -341,6 +341,25 @@ def reserve(caches: LayerCaches, num_tokens: int, at_most: int | None = None) ->
     for cache in short[:at_most]:
         cache.keys = _at(cache.keys, _blocks(num_tokens))
         cache.values = _at(cache.values, _blocks(num_tokens))
+
+
+def cut_to_windows(caches: LayerCaches) -> None:
+    """Let go of what sliding windows have moved past.
+
+    mlx-lm 0.32 keeps all of a chunk of a prompt behind its window until the next pass, which is as much again where
+    chunks are as long as windows.
+    """
+    for cache in flat(caches):
+        if type(cache) is RotatingKVCache and not cache.keep and cache.keys is not None:
+            _cut_to_window(cache)
+
+
+def _cut_to_window(cache: RotatingKVCache) -> None:
+    window = cache.max_size
+    if cache.keys.shape[2] > window:
+        cache.keys, cache.values = (mx.contiguous(array[..., -window:, :]) for array in (cache.keys, cache.values))
+        cache._idx = window  # noqa: SLF001 - mlx-lm has no way to ask for it
+        mx.eval(cache.keys, cache.values)
 
 
 def _blocks(num_tokens: int) -> int:
