@@ -6,12 +6,13 @@ Any thread; blocks for a few file reads. Knows the files' format and which of th
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from periscope.core import JSONObject
-from periscope.engine.kv_memory import BLOCK_TOKENS
+from periscope.engine.kv_shape import KVShape, count_of, text_config_of
 from periscope.engine.loader import EngineConfig, context_length_of, find_on_disk, read_model_config
 from periscope.errors import ModelLoadError
 
@@ -37,9 +38,17 @@ _DEFAULT_FLOAT_BYTES = 2
 _NOT_TEXT = frozenset(
     (
         *("vision_tower", "vision_model", "visual", "multi_modal_projector", "mm_projector", "embed_vision"),
-        *("audio_tower", "embed_audio", "mtp"),
+        *("vision_embedder", "audio_tower", "embed_audio", "mtp"),
     )
 )
+_LAYER = re.compile(r"\.layers\.(\d+)\.")
+#: Of the last layers of Gemma 4, which look at the keys and values of layers before them.
+_OWN_KEYS = re.compile(r"\.self_attn\.(k_proj|v_proj|k_norm)\.")
+#: Stored beside a matrix in eight bits, with which mlx-lm makes half precision of it.
+_SCALE = "_scale_inv"
+#: Architectures of which mlx-lm 0.32 takes eight-bit floats for whole numbers: the model loads, and says nonsense.
+#: Exit: when their `sanitize` uses `mx.from_fp8`, as others do.
+_MISREAD_IN_EIGHT_BITS = frozenset({"ministral3"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +94,7 @@ def measure(model: str, config: EngineConfig, *, is_captioner: bool = False) -> 
     """
     path = find_on_disk(model, config.revision)
     model_config = read_model_config(path)
-    tensors = _tensors(model, path, is_captioner=is_captioner)
+    tensors = _tensors(model, path, model_config, is_captioner=is_captioner)
     weights_bytes = sum(tensor.loaded_bytes(config.dtype) for tensor in tensors)
     kv_item_bytes = _kv_item_bytes(tensors, config.dtype)
     reserve_bytes = _kv_bytes(model_config, config, weights_bytes, kv_item_bytes, is_captioner=is_captioner)
@@ -93,13 +102,13 @@ def measure(model: str, config: EngineConfig, *, is_captioner: bool = False) -> 
         reserve_bytes += _max_pixels(path) * BYTES_PER_PIXEL
     elif config.draft_model is not None:
         draft_path = find_on_disk(config.draft_model, config.draft_revision)
-        draft = _tensors(config.draft_model, draft_path, is_captioner=False)
+        draft = _tensors(config.draft_model, draft_path, read_model_config(draft_path), is_captioner=False)
         weights_bytes += sum(tensor.loaded_bytes(config.dtype) for tensor in draft)
     return Footprint(weights_bytes, reserve_bytes)
 
 
-def _tensors(model: str, path: Path, *, is_captioner: bool) -> list[_Tensor]:
-    """Those that the loader keeps, and maybe a few more: some architectures drop a second copy of tied embeddings."""
+def _tensors(model: str, path: Path, model_config: JSONObject, *, is_captioner: bool) -> list[_Tensor]:
+    """Those that the loader keeps, as it keeps them; see `_is_text` for what may be one too many."""
     found: dict[str, _Tensor] = {}
     for file in _weight_files(model, path, is_captioner=is_captioner):
         try:
@@ -107,7 +116,44 @@ def _tensors(model: str, path: Path, *, is_captioner: bool) -> list[_Tensor]:
         except (OSError, ValueError, RecursionError) as error:
             reason = str(error) if type(error) is ValueError else "cannot be read"
             raise ModelLoadError(f"{file.name} of {model} {reason}: {_fix(model)}") from None
-    return [tensor for name, tensor in found.items() if is_captioner or _NOT_TEXT.isdisjoint(name.split("."))]
+    if is_captioner:
+        return list(found.values())
+    text = text_config_of(model_config)
+    if text.get("model_type") in _MISREAD_IN_EIGHT_BITS and any(_is_packed(name, found) for name in found):
+        raise ModelLoadError(
+            f"{model} stores its weights as 8-bit floats, which mlx-lm misreads in the architecture "
+            f"{text['model_type']}. Choose a repository converted for MLX (4-bit, 8-bit or bf16) instead."
+        )
+    return [_unpacked(name, tensor, found) for name, tensor in found.items() if _is_text(name, text)]
+
+
+def _is_text(name: str, text: JSONObject) -> bool:
+    """Whether mlx-lm 0.32 keeps it of a checkpoint as its makers published it; converted ones hold nothing else.
+
+    Numbered cases: 1 parts that are not the text model's; 2 a layer after the last, which predicts further ahead;
+    3 keys of layers that have none. A head that is the table of embeddings again counts, though most architectures drop
+    it: some do not.
+    """
+    if not _NOT_TEXT.isdisjoint(name.split(".")):  # 1
+        return False
+    match = _LAYER.search(name)
+    num_layers, num_sharing = (count_of(text, key) for key in ("num_hidden_layers", "num_kv_shared_layers"))
+    if match is None or not num_layers:
+        return True
+    layer = int(match[1])
+    has_keys = not num_sharing or layer < num_layers - num_sharing or _OWN_KEYS.search(name) is None
+    return layer < num_layers and has_keys  # 2, 3
+
+
+def _unpacked(name: str, tensor: _Tensor, found: Mapping[str, _Tensor]) -> _Tensor:
+    """Eight-bit floats with scales of their own become half precision, and their scales go."""
+    if name.endswith(_SCALE) and name.removesuffix(_SCALE) in found:
+        return _Tensor(tensor.dtype, 0)
+    return _Tensor("BF16", tensor.nbytes * _FLOAT_BYTES["BF16"]) if _is_packed(name, found) else tensor
+
+
+def _is_packed(name: str, found: Mapping[str, _Tensor]) -> bool:
+    return found[name].dtype == "F8_E4M3" and name + _SCALE in found
 
 
 def _weight_files(model: str, path: Path, *, is_captioner: bool) -> list[Path]:
@@ -202,36 +248,12 @@ def _kv_bytes(
     """KV states of what the model is for at least: one conversation, or one picture and its caption."""
     if config.kv_limit_bytes is not None:
         return config.kv_limit_bytes
-    numbers = _kv_numbers_per_token(model_config)
-    if numbers is None:
+    shape = KVShape.of(model_config)
+    if shape is None:
         return int(weights_bytes * RESERVED_PART_OF_WEIGHTS)
     wanted = RESERVED_CAPTION_TOKENS if is_captioner else RESERVED_TOKENS
     num_tokens = min(context_length_of(model_config, config.context_length), wanted)
-    return numbers * item_bytes * (-(-num_tokens // BLOCK_TOKENS) * BLOCK_TOKENS)
-
-
-def _kv_numbers_per_token(model_config: JSONObject) -> int | None:
-    """Pure: keys and values of all layers; a sliding window counts as if it had no end. None = not told plainly."""
-    text = _text_config(model_config)
-    if "kv_lora_rank" in text:  # compressed states: how they are kept depends on the architecture
-        return None
-    num_heads = _count(text, "num_attention_heads")
-    kv_heads = _count(text, "num_key_value_heads") or num_heads
-    head_dim = _count(text, "head_dim") or _count(text, "hidden_size") // max(num_heads, 1)
-    kinds = text.get("layer_types")
-    kinds = kinds if isinstance(kinds, list) else []
-    layers = sum("attention" in str(kind) and "linear" not in str(kind) for kind in kinds)
-    return 2 * (layers or _count(text, "num_hidden_layers")) * kv_heads * head_dim or None
-
-
-def _text_config(model_config: JSONObject) -> JSONObject:
-    nested = model_config.get("text_config")
-    return nested if isinstance(nested, dict) else model_config
-
-
-def _count(config: Mapping[str, object], key: str) -> int:
-    value = config.get(key)
-    return value if type(value) is int and value > 0 else 0
+    return shape.numbers(num_tokens) * item_bytes
 
 
 def _max_pixels(path: Path) -> int:
@@ -241,5 +263,7 @@ def _max_pixels(path: Path) -> int:
     except (OSError, ValueError, RecursionError):
         return PICTURE_PIXELS
     return (
-        min(_count(told, "max_pixels") or PICTURE_PIXELS, PICTURE_PIXELS) if isinstance(told, dict) else PICTURE_PIXELS
+        min(count_of(told, "max_pixels") or PICTURE_PIXELS, PICTURE_PIXELS)
+        if isinstance(told, dict)
+        else PICTURE_PIXELS
     )

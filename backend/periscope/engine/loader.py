@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import mlx.core as mx
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map_with_path
 
 from periscope.core import MODEL_FILES, NOT_MODEL_FILES, JSONObject
 from periscope.engine.kv_memory import WiredLimit
+from periscope.engine.kv_shape import text_config_of
 from periscope.errors import ModelLoadError
 
 if TYPE_CHECKING:
@@ -121,9 +122,8 @@ def read_model_config(path: Path) -> JSONObject:
 
 
 def context_length_of(config: JSONObject, limit: int | None) -> int:
-    """Pure: tokens the model takes, at most `limit`."""
-    nested = config.get("text_config")
-    for source in (config, nested if isinstance(nested, dict) else {}):
+    """Pure: tokens the model takes, at most `limit`. What is said of the text model goes before what is said of all."""
+    for source in (text_config_of(config), config):
         for key in _CONTEXT_KEYS:
             if isinstance(value := source.get(key), int) and value > 0:
                 return min(value, limit) if limit else value
@@ -157,7 +157,7 @@ def prepare_libraries() -> None:
 def materialize(model: Any, dtype: str | None, turn: DeviceTurn, progress: LoadProgress = _no_progress) -> None:
     """Read lazily loaded weights in slices, each in its own turn at the device, so that a load stalls no decode."""
     if dtype is not None:
-        model.set_dtype(getattr(mx, dtype))
+        _cast(model, getattr(mx, dtype))
     arrays = [array for _, array in tree_flatten(model.parameters())]
     total = sum(array.nbytes for array in arrays)
     done = 0
@@ -166,6 +166,16 @@ def materialize(model: Any, dtype: str | None, turn: DeviceTurn, progress: LoadP
             mx.eval(part)
         done += sum(array.nbytes for array in part)
         progress(done, total)
+
+
+def _cast(model: Any, dtype: mx.Dtype) -> None:
+    """All floats but those whose precision the architecture depends on (a router's biases, decay rates)."""
+    may_cast = getattr(model, "cast_predicate", lambda _name: True)
+
+    def cast(name: str, array: mx.array) -> mx.array:
+        return array.astype(dtype) if mx.issubdtype(array.dtype, mx.floating) and may_cast(name) else array
+
+    model.update(tree_map_with_path(cast, model.parameters()))
 
 
 def weights_bytes(network: Any) -> int:
