@@ -41,6 +41,7 @@ CARD = ModelCard(
     vision=VisionMode.PROXY,
     has_tools=True,
     has_reasoning=False,
+    is_batched=True,
     is_loaded=True,
     state="ready",
 )

@@ -33,7 +33,7 @@ async def test_the_list_tells_what_clients_look_for() -> None:
         "owned_by": "periscope",
         "aliases": ["small", "tiny/alias"],
         "context_length": 4096,
-        "capabilities": {"vision": "proxy", "tools": True, "reasoning": False},
+        "capabilities": {"vision": "proxy", "tools": True, "reasoning": False, "batched": True},
         "input_modalities": ["text", "image"],
         "architecture": {"input_modalities": ["text", "image"], "output_modalities": ["text"]},
         "loaded": True,

@@ -438,8 +438,10 @@ def test_models_are_told_before_anything_is_loaded(tiny_text_model: Path) -> Non
             ("agent", VisionMode.DISABLED, False),
             ("native", VisionMode.NATIVE, False),
         ]
+        assert {card.is_batched for card in cards} == {None}
         await rooms.pool.preload(["seeing"])
         assert rooms.service.models()[0].is_loaded
+        assert rooms.service.models()[0].is_batched is True
         assert rooms.service.models()[0].context_length == 2048
 
     with_rooms(tiny_text_model, use)

@@ -20,6 +20,8 @@ class ModelCard:
 
     Attributes:
         context_length: tokens, prompt and completion together; None until it is known.
+        is_batched: requests that run together share forward passes, which some architectures cannot; None until the
+            model was loaded.
         is_loaded: the model is ready now.
     """
 
@@ -30,6 +32,7 @@ class ModelCard:
     vision: VisionMode
     has_tools: bool | None
     has_reasoning: bool | None
+    is_batched: bool | None
     is_loaded: bool
     state: str
 

@@ -60,7 +60,12 @@ Prompt: TypeAlias = str | Sequence[int] | Sequence[Message] | RenderedPrompt
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What is known of a loaded text model. `context_length` in tokens, prompt and completion together."""
+    """What is known of a loaded text model.
+
+    Attributes:
+        context_length: tokens, prompt and completion together.
+        is_batched: requests that run together share forward passes; else they take turns, token by token.
+    """
 
     name: str
     path: Path
@@ -69,6 +74,7 @@ class ModelInfo:
     has_chat_template: bool
     has_tools: bool
     has_reasoning: bool
+    is_batched: bool
 
 
 class InferenceEngine(HostedEngine):
@@ -126,6 +132,12 @@ class InferenceEngine(HostedEngine):
             return TextModel.load(path, settings, shared_turn, progress, memory)
 
         host = await WorkerHost.start(path.name, load_model, shared_turn)
+        if not host.facts.is_batched:
+            logger.warning(
+                "%s is not batched: mlx-lm cannot compute several requests of this architecture in one forward pass. "
+                "Requests that run together take turns, token by token.",
+                model,
+            )
         try:
             return await cls._over(host, path, model_config, settings)
         except BaseException as error:
@@ -167,6 +179,7 @@ class InferenceEngine(HostedEngine):
             has_chat_template=tokenizer.has_chat_template,
             has_tools=tokenizer.has_tools,
             has_reasoning=tokenizer.output_format.think_start is not None,
+            is_batched=facts.is_batched,
         )
         for note in tokenizer.notes:
             logger.info("model %s: its chat template %s", path.name, note)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
+from huggingface_hub.errors import StrictDataclassError
 from mlx_lm import load
 from mlx_lm.models.cache import make_prompt_cache
+from transformers import PreTrainedConfig
 
 from periscope.engine.batch import BatchSettings, TextBatch
 from periscope.engine.detokenizer import Detokenizer, new_detokenizer
-from periscope.engine.kv_memory import DeviceMemory, KVBudget, KVFootprint, flat, window_of
+from periscope.engine.kv_memory import BLOCK_TOKENS, DeviceMemory, KVBudget, KVFootprint, flat, window_of
 from periscope.engine.loader import (
     LIBRARY_LOCK,
     EngineConfig,
@@ -24,6 +28,7 @@ from periscope.engine.loader import (
     weights_bytes,
 )
 from periscope.engine.prompt_cache import PromptCache
+from periscope.engine.row_caches import together
 from periscope.engine.speculation import Drafter
 from periscope.engine.token_text import TokenTable
 from periscope.errors import GenerationFailed, ModelLoadError
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
     from periscope.engine.prompt_cache import LayerCaches
     from periscope.engine.turn import DeviceTurn
 
+logger = logging.getLogger(__name__)
 
 #: Starting the kernels of a forward pass takes about as long as reading so many bytes.
 _PASS_OVERHEAD_BYTES = 32 * 2**20
@@ -49,11 +55,13 @@ class TextFacts:
         tokenizer: mlx-lm's wrapper.
         vocab_size: width of the logits; may be more than the tokenizer knows.
         wants_checkpoints: its caches cannot be cut back at any length.
+        is_batched: requests that run together share forward passes; else each token of each is a pass of its own.
     """
 
     tokenizer: Any
     vocab_size: int
     wants_checkpoints: bool
+    is_batched: bool
 
 
 class TextModel:
@@ -62,6 +70,7 @@ class TextModel:
     Attributes:
         vocab_size: width of the logits; may be more than the tokenizer knows.
         wants_checkpoints: its caches cannot be cut back at any length.
+        is_batched: requests that run together share forward passes.
     """
 
     def __init__(
@@ -79,7 +88,7 @@ class TextModel:
         self._config = config
         caches, self.vocab_size = _try_out(model)
         self.wants_checkpoints = not all(_can_always_be_cut(cache) for cache in flat(caches))
-        self._can_share_passes = all(hasattr(cache, "merge") for cache in flat(caches))
+        self.is_batched = _can_share_passes(model, caches)
         self._budget = KVBudget(
             KVFootprint.measure(caches),
             config.kv_limit_bytes,
@@ -104,7 +113,7 @@ class TextModel:
         """Read weights and tokenizer from a folder; blocks."""
         prepare_libraries()
         with LIBRARY_LOCK:
-            model, tokenizer = load(str(path), lazy=True)
+            model, tokenizer = _read(path)
         materialize(model, config.dtype, turn, progress)
         draft_model = None
         if config.draft_model is not None:
@@ -122,7 +131,7 @@ class TextModel:
 
     @property
     def facts(self) -> TextFacts:
-        return TextFacts(self.tokenizer, self.vocab_size, self.wants_checkpoints)
+        return TextFacts(self.tokenizer, self.vocab_size, self.wants_checkpoints, self.is_batched)
 
     @property
     def networks(self) -> Sequence[Any]:
@@ -133,7 +142,7 @@ class TextModel:
             eos_token_ids=frozenset(self.tokenizer.eos_token_ids),
             vocab_size=self.vocab_size,
             pass_bytes=_PASS_OVERHEAD_BYTES + weights_bytes(self._model),
-            can_share_passes=self._can_share_passes,
+            can_share_passes=self.is_batched,
             token_text=self._token_table.text,
             wants_checkpoints=self.wants_checkpoints,
             max_rows=self._config.max_num_seqs,
@@ -159,11 +168,24 @@ class TextModel:
                     raise GenerationFailed("The model gives no numbers.")
 
 
+def _read(path: Path) -> tuple[Any, Any]:
+    """The lazy weights and the tokenizer of a folder."""
+    try:
+        model, tokenizer = load(str(path), lazy=True)
+    except StrictDataclassError:
+        # transformers 5 refuses a config.json in which a field has not the type it wants now (Llama 4's
+        # `attn_temperature_tuning: 4`, transformers#44882), though the tokenizer has no use for the field. Exit: when
+        # AutoTokenizer lets such a config pass.
+        plain = PreTrainedConfig.from_pretrained(path)
+        model, tokenizer = load(str(path), tokenizer_config={"config": plain}, lazy=True)
+    return model, tokenizer
+
+
 def _load_draft(model: str, revision: str | None, tokenizer: Any) -> Any:
     """The draft model's lazy weights, once it is known to speak the same tokens."""
     path = find_on_disk(model, revision)
     with LIBRARY_LOCK:
-        draft_model, draft_tokenizer = load(str(path), lazy=True)
+        draft_model, draft_tokenizer = _read(path)
     if draft_tokenizer.get_vocab() != tokenizer.get_vocab():
         raise ModelLoadError(
             f"`draft_model` {path.name} has another vocabulary than the model it would draft for. Choose a smaller "
@@ -181,6 +203,25 @@ def _try_out(model: Any) -> tuple[LayerCaches, int]:
     logits = model(mx.array([[0]]), cache=caches)
     mx.eval(logits, [cache.state for cache in caches])
     return caches, int(logits.shape[-1])
+
+
+def _can_share_passes(model: Any, caches: LayerCaches) -> bool:
+    """Whether two rows of different lengths can be computed in one pass.
+
+    mlx-lm has caches that cannot be put side by side (Llama 4's chunks), and models that reckon with one position for
+    all rows (gpt_bigcode, ropes that stretch with the length): those say so only when they are called.
+    """
+    if not all(hasattr(cache, "merge") for cache in flat(caches)):
+        return False
+    longer = copy.deepcopy(caches)
+    model(mx.array([[0]]), cache=longer)
+    try:
+        rows = together([copy.deepcopy(caches), longer], BLOCK_TOKENS)
+        mx.eval(model(mx.array([[0], [0]]), cache=rows.layers))
+    except Exception as error:  # noqa: BLE001 - whatever the architecture's code does not expect
+        logger.info("Two rows cannot be computed in one pass: %s", error)
+        return False
+    return True
 
 
 def _can_always_be_cut(cache: Any) -> bool:

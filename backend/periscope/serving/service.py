@@ -134,6 +134,7 @@ class ChatService:
             vision=model.vision,
             has_tools=info.has_tools if info else None,
             has_reasoning=info.has_reasoning if info else None,
+            is_batched=info.is_batched if info else None,
             is_loaded=state is ModelState.READY,
             state=state,
         )

@@ -56,6 +56,7 @@ def encode_model(card: ModelCard) -> JSONObject:
             "vision": "none" if card.vision is VisionMode.DISABLED else card.vision,
             "tools": card.has_tools,
             "reasoning": card.has_reasoning,
+            "batched": card.is_batched,
         },
         "input_modalities": modalities,
         "architecture": {"input_modalities": modalities, "output_modalities": ["text"]},
