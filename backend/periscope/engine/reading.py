@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 
-from periscope.engine.row_caches import reserve
-
-from periscope.engine.row_caches import cut_to_windows
+from periscope.engine.row_caches import cut_to_windows, reserve
 
 if TYPE_CHECKING:
     from periscope.engine.prompt_cache import LayerCaches
