@@ -17,20 +17,38 @@ from tests.pool.test_pool import cancelled, held
 
 
 def test_a_reserved_place_counts_and_loads_nothing() -> None:
-    """It fills the queue like any other, and its model is not even looked at before it is ready."""
+    """It fills the queue for whoever else would reserve, and its model is not even looked at before it is ready."""
     model = FakeModel("m", max_leases=1)
 
     async def use(world: World) -> None:
         with world.pool.ticket("m", is_reserved=True) as first, world.pool.ticket("m", is_reserved=True):
             await turns()
             assert (model.num_measures, world.pool.view("m").num_waiting) == (0, 2)
-            with pytest.raises(ServerBusy, match="2 wait"), world.pool.ticket("m"):
+            with pytest.raises(ServerBusy, match="2 wait"), world.pool.ticket("m", is_reserved=True):
                 pass
             await first.granted()
             assert (first.state, world.pool.view("m").num_waiting) == (TicketState.GRANTED, 1)
         assert world.pool.view("m").num_leases == world.pool.view("m").num_waiting == 0
 
     with_world([model], use, max_waiting=1)
+
+
+def test_reserved_places_turn_nobody_away_who_reserves_none() -> None:
+    """A captioner that hangs fills the queue with requests that wait for it, and requests without images are served."""
+
+    async def use(world: World) -> None:
+        with ExitStack() as stack:
+            kept = [stack.enter_context(world.pool.ticket("m", is_reserved=True)) for _ in range(2)]
+            with world.pool.ticket("m") as ticket:
+                await ticket.granted()
+                for each in kept:
+                    each.start_waiting()
+                assert [each.state for each in kept] == [TicketState.WAITING] * 2
+                with pytest.raises(ServerBusy, match="2 wait"), world.pool.ticket("m"):
+                    pass
+            await kept[0].granted()
+
+    with_world([FakeModel("m", max_leases=1)], use, max_waiting=1)
 
 
 def test_who_reserved_first_goes_first_once_it_is_ready() -> None:

@@ -142,7 +142,8 @@ class ModelPool:
         """A place in the queue of a model, which is loaded for it if need be; at exit it is left or given back.
 
         A request waits for or holds one model at a time: with two, two requests could wait for each other for ever. A
-        place in a second queue it may have reserved.
+        place in a second queue it may have reserved. Reserved places are full for those who come to reserve, and not
+        for those who come to wait: what holds a captioner up must not hold up requests without images.
 
         Args:
             is_reserved: only keep the place, until `start_waiting`.
@@ -152,9 +153,10 @@ class ModelPool:
             ServerStopping: the pool is closing.
         """
         slot = self._slots[name]
-        if slot.num_leases + slot.num_waiting >= slot.spec.max_leases + self.limits.max_waiting:
+        num_waiting = slot.num_waiting if is_reserved else slot.num_waiting - slot.num_reserved
+        if slot.num_leases + num_waiting >= slot.spec.max_leases + self.limits.max_waiting:
             raise ServerBusy(
-                f"Model {name} is busy: {slot.num_leases} requests run and {slot.num_waiting} wait "
+                f"Model {name} is busy: {slot.num_leases} requests run and {num_waiting} wait "
                 f"(`server.limits.max_waiting` is {self.limits.max_waiting}). Try again soon.",
                 retry_after_s=retry_after_s(slot),
             )

@@ -132,6 +132,11 @@ class Slot:
         """Requests in the queue, reserved places among them; whoever only wants it loaded does not stand in it."""
         return sum(not ticket.facts.is_load_only for ticket in self.waiting)
 
+    @property
+    def num_reserved(self) -> int:
+        """Of those in the queue, the places that are only kept."""
+        return sum(ticket.facts.is_reserved for ticket in self.waiting)
+
     def join(self, facts: TicketFacts) -> Ticket:
         """A ticket at the end of the queue."""
         ticket = Ticket(facts, self._timers.now, on_ready=self._changed, on_close=self._leave)
