@@ -1,0 +1,191 @@
+"""Parts that fail at random, in the places of those that do not. Every fault is one that the real part can have."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx import nn
+from numpy.typing import NDArray
+
+from periscope.core import JSONObject
+from periscope.engine import EngineConfig, InferenceEngine
+from periscope.engine.hosting import WorkerHost
+from periscope.engine.loader import read_model_config
+from periscope.engine.prompt_cache import LayerCaches, PromptCache
+from periscope.engine.structured import Grammar, GrammarCompiler, Matcher
+from periscope.engine.text_model import TextModel
+from periscope.engine.turn import DeviceTurn
+from periscope.errors import CaptionFailed, GenerationFailed, ModelLoadError, ModelUnavailable, ServerBusy
+from periscope.vision.captioner import Caption, CaptionerId, CaptionRequest
+
+CONFIG = EngineConfig(max_num_seqs=8, prefill_chunk_size=64, prompt_cache_bytes=2**20)
+#: What a captioner's faults become in the prompt, where they become a marker.
+CAPTIONER_FAULTS: dict[str, Callable[[], Exception | CaptionFailed]] = {
+    "down": lambda: ModelUnavailable("The captioner is down."),
+    "bug": lambda: ZeroDivisionError("a captioner's bug"),
+    "unreadable": lambda: CaptionFailed("the captioner returned nothing"),
+}
+
+
+class Dice:
+    """Owns the faults' random numbers and counts what fell. Any thread. Weighted only while it is switched on."""
+
+    def __init__(self, seed: int) -> None:
+        self.is_on = False
+        self.fallen: Counter[str] = Counter()
+        self._random = random.Random(seed)
+        self._lock = threading.Lock()
+
+    def falls(self, kind: str, probability: float) -> bool:
+        with self._lock:
+            if not self.is_on or self._random.random() >= probability:
+                return False
+            self.fallen[kind] += 1
+            return True
+
+
+class ChaoticNetwork(nn.Module):  # type: ignore[misc]  # mlx tells no types
+    """Out of memory in a prefill or a decode step now and then; seldom the device is lost for a while."""
+
+    def __init__(self, inside: Any, dice: Dice) -> None:
+        super().__init__()
+        self.inside = inside
+        self._dice = dice
+        self._num_lost_calls = 0
+
+    @property
+    def layers(self) -> Any:
+        return self.inside.layers
+
+    def __call__(self, inputs: mx.array, cache: Any) -> mx.array:
+        if self._num_lost_calls:
+            self._num_lost_calls -= 1
+            raise RuntimeError("[METAL] Command buffer execution failed: device lost")
+        if self._dice.falls("device", 0.0005):
+            self._num_lost_calls = 12
+        kind, probability = ("prefill", 0.01) if inputs.shape[1] > 1 else ("decode", 0.01)
+        if self._dice.falls(kind, probability):
+            raise RuntimeError("[metal::malloc] out of memory")
+        logits: mx.array = self.inside(inputs, cache=cache)
+        return logits
+
+
+class ChaoticPromptCache(PromptCache):
+    """Neither taking in nor handing out is certain."""
+
+    def __init__(self, max_bytes: int, dice: Dice) -> None:
+        super().__init__(max_bytes)
+        self._dice = dice
+
+    def keep(self, tokens: Sequence[int], caches: LayerCaches) -> None:
+        if self._dice.falls("keep", 0.05):
+            raise RuntimeError("[metal::malloc] out of memory")
+        super().keep(tokens, caches)
+
+    def fetch(self, tokens: Sequence[int] | NDArray[Any]) -> tuple[LayerCaches | None, int]:
+        if self._dice.falls("fetch", 0.02):
+            raise RuntimeError("[metal::malloc] out of memory")
+        return super().fetch(tokens)
+
+
+class ChaoticGrammars:
+    """A compiler whose grammars may turn out too complex while a model writes."""
+
+    def __init__(self, inside: GrammarCompiler, dice: Dice) -> None:
+        self._inside = inside
+        self._dice = dice
+
+    def __getattr__(self, name: str) -> Any:
+        compile_ = getattr(self._inside, name)
+
+        def compiled(*args: Any, **kwargs: Any) -> ChaoticGrammar:
+            if self._dice.falls("compile", 0.02):
+                raise MemoryError("the grammar's automaton")
+            return ChaoticGrammar(compile_(*args, **kwargs), self._dice)
+
+        return compiled
+
+
+class ChaoticGrammar:
+    def __init__(self, inside: Grammar, dice: Dice) -> None:
+        self._inside = inside
+        self._dice = dice
+
+    def new_matcher(self) -> ChaoticMatcher:
+        return ChaoticMatcher(self._inside.new_matcher(), self._dice)
+
+
+class ChaoticMatcher:
+    def __init__(self, inside: Matcher, dice: Dice) -> None:
+        self._inside = inside
+        self._dice = dice
+
+    def allowed_bits(self) -> NDArray[np.uint32]:
+        if self._dice.falls("grammar", 0.01):
+            raise GenerationFailed("The output's grammar failed: too many states.")
+        return self._inside.allowed_bits()
+
+    def consume(self, token_id: int) -> None:
+        self._inside.consume(token_id)
+
+
+class ChaoticCaptioner:
+    """Describes by size; may be busy, down, buggy, or have nothing to say. `forced` is the fault it always has."""
+
+    def __init__(self, dice: Dice) -> None:
+        self.forced: str | None = None
+        self._dice = dice
+
+    @property
+    def id(self) -> CaptionerId:
+        return CaptionerId("scripted", "1")
+
+    async def caption(self, request: CaptionRequest) -> tuple[Caption | CaptionFailed, ...]:
+        await asyncio.sleep(0)
+        if self._dice.falls("captioner busy", 0.1):
+            raise ServerBusy("The captioner is busy.")
+        fault = self.forced
+        for kind in CAPTIONER_FAULTS:
+            if fault is None and self._dice.falls(f"captioner {kind}", 0.1):
+                fault = kind
+        if fault is not None:
+            error = CAPTIONER_FAULTS[fault]()
+            if not isinstance(error, CaptionFailed):
+                raise error
+            return (error,) * len(request.images)
+        return tuple(Caption(f"a thing of {image.width} px", 5) for image in request.images)
+
+    async def health_check(self) -> bool:
+        return True
+
+
+async def load_engine(folder: Path, dice: Dice) -> InferenceEngine:
+    """A text engine of chaotic parts, which may fail to load, early or late."""
+    turn = DeviceTurn()
+
+    def load() -> TextModel:
+        if dice.falls("load", 0.3):
+            raise OSError("the disk is gone")
+        whole = TextModel.load(folder, CONFIG, turn, lambda _done, _total: None)
+        network, cache = ChaoticNetwork(whole._model, dice), ChaoticPromptCache(2**20, dice)
+        return TextModel(network, whole.tokenizer, CONFIG, prompt_cache=cache)
+
+    host = await WorkerHost.start("chaos", load, turn)
+    try:
+        if dice.falls("late load", 0.25):
+            raise ModelLoadError("The tokenizer cannot be used.")  # noqa: TRY301 - as the real one does
+        config: JSONObject = read_model_config(folder)
+        plain = await InferenceEngine._over(host, folder, config, CONFIG)
+        grammars: Any = ChaoticGrammars(plain._grammars, dice)
+        return InferenceEngine(host, plain._tokenizer, grammars, plain.model_info)
+    except BaseException:
+        await host.close()
+        raise
