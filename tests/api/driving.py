@@ -21,6 +21,9 @@ from periscope.core import (
     ModelCard,
     OutputEvent,
     TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallStart,
     Usage,
     VisionMode,
 )
@@ -94,6 +97,15 @@ class FakeHealth:
     is_ready: bool = True
     is_healthy: bool = True
     num_running: int = 0
+
+
+def called(index: int, call: ToolCall, choice: int = 0) -> tuple[OutputEvent, ...]:
+    """The events of a call whose arguments come in two pieces."""
+    pieces = (call.arguments[:1], call.arguments[1:])
+    return (
+        ToolCallStart(index, call.id, call.name, choice),
+        *(ToolCallDelta(index, piece, choice) for piece in pieces),
+    )
 
 
 class FakeBackend:

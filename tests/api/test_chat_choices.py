@@ -16,12 +16,11 @@ from periscope.core import (
     TokenLogprob,
     TokenText,
     ToolCall,
-    ToolCallDelta,
     VisionUsage,
     Waiting,
     WaitStatus,
 )
-from tests.api.driving import FINISHED, HELLO, USAGE, FakeBackend, chunks_of, frames_of, in_loop, post_chat
+from tests.api.driving import FINISHED, HELLO, USAGE, FakeBackend, called, chunks_of, frames_of, in_loop, post_chat
 
 LO, OH = TokenText(7, "lo", b"lo"), TokenText(8, "\ufffd", b"\xf0\x9f")
 LOGPROBS = (TokenLogprob(LO, -0.25, ((LO, -0.25), (OH, -math.inf))), TokenLogprob(OH, -math.inf))
@@ -37,9 +36,9 @@ TWO: tuple[OutputEvent, ...] = (
     ReasoningDelta("hm", choice=1),
     TextDelta("lo ", choice=0),
     TextDelta("I call", LOGPROBS[1:], choice=1),
-    ToolCallDelta(0, CALLS[0], choice=1),
+    *called(0, CALLS[0], choice=1),
     TextDelta("there", LOGPROBS, choice=0),
-    ToolCallDelta(1, CALLS[1], choice=1),
+    *called(1, CALLS[1], choice=1),
     TextDelta("", choice=0),
     ENDINGS,
 )
@@ -65,8 +64,12 @@ def accumulated(stream: list[dict[str, Any]]) -> list[dict[str, Any]]:
             if key == "tool_calls":
                 calls = choice["message"].setdefault(key, [])
                 for call in value:
-                    assert call.pop("index") == len(calls)
-                    calls.append(call)
+                    index = call.pop("index")
+                    if "id" in call:
+                        assert index == len(calls)
+                        calls.append(call)
+                    else:
+                        calls[index]["function"]["arguments"] += call["function"]["arguments"]
             else:
                 choice["message"][key] = choice["message"].get(key, "") + value
         if told["logprobs"] is not None:
@@ -133,9 +136,9 @@ async def test_a_stream_of_choices_opens_and_ends_each_once() -> None:
 async def test_one_tool_call_at_most_for_each_choice() -> None:
     """`parallel_tool_calls: false` takes the first call of every choice, not of the request."""
     events = (
-        ToolCallDelta(0, CALLS[0], choice=0),
-        ToolCallDelta(0, CALLS[1], choice=1),
-        ToolCallDelta(1, CALLS[2], choice=0),
+        *called(0, CALLS[0], choice=0),
+        *called(0, CALLS[1], choice=1),
+        *called(1, CALLS[2], choice=0),
         Finished(FinishReason.TOOL_CALLS, USAGE, None, (FinishReason.TOOL_CALLS,)),
     )
     told = await whole(events, n=2, parallel_tool_calls=False)

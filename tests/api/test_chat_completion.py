@@ -12,17 +12,16 @@ from periscope.core import (
     ReasoningDelta,
     TextDelta,
     ToolCall,
-    ToolCallDelta,
     VisionUsage,
     Waiting,
     WaitStatus,
 )
 from periscope.errors import ServerStopping
-from tests.api.driving import FINISHED, HELLO, USAGE, FakeBackend, error_of, in_loop, post_chat
+from tests.api.driving import FINISHED, HELLO, USAGE, FakeBackend, called, error_of, in_loop, post_chat
 
 CALLS = (
-    ToolCallDelta(0, ToolCall("call_a", "weather", '{"city":"Kraków"}')),
-    ToolCallDelta(1, ToolCall("call_b", "time", "{}")),
+    *called(0, ToolCall("call_a", "weather", '{"city":"Kraków"}')),
+    *called(1, ToolCall("call_b", "time", "{}")),
 )
 
 

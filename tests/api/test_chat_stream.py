@@ -16,7 +16,6 @@ from periscope.core import (
     ReasoningDelta,
     TextDelta,
     ToolCall,
-    ToolCallDelta,
     VisionUsage,
     Waiting,
     WaitStatus,
@@ -30,6 +29,7 @@ from tests.api.driving import (
     FakeBackend,
     Gate,
     app_over,
+    called,
     chunks_of,
     frames_of,
     in_loop,
@@ -52,9 +52,11 @@ USAGE_WIRE = {
 @in_loop
 async def test_a_stream_from_role_to_done() -> None:
     """Role once and first, deltas in order, one finish reason, `[DONE]` last; ids, model and time are equal."""
-    call = ToolCallDelta(0, ToolCall("call_a", "f", "{}"))
+    call = called(0, ToolCall("call_a", "f", "{}"))
     finished = Finished(FinishReason.TOOL_CALLS, USAGE, VisionUsage(1, 0, 0, 40, 300))
-    backend = FakeBackend(ReasoningDelta("hm"), TextDelta(""), TextDelta("a\n\nb"), TextDelta("\u2028"), call, finished)
+    backend = FakeBackend(
+        ReasoningDelta("hm"), TextDelta(""), TextDelta("a\n\nb"), TextDelta("\u2028"), *call, finished
+    )
     response = await post_chat(backend, STREAM)
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -72,14 +74,12 @@ async def test_a_stream_from_role_to_done() -> None:
         {"reasoning_content": "hm"},
         {"content": "a\n\nb"},
         {"content": "\u2028"},
-        {
-            "tool_calls": [
-                {"index": 0, "id": "call_a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-            ]
-        },
+        {"tool_calls": [{"index": 0, "id": "call_a", "type": "function", "function": {"name": "f", "arguments": ""}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": "}"}}]},
         {},
     ]
-    assert [c["finish_reason"] for c in choices] == [None] * 5 + ["tool_calls"]
+    assert [c["finish_reason"] for c in choices] == [None] * 7 + ["tool_calls"]
     assert chunks[-1]["periscope"]["vision"]["num_images"] == 1
     assert not any("usage" in c for c in chunks)
     assert response.content.isascii()

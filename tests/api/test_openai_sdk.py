@@ -7,6 +7,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+from openai.lib.streaming.chat import ChatCompletionStreamState
 
 from periscope.core import (
     Finished,
@@ -18,14 +19,13 @@ from periscope.core import (
     TokenLogprob,
     TokenText,
     ToolCall,
-    ToolCallDelta,
     ToolChoice,
     ToolChoiceMode,
     Waiting,
     WaitStatus,
 )
 from periscope.errors import GenerationFailed, ImageRejected, RequestCancelled, ServerBusy
-from tests.api.driving import FINISHED, USAGE, FakeBackend, app_over, in_loop
+from tests.api.driving import FINISHED, USAGE, FakeBackend, app_over, called, in_loop
 
 
 def sdk_over(backend: FakeBackend, **settings: Any) -> openai.AsyncOpenAI:
@@ -54,14 +54,14 @@ async def test_a_completion() -> None:
 @in_loop
 async def test_a_stream_with_helpers() -> None:
     """The SDK's strict stream accumulator makes the same completion of our chunks, heartbeats and waits included."""
-    call = ToolCallDelta(0, ToolCall("call_a", "weather", '{"city":"Oslo"}'))
+    call = called(0, ToolCall("call_a", "weather", '{"city":"Oslo"}'))
     backend = FakeBackend(
         Waiting(WaitStatus.WAITING_FOR_MODEL, "small", 2),
         TextDelta(""),
         Waiting(WaitStatus.LOADING, "small", 1, 0.5, 2.5),
         TextDelta("Let me "),
         TextDelta("look"),
-        call,
+        *call,
         Finished(FinishReason.TOOL_CALLS, USAGE),
     )
     async with (
@@ -80,6 +80,36 @@ async def test_a_stream_with_helpers() -> None:
     assert choice.message.tool_calls[0].function.arguments == '{"city":"Oslo"}'
     assert completion.usage is not None
     assert completion.usage.total_tokens == 15
+
+
+@in_loop
+async def test_a_call_that_breaks_off_is_told_as_far_as_it_goes() -> None:
+    """The SDK's accumulator gives the whole call and the broken one, and that the limit ended it; so does one reply."""
+    calls = (
+        *called(0, ToolCall("call_a", "weather", '{"city":"Oslo"}')),
+        *called(1, ToolCall("call_b", "weather", '{"city":"Os')),
+    )
+    backend = FakeBackend(*calls, Finished(FinishReason.LENGTH, USAGE))
+    asked: Any = {
+        "model": "small",
+        "messages": [{"role": "user", "content": "Weather?"}],
+        "tools": [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}],
+    }
+    async with sdk_over(backend) as sdk:
+        whole = await sdk.chat.completions.create(**asked)
+        chunks = [chunk async for chunk in await sdk.chat.completions.create(**asked, stream=True)]
+    state: Any = ChatCompletionStreamState(input_tools=asked["tools"])
+    for chunk in chunks:
+        state.handle_chunk(chunk)
+    for completion in (whole, state.current_completion_snapshot):
+        (choice,) = completion.choices
+        told = choice.message.tool_calls or []
+        assert [(call.id, call.function.name, call.function.arguments) for call in told] == [
+            ("call_a", "weather", '{"city":"Oslo"}'),
+            ("call_b", "weather", '{"city":"Os'),
+        ]
+        assert choice.finish_reason == "length"
+        assert not choice.message.content
 
 
 @in_loop
@@ -128,9 +158,7 @@ async def test_choices_with_logprobs_and_a_schema() -> None:
 @in_loop
 async def test_a_forced_call() -> None:
     """The SDK's named `tool_choice` reaches the backend, and an unknown name is its `BadRequestError`."""
-    backend = FakeBackend(
-        ToolCallDelta(0, ToolCall("call_a", "weather", "{}")), Finished(FinishReason.TOOL_CALLS, USAGE)
-    )
+    backend = FakeBackend(*called(0, ToolCall("call_a", "weather", "{}")), Finished(FinishReason.TOOL_CALLS, USAGE))
     asked: Any = {
         "model": "small",
         "messages": [{"role": "user", "content": "Weather?"}],

@@ -19,7 +19,6 @@ from periscope.core import (
     ResponseFormat,
     TextDelta,
     Tool,
-    ToolCallDelta,
     ToolCallStyle,
     ToolChoice,
     ToolChoiceMode,
@@ -27,13 +26,13 @@ from periscope.core import (
 from periscope.errors import InvalidRequest
 from periscope.parsing.registry import parser_for
 from tests.engine.vocabulary import Vocabulary
-from tests.parsing.events import events_from
+from tests.parsing.events import Called, events_from
 from tests.tiny_models import CHAT_TEMPLATE, write_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from periscope.parsing.contracts import Delta
+    from tests.parsing.events import Event
 
 
 NUM_SEEDS = 40
@@ -126,7 +125,7 @@ def letters(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def told(
     family: str, text: str, choice: ToolChoice = ToolChoice(), answer: ResponseFormat | None = None
-) -> list[Delta]:
+) -> list[Event]:
     """What a client is told of a completion, apart from its reasoning: the same at once and letter by letter."""
     form = FAMILIES.get(family, NO_TOOLS)
     events = events_from(parser_for(form, TOOLS, choice, lambda: "id", response_format=answer), [text])
@@ -134,9 +133,9 @@ def told(
     return [event for event in events if not isinstance(event, ReasoningDelta)]
 
 
-def check_calls(calls: Sequence[Delta]) -> None:
+def check_calls(calls: Sequence[Event]) -> None:
     for event in calls:
-        assert isinstance(event, ToolCallDelta)
+        assert isinstance(event, Called)
         arguments = json.loads(event.call.arguments)
         if event.call.name == "get":
             jsonschema.validate(arguments, STRICT.parameters)
@@ -154,7 +153,7 @@ def test_a_free_answer_holds_no_call_that_is_wrong(letters: Vocabulary, family: 
         text = letters.scheme(grammar, Random(seed), wishes(family))
         if text is not None:
             events = told(family, text)
-            calls = [event for event in events if isinstance(event, ToolCallDelta)]
+            calls = [event for event in events if isinstance(event, Called)]
             check_calls(calls)
             num_calls += len(calls)
             num_texts += len(calls) < len(events)
@@ -179,7 +178,7 @@ def test_an_answer_beside_tools_is_calls_or_json(letters: Vocabulary, family: st
                 jsonschema.validate(json.loads(event.text), ANSWER)
             else:
                 check_calls(events)
-    assert {*kinds} == {TextDelta, ToolCallDelta}
+    assert {*kinds} == {TextDelta, Called}
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "no tools"])

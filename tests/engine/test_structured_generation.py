@@ -21,7 +21,6 @@ from periscope.core import (
     TextDelta,
     TextPart,
     Tool,
-    ToolCallDelta,
     ToolChoice,
     ToolChoiceMode,
 )
@@ -30,7 +29,7 @@ from periscope.engine import InferenceEngine
 from periscope.errors import InvalidRequest
 from periscope.parsing.registry import parser_for
 from tests.engine.random_schemas import SchemaWriter
-from tests.parsing.events import events_from
+from tests.parsing.events import Called, events_from
 from tests.tiny_models import CHAT_TEMPLATE, write_text_model
 
 NUM_SCHEMAS = 50
@@ -177,7 +176,7 @@ def test_a_call_of_a_strict_tool_fits_its_schema(answer: ResponseFormat | None) 
             ]
             parsers = [parser_for(engine.output_format, (tool,), response_format=answer) for _ in texts]
         events = [event for pair in zip(parsers, texts, strict=True) for event in events_from(pair[0], [pair[1]])]
-        return [json.loads(event.call.arguments) for event in events if isinstance(event, ToolCallDelta)]
+        return [json.loads(event.call.arguments) for event in events if isinstance(event, Called)]
 
     validator = jsonschema.Draft202012Validator(STRICT.parameters)
     held, free = asyncio.run(run(STRICT)), asyncio.run(run(replace(STRICT, is_strict=False)))
@@ -210,7 +209,7 @@ def test_random_weights_answer_in_calls_or_json_beside_tools(tmp_path: Path) -> 
         kinds = []
         for parser, text in whole:
             (event,) = events_from(parser, [text])
-            if isinstance(event, ToolCallDelta):
+            if isinstance(event, Called):
                 jsonschema.validate(json.loads(event.call.arguments), STRICT.parameters)
             else:
                 assert isinstance(event, TextDelta)
@@ -218,4 +217,4 @@ def test_random_weights_answer_in_calls_or_json_beside_tools(tmp_path: Path) -> 
             kinds.append(type(event).__name__)
         return kinds
 
-    assert {*asyncio.run(run())} == {"ToolCallDelta", "TextDelta"}
+    assert {*asyncio.run(run())} == {"Called", "TextDelta"}

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from hypothesis import strategies as st
 
-from periscope.core import ReasoningDelta, TextDelta, ToolCall, ToolCallDelta
+from periscope.core import ReasoningDelta, TextDelta, ToolCall, ToolCallDelta, ToolCallStart
 from periscope.parsing.contracts import Delta, Parser
+
+
+@dataclass(frozen=True)
+class Called:
+    """A call with all of its arguments."""
+
+    index: int
+    call: ToolCall
+
+
+Event: TypeAlias = TextDelta | ReasoningDelta | Called
 
 
 def numbered_ids() -> Callable[[], str]:
@@ -17,33 +30,40 @@ def numbered_ids() -> Callable[[], str]:
     return lambda: f"call_{next(numbers)}"
 
 
-def events_from(parser: Parser, pieces: Iterable[str]) -> list[Delta]:
+def events_from(parser: Parser, pieces: Iterable[str], *, is_cut_off: bool = False) -> list[Event]:
     """All events of one completion, neighbours joined; checks that none is empty and calls are numbered."""
-    raw = [event for piece in pieces for event in parser.feed(piece)] + parser.finish()
-    assert parser.finish() == []
-    assert all(isinstance(event, ToolCallDelta) or event.text for event in raw)
-    indices = [event.index for event in raw if isinstance(event, ToolCallDelta)]
+    raw = [event for piece in pieces for event in parser.feed(piece)] + parser.finish(is_cut_off=is_cut_off)
+    assert parser.finish(is_cut_off=is_cut_off) == []
+    assert all(event.text for event in raw if isinstance(event, TextDelta | ReasoningDelta))
+    assert all(event.arguments for event in raw if isinstance(event, ToolCallDelta))
+    indices = [event.index for event in raw if isinstance(event, ToolCallStart)]
     assert indices == list(range(parser.num_tool_calls))
     return joined(raw)
 
 
-def joined(events: Iterable[Delta]) -> list[Delta]:
-    """The events with neighbouring deltas of one kind made one."""
-    result: list[Delta] = []
+def joined(events: Iterable[Delta]) -> list[Event]:
+    """The events with neighbouring deltas of one kind made one; a call's arguments must follow its start."""
+    result: list[Event] = []
     for event in events:
         last = result[-1] if result else None
         if isinstance(event, TextDelta) and isinstance(last, TextDelta):
             result[-1] = TextDelta(last.text + event.text)
         elif isinstance(event, ReasoningDelta) and isinstance(last, ReasoningDelta):
             result[-1] = ReasoningDelta(last.text + event.text)
+        elif isinstance(event, ToolCallStart):
+            result.append(Called(event.index, ToolCall(event.id, event.name, "")))
+        elif isinstance(event, ToolCallDelta):
+            assert isinstance(last, Called)
+            assert last.index == event.index
+            result[-1] = Called(last.index, replace(last.call, arguments=last.call.arguments + event.arguments))
         else:
             result.append(event)
     return result
 
 
-def called(index: int, name: str, arguments: str) -> ToolCallDelta:
-    """The event of a call, with the id that `numbered_ids` gives it."""
-    return ToolCallDelta(index, ToolCall(f"call_{index}", name, arguments))
+def called(index: int, name: str, arguments: str) -> Called:
+    """A call, with the id that `numbered_ids` gives it."""
+    return Called(index, ToolCall(f"call_{index}", name, arguments))
 
 
 @st.composite

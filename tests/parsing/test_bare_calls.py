@@ -6,11 +6,10 @@ import json
 
 import pytest
 
-from periscope.core import OutputFormat, TextDelta, ToolCallDelta
+from periscope.core import OutputFormat, TextDelta, ToolCallDelta, ToolCallStart
 from periscope.parsing.bare_calls import FORCED, LLAMA, BareCallDialect, BareCallParser
-from periscope.parsing.contracts import Delta
 from periscope.parsing.stream import OutputParser
-from tests.parsing.events import called, events_from, numbered_ids
+from tests.parsing.events import Event, called, events_from, numbered_ids
 
 
 def parser_of(dialect: BareCallDialect) -> BareCallParser:
@@ -27,7 +26,9 @@ TIME = '{"name": "time", "parameters": {}}'
         (f" \n{TIME}\n", [called(0, "time", "{}")]),
         ('{"function": "time", "parameters": {"a": 1}}', [called(0, "time", '{"a":1}')]),
         (f"{TIME}\nThere.", [called(0, "time", "{}"), TextDelta("\nThere.")]),
-        (f"<|python_tag|>{TIME[:-1]}, 1}}", [TextDelta(f"{TIME[:-1]}, 1}}")]),
+        (f"<|python_tag|>{TIME[:-1]}, 1}}", [called(0, "time", "{}")]),
+        (f'{TIME[:-1]}, "id": "}}"}}; {TIME}', [called(0, "time", "{}"), called(1, "time", "{}")]),
+        (f"{TIME[:-1]}; {TIME}", [called(0, "time", "{}"), called(1, "time", "{}")]),
         ('<|python_tag|>{"name": "fly", "parameters": {}}', [called(0, "fly", "{}")]),
         ('{"name": "fly", "parameters": {}}', [TextDelta('{"name": "fly", "parameters": {}}')]),
         ('{"name": "time"}', [TextDelta('{"name": "time"}')]),
@@ -40,7 +41,7 @@ TIME = '{"name": "time", "parameters": {}}'
         ("", []),
     ],
 )
-def test_what_is_a_call_of_llama_s(text: str, expected: list[Delta]) -> None:
+def test_what_is_a_call_of_llama_s(text: str, expected: list[Event]) -> None:
     """Only what names an offered tool, or comes after the tag, is a call; all else is text without control tokens."""
     assert events_from(parser_of(LLAMA), [text]) == expected
     assert events_from(parser_of(LLAMA), text) == expected
@@ -49,26 +50,33 @@ def test_what_is_a_call_of_llama_s(text: str, expected: list[Delta]) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('[{"name": "fly", "arguments": {"to": "}"}}]', [called(0, "fly", '{"to":"}"}')]),
+        ('[{"name": "fly", "arguments": {"to": "}"}}]', [called(0, "fly", '{"to": "}"}')]),
         ('{"name": "time", "arguments": {}}', [called(0, "time", "{}")]),
         ("[]", [TextDelta("[]")]),
         ("Sorry.", [TextDelta("Sorry.")]),
-        ('[{"name": "time", "arguments": {', [TextDelta('[{"name": "time", "arguments": {')]),
+        ('[{"name": "time", "arguments": {', [called(0, "time", "{")]),
+        ('[{"name": "time", "argu', [TextDelta('[{"name": "time", "argu')]),
     ],
 )
-def test_what_is_a_forced_call(text: str, expected: list[Delta]) -> None:
+def test_what_is_a_forced_call(text: str, expected: list[Event]) -> None:
     """Each whole object of the array is a call; half a call is the text it is."""
     assert events_from(parser_of(FORCED), [text]) == expected
     assert events_from(parser_of(FORCED), text) == expected
 
 
-def test_a_call_is_emitted_as_soon_as_it_is_whole() -> None:
-    """A client need not wait for the end of the array."""
+def test_arguments_stream_as_they_are_written() -> None:
+    """A client need not wait for the end of the object, let alone of the array."""
     parser = parser_of(FORCED)
-    assert parser.feed('[{"name": "time", "arguments": {}') == []
-    (event,) = parser.feed("}")
-    assert isinstance(event, ToolCallDelta)
+    assert parser.feed('[{"name": "time", "arguments": ') == []
+    assert parser.feed('{"a": ') == [ToolCallStart(0, "call_0", "time"), ToolCallDelta(0, '{"a": ')]
+    assert parser.feed("1}}") == [ToolCallDelta(0, "1}")]
     assert parser.num_tool_calls == 1
+
+
+@pytest.mark.parametrize("text", ["[", "[{", '[{"na', '[{"name": "time", "argu', '{"name": "time", "arguments": '])
+def test_a_forced_call_that_was_not_begun_is_dropped_when_it_is_cut_off(text: str) -> None:
+    """Nobody is shown markup as an answer."""
+    assert events_from(parser_of(FORCED), [text], is_cut_off=True) == []
 
 
 def test_an_answer_in_json_streams() -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from periscope.core import OutputFormat, ReasoningDelta, TextDelta, Tool
-from periscope.parsing.contracts import Delta
 from periscope.parsing.harmony import HarmonyParser
-from tests.parsing.events import called, events_from, numbered_ids
+from tests.parsing.events import Event, called, events_from, numbered_ids
 
 TOOLS = (Tool("time"),)
 
@@ -18,7 +17,7 @@ def parser_of(tools: tuple[Tool, ...] = TOOLS, *, starts_in_reasoning: bool = Fa
 
 CALL = "<|channel|>commentary to=functions.time <|constrain|>json<|message|>"
 
-TRANSCRIPTS: list[tuple[str, list[Delta]]] = [
+TRANSCRIPTS: list[tuple[str, list[Event]]] = [
     (
         "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>",
         [ReasoningDelta("Hm."), TextDelta("Yes.")],
@@ -61,7 +60,7 @@ TRANSCRIPTS: list[tuple[str, list[Delta]]] = [
 
 
 @pytest.mark.parametrize(("text", "expected"), TRANSCRIPTS)
-def test_what_the_channels_hold(text: str, expected: list[Delta]) -> None:
+def test_what_the_channels_hold(text: str, expected: list[Event]) -> None:
     """Each channel goes where it belongs, and no control token or header is ever shown."""
     assert events_from(parser_of(), [text]) == expected
     assert events_from(parser_of(), text) == expected

@@ -6,10 +6,12 @@ import importlib
 
 import pytest
 
-from periscope.core import OutputFormat, Tool, ToolCall, ToolCallDelta
+from periscope.core import OutputFormat, Tool, ToolCall
 from periscope.parsing.stream import OutputParser
+from tests.parsing.events import Called, events_from
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
+
 TOOLS = (Tool("weather", "The weather of the next days.", SCHEMA), Tool("time"))
 
 #: mlx-lm module -> what its models write for a call of `weather` with the same arguments.
@@ -54,6 +56,5 @@ def test_the_call_of_each_family_is_read(module: str) -> None:
         parse_tool_call=tool_parser.parse_tool_call,
     )
     parser = OutputParser(form, TOOLS, lambda: "call_1")
-    events = [event for character in TRANSCRIPTS[module] for event in parser.feed(character)]
-    events += parser.finish()
-    assert events == [ToolCallDelta(0, ToolCall("call_1", "weather", '{"city":"Oslo","days":2}'))]
+    expected = Called(0, ToolCall("call_1", "weather", '{"city":"Oslo","days":2}'))
+    assert events_from(parser, TRANSCRIPTS[module]) == [expected]

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from periscope.core import OutputFormat, ReasoningDelta, TextDelta, Tool, ToolCallDelta, ToolCallStyle
-from periscope.parsing.contracts import Delta
+from periscope.core import OutputFormat, ReasoningDelta, TextDelta, Tool, ToolCallDelta, ToolCallStart, ToolCallStyle
 from periscope.parsing.stream import OutputParser
-from tests.parsing.events import called, cuts_of, events_from, numbered_ids
+from tests.parsing.events import Event, called, cuts_of, events_from, numbered_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,17 +38,18 @@ PLAIN = OutputFormat()
 TOOLS = (Tool("weather", "Now", {"type": "object"}), Tool("time"))
 
 
-def events_of(pieces: Iterable[str], form: OutputFormat = QWEN, tools: tuple[Tool, ...] = TOOLS) -> list[Delta]:
+def events_of(pieces: Iterable[str], form: OutputFormat = QWEN, tools: tuple[Tool, ...] = TOOLS) -> list[Event]:
     """All events of one completion, neighbours joined."""
     return events_from(OutputParser(form, tools, numbered_ids()), pieces)
 
 
 WEATHER = '<tool_call>\n{"name": "weather", "arguments": {"city": "Kraków", "days": 2}}\n</tool_call>'
 TIME = '<tool_call>\n{"name": "time", "arguments": {}}\n</tool_call>'
-WEATHER_ARGUMENTS = '{"city":"Kraków","days":2}'
-BROKEN = '<tool_call>\n{"name": "weather", "arguments": {"city": \n</tool_call>'
+WEATHER_ARGUMENTS = '{"city": "Kraków", "days": 2}'
+BROKEN = '<tool_call>\n{"name": "weather", "arguments":\n</tool_call>'
+MALFORMED = '<tool_call>\n{"name": "weather", "arguments": {"city": \n</tool_call>'
 
-TRANSCRIPTS: dict[str, tuple[OutputFormat, str, list[Delta]]] = {
+TRANSCRIPTS: dict[str, tuple[OutputFormat, str, list[Event]]] = {
     "text": (QWEN, "Hello 🌍, a < b and <thin ice>.", [TextDelta("Hello 🌍, a < b and <thin ice>.")]),
     "empty": (QWEN, "", []),
     "reasoning then text": (
@@ -99,17 +99,38 @@ TRANSCRIPTS: dict[str, tuple[OutputFormat, str, list[Delta]]] = {
     "end marker in a string": (
         QWEN,
         '<tool_call>\n{"name": "time", "arguments": {"in": "a \\"</tool_call>\\" </think>"}}\n</tool_call>',
-        [called(0, "time", '{"in":"a \\"</tool_call>\\" </think>"}')],
+        [called(0, "time", '{"in": "a \\"</tool_call>\\" </think>"}')],
     ),
     "quote that is never closed": (
         QWEN,
         f'<tool_call>\n{{"name": "time", "arguments": {{"in": "a}}}}\n</tool_call>{TIME}',
         [
-            TextDelta('<tool_call>\n{"name": "time", "arguments": {"in": "a}}\n</tool_call>'),
-            called(0, "time", "{}"),
+            called(0, "time", '{"in": "a}}\n'),
+            called(1, "time", "{}"),
         ],
     ),
-    "truncated call": (QWEN, WEATHER[:-3], [TextDelta(WEATHER[:-3])]),
+    "malformed call": (
+        QWEN,
+        f"{MALFORMED}\n{TIME}",
+        [called(0, "weather", '{"city": \n'), called(1, "time", "{}")],
+    ),
+    "brace that is never closed": (
+        QWEN,
+        '<tool_call>{"name": "time", "arguments": {"a": 1}</tool_call>Done.',
+        [called(0, "time", '{"a": 1}'), TextDelta("Done.")],
+    ),
+    "call without its end marker": (
+        QWEN,
+        f"{TIME[: -len('</tool_call>')]}{WEATHER}",
+        [called(0, "time", "{}"), called(1, "weather", WEATHER_ARGUMENTS)],
+    ),
+    "call without its last end marker": (QWEN, WEATHER[:-3], [called(0, "weather", WEATHER_ARGUMENTS)]),
+    "call that was not begun": (QWEN, '<tool_call>{"name": "wea', [TextDelta('<tool_call>{"name": "wea')]),
+    "arguments before the name": (
+        QWEN,
+        '<tool_call>{"arguments": {"a": 1}, "name": "time"}</tool_call>',
+        [called(0, "time", '{"a":1}')],
+    ),
     "truncated start marker": (QWEN, "So <tool_c", [TextDelta("So <tool_c")]),
     "mistral": (
         MISTRAL,
@@ -126,7 +147,7 @@ TRANSCRIPTS: dict[str, tuple[OutputFormat, str, list[Delta]]] = {
 
 
 @pytest.mark.parametrize(("form", "text", "expected"), TRANSCRIPTS.values(), ids=TRANSCRIPTS.keys())
-def test_transcripts(form: OutputFormat, text: str, expected: list[Delta]) -> None:
+def test_transcripts(form: OutputFormat, text: str, expected: list[Event]) -> None:
     """Each transcript gives its events, at once and one character at a time."""
     assert events_of([text], form) == expected
     assert events_of(text, form) == expected
@@ -134,7 +155,7 @@ def test_transcripts(form: OutputFormat, text: str, expected: list[Delta]) -> No
 
 @given(transcript=st.sampled_from(list(TRANSCRIPTS.values())), data=st.data())
 def test_any_cut_of_a_transcript_gives_its_events(
-    transcript: tuple[OutputFormat, str, list[Delta]], data: st.DataObject
+    transcript: tuple[OutputFormat, str, list[Event]], data: st.DataObject
 ) -> None:
     """Where the text is cut, also into empty pieces, does not show in the events."""
     form, text, expected = transcript
@@ -182,13 +203,23 @@ def test_text_that_can_be_no_marker_is_not_held_back() -> None:
     assert parser.feed("e>") == [TextDelta("<toe>")]
 
 
-def test_a_call_is_emitted_with_its_end_marker() -> None:
+def test_arguments_stream_as_they_are_written() -> None:
+    """A call begins with its arguments, and each piece of these comes out at once."""
+    parser = OutputParser(QWEN, TOOLS, numbered_ids())
+    assert parser.feed('<tool_call>\n{"name": "weather", "arguments": ') == []
+    assert parser.feed('{"ci') == [ToolCallStart(0, "call_0", "weather"), ToolCallDelta(0, '{"ci')]
+    assert parser.feed('ty": "Kra') == [ToolCallDelta(0, 'ty": "Kra')]
+    assert parser.feed('ków"}') == [ToolCallDelta(0, 'ków"}')]
+    assert parser.feed("}\n</tool_call>") == parser.finish() == []
+
+
+def test_a_call_in_another_syntax_is_emitted_with_its_end_marker() -> None:
     """A client gets each call as soon as it is whole, not at the end of the completion."""
-    parser = OutputParser(QWEN, TOOLS)
+    parser = OutputParser(replace(QWEN, tool_call_style=ToolCallStyle.MARKED), TOOLS)
     assert parser.feed(WEATHER[:-1]) == []
     assert parser.num_tool_calls == 0
-    (event,) = parser.feed(WEATHER[-1:])
-    assert isinstance(event, ToolCallDelta)
+    start, _arguments = parser.feed(WEATHER[-1:])
+    assert isinstance(start, ToolCallStart)
     assert parser.num_tool_calls == 1
 
 
@@ -229,7 +260,7 @@ def test_without_think_end_there_is_no_reasoning() -> None:
         (f"\n{BROKEN}", [TextDelta(f"\n{BROKEN}")]),
     ],
 )
-def test_whitespace_stays_with_text_and_goes_with_markers(text: str, expected: list[Delta]) -> None:
+def test_whitespace_stays_with_text_and_goes_with_markers(text: str, expected: list[Event]) -> None:
     """Clients get no blank bubbles beside a tool call, and no answer loses its whitespace."""
     assert events_of(text) == expected
 
@@ -237,17 +268,19 @@ def test_whitespace_stays_with_text_and_goes_with_markers(text: str, expected: l
 @pytest.mark.parametrize(
     ("payload", "arguments"),
     [
-        ('{"name": "time", "arguments": {"a": [1, null]}}', '{"a":[1,null]}'),
+        ('{"name": "time", "arguments": {"a": [1, null]}}', '{"a": [1, null]}'),
         ('{"name": "time", "arguments": "{\\"a\\":  1}"}', '{"a":  1}'),
         ('{"name": "time", "arguments": ""}', "{}"),
         ('{"name": "time", "arguments": null}', "{}"),
         ('{"name": "time"}', "{}"),
-        ('{"name": "time", "arguments": {"a": "\\ud83d"}}', '{"a":"\\ud83d"}'),
-        ('{"name": "time", "arguments": {"a": "\\ud83c\\udf0d"}}', '{"a":"🌍"}'),
+        ('{"name": "time", "arguments": {"a": "\\ud83d"}}', '{"a": "\\ud83d"}'),
+        ('{"name": "time", "arguments": {"a": "\\ud83c\\udf0d"}}', '{"a": "\\ud83c\\udf0d"}'),
+        ('{"id": "1", "type": "function", "name": "time", "parameters": {"a": NaN}}', '{"a": NaN}'),
+        ('{"name": "time", "arguments": {"a": 1}, "id": 3}', '{"a": 1}'),
     ],
 )
 def test_arguments_are_the_json_text_of_an_object(payload: str, arguments: str) -> None:
-    """Arguments are compact JSON that UTF-8 can carry; a string stays as the model wrote it."""
+    """Arguments are what the model wrote, and an object where it wrote none."""
     assert events_of([f"<tool_call>{payload}</tool_call>"]) == [called(0, "time", arguments)]
 
 
@@ -263,10 +296,9 @@ def test_arguments_are_the_json_text_of_an_object(payload: str, arguments: str) 
         '{"name": "", "arguments": {}}',
         '{"name": 3, "arguments": {}}',
         '{"name": "\\ud83d", "arguments": {}}',
-        '{"name": "time", "parameters": {"a": 1}}',
         '{"name": "time", "arguments": [1]}',
         '{"name": "time", "arguments": "now"}',
-        '{"name": "time", "arguments": {"a": NaN}}',
+        '{"name": "time", "input": {"a": 1}}',
         '[{"name": "time", "arguments": {}}, {"name": "time", "arguments": 1}]',
         100_000 * "[",
     ],
@@ -290,9 +322,9 @@ def test_ids_are_unique() -> None:
         del text, tools
         return [{"id": "functions.time:0", "name": "time", "arguments": {}}] * 3
 
-    parser = OutputParser(replace(QWEN, parse_tool_call=parse), TOOLS)
+    parser = OutputParser(replace(QWEN, parse_tool_call=parse, tool_call_style=ToolCallStyle.MARKED), TOOLS)
     events = parser.feed(TIME + TIME)
-    ids = {event.call.id for event in events if isinstance(event, ToolCallDelta)}
+    ids = {event.id for event in events if isinstance(event, ToolCallStart)}
     assert len(ids) == 6
     assert all(call_id.startswith("call_") for call_id in ids)
 

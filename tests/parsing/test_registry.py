@@ -22,12 +22,12 @@ from periscope.core import (
     ToolChoiceMode,
 )
 from periscope.parsing.registry import parser_for
-from tests.parsing.events import called, cuts_of, events_from, numbered_ids
+from tests.parsing.events import Called, called, cuts_of, events_from, numbered_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from periscope.parsing.contracts import Delta
+    from tests.parsing.events import Event
 
 SCHEMA = {
     "type": "object",
@@ -51,6 +51,7 @@ HERMES = marked("json_tools", THINK, ToolCallStyle.HERMES)
 LLAMA = OutputFormat(tool_call_style=ToolCallStyle.LLAMA)
 LLAMA_THINKING = replace(LLAMA, think_start="<think>", think_end="</think>")
 MISTRAL = marked("mistral", ("[THINK]", "[/THINK]"), ToolCallStyle.MISTRAL)
+OLD_MISTRAL = replace(MISTRAL, tool_call_style=ToolCallStyle.MARKED)
 CODER = marked("qwen3_coder", THINK)
 HARMONY = OutputFormat("<|channel|>analysis<|message|>", "<|end|>", tool_call_style=ToolCallStyle.HARMONY)
 GEMMA = marked("gemma4", ("<|channel>thought", "<channel|>"))
@@ -63,45 +64,50 @@ class Transcript:
 
     form: OutputFormat
     text: str
-    events: Sequence[Delta]
+    events: Sequence[Event]
     choice: ToolChoice = ToolChoice()
     tools: tuple[Tool, ...] = TOOLS
     answer: ResponseFormat | None = None
+    is_cut_off: bool = False
 
 
 WEATHER = called(0, "weather", '{"city":"Łódź 🌧","days":2}')
 NESTED = called(0, "weather", '{"at":{"x":[1,{"y":"}"}],"z":null}}')
-PARALLEL = [called(0, "weather", '{"city":"Oslo"}'), called(1, "time", "{}")]
+PARALLEL = [called(0, "weather", '{"city": "Oslo"}'), called(1, "time", "{}")]
+#: The same as a model writes it in JSON.
+WRITTEN = called(0, "weather", '{"city": "Łódź 🌧", "days": 2}')
+WRITTEN_NESTED = called(0, "weather", '{"at": {"x": [1, {"y": "}"}], "z": null}}')
 
 TRANSCRIPTS = {
     "hermes": Transcript(
         HERMES,
         '<think>\nRain?\n</think>\n\nI look.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Łódź 🌧", '
         '"days": 2}}\n</tool_call>\n<tool_call>\n{"name": "time", "arguments": {}}\n</tool_call>',
-        [ReasoningDelta("Rain?\n"), TextDelta("I look.\n"), WEATHER, called(1, "time", "{}")],
+        [ReasoningDelta("Rain?\n"), TextDelta("I look.\n"), WRITTEN, called(1, "time", "{}")],
     ),
     "hermes nested, markers in a string": Transcript(
         HERMES,
         '<tool_call>\n{"name": "weather", "arguments": {"city": "</tool_call>\\"<tool_call>", "at": {"x": [{}]}}}\n'
         "</tool_call>",
-        [called(0, "weather", '{"city":"</tool_call>\\"<tool_call>","at":{"x":[{}]}}')],
+        [called(0, "weather", '{"city": "</tool_call>\\"<tool_call>", "at": {"x": [{}]}}')],
     ),
     "hermes required": Transcript(
         HERMES,
         '<tool_call>\n{"name": "time", "arguments": {}}\n</tool_call>\n<tool_call>\n{"name": "wea',
-        [called(0, "time", "{}"), TextDelta('\n<tool_call>\n{"name": "wea')],
+        [called(0, "time", "{}")],
         REQUIRED,
+        is_cut_off=True,
     ),
     "a number beyond floats": Transcript(
         HERMES,
         '<tool_call>{"name": "time", "arguments": {"a": [-1e999]}}</tool_call>',
-        [called(0, "time", '{"a":[-1.7976931348623157e+308]}')],
+        [called(0, "time", '{"a": [-1e999]}')],
     ),
-    "llama": Transcript(LLAMA, '{"name": "weather", "parameters": {"city": "Łódź 🌧", "days": 2}}<|eom_id|>', [WEATHER]),
+    "llama": Transcript(LLAMA, '{"name": "weather", "parameters": {"city": "Łódź 🌧", "days": 2}}<|eom_id|>', [WRITTEN]),
     "llama nested": Transcript(
         LLAMA,
         '\n{"type": "function", "name": "weather", "parameters": {"at": {"x": [1, {"y": "}"}], "z": null}}}',
-        [NESTED],
+        [WRITTEN_NESTED],
     ),
     "llama tag": Transcript(
         LLAMA,
@@ -116,10 +122,10 @@ TRANSCRIPTS = {
     "llama markers in a string": Transcript(
         LLAMA,
         '{"name": "weather", "parameters": {"city": "<|python_tag|>{<|eot_id|>"}}',
-        [called(0, "weather", '{"city":"<|python_tag|>{<|eot_id|>"}')],
+        [called(0, "weather", '{"city": "<|python_tag|>{<|eot_id|>"}')],
     ),
     "llama truncated": Transcript(
-        LLAMA, '{"name": "weather", "parameters": {"ci', [TextDelta('{"name": "weather", "parameters": {"ci')]
+        LLAMA, '{"name": "weather", "parameters": {"ci', [called(0, "weather", '{"ci')], is_cut_off=True
     ),
     "llama talks, then quotes a call": Transcript(
         LLAMA,
@@ -137,10 +143,12 @@ TRANSCRIPTS = {
         [ReasoningDelta("Rain?"), TextDelta("I look."), *PARALLEL],
     ),
     "mistral list": Transcript(
-        MISTRAL, '[TOOL_CALLS] [{"name": "weather", "arguments": {"at": {"x": [1, {"y": "}"}], "z": null}}}]', [NESTED]
+        MISTRAL,
+        '[TOOL_CALLS] [{"name": "weather", "arguments": {"at": {"x": [1, {"y": "}"}], "z": null}}}]',
+        [WRITTEN_NESTED],
     ),
     "mistral truncated": Transcript(
-        MISTRAL, '[TOOL_CALLS]weather[ARGS]{"city', [TextDelta('[TOOL_CALLS]weather[ARGS]{"city')]
+        MISTRAL, '[TOOL_CALLS]weather[ARGS]{"city', [called(0, "weather", '{"city')], is_cut_off=True
     ),
     "qwen3 coder": Transcript(
         CODER,
@@ -152,7 +160,8 @@ TRANSCRIPTS = {
     "qwen3 coder truncated": Transcript(
         CODER,
         "<tool_call>\n<function=weather>\n<parameter=ci",
-        [TextDelta("<tool_call>\n<function=weather>\n<parameter=ci")],
+        [],
+        is_cut_off=True,
     ),
     "harmony": Transcript(
         HARMONY,
@@ -165,7 +174,7 @@ TRANSCRIPTS = {
         HARMONY,
         ' to=functions.weather<|channel|>commentary json<|message|>{"city":"Oslo"}<|end|>'
         "<|start|>assistant to=functions.time<|channel|>commentary json<|message|>{}",
-        PARALLEL,
+        [called(0, "weather", '{"city":"Oslo"}'), called(1, "time", "{}")],
     ),
     "harmony nested, markers in a string": Transcript(
         HARMONY,
@@ -176,7 +185,8 @@ TRANSCRIPTS = {
     "harmony truncated call": Transcript(
         HARMONY,
         '<|channel|>commentary to=functions.weather<|message|>{"city":"Os',
-        [TextDelta('{"city":"Os')],
+        [called(0, "weather", '{"city":"Os')],
+        is_cut_off=True,
     ),
     "gemma": Transcript(
         GEMMA,
@@ -195,7 +205,7 @@ TRANSCRIPTS = {
         "<arg_key>days</arg_key>\n<arg_value>2</arg_value>\n</tool_call>\n<tool_call>time\n</tool_call>",
         [ReasoningDelta("Rain?"), WEATHER, called(1, "time", "{}")],
     ),
-    "glm truncated": Transcript(GLM, "<tool_call>weather\n<arg_key>ci", [TextDelta("<tool_call>weather\n<arg_key>ci")]),
+    "glm truncated": Transcript(GLM, "<tool_call>weather\n<arg_key>ci", [], is_cut_off=True),
     "forced in another syntax": Transcript(
         CODER,
         '<think>Both.</think>\n<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>\n'
@@ -204,7 +214,7 @@ TRANSCRIPTS = {
         REQUIRED,
     ),
     "forced without an end marker": Transcript(
-        replace(MISTRAL, tool_call_style=ToolCallStyle.MARKED),
+        OLD_MISTRAL,
         '[TOOL_CALLS][{"name": "weather", "arguments": {"city": "Oslo"}}, {"name": "time", "arguments": {}}]',
         PARALLEL,
         REQUIRED,
@@ -212,7 +222,7 @@ TRANSCRIPTS = {
     "strict, markers in a string": Transcript(
         CODER,
         'Hm.\n<tool_call>\n{"name": "weather", "arguments": {"city": "</tool_call><think>"}}\n</tool_call>',
-        [TextDelta("Hm.\n"), called(0, "weather", '{"city":"</tool_call><think>"}')],
+        [TextDelta("Hm.\n"), called(0, "weather", '{"city": "</tool_call><think>"}')],
         tools=STRICT,
     ),
     "strict llama answers in json": Transcript(
@@ -224,7 +234,7 @@ TRANSCRIPTS = {
     "strict llama": Transcript(
         LLAMA_THINKING,
         '{"name": "weather", "parameters": {"city": "<think>Oslo</think>"}}; {"name": "time", "parameters": {}}',
-        [called(0, "weather", '{"city":"<think>Oslo</think>"}'), called(1, "time", "{}")],
+        [called(0, "weather", '{"city": "<think>Oslo</think>"}'), called(1, "time", "{}")],
         tools=STRICT,
     ),
     "json beside tools, markers in a string": Transcript(
@@ -256,8 +266,9 @@ TRANSCRIPTS = {
     "forced truncated": Transcript(
         OutputFormat(),
         '[{"name": "weather", "arguments": {"city": "Oslo"}}, {"name": "time", "argu',
-        [PARALLEL[0], TextDelta(', {"name": "time", "argu')],
+        [PARALLEL[0]],
         REQUIRED,
+        is_cut_off=True,
     ),
     "forced in harmony's channels": Transcript(
         HARMONY,
@@ -269,7 +280,7 @@ TRANSCRIPTS = {
     "forced, markers in a string": Transcript(
         replace(OutputFormat(), think_start="<think>", think_end="</think>"),
         '[{"name": "weather", "arguments": {"city": "]},{\\"<think>"}}]',
-        [called(0, "weather", '{"city":"]},{\\"<think>"}')],
+        [called(0, "weather", '{"city": "]},{\\"<think>"}')],
         REQUIRED,
     ),
     "no format at all, forced": Transcript(
@@ -278,12 +289,16 @@ TRANSCRIPTS = {
 }
 
 
-def events_of(transcript: Transcript, pieces: Iterable[str]) -> list[Delta]:
+def events_of(transcript: Transcript, pieces: Iterable[str]) -> list[Event]:
     """What the registry's parser makes of the pieces."""
     parser = parser_for(
         transcript.form, transcript.tools, transcript.choice, numbered_ids(), response_format=transcript.answer
     )
-    return events_from(parser, pieces)
+    return events_from(parser, pieces, is_cut_off=transcript.is_cut_off)
+
+
+def said(events: Iterable[Event], kind: type[TextDelta | ReasoningDelta]) -> str:
+    return "".join(event.text for event in events if isinstance(event, kind) and not isinstance(event, Called))
 
 
 @pytest.mark.parametrize("name", TRANSCRIPTS)
@@ -304,13 +319,31 @@ def test_any_cut_gives_the_same_events(transcript: Transcript, data: st.DataObje
 def test_any_cut_of_a_truncated_transcript_gives_the_same_events(
     transcript: Transcript, length: int, data: st.DataObject
 ) -> None:
-    """A completion that ran into its limit anywhere is read the same, and no call of it is made up."""
+    """A completion that ran into its limit anywhere is read the same, and no call or text of it is made up."""
     text = transcript.text[:length]
-    whole = events_of(transcript, [text])
-    assert events_of(transcript, text) == whole
-    assert events_of(transcript, data.draw(cuts_of(text))) == whole
-    calls = [event for event in whole if not isinstance(event, TextDelta | ReasoningDelta)]
-    assert calls == [event for event in transcript.events if event in calls]
+    cut_off = replace(transcript, is_cut_off=True)
+    whole = events_of(cut_off, [text])
+    assert events_of(cut_off, text) == whole
+    assert events_of(cut_off, data.draw(cuts_of(text))) == whole
+    # A single character that might have become a marker counts as text.
+    whole = [told for told in whole if isinstance(told, Called) or told.text.strip() not in ("<", "[")]
+    for told, event in zip(whole, transcript.events, strict=False):
+        assert type(told) is type(event)
+        if isinstance(told, Called) and isinstance(event, Called):
+            assert told.call.name == event.call.name
+            assert event.call.arguments.startswith(told.call.arguments)
+    assert len(whole) <= len(transcript.events)
+
+
+@pytest.mark.parametrize("name", TRANSCRIPTS)
+def test_a_completion_cut_off_anywhere_shows_no_markup(name: str) -> None:
+    """Text and reasoning begin as those of the whole completion, wherever `max_tokens` ended it."""
+    transcript = replace(TRANSCRIPTS[name], is_cut_off=True)
+    texts = {kind: said(transcript.events, kind) for kind in (TextDelta, ReasoningDelta)}
+    for length in range(len(transcript.text)):
+        events = events_of(transcript, [transcript.text[:length]])
+        for kind, text in texts.items():
+            assert text.startswith(said(events, kind).rstrip("<[|").rstrip()), transcript.text[:length]
 
 
 FRAGMENTS = [
@@ -325,6 +358,7 @@ FRAGMENTS = [
         "<|eot_id|>",
     ),
     *("assistant", "analysis", "final", " to=functions.time", "<think>", "</think>", "<|", "<|pyth", '"', "\\", "\n"),
+    *("<tool_call>", "</tool_call>", "[TOOL_CALLS]", "time[ARGS]", '{"name": "time", "arguments": {"a": "'),
     *('{"name": "time", "parameters": {}}', '{"name": "fly", "arguments": {}}', '{"a": 1}', "[", "]", ",", "{", "}"),
     *(" ", "a", 80 * "x", "🌍"),
 ]
@@ -334,12 +368,13 @@ FRAGMENTS = [
     fragments=st.lists(st.sampled_from(FRAGMENTS), max_size=12),
     jumble=st.builds(
         Transcript,
-        form=st.sampled_from([LLAMA, LLAMA_THINKING, HARMONY, HERMES, OutputFormat()]),
+        form=st.sampled_from([LLAMA, LLAMA_THINKING, HARMONY, HERMES, MISTRAL, OLD_MISTRAL, OutputFormat()]),
         text=st.just(""),
         events=st.just(()),
         choice=st.sampled_from([ToolChoice(), REQUIRED]),
         tools=st.sampled_from([TOOLS, STRICT]),
         answer=st.sampled_from([None, ANSWER]),
+        is_cut_off=st.booleans(),
     ),
     data=st.data(),
 )

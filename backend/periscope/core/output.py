@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
-from periscope.core.messages import ToolCall
-
 
 class FinishReason(StrEnum):
     """Why a completion ended. `CANCELLED` and `ERROR` stay inside: they are never sent as a success."""
@@ -151,11 +149,33 @@ class ReasoningDelta:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCallDelta:
-    """One whole tool call; `index` counts from 0 within the completion."""
+class ToolCallStart:
+    """A tool call begins; its arguments follow.
+
+    Attributes:
+        index: counts from 0 within the completion.
+    """
 
     index: int
-    call: ToolCall
+    id: str
+    name: str
+    choice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """More of a call's arguments, as the model writes them.
+
+    Joined they are the JSON text of an object, unless the model was cut off in the middle of a call or did not write
+    JSON: as with OpenAI, who executes a call has to check its arguments.
+
+    Attributes:
+        index: of the call, the one that began last.
+        arguments: never empty.
+    """
+
+    index: int
+    arguments: str
     choice: int = 0
 
 
@@ -181,4 +201,4 @@ class Finished:
         return (self.finish_reason, *self.other_finish_reasons)
 
 
-OutputEvent: TypeAlias = Waiting | TextDelta | ReasoningDelta | ToolCallDelta | Finished
+OutputEvent: TypeAlias = Waiting | TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | Finished

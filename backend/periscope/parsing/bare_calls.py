@@ -12,7 +12,16 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from periscope.core import TextDelta
-from periscope.parsing.contracts import CallCounter, Delta, Parser, call_arguments, call_name, new_call_id
+from periscope.parsing.call_reader import CallReader, json_opening
+from periscope.parsing.contracts import (
+    CallCounter,
+    Delta,
+    Parser,
+    call_arguments,
+    call_name,
+    is_broken_marker,
+    new_call_id,
+)
 from periscope.parsing.json_scan import JSONScanner
 from periscope.parsing.markers import MarkerSet
 
@@ -46,20 +55,21 @@ FORCED = BareCallDialect(is_forced=True)
 
 #: An object is known not to be a call by its beginning, so that an answer in JSON streams.
 _OPENING_LENGTH = 64
-_CALL_OPENING = re.compile(r'\{\s*"(name|type|id|function|parameters|arguments)"')
+_KEYS = ("name", "type", "id", "function", "parameters", "arguments")
+_CALL_OPENING = re.compile(rf'\{{\s*"({"|".join(_KEYS)})"')
+_BROKEN_OPENING = re.compile(r'\{\s*("\w*)?')
 
 
 class _Place(StrEnum):
     BETWEEN = "between"  # where a call may begin
     OBJECT = "object"
+    REST = "rest"  # after the arguments of a call
+    EXTRA = "extra"  # in what more its object says
     TEXT = "text"
 
 
 class BareCallParser:
-    """Owns the parse of one completion's answer: where it stands, the object that is open. A `Parser`.
-
-    An answer that begins with a call is a call at once; what is said after it is text. Text that comes first makes
-    the rest text, up to the dialect's tag.
+    """Owns the parse of one completion whose calls are bare JSON: reasoning first, then the answer. A `Parser`.
 
     Args:
         split: takes the completion and leaves of it answer and reasoning; must not know any tools.
@@ -77,9 +87,40 @@ class BareCallParser:
         has_plain_answer: bool = False,
     ) -> None:
         self._split = split
+        self._counter = CallCounter(new_call_id)
+        self._calls = BareCalls(dialect, names, self._counter, has_plain_answer=has_plain_answer)
+
+    @property
+    def num_tool_calls(self) -> int:
+        return self._counter.num_calls
+
+    def feed(self, text: str) -> list[Delta]:
+        return self._read(self._split.feed(text))
+
+    def finish(self, *, is_cut_off: bool = False) -> list[Delta]:
+        return self._read(self._split.finish(is_cut_off=is_cut_off)) + self._calls.finish(is_cut_off=is_cut_off)
+
+    def _read(self, events: list[Delta]) -> list[Delta]:
+        read: list[Delta] = []
+        for event in events:
+            read += self._calls.feed(event.text) if isinstance(event, TextDelta) else [event]
+        return read
+
+
+class BareCalls:
+    """Owns the parse of one answer: where it stands, the object that is open.
+
+    An answer that begins with a call is a call at once; what is said after it is text. Text that comes first makes
+    the rest text, up to the dialect's tag.
+    """
+
+    def __init__(
+        self, dialect: BareCallDialect, names: frozenset[str], counter: CallCounter, *, has_plain_answer: bool = False
+    ) -> None:
         self._dialect = dialect
         self._names = names
-        self._openings = tuple(f'{{"name": {json.dumps(name)}, "parameters": ' for name in names)
+        self._counter = counter
+        self._openings = {f'{{"name": {json.dumps(name)}, "parameters": ': name for name in names}
         self._takes_any_name = dialect.is_forced
         self._has_plain_answer = has_plain_answer
         self._markers = MarkerSet([*([dialect.tag] if dialect.tag else []), *dialect.dropped])
@@ -90,35 +131,55 @@ class BareCallParser:
         self._object_length = 0
         self._scanner = JSONScanner()
         self._events: list[Delta] = []
-        self._counter = CallCounter(new_call_id)
-
-    @property
-    def num_tool_calls(self) -> int:
-        return self._counter.num_calls
+        self._reader = self._new_reader()
 
     def feed(self, text: str) -> list[Delta]:
-        self._read(self._split.feed(text))
+        """Takes the next piece of the answer; returns what is certain by now."""
+        self._take(text)
         return self._drain()
 
-    def finish(self) -> list[Delta]:
-        self._read(self._split.finish())
-        if self._object or self._tail or not self.num_tool_calls:
-            self._emit("".join([*self._object, self._tail]))
+    def finish(self, *, is_cut_off: bool) -> list[Delta]:
+        """Takes the end of the answer. Idempotent."""
+        rest = [] if is_cut_off and self._is_broken_call() else self._object
+        tail = "" if is_broken_marker(self._tail, is_cut_off=is_cut_off) else self._tail
+        if is_cut_off and not rest and not tail:
+            self._gap.clear()
+        if rest or tail or not self._counter.num_calls:
+            self._emit("".join([*rest, tail]))
         self._object.clear()
         self._gap.clear()
         self._tail = ""
         return self._drain()
 
-    def _drain(self) -> list[Delta]:
-        events, self._events = self._events, []
-        return events
+    def _is_broken_call(self) -> bool:
+        """Whether the open object may be the beginning of a call."""
+        if not self._names:
+            return False
+        if self._takes_any_name or self._object_length > _OPENING_LENGTH:
+            return True
+        opening = "".join(self._object)
+        broken = None if self._dialect.is_exact else _BROKEN_OPENING.fullmatch(opening)
+        if broken is not None:
+            return any(f'"{key}"'.startswith(broken[1] or "") for key in _KEYS)
+        return self._may_be_call(opening)
 
-    def _read(self, events: list[Delta]) -> None:
-        for event in events:
-            if isinstance(event, TextDelta):
-                self._take(event.text)
-            else:
-                self._events.append(event)
+    def _new_reader(self) -> CallReader:
+        return CallReader(self._read_opening, self._counter, self._events)
+
+    def _read_opening(self, text: str) -> tuple[str, int] | None:
+        if not self._names:
+            return None
+        if self._dialect.is_exact:
+            exact = (opening for opening in self._openings if text.startswith(f"{opening}{{"))
+            opening = next(exact, None)
+            return None if opening is None else (self._openings[opening], len(opening))
+        found = json_opening(text)
+        return found if found is not None and (self._takes_any_name or found[0] in self._names) else None
+
+    def _drain(self) -> list[Delta]:
+        events = list(self._events)
+        self._events.clear()  # the reader's list, too
+        return events
 
     def _take(self, text: str) -> None:
         text, self._tail = self._tail + text, ""
@@ -126,8 +187,8 @@ class BareCallParser:
         while position < len(text):
             if self._place is _Place.BETWEEN:
                 position = self._take_separators(text, position)
-            if self._place is _Place.OBJECT:
-                position = self._take_object(text, position)
+            if self._place in (_Place.OBJECT, _Place.REST, _Place.EXTRA):
+                position = self._take_call(text, position)
                 continue
             start, end = self._markers.find(text, position)
             if start > position:
@@ -137,6 +198,17 @@ class BareCallParser:
                 return
             self._cross(text[start:end])
             position = end
+
+    def _take_call(self, text: str, position: int) -> int:
+        """Reads on in what may be a call or is one; returns where it stopped."""
+        if self._place is _Place.OBJECT:
+            return self._take_object(text, position)
+        if self._place is _Place.REST:
+            return self._take_rest(text, position)
+        closed = self._scanner.feed(text, position)
+        if closed >= 0:
+            self._end_object()
+        return len(text) if closed < 0 else closed
 
     def _take_separators(self, text: str, position: int) -> int:
         """Reads up to what is no separator; returns where that is."""
@@ -165,8 +237,16 @@ class BareCallParser:
 
     def _take_object(self, text: str, position: int) -> int:
         """Reads on in the open object; returns where it stopped."""
+        if self._reader.has_begun:
+            return self._take_arguments(text, position)
         room = _OPENING_LENGTH - self._object_length
         stop = len(text) if self._takes_any_name or room <= 0 else min(len(text), position + room)
+        if self._reader.is_reading:
+            stop = self._reader.feed(text, position, stop)
+            if self._reader.has_begun:
+                self._object.clear()
+                self._gap.clear()
+                return self._take_arguments(text, stop)
         closed = self._scanner.feed(text, position, stop)
         end = stop if closed < 0 else closed
         self._object.append(text[position:end])
@@ -179,6 +259,25 @@ class BareCallParser:
                 self._end_object()
                 self._emit(opening)
         return end
+
+    def _take_arguments(self, text: str, position: int) -> int:
+        end = self._reader.feed(text, position, len(text))
+        if self._reader.is_whole:
+            self._place = _Place.REST
+        return end
+
+    def _take_rest(self, text: str, position: int) -> int:
+        """The object is closed, says more, or was left open; returns where that shows, or the end."""
+        while position < len(text) and text[position].isspace():
+            position += 1
+        if position < len(text):
+            character = text[position]
+            self._end_object()
+            if character == ",":
+                self._place = _Place.EXTRA
+                self._scanner.feed_all("{")
+            position += character in "},"
+        return position
 
     def _may_be_call(self, opening: str) -> bool:
         if self._dialect.is_exact:
@@ -193,17 +292,18 @@ class BareCallParser:
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             self._emit(raw)
             return
-        is_known = raw.startswith(self._openings) if self._dialect.is_exact else name in self._names
+        is_known = raw.startswith(tuple(self._openings)) if self._dialect.is_exact else name in self._names
         if not self._names or not (self._takes_any_name or is_known):
             self._emit(raw)
             return
         self._gap.clear()
-        self._events.append(self._counter.next(name, arguments))
+        self._events += self._counter.whole(name, arguments)
 
     def _end_object(self) -> None:
         self._object.clear()
         self._object_length = 0
         self._scanner = JSONScanner()
+        self._reader = self._new_reader()
         self._place = _Place.BETWEEN
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
-from periscope.core import ReasoningDelta, TextDelta, ToolCall, ToolCallDelta, new_id
+from periscope.core import ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart, new_id
 
-Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta
+Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta
 
 new_call_id: Callable[[], str] = partial(new_id, "call_")
 
@@ -20,21 +20,38 @@ class Parser(Protocol):
     """Splits one completion's text, as it comes, into answer, reasoning and tool calls.
 
     The events, neighbouring deltas of one kind joined, are the same for any cut of the text. Time is linear in
-    the text. No delta is empty. A tool call is emitted whole or not at all: what cannot be read is text.
+    the text. No delta is empty.
+
+    Where calls are JSON, a call begins as soon as its name is known and its arguments begin, and these follow as the
+    model writes them. From there on it stays a call: if it breaks off or is no JSON, its arguments are what there is.
+    A call in another syntax is emitted whole. What cannot be read as a call is text.
     """
 
     @property
     def num_tool_calls(self) -> int:
-        """Tool calls emitted so far."""
+        """Tool calls begun so far."""
         ...
 
     def feed(self, text: str) -> list[Delta]:
         """Takes the next piece of output; returns what is certain by now."""
         ...
 
-    def finish(self) -> list[Delta]:
-        """Takes the end of the output; returns all that was waiting. Idempotent; nothing may be fed after it."""
+    def finish(self, *, is_cut_off: bool = False) -> list[Delta]:
+        """Takes the end of the output; returns all that was waiting. Idempotent; nothing may be fed after it.
+
+        Args:
+            is_cut_off: the completion ran into its limit. Then a call or marker that has not become whole is dropped,
+                as far as it has not been emitted yet: it is no part of the answer.
+        """
         ...
+
+
+def is_broken_marker(tail: str, *, is_cut_off: bool) -> bool:
+    """Pure: whether text that may still become a marker is to be dropped at the end of a completion.
+
+    A single character is more likely to be text.
+    """
+    return is_cut_off and len(tail) > 1
 
 
 class CallCounter:
@@ -44,11 +61,18 @@ class CallCounter:
         self._draw_id = draw_id
         self.num_calls = 0
 
-    def next(self, name: str, arguments: str) -> ToolCallDelta:
+    def start(self, name: str) -> ToolCallStart:
         """The event of one more call."""
-        delta = ToolCallDelta(self.num_calls, ToolCall(self._draw_id(), name, arguments))
         self.num_calls += 1
-        return delta
+        return ToolCallStart(self.num_calls - 1, self._draw_id(), name)
+
+    def arguments(self, text: str) -> ToolCallDelta:
+        """The event of more arguments of the call that began last."""
+        return ToolCallDelta(self.num_calls - 1, text)
+
+    def whole(self, name: str, arguments: str) -> list[Delta]:
+        """The events of a call that is known at once."""
+        return [self.start(name), self.arguments(arguments)]
 
 
 def call_name(name: object) -> str:

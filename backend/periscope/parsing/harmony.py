@@ -15,7 +15,15 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from periscope.core import OutputFormat, ReasoningDelta, TextDelta, Tool
-from periscope.parsing.contracts import CallCounter, Delta, call_arguments, call_name, new_call_id
+from periscope.parsing.call_reader import CallReader
+from periscope.parsing.contracts import (
+    CallCounter,
+    Delta,
+    call_arguments,
+    call_name,
+    is_broken_marker,
+    new_call_id,
+)
 from periscope.parsing.json_scan import JSONScanner
 from periscope.parsing.markers import MarkerSet
 
@@ -25,6 +33,7 @@ _MARKERS = MarkerSet((_START, _CHANNEL, _CONSTRAIN, _MESSAGE, "<|end|>", "<|retu
 #: The rest of a header whose `<|start|>` stands in the prompt; its beginnings match too, up to the word "assistant".
 _OPENING = re.compile(r"\s*(assistant)?\s*(t?|to?|to=\S*\s*)")
 _MAX_OPENING_LENGTH = 256
+_BODY_OPENING = re.compile(r"\s*(?=\{)")
 
 
 class _Place(StrEnum):
@@ -66,6 +75,7 @@ class HarmonyParser:
         self._is_new_message = False
         self._events: list[Delta] = []
         self._counter = CallCounter(new_call_id)
+        self._reader = self._new_reader()
 
     @property
     def num_tool_calls(self) -> int:
@@ -84,20 +94,33 @@ class HarmonyParser:
         self._tail = text[start:]
         return self._drain()
 
-    def finish(self) -> list[Delta]:
-        """Takes the end of the output. An open call whose arguments are whole is a call: its end marker is not told."""
-        self._take(self._tail)
+    def finish(self, *, is_cut_off: bool = False) -> list[Delta]:
+        """Takes the end of the output. An open call that is a call is one: its end marker is not told."""
+        is_in_string = self._place is _Place.CALL and self._scanner.is_in_string
+        if is_in_string or not is_broken_marker(self._tail, is_cut_off=is_cut_off):
+            self._take(self._tail)
         self._tail = ""
-        if self._place is _Place.CALL and any(part.strip() for part in self._body):
+        if self._place is _Place.CALL and not is_cut_off and any(part.strip() for part in self._body):
             self._close_call()
-        elif self._place is _Place.OPENING:
+        elif self._place is _Place.OPENING and not (is_cut_off and _is_broken_header("".join(self._header))):
             self._give_up_opening()
         self._place = _Place.BETWEEN
         return self._drain()
 
     def _drain(self) -> list[Delta]:
-        events, self._events = self._events, []
+        events = list(self._events)
+        self._events.clear()  # the reader's list, too
         return events
+
+    def _new_reader(self) -> CallReader:
+        return CallReader(self._read_body_opening, self._counter, self._events)
+
+    def _read_body_opening(self, text: str) -> tuple[str, int] | None:
+        found = _BODY_OPENING.match(text)
+        try:
+            return None if found is None or not self._has_tools else (call_name(self._name), found.end())
+        except ValueError:
+            return None
 
     def _take(self, text: str) -> None:
         """Takes text that holds no marker, or one that does not count."""
@@ -111,8 +134,7 @@ class HarmonyParser:
         elif self._place is _Place.HEADER:
             self._header.append(text)
         elif self._place is _Place.CALL:
-            self._body.append(text)
-            self._scanner.feed_all(text)
+            self._take_body(text)
         elif self._place is _Place.BETWEEN:
             text = text.lstrip()
             if text:
@@ -120,6 +142,14 @@ class HarmonyParser:
                 self._emit(text)
         else:
             self._emit(text)
+
+    def _take_body(self, text: str) -> None:
+        """Takes text of a call. What stands after its arguments says nothing."""
+        self._scanner.feed_all(text)
+        if self._reader.is_reading:
+            self._reader.feed(text, 0, len(text))
+        if not self._reader.has_begun:
+            self._body.append(text)
 
     def _emit(self, text: str) -> None:
         """Takes text of a message; messages of one kind are parted by a blank line."""
@@ -171,6 +201,7 @@ class HarmonyParser:
             self._place = _Place.CALL
             self._name = recipients[0].removeprefix("functions.")
             self._scanner = JSONScanner()
+            self._reader = self._new_reader()
         elif (_CHANNEL, "analysis") in itertools.pairwise(words):
             self._place = _Place.REASONING
         else:
@@ -180,16 +211,21 @@ class HarmonyParser:
         body = "".join(self._body).strip()
         self._body.clear()
         self._place = _Place.ANSWER
+        if self._reader.has_begun:
+            return
         try:
             if not self._has_tools:
                 raise ValueError("no tools")  # noqa: TRY301 - one way out for all that is no call
-            call = self._counter.next(call_name(self._name), call_arguments(body))
+            self._events += self._counter.whole(call_name(self._name), call_arguments(body))
         except (ValueError, TypeError, RecursionError):
             if body:
                 self._emit(body)
-            return
-        self._events.append(call)
 
 
 def _may_be_header(opening: str) -> bool:
     return "assistant".startswith(opening.strip()) or _OPENING.fullmatch(opening) is not None
+
+
+def _is_broken_header(opening: str) -> bool:
+    """Whether this is more likely the beginning of a header than of an answer."""
+    return opening[:1].isspace() or "to=" in opening

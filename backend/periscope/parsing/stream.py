@@ -7,21 +7,34 @@ comes in as data (`OutputFormat`).
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from enum import StrEnum
 
 from periscope.core import JSONObject, OutputFormat, ReasoningDelta, TextDelta, Tool, ToolCallStyle
-from periscope.parsing.contracts import CallCounter, Delta, call_arguments, call_name, new_call_id
-from periscope.parsing.json_scan import JSONScanner
+from periscope.parsing.bare_calls import FORCED, BareCalls
+from periscope.parsing.contracts import (
+    CallCounter,
+    Delta,
+    call_arguments,
+    call_name,
+    is_broken_marker,
+    new_call_id,
+)
 from periscope.parsing.markers import MarkerSet
+from periscope.parsing.open_call import OpenCall
 
 logger = logging.getLogger(__name__)
+
+_NO_SPACE = re.compile(r"\S")
 
 
 class _State(StrEnum):
     NORMAL = "normal"
     REASONING = "reasoning"
     TOOL = "tool"
+    OPENED = "opened"  # after a tool marker that has no end marker: a list of calls, or one
+    LISTED = "listed"  # a list of calls, to the end
     PLAIN = "plain"  # an answer without markers, to its end
 
 
@@ -36,9 +49,10 @@ class _Space(StrEnum):
 class OutputParser:
     """Owns the parse of one completion: its state, the text that has to wait, the count of its tool calls.
 
-    A `Parser`. Time is linear apart from what `parse_tool_call` takes. Nothing but markers and the whitespace
-    around them is ever dropped: a tool call that cannot be read comes out as the text it was. Where calls are JSON
-    (`ToolCallStyle.HERMES`), an end marker inside one of its strings ends nothing.
+    A `Parser`. Time is linear apart from what `parse_tool_call` takes. Nothing but markers, the whitespace around
+    them and what stands between the arguments of a call and its end marker is dropped: a tool call that cannot be read
+    comes out as the text it was. Where calls are JSON (`ToolCallStyle.HERMES`), an end marker inside one of its
+    strings ends nothing.
 
     A call to a tool that was not offered is a call: the client knows its tools and answers the model with an
     error, as it would with vLLM. Ids a model writes are not used, for they repeat between turns.
@@ -60,7 +74,7 @@ class OutputParser:
         self._has_plain_answer = has_plain_answer
         self._parse_tool_call = format.parse_tool_call if format.tool_start and tools else None
         self._tools = [_function_schema(tool) for tool in tools]
-        self._is_json = format.tool_call_style is ToolCallStyle.HERMES
+        self._style = format.tool_call_style
         self._edges = _edges(format, has_tools=self._parse_tool_call is not None)
         self._markers = {state: MarkerSet(edges) for state, edges in self._edges.items()}
         starts_in_reasoning = format.starts_in_reasoning and bool(format.think_end)
@@ -68,10 +82,10 @@ class OutputParser:
         self._space = _Space.DROPPED if starts_in_reasoning else _Space.HELD
         self._tail = ""  # may still become a marker
         self._gap: list[str] = []  # held whitespace
-        self._call: list[str] = []  # the open tool call's text, its start marker first
-        self._scanner = JSONScanner()  # of the open tool call
         self._events: list[Delta] = []
         self._counter = CallCounter(new_call_id)
+        self._call = self._open_call("")
+        self._list = BareCalls(FORCED, frozenset(tool.name for tool in tools), self._counter)
 
     @property
     def num_tool_calls(self) -> int:
@@ -82,7 +96,9 @@ class OutputParser:
         position = 0
         while True:
             start, end = self._markers[self._state].find(text, position)
-            self._take(text[position:start])
+            position = self._take(text[position:start], position)
+            if position < start:  # a call has ended without a marker
+                continue
             if start == end:
                 break
             self._cross(text[start:end])
@@ -90,38 +106,80 @@ class OutputParser:
         self._tail = text[start:]
         return self._drain()
 
-    def finish(self) -> list[Delta]:
+    def finish(self, *, is_cut_off: bool = False) -> list[Delta]:
         """Takes the end of the output.
 
-        A call still open is read only if the format has no end marker; else it was cut off, and half a call
+        A call that has not begun is read only if the format has no end marker; else it was cut off, and half a call
         must not look like a whole one.
         """
-        self._take(self._tail)
-        self._tail = ""
-        if self._state is _State.TOOL:
-            if self._edges[_State.TOOL]:
-                self._give_up_call()
-            else:
-                self._close_call("")
-            self._state = _State.NORMAL
+        tail, self._tail = self._tail, ""
+        if self._state is _State.TOOL and self._call.has_begun:
+            is_text = self._call.is_in_string
+        else:
+            is_text = not is_broken_marker(tail, is_cut_off=is_cut_off)
+        if is_text:
+            self._take(tail, 0)
+        self._end(is_cut_off=is_cut_off)
         if self.num_tool_calls == 0:
             self._emit_text("")  # an answer of nothing but whitespace
         self._gap.clear()
         return self._drain()
 
+    def _end(self, *, is_cut_off: bool) -> None:
+        state, self._state = self._state, _State.NORMAL
+        if state is _State.LISTED:
+            self._events += self._list.finish(is_cut_off=is_cut_off)
+        elif state is _State.OPENED and not is_cut_off:
+            self._emit_text(self._call.raw)
+        elif state is _State.TOOL and not self._call.has_begun:
+            if not self._edges[_State.TOOL]:
+                self._close_call("", is_cut_off=is_cut_off)
+            elif not is_cut_off:
+                self._emit_text(self._call.raw)
+            if is_cut_off:
+                self._gap.clear()
+
     def _drain(self) -> list[Delta]:
-        events, self._events = self._events, []
+        events = list(self._events)
+        self._events.clear()  # the open call's list, too
         return events
 
-    def _take(self, text: str) -> None:
-        """Takes text that holds no marker."""
+    def _open_call(self, marker: str) -> OpenCall:
+        has_end = bool(self._edges[_State.TOOL])
+        return OpenCall(marker, self._style, self._counter, self._events, has_end=has_end)
+
+    def _take(self, text: str, begin: int) -> int:
+        """Takes text that holds no marker and begins at `begin`; returns where it stopped."""
         if not text:
-            return
-        if self._state is _State.TOOL:
-            self._call.append(text)
-            if self._is_json:
-                self._scanner.feed_all(text)
-            return
+            return begin
+        if self._state is _State.OPENED:
+            self._decide(text)
+        if self._state in (_State.OPENED, _State.TOOL):
+            return begin + self._take_call(text)
+        if self._state is _State.LISTED:
+            self._events += self._list.feed(text)
+        else:
+            self._take_text(text)
+        return begin + len(text)
+
+    def _decide(self, text: str) -> None:
+        """What has been opened shows in the first character."""
+        first = _NO_SPACE.search(text)
+        if first is not None and first[0] in "[{":
+            self._state = _State.LISTED
+            self._gap.clear()
+        elif first is not None:
+            self._state = _State.TOOL
+
+    def _take_call(self, text: str) -> int:
+        length = self._call.take(text)
+        if self._call.has_begun:
+            self._gap.clear()
+        if self._call.is_over:
+            self._state, self._space = _State.NORMAL, _Space.HELD
+        return length
+
+    def _take_text(self, text: str) -> None:
         if self._space is not _Space.KEPT:
             content = text.lstrip()
             if self._space is _Space.HELD:
@@ -146,39 +204,38 @@ class OutputParser:
 
     def _cross(self, marker: str) -> None:
         """Takes a marker of the current state, or of the one before the answer began."""
-        is_in_string = self._state is _State.TOOL and self._is_json and self._scanner.is_in_string
-        if is_in_string or self._state is _State.PLAIN:
-            self._take(marker)
+        if self._state is _State.PLAIN or (self._state is _State.TOOL and not self._ends_call(marker)):
+            self._take(marker, 0)
             return
         source, self._state = self._state, self._edges[self._state][marker]
-        if self._state is _State.TOOL:
-            self._call.append(marker)
-            self._scanner = JSONScanner()
-        elif source is _State.TOOL:
+        if source is _State.TOOL:
             self._close_call(marker)
-        else:
+        if self._state in (_State.TOOL, _State.OPENED):
+            self._call = self._open_call(marker)
+        elif source is not _State.TOOL:
             self._gap.clear()
             self._space = _Space.DROPPED
 
-    def _close_call(self, end: str) -> None:
-        start, *body = self._call
+    def _ends_call(self, marker: str) -> bool:
+        """The beginning of the next call ends one that was never ended, if that has all it needs."""
+        is_end = self._edges[_State.TOOL][marker] is _State.NORMAL
+        return not self._call.is_in_string and (is_end or self._call.is_whole)
+
+    def _close_call(self, end: str, *, is_cut_off: bool = False) -> None:
+        if self._call.has_begun:
+            self._space = _Space.HELD
+            return
         try:
-            calls = self._parse("".join(body))
+            calls = self._parse(self._call.body)
         except Exception:  # mlx-lm's parsers fail on odd text in any way: AttributeError, SyntaxError, ...
             logger.debug("A tool call could not be parsed and goes out as text.", exc_info=True)
-            self._call = [start, *body, end]
-            self._give_up_call()
+            if not is_cut_off:
+                self._emit_text(self._call.raw + end)
             return
-        self._call.clear()
         self._gap.clear()
         self._space = _Space.HELD
         for name, arguments in calls:
-            self._events.append(self._counter.next(name, arguments))
-
-    def _give_up_call(self) -> None:
-        raw = "".join(self._call)
-        self._call.clear()
-        self._emit_text(raw)
+            self._events += self._counter.whole(name, arguments)
 
     def _parse(self, text: str) -> list[tuple[str, str]]:
         """The calls in `text` as (name, arguments); raises whatever is wrong with it."""
@@ -200,9 +257,12 @@ def _edges(output: OutputFormat, *, has_tools: bool) -> dict[_State, dict[str, _
         if output.think_start:
             edges[_State.NORMAL][output.think_start] = _State.REASONING
     if has_tools and output.tool_start:
-        edges[_State.NORMAL][output.tool_start] = _State.TOOL
+        is_marked = output.tool_call_style is ToolCallStyle.MARKED
+        edges[_State.NORMAL][output.tool_start] = _State.TOOL if output.tool_end or is_marked else _State.OPENED
         if output.tool_end:
             edges[_State.TOOL][output.tool_end] = _State.NORMAL
+            if not is_marked:
+                edges[_State.TOOL].setdefault(output.tool_start, _State.TOOL)
     return edges
 
 

@@ -22,6 +22,7 @@ from periscope.core import (
     TextDelta,
     TokenLogprob,
     ToolCallDelta,
+    ToolCallStart,
     Usage,
     VisionUsage,
 )
@@ -45,7 +46,7 @@ class _Ended:
     stats: GenerationStats
 
 
-_ChoiceEvent: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta | _Ended
+_ChoiceEvent: TypeAlias = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | _Ended
 
 
 async def generate(
@@ -125,7 +126,7 @@ async def _one_choice(
     async with opening as chunks:
         async for chunk in chunks:
             reason = chunk.finish_reason or reason
-            for delta in _deltas(parser, chunk.text, chunk.logprobs, is_last=chunk.finish_reason is not None):
+            for delta in _deltas(parser, chunk.text, chunk.logprobs, chunk.finish_reason):
                 yield replace(delta, choice=choice) if choice else delta
         yield _Ended(choice, _end_reason(reason, parser.num_tool_calls), chunks.stats)
 
@@ -135,11 +136,11 @@ def _params_of(params: GenerationParams, choice: int) -> GenerationParams:
     return params if choice == 0 or params.seed is None else replace(params, seed=(params.seed + choice) % 2**64)
 
 
-def _deltas(parser: Parser, text: str, logprobs: tuple[TokenLogprob, ...], *, is_last: bool) -> list[Delta]:
+def _deltas(parser: Parser, text: str, logprobs: tuple[TokenLogprob, ...], reason: FinishReason | None) -> list[Delta]:
     """What a chunk adds; its log-probabilities go with its first text, or stand alone."""
     deltas = parser.feed(text)
-    if is_last:
-        deltas += parser.finish()
+    if reason is not None:
+        deltas += parser.finish(is_cut_off=reason is FinishReason.LENGTH)
     if logprobs:
         for at, delta in enumerate(deltas):
             if isinstance(delta, TextDelta):

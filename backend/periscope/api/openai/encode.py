@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from periscope.api.replies import json_number
 from periscope.api.sse import comment_frame, data_frame
 from periscope.api.wording import clip
-from periscope.core import Finished, ReasoningDelta, TextDelta, ToolCallDelta, Waiting
+from periscope.core import Finished, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart, Waiting
 
 if TYPE_CHECKING:
     from periscope.core import (
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
         OutputEvent,
         TokenLogprob,
         TokenText,
-        ToolCall,
         Usage,
         VisionUsage,
     )
@@ -28,7 +27,8 @@ DONE = b"data: [DONE]\n\n"
 #: What OpenAI sends for a token that cannot come; JSON has no infinities.
 _LOWEST_LOGPROB = -9999.0
 
-Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta
+CallDelta: TypeAlias = ToolCallStart | ToolCallDelta
+Delta: TypeAlias = TextDelta | ReasoningDelta | CallDelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class ChatReply:
     is_single_tool_call: bool = False
     status_as_comments: bool = False
 
-    def takes(self, event: ToolCallDelta) -> bool:
-        """Whether the client wants this call: all, or the first alone."""
+    def takes(self, event: CallDelta) -> bool:
+        """Whether the client wants the call this belongs to: all, or the first alone."""
         return event.index == 0 or not self.is_single_tool_call
 
 
@@ -76,7 +76,7 @@ def _choice(index: int, deltas: Sequence[Delta], reason: FinishReason, reply: Ch
     texts = [delta for delta in deltas if isinstance(delta, TextDelta)]
     text = "".join(delta.text for delta in texts)
     reasoning = "".join(delta.text for delta in deltas if isinstance(delta, ReasoningDelta))
-    calls = [_call(delta.call) for delta in deltas if isinstance(delta, ToolCallDelta) and reply.takes(delta)]
+    calls = _calls([delta for delta in deltas if isinstance(delta, CallDelta) and reply.takes(delta)])
     message: JSONObject = {"role": "assistant", "content": text or (None if calls else "")}
     if reasoning:
         message["reasoning_content"] = reasoning
@@ -114,9 +114,9 @@ class ChunkEncoder:
                 return b"" if is_empty else self._chunk({"content": text}, choice, logprobs=_logprobs(logprobs))
             case ReasoningDelta(text, choice):
                 return self._chunk({"reasoning_content": text}, choice) if text else b""
-            case ToolCallDelta(index, call, choice):
-                delta = {"tool_calls": [{"index": index, **_call(call)}]}
-                return self._chunk(delta, choice) if self._reply.takes(event) else b""
+            case ToolCallStart() | ToolCallDelta():
+                delta = {"tool_calls": [_call_delta(event)]}
+                return self._chunk(delta, event.choice) if self._reply.takes(event) else b""
             case Finished():
                 return self._ending(event)
 
@@ -175,8 +175,25 @@ def _wait(waiting: Waiting) -> JSONObject:
     return {key: value for key, value in told.items() if value is not None}
 
 
-def _call(call: ToolCall) -> JSONObject:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+def _calls(deltas: Sequence[CallDelta]) -> list[JSONObject]:
+    """The calls of one choice, each with all of its arguments."""
+    starts = [delta for delta in deltas if isinstance(delta, ToolCallStart)]
+    arguments: dict[int, list[str]] = {start.index: [] for start in starts}
+    for delta in deltas:
+        if isinstance(delta, ToolCallDelta):
+            arguments[delta.index].append(delta.arguments)
+    return [_opened(start, "".join(arguments[start.index])) for start in starts]
+
+
+def _call_delta(event: CallDelta) -> JSONObject:
+    """As OpenAI streams calls: the first chunk of one names it, those that follow hold pieces of its arguments."""
+    if isinstance(event, ToolCallDelta):
+        return {"index": event.index, "function": {"arguments": event.arguments}}
+    return {"index": event.index, **_opened(event)}
+
+
+def _opened(start: ToolCallStart, arguments: str = "") -> JSONObject:
+    return {"id": start.id, "type": "function", "function": {"name": start.name, "arguments": arguments}}
 
 
 def _logprobs(entries: Sequence[TokenLogprob]) -> JSONObject | None:
