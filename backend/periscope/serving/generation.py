@@ -20,17 +20,18 @@ from periscope.core import (
     OutputEvent,
     ReasoningDelta,
     TextDelta,
-    TokenLogprob,
     ToolCallDelta,
     ToolCallStart,
     Usage,
     VisionUsage,
 )
 from periscope.parsing.registry import parser_for
+from periscope.serving.answer_stops import AnswerStops
 
 if TYPE_CHECKING:
     from periscope.engine import GenerationStats, InferenceEngine
     from periscope.engine.chat_template import RenderedPrompt
+    from periscope.engine.commands import TokenChunk
     from periscope.parsing.contracts import Delta, Parser
 
 #: Events of all choices that their reader may be behind; then they wait, and the engine's own streams take it up.
@@ -115,7 +116,8 @@ async def _one_choice(
 ) -> AsyncGenerator[_ChoiceEvent, None]:
     output_format = replace(engine.output_format, starts_in_reasoning=prompt.starts_in_reasoning)
     parser = parser_for(output_format, request.tools, request.tool_choice, response_format=request.response_format)
-    reason = FinishReason.STOP
+    stops = AnswerStops(request.params.stop)
+    reason, num_tool_calls = FinishReason.STOP, 0
     opening = engine.generate_stream(
         prompt,
         _params_of(request.params, choice),
@@ -126,28 +128,28 @@ async def _one_choice(
     async with opening as chunks:
         async for chunk in chunks:
             reason = chunk.finish_reason or reason
-            for delta in _deltas(parser, chunk.text, chunk.logprobs, chunk.finish_reason):
+            for delta in stops.take(_deltas(parser, chunk), chunk.logprobs, is_last=chunk.finish_reason is not None):
+                num_tool_calls += isinstance(delta, ToolCallStart)
                 yield replace(delta, choice=choice) if choice else delta
-        yield _Ended(choice, _end_reason(reason, parser.num_tool_calls), chunks.stats)
+            if stops.is_hit:  # leaving gives the row up
+                reason = FinishReason.STOP
+                break
+        yield _Ended(choice, _end_reason(reason, num_tool_calls), chunks.stats)
 
 
 def _params_of(params: GenerationParams, choice: int) -> GenerationParams:
-    """Choices of one seed differ, and are the same again the next time."""
+    """As the engine takes them, which knows text and no answers: stop strings are looked for in what is told.
+
+    Choices of one seed differ, and are the same again the next time.
+    """
+    params = replace(params, stop=())
     return params if choice == 0 or params.seed is None else replace(params, seed=(params.seed + choice) % 2**64)
 
 
-def _deltas(parser: Parser, text: str, logprobs: tuple[TokenLogprob, ...], reason: FinishReason | None) -> list[Delta]:
-    """What a chunk adds; its log-probabilities go with its first text, or stand alone."""
-    deltas = parser.feed(text)
-    if reason is not None:
-        deltas += parser.finish(is_cut_off=reason is FinishReason.LENGTH)
-    if logprobs:
-        for at, delta in enumerate(deltas):
-            if isinstance(delta, TextDelta):
-                deltas[at] = replace(delta, logprobs=logprobs)
-                break
-        else:
-            deltas.insert(0, TextDelta("", logprobs))
+def _deltas(parser: Parser, chunk: TokenChunk) -> list[Delta]:
+    deltas = parser.feed(chunk.text)
+    if chunk.finish_reason is not None:
+        deltas += parser.finish(is_cut_off=chunk.finish_reason is FinishReason.LENGTH)
     return deltas
 
 

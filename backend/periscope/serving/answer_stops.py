@@ -1,0 +1,74 @@
+"""Stop strings of one completion: they act on the answer's text, and on neither reasoning, calls nor markup."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from periscope.core import TextDelta, TokenLogprob
+from periscope.engine.detokenizer import StopStrings
+
+if TYPE_CHECKING:
+    from periscope.parsing.contracts import Delta
+
+
+class AnswerStops:
+    """Owns the text of one completion that may be the beginning of a stop string, and the log-probabilities beside it.
+
+    Nothing that comes after a stop string is told, nor is any part of one.
+
+    Attributes:
+        is_hit: a stop string has come; the completion has ended.
+    """
+
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self._stops = StopStrings(stops)
+        self._num_read = self._num_told = 0  # characters of the answer
+        self._waiting: list[tuple[int, TokenLogprob]] = []  # where the token began in the answer
+
+    @property
+    def is_hit(self) -> bool:
+        return self._stops.is_hit
+
+    def take(
+        self, deltas: Sequence[Delta], logprobs: Sequence[TokenLogprob] = (), *, is_last: bool = False
+    ) -> list[Delta]:
+        """What may be told by now of the deltas that one chunk gave.
+
+        Log-probabilities go with the first text that is told, or stand alone.
+        """
+        self._waiting += [(self._num_read, entry) for entry in logprobs]
+        told: list[Delta] = []
+        for delta in deltas:
+            if isinstance(delta, TextDelta):
+                self._num_read += len(delta.text)
+                self._tell(self._stops.feed(delta.text), told)
+            else:
+                told.append(delta)
+            if self.is_hit:
+                break
+        if is_last and not self.is_hit:
+            self._tell(self._stops.finish(), told)
+        return _with_logprobs(told, self._released())
+
+    def _tell(self, text: str, told: list[Delta]) -> None:
+        self._num_told += len(text)
+        if text:
+            told.append(TextDelta(text))
+
+    def _released(self) -> tuple[TokenLogprob, ...]:
+        """Those of tokens whose text has been told; without text that waits, all."""
+        is_all = self._num_told == self._num_read
+        released = tuple(entry for begin, entry in self._waiting if is_all or begin < self._num_told)
+        self._waiting = self._waiting[len(released) :]
+        return released
+
+
+def _with_logprobs(deltas: list[Delta], logprobs: tuple[TokenLogprob, ...]) -> list[Delta]:
+    if not logprobs:
+        return deltas
+    for at, delta in enumerate(deltas):
+        if isinstance(delta, TextDelta):
+            return [*deltas[:at], replace(delta, logprobs=logprobs), *deltas[at + 1 :]]
+    return [TextDelta("", logprobs), *deltas]

@@ -1,0 +1,175 @@
+"""One request on a real engine: what stop strings and limits do to answers, reasoning and calls."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from periscope.core import (
+    Finished,
+    FinishReason,
+    GenerationParams,
+    GenerationRequest,
+    Message,
+    OutputEvent,
+    ReasoningDelta,
+    ResponseFormat,
+    Role,
+    TextDelta,
+    TextPart,
+    Tool,
+    ToolCallDelta,
+    ToolCallStart,
+    ToolChoice,
+    ToolChoiceMode,
+)
+from periscope.demo import EMBEDDED_MODELS
+from periscope.engine import InferenceEngine
+from periscope.serving.generation import generate
+from tests.tiny_models import CHAT_TEMPLATE, write_text_model
+
+DEMO = str(EMBEDDED_MODELS["embedded:text"])
+GREEDY = GenerationParams(temperature=0.0, max_tokens=120)
+WEATHER = Tool(
+    "get_weather",
+    "The weather in a city.",
+    {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]},
+)
+
+
+@dataclass
+class Told:
+    """A completion as a client sees it."""
+
+    text: str
+    reasoning: str
+    calls: list[tuple[str, str]]
+    tokens: str
+    events: Sequence[OutputEvent]
+
+    @property
+    def end(self) -> Finished:
+        assert isinstance(self.events[-1], Finished)
+        return self.events[-1]
+
+
+def told(events: Sequence[OutputEvent], choice: int = 0) -> Told:
+    mine = [event for event in events if getattr(event, "choice", None) == choice]
+    texts = [event for event in mine if isinstance(event, TextDelta)]
+    calls: list[tuple[str, str]] = []
+    for event in mine:
+        if isinstance(event, ToolCallStart):
+            calls.append((event.name, ""))
+        elif isinstance(event, ToolCallDelta):
+            calls[-1] = (calls[-1][0], calls[-1][1] + event.arguments)
+    return Told(
+        "".join(event.text for event in texts),
+        "".join(event.text for event in mine if isinstance(event, ReasoningDelta)),
+        calls,
+        "".join(entry.token.text for event in texts for entry in event.logprobs),
+        events,
+    )
+
+
+def asking(text: str, params: GenerationParams = GREEDY, **fields: object) -> GenerationRequest:
+    message = Message(Role.USER, (TextPart(text),))
+    return replace(GenerationRequest("t", "", (message,), params), **fields)  # type: ignore[arg-type]
+
+
+def answers(model: str, *requests: GenerationRequest) -> list[list[OutputEvent]]:
+    async def answer(engine: InferenceEngine, request: GenerationRequest) -> list[OutputEvent]:
+        async with aclosing(generate(engine, request, None)) as events:
+            return [event async for event in events]
+
+    async def run() -> list[list[OutputEvent]]:
+        async with await InferenceEngine.load(model) as engine:
+            results = await asyncio.gather(*(answer(engine, request) for request in requests))
+            while engine.num_rows:  # a row that was given up is dropped at the worker's next look
+                await asyncio.sleep(0)
+        return results
+
+    return asyncio.run(asyncio.wait_for(run(), 120))
+
+
+WEATHER_QUESTION = "What is the weather in Paris?"
+REQUIRED = ToolChoice(ToolChoiceMode.REQUIRED)
+
+
+@pytest.mark.parametrize("choice", [ToolChoice(), REQUIRED], ids=["free", "forced"])
+def test_a_stop_string_inside_a_call_does_not_end_it(choice: ToolChoice) -> None:
+    """Neither a newline of its markup nor a word of its arguments, whether the call is forced or the model's own."""
+    request = asking(WEATHER_QUESTION, tools=(WEATHER,), tool_choice=choice)
+    stopping = [replace(request, params=replace(GREEDY, stop=(stop,))) for stop in ("\n", "Paris", "}", "tool_call")]
+    first, *others = (told(events) for events in answers(DEMO, request, *stopping))
+    ((name, arguments), *_) = first.calls
+    assert (name, json.loads(arguments)) == ("get_weather", {"city": "Paris"})
+    assert first.end.finish_reason is FinishReason.TOOL_CALLS
+    for other in others:
+        assert (other.calls, other.text) == (first.calls, first.text)
+        assert other.end.finish_reason is FinishReason.TOOL_CALLS
+        assert other.end.usage.num_completion_tokens == first.end.usage.num_completion_tokens
+
+
+def test_a_stop_string_ends_the_answer_before_it() -> None:
+    """The text ends where the first one begins, with reason stop, fewer tokens and their log-probabilities alone."""
+    question, with_logprobs = "What can you do?", replace(GREEDY, logprobs=True)
+    (whole,) = (told(events) for events in answers(DEMO, asking(question)))
+    words = whole.text.split(" ")
+    stop = " " + " ".join(words[len(words) // 2 :][:2])
+    before = whole.text.partition(stop)[0]
+    stopping = replace(with_logprobs, stop=("never said", stop))
+    one, two = answers(DEMO, asking(question, stopping), asking(question, stopping, num_choices=2))
+    for cut, end in ((told(one), told(one).end), (told(two, 0), told(two).end), (told(two, 1), told(two).end)):
+        assert cut.text == before
+        assert {*end.finish_reasons} == {FinishReason.STOP}
+        assert cut.tokens.startswith(before)
+        assert stop not in cut.tokens
+    assert told(one).end.usage.num_completion_tokens < whole.end.usage.num_completion_tokens
+    assert told(two).end.usage.num_completion_tokens == 2 * told(one).end.usage.num_completion_tokens
+
+
+def test_a_stop_string_inside_reasoning_does_not_end_it(tmp_path: Path) -> None:
+    """A model that thinks goes on thinking, to its limit."""
+    folder = write_text_model(tmp_path / "model", chat_template=CHAT_TEMPLATE + "<think>\n{# </think> #}")
+    params = GenerationParams(temperature=1.0, seed=3, max_tokens=60)
+    (thinking,) = (told(events) for events in answers(str(folder), asking("Hello", params)))
+    assert len(thinking.reasoning) > 20
+    stopping = replace(params, stop=(thinking.reasoning[5:7],))
+    (again,) = (told(events) for events in answers(str(folder), asking("Hello", stopping)))
+    assert again.reasoning == thinking.reasoning
+    assert again.end.finish_reason is FinishReason.LENGTH
+
+
+def test_a_stop_string_ends_an_answer_in_json_too() -> None:
+    """As with OpenAI: who asks for both gets what was said before it, which is no JSON then."""
+    schema = ResponseFormat({"type": "object", "properties": {"a": {"enum": ["yes"]}}, "required": ["a"]})
+    (cut,) = (
+        told(events) for events in answers(DEMO, asking("Hello", replace(GREEDY, stop=("es",)), response_format=schema))
+    )
+    assert cut.text == '{"a": "y'
+    assert cut.end.finish_reason is FinishReason.STOP
+
+
+@pytest.mark.parametrize("choice", [ToolChoice(), REQUIRED], ids=["free", "forced"])
+def test_a_call_cut_off_anywhere_shows_no_markup(choice: ToolChoice) -> None:
+    """Whatever `max_tokens`: no content, reason length, and of the call what was written, or nothing yet."""
+    request = asking(WEATHER_QUESTION, tools=(WEATHER,), tool_choice=choice)
+    (whole,) = (told(events) for events in answers(DEMO, request))
+    num_tokens = whole.end.usage.num_completion_tokens
+    limits = range(1, num_tokens - 1, 2)
+    cut = answers(DEMO, *(replace(request, params=replace(GREEDY, max_tokens=limit)) for limit in limits))
+    num_partial = 0
+    for completion in map(told, cut):
+        assert completion.text == ""
+        assert completion.end.finish_reason is FinishReason.LENGTH
+        for (name, arguments), (whole_name, whole_arguments) in zip(completion.calls, whole.calls, strict=False):
+            assert name == whole_name
+            assert whole_arguments.startswith(arguments)
+            num_partial += arguments != whole_arguments
+    assert num_partial
