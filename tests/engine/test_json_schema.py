@@ -49,6 +49,8 @@ def doubling_references() -> JSONObject:
         {"allOf": conjunction(num_patterns=5)},
         {"allOf": [{"properties": {f"p{n}": {"format": "date"} for n in range(40)}}, {"required": ["p1"]}]},
         nested(50),
+        {"required": None, "properties": None, "items": None, "enum": None, "type": None, "additionalProperties": None},
+        {"type": "string", "nullable": True, "format": "colour"},
     ],
 )
 def test_what_can_be_enforced_passes(schema: JSONObject) -> None:
@@ -61,7 +63,8 @@ def test_what_can_be_enforced_passes(schema: JSONObject) -> None:
     [
         ({"properties": {"a": {"items": {"uniqueItems": True}}}}, "`uniqueItems` at `/properties/a/items`"),
         ({"anyOf": [{}, {"if": {}}]}, "`if` at `/anyOf/1`"),
-        ({"$defs": {"a": {"nullable": True}}}, "`nullable` at `/$defs/a`"),
+        ({"$defs": {"a": {"uniqueItems": True}}}, "`uniqueItems` at `/$defs/a`"),
+        ({"items": {"$ref": "#/nowhere/at/all"}}, "`$ref` at `/items` points to `#/nowhere/at/all`"),
         ({"items": [{"contains": {}}]}, "`contains` at `/items/0`"),
         ({"additionalProperties": {"propertyNames": {}}}, "`propertyNames`"),
         ({"x-guidance": {"lenient": True}}, "`x-guidance`"),
@@ -85,8 +88,11 @@ def test_what_cannot_is_refused_with_its_place_and_reason(schema: JSONObject, sa
     assert said in caught.value.message
 
 
-@pytest.mark.parametrize("reference", ["#/$defs/a~1b%20c", "#/allOf/0", "#/nowhere/at/all", "#"])
+@pytest.mark.parametrize(
+    "reference",
+    ["#/$defs/a~1b%20c", "#/$defs/a~1b c", "#/$defs/List<é.x>", "#/$defs/List%3C%C3%A9.x%3E", "#/allOf/0", "#"],
+)
 def test_references_are_followed_wherever_they_point(reference: str) -> None:
-    """Escapes, positions in lists, pointers to nothing and to itself end the walk; the compiler judges them."""
-    schema: dict[str, Any] = {"$defs": {"a/b c": {}}, "allOf": [{}, {"$ref": reference}]}
+    """Escapes, with percent signs or without, positions in lists and pointers to itself end the walk."""
+    schema: dict[str, Any] = {"$defs": {"a/b c": {}, "List<é.x>": {}}, "allOf": [{}, {"$ref": reference}]}
     check_enforceable(schema, "here")

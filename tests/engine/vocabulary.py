@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from periscope.core import OutputFormat
-from periscope.engine.structured import Grammar, GrammarCompiler, Matcher
+from periscope.engine.matcher import Grammar, Matcher
+from periscope.engine.structured import GrammarCompiler
 from periscope.engine.token_text import TokenTable
 
 #: Logits beyond the tokenizer's last token, as padded vocabularies have them.

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from periscope.core import FinishReason, GenerationParams, Image, TokenLogprob
+    from periscope.engine.matcher import Grammar
     from periscope.engine.stream import TokenStream
-    from periscope.engine.structured import Grammar
     from periscope.errors import PeriscopeError
 
 

@@ -45,8 +45,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from periscope.engine.kv_memory import DeviceMemory
+    from periscope.engine.matcher import Grammar
     from periscope.engine.stream import TokenStream
-    from periscope.engine.structured import Grammar, GrammarCompiler
+    from periscope.engine.structured import GrammarCompiler
     from periscope.engine.text_model import TextFacts, TextModel
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from periscope.engine.chat_template import RenderedPrompt
     from periscope.engine.commands import TokenChunk
+    from periscope.engine.matcher import Grammar
     from periscope.engine.stream import TokenStream
-    from periscope.engine.structured import Grammar
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from periscope.core import GenerationParams
     from periscope.engine.commands import ImagePrompt, TokenPrompt
     from periscope.engine.contracts import LoadedModel
-    from periscope.engine.structured import Grammar
+    from periscope.engine.matcher import Grammar
     from periscope.engine.turn import DeviceTurn
 
 

@@ -27,20 +27,21 @@ MAX_INTERSECTED_PATTERNS = 10
 _ONE_SCHEMA = frozenset({"items", "additionalItems", "additionalProperties"})
 _LISTS_OF_SCHEMAS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
 _NAMED_SCHEMAS = frozenset({"properties", "patternProperties"})
-_DEFINITIONS = frozenset({"$defs", "definitions"})
+DEFINITIONS = frozenset({"$defs", "definitions"})
 # fmt: off
 _VALUES = frozenset({
     "$ref", "const", "enum", "type", "required", "minItems", "maxItems", "minProperties", "maxProperties",
     "minLength", "maxLength", "pattern", "format", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
-    "multipleOf",
+    "multipleOf", "nullable",
 })
 #: They say something about a value and forbid none.
-_ANNOTATIONS = frozenset({
+ANNOTATIONS = frozenset({
     "$schema", "$id", "id", "$comment", "title", "description", "default", "examples", "example",
     "deprecated", "readOnly", "writeOnly", "discriminator", "contentMediaType", "contentEncoding", "externalDocs",
     "xml",
 })
 # fmt: on
+_MAX_SHOWN = 100
 #: The compiler reads its own settings from here.
 _COMPILER_SETTINGS = "x-guidance"
 
@@ -86,11 +87,11 @@ class _Check:
                     f"The keyword `{keyword}`{_at(path)} cannot be enforced while the model writes. "
                     "Say it with other keywords or leave it out, and check the answer yourself."
                 )
-        reference = schema.get("$ref", "#")
-        if not isinstance(reference, str) or not reference.startswith("#") or (path and "$id" in schema):
-            raise self._refusal(
-                f"`$ref`{_at(path)} must point into this schema (`#/$defs/...`), and only the root may have an `$id`."
-            )
+        reference = schema.get("$ref")
+        if reference is not None:
+            self._check_reference(reference, path)
+        if path and schema.get("$id") is not None:
+            raise self._refusal(f"Only the root of a schema may have an `$id`, and there is one{_at(path)}.")
         required = schema.get("required", ())
         num_required = len(required) if isinstance(required, list) else 0
         least = schema.get("minProperties", 0)
@@ -99,6 +100,12 @@ class _Check:
                 f"`minProperties`{_at(path)} can be enforced up to one more than the names in `required`: the names of "
                 "further properties might repeat. Name the properties that must be there."
             )
+
+    def _check_reference(self, reference: object, path: str) -> None:
+        if not isinstance(reference, str) or not reference.startswith("#"):
+            raise self._refusal(f"`$ref`{_at(path)} must point into this schema (`#/$defs/...`).")
+        if not isinstance(resolve(self._root, reference), (dict, bool)):
+            raise self._refusal(f"`$ref`{_at(path)} points to `{clipped(reference)}`, which is not in this schema.")
 
     def _refusal(self, message: str) -> InvalidRequest:
         return InvalidRequest(message, param=self._param)
@@ -137,9 +144,9 @@ class _Intersection:
         self._num_patterns[path] += ("pattern" in schema) + ("format" in schema)
         reference = schema.get("$ref")
         if isinstance(reference, str) and reference not in open_refs:
-            self._visit(_resolve(self._root, reference), path, (*open_refs, reference))
-        for keyword, name, below in _children(schema):
-            if keyword not in _DEFINITIONS:
+            self._visit(resolve(self._root, reference), path, (*open_refs, reference))
+        for keyword, name, below in children_of(schema):
+            if keyword not in DEFINITIONS:
                 inside = path if keyword in ("anyOf", "oneOf", "allOf") else f"{path}/{_value_name(keyword, name)}"
                 self._visit(below, inside, open_refs)
 
@@ -150,48 +157,61 @@ def _value_name(keyword: str, name: str) -> str:
 
 def _intersects(schema: JSONObject) -> bool:
     """Whether several of its keywords constrain one value through other schemas."""
-    meeting = [keyword for keyword in schema if keyword not in _ANNOTATIONS | _DEFINITIONS]
+    meeting = [keyword for keyword in schema if keyword not in ANNOTATIONS | DEFINITIONS]
     branches = schema.get("allOf")
     if isinstance(branches, list) and len(branches) > 1:
         return True
     return len(meeting) > 1 and any(keyword in ("$ref", "anyOf", "oneOf", "allOf") for keyword in meeting)
 
 
-def _children(schema: JSONObject) -> Iterator[tuple[str, str, Any]]:
-    """(keyword, name or number, schema) of the schemas directly inside one."""
-    for keyword, value in schema.items():
+def children_of(schema: JSONObject) -> Iterator[tuple[str, str, Any]]:
+    """(keyword, name or number, schema) of the schemas directly inside one. Null is as good as no keyword."""
+    for keyword, value in list(schema.items()):
+        if value is None:
+            continue
         if keyword in _ONE_SCHEMA and not isinstance(value, list):
             yield keyword, "", value
         elif (keyword in _LISTS_OF_SCHEMAS or keyword in _ONE_SCHEMA) and isinstance(value, list):
             yield from ((keyword, str(number), below) for number, below in enumerate(value))
-        elif keyword in _NAMED_SCHEMAS | _DEFINITIONS and isinstance(value, dict):
+        elif keyword in _NAMED_SCHEMAS | DEFINITIONS and isinstance(value, dict):
             yield from ((keyword, name, below) for name, below in value.items())
 
 
 def _below(schema: JSONObject) -> Iterator[tuple[str, Any]]:
-    for keyword, name, below in _children(schema):
-        yield f"/{keyword}/{name}" if name else f"/{keyword}", below
+    for keyword, name, below in children_of(schema):
+        yield place_of(keyword, name), below
 
 
-def _resolve(root: JSONObject, reference: str) -> Any:
-    """What a JSON pointer into this document names; None where it names nothing (the compiler then says so)."""
+def place_of(keyword: str, name: str) -> str:
+    """Pure: the step to a schema inside another one, for errors."""
+    return f"/{keyword}/{clipped(name)}" if name else f"/{keyword}"
+
+
+def resolve(root: JSONObject, reference: str) -> Any:
+    """What a JSON pointer into this document names, written with percent signs or without; None if it is not there."""
     found: Any = root
     for part in reference.removeprefix("#").split("/")[1:]:
-        key = unquote(part).replace("~1", "/").replace("~0", "~")
-        if isinstance(found, list) and key.isdecimal() and int(key) < len(found):
-            found = found[int(key)]
+        names = [name.replace("~1", "/").replace("~0", "~") for name in (unquote(part), part)]
+        if isinstance(found, list):
+            at = int(names[0]) if names[0].isdecimal() else len(found)
+            found = found[at] if at < len(found) else None
         elif isinstance(found, dict):
-            found = found.get(key)
+            found = next((found[name] for name in names if name in found), None)
         else:
             return None
     return found
 
 
+def clipped(text: str) -> str:
+    """Of what a client wrote as much as an error needs."""
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+
+
 def _is_known(keyword: str) -> bool:
     if keyword.startswith("x-"):
         return keyword != _COMPILER_SETTINGS
-    return any(keyword in group for group in (_ONE_SCHEMA, _LISTS_OF_SCHEMAS, _NAMED_SCHEMAS, _DEFINITIONS)) or (
-        keyword in _VALUES or keyword in _ANNOTATIONS
+    return any(keyword in group for group in (_ONE_SCHEMA, _LISTS_OF_SCHEMAS, _NAMED_SCHEMAS, DEFINITIONS)) or (
+        keyword in _VALUES or keyword in ANNOTATIONS
     )
 
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from periscope.core import GenerationParams
+    from periscope.engine.matcher import Matcher
     from periscope.engine.sampling import LogitsProcessor, RowSampling
-    from periscope.engine.structured import Matcher
 
 
 @dataclass(slots=True, eq=False)

@@ -21,10 +21,14 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from periscope.core import JSONObject, OutputFormat, ResponseFormat, Tool, ToolCallStyle, ToolChoice
+from periscope.engine.grammar_errors import NOTHING_FITS, explained
 from periscope.engine.grammar_text import GrammarText, Marker, has_reasoning
-from periscope.engine.json_schema import check_enforceable
+from periscope.engine.json_schema import check_enforceable, children_of, place_of
+from periscope.engine.matcher import Grammar
+from periscope.engine.number_bounds import DigitTokens
+from periscope.engine.schema_rewrites import max_number_digits, rewritten
 from periscope.engine.token_text import TokenTable
-from periscope.errors import GenerationFailed, InvalidRequest
+from periscope.errors import InvalidRequest
 
 #: Compiled grammars kept; a client repeats its few schemas.
 MAX_CACHED_GRAMMARS = 32
@@ -34,57 +38,11 @@ _NUM_TRIED_TOKENS = 16
 #: A row's automaton takes 20 to 40 MB at worst (ordinary schemas: a few hundred states), a step some 10 ms at worst.
 #: An optional property takes four items, so an object may have about a thousand.
 _LIMITS = LLParserLimits(max_lexer_states=20_000, max_items_in_row=4_000, verbose_errors=False)
-_MAX_REASON_LENGTH = 300
+#: Schemas inside a refused one that are tried to find the one to blame.
+_MAX_LOOKS = 64
 #: What may stand in the header of a message of gpt-oss.
 _HARMONY_NAME = re.compile(r"[^\s<>]*")
 _BITS = np.left_shift(np.uint32(1), np.arange(32, dtype=np.uint32))
-
-
-class Grammar:
-    """A compiled grammar: immutable, usable from any thread, shared between rows."""
-
-    def __init__(self, prototype: LLMatcher, vocab_size: int) -> None:
-        self._prototype = prototype
-        self._vocab_size = vocab_size
-
-    def new_matcher(self) -> Matcher:
-        """A matcher that has seen nothing of its completion yet; microseconds."""
-        return Matcher(self._prototype.deep_copy(), self._vocab_size)
-
-
-class Matcher:
-    """Owns one row's place in its grammar, on the row's worker thread."""
-
-    def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
-        self._matcher = matcher
-        self._num_words = -(-vocab_size // 32)
-
-    def allowed_bits(self) -> NDArray[np.uint32]:
-        """Words of the tokens that may come next: bit `t % 32` of word `t // 32` is set when token `t` is allowed.
-
-        An end-of-sequence token is allowed once the output is complete, and nothing else when nothing can follow.
-
-        Raises:
-            GenerationFailed: the grammar turned out too complex to go on with.
-        """
-        words = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint32)
-        self._check()
-        if len(words) < self._num_words:  # the model's vocabulary is padded beyond the tokenizer's
-            words = np.concatenate([words, np.zeros(self._num_words - len(words), dtype=np.uint32)])
-        return words[: self._num_words]
-
-    def consume(self, token_id: int) -> None:
-        """Take in a token the model produced after the prompt.
-
-        Raises:
-            GenerationFailed: it was not allowed, or the grammar turned out too complex.
-        """
-        self._matcher.consume_token(token_id)
-        self._check()
-
-    def _check(self) -> None:
-        if self._matcher.is_error():
-            raise GenerationFailed(f"The output's grammar failed: {_reason(self._matcher.get_error())}.")
 
 
 class GrammarCompiler:
@@ -104,6 +62,7 @@ class GrammarCompiler:
         self._output_format = output_format.enforced()
         self._lock = threading.Lock()
         self._token_tree: LLTokenizer | None = None
+        self._digit_tokens: DigitTokens | None = None
         self._grammars: OrderedDict[str, Grammar] = OrderedDict()
 
     def json(
@@ -125,13 +84,13 @@ class GrammarCompiler:
 
         def write(text: GrammarText) -> str:
             if not called:
-                return text.json(format.schema)
-            return text.json_or_calls(format.schema, _by_name(called), is_parallel=is_parallel)
+                return text.json(answer.schema)
+            return text.json_or_calls(answer.schema, _by_name(called), is_parallel=is_parallel)
 
         kind = f"json {is_parallel}"
         grammar = self._compiled(kind, [answer, *called], write, starts_in_reasoning=starts_in_reasoning)
         if self._output_format.tool_call_style is ToolCallStyle.LLAMA:
-            self._check_unlike_calls(format, [tool.name for tool in tools if tool.is_strict])
+            self._check_unlike_calls(answer, [tool.name for tool in tools if tool.is_strict])
         return grammar
 
     def text(self, tools: Sequence[Tool], *, is_parallel: bool, starts_in_reasoning: bool) -> Grammar:
@@ -183,7 +142,9 @@ class GrammarCompiler:
         lark = text.after_reasoning(answer, starts_in_reasoning=is_open) if reasons else text.alone(answer)
         matcher = _compile(tokens, lark, parts[0].param)
         with self._lock:
-            grammar = self._grammars.setdefault(key, Grammar(matcher, self._vocab_size))
+            max_digits = max(max_number_digits(part.schema) for part in parts)
+            new = Grammar(matcher, tokens, self._vocab_size, self._digits(tokens), max_digits)
+            grammar = self._grammars.setdefault(key, new)
             while len(self._grammars) > MAX_CACHED_GRAMMARS:
                 self._grammars.popitem(last=False)
         return grammar
@@ -201,13 +162,37 @@ class GrammarCompiler:
                 "names. Rename the tool.",
                 param=part.param,
             )
-        text = GrammarText(self._take_apart, self._output_format)
         try:
-            _try_out(_compile(tokens, text.alone(text.schema(part.schema)), part.param), part.param)
+            self._try_alone(part.schema, part.param, tokens)
         except InvalidRequest as error:
-            raise part.refusal(error) from None
+            raise part.refusal(error, self._place_of_failure(part, tokens)) from None
 
-    def _check_unlike_calls(self, format: ResponseFormat, names: Sequence[str]) -> None:  # noqa: A002
+    def _try_alone(self, schema: JSONObject, param: str, tokens: LLTokenizer) -> None:
+        text = GrammarText(self._take_apart, self._output_format)
+        _try_out(_compile(tokens, text.alone(text.schema(schema)), param), param)
+
+    def _place_of_failure(self, part: _Part, tokens: LLTokenizer) -> str:
+        """Where the smallest schema stands inside the part's that cannot be enforced by itself; empty = all of it."""
+        place, node, num_tries = "", part.source, 0
+        while True:
+            for keyword, name, below in children_of(node):
+                num_tries += 1
+                if num_tries > _MAX_LOOKS:
+                    return place
+                if isinstance(below, dict) and not self._is_enforceable(rewritten(part.source, below), tokens):
+                    place, node = place + place_of(keyword, name), below
+                    break
+            else:
+                return place
+
+    def _is_enforceable(self, schema: JSONObject, tokens: LLTokenizer) -> bool:
+        try:
+            self._try_alone(schema, "", tokens)
+        except InvalidRequest:
+            return False
+        return True
+
+    def _check_unlike_calls(self, answer: _Part, names: Sequence[str]) -> None:
         """Llama marks its calls by nothing but how they begin.
 
         Raises:
@@ -215,15 +200,15 @@ class GrammarCompiler:
         """
         tokens = self._tokens()
         text = GrammarText(self._take_apart, self._output_format)
-        matcher = _compile(tokens, text.alone(text.schema(format.schema)), format.param)
+        matcher = _compile(tokens, text.alone(text.schema(answer.schema)), answer.param)
         for name in names:
             opening = tokens.tokenize_str(f'{{"name": {json.dumps(name)}, "parameters": {{')
             if matcher.validate_tokens(opening) == len(opening):
                 raise InvalidRequest(
-                    f"This model's calls are told from its answers by how they begin, and JSON of `{format.param}` may "
+                    f"This model's calls are told from its answers by how they begin, and JSON of `{answer.param}` may "
                     f"begin like a call of the strict tool `{name}`. Let the schema name its properties, and not "
                     "`name` before `parameters`, or leave `strict` out.",
-                    param=format.param,
+                    param=answer.param,
                 )
 
     def _take_apart(self, text: str) -> Marker:
@@ -242,6 +227,14 @@ class GrammarCompiler:
             self._token_tree = _token_tree(self._tokenizer, self._vocab_size, self._eos_token_ids)
         return self._token_tree
 
+    def _digits(self, tokens: LLTokenizer) -> DigitTokens:
+        """As the vocabulary: once, under the lock."""
+        if self._digit_tokens is None:
+            num_tokens = min(tokens.vocab_size, self._vocab_size)
+            num_bits = -(-self._vocab_size // 32) * 32
+            self._digit_tokens = DigitTokens(lambda token_id: tokens.decode_bytes([token_id]), num_tokens, num_bits)
+        return self._digit_tokens
+
 
 def apply_bits(logits: mx.array, bits: NDArray[np.uint32]) -> mx.array:
     """Logits with what is not allowed at minus infinity, on any device; words go over, a 32nd of the vocabulary.
@@ -255,24 +248,30 @@ def apply_bits(logits: mx.array, bits: NDArray[np.uint32]) -> mx.array:
     return mx.where(is_allowed, logits, mx.array(-mx.inf, dtype=logits.dtype))
 
 
+_LEAVE_STRICT_OUT = " Or leave the tool's `strict` out."
+
+
 @dataclass(frozen=True, slots=True)
 class _Part:
     """A schema inside a grammar, and where it comes from.
 
     Attributes:
+        schema: as it is compiled.
+        source: as the client wrote it.
         name: of the tool it holds the arguments of.
         way_out: what else the client can do when it is refused.
     """
 
     schema: JSONObject
     param: str
+    source: JSONObject
     name: str = ""
     way_out: str = ""
 
     @classmethod
     def of_answer(cls, format: ResponseFormat) -> _Part:  # noqa: A002 - the client's word
         check_enforceable(format.schema, format.param)
-        return cls(format.schema, format.param)
+        return cls(rewritten(format.schema), format.param, format.schema)
 
     @classmethod
     def of_arguments(cls, tool: Tool, *, is_forced: bool = False) -> _Part:
@@ -281,24 +280,26 @@ class _Part:
         Raises:
             InvalidRequest: they are no object, or cannot be enforced.
         """
-        part = cls(tool.parameters, "tools", tool.name, "" if is_forced else " Or leave the tool's `strict` out.")
+        parameters = {key: value for key, value in tool.parameters.items() if key != "nullable"}
+        part = cls({"type": "object"}, "tools", parameters, tool.name, "" if is_forced else _LEAVE_STRICT_OUT)
         if not tool.is_strict and not is_forced:
-            return replace(part, schema={"type": "object"})
-        declared = tool.parameters.get("type", "object")
+            return part
+        declared = parameters.get("type") or "object"
         if declared != "object" and not (isinstance(declared, list) and "object" in declared):
             raise part.refusal(InvalidRequest("The parameters must be of type `object`."))
         try:
-            check_enforceable(tool.parameters, part.param)
+            check_enforceable(parameters, part.param)
         except InvalidRequest as error:
             raise part.refusal(error) from None
-        if "$ref" in tool.parameters:  # says itself what it is; beside a `$ref` to itself the compiler takes no `type`
-            return part
-        return replace(part, schema={**tool.parameters, "type": "object"})
+        if parameters.get("$ref") is None:  # it says itself what it is; beside one to itself no `type` is taken
+            parameters = {**parameters, "type": "object"}
+        return replace(part, schema=rewritten(parameters))
 
-    def refusal(self, error: InvalidRequest) -> InvalidRequest:
-        """The error, with the tool it is about."""
+    def refusal(self, error: InvalidRequest, place: str = "") -> InvalidRequest:
+        """The error, with the tool and the place in its schema that it is about."""
         whose = f"Tool `{self.name}`: " if self.name else ""
-        return InvalidRequest(f"{whose}{error.message}{self.way_out}", param=self.param)
+        where = f"At `{place}`: " if place else ""
+        return InvalidRequest(f"{whose}{where}{error.message}{self.way_out}", param=self.param)
 
 
 def _by_name(parts: Sequence[_Part]) -> list[tuple[str, JSONObject]]:
@@ -319,7 +320,7 @@ def _compile(tokens: LLTokenizer, lark: str, param: str) -> LLMatcher:
     matcher = LLMatcher(tokens, LLMatcher.grammar_from_lark(lark), log_level=0, limits=_LIMITS)
     complaints = [matcher.get_error()] if matcher.is_error() else matcher.get_grammar_warnings()
     if complaints:
-        raise InvalidRequest(f"This schema cannot be enforced: {_reason(complaints[0])}.", param=param)
+        raise InvalidRequest(f"This schema cannot be enforced: {explained(complaints[0])}.", param=param)
     return matcher
 
 
@@ -329,20 +330,11 @@ def _try_out(matcher: LLMatcher, param: str) -> None:
         words = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
         allowed = np.flatnonzero(np.unpackbits(words, bitorder="little"))
         if matcher.is_error() or not len(allowed):
-            raise InvalidRequest(
-                f"Nothing satisfies this schema, or it is too complex to enforce: {_reason(matcher.get_error())}.",
-                param=param,
-            )
+            reason = explained(matcher.get_error()) if matcher.is_error() else NOTHING_FITS
+            raise InvalidRequest(f"This schema cannot be enforced: {reason}.", param=param)
         if matcher.is_accepting():
             return
         matcher.consume_token(int(allowed[0]))
-
-
-def _reason(error: str) -> str:
-    """What llguidance said, without the grammar it prints below them and the place it found them at."""
-    text = re.sub(r"^at \d+\(\d+\): (failed to compile JSON schema: )?", "", error)
-    text = re.split(r"\n +1 \||\n?<non-verbose|\n  while processing", text, maxsplit=1)[0]
-    return " ".join(text.split())[:_MAX_REASON_LENGTH].rstrip(".") or "no reason given"
 
 
 class _SlowVocabulary:

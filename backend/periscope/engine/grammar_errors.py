@@ -1,0 +1,59 @@
+"""What llguidance says of a grammar, in the client's words. Pure.
+
+Its messages speak of its own options, rules and regexes, which mean nothing to who wrote a schema.
+"""
+
+from __future__ import annotations
+
+import re
+
+NOTHING_FITS = "nothing satisfies it"
+_TOO_COMPLEX = "it is too complex; make it smaller, or its patterns and choices simpler"
+_UNKNOWN = "it asks for what cannot be checked while the model writes; say it with simpler keywords"
+
+_GRAMMAR = re.compile(r"\n +\d+ \|")
+#: (what a message holds, what is said instead). The first that is found counts. Groups stand for what a client wrote.
+_EXPLANATIONS: tuple[tuple[str, str], ...] = (
+    (
+        r"oneOf constraints are not supported",
+        (
+            "`oneOf` is enforced where no value can fit two of its branches; give each its own `type`, or a property "
+            "with a `const` of its own, or use `anyOf`"
+        ),
+    ),
+    (r"(min\w+ \(\d+\) is greater than max\w+ \(\d+\))", NOTHING_FITS + r": \1"),
+    (r"[Uu]nsatisfiable|Regex is empty|NoExtensionBias", NOTHING_FITS),
+    (r"Too many items", f"{NOTHING_FITS}, because it has to hold itself, or {_TOO_COMPLEX}"),
+    (
+        r"look-?around|look-ahead|look-behind|backreference|WordUnicode|WordAscii",
+        "look-around, word boundaries and back-references cannot stand in a `pattern`",
+    ),
+    (r"regex parse error[\s\S]*error: (.+)", r"a `pattern` is no regular expression: \1"),
+    (r"regex parse error|Regex error|regex error", "a `pattern` is no regular expression that can be enforced"),
+    (r"Invalid type: ", "`type` must be one of array, boolean, integer, null, number, object and string"),
+    (r"type must be a string", "`type` must be a string or a list of strings"),
+    (r"(\w+) must be an array", r"`\1` must be a list"),
+    (r"(\w+) must be an object", r"`\1` must be an object"),
+    (r"Expected (?:f64|float|number) for '(\w+)'", r"`\1` must be a number"),
+    (r"Expected positive integer for '(\w+)'", r"`\1` must be a whole number of at least 0"),
+    (r"Expected string for 'required' item", "`required` must be a list of strings"),
+    (r"Expected string for '(\w+)'", r"`\1` must be a string"),
+    (r"Expected array for '(\w+)'", r"`\1` must be a list"),
+    (r"Expected object for '(\w+)'", r"`\1` must be an object"),
+    (r"'multipleOf'|invalid multiple of", "`multipleOf` must be greater than 0, and of at most nine digits"),
+    (r"regex for (?:integer|float) range", "a bound of its numbers is too great or has too many digits"),
+    (
+        r"items; max|intersection stack|too (?:large|big|many|complex|deep)|limit|[Ff]uel|Unable to determine",
+        _TOO_COMPLEX,
+    ),
+)
+
+
+def explained(message: str) -> str:
+    """Why it cannot be enforced, as the end of a sentence without its full stop."""
+    message = _GRAMMAR.split(message, maxsplit=1)[0]  # below it stands the grammar, with a client's words in it
+    for pattern, explanation in _EXPLANATIONS:
+        found = re.search(pattern, message)
+        if found is not None:
+            return found.expand(explanation)
+    return _UNKNOWN
