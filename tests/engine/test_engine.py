@@ -21,7 +21,7 @@ from periscope.core import (
     Role,
     TextPart,
     Tool,
-    ToolCallDelta,
+    ToolCallStart,
     ToolChoice,
     ToolChoiceMode,
 )
@@ -320,7 +320,7 @@ def test_tools_that_the_template_does_not_know_are_told_and_called(
             output = await engine.generate(chat, params, tools=[tool], tool_choice=choice)
             parser = parser_for(engine.output_format, (tool,), choice)
             deltas = parser.feed(output.text) + parser.finish()
-            assert [delta.call.name for delta in deltas if isinstance(delta, ToolCallDelta)] == ["add"]
+            assert [delta.name for delta in deltas if isinstance(delta, ToolCallStart)] == ["add"]
 
     with caplog.at_level("INFO"):
         asyncio.run(run())

@@ -21,6 +21,7 @@ from periscope.core import (
     Tool,
     ToolCall,
     ToolCallDelta,
+    ToolCallStart,
     ToolCallStyle,
 )
 from periscope.engine.chat_template import ChatTokenizer
@@ -177,8 +178,9 @@ def test_a_model_told_of_tools_as_text_has_its_calls_read(tmp_path: Path) -> Non
         '<think>Hm.</think>Look.\n<tool_call>\n{"name": "get_weather", "arguments": {"city": "Turku"}}\n</tool_call>'
     )
     deltas = parser.feed(written) + parser.finish()
-    (call,) = [delta.call for delta in deltas if isinstance(delta, ToolCallDelta)]
-    assert (call.name, json.loads(call.arguments)) == ("get_weather", {"city": "Turku"})
+    (called,) = [delta.name for delta in deltas if isinstance(delta, ToolCallStart)]
+    arguments = "".join(delta.arguments for delta in deltas if isinstance(delta, ToolCallDelta))
+    assert (called, json.loads(arguments)) == ("get_weather", {"city": "Turku"})
     assert "".join(delta.text for delta in deltas if isinstance(delta, TextDelta)).strip() == "Look."
 
 

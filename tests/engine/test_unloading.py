@@ -20,7 +20,7 @@ from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig, InferenceEngine, VisionLanguageEngine
 from periscope.engine.commands import TokenPrompt
 from periscope.engine.hosting import WorkerHost
-from periscope.engine.structured import Grammar
+from periscope.engine.matcher import Grammar
 from periscope.engine.text_model import TextFacts, TextModel
 from periscope.engine.turn import DeviceTurn
 from periscope.engine.worker import MAX_FAILED_PROOFS
