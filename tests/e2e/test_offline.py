@@ -127,15 +127,16 @@ def test_the_demo_pair_starts_and_answers_offline(fenced: Fenced) -> None:
 
 def test_a_pulled_model_loads_and_answers_offline(fenced: Fenced) -> None:
     """What `pull` brought is all that serving needs, without a question to the hub."""
-    reply = fenced.chat("fetched", "Hello!")
-    assert reply.status_code == 200, reply.text
-    assert reply.json()["usage"]["completion_tokens"] > 0
+    for name in ("fetched", "tiny/fetched"):  # the hub id of a configured model is its name, too
+        reply = fenced.chat(name, "Hello!")
+        assert reply.status_code == 200, reply.text
+        assert reply.json()["usage"]["completion_tokens"] > 0
     assert fenced.attempts.read_text() == ""
 
 
 def test_a_model_that_is_not_configured_is_404_and_no_download(fenced: Fenced) -> None:
-    """A hub id in a request is a name like any other: unknown."""
-    for name in ("mlx-community/Qwen3-4B-4bit", "tiny/absent", "tiny/fetched"):
+    """A hub id that no entry of models.yaml has is a name like any other: unknown."""
+    for name in ("mlx-community/Qwen3-4B-4bit", "tiny/elsewhere"):
         reply = fenced.chat(name, "Hello!")
         assert (reply.status_code, reply.json()["error"]["code"]) == (404, "model_not_found")
     assert fenced.attempts.read_text() == ""
