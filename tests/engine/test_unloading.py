@@ -194,7 +194,10 @@ def test_a_model_whose_every_step_fails_is_freed_too(tiny_text_model: Path) -> N
 
     def load() -> TextModel:
         whole = driving.load(tiny_text_model)
-        return TextModel(BreaksDown(whole._model), whole.tokenizer, EngineConfig())
+        network = BreaksDown(whole._model)
+        model = TextModel(network, whole.tokenizer, EngineConfig())
+        network.is_down = True
+        return model
 
     async def run() -> WorkerHost[TextFacts]:
         host = await WorkerHost.start("broken", load, DeviceTurn())
@@ -210,12 +213,12 @@ def test_a_model_whose_every_step_fails_is_freed_too(tiny_text_model: Path) -> N
 
 
 class BreaksDown(nn.Module):  # type: ignore[misc]  # mlx tells no types
-    """A network that works once, while it is loaded."""
+    """A network that works until it is down."""
 
     def __init__(self, inside: Any) -> None:
         super().__init__()
         self.inside = inside
-        self.is_new = True
+        self.is_down = False
 
     @property
     def layers(self) -> Any:
@@ -223,9 +226,8 @@ class BreaksDown(nn.Module):  # type: ignore[misc]  # mlx tells no types
 
     def __call__(self, inputs: mx.array, cache: Any) -> mx.array:
         logits: mx.array = self.inside(inputs, cache=cache)
-        if not self.is_new:
+        if self.is_down:
             raise RuntimeError("[METAL] Command buffer execution failed")
-        self.is_new = False
         return logits
 
 
