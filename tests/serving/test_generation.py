@@ -156,6 +156,18 @@ def test_a_stop_string_ends_an_answer_in_json_too() -> None:
     assert cut.end.finish_reason is FinishReason.STOP
 
 
+def test_a_number_under_a_schema_ends_as_valid_json() -> None:
+    """The demo model repeats itself; it still ends within its limit, whether a type is told or not."""
+    member = [{"type": "integer"}, {"type": "number"}, {"type": "number", "minimum": 0}]
+    schemas = [{"type": "object", "properties": {"a": each}, "required": ["a"]} for each in member]
+    schemas.append({"properties": {"a": {"type": "integer"}}, "required": ["a"]})
+    questions = ("Hello!", "How many shapes?", "Give me JSON.")
+    asked = [asking(question, response_format=ResponseFormat(schema)) for question in questions for schema in schemas]
+    for completion in map(told, answers(DEMO, *asked)):
+        assert [*json.loads(completion.text)] == ["a"]
+        assert completion.end.finish_reason is FinishReason.STOP
+
+
 @pytest.mark.parametrize("choice", [ToolChoice(), REQUIRED], ids=["free", "forced"])
 def test_a_call_cut_off_anywhere_shows_no_markup(choice: ToolChoice) -> None:
     """Whatever `max_tokens`: no content, reason length, and of the call what was written, or nothing yet."""

@@ -76,7 +76,7 @@ class _Check:
             if depth > MAX_SCHEMA_DEPTH:
                 raise self._refusal(f"The schema is nested more than {MAX_SCHEMA_DEPTH} deep. Make it flatter.")
             self._check_keywords(schema, path)
-            if _intersects(schema):
+            if intersects(schema):
                 _Intersection(self._root, self._param).measure(schema)
             pending += [(below, f"{path}{place}", depth + 1) for place, below in _below(schema)]
 
@@ -155,7 +155,7 @@ def _value_name(keyword: str, name: str) -> str:
     return name.replace("*", "") if keyword == "properties" else "*"
 
 
-def _intersects(schema: JSONObject) -> bool:
+def intersects(schema: JSONObject) -> bool:
     """Whether several of its keywords constrain one value through other schemas."""
     meeting = [keyword for keyword in schema if keyword not in ANNOTATIONS | DEFINITIONS]
     branches = schema.get("allOf")

@@ -3,7 +3,10 @@
 What clients leave open is said, what the compiler does not know is told in keywords it knows, and numbers are bounded.
 
 Validators let every number, string and array pass where a schema speaks of properties alone; clients that write such a
-schema mean objects. So a schema without `type` is of the types that its keywords speak of.
+schema mean objects. So a schema without `type` is of the types that its keywords speak of. Validators also let every
+further property pass where `additionalProperties` is not said, and a small model that may add properties adds them
+without end. So an object that names properties has those alone, as in OpenAI's strict mode, vLLM and llama.cpp; who
+wants more says `additionalProperties: true`. Whatever is written is valid under the schema as it was sent.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from periscope.core import JSONObject
-from periscope.engine.json_schema import ANNOTATIONS, DEFINITIONS, children_of, resolve
+from periscope.engine.json_schema import ANNOTATIONS, DEFINITIONS, children_of, intersects, resolve
 
 #: Beyond them floats, which is what most JSON readers have, miss integers.
 MAX_SAFE_INTEGER = 2**53 - 1
@@ -71,6 +74,7 @@ class _Rewrite:
     def __init__(self, root: JSONObject) -> None:
         self._root = root
         self._are_numbers_small = max_number_digits(root) <= len(str(MAX_SAFE_INTEGER))
+        self._closes_objects = not _has_intersections(root)
         self._names: dict[str, str] = {}  # of the definitions, by the references to them
         self._pending: list[str] = []
 
@@ -97,6 +101,8 @@ class _Rewrite:
         schema = {keyword: value for keyword, value in node.items() if _is_enforced(keyword, value)}
         is_nullable = schema.pop("nullable", False) is True
         _add_type(schema, is_typed=is_typed)
+        if self._closes_objects:
+            _close(schema)
         is_typed = is_typed or bool(_SAYS_TYPE & schema.keys())
         for keyword, name, below in children_of(schema):
             inside = self._schema(below, is_typed=is_typed and keyword in _CHOICES)
@@ -150,6 +156,29 @@ def _add_type(schema: JSONObject, *, is_typed: bool) -> None:
     types = [kind for kind, keywords in _TYPES_BY_KEYWORDS.items() if keywords & schema.keys()]
     if types:
         schema["type"] = types[0] if len(types) == 1 else types
+
+
+def _has_intersections(root: JSONObject) -> bool:
+    """Whether several schemas hold of one value anywhere: each may then name properties that the others do not."""
+    pending: list[Any] = [root]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            if intersects(value):
+                return True
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+    return False
+
+
+def _close(schema: JSONObject) -> None:
+    """No properties beyond those it names, unless it speaks of others."""
+    names, required = schema.get("properties"), schema.get("required", ())
+    if not isinstance(names, dict) or not names or {"additionalProperties", "patternProperties"} & schema.keys():
+        return
+    if set(required) <= names.keys() and schema.get("minProperties", 0) <= len(names):
+        schema["additionalProperties"] = False
 
 
 def _bound_format(schema: JSONObject) -> None:
