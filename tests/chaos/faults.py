@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from periscope.core import JSONObject
 from periscope.engine import EngineConfig, InferenceEngine
+from periscope.engine.detokenizer import Detokenizer
 from periscope.engine.hosting import WorkerHost
 from periscope.engine.loader import read_model_config
 from periscope.engine.matcher import Grammar, Matcher
@@ -95,6 +96,31 @@ class ChaoticPromptCache(PromptCache):
         if self._dice.falls("fetch", 0.02):
             raise RuntimeError("[metal::malloc] out of memory")
         return super().fetch(tokens)
+
+
+class ChaoticDetokenizer:
+    """Where a stream gets its text: a token may turn out undecodable in the middle of an answer."""
+
+    def __init__(self, inside: Detokenizer, dice: Dice) -> None:
+        self._inside = inside
+        self._dice = dice
+
+    def feed(self, token_id: int) -> str:
+        if self._dice.falls("stream", 0.003):
+            raise ValueError("a token without text")
+        return self._inside.feed(token_id)
+
+    def finish(self) -> str:
+        return self._inside.finish()
+
+
+class ChaoticTextModel(TextModel):
+    """A text model whose rows get chaotic detokenizers."""
+
+    dice: Dice
+
+    def new_detokenizer(self) -> Detokenizer:
+        return ChaoticDetokenizer(super().new_detokenizer(), self.dice)
 
 
 class ChaoticGrammars:
@@ -177,7 +203,9 @@ async def load_engine(folder: Path, dice: Dice) -> InferenceEngine:
             raise OSError("the disk is gone")
         whole = TextModel.load(folder, CONFIG, turn, lambda _done, _total: None)
         network, cache = ChaoticNetwork(whole._model, dice), ChaoticPromptCache(2**20, dice)
-        return TextModel(network, whole.tokenizer, CONFIG, prompt_cache=cache)
+        model = ChaoticTextModel(network, whole.tokenizer, CONFIG, prompt_cache=cache)
+        model.dice = dice
+        return model
 
     host = await WorkerHost.start("chaos", load, turn)
     try:

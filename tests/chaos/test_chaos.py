@@ -267,7 +267,8 @@ def test_every_request_ends_once_and_nothing_is_left(tiny_text_model: Path) -> N
     print(f"errors {dict(told)}, faults {dict(rooms.dice.fallen)}")  # noqa: T201
     assert len(ends.answers) > NUM_REQUESTS / 4
     assert all(error.message for _, error in ends.errors)
-    expected = {"load", "late load", "prefill", "decode", "keep", "fetch", "grammar", "compile", "captioner busy"}
+    expected = {"load", "late load", "prefill", "decode", "keep", "fetch", "stream", "grammar", "compile"}
+    expected |= {f"captioner {kind}" for kind in ("busy", *CAPTIONER_FAULTS)}
     assert expected <= set(rooms.dice.fallen)
     assert ModelUnavailable.__name__ in told
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("periscope-chaos")]
