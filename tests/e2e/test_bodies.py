@@ -1,8 +1,8 @@
 """Bodies that take other servers down, up to the largest that is let in: what each costs, as a table.
 
 `python -m pytest tests/e2e/test_bodies.py -s` prints it. The goals: at the peak 3 x the body + 100 MB over idle, an
-answer within 2 s, memory back within 10 % afterwards, and /health never slower than 200 ms meanwhile. Memory at the peak
-is held to its goal exactly, the rest generously: tests share their machine, and the allocator has its ways.
+answer within 2 s, memory back within 10 % afterwards, and /health never slower than 200 ms meanwhile. Memory at the
+peak is held to its goal exactly, the rest generously: tests share their machine, and the allocator has its ways.
 """
 
 from __future__ import annotations

@@ -105,6 +105,15 @@ def test_what_templates_drop_is_not_counted() -> None:
     assert certain_chars(" \n a b \t") == 2
 
 
+def test_more_messages_than_tokens_cannot_fit(tmp_path: Path) -> None:
+    """However short they are: ten thousand of them would take seconds to render."""
+    write_tokenizer(tmp_path)
+    tokenizer = ChatTokenizer(tokenizer_utils.load(tmp_path), {}, context_length=1000)
+    chat = [user("a"), Message(Role.ASSISTANT, (TextPart("b"),))] * 500
+    with pytest.raises(ContextLengthExceeded, match="at least 1000 tokens"):
+        tokenizer.render(chat)
+
+
 @given(st.text(st.sampled_from("ab \n"), max_size=40), st.integers(0, 3 * PIECE_CHARS))
 def test_pieces_are_the_text(text: str, size: int) -> None:
     """However it is cut, nothing is lost, and no piece is long."""

@@ -157,7 +157,10 @@ class ChatTokenizer:
         if self._fit is None:
             raise InvalidRequest("This model has no chat template: it completes plain text only.", param="model")
         with self._lock:
-            self._bounds.check(certain_texts(messages, tools, self.output_format.think_end))
+            self._bounds.check(
+                certain_texts(messages, tools, self.output_format.think_end),
+                num_messages=sum(bool(message.text.strip()) for message in messages),
+            )
         plain = [template_message(message, self._control_tokens, self._reasoning_keys) for message in messages]
         own = _checked_settings(template_kwargs or {})
         kwargs = {**self._template_kwargs, **own}

@@ -61,11 +61,12 @@ class PromptBounds:
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         return None if backend is None else reach_of(backend)
 
-    def check(self, texts: Iterable[str]) -> None:
+    def check(self, texts: Iterable[str], *, num_messages: int = 0) -> None:
         """Refuse by arithmetic what cannot fit, however the template puts it.
 
         Args:
             texts: what certainly goes into the prompt; see `certain_texts`.
+            num_messages: those that say something: a template puts marks between them, so each has a token of its own.
 
         Raises:
             ContextLengthExceeded: with the least number of tokens that they can have.
@@ -73,7 +74,7 @@ class PromptBounds:
         if self._context_length is None or self.reach is None:
             return
         num_chars = sum(map(certain_chars, texts))
-        least = -(-num_chars // self.reach)
+        least = max(-(-num_chars // self.reach), num_messages)
         if least >= self._context_length:
             raise ContextLengthExceeded(least, self._context_length, is_lower_bound=True)
 
