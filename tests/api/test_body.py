@@ -49,6 +49,7 @@ def test_nesting_has_a_bottom() -> None:
     [
         (b'{"a": NaN}', "The body is not JSON: NaN is not a JSON number."),
         (b'{"a": 1e400}', "The number 1e400 is too large."),
+        (b'{"a": %s}' % (b"1" * 4301), "The body holds a whole number of more than 4300 digits."),
         (b'{"a" 1}', "The body is not JSON: Expecting ':' delimiter: line 1 column 6 (char 5)."),
         (b'{"a": "\xff"}', "The body is not UTF-8: byte 7 is wrong."),
     ],

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from periscope.api.body import parse_json
 from periscope.api.errors import InvalidJSON
 from periscope.api.json_reading import parse_body
 from periscope.api.json_scan import MAX_JSON_VALUES, MIN_PICTURE_BYTES, BodyScan
@@ -77,6 +78,38 @@ def test_base64_is_known_as_clients_write_it(written: str) -> None:
         scan = scanned(body, [cut])
         assert scan.num_text_bytes == len(b'{"url": ""}')
     assert parse_body(body, scan) == json.loads(body)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [rb"\ud83d%s", rb"%s\ude00", rb"\ud83d\ude00%s", b"data:image/png;name=\xc3\xa9.png;base64,%s", rb"\u0041%s"],
+    ids=["high half", "low half", "both halves", "name outside ASCII", "escaped letter"],
+)
+def test_what_is_lifted_reads_as_the_parser_would_have_read_it(written: bytes) -> None:
+    """Escapes and characters outside ASCII in a string that looks like a picture mean what they mean in any other."""
+    string = written % PICTURE.encode()
+    for body in (b'{"url": "%s"}' % string, b'{"%s": 1}' % string):
+        scan = scanned(body)
+        assert scan.pictures
+        assert parse_body(body, scan) == parse_json(body)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        (rb"\q%s", r"not JSON: Invalid \\escape.* begins at byte 9\."),
+        (rb"%s\u12", r"not JSON: Invalid \\uXXXX escape.* begins at byte 9\."),
+        (b"data:\xff,%s", r"not UTF-8: byte 14 is wrong\."),
+        (b"data:\x01,%s", r"not JSON: Invalid control character"),
+    ],
+    ids=["escape", "cut escape", "not UTF-8", "control character"],
+)
+def test_a_broken_string_that_looks_like_a_picture_is_a_clients_fault(written: bytes, message: str) -> None:
+    """What was lifted over the parser is held to JSON's rules, as a value and as a name."""
+    string = written % PICTURE.encode()
+    for body in (b'{"url": "%s"}' % string, b'{      "%s": 1}' % string):
+        with pytest.raises(InvalidJSON, match=message if body.startswith(b'{"') else "The body is not"):
+            parse_body(body, scanned(body))
 
 
 @pytest.mark.parametrize("words", [b"one two ", b"word", b"\\u00e9", b"\xf0\x9f\x98\x80", b'\\"'])

@@ -35,9 +35,32 @@ def parse_json(body: bytes | bytearray) -> Any:
         raise InvalidJSON(f"The body is not UTF-8: byte {error.start} is wrong.") from error
     except RecursionError as error:
         raise InvalidJSON(_TOO_DEEP) from error
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         raise InvalidJSON(f"The body is not JSON: {clip(str(error), 200)}.") from error
+    except ValueError as error:  # Python's own bound, whose text advises a call of Python's
+        raise InvalidJSON(f"The body holds a whole number of more than {MAX_DIGITS} digits.") from error
     return _in_whole_characters(value)
+
+
+def parse_string(inside: memoryview, start: int) -> str:
+    """Pure: what `parse_json` makes of one string, given what stands between its quotes.
+
+    Args:
+        start: where it stands in the body, for the error.
+
+    Raises:
+        InvalidJSON: as `parse_json`.
+    """
+    try:
+        text = str(inside, "utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidJSON(f"The body is not UTF-8: byte {start + error.start} is wrong.") from error
+    if "\\" not in text:
+        return text
+    try:
+        return _whole_characters(str(json.loads(f'"{text}"')))
+    except json.JSONDecodeError as error:
+        raise InvalidJSON(f"The body is not JSON: {error.msg} in the string that begins at byte {start}.") from error
 
 
 def _text_of(body: bytes | bytearray) -> str:

@@ -7,14 +7,13 @@ in which nobody else is served. So long strings of base64 are taken out before a
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 
-from periscope.api.body import parse_json
+from periscope.api.body import parse_json, parse_string
 from periscope.api.collector import paused_collector
 from periscope.api.errors import ClientGone
 from periscope.api.json_scan import BodyScan, too_much_text
@@ -118,5 +117,4 @@ class _PutBack:
             self._num_text_bytes += end - start
             if self._num_text_bytes > self._scan.max_text_bytes:
                 raise too_much_text(self._scan.max_text_bytes)
-        text = str(memoryview(self._body)[start:end], "ascii")
-        return str(json.loads(f'"{text}"')) if "\\" in text else text
+        return parse_string(memoryview(self._body)[start:end], start)

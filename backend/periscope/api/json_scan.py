@@ -23,7 +23,7 @@ MIN_PICTURE_BYTES: Final = 4096
 #: The longest beginning of a `data:` URL that is looked for.
 _MAX_HEAD_BYTES = 256
 
-_DATA_URL_HEAD = re.compile(rb"data:[^,\"\s]{0,200},")
+_DATA_URL_HEAD = re.compile(rb"data:[^,\"\x00-\x20]{0,200},")
 #: Base64 in either alphabet, and the backslash: PHP writes `\/`, and base64 of mail has line ends, which are `\n` here.
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=-_\\"
 
