@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,22 @@ def result(call_id: str, text: str) -> Message:
 def test_messages_take_the_shape_templates_read(message: Message, expected: dict[str, Any]) -> None:
     """Content is one string, arguments are objects where they can be, nothing empty is told."""
     assert template_message(message) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (r'{"a": ["\ud83d"], "\ude00": "\ud83d\ude00"}', {"a": ["\ufffd"], "\ufffd": "\U0001f600"}),
+        ('{"a":' + "[" * 127 + "]" * 127 + "}", json.loads('{"a":' + "[" * 127 + "]" * 127 + "}")),
+        ('{"a":' + "[" * 900 + "]" * 900 + "}", '{"a":' + "[" * 900 + "]" * 900 + "}"),
+        ('{"a":' + "[" * 9000, '{"a":' + "[" * 9000),
+    ],
+    ids=["half a character", "deep", "deeper than a template can write", "bottomless"],
+)
+def test_arguments_hold_nothing_that_a_template_or_a_tokenizer_fails_on(written: str, read: object) -> None:
+    """Half a surrogate pair that an escape wrote becomes U+FFFD, and what is nested too deep stays the text it was."""
+    message = template_message(Message(Role.ASSISTANT, tool_calls=(ToolCall("c1", "add", written),)))
+    assert message["tool_calls"][0]["function"]["arguments"] == read
 
 
 def test_tools_take_openai_s_shape() -> None:

@@ -141,6 +141,14 @@ def test_an_object_has_the_properties_that_it_names(demo: Vocabulary, change: di
     assert demo.accepts(grammar, '{"a": 1, "b": true}') == is_open
 
 
+def test_a_property_may_have_the_empty_name(demo: Vocabulary) -> None:
+    """It is a property like any other, not the whole of `properties`."""
+    schema = {"type": "object", "properties": {"": {"type": "boolean"}}, "required": [""]}
+    compiler = demo.compiler()
+    assert demo.accepts(compiler.json(ResponseFormat(schema), starts_in_reasoning=False), '{"": true}')
+    assert not demo.accepts(compiler.json(ResponseFormat(schema), starts_in_reasoning=False), '{"": 1}')
+
+
 def test_equal_schemas_are_compiled_once(demo: Vocabulary) -> None:
     """The same schema gives the same grammar object; another order of properties, or open reasoning, another one."""
     compiler = demo.compiler(THINKING)

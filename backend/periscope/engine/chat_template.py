@@ -63,6 +63,10 @@ _NO_TEMPLATE_SETTINGS = frozenset(
 )
 #: Begins like no user's text, so that two prompts that differ in the first user message part right before it.
 _NO_USER_TEXT = "\u2063"
+#: Of a call's arguments. Templates write them with recursive code.
+_MAX_ARGUMENTS_DEPTH = 128
+#: Half of a surrogate pair, which stands for no character.
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 class ChatTokenizer:
@@ -286,11 +290,25 @@ def _reasoning_keys_of(template: str) -> tuple[str, ...]:
 
 
 def _arguments(text: str) -> Any:
+    """The object that the text is; the text itself where it is none, or nested too deep for templates to write."""
     try:
-        value = json.loads(text or "{}")
-    except ValueError:
+        value = _whole_characters(json.loads(text or "{}"), _MAX_ARGUMENTS_DEPTH)
+    except (ValueError, RecursionError):
         return text
     return value if isinstance(value, dict) else text
+
+
+def _whole_characters(value: Any, max_depth: int) -> Any:
+    """The same value with U+FFFD for each half of a surrogate pair: an escape can write one, no tokenizer takes it."""
+    if isinstance(value, str):
+        return _HALF_CHARACTER.sub("\ufffd", value)
+    if not isinstance(value, (dict, list)):
+        return value
+    if not max_depth:
+        raise ValueError("nested too deep")
+    if isinstance(value, list):
+        return [_whole_characters(item, max_depth - 1) for item in value]
+    return {_HALF_CHARACTER.sub("\ufffd", key): _whole_characters(item, max_depth - 1) for key, item in value.items()}
 
 
 def tool_schema(tool: Tool) -> JSONObject:

@@ -151,8 +151,8 @@ class _Intersection:
                 self._visit(below, inside, open_refs)
 
 
-def _value_name(keyword: str, name: str) -> str:
-    return name.replace("*", "") if keyword == "properties" else "*"
+def _value_name(keyword: str, name: str | None) -> str:
+    return name.replace("*", "") if name is not None and keyword == "properties" else "*"
 
 
 def intersects(schema: JSONObject) -> bool:
@@ -164,13 +164,16 @@ def intersects(schema: JSONObject) -> bool:
     return len(meeting) > 1 and any(keyword in ("$ref", "anyOf", "oneOf", "allOf") for keyword in meeting)
 
 
-def children_of(schema: JSONObject) -> Iterator[tuple[str, str, Any]]:
-    """(keyword, name or number, schema) of the schemas directly inside one. Null is as good as no keyword."""
+def children_of(schema: JSONObject) -> Iterator[tuple[str, str | None, Any]]:
+    """(keyword, name or number, schema) of the schemas directly inside one. Null is as good as no keyword.
+
+    The name is None where the keyword holds one schema; a property may have the empty name.
+    """
     for keyword, value in list(schema.items()):
         if value is None:
             continue
         if keyword in _ONE_SCHEMA and not isinstance(value, list):
-            yield keyword, "", value
+            yield keyword, None, value
         elif (keyword in _LISTS_OF_SCHEMAS or keyword in _ONE_SCHEMA) and isinstance(value, list):
             yield from ((keyword, str(number), below) for number, below in enumerate(value))
         elif keyword in _NAMED_SCHEMAS | DEFINITIONS and isinstance(value, dict):
@@ -182,9 +185,9 @@ def _below(schema: JSONObject) -> Iterator[tuple[str, Any]]:
         yield place_of(keyword, name), below
 
 
-def place_of(keyword: str, name: str) -> str:
+def place_of(keyword: str, name: str | None) -> str:
     """Pure: the step to a schema inside another one, for errors."""
-    return f"/{keyword}/{clipped(name)}" if name else f"/{keyword}"
+    return f"/{keyword}" if name is None else f"/{keyword}/{clipped(name)}"
 
 
 def resolve(root: JSONObject, reference: str) -> Any:

@@ -140,9 +140,9 @@ def _is_enforced(keyword: str, value: Any) -> bool:
     return is_told and keyword not in ANNOTATIONS | DEFINITIONS and not keyword.startswith("x-")
 
 
-def _put(schema: JSONObject, keyword: str, name: str, inside: Any) -> None:
+def _put(schema: JSONObject, keyword: str, name: str | None, inside: Any) -> None:
     value = schema[keyword]
-    if not name:
+    if name is None:
         schema[keyword] = inside
     elif isinstance(value, list):
         schema[keyword] = [inside if str(at) == name else other for at, other in enumerate(value)]
