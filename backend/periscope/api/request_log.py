@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from periscope.api.errors import ClientGone, error_reply, let_go
 from periscope.api.record import record_of
 from periscope.api.wording import clip
+from periscope.errors import ServerStopping
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -50,6 +52,12 @@ class RequestLog:
             await self._app(scope, receive, with_id)
         except ClientGone:
             is_gone = True
+        except asyncio.CancelledError:  # only by a server whose time to finish is over: a client may send it again
+            if status is None:
+                await error_reply(ServerStopping("The server stopped before it could answer."), scope)(
+                    scope, receive, with_id
+                )
+            raise
         except Exception as error:
             logger.exception("unexpected error", extra={"request_id": record.id, "model": record.model})
             if status is None:
