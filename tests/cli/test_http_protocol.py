@@ -102,14 +102,28 @@ async def test_a_connection_that_says_nothing_is_closed_without_a_word() -> None
         writer.close()
 
 
+@pytest.mark.parametrize(
+    ("sent", "fault"),
+    [
+        (b"GET /health HTTP/1.1\r\nno header\r\n\r\n", "headers are malformed"),
+        (request(CHAT) + b"no method\r\n\r\n", "headers are malformed"),
+        (
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n",
+            "body is not in valid chunks",
+        ),
+    ],
+    ids=["headers", "later headers", "chunks"],
+)
 @in_loop
-async def test_malformed_headers_are_a_400_in_the_form_of_all_errors() -> None:
-    """Not uvicorn's plain text."""
+async def test_what_is_no_http_is_a_400_in_the_form_of_all_errors(sent: bytes, fault: str) -> None:
+    """Not uvicorn's plain text, and it says where the fault is."""
     async with served(FakeBackend(), LONG) as (host, port, _):
         reader, writer = await asyncio.open_connection(host, port)
-        writer.write(b"GET /health HTTP/1.1\r\nno header\r\n\r\n")
-        status, body = parsed(await reader.read())
+        writer.write(sent)
+        answers = await reader.read()
+        status, body = parsed(answers[answers.rindex(b"HTTP/1.1") :])
         assert (status, body["error"]["type"], body["error"]["code"]) == (400, "invalid_request_error", "invalid_http")
+        assert fault in body["error"]["message"]
         writer.close()
 
 

@@ -124,7 +124,11 @@ class PatientProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """As uvicorn does, but in the form of every other error here."""
-        self._refuse(400, "invalid_http", f"{msg} Its headers are malformed, or larger than 64 KiB.")
+        is_in_body = self.cycle is not None and not self.cycle.response_complete
+        fault = (
+            "Its body is not in valid chunks." if is_in_body else "Its headers are malformed, or larger than 64 KiB."
+        )
+        self._refuse(400, "invalid_http", f"{msg} {fault}")
 
     def _follow_receiving(self, *, has_news: bool) -> None:
         """Headers have one deadline, from their first byte on; the rest of an answered body one for each pause."""
