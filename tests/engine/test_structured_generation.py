@@ -36,7 +36,7 @@ NUM_SCHEMAS = 50
 
 
 def bounded(schema: JSONObject) -> JSONObject:
-    """The same schema without what a model could go on writing for ever: open objects, numbers, endless recursion."""
+    """The same schema without what a model could go on writing for ever: open objects and strings, and most trees."""
     text = json.dumps(schema)
     text = text.replace('"kids": {"type": "array",', '"kids": {"type": "array", "maxItems": 1,')
     closed: JSONObject = json.loads(text)
@@ -53,9 +53,6 @@ def _close(node: object) -> None:
             node.pop("patternProperties", None)
         if "string" in types and not {"pattern", "format", "maxLength"} & node.keys():
             node["maxLength"] = max(node.get("minLength", 0), 12)
-        if types & {"integer", "number"}:
-            node.setdefault("minimum", -500)
-            node.setdefault("maximum", 1500)
     for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         _close(inner)
 
@@ -73,15 +70,16 @@ def test_fifty_schemas_at_once_each_get_what_fits_them(model: str) -> None:
         schemas.append(bounded(writer.document()))
 
     async def answer(engine: InferenceEngine, schema: JSONObject, seed: int) -> str | None:
-        """None for the few that are refused, as contradictions inside `allOf` are. A decimal may run on: try again."""
+        """None for the few that are refused, as contradictions inside `allOf` are. A tree may grow on: try again."""
         for attempt in range(4):
-            params = GenerationParams(temperature=2.0, seed=seed + 1000 * attempt, max_tokens=400)
+            params = GenerationParams(temperature=2.0, seed=seed + 1000 * attempt, max_tokens=600)
             try:
                 out = await engine.generate("Write JSON: ", params, response_format=ResponseFormat(schema))
             except InvalidRequest:
                 return None
             if out.finish_reason is FinishReason.STOP:
                 return out.text
+            assert '"kids"' in out.text, out.text
         pytest.fail(f"never came to an end: {out.text}")
 
     async def run() -> None:
