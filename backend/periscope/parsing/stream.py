@@ -116,7 +116,8 @@ class OutputParser:
         if self._state is _State.TOOL and self._call.has_begun:
             is_text = self._call.is_in_string
         else:
-            is_text = not is_broken_marker(tail, is_cut_off=is_cut_off)
+            # Text that was held back before the answer turned out to be plain, where nothing is a marker, is text.
+            is_text = self._state is _State.PLAIN or not is_broken_marker(tail, is_cut_off=is_cut_off)
         if is_text:
             self._take(tail, 0)
         self._end(is_cut_off=is_cut_off)
