@@ -268,7 +268,7 @@ class TextBatch:
 
     def _candidates(self) -> list[Prompt]:
         """Prompts that are begun, and those that may be, in order of arrival."""
-        begun = [prompt for prompt in self._prompts if prompt.caches is not None]
+        begun = self._reading()
         num_free = self._settings.max_rows - len(self._decoding) - len(begun)
         candidates = []
         batches, room = self._batches_with(()), self._memory.room_bytes(self._rows_bytes())
@@ -299,9 +299,8 @@ class TextBatch:
 
     def _borrowed(self, wanted: np.ndarray, *, more_than: int) -> tuple[LayerCaches, int] | None:
         """A state of a live neighbour, if that is worth it."""
-        reading = [prompt for prompt in self._prompts if prompt.caches is not None]
         can_lend = not self._settings.wants_checkpoints
-        return borrow(wanted, reading, self._decoding, more_than=more_than) if can_lend else None
+        return borrow(wanted, self._reading(), self._decoding, more_than=more_than) if can_lend else None
 
     def _decode(self, *, waits: bool) -> list[Sampled]:
         if not len(self._decoding):
@@ -329,10 +328,10 @@ class TextBatch:
             self._drafter.forget()
         rows_bytes = self._rows_bytes()
         if not self._memory.make_room(self._grown_bytes(), rows_bytes):
-            reading = [prompt for prompt in self._prompts if prompt.caches is not None]
-            holdings = [Holding(prompt.row.id, self._read_bytes(prompt)) for prompt in reading]
+            holdings = [Holding(prompt.row.id, self._read_bytes(prompt)) for prompt in self._reading()]
             holdings += self._decoding.holdings
-            self._preempt(newest_to_preempt(holdings, self._memory.room_bytes(rows_bytes)))
+            if preempted := newest_to_preempt(holdings, self._memory.room_bytes(rows_bytes)):
+                self._preempt(preempted)
         return results
 
     def _preempt(self, ids: Sequence[int]) -> None:
@@ -389,9 +388,13 @@ class TextBatch:
         """The decoding batches once the prompts that hold memory have joined them, and then rows of these reaches."""
         return self._grouping.joined(self._decoding.reaches, [*(p.row.reach for p in self._begun()), *reaches])
 
+    def _reading(self) -> list[Prompt]:
+        """Prompts that are begun; all hold memory."""
+        return [prompt for prompt in self._prompts if prompt.caches is not None]
+
     def _begun(self) -> list[Prompt]:
-        """Prompts that hold memory."""
-        return [prompt for prompt in self._prompts + self._leaving if prompt.caches is not None]
+        """Those, and the removed ones that still hold memory."""
+        return [*self._reading(), *self._leaving]
 
     def _read_bytes(self, prompt: Prompt) -> int:
         """What a prompt will hold when it has been read."""
@@ -403,7 +406,7 @@ class TextBatch:
 
     def _grown_bytes(self) -> int:
         """What the rows hold after the next step, with what was promised to the prompts that are being read."""
-        reading = sum(self._read_bytes(prompt) for prompt in self._prompts if prompt.caches is not None)
+        reading = sum(map(self._read_bytes, self._reading()))
         reading += sum(prompt.nbytes for prompt in self._leaving)
         drafting = 0 if self._drafter is None else self._drafter.nbytes
         return reading + drafting + self._decoding.nbytes + self._decoding.growth_bytes
