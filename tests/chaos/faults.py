@@ -155,10 +155,14 @@ class ChaoticMatcher:
         self._inside = inside
         self._dice = dice
 
-    def allowed_bits(self) -> NDArray[np.uint32]:
+    @property
+    def held_back(self) -> NDArray[np.uint32] | None:
+        return self._inside.held_back
+
+    def allowed_bits(self, num_left: int) -> NDArray[np.uint32]:
         if self._dice.falls("grammar", 0.01):
             raise GenerationFailed("The output's grammar failed: too many states.")
-        return self._inside.allowed_bits()
+        return self._inside.allowed_bits(num_left)
 
     def consume(self, token_id: int) -> None:
         self._inside.consume(token_id)

@@ -157,6 +157,8 @@ def test_the_error_of_a_refused_request_does_not_keep_the_model(tiny_text_model:
 class FailingMatcher:
     """A grammar that turns out too complex at the third token."""
 
+    held_back = None
+
     def __init__(self) -> None:
         self._num_tokens = 0
 
@@ -166,7 +168,7 @@ class FailingMatcher:
     def consume(self, _token_id: int) -> None:
         self._num_tokens += 1
 
-    def allowed_bits(self) -> Any:
+    def allowed_bits(self, _num_left: int) -> Any:
         if self._num_tokens == 2:
             raise GenerationFailed("The output's grammar failed: too many states.")
         return np.full(9, 2**32 - 1, dtype=np.uint32)

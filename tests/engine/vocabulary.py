@@ -37,8 +37,8 @@ class Vocabulary:
     def ids(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
-    def allowed(self, matcher: Matcher) -> list[int]:
-        bits = np.unpackbits(matcher.allowed_bits().view(np.uint8), bitorder="little")
+    def allowed(self, matcher: Matcher, num_left: int | None = None) -> list[int]:
+        bits = np.unpackbits(matcher.allowed_bits(num_left).view(np.uint8), bitorder="little")
         assert len(bits) == -(-(self.size + NUM_PADDED) // 32) * 32
         allowed = [int(token) for token in np.flatnonzero(bits)]
         assert not allowed or allowed[-1] < self.size, "a padded id is allowed"
@@ -52,6 +52,25 @@ class Vocabulary:
                 return False
             matcher.consume(token)
         return self.eos <= set(self.allowed(matcher))
+
+    def repeat(self, grammar: Grammar, wishes: Sequence[str], max_tokens: int) -> tuple[str, bool]:
+        """What a model writes that never comes to an end by itself: the first of its wishes that is allowed.
+
+        Returns:
+            The text, and whether anything was held back from the model.
+        """
+        matcher, out, is_shortened = grammar.new_matcher(), b"", False
+        wished = [token for text in wishes for token in self.ids(text)]
+        for num_left in range(max_tokens, 0, -1):
+            allowed = self.allowed(matcher, num_left)
+            others = [token for token in allowed if token not in self.eos]
+            is_shortened |= matcher.held_back is not None
+            if not others:
+                break
+            token = next((token for token in wished if token in allowed), others[0])
+            out += self.table.text(token).utf8
+            matcher.consume(token)
+        return out.decode(errors="replace"), is_shortened
 
     def ramble(self, grammar: Grammar, random: Random, *, patience: int = 40) -> str:
         """What a model without any sense writes: random tokens; brackets and quotes are closed once it is bored."""

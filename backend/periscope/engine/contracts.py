@@ -17,7 +17,8 @@ class Sampled:
     """One row's result of one step. With a `finish_reason` or an `error` the batch has dropped the row by itself.
 
     Attributes:
-        finish_reason: STOP when `token_id` ends the sequence.
+        finish_reason: the row's last token is this.
+        is_eos: `token_id` ends the sequence and is no text.
         num_cached_tokens: prompt tokens of this row that were not computed.
         error: the row has failed, and `token_id` means nothing. What a sampler, processor or picture of the row raised.
         is_model_failure: the error came out of the model itself: so could the next row's.
@@ -27,6 +28,7 @@ class Sampled:
     token_id: int
     logprob: TokenLogprob | None = None
     finish_reason: FinishReason | None = None
+    is_eos: bool = False
     num_cached_tokens: int = 0
     error: Exception | None = None
     is_model_failure: bool = False

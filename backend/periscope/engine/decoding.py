@@ -292,8 +292,7 @@ class DecodeBatch:
         """The row to guess ahead for: one that is alone, and whose sampling has no memory of its own."""
         (row, *others) = self._rows
         is_plain = not row.processors and row.matcher is None and not row.params.logprobs
-        room = (row.params.max_tokens or 1) - row.num_launched
-        return row if self._drafter is not None and not others and is_plain and room > 1 else None
+        return row if self._drafter is not None and not others and is_plain and row.num_left > 1 else None
 
     def _launch_ahead(self, row: Row) -> list[Sampled]:
         """Verify a guess at what follows the row's tokens, of which the last is not computed; read its right part.
@@ -301,8 +300,7 @@ class DecodeBatch:
         While the drafter has no guess this is an ordinary step, only not overlapped.
         """
         assert self._drafter is not None  # noqa: S101 - asked for by _drafting_row
-        num_left = (row.params.max_tokens or 1) - row.num_launched
-        drafted = self._drafter.propose(row.tokens, min(self._drafter.num_draft_tokens, num_left - 1))
+        drafted = self._drafter.propose(row.tokens, min(self._drafter.num_draft_tokens, row.num_left - 1))
         guess = mx.zeros((0,), dtype=mx.uint32) if drafted is None else drafted
         inputs = mx.concatenate([mx.array(row.tokens[-1:], dtype=mx.uint32), guess.astype(mx.uint32)])
         logits = self._model(inputs[None], cache=self._layers)[0]
@@ -349,12 +347,12 @@ class DecodeBatch:
         if row.fault is not None:
             return Sampled(row.id, token, error=row.fault)
         row.tokens.append(token)
-        reason = None
-        if token in self._eos:
-            reason = FinishReason.STOP
+        is_eos, reason = token in self._eos, None
+        if is_eos:
+            reason = FinishReason.LENGTH if row.is_shortened else FinishReason.STOP
         elif row.num_read >= (row.params.max_tokens or 1):
             reason = FinishReason.LENGTH
-        return Sampled(row.id, token, logprob, reason, num_cached_tokens=row.num_cached_tokens)
+        return Sampled(row.id, token, logprob, reason, is_eos=is_eos, num_cached_tokens=row.num_cached_tokens)
 
     def _leave(self, indices: Sequence[int]) -> None:
         """Nothing more for these rows; hand over the states of those that are worth keeping."""

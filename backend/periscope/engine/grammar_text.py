@@ -144,6 +144,10 @@ class GrammarText:
         """The grammar of the answer alone."""
         return "\n".join([f"start: {answer}", *self._rules])
 
+    def thought_end(self) -> str:
+        """The marker that ends reasoning; empty where there is none."""
+        return _END if self._style is ToolCallStyle.HARMONY else self._format.think_end or ""
+
     def after_reasoning(self, answer: str, *, starts_in_reasoning: bool) -> str:
         """The grammar of a completion whose reasoning comes first.
 
@@ -151,12 +155,11 @@ class GrammarText:
         """
         others: tuple[str, ...] = ()
         if self._style is ToolCallStyle.HARMONY:
-            opening, end, others, before, after = _ASIDES[0], _END, _HARMONY_MARKERS, self._marker(_NEXT_MESSAGE), ""
+            opening, others, before, after = _ASIDES[0], _HARMONY_MARKERS, self._marker(_NEXT_MESSAGE), ""
         else:
-            opening, end = self._format.think_start or "", self._format.think_end or ""
-            before, after = "", "LINE_ENDS?"
+            opening, before, after = self._format.think_start or "", "", "LINE_ENDS?"
             self._rules.append(r"LINE_ENDS: /\n{1,2}/")  # what chat models put between reasoning and answer
-        self._rules.append(f"thought: {self._text_up_to(end, others)}")
+        self._rules.append(f"thought: {self._text_up_to(self.thought_end(), others)}")
         if starts_in_reasoning:
             return self.alone(f"thought {before} {after} ({answer})")
         return self.alone(f"({self._marker(opening)} thought {before})? {after} ({answer})")

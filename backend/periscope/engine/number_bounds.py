@@ -8,7 +8,7 @@ as long as it allows any other: so what is left always fits the schema.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,16 +51,15 @@ class DigitTokens:
     """What a vocabulary's tokens begin with; immutable, made once for a vocabulary and shared.
 
     Args:
-        token_bytes: of a token id.
+        token_bytes: of each token id.
         num_bits: in the words of a mask, a multiple of 32.
     """
 
-    def __init__(self, token_bytes: Callable[[int], bytes], vocab_size: int, num_bits: int) -> None:
+    def __init__(self, token_bytes: Sequence[bytes], num_bits: int) -> None:
         self._num_digits = np.zeros(num_bits, dtype=np.int16)
         self._is_zero = np.zeros(num_bits, dtype=bool)
         self._is_text = np.zeros(num_bits, dtype=bool)
-        for token_id in range(vocab_size):
-            start = token_bytes(token_id)
+        for token_id, start in enumerate(token_bytes):
             if start[:1].isdigit():
                 self._num_digits[token_id] = len(start) - len(start.lstrip(b"0123456789"))
                 self._is_zero[token_id] = start.startswith(b"0")

@@ -46,9 +46,23 @@ def masked(rows: Sequence[Row], newest: mx.array, logits: mx.array, eos_token_id
         with row.guarding():
             if row.num_launched:
                 row.matcher.consume(token)
-            bits[index] = row.matcher.allowed_bits()
+            bits[index] = row.matcher.allowed_bits(row.num_left)
+            held_back = row.matcher.held_back
+            if held_back is not None and not row.is_shortened:
+                row.is_shortened = _prefers(logits[index : index + 1], held_back, to=bits[index])
     if not bits:
         return logits
     lines = mx.array(list(bits))
     logits[lines] = apply_bits(logits[lines], np.stack(list(bits.values())))
     return logits
+
+
+def _prefers(logits: mx.array, wanted: np.ndarray, *, to: np.ndarray) -> bool:
+    """Whether the likeliest of some tokens is likelier than those of another set. Waits for the device.
+
+    Args:
+        logits: `(1, vocab)`.
+        wanted, to: words of both sets' bits.
+    """
+    best, other = (apply_bits(logits, words[None]).max() for words in (wanted, to))
+    return bool((best > other).item())

@@ -27,6 +27,7 @@ class Row:
         num_launched: completion tokens sampled, the one in flight included.
         num_held: how many of `tokens` the caches hold.
         has_left: nobody waits for its tokens; its line in the batch is only not taken out yet.
+        is_shortened: the model would have gone on, but hardly any tokens were left to complete its output.
         fault: what a processor or matcher of this row raised; its tokens are worthless from then on.
     """
 
@@ -41,12 +42,18 @@ class Row:
     num_launched: int = 0
     num_held: int = 0
     has_left: bool = False
+    is_shortened: bool = False
     fault: Exception | None = None
 
     @property
     def num_read(self) -> int:
         """Completion tokens read."""
         return len(self.tokens) - len(self.prompt)
+
+    @property
+    def num_left(self) -> int:
+        """Completion tokens that may still be sampled."""
+        return (self.params.max_tokens or 1) - self.num_launched
 
     @property
     def reach(self) -> int:
@@ -61,7 +68,7 @@ class Row:
     @property
     def is_fully_launched(self) -> bool:
         """Its last token by `max_tokens` is in flight: no further forward pass is for it."""
-        return not self.has_left and self.num_launched >= (self.params.max_tokens or 1)
+        return not self.has_left and self.num_left <= 0
 
     @contextmanager
     def guarding(self) -> Iterator[None]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from periscope.core import JSONObject, OutputFormat, ResponseFormat, Tool, ToolCallStyle, ToolChoice
+from periscope.engine.closing import ClosingTokens, Thoughts
 from periscope.engine.grammar_errors import NOTHING_FITS, explained
 from periscope.engine.grammar_text import GrammarText, Marker, has_reasoning
 from periscope.engine.json_schema import check_enforceable, children_of, place_of
@@ -62,7 +63,7 @@ class GrammarCompiler:
         self._output_format = output_format.enforced()
         self._lock = threading.Lock()
         self._token_tree: LLTokenizer | None = None
-        self._digit_tokens: DigitTokens | None = None
+        self._kinds: tuple[DigitTokens, ClosingTokens] | None = None
         self._grammars: OrderedDict[str, Grammar] = OrderedDict()
 
     def json(
@@ -142,8 +143,16 @@ class GrammarCompiler:
         lark = text.after_reasoning(answer, starts_in_reasoning=is_open) if reasons else text.alone(answer)
         matcher = _compile(tokens, lark, parts[0].param)
         with self._lock:
-            max_digits = max(max_number_digits(part.schema) for part in parts)
-            new = Grammar(matcher, tokens, self._vocab_size, self._digits(tokens), max_digits)
+            digits, closing = self._token_kinds(tokens)
+            new = Grammar(
+                matcher,
+                tokens,
+                self._vocab_size,
+                digits=digits,
+                max_whole_digits=max(max_number_digits(part.schema) for part in parts),
+                closing=closing,
+                thoughts=self._thoughts(tokens, text.thought_end(), is_open=is_open) if reasons else Thoughts(),
+            )
             grammar = self._grammars.setdefault(key, new)
             while len(self._grammars) > MAX_CACHED_GRAMMARS:
                 self._grammars.popitem(last=False)
@@ -227,13 +236,23 @@ class GrammarCompiler:
             self._token_tree = _token_tree(self._tokenizer, self._vocab_size, self._eos_token_ids)
         return self._token_tree
 
-    def _digits(self, tokens: LLTokenizer) -> DigitTokens:
+    def _token_kinds(self, tokens: LLTokenizer) -> tuple[DigitTokens, ClosingTokens]:
         """As the vocabulary: once, under the lock."""
-        if self._digit_tokens is None:
+        if self._kinds is None:
             num_tokens = min(tokens.vocab_size, self._vocab_size)
             num_bits = -(-self._vocab_size // 32) * 32
-            self._digit_tokens = DigitTokens(lambda token_id: tokens.decode_bytes([token_id]), num_tokens, num_bits)
-        return self._digit_tokens
+            token_bytes = [tokens.decode_bytes([token_id]) for token_id in range(num_tokens)]
+            closing = ClosingTokens(token_bytes, self._eos_token_ids, num_bits)
+            self._kinds = DigitTokens(token_bytes, num_bits), closing
+        return self._kinds
+
+    def _thoughts(self, tokens: LLTokenizer, end: str, *, is_open: bool) -> Thoughts:
+        """How reasoning is ended early: by its marker, be that a token or text."""
+        first, *_ = self._take_apart(end)
+        if isinstance(first, int):
+            return Thoughts(end_tokens=(first,))
+        start = (self._output_format.think_start or "").encode()
+        return Thoughts((), start, end.encode(), tuple(tokens.tokenize_str(end)), is_open)
 
 
 def apply_bits(logits: mx.array, bits: NDArray[np.uint32]) -> mx.array:

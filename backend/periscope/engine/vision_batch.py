@@ -152,7 +152,8 @@ class VisionBatch:
     def _sampled(self, response: Any) -> Sampled:
         reason = FinishReason(response.finish_reason) if response.finish_reason else None
         row = self._row_of_uid[response.uid] if reason is None else self._row_of_uid.pop(response.uid)
-        return Sampled(row=row, token_id=int(response.token), finish_reason=reason)
+        is_eos = reason is FinishReason.STOP
+        return Sampled(row=row, token_id=int(response.token), finish_reason=reason, is_eos=is_eos)
 
     @property
     def working_bytes(self) -> int:

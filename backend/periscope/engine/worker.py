@@ -66,8 +66,7 @@ class _Row:
     def chunk(self, sampled: Sampled) -> TokenChunk:
         """Decode one sampled token. A stop string ends the row here, whatever the batch says."""
         reason = sampled.finish_reason
-        is_eos = reason is FinishReason.STOP
-        text = "" if is_eos else self.stops.feed(self.detokenizer.feed(sampled.token_id))
+        text = "" if sampled.is_eos else self.stops.feed(self.detokenizer.feed(sampled.token_id))
         if reason is not None and not self.stops.is_hit:
             text += self.stops.feed(self.detokenizer.finish())
             text += self.stops.finish()
@@ -75,10 +74,10 @@ class _Row:
             reason = FinishReason.STOP
         return TokenChunk(
             text=text,
-            token_ids=() if is_eos else (sampled.token_id,),
+            token_ids=() if sampled.is_eos else (sampled.token_id,),
             num_tokens=1,
             num_cached_tokens=sampled.num_cached_tokens,
-            logprobs=() if sampled.logprob is None or is_eos else (sampled.logprob,),
+            logprobs=() if sampled.logprob is None or sampled.is_eos else (sampled.logprob,),
             finish_reason=reason,
         )
 
