@@ -170,7 +170,10 @@ def test_a_number_under_a_schema_ends_as_valid_json() -> None:
 
 @pytest.mark.parametrize("choice", [ToolChoice(), REQUIRED], ids=["free", "forced"])
 def test_a_call_cut_off_anywhere_shows_no_markup(choice: ToolChoice) -> None:
-    """Whatever `max_tokens`: no content, reason length, and of the call what was written, or nothing yet."""
+    """Whatever `max_tokens`: no content, reason length, and of the call what was written, or nothing yet.
+
+    A call that a grammar holds to is completed early where there is room for any: its arguments are JSON then.
+    """
     request = asking(WEATHER_QUESTION, tools=(WEATHER,), tool_choice=choice)
     (whole,) = (told(events) for events in answers(DEMO, request))
     num_tokens = whole.end.usage.num_completion_tokens
@@ -182,6 +185,6 @@ def test_a_call_cut_off_anywhere_shows_no_markup(choice: ToolChoice) -> None:
         assert completion.end.finish_reason is FinishReason.LENGTH
         for (name, arguments), (whole_name, whole_arguments) in zip(completion.calls, whole.calls, strict=False):
             assert name == whole_name
-            assert whole_arguments.startswith(arguments)
+            assert whole_arguments.startswith(arguments) or [*json.loads(arguments)] == [*json.loads(whole_arguments)]
             num_partial += arguments != whole_arguments
     assert num_partial
