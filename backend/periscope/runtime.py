@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Self
 import mlx.core as mx
 
 from periscope import __version__
-from periscope.config import Config, ModelConfig, ModelKind, VisionProxyConfig
-from periscope.core import VisionMode
+from periscope.config import Config, ModelConfig, VisionProxyConfig
+from periscope.core import Footprint, ModelKind, VisionMode, find_model
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig, InferenceEngine, VisionLanguageEngine
 from periscope.engine.footprint import measure
@@ -22,9 +22,8 @@ from periscope.engine.loader import context_length_of, find_on_disk, read_model_
 from periscope.engine.turn import DeviceTurn
 from periscope.errors import ModelLoadError
 from periscope.events import EventBus
-from periscope.pool.limits import PoolLimits
+from periscope.pool.contracts import LoadProgress, ModelSpec, PooledEngine, PoolLimits
 from periscope.pool.pool import ModelPool
-from periscope.pool.spec import LoadProgress, ModelSpec, Need, PooledEngine
 from periscope.serving.control import ControlService
 from periscope.serving.leased_captioner import LeasedCaptioner
 from periscope.serving.models import DisabledImages, ModelNames, ServedModel
@@ -65,10 +64,7 @@ class Runtime:
         specs = [self._spec(model) for model in config.models]
         self._pool = ModelPool(specs, self.bus, limits, memory=self._memory)
         requests = LiveRequests(self.bus.publish)
-        names = ModelNames(
-            (self._served(model) for model in config.models if model.kind is ModelKind.TEXT),
-            {model.name: model.aliases for model in config.models if model.kind is ModelKind.CAPTIONER},
-        )
+        names = ModelNames(self._served(model) for model in config.models if model.kind is ModelKind.TEXT)
         intake = ImageIntake(
             config.server.limits.max_image_bytes_in_flight, wait_timeout_s=config.server.limits.wait_timeout_s
         )
@@ -105,25 +101,25 @@ class Runtime:
 
     def _spec(self, model: ModelConfig) -> ModelSpec:
         source, settings = _source(model), engine_config(model, self.config)
-        is_captioner = model.kind is ModelKind.CAPTIONER
 
-        async def measured() -> Need:
-            footprint = await asyncio.to_thread(measure, source, settings, is_captioner=is_captioner)
-            return Need(footprint.weights_bytes, footprint.reserve_bytes)
+        async def measured() -> Footprint:
+            return await asyncio.to_thread(measure, source, settings, kind=model.kind)
 
         async def load(progress: LoadProgress) -> PooledEngine:
-            if not is_captioner:
+            if model.kind is ModelKind.TEXT:
                 return await InferenceEngine.load(
                     source, settings, turn=self._turn, progress=progress, memory=self._memory
                 )
-            kind = IsolatedVisionLanguageEngine if model.isolated else VisionLanguageEngine
-            return await kind.load(source, settings, turn=self._turn, progress=progress)
+            engine = IsolatedVisionLanguageEngine if model.isolated else VisionLanguageEngine
+            return await engine.load(source, settings, turn=self._turn, progress=progress)
 
         return ModelSpec(
             model.name,
             measured,
             load,
-            max_leases=model.params.max_num_seqs,
+            kind=model.kind,
+            aliases=model.aliases,
+            max_running=model.params.max_num_seqs,
             is_pinned=model.pin,
             ttl_s=self.config.idle_unload_s if model.ttl_s is None else model.ttl_s,
             is_isolated=model.isolated,
@@ -163,7 +159,7 @@ def _unpacked(source: str) -> str:
 def engine_config(model: ModelConfig, config: Config) -> EngineConfig:
     """Pure: how the engine is to run this model."""
     params = model.params
-    draft = next((other for other in config.models if other.name == params.draft_model), None)
+    draft = None if params.draft_model is None else find_model(config.models, params.draft_model)
     return EngineConfig(
         revision=model.revision,
         dtype=params.dtype,

@@ -5,28 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from periscope.core import ModelKind, ModelState
+
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """One configured model now. Bytes are integers; None = not known or not so.
+    """One configured model at one moment; made by the pool. None = not known, or not the case now.
 
     Attributes:
-        kind: `text` or `captioner`.
-        is_default: what clients get who name no model.
+        is_default: requests that name no model get it; filled in by serving.
         num_running, num_waiting, max_running: requests that hold it, wait for it, and may hold it at once.
-        held_bytes: what the memory ledger counts for it: reserved while it loads, its weights and room to work after.
+        held_bytes: what the memory ledger counts for it: what is reserved while it loads, then its weights and room to
+            work.
         weights_bytes: of the loaded weights.
-        load_done_bytes, load_total_bytes: while it loads.
-        load_eta_s: about how long the load will take still.
-        idle_s: since it was used last, while nobody uses it.
+        load_done_bytes, load_total_bytes: of the load under way.
+        load_eta_s: estimate of the time that the load will still take.
+        idle_s: since it was last used, while no request uses it or waits for it.
+        ttl_s: it is unloaded after so long without work.
         unload_in_s: until it is unloaded for idleness, if nothing happens.
         error: why it failed, for a person.
-        retry_in_s: until a failed one is tried again if somebody asks.
+        retry_in_s: until a failed model is loaded again if a request asks for it.
     """
 
     name: str
-    kind: str
-    state: str
+    kind: ModelKind
+    state: ModelState
     aliases: tuple[str, ...] = ()
     is_default: bool = False
     is_pinned: bool = False

@@ -19,6 +19,8 @@ from periscope.core import (
     GenerationRequest,
     ImagePart,
     ModelCard,
+    ModelKind,
+    ModelState,
     OutputEvent,
     TextDelta,
     ToolCall,
@@ -45,8 +47,7 @@ CARD = ModelCard(
     has_tools=True,
     has_reasoning=False,
     is_batched=True,
-    is_loaded=True,
-    state="ready",
+    state=ModelState.READY,
 )
 USAGE = Usage(num_prompt_tokens=11, num_completion_tokens=4, num_cached_tokens=3)
 FINISHED = Finished(FinishReason.STOP, USAGE)
@@ -168,7 +169,14 @@ class FakeBackend:
         return self.reading
 
 
-ROW = ModelStatus(name="org/text", kind="text", state="ready", aliases=("small",), is_default=True, max_running=16)
+ROW = ModelStatus(
+    name="org/text",
+    kind=ModelKind.TEXT,
+    state=ModelState.READY,
+    aliases=("small",),
+    is_default=True,
+    max_running=16,
+)
 WAITER = RequestStatus(id="chatcmpl-1", model="org/text", status="queued", age_s=1.5, position=2)
 SNAPSHOT = ServerStatus(
     state="ready",

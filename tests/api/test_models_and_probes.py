@@ -7,12 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from periscope.core import VisionMode
+from periscope.core import ModelState, VisionMode
 from tests.api.driving import CARD, FakeBackend, FakeHealth, Gate, client_of, error_of, in_loop
 
-TEXT_ONLY = replace(
-    CARD, name="plain", aliases=("org/text",), vision=VisionMode.DISABLED, is_loaded=False, state="unloaded"
-)
+TEXT_ONLY = replace(CARD, name="plain", aliases=("org/text",), vision=VisionMode.DISABLED, state=ModelState.UNLOADED)
 
 
 @in_loop

@@ -17,10 +17,12 @@ import mlx.core as mx
 
 from periscope.core import (
     Finished,
+    Footprint,
     GenerationParams,
     GenerationRequest,
     ImagePart,
     Message,
+    ModelState,
     ResponseFormat,
     Role,
     TextPart,
@@ -34,10 +36,8 @@ from periscope.core import (
 from periscope.engine import InferenceEngine
 from periscope.errors import ModelUnavailable, PeriscopeError, RequestCancelled, RequestNotFound
 from periscope.events import EventBus
-from periscope.pool.limits import PoolLimits
+from periscope.pool.contracts import LoadProgress, ModelSpec, PoolLimits
 from periscope.pool.pool import ModelPool
-from periscope.pool.spec import LoadProgress, ModelSpec, Need
-from periscope.pool.state import ModelState
 from periscope.serving.control import ControlService
 from periscope.serving.models import ModelNames, ServedModel
 from periscope.serving.requests import LiveRequests
@@ -107,14 +107,14 @@ class Rooms:
         async def load(_progress: LoadProgress) -> InferenceEngine:
             return await load_engine(folder, dice)
 
-        async def measure() -> Need:
+        async def measure() -> Footprint:
             if dice.falls("measure", 0.05):
                 raise OSError("the disk is gone")
-            return Need(1000, 0)
+            return Footprint(1000, 0)
 
         bus = EventBus()
         limits = PoolLimits(budget_bytes=10**9, max_waiting=NUM_AT_ONCE, wait_timeout_s=10**6)
-        spec = ModelSpec("chaos", measure, load, max_leases=8)
+        spec = ModelSpec("chaos", measure, load, max_running=8)
         self.pool = ModelPool([spec], bus, limits, memory=FakeMemory(), timers=HastyTimers())
         model = ServedModel(
             "chaos", (), 0, None, VisionMode.PROXY, GREEDY, captioner=self.captioner, proxy=ProxySettings()
@@ -231,7 +231,7 @@ async def unloaded(rooms: Rooms) -> None:
     """The model is not in memory, and no attempt to bring it back is left."""
     rooms.dice.is_on = False
     await rooms.control.unload("chaos", wait=True)
-    assert rooms.pool.view("chaos").state in {ModelState.UNLOADED, ModelState.FAILED}
+    assert rooms.pool.status("chaos").state in {ModelState.UNLOADED, ModelState.FAILED}
 
 
 def test_every_request_ends_once_and_nothing_is_left(tiny_text_model: Path) -> None:
@@ -245,8 +245,8 @@ def test_every_request_ends_once_and_nothing_is_left(tiny_text_model: Path) -> N
         start_bytes = mx.get_active_memory()
         rooms.dice.is_on = True
         ends = await all_requests(rooms)
-        view = rooms.pool.view("chaos")
-        assert (view.num_leases, view.num_waiting, rooms.requests.all()) == (0, 0, ())
+        view = rooms.pool.status("chaos")
+        assert (view.num_running, view.num_waiting, rooms.requests.all()) == (0, 0, ())
         engine = rooms.pool.loaded("chaos", InferenceEngine)
         while engine is not None and engine.is_alive and engine.num_rows:
             await asyncio.sleep(0)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from periscope.config import ModelKind, json_schema, load
+from periscope.config import json_schema, load
 from periscope.config.document import read_document
 from periscope.config.quantities import parse_bytes, parse_seconds
 from periscope.config.schema import dotted, fields_of, section_at, section_of, settings
-from periscope.core import VisionMode
+from periscope.core import ModelKind, VisionMode
 from tests.config.files import numbers, properties
 
 PATH = Path(__file__).parents[2] / "models.yaml"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from periscope.config import Config, ModelKind
-from periscope.core import VisionMode
+from periscope.config import Config
+from periscope.core import ModelKind, VisionMode
 from tests.config.files import ONE, PAIR, SEEDS, load_text, model, problems_of
 
 TWO_PROXIES = """\

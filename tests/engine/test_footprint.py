@@ -20,6 +20,7 @@ from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 from safetensors.numpy import save
 
+from periscope.core import ModelKind
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig, InferenceEngine, VisionLanguageEngine
 from periscope.engine.footprint import BYTES_PER_PIXEL, measure
@@ -77,7 +78,7 @@ def test_the_demo_pair_takes_what_is_told(dtype: str | None) -> None:
     """Text and captioner, each by the loader that loads it."""
     config = EngineConfig(dtype=dtype)
     assert measure(str(TEXT), config).weights_bytes == loaded_bytes(TEXT, config, InferenceEngine)
-    told = measure(str(CAPTIONER), config, is_captioner=True).weights_bytes
+    told = measure(str(CAPTIONER), config, kind=ModelKind.CAPTIONER).weights_bytes
     assert told == loaded_bytes(CAPTIONER, config, VisionLanguageEngine)
 
 
@@ -93,7 +94,7 @@ def test_what_mlx_lm_leaves_out_is_not_counted() -> None:
     """The eyes of a model that is loaded for its text."""
     blind = measure(str(CAPTIONER), EngineConfig()).weights_bytes
     assert blind == loaded_bytes(CAPTIONER, EngineConfig(), InferenceEngine)
-    assert blind < measure(str(CAPTIONER), EngineConfig(), is_captioner=True).weights_bytes
+    assert blind < measure(str(CAPTIONER), EngineConfig(), kind=ModelKind.CAPTIONER).weights_bytes
 
 
 def test_each_loader_s_own_files_are_read(tmp_path: Path) -> None:
@@ -105,10 +106,10 @@ def test_each_loader_s_own_files_are_read(tmp_path: Path) -> None:
     mx.save_safetensors(str(folder / "consolidated.safetensors"), {"second.copy": mx.zeros((1000,))})
     (folder / "._model.safetensors").write_bytes(b"what macOS leaves on foreign disks")
     assert measure(str(folder), EngineConfig()).weights_bytes == once
-    assert measure(str(folder), EngineConfig(), is_captioner=True).weights_bytes == once + 400
+    assert measure(str(folder), EngineConfig(), kind=ModelKind.CAPTIONER).weights_bytes == once + 400
     index = {"weight_map": {"some.weight": "model.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert measure(str(folder), EngineConfig(), is_captioner=True).weights_bytes == once
+    assert measure(str(folder), EngineConfig(), kind=ModelKind.CAPTIONER).weights_bytes == once
 
 
 @pytest.mark.parametrize(("context", "limit", "tokens"), [(2048, None, 2048), (2048, 300, 512), (100_000, None, 8192)])
@@ -150,7 +151,10 @@ def test_captioners_want_room_for_a_picture_and_its_caption() -> None:
     """KV states of the context, and the pixels that the preprocessor lets through."""
     told = json.loads((CAPTIONER / "preprocessor_config.json").read_text())["max_pixels"]
     kv_bytes = 2 * 3 * 2 * 32 * 4 * 2048
-    assert measure(str(CAPTIONER), EngineConfig(), is_captioner=True).reserve_bytes == kv_bytes + told * BYTES_PER_PIXEL
+    assert (
+        measure(str(CAPTIONER), EngineConfig(), kind=ModelKind.CAPTIONER).reserve_bytes
+        == kv_bytes + told * BYTES_PER_PIXEL
+    )
 
 
 def cut_short(folder: Path) -> None:
@@ -195,14 +199,14 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("is_captioner", [False, True])
+@pytest.mark.parametrize("kind", list(ModelKind))
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_files_that_are_not_whole_are_told_with_the_fix(tmp_path: Path, damage: Any, is_captioner: bool) -> None:
+def test_files_that_are_not_whole_are_told_with_the_fix(tmp_path: Path, damage: Any, kind: ModelKind) -> None:
     """Before anything is loaded or anybody unloaded for it."""
     folder = write_text_model(tmp_path / "tiny")
     damage(folder)
     with pytest.raises(ModelLoadError, match=rf"{DAMAGES[damage]}.*: put the whole model into that folder\.$"):
-        measure(str(folder), EngineConfig(), is_captioner=is_captioner)
+        measure(str(folder), EngineConfig(), kind=kind)
 
 
 def test_a_model_of_the_hub_is_to_be_pulled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
+from periscope.core import Footprint, ModelKind
 from periscope.errors import PeriscopeError
 from periscope.events import Event, EventBus
-from periscope.pool.limits import PoolLimits
+from periscope.pool.contracts import LoadProgress, ModelSpec, PoolLimits
 from periscope.pool.pool import ModelPool
-from periscope.pool.spec import LoadProgress, ModelSpec, Need
 
 #: A test that has not ended by then hangs.
 PATIENCE_S = 20
@@ -101,10 +101,12 @@ class FakeModel:
     name: str
     weights_bytes: int = 100
     reserve_bytes: int = 0
-    max_leases: int = 2
+    max_running: int = 2
     is_pinned: bool = False
     ttl_s: float | None = None
     is_isolated: bool = False
+    kind: ModelKind = ModelKind.TEXT
+    aliases: tuple[str, ...] = ()
     measure_error: PeriscopeError | None = None
     load_error: PeriscopeError | None = None
     engines: list[FakeEngine] = field(default_factory=list)
@@ -122,18 +124,20 @@ class FakeModel:
             self.name,
             self._measure,
             self._load,
-            max_leases=self.max_leases,
+            kind=self.kind,
+            aliases=self.aliases,
+            max_running=self.max_running,
             is_pinned=self.is_pinned,
             ttl_s=self.ttl_s,
             is_isolated=self.is_isolated,
         )
 
-    async def _measure(self) -> Need:
+    async def _measure(self) -> Footprint:
         self.num_measures += 1
         await self.may_measure.wait()
         if self.measure_error:
             raise self.measure_error
-        return Need(self.weights_bytes, self.reserve_bytes)
+        return Footprint(self.weights_bytes, self.reserve_bytes)
 
     async def _load(self, progress: LoadProgress) -> FakeEngine:
         self.num_loads += 1
@@ -157,7 +161,7 @@ class World:
     events: list[Event] = field(default_factory=list)
 
     def resident_bytes(self) -> int:
-        return sum(view.held_bytes for view in self.pool.views())
+        return sum(view.held_bytes for view in self.pool.statuses())
 
 
 def with_world(

@@ -7,24 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from periscope.pool.planner import (
-    Drain,
-    Effect,
-    GiveUpLoad,
-    Grant,
-    Keep,
-    Load,
-    Measure,
-    ModelFacts,
-    Plan,
-    PoolFacts,
-    Refusal,
-    Refuse,
-    TicketFacts,
-    Unload,
-    plan,
-)
-from periscope.pool.state import ModelState
+from periscope.core import ModelState
+from periscope.pool.effects import CancelLoad, Drain, Effect, Grant, Keep, Load, Measure, Plan, Refusal, Refuse, Unload
+from periscope.pool.facts import ModelFacts, PoolFacts, TicketFacts
+from periscope.pool.planner import plan
 
 READY, UNLOADED, FAILED = ModelState.READY, ModelState.UNLOADED, ModelState.FAILED
 LOADING, DRAINING = ModelState.LOADING, ModelState.DRAINING
@@ -67,7 +53,7 @@ def test_1_a_model_in_its_back_off_refuses() -> None:
 @pytest.mark.parametrize("state", [UNLOADED, READY, DRAINING])
 def test_2_a_wait_has_an_end(state: ModelState) -> None:
     """At the timeout, not before, a ticket is refused, whatever it waits for."""
-    models = (ModelFacts("m", state, (ticket(1, waits_since=70.0),), held_bytes=1, num_leases=1, is_measuring=True),)
+    models = (ModelFacts("m", state, (ticket(1, waits_since=70.0),), held_bytes=1, num_running=1, is_measuring=True),)
     assert effects(*models)[0] == Refuse("m", 1, Refusal.TIMED_OUT)
     before = planned(*models, now=99.9)
     assert Refuse("m", 1, Refusal.TIMED_OUT) not in before.effects
@@ -77,7 +63,7 @@ def test_2_the_load_of_its_own_model_is_no_waiting() -> None:
     """A minute of loading costs nobody the place, and after it the time starts anew."""
     loading = ModelFacts("m", LOADING, (ticket(1, waits_since=0.0),), held_bytes=60)
     assert planned(loading) == Plan((), math.inf)
-    full = ready("m", waiting=(ticket(1, waits_since=0.0),), ready_at=95.0, num_leases=1)
+    full = ready("m", waiting=(ticket(1, waits_since=0.0),), ready_at=95.0, num_running=1)
     assert planned(full) == Plan((), 125.0)
 
 
@@ -127,7 +113,7 @@ def test_6_a_load_that_may_move_nobody_is_refused() -> None:
 def test_7_the_least_recently_used_idle_model_goes_first() -> None:
     """Idle before busy, then by last use; as many as are needed and no more."""
     old, new = ready("old", held=30, used_at=1.0), ready("new", held=30, used_at=2.0)
-    busy = ready("busy", held=30, used_at=0.0, num_leases=1)
+    busy = ready("busy", held=30, used_at=0.0, num_running=1)
     assert effects(new, busy, old, wanted("m", 9, need=40)) == (Drain("old"),)
     assert effects(new, busy, old, wanted("m", 9, need=70)) == (Drain("new"), Drain("old"))
     drained = set(effects(new, busy, old, wanted("m", 9, need=100)))
@@ -143,30 +129,30 @@ def test_7_pinned_and_loading_models_stay() -> None:
 
 def test_7_room_that_is_made_is_not_taken_by_who_came_later() -> None:
     """A small model does not slip into memory that a large one waits for; beside it, when it fits now too, it may."""
-    busy, large = ready("busy", held=70, num_leases=1), wanted("large", 1, need=80)
+    busy, large = ready("busy", held=70, num_running=1), wanted("large", 1, need=80)
     assert effects(busy, large, wanted("small", 2, need=21)) == (Drain("busy"),)
     assert effects(busy, large, wanted("small", 2, need=20)) == (Load("small"), Drain("busy"))
-    fuller = ready("busy", held=90, num_leases=1)
+    fuller = ready("busy", held=90, num_running=1)
     assert effects(fuller, large, wanted("small", 2, need=20)) == (Drain("busy"),)
 
 
 def test_8_who_came_first_is_served_first() -> None:
     """A busy model serves the tickets older than the one it makes way for, and no younger ones."""
-    busy = ready("busy", held=70, waiting=(ticket(3), ticket(5)), num_leases=1, max_leases=3)
+    busy = ready("busy", held=70, waiting=(ticket(3), ticket(5)), num_running=1, max_running=3)
     assert effects(busy, wanted("m", 4)) == (Grant("busy", 3),)
 
 
 def test_8_who_waited_for_the_load_is_served_by_it() -> None:
     """All tickets that had come when a model became ready are its own, so that a switch serves many."""
-    loaded = ready("loaded", held=70, waiting=(ticket(5), ticket(7)), max_leases=9, ready_number=6)
+    loaded = ready("loaded", held=70, waiting=(ticket(5), ticket(7)), max_running=9, ready_number=6)
     assert effects(loaded, wanted("m", 4)) == (Grant("loaded", 5),)
 
 
 def test_9_a_model_that_was_told_to_go_serves_those_who_came_before() -> None:
     """Unloading by command breaks no promise, and takes no new ones."""
-    model = ready("m", waiting=(ticket(1), ticket(3)), max_leases=9, unload_number=2)
+    model = ready("m", waiting=(ticket(1), ticket(3)), max_running=9, unload_number=2)
     assert effects(model) == (Grant("m", 1),)
-    assert effects(ready("m", waiting=(ticket(3),), unload_number=2, num_leases=1)) == (Drain("m"),)
+    assert effects(ready("m", waiting=(ticket(3),), unload_number=2, num_running=1)) == (Drain("m"),)
 
 
 @pytest.mark.parametrize("state", [UNLOADED, FAILED, LOADING])
@@ -174,17 +160,17 @@ def test_9_a_load_by_command_is_called_off_by_a_later_one(state: ModelState) -> 
     """Whoever only wanted it in memory is refused, whatever the load has come to, and a load for nobody else ends."""
     waiting = (ticket(1, is_load_only=True), ticket(3, is_load_only=True))
     model = ModelFacts("m", state, waiting, held_bytes=60, is_measuring=True, unload_number=2)
-    given_up = (GiveUpLoad("m"),) if state is LOADING else ()
-    assert effects(model) == (Refuse("m", 1, Refusal.CALLED_OFF), *given_up)
+    given_up = (CancelLoad("m"),) if state is LOADING else ()
+    assert effects(model) == (Refuse("m", 1, Refusal.CANCELLED), *given_up)
 
 
 def test_9_a_load_goes_on_for_who_wants_to_use_it() -> None:
     """A request that came before the command is still served; a load is given up once."""
     loading = ModelFacts("m", LOADING, (ticket(1),), held_bytes=60, unload_number=2)
     assert effects(loading) == ()
-    assert effects(replace(loading, waiting=())) == (GiveUpLoad("m"),)
+    assert effects(replace(loading, waiting=())) == (CancelLoad("m"),)
     assert effects(replace(loading, waiting=(), is_unloading=True)) == ()
-    assert effects(replace(loading, waiting=(ticket(1, is_reserved=True),))) == (GiveUpLoad("m"),)
+    assert effects(replace(loading, waiting=(ticket(1, is_reserved=True),))) == (CancelLoad("m"),)
 
 
 def test_10_an_idle_model_goes_at_its_time() -> None:
@@ -196,7 +182,7 @@ def test_10_an_idle_model_goes_at_its_time() -> None:
     assert effects(draining, now=105.0) == (Unload("m"),)
 
 
-@pytest.mark.parametrize("kept_by", [{"num_leases": 1}, {"is_pinned": True}, {"ttl_s": None}])
+@pytest.mark.parametrize("kept_by", [{"num_running": 1}, {"is_pinned": True}, {"ttl_s": None}])
 def test_10_work_pins_and_no_ttl_keep_a_model(kept_by: dict[str, object]) -> None:
     """Idleness never takes a model that is used, pinned, or meant to stay."""
     model = replace(ready("m", ttl_s=15.0), **kept_by)  # type: ignore[arg-type]
@@ -206,14 +192,14 @@ def test_10_work_pins_and_no_ttl_keep_a_model(kept_by: dict[str, object]) -> Non
 def test_12_the_last_lease_out_unloads() -> None:
     """A draining model is freed when nobody uses it, and only once."""
     draining = {"held_bytes": 70, "unload_number": 1}
-    assert effects(ModelFacts("m", DRAINING, num_leases=1, **draining)) == ()  # type: ignore[arg-type]
+    assert effects(ModelFacts("m", DRAINING, num_running=1, **draining)) == ()  # type: ignore[arg-type]
     assert effects(ModelFacts("m", DRAINING, **draining)) == (Unload("m"),)  # type: ignore[arg-type]
     assert effects(ModelFacts("m", DRAINING, is_unloading=True, **draining)) == ()  # type: ignore[arg-type]
 
 
 def test_13_a_model_whose_memory_nobody_wants_any_more_stays() -> None:
     """When the one it made way for has left, a draining model is kept and serves again."""
-    draining = ModelFacts("m", DRAINING, (ticket(7),), held_bytes=70, num_leases=1, max_leases=2)
+    draining = ModelFacts("m", DRAINING, (ticket(7),), held_bytes=70, num_running=1, max_running=2)
     assert effects(draining) == (Keep("m"),)
     assert effects(draining, wanted("other", 6)) == ()
 
@@ -221,7 +207,7 @@ def test_13_a_model_whose_memory_nobody_wants_any_more_stays() -> None:
 def test_14_places_are_given_in_order() -> None:
     """As many leases as there are places, the oldest ticket first; who only wants it loaded takes none."""
     waiting = (ticket(1), ticket(2, is_load_only=True), ticket(3), ticket(4))
-    assert effects(ready("m", waiting=waiting, max_leases=3, num_leases=1)) == tuple(Grant("m", n) for n in (1, 2, 3))
+    assert effects(ready("m", waiting=waiting, max_running=3, num_running=1)) == tuple(Grant("m", n) for n in (1, 2, 3))
 
 
 RESERVED = (ticket(1, waits_since=0.0, is_reserved=True),)
@@ -230,13 +216,15 @@ RESERVED = (ticket(1, waits_since=0.0, is_reserved=True),)
 @pytest.mark.parametrize("state", [UNLOADED, FAILED, READY, DRAINING])
 def test_15_nothing_is_done_for_a_reserved_place_and_its_wait_has_no_end(state: ModelState) -> None:
     """Its model is not measured, loaded or kept for it, others make no room, and time does not count against it."""
-    model = ModelFacts("m", state, RESERVED, held_bytes=60 if state.is_resident else 0, num_leases=1, is_unloading=True)
+    model = ModelFacts(
+        "m", state, RESERVED, held_bytes=60 if state.is_resident else 0, num_running=1, is_unloading=True
+    )
     assert planned(ready("other", held=30), model) == Plan((), math.inf)
 
 
 def test_15_a_reserved_place_is_passed_over_and_keeps_its_order() -> None:
     """Whoever is ready goes first; of those that are ready, the one that came first."""
-    ready_ones = ready("m", waiting=(*RESERVED, ticket(2), ticket(3)), max_leases=2)
+    ready_ones = ready("m", waiting=(*RESERVED, ticket(2), ticket(3)), max_running=2)
     assert effects(ready_ones) == (Grant("m", 2), Grant("m", 3))
     came_back = replace(ready_ones, waiting=(ticket(1), ticket(2), ticket(3)))
     assert effects(came_back) == (Grant("m", 1), Grant("m", 2))
@@ -259,7 +247,7 @@ def test_15_a_model_with_a_reserved_place_is_not_idle() -> None:
 
 def test_15_a_place_that_is_ready_within_a_switch_is_served_by_it() -> None:
     """A model that makes way still serves who had a place before the one it makes way for, whenever it gets ready."""
-    text = ready("text", held=70, waiting=RESERVED, num_leases=1, max_leases=2)
+    text = ready("text", held=70, waiting=RESERVED, num_running=1, max_running=2)
     captioner = wanted("captioner", 2)
     assert effects(text, captioner) == (Drain("text"),)
     draining = replace(text, state=DRAINING, waiting=(ticket(1),))

@@ -8,11 +8,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from periscope.core import Waiting, WaitStatus
+from periscope.core import ModelState, Waiting, WaitStatus
 from periscope.errors import ModelLoadError, ModelPinned, ModelUnavailable, PeriscopeError, ServerBusy, ServerStopping
 from periscope.events import ModelGivenUp, ModelStateChanged
-from periscope.pool.slot import FIRST_BACK_OFF_S, LASTING_S, MAX_DEATHS
-from periscope.pool.state import TRANSITIONS, ModelState, check_transition
+from periscope.pool.back_off import FIRST_BACK_OFF_S, LASTING_S, MAX_DEATHS
+from periscope.pool.state import TRANSITIONS, check_transition
 from periscope.pool.ticket import TicketState
 from tests.pool.fakes import FakeEngine, FakeModel, World, turns, until, with_world
 
@@ -40,7 +40,7 @@ def ways(world: World, name: str) -> list[str]:
 
 def test_requests_that_come_during_a_load_share_it() -> None:
     """Five requests for an unloaded model cause one load and all get the same engine."""
-    model = FakeModel("m", max_leases=5)
+    model = FakeModel("m", max_running=5)
 
     async def use(world: World) -> None:
         async def request() -> FakeEngine:
@@ -49,10 +49,10 @@ def test_requests_that_come_during_a_load_share_it() -> None:
 
         model.may_load.clear()
         tasks = [asyncio.create_task(request()) for _ in range(5)]
-        await until(lambda: world.pool.view("m").state is ModelState.LOADING)
+        await until(lambda: world.pool.status("m").state is ModelState.LOADING)
         model.may_load.set()
         assert len({id(engine) for engine in await asyncio.gather(*tasks)}) == 1
-        assert (model.num_measures, model.num_loads, world.pool.view("m").num_leases) == (1, 1, 0)
+        assert (model.num_measures, model.num_loads, world.pool.status("m").num_running) == (1, 1, 0)
 
     with_world([model], use)
 
@@ -61,7 +61,7 @@ def test_every_transition_is_one_event_in_order() -> None:
     """Whoever watches sees unloaded -> loading -> ready -> draining -> unloaded, once each."""
 
     async def use(world: World) -> None:
-        await world.pool.bring_in("m")
+        await world.pool.load("m")
         await world.pool.close()
         assert ways(world, "m") == ["loading", "ready", "draining", "unloaded"]
 
@@ -73,7 +73,7 @@ def test_requests_beyond_the_batch_wait_in_order_and_know_their_place() -> None:
 
     async def use(world: World) -> None:
         running = [held(world, "m"), held(world, "m")]
-        await until(lambda: world.pool.view("m").num_leases == 2)
+        await until(lambda: world.pool.status("m").num_running == 2)
         with ExitStack() as stack:
             first, second, third = (stack.enter_context(world.pool.ticket("m")) for _ in range(3))
             assert [t.told and t.told.position for t in (first, second, third)] == [1, 2, 3]
@@ -83,11 +83,11 @@ def test_requests_beyond_the_batch_wait_in_order_and_know_their_place() -> None:
             assert [t.told and t.told.position for t in (second, third)] == [1, 2]
             await cancelled(running[0])
             assert (second.state, third.state) == (TicketState.GRANTED, TicketState.WAITING)
-            assert world.pool.view("m").num_waiting == 1
+            assert world.pool.status("m").num_waiting == 1
         await cancelled(running[1])
-        assert world.pool.view("m").num_leases == world.pool.view("m").num_waiting == 0
+        assert world.pool.status("m").num_running == world.pool.status("m").num_waiting == 0
 
-    with_world([FakeModel("m", max_leases=2)], use)
+    with_world([FakeModel("m", max_running=2)], use)
 
 
 def test_a_full_queue_refuses_at_once_and_a_place_that_is_left_is_free() -> None:
@@ -95,7 +95,7 @@ def test_a_full_queue_refuses_at_once_and_a_place_that_is_left_is_free() -> None
 
     async def use(world: World) -> None:
         tasks = [held(world, "m") for _ in range(2 + 10)]
-        await until(lambda: world.pool.view("m").num_waiting == 10)
+        await until(lambda: world.pool.status("m").num_waiting == 10)
         with pytest.raises(ServerBusy, match="max_waiting") as caught, world.pool.ticket("m"):
             pass
         assert caught.value.retry_after_s >= 1
@@ -105,7 +105,7 @@ def test_a_full_queue_refuses_at_once_and_a_place_that_is_left_is_free() -> None
             assert ticket.told.position == 10
         await cancelled(*tasks)
 
-    with_world([FakeModel("m", max_leases=2)], use, max_waiting=10)
+    with_world([FakeModel("m", max_running=2)], use, max_waiting=10)
 
 
 def test_a_wait_past_its_timeout_is_refused() -> None:
@@ -113,17 +113,17 @@ def test_a_wait_past_its_timeout_is_refused() -> None:
 
     async def use(world: World) -> None:
         running = held(world, "m")
-        await until(lambda: world.pool.view("m").num_leases == 1)
+        await until(lambda: world.pool.status("m").num_running == 1)
         with world.pool.ticket("m") as ticket:
             world.timers.advance(29.0)
             assert ticket.state is TicketState.WAITING
             world.timers.advance(1.0)
             with pytest.raises(ServerBusy, match="30 s"):
                 await ticket.granted()
-        assert world.pool.view("m").num_leases == 1
+        assert world.pool.status("m").num_running == 1
         await cancelled(running)
 
-    with_world([FakeModel("m", max_leases=1)], use)
+    with_world([FakeModel("m", max_running=1)], use)
 
 
 def test_a_long_load_is_not_a_long_wait() -> None:
@@ -156,9 +156,9 @@ def test_the_least_recently_used_makes_room_and_the_ledger_holds() -> None:
             world.timers.advance(1.0)
         models[2].may_load.clear()
         with world.pool.ticket("c") as ticket:
-            await until(lambda: world.pool.view("c").state is ModelState.LOADING)
+            await until(lambda: world.pool.status("c").state is ModelState.LOADING)
             assert world.resident_bytes() == 240
-            assert [world.pool.view(name).state for name in "ab"] == ["ready", "unloaded"]
+            assert [world.pool.status(name).state for name in "ab"] == ["ready", "unloaded"]
             models[2].may_load.set()
             await ticket.granted()
         assert world.resident_bytes() == 240
@@ -172,9 +172,9 @@ def test_a_busy_model_finishes_what_it_has_before_it_goes() -> None:
 
     async def use(world: World) -> None:
         running = held(world, "a")
-        await until(lambda: world.pool.view("a").num_leases == 1)
+        await until(lambda: world.pool.status("a").num_running == 1)
         with world.pool.ticket("b") as first:
-            await until(lambda: world.pool.view("a").state is ModelState.DRAINING)
+            await until(lambda: world.pool.status("a").state is ModelState.DRAINING)
             with world.pool.ticket("a") as late:
                 assert models[0].engines[0].is_alive
                 assert {t.told and t.told.status for t in (first, late)} == {WaitStatus.WAITING_FOR_MODEL}
@@ -193,10 +193,10 @@ def test_a_model_is_kept_when_the_one_it_makes_way_for_leaves() -> None:
 
     async def use(world: World) -> None:
         running = held(world, "a")
-        await until(lambda: world.pool.view("a").num_leases == 1)
+        await until(lambda: world.pool.status("a").num_running == 1)
         with world.pool.ticket("b"):
-            await until(lambda: world.pool.view("a").state is ModelState.DRAINING)
-        assert world.pool.view("a").state is ModelState.READY
+            await until(lambda: world.pool.status("a").state is ModelState.DRAINING)
+        assert world.pool.status("a").state is ModelState.READY
         async with world.pool.lease("a", FakeEngine):
             pass
         await cancelled(running)
@@ -218,12 +218,12 @@ def test_a_failed_load_is_told_and_not_tried_again_at_once(where: str) -> None:
             with pytest.raises(ModelUnavailable, match="no such weights"):
                 async with world.pool.lease("m", FakeEngine):
                     pass
-        assert (world.pool.view("m").state, model.num_measures) == (ModelState.FAILED, 1)
-        assert world.pool.view("m").held_bytes == 0
+        assert (world.pool.status("m").state, model.num_measures) == (ModelState.FAILED, 1)
+        assert world.pool.status("m").held_bytes == 0
         world.timers.advance(FIRST_BACK_OFF_S)
         model.measure_error = model.load_error = None
         async with world.pool.lease("m", FakeEngine):
-            assert world.pool.view("m").error is None
+            assert world.pool.status("m").error is None
 
     with_world([model], use)
 
@@ -233,10 +233,10 @@ def test_files_that_cannot_be_used_move_nobody() -> None:
     models = [FakeModel("good"), FakeModel("broken", measure_error=ModelLoadError("half a file."))]
 
     async def use(world: World) -> None:
-        await world.pool.bring_in("good")
+        await world.pool.load("good")
         with pytest.raises(ModelUnavailable, match="half a file"):
-            await world.pool.bring_in("broken")
-        assert world.pool.view("good").state is ModelState.READY
+            await world.pool.load("broken")
+        assert world.pool.status("good").state is ModelState.READY
 
     with_world(models, use, budget_bytes=150)
 
@@ -246,8 +246,8 @@ def test_what_never_fits_is_said_with_both_numbers() -> None:
 
     async def use(world: World) -> None:
         with pytest.raises(ModelUnavailable, match=r"3\.0 GB.*2\.0 GB"):
-            await world.pool.bring_in("m")
-        assert world.pool.view("m").state is ModelState.FAILED
+            await world.pool.load("m")
+        assert world.pool.status("m").state is ModelState.FAILED
 
     with_world([FakeModel("m", weights_bytes=3_000_000_000)], use, budget_bytes=2_000_000_000)
 
@@ -257,9 +257,9 @@ def test_loading_at_start_pushes_nobody_out() -> None:
 
     async def use(world: World) -> None:
         await world.pool.preload(["a", "b"])
-        assert [view.state for view in world.pool.views()] == ["ready", "unloaded"]
+        assert [view.state for view in world.pool.statuses()] == ["ready", "unloaded"]
         async with world.pool.lease("b", FakeEngine):
-            assert world.pool.view("a").state is ModelState.UNLOADED
+            assert world.pool.status("a").state is ModelState.UNLOADED
 
     with_world([FakeModel("a"), FakeModel("b")], use, budget_bytes=150)
 
@@ -268,12 +268,12 @@ def test_memory_kept_for_speed_is_given_back_only_when_a_load_needs_it() -> None
     """Caches survive a load that fits beside them, and make room for one that does not."""
 
     async def use(world: World) -> None:
-        await world.pool.bring_in("a")
+        await world.pool.load("a")
         engine, world.memory.active = world.models["a"].engines[0], 500
-        await world.pool.bring_in("b")
+        await world.pool.load("b")
         assert engine.num_releases == 0
         world.memory.active = 950
-        await world.pool.bring_in("c")
+        await world.pool.load("c")
         assert engine.num_releases == 1
 
     with_world([FakeModel(name) for name in "abc"], use, budget_bytes=1000)
@@ -285,13 +285,13 @@ def test_what_is_promised_to_a_load_is_told_until_it_is_taken() -> None:
 
     async def use(world: World) -> None:
         models[0].may_load.clear()
-        world.pool.start_bringing_in("a")
-        await until(lambda: world.pool.view("a").load_progress == (50, 100))
+        world.pool.start_load("a")
+        await until(lambda: world.pool.status("a").load_done_bytes == 50)
         assert world.memory.promised_bytes == 120 - 50
         models[0].may_load.set()
-        await world.pool.bring_in("a")
+        await world.pool.load("a")
         assert world.memory.promised_bytes == 0
-        await world.pool.bring_in("isolated")
+        await world.pool.load("isolated")
         assert world.memory.promised_bytes == 100
 
     with_world(models, use)
@@ -303,15 +303,15 @@ def test_a_model_whose_requests_take_more_than_was_promised_holds_more() -> None
 
     async def use(world: World) -> None:
         running = held(world, "a")
-        await until(lambda: world.pool.view("a").num_leases == 1)
+        await until(lambda: world.pool.status("a").num_running == 1)
         models[0].engines[0].working_bytes = 80
-        assert world.pool.view("a").held_bytes == 180
+        assert world.pool.status("a").held_bytes == 180
         with world.pool.ticket("b") as ticket:
-            await until(lambda: world.pool.view("a").state is ModelState.DRAINING)
+            await until(lambda: world.pool.status("a").state is ModelState.DRAINING)
             models[0].engines[0].working_bytes = 0
             await cancelled(running)
             await ticket.granted()
-        assert [view.state for view in world.pool.views()] == ["ready", "ready"]
+        assert [view.state for view in world.pool.statuses()] == ["ready", "ready"]
 
     with_world(models, use, budget_bytes=250)
 
@@ -320,18 +320,18 @@ def test_an_idle_model_is_unloaded_with_a_visible_countdown() -> None:
     """The view counts down from the last use; a use starts it anew; work in flight stops it."""
 
     async def use(world: World) -> None:
-        await world.pool.bring_in("m")
+        await world.pool.load("m")
         world.timers.advance(40.0)
-        assert (world.pool.view("m").idle_s, world.pool.view("m").unload_in_s) == (40.0, 20.0)
+        assert (world.pool.status("m").idle_s, world.pool.status("m").unload_in_s) == (40.0, 20.0)
         running = held(world, "m")
-        await until(lambda: world.pool.view("m").num_leases == 1)
+        await until(lambda: world.pool.status("m").num_running == 1)
         world.timers.advance(1000.0)
-        assert (world.pool.view("m").state, world.pool.view("m").unload_in_s) == (ModelState.READY, None)
+        assert (world.pool.status("m").state, world.pool.status("m").unload_in_s) == (ModelState.READY, None)
         await cancelled(running)
         world.timers.advance(59.0)
-        assert world.pool.view("m").state is ModelState.READY
+        assert world.pool.status("m").state is ModelState.READY
         world.timers.advance(1.0)
-        await until(lambda: world.pool.view("m").state is ModelState.UNLOADED)
+        await until(lambda: world.pool.status("m").state is ModelState.UNLOADED)
 
     with_world([FakeModel("m", ttl_s=60.0)], use)
 
@@ -340,15 +340,15 @@ def test_a_pinned_model_stays_until_it_is_unpinned() -> None:
     """Neither a command, nor another model's need, nor idleness takes it; unpinned, each of them does."""
 
     async def use(world: World) -> None:
-        await world.pool.bring_in("a")
+        await world.pool.load("a")
         with pytest.raises(ModelPinned, match="Unpin"):
-            world.pool.start_unloading("a")
+            world.pool.start_unload("a")
         world.timers.advance(1000.0)
         with pytest.raises(ModelUnavailable, match="pinned"):
-            await world.pool.bring_in("b")
-        assert world.pool.view("a").state is ModelState.READY
+            await world.pool.load("b")
+        assert world.pool.status("a").state is ModelState.READY
         world.pool.pin("a", is_pinned=False)
-        await until(lambda: world.pool.view("a").state is ModelState.UNLOADED)
+        await until(lambda: world.pool.status("a").state is ModelState.UNLOADED)
 
     with_world([FakeModel("a", is_pinned=True, ttl_s=60.0), FakeModel("b")], use, budget_bytes=150)
 
@@ -359,18 +359,18 @@ def test_unloading_by_command_waits_for_those_who_were_there() -> None:
 
     async def use(world: World) -> None:
         running = held(world, "m")
-        await until(lambda: world.pool.view("m").num_leases == 1)
-        world.pool.start_unloading("m")
+        await until(lambda: world.pool.status("m").num_running == 1)
+        world.pool.start_unload("m")
         later = held(world, "m")
         await turns()
-        assert (world.pool.view("m").state, world.pool.view("m").num_waiting) == (ModelState.DRAINING, 1)
+        assert (world.pool.status("m").state, world.pool.status("m").num_waiting) == (ModelState.DRAINING, 1)
         await cancelled(running)
-        await until(lambda: world.pool.view("m").num_leases == 1)
+        await until(lambda: world.pool.status("m").num_running == 1)
         assert model.num_loads == 2
         await cancelled(later)
-        world.pool.start_unloading("m")
-        await world.pool.gone("m")
-        assert world.pool.view("m").held_bytes == 0
+        world.pool.start_unload("m")
+        await world.pool.unloaded("m")
+        assert world.pool.status("m").held_bytes == 0
 
     with_world([model], use)
 
@@ -382,13 +382,13 @@ def test_unloading_calls_a_load_off_wherever_it_is(where: str) -> None:
 
     async def use(world: World) -> None:
         running = held(world, "big") if where == "waiting for room" else None
-        await until(lambda: running is None or world.pool.view("big").num_leases == 1)
+        await until(lambda: running is None or world.pool.status("big").num_running == 1)
         model.may_measure.clear() if where == "measuring" else model.may_load.clear()
-        world.pool.start_bringing_in("m")
-        asked = asyncio.create_task(world.pool.bring_in("m"))
+        world.pool.start_load("m")
+        asked = asyncio.create_task(world.pool.load("m"))
         await turns()
-        world.pool.start_unloading("m")
-        await world.pool.gone("m")
+        world.pool.start_unload("m")
+        await world.pool.unloaded("m")
         with pytest.raises(ModelUnavailable, match="unloaded by a later command"):
             await asked
         model.may_measure.set()
@@ -396,10 +396,10 @@ def test_unloading_calls_a_load_off_wherever_it_is(where: str) -> None:
         if running:
             await cancelled(running)
         await turns()
-        assert (world.pool.view("m").state, len(model.engines)) == (ModelState.UNLOADED, 0)
+        assert (world.pool.status("m").state, len(model.engines)) == (ModelState.UNLOADED, 0)
         async with world.pool.lease("m", FakeEngine):
             pass
-        assert world.pool.view("m").state is ModelState.READY
+        assert world.pool.status("m").state is ModelState.READY
 
     with_world([model, big], use, budget_bytes=200)
 
@@ -413,16 +413,16 @@ def test_unloading_before_it_is_loaded_still_serves_who_waited(held_back: str) -
         getattr(model, held_back).clear()
         waiting = held(world, "m")
         await turns()
-        world.pool.start_unloading("m")
-        gone = asyncio.create_task(world.pool.gone("m"))
+        world.pool.start_unload("m")
+        gone = asyncio.create_task(world.pool.unloaded("m"))
         await turns()
         assert not gone.done()
         getattr(model, held_back).set()
-        await until(lambda: world.pool.view("m").num_leases == 1)
+        await until(lambda: world.pool.status("m").num_running == 1)
         assert not gone.done()
         await cancelled(waiting)
         await gone
-        assert (world.pool.view("m").state, model.num_loads) == (ModelState.UNLOADED, 1)
+        assert (world.pool.status("m").state, model.num_loads) == (ModelState.UNLOADED, 1)
 
     with_world([model], use)
 
@@ -435,13 +435,13 @@ def test_a_command_whose_last_request_left_is_over() -> None:
         model.may_measure.clear()
         waiting = held(world, "m")
         await turns()
-        world.pool.start_unloading("m")
+        world.pool.start_unload("m")
         await cancelled(waiting)
-        await world.pool.gone("m")
+        await world.pool.unloaded("m")
         model.may_measure.set()
-        await world.pool.bring_in("m")
+        await world.pool.load("m")
         await turns()
-        assert (world.pool.view("m").state, model.num_loads) == (ModelState.READY, 1)
+        assert (world.pool.status("m").state, model.num_loads) == (ModelState.READY, 1)
 
     with_world([model], use)
 
@@ -451,16 +451,16 @@ def test_unloading_twice_takes_effect_twice() -> None:
     model = FakeModel("m")
 
     async def use(world: World) -> None:
-        await world.pool.bring_in("m")
+        await world.pool.load("m")
         model.may_unload.clear()
-        world.pool.start_unloading("m")
+        world.pool.start_unload("m")
         later = held(world, "m")
         await turns()
-        world.pool.start_unloading("m")
+        world.pool.start_unload("m")
         model.may_unload.set()
-        await until(lambda: world.pool.view("m").num_leases == 1)
+        await until(lambda: world.pool.status("m").num_running == 1)
         await cancelled(later)
-        await world.pool.gone("m")
+        await world.pool.unloaded("m")
         assert model.num_loads == 2
 
     with_world([model], use)
@@ -472,15 +472,15 @@ def test_a_dead_model_that_was_unloaded_stays_away() -> None:
 
     async def use(world: World) -> None:
         for back_off_s in (0.0, FIRST_BACK_OFF_S):
-            await world.pool.bring_in("m")
+            await world.pool.load("m")
             num_loads = model.num_loads
             model.engines[-1].kill()
-            await until(lambda: world.pool.view("m").state is ModelState.FAILED)
-            assert world.pool.view("m").retry_in_s == back_off_s
-            world.pool.start_unloading("m")
+            await until(lambda: world.pool.status("m").state is ModelState.FAILED)
+            assert world.pool.status("m").retry_in_s == back_off_s
+            world.pool.start_unload("m")
             world.timers.advance(1000.0)
             await turns()
-            assert (world.pool.view("m").state, model.num_loads) == (ModelState.UNLOADED, num_loads)
+            assert (world.pool.status("m").state, model.num_loads) == (ModelState.UNLOADED, num_loads)
 
     with_world([model], use)
 
@@ -492,21 +492,21 @@ def test_a_model_that_dies_on_its_way_out_stays_out(is_held: bool) -> None:
 
     async def use(world: World) -> None:
         running = held(world, "m")
-        await until(lambda: world.pool.view("m").num_leases == 1)
+        await until(lambda: world.pool.status("m").num_running == 1)
         if is_held:
-            world.pool.start_unloading("m")
+            world.pool.start_unload("m")
         model.may_measure.clear()
         model.engines[0].kill()
-        await until(lambda: world.pool.view("m").state is ModelState.FAILED)
+        await until(lambda: world.pool.status("m").state is ModelState.FAILED)
         world.timers.advance(0.0)
         await turns()
         if not is_held:
-            world.pool.start_unloading("m")
+            world.pool.start_unload("m")
         model.may_measure.set()
         await cancelled(running)
         world.timers.advance(1000.0)
         await turns()
-        assert not world.pool.view("m").state.is_resident
+        assert not world.pool.status("m").state.is_resident
         assert model.num_loads == 1
 
     with_world([model], use)
@@ -518,10 +518,10 @@ def test_a_load_in_the_back_off_is_refused_at_once() -> None:
 
     async def use(world: World) -> None:
         with pytest.raises(ModelUnavailable):
-            await world.pool.bring_in("m")
+            await world.pool.load("m")
         with pytest.raises(ModelUnavailable, match="no such weights"):
-            world.pool.start_bringing_in("m")
-        assert world.pool.view("m").num_waiting == 0
+            world.pool.start_load("m")
+        assert world.pool.status("m").num_waiting == 0
 
     with_world([model], use)
 
@@ -530,9 +530,9 @@ def test_closing_in_the_moment_a_load_begins_ends_it() -> None:
     """A load that has not made its first step is given up as tidily as any other."""
 
     async def use(world: World) -> None:
-        world.pool.start_bringing_in("m")
+        world.pool.start_load("m")
         await world.pool.close()
-        assert world.pool.view("m").state is ModelState.UNLOADED
+        assert world.pool.status("m").state is ModelState.UNLOADED
 
     with_world([FakeModel("m")], use)
 
@@ -545,13 +545,13 @@ def test_a_pin_while_a_model_is_told_to_go_keeps_it() -> None:
         model.may_measure.clear()
         running = held(world, "m")
         await turns()
-        world.pool.start_unloading("m")
+        world.pool.start_unload("m")
         world.pool.pin("m", is_pinned=True)
         model.may_measure.set()
-        await until(lambda: world.pool.view("m").num_leases == 1)
+        await until(lambda: world.pool.status("m").num_running == 1)
         await cancelled(running)
         await turns()
-        assert world.pool.view("m").state is ModelState.READY
+        assert world.pool.status("m").state is ModelState.READY
 
     with_world([model], use)
 
@@ -561,12 +561,12 @@ def test_a_dead_worker_makes_its_model_failed_and_it_comes_back_at_once() -> Non
     model = FakeModel("m")
 
     async def use(world: World) -> None:
-        await world.pool.bring_in("m")
+        await world.pool.load("m")
         model.engines[0].kill()
         await until(lambda: "failed" in ways(world, "m"))
         assert world.pool.loaded("m", FakeEngine) is None
         world.timers.advance(0.0)
-        await until(lambda: world.pool.view("m").state is ModelState.READY)
+        await until(lambda: world.pool.status("m").state is ModelState.READY)
         assert model.num_loads == 2
 
     with_world([model], use)
@@ -583,12 +583,12 @@ def test_a_model_whose_workers_die_again_and_again_is_given_up(
 
     async def use(world: World) -> None:
         for num_deaths in range(1, MAX_DEATHS + 1):
-            await world.pool.bring_in("m")
+            await world.pool.load("m")
             world.timers.advance(lives_s)
             model.engines[-1].kill()
-            await until(lambda: world.pool.view("m").state is ModelState.FAILED)
+            await until(lambda: world.pool.status("m").state is ModelState.FAILED)
             assert (ModelGivenUp("m") in world.events) == (is_given_up and num_deaths == MAX_DEATHS)
-            world.timers.advance(world.pool.view("m").retry_in_s or 0.0)
+            world.timers.advance(world.pool.status("m").retry_in_s or 0.0)
 
     with_world([model], use)
 
@@ -603,9 +603,9 @@ def test_cancelling_a_request_that_waits_for_a_load_leaves_the_load_to_the_other
         await until(lambda: model.num_loads == 1)
         await cancelled(impatient)
         model.may_load.set()
-        await until(lambda: world.pool.view("m").num_leases == 1)
+        await until(lambda: world.pool.status("m").num_running == 1)
         await cancelled(patient)
-        assert world.pool.view("m").num_leases == 0
+        assert world.pool.status("m").num_running == 0
 
     with_world([model], use)
 
@@ -625,7 +625,7 @@ def test_close_waits_for_leases_and_refuses_those_who_wait() -> None:
         await closing
         assert not engine.is_alive
 
-    with_world([FakeModel("m", max_leases=1)], use)
+    with_world([FakeModel("m", max_running=1)], use)
 
 
 @pytest.mark.parametrize("held_back", ["may_measure", "may_load"])
@@ -639,7 +639,7 @@ def test_closing_during_a_load_gives_the_load_up(held_back: str) -> None:
         await until(lambda: model.num_measures == 1 and (held_back == "may_measure" or model.num_loads == 1))
         await world.pool.close()
         await loading
-        assert world.pool.view("m").state is ModelState.UNLOADED
+        assert world.pool.status("m").state is ModelState.UNLOADED
 
     with_world([model], use)
 
@@ -654,7 +654,7 @@ def test_a_lease_of_the_wrong_kind_is_a_bug_and_leaks_nothing() -> None:
         with pytest.raises(TypeError):
             async with world.pool.lease("m", OtherEngine):
                 pass
-        assert world.pool.view("m").num_leases == 0
+        assert world.pool.status("m").num_running == 0
 
     with_world([FakeModel("m")], use)
 
@@ -682,7 +682,7 @@ def test_sixty_requests_over_three_models_with_room_for_one() -> None:
         assert len(loads) <= 15
         assert all(one != two for one, two in itertools.pairwise(loads))
 
-    with_world([FakeModel(name, max_leases=16) for name in names], use, budget_bytes=150, max_waiting=60)
+    with_world([FakeModel(name, max_running=16) for name in names], use, budget_bytes=150, max_waiting=60)
 
 
 def test_an_unforeseen_error_of_a_load_is_one_sentence() -> None:
@@ -693,7 +693,7 @@ def test_an_unforeseen_error_of_a_load_is_one_sentence() -> None:
 
     async def use(world: World) -> None:
         with pytest.raises(ModelUnavailable, match="odd"):
-            await world.pool.bring_in("m")
+            await world.pool.load("m")
 
     with_world([FakeModel("m", load_error=Odd("something odd."))], use)
 

@@ -11,11 +11,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from periscope.core import ModelState
 from periscope.errors import ModelLoadError, ModelPinned, ModelUnavailable, ServerBusy
 from periscope.events import EventBus
-from periscope.pool.limits import PoolLimits
+from periscope.pool.contracts import PoolLimits
 from periscope.pool.pool import ModelPool
-from periscope.pool.state import ModelState
 from periscope.pool.ticket import Ticket, TicketState
 from tests.pool.fakes import FakeMemory, FakeModel, HandTimers, turns
 
@@ -48,7 +48,7 @@ class PoolMachine(RuleBasedStateMachine):
     )
     def begin(self, sizes: tuple[int, ...], reserve: int, ttl: float | None) -> None:
         self.models = {
-            name: FakeModel(name, size, reserve, max_leases=1 + size % 2, ttl_s=ttl)
+            name: FakeModel(name, size, reserve, max_running=1 + size % 2, ttl_s=ttl)
             for name, size in zip(NAMES, sizes, strict=True)
         }
         self.timers = HandTimers()
@@ -62,9 +62,9 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(name=names, is_reserved=st.booleans())
     def join(self, name: str, *, is_reserved: bool) -> None:
-        view = self.pool.view(name)
+        view = self.pool.status(name)
         counted = self.of(name, TicketState.WAITING, *([TicketState.RESERVED] if is_reserved else []))
-        is_full = view.num_leases + len(counted) >= view.max_leases + MAX_WAITING
+        is_full = view.num_running + len(counted) >= view.max_running + MAX_WAITING
 
         async def enter() -> None:
             stack = ExitStack()
@@ -126,9 +126,9 @@ class PoolMachine(RuleBasedStateMachine):
     def unload(self, name: str) -> None:
         async def unload() -> None:
             try:
-                self.pool.start_unloading(name)
+                self.pool.start_unload(name)
             except ModelPinned:
-                assert self.pool.view(name).is_pinned
+                assert self.pool.status(name).is_pinned
 
         self.do(unload())
 
@@ -136,9 +136,9 @@ class PoolMachine(RuleBasedStateMachine):
     def bring_in(self, name: str, *, may_evict: bool) -> None:
         async def bring() -> None:
             try:
-                self.pool.start_bringing_in(name, may_evict=may_evict)
+                self.pool.start_load(name, may_evict=may_evict)
             except ModelUnavailable:
-                assert self.pool.view(name).state in {ModelState.FAILED, ModelState.UNLOADED}
+                assert self.pool.status(name).state in {ModelState.FAILED, ModelState.UNLOADED}
 
         self.do(bring())
 
@@ -154,32 +154,32 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def memory_is_within_the_budget(self) -> None:
-        assert sum(view.held_bytes for view in self.pool.views()) <= 100
-        for view in self.pool.views():
+        assert sum(view.held_bytes for view in self.pool.statuses()) <= 100
+        for view in self.pool.statuses():
             in_memory = view.state in {ModelState.LOADING, ModelState.READY, ModelState.DRAINING}
             assert (view.held_bytes > 0) == in_memory
 
     @invariant()
     def queues_and_leases_are_those_of_the_tickets(self) -> None:
-        for view in self.pool.views():
+        for view in self.pool.statuses():
             waiting = self.of(view.name, TicketState.RESERVED, TicketState.WAITING)
             assert [t.told and t.told.position for t in waiting] == list(range(1, len(waiting) + 1))
-            assert view.num_waiting == len(waiting) <= 2 * (MAX_WAITING + view.max_leases)
-            assert view.num_leases == len(self.of(view.name, TicketState.GRANTED))
+            assert view.num_waiting == len(waiting) <= 2 * (MAX_WAITING + view.max_running)
+            assert view.num_running == len(self.of(view.name, TicketState.GRANTED))
 
     @invariant()
     def nobody_waits_for_a_free_place(self) -> None:
         """A model that is ready and not to go has no waiting ticket while it has a place."""
-        for view in self.pool.views():
-            if view.state is ModelState.READY and view.num_leases < view.max_leases:
+        for view in self.pool.statuses():
+            if view.state is ModelState.READY and view.num_running < view.max_running:
                 assert not self.of(view.name, TicketState.WAITING)
 
     @invariant()
     def a_command_to_unload_is_carried_out(self) -> None:
         """What was told to go and has nobody older to serve does not stay, and does not come back for the command."""
         for name, model in self.models.items():
-            slot, view = self.pool._slots[name], self.pool.view(name)
-            if slot.unload_number is not None and not self.of(name, TicketState.GRANTED, TicketState.WAITING):
+            unload_number, view = self.pool._slots[name].lifecycle.unload_number, self.pool.status(name)
+            if unload_number is not None and not self.of(name, TicketState.GRANTED, TicketState.WAITING):
                 is_held_back = not (model.may_load.is_set() and model.may_unload.is_set())
                 assert is_held_back or view.state not in {ModelState.READY, ModelState.LOADING}
 
@@ -200,7 +200,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.do(start())
         for _ in range(4 * len(self.tickets) + 1):
             for name, ticket, stack in tuple(self.tickets):
-                if ticket.state is TicketState.WAITING and not any(view.is_pinned for view in self.pool.views()):
+                if ticket.state is TicketState.WAITING and not any(view.is_pinned for view in self.pool.statuses()):
                     continue
                 self.tickets.remove((name, ticket, stack))
 
@@ -209,9 +209,9 @@ class PoolMachine(RuleBasedStateMachine):
 
                 self.do(close())
         assert not self.tickets
-        assert all(view.num_leases == view.num_waiting == 0 for view in self.pool.views())
+        assert all(view.num_running == view.num_waiting == 0 for view in self.pool.statuses())
         self.do(self.pool.close())
-        assert all(view.held_bytes == 0 for view in self.pool.views())
+        assert all(view.held_bytes == 0 for view in self.pool.statuses())
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()
 

@@ -7,10 +7,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from periscope.core import Waiting, WaitStatus
+from periscope.core import ModelState, Waiting, WaitStatus
 from periscope.errors import ModelLoadError, ModelUnavailable, ServerBusy, ServerStopping
-from periscope.pool.slot import MAX_DEATHS
-from periscope.pool.state import ModelState
+from periscope.pool.back_off import MAX_DEATHS
 from periscope.pool.ticket import TicketState
 from tests.pool.fakes import FakeEngine, FakeModel, World, turns, until, with_world
 from tests.pool.test_pool import cancelled, held
@@ -18,17 +17,17 @@ from tests.pool.test_pool import cancelled, held
 
 def test_a_reserved_place_counts_and_loads_nothing() -> None:
     """It fills the queue for whoever else would reserve, and its model is not even looked at before it is ready."""
-    model = FakeModel("m", max_leases=1)
+    model = FakeModel("m", max_running=1)
 
     async def use(world: World) -> None:
         with world.pool.ticket("m", is_reserved=True) as first, world.pool.ticket("m", is_reserved=True):
             await turns()
-            assert (model.num_measures, world.pool.view("m").num_waiting) == (0, 2)
+            assert (model.num_measures, world.pool.status("m").num_waiting) == (0, 2)
             with pytest.raises(ServerBusy, match="2 wait"), world.pool.ticket("m", is_reserved=True):
                 pass
             await first.granted()
-            assert (first.state, world.pool.view("m").num_waiting) == (TicketState.GRANTED, 1)
-        assert world.pool.view("m").num_leases == world.pool.view("m").num_waiting == 0
+            assert (first.state, world.pool.status("m").num_waiting) == (TicketState.GRANTED, 1)
+        assert world.pool.status("m").num_running == world.pool.status("m").num_waiting == 0
 
     with_world([model], use, max_waiting=1)
 
@@ -48,7 +47,7 @@ def test_reserved_places_turn_nobody_away_who_reserves_none() -> None:
                     pass
             await kept[0].granted()
 
-    with_world([FakeModel("m", max_leases=1)], use, max_waiting=1)
+    with_world([FakeModel("m", max_running=1)], use, max_waiting=1)
 
 
 def test_who_reserved_first_goes_first_once_it_is_ready() -> None:
@@ -56,7 +55,7 @@ def test_who_reserved_first_goes_first_once_it_is_ready() -> None:
 
     async def use(world: World) -> None:
         running = held(world, "m")
-        await until(lambda: world.pool.view("m").num_leases == 1)
+        await until(lambda: world.pool.status("m").num_running == 1)
         with ExitStack() as stack:
             first = stack.enter_context(world.pool.ticket("m", is_reserved=True))
             second, third = (stack.enter_context(world.pool.ticket("m")) for _ in range(2))
@@ -68,7 +67,7 @@ def test_who_reserved_first_goes_first_once_it_is_ready() -> None:
             second.close()
             assert (first.state, third.state) == (TicketState.GRANTED, TicketState.WAITING)
 
-    with_world([FakeModel("m", max_leases=1)], use)
+    with_world([FakeModel("m", max_running=1)], use)
 
 
 def test_the_wait_of_a_reserved_place_begins_when_it_is_ready() -> None:
@@ -76,7 +75,7 @@ def test_the_wait_of_a_reserved_place_begins_when_it_is_ready() -> None:
 
     async def use(world: World) -> None:
         running = held(world, "m")
-        await until(lambda: world.pool.view("m").num_leases == 1)
+        await until(lambda: world.pool.status("m").num_running == 1)
         with world.pool.ticket("m", is_reserved=True) as ticket:
             world.timers.advance(1000.0)
             ticket.start_waiting()
@@ -87,12 +86,12 @@ def test_the_wait_of_a_reserved_place_begins_when_it_is_ready() -> None:
                 await ticket.granted()
         await cancelled(running)
 
-    with_world([FakeModel("m", max_leases=1)], use)
+    with_world([FakeModel("m", max_running=1)], use)
 
 
 def test_memory_for_one_model_is_enough_for_requests_that_need_two() -> None:
     """Twelve requests with a reserved place each use the captioner, then the text model; two loads of each at most."""
-    models = [FakeModel("text", max_leases=4), FakeModel("captioner", max_leases=4)]
+    models = [FakeModel("text", max_running=4), FakeModel("captioner", max_running=4)]
 
     async def use(world: World) -> None:
         answered: list[int] = []
@@ -106,7 +105,7 @@ def test_memory_for_one_model_is_enough_for_requests_that_need_two() -> None:
                 assert world.resident_bytes() <= 150
                 await turns(2)
 
-        await world.pool.bring_in("text")
+        await world.pool.load("text")
         await asyncio.gather(*(request(number) for number in range(12)))
         assert sorted(answered) == list(range(12))
         assert (models[0].num_loads, models[1].num_loads) == (2, 1)
@@ -121,12 +120,12 @@ def test_a_reserved_place_hears_of_the_end() -> None:
     async def use(world: World) -> None:
         with world.pool.ticket("m", is_reserved=True) as ticket:
             hearing = asyncio.create_task(ticket.refused())
-            await world.pool.bring_in("m")
+            await world.pool.load("m")
             for _ in range(MAX_DEATHS - 1):
                 assert not hearing.done()
-                await world.pool.bring_in("m")
+                await world.pool.load("m")
                 model.engines[-1].kill()
-                await until(lambda: world.pool.view("m").state is ModelState.FAILED)
+                await until(lambda: world.pool.status("m").state is ModelState.FAILED)
             with pytest.raises(ModelUnavailable, match="worker ended"):
                 await hearing
         model.load_error = ModelLoadError("gone.")
@@ -156,8 +155,8 @@ def test_whoever_looks_at_a_model_is_told_of_each_change() -> None:
 
         watching = asyncio.create_task(watch())
         await turns()
-        loading = asyncio.create_task(world.pool.bring_in("m"))
-        await until(lambda: world.pool.view("m").load_progress is not None)
+        loading = asyncio.create_task(world.pool.load("m"))
+        await until(lambda: world.pool.status("m").load_done_bytes is not None)
         await turns()
         model.may_load.set()
         await loading

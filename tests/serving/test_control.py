@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from periscope.core import GenerationRequest, Message, Role, TextPart, VisionMode
+from periscope.core import GenerationRequest, Message, ModelKind, Role, TextPart, VisionMode
 from periscope.errors import (
     InvalidRequest,
     ModelLoadError,
@@ -34,7 +34,7 @@ class Served:
     def __init__(self, world: World) -> None:
         self.world = world
         texts = [ServedModel(name, (f"{name}-alias",), 0, None, VisionMode.DISABLED) for name in "ab"]
-        self.names, self.requests = ModelNames(texts, {"eyes": ("o/eyes",)}), LiveRequests(world.bus.publish)
+        self.names, self.requests = ModelNames(texts), LiveRequests(world.bus.publish)
         self.service = ChatService(self.names, world.pool, VisionProxy(CaptionCache()), self.requests)
         self.control = ControlService(
             self.service, world.pool, self.names, self.requests, world.bus, version="9", read_memory=lambda: (1, 2, 3)
@@ -56,7 +56,11 @@ def with_served(use: Callable[[Served], Awaitable[None]], *, budget_bytes: int =
     async def run(world: World) -> None:
         await use(Served(world))
 
-    models = [FakeModel("a", ttl_s=ttl_s), FakeModel("b"), FakeModel("eyes")]
+    models = [
+        FakeModel("a", aliases=("a-alias",), ttl_s=ttl_s),
+        FakeModel("b", aliases=("b-alias",)),
+        FakeModel("eyes", kind=ModelKind.CAPTIONER, aliases=("o/eyes",)),
+    ]
     with_world(models, run, budget_bytes=budget_bytes)
 
 
@@ -102,11 +106,11 @@ def test_events_begin_with_the_snapshot_and_tell_the_story() -> None:
         await turns()
         served.world.models["a"].may_load.clear()
         request = served.request("r1")
-        await until(lambda: served.world.pool.view("a").state == "loading")
+        await until(lambda: served.world.pool.status("a").state == "loading")
         await turns()
         request.cancel()
         served.world.models["a"].may_load.set()
-        await until(lambda: served.world.pool.view("a").state == "ready")
+        await until(lambda: served.world.pool.status("a").state == "ready")
         await turns()
         served.control.stop()
         await watching
@@ -188,14 +192,14 @@ def test_a_request_is_listed_while_it_lasts_and_can_be_cancelled() -> None:
     async def use(served: Served) -> None:
         served.world.models["a"].may_load.clear()
         request = served.request("r1")
-        await until(lambda: served.world.pool.view("a").state == "loading")
+        await until(lambda: served.world.pool.status("a").state == "loading")
         await turns()
         (status,) = served.control.requests()
         assert (status.id, status.model, status.status, status.position) == ("r1", "a", "loading", 1)
         served.control.cancel("r1")
         await asyncio.wait({request})
         assert request.cancelled()
-        assert served.world.pool.view("a").num_waiting == 0
+        assert served.world.pool.status("a").num_waiting == 0
         for request_id in ("r1", "nobody"):
             with pytest.raises(RequestNotFound, match="/api/requests"):
                 served.control.cancel(request_id)

@@ -55,10 +55,10 @@ def test_a_place_is_kept_while_images_are_described_and_others_are_served(tiny_t
     async def use(rooms: Rooms) -> None:
         rooms.captioner.gate.clear()
         looking = [asyncio.create_task(events_of(rooms, request(user(image)))) for image in (CIRCLE, SQUARE)]
-        while rooms.pool.view("seeing").num_waiting < 2:
+        while rooms.pool.status("seeing").num_waiting < 2:
             await asyncio.sleep(0)
         assert finished(await events_of(rooms, request(user("hi"))))
-        assert (rooms.pool.view("seeing").num_leases, rooms.pool.view("seeing").num_waiting) == (0, 2)
+        assert (rooms.pool.status("seeing").num_running, rooms.pool.status("seeing").num_waiting) == (0, 2)
         with rooms.pool.ticket("seeing"), rooms.pool.ticket("seeing"):
             with pytest.raises(ServerBusy):  # for those with images: others have room to wait
                 await events_of(rooms, request(user(CIRCLE)))
@@ -66,7 +66,7 @@ def test_a_place_is_kept_while_images_are_described_and_others_are_served(tiny_t
             await asyncio.sleep(0)
         for task in looking:
             assert finished(await task).vision is not None
-        assert rooms.pool.view("seeing").num_leases == rooms.pool.view("seeing").num_waiting == 0
+        assert rooms.pool.status("seeing").num_running == rooms.pool.status("seeing").num_waiting == 0
 
     with_rooms(tiny_text_model, use)
 
@@ -81,7 +81,7 @@ def test_a_busy_captioner_is_busy_for_chats_and_for_captions(tiny_text_model: Pa
             with pytest.raises(ServerBusy) as caught:
                 await asked
             assert caught.value.retry_after_s == 9
-        assert rooms.pool.view("seeing").num_waiting == 0
+        assert rooms.pool.status("seeing").num_waiting == 0
         assert rooms.control.requests() == ()
 
     with_rooms(tiny_text_model, use, on_error=on_error)

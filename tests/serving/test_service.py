@@ -13,6 +13,7 @@ import pytest
 from periscope.core import (
     Finished,
     FinishReason,
+    Footprint,
     GenerationParams,
     GenerationRequest,
     ImagePart,
@@ -39,9 +40,8 @@ from periscope.errors import (
     ServerStopping,
 )
 from periscope.events import EventBus
-from periscope.pool.limits import PoolLimits
+from periscope.pool.contracts import LoadProgress, ModelSpec, PoolLimits
 from periscope.pool.pool import ModelPool
-from periscope.pool.spec import LoadProgress, ModelSpec, Need
 from periscope.serving.control import ControlService
 from periscope.serving.disabled_images import PLACEHOLDER
 from periscope.serving.health import HealthStatus
@@ -107,12 +107,12 @@ class Rooms:
             captioner = self.captioner if proxy else None
             return ServedModel(name, (f"{name}-alias",), 0, None, vision, SHORT, captioner, proxy, disabled)
 
-        async def measure() -> Need:
-            return Need(1000, 0)
+        async def measure() -> Footprint:
+            return Footprint(1000, 0)
 
         names = ("seeing", "blind", "agent", "native")
         self.bus = EventBus()
-        specs = [ModelSpec(name, measure, load, max_leases=2) for name in names]
+        specs = [ModelSpec(name, measure, load, aliases=(f"{name}-alias",), max_running=2) for name in names]
         self.pool = ModelPool(specs, self.bus, PoolLimits(budget_bytes=10**9, max_waiting=2), memory=FakeMemory())
         models = [
             served("seeing", VisionMode.PROXY),
@@ -235,7 +235,7 @@ def test_disabled_vision_refuses_before_any_event(tiny_text_model: Path, model: 
             await events_of(rooms, request(user("what?", CIRCLE), model=model))
         assert caught.value.param == "messages[0].content[1]"
         assert not rooms.captioner.entered.is_set()
-        assert rooms.pool.view("blind").state == "unloaded"
+        assert rooms.pool.status("blind").state == "unloaded"
 
     with_rooms(tiny_text_model, use)
 
@@ -331,17 +331,17 @@ def test_a_server_is_ready_when_its_default_model_was_loaded_at_start_and_stays_
         rooms.load_gate.clear()
         loading = asyncio.create_task(rooms.pool.preload(["seeing", "blind"]))
         await asyncio.sleep(0)
-        while rooms.pool.view("blind").state != "loading":
+        while rooms.pool.status("blind").state != "loading":
             assert rooms.service.health().status is HealthStatus.STARTING
             await asyncio.sleep(0)
         rooms.load_gate.set()
         await loading
         assert rooms.service.health().status is HealthStatus.READY
-        rooms.pool.start_unloading("seeing")
-        await rooms.pool.gone("seeing")
+        rooms.pool.start_unload("seeing")
+        await rooms.pool.unloaded("seeing")
         rooms.load_gate.clear()
         waiting = asyncio.create_task(events_of(rooms, request(user("hi"))))
-        while rooms.pool.view("seeing").state != "loading":
+        while rooms.pool.status("seeing").state != "loading":
             await asyncio.sleep(0)
         assert rooms.service.health().status is HealthStatus.READY
         rooms.load_gate.set()
@@ -356,14 +356,14 @@ def test_leaving_while_the_model_loads_gives_the_place_up(tiny_text_model: Path)
     async def use(rooms: Rooms) -> None:
         rooms.load_gate.clear()
         waiting = asyncio.create_task(events_of(rooms, request(user("hi"))))
-        while rooms.pool.view("seeing").state != "loading":
+        while rooms.pool.status("seeing").state != "loading":
             await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
         rooms.load_gate.set()
         assert finished(await events_of(rooms, request(user("hi"))))
-        assert rooms.pool.view("seeing").num_leases == 0
+        assert rooms.pool.status("seeing").num_running == 0
 
     with_rooms(tiny_text_model, use)
 
@@ -377,9 +377,9 @@ def test_leaving_while_decoding_frees_row_and_lease(tiny_text_model: Path) -> No
         async for event in events:
             if isinstance(event, TextDelta):
                 break
-        assert rooms.pool.view("seeing").num_leases == 1
+        assert rooms.pool.status("seeing").num_running == 1
         await events.aclose()
-        assert rooms.pool.view("seeing").num_leases == 0
+        assert rooms.pool.status("seeing").num_running == 0
         engine = rooms.pool.loaded("seeing", InferenceEngine)
         assert engine is not None
         while engine.num_rows:

@@ -95,12 +95,12 @@ async def in_order(images: Sequence[ImagePart], describe: Describe) -> AsyncGene
 @asynccontextmanager
 async def _describer(config: Config, server: Server | None, name: str | None) -> AsyncIterator[Describe]:
     """The server's captioner, or that of a runtime of our own."""
-    from periscope.cli.in_process import captioner_of, find_model, service_of_our_own
+    from periscope.cli.in_process import captioner_of, service_of_our_own, text_model
 
     if server is not None:
         yield lambda image: server.caption(name, image)
         return
-    model = find_model(config, name)
+    model = text_model(config, name)
     captioner = captioner_of(model)
     if captioner is None:
         raise CommandFailed(

@@ -7,27 +7,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from periscope.cli.exits import CommandFailed, ExitCode
-from periscope.config import Config, ModelConfig, ModelKind
+from periscope.cli.exits import CommandFailed
+from periscope.config import Config, ModelConfig
+from periscope.core import DEFAULT_NAME, ModelKind, require_model
 
 if TYPE_CHECKING:
     from periscope.serving.service import ChatService
 
 
-def find_model(config: Config, name: str | None) -> ModelConfig:
-    """Pure: the text model of this name or alias; the default one for None and "default".
+def text_model(config: Config, name: str | None) -> ModelConfig:
+    """The text model of this name or alias, the default one without a name. Pure.
 
     Raises:
-        CommandFailed: nobody is called so (exit code 4).
+        ModelNotFound: no text model is called so (exit code 4).
     """
-    if name in (None, "", "default"):
-        return config.default_model
     text_models = [model for model in config.models if model.kind is ModelKind.TEXT]
-    for model in text_models:
-        if name in (model.name, *model.aliases):
-            return model
-    known = ", ".join(model.name for model in text_models)
-    raise CommandFailed(f"There is no model {name!r} here. Known: {known}.", ExitCode.UNKNOWN_MODEL)
+    return require_model(text_models, name or DEFAULT_NAME, default=config.default_model)
 
 
 def captioner_of(model: ModelConfig) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from periscope.cli.exits import CommandFailed, ExitCode
 from periscope.cli.in_process import captioner_of
+from periscope.core import find_model
 from periscope.demo import EMBEDDED_MODELS
 
 if TYPE_CHECKING:
@@ -79,10 +80,8 @@ def with_companions(config: Config, model: NamedModel) -> tuple[NamedModel, ...]
 
 
 def _entry(config: Config, text: str) -> ModelConfig | None:
-    if text == "default":
-        return config.default_model
+    if not text:  # an empty argument is a mistake here: `rm ""` must not mean the default model
+        return None
+    entry = find_model(config.models, text, default=config.default_model)
     # A hub id is an alias as well, but here it means the repository: `pull owner/name` fetches that and no captioner.
-    return next(
-        (model for model in config.models if text == model.name or (text in model.aliases and text != model.hf_id)),
-        None,
-    )
+    return None if entry is not None and text == entry.hf_id != entry.name else entry

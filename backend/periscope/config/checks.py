@@ -26,10 +26,8 @@ from periscope.config.schema import (
     section_at,
     settings,
 )
-from periscope.core import VisionMode
+from periscope.core import DEFAULT_NAME, VisionMode
 
-#: Name or alias that always means the first text model.
-DEFAULT_NAME = "default"
 _MAX_SHOWN = 60
 
 _Entry: TypeAlias = tuple[Loc, dict[str, Any]]

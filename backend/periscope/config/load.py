@@ -21,12 +21,12 @@ from periscope.config.schema import (
     Loc,
     MemoryConfig,
     ModelConfig,
-    ModelKind,
     Section,
     ServerConfig,
     dotted,
     leaves,
 )
+from periscope.core import ModelKind
 
 FILE_NAME = "models.yaml"
 DEFAULT_SOURCE = "default"

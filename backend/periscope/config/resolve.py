@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from periscope.config.checks import DEFAULT_NAME
 from periscope.config.document import Document, Origin, Problem, config_error
 from periscope.config.layers import flag_origin
 from periscope.config.schema import (
@@ -23,12 +22,11 @@ from periscope.config.schema import (
     Loc,
     ModelConfig,
     ModelEntry,
-    ModelKind,
     VisionProxyConfig,
     attribute_of,
     dotted,
 )
-from periscope.core import VisionMode
+from periscope.core import DEFAULT_NAME, ModelKind, VisionMode, find_model
 
 #: What a `local_path` starts with when the model is inside the package.
 EMBEDDED = "embedded:"
@@ -45,8 +43,16 @@ class ServedModel:
     origins: dict[Loc, Origin] = field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        return self.entry.name
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        return self.entry.aliases
+
+    @property
     def names(self) -> tuple[str, ...]:
-        return (self.entry.name, *self.entry.aliases)
+        return (self.name, *self.aliases)
 
     @property
     def proxy(self) -> VisionProxyConfig | None:
@@ -140,11 +146,11 @@ def _point_to_captioner(model: ServedModel, served: list[ServedModel]) -> None:
     if model.proxy is None:
         return
     wanted, hub_id = model.proxy.model, model.proxy.hf_id
-    for other in served:
-        if wanted in other.names or (hub_id is not None and other.entry.hf_id == hub_id):
-            captioner = other
-            break
+    if wanted is not None:
+        captioner = find_model(served, wanted)
     else:
+        captioner = next((other for other in served if other.entry.hf_id == hub_id), None)
+    if captioner is None:
         if model.entry.capabilities.vision_mode is not VisionMode.PROXY:
             return  # nothing would use it
         origin = model.origins[("capabilities", "vision_proxy", "hf_id")]
@@ -231,12 +237,12 @@ def _find_or_add(served: list[ServedModel], wanted: str, origin: Origin, cwd: Pa
 
 
 def _find(served: list[ServedModel], wanted: str, cwd: Path) -> ServedModel | None:
-    """The entry of this name, alias, hub id or directory."""
+    """The entry of this name or alias, else of this hub id or directory."""
+    if (model := find_model(served, wanted)) is not None:
+        return model
     folder = str(absolute(wanted, cwd))
-    for model in served:
-        if wanted in (*model.names, model.entry.hf_id, model.entry.local_path) or folder == model.entry.local_path:
-            return model
-    return None
+    sources = ((model, (model.entry.hf_id, model.entry.local_path)) for model in served)
+    return next((model for model, source in sources if wanted in source or folder == source[1]), None)
 
 
 def _source_of(wanted: str, cwd: Path) -> dict[str, str] | None:

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import WithJsonSchema
 
 from periscope.config.quantities import BYTES, SECONDS
-from periscope.core import GenerationParams, OriginPattern, VisionMode
+from periscope.core import GenerationParams, ModelKind, OriginPattern, VisionMode
 
 #: Place of a value: keys and list indexes from the top of the file.
 Loc: TypeAlias = tuple[str | int, ...]
@@ -42,13 +42,6 @@ PATTERN_MEANINGS = {
 def _origin(text: str) -> str:
     OriginPattern.parse(text)
     return text
-
-
-class ModelKind(StrEnum):
-    """What a models entry is there for: to answer requests, or only to caption images for entries that do."""
-
-    TEXT = "text"
-    CAPTIONER = "captioner"
 
 
 class DType(StrEnum):

@@ -15,8 +15,17 @@ from periscope.core.messages import (
 from periscope.core.models import (
     MODEL_FILES,
     NOT_MODEL_FILES,
+    Footprint,
     ModelCard,
+    ModelKind,
+    ModelState,
     VisionMode,
+)
+from periscope.core.naming import (
+    DEFAULT_NAME,
+    find_model,
+    is_default_name,
+    require_model,
 )
 from periscope.core.origins import (
     AllowedOrigins,
@@ -64,6 +73,7 @@ from periscope.core.tools import (
 )
 
 __all__ = [
+    "DEFAULT_NAME",
     "MAX_CHOICES",
     "MAX_LOGIT_BIAS",
     "MAX_LOGIT_BIAS_ENTRIES",
@@ -76,6 +86,7 @@ __all__ = [
     "EndReason",
     "FinishReason",
     "Finished",
+    "Footprint",
     "GenerationParams",
     "GenerationRequest",
     "Image",
@@ -83,6 +94,8 @@ __all__ = [
     "JSONObject",
     "Message",
     "ModelCard",
+    "ModelKind",
+    "ModelState",
     "OriginPattern",
     "OutputEvent",
     "OutputFormat",
@@ -107,6 +120,9 @@ __all__ = [
     "VisionUsage",
     "WaitStatus",
     "Waiting",
+    "find_model",
     "holds_calls",
+    "is_default_name",
     "new_id",
+    "require_model",
 ]

@@ -1,4 +1,4 @@
-"""What a model is to clients, and the files it is made of."""
+"""What every room knows of a model: its kind, its state, what it takes, what clients are told, its files."""
 
 from __future__ import annotations
 
@@ -14,6 +14,46 @@ class VisionMode(StrEnum):
     NATIVE = "native"
 
 
+class ModelKind(StrEnum):
+    """What a configured model is there for: to answer requests, or only to caption images for models that do."""
+
+    TEXT = "text"
+    CAPTIONER = "captioner"
+
+
+class ModelState(StrEnum):
+    """Where a configured model is on its way into memory and out of it."""
+
+    UNLOADED = "unloaded"
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+    @property
+    def is_resident(self) -> bool:
+        """Its weights are in memory, and requests may be using them."""
+        return self in {ModelState.READY, ModelState.DRAINING}
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """How much memory a model takes, estimated before it is loaded.
+
+    Attributes:
+        weights_bytes: of the loaded parameters, those of a draft model among them.
+        reserve_bytes: room for work beside them, without which the model would be of no use.
+    """
+
+    weights_bytes: int
+    reserve_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """What must be free for a load."""
+        return self.weights_bytes + self.reserve_bytes
+
+
 @dataclass(frozen=True, slots=True)
 class ModelCard:
     """What `/v1/models` tells about a configured model; known before anything is loaded.
@@ -22,7 +62,6 @@ class ModelCard:
         context_length: tokens, prompt and completion together; None until it is known.
         is_batched: requests that run together share forward passes, which some architectures cannot; None until the
             model was loaded.
-        is_loaded: the model is ready now.
     """
 
     name: str
@@ -33,8 +72,12 @@ class ModelCard:
     has_tools: bool | None
     has_reasoning: bool | None
     is_batched: bool | None
-    is_loaded: bool
-    state: str
+    state: ModelState
+
+    @property
+    def is_loaded(self) -> bool:
+        """A request would find the model in memory and ready."""
+        return self.state is ModelState.READY
 
 
 #: Which files of a hub repository make up a model, and which of those are a second copy of its weights that nobody

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from periscope.core import JSONObject
+from periscope.core import Footprint, JSONObject, ModelKind
 from periscope.engine.kv_shape import KVShape, count_of, text_config_of
 from periscope.engine.loader import EngineConfig, context_length_of, find_on_disk, read_model_config
 from periscope.errors import ModelLoadError
@@ -52,24 +52,6 @@ _MISREAD_IN_EIGHT_BITS = frozenset({"ministral3"})
 
 
 @dataclass(frozen=True, slots=True)
-class Footprint:
-    """What a model takes.
-
-    Attributes:
-        weights_bytes: of the loaded parameters, the draft model's too.
-        reserve_bytes: what must be free beside them for the model to be of use.
-    """
-
-    weights_bytes: int
-    reserve_bytes: int
-
-    @property
-    def total_bytes(self) -> int:
-        """What a load needs."""
-        return self.weights_bytes + self.reserve_bytes
-
-
-@dataclass(frozen=True, slots=True)
 class _Tensor:
     """One entry of a header. `dtype` in the format's own words."""
 
@@ -82,41 +64,41 @@ class _Tensor:
         return self.nbytes if dtype is None or stored is None else self.nbytes // stored * _CAST_BYTES[dtype]
 
 
-def measure(model: str, config: EngineConfig, *, is_captioner: bool = False) -> Footprint:
+def measure(model: str, config: EngineConfig, *, kind: ModelKind = ModelKind.TEXT) -> Footprint:
     """What loading the model like this would take; blocks while its headers are read.
 
     Args:
         model: a folder or a hub id, as the engines take it.
-        is_captioner: it is loaded by `VisionLanguageEngine`, which takes other files and needs room for a picture.
+        kind: a captioner is loaded by `VisionLanguageEngine`, which reads other files and needs room for a picture.
 
     Raises:
         ModelLoadError: it is not here, not complete, or no model; says what to do.
     """
     path = find_on_disk(model, config.revision)
     model_config = read_model_config(path)
-    tensors = _tensors(model, path, model_config, is_captioner=is_captioner)
+    tensors = _tensors(model, path, model_config, kind=kind)
     weights_bytes = sum(tensor.loaded_bytes(config.dtype) for tensor in tensors)
     kv_item_bytes = _kv_item_bytes(tensors, config.dtype)
-    reserve_bytes = _kv_bytes(model_config, config, weights_bytes, kv_item_bytes, is_captioner=is_captioner)
-    if is_captioner:
+    reserve_bytes = _kv_bytes(model_config, config, weights_bytes, kv_item_bytes, kind=kind)
+    if kind is ModelKind.CAPTIONER:
         reserve_bytes += _max_pixels(path) * BYTES_PER_PIXEL
     elif config.draft_model is not None:
         draft_path = find_on_disk(config.draft_model, config.draft_revision)
-        draft = _tensors(config.draft_model, draft_path, read_model_config(draft_path), is_captioner=False)
+        draft = _tensors(config.draft_model, draft_path, read_model_config(draft_path), kind=ModelKind.TEXT)
         weights_bytes += sum(tensor.loaded_bytes(config.dtype) for tensor in draft)
     return Footprint(weights_bytes, reserve_bytes)
 
 
-def _tensors(model: str, path: Path, model_config: JSONObject, *, is_captioner: bool) -> list[_Tensor]:
+def _tensors(model: str, path: Path, model_config: JSONObject, *, kind: ModelKind) -> list[_Tensor]:
     """Those that the loader keeps, as it keeps them; see `_is_text` for what may be one too many."""
     found: dict[str, _Tensor] = {}
-    for file in _weight_files(model, path, is_captioner=is_captioner):
+    for file in _weight_files(model, path, kind=kind):
         try:
             found |= _read_header(file)
         except (OSError, ValueError, RecursionError) as error:
             reason = str(error) if type(error) is ValueError else "cannot be read"
             raise ModelLoadError(f"{file.name} of {model} {reason}: {_fix(model)}") from None
-    if is_captioner:
+    if kind is ModelKind.CAPTIONER:
         return list(found.values())
     text = text_config_of(model_config)
     if text.get("model_type") in _MISREAD_IN_EIGHT_BITS and any(_is_packed(name, found) for name in found):
@@ -156,7 +138,7 @@ def _is_packed(name: str, found: Mapping[str, _Tensor]) -> bool:
     return found[name].dtype == "F8_E4M3" and name + _SCALE in found
 
 
-def _weight_files(model: str, path: Path, *, is_captioner: bool) -> list[Path]:
+def _weight_files(model: str, path: Path, *, kind: ModelKind) -> list[Path]:
     """As the loaders choose: mlx-lm 0.32 by name; mlx-vlm 0.7 by the index, else all but Mistral's second copy."""
     named = _named_by_index(path)
     present = [file for file in named if file.is_file()]
@@ -166,9 +148,9 @@ def _weight_files(model: str, path: Path, *, is_captioner: bool) -> list[Path]:
             f"{missing.name} of {model} is missing, {len(named) - len(present)} of {len(named)} files of weights are: "
             f"{_fix(model)}"
         )
-    pattern = "*.safetensors" if is_captioner else "model*.safetensors"
+    pattern = "*.safetensors" if kind is ModelKind.CAPTIONER else "model*.safetensors"
     files = [file for file in sorted(path.glob(pattern)) if not file.name.startswith(".")]
-    if is_captioner:
+    if kind is ModelKind.CAPTIONER:
         files = present or [file for file in files if not file.name.endswith("consolidated.safetensors")]
     if not files:
         raise ModelLoadError(f"{model} has no weights in the safetensors format ({pattern}): {_fix(model)}")
@@ -243,7 +225,7 @@ def _kv_item_bytes(tensors: Iterable[_Tensor], dtype: str | None) -> int:
 
 
 def _kv_bytes(
-    model_config: JSONObject, config: EngineConfig, weights_bytes: int, item_bytes: int, *, is_captioner: bool
+    model_config: JSONObject, config: EngineConfig, weights_bytes: int, item_bytes: int, *, kind: ModelKind
 ) -> int:
     """KV states of what the model is for at least: one conversation, or one picture and its caption."""
     if config.kv_limit_bytes is not None:
@@ -251,7 +233,7 @@ def _kv_bytes(
     shape = KVShape.of(model_config)
     if shape is None:
         return int(weights_bytes * RESERVED_PART_OF_WEIGHTS)
-    wanted = RESERVED_CAPTION_TOKENS if is_captioner else RESERVED_TOKENS
+    wanted = RESERVED_CAPTION_TOKENS if kind is ModelKind.CAPTIONER else RESERVED_TOKENS
     num_tokens = min(context_length_of(model_config, config.context_length), wanted)
     return shape.numbers(num_tokens) * item_bytes
 

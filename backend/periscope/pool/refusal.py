@@ -1,16 +1,25 @@
-"""Why a ticket is refused, in words for a client: what is the matter, the numbers, and what to do."""
+"""The errors of refused tickets: what is wrong, with its numbers, and what a person can do about it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from periscope.errors import ModelUnavailable, PeriscopeError, ServerBusy
-from periscope.pool.planner import Refusal
+from periscope.pool.effects import Refusal
 from periscope.pool.view import retry_after_s
 
 if TYPE_CHECKING:
-    from periscope.pool.limits import PoolLimits
+    from periscope.pool.contracts import PoolLimits
     from periscope.pool.slot import Slot
+
+
+def queue_full(slot: Slot, num_waiting: int, limits: PoolLimits) -> ServerBusy:
+    """The error of a request that finds no place in the queue."""
+    return ServerBusy(
+        f"Model {slot.name} is busy: {slot.queue.num_running} requests run and {num_waiting} wait "
+        f"(`server.limits.max_waiting` is {limits.max_waiting}). Try again soon.",
+        retry_after_s=retry_after_s(slot),
+    )
 
 
 def refusal(slot: Slot, reason: Refusal, limits: PoolLimits, now: float) -> PeriscopeError:
@@ -25,8 +34,8 @@ def refusal(slot: Slot, reason: Refusal, limits: PoolLimits, now: float) -> Peri
                 retry_after_s=retry_after_s(slot),
             )
         case Refusal.FAILED:
-            why = slot.error.message if slot.error else "it failed."
-            wait_s = max(slot.retry_at - now, 0.0)
+            why = slot.lifecycle.error.message if slot.lifecycle.error else "it failed."
+            wait_s = max(slot.lifecycle.retry_at - now, 0.0)
             return ModelUnavailable(f"Model {slot.name} is not available: {why} Next try in {wait_s:.0f} s.")
         case Refusal.TOO_LARGE if need > budget:
             return ModelUnavailable(
@@ -38,7 +47,7 @@ def refusal(slot: Slot, reason: Refusal, limits: PoolLimits, now: float) -> Peri
                 f"Model {slot.name} takes about {_size(need)}, more than the pinned models leave of "
                 f"{_size(budget)}. Unpin one of them, or raise `memory.budget` in models.yaml."
             )
-        case Refusal.CALLED_OFF:
+        case Refusal.CANCELLED:
             return ModelUnavailable(f"Model {slot.name} was unloaded by a later command, before it was loaded.")
         case Refusal.NO_ROOM:
             return ModelUnavailable(

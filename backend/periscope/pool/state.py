@@ -1,26 +1,10 @@
-"""The five states of a model and the ways between them. Pure."""
+"""The transitions between the five states of a model. Pure."""
 
 from __future__ import annotations
 
-from enum import StrEnum
+from periscope.core import ModelState
 
-
-class ModelState(StrEnum):
-    """Where a configured model is."""
-
-    UNLOADED = "unloaded"
-    LOADING = "loading"
-    READY = "ready"
-    DRAINING = "draining"
-    FAILED = "failed"
-
-    @property
-    def is_resident(self) -> bool:
-        """Its weights are in memory."""
-        return self in {ModelState.READY, ModelState.DRAINING}
-
-
-#: state -> states it may go to, and what makes it go there.
+#: For each state, the states that may follow it and why they do.
 TRANSITIONS: dict[ModelState, dict[ModelState, str]] = {
     ModelState.UNLOADED: {
         ModelState.LOADING: "wanted, and there is room",
@@ -29,7 +13,7 @@ TRANSITIONS: dict[ModelState, dict[ModelState, str]] = {
     ModelState.LOADING: {
         ModelState.READY: "loaded",
         ModelState.FAILED: "could not be loaded",
-        ModelState.UNLOADED: "load given up",
+        ModelState.UNLOADED: "load cancelled",
     },
     ModelState.READY: {
         ModelState.DRAINING: "to be unloaded",
@@ -42,16 +26,16 @@ TRANSITIONS: dict[ModelState, dict[ModelState, str]] = {
     },
     ModelState.FAILED: {
         ModelState.LOADING: "wanted again after the back-off",
-        ModelState.UNLOADED: "given up",
+        ModelState.UNLOADED: "unloaded by command",
     },
 }
 
 
 def check_transition(old: ModelState, new: ModelState) -> None:
-    """Pure.
+    """Check one transition against the table. Pure.
 
     Raises:
-        RuntimeError: the table has no such way; a bug in the slot.
+        RuntimeError: the table has no such transition; a bug in the life cycle.
     """
     if new not in TRANSITIONS[old]:
         raise RuntimeError(f"a model can not go from {old} to {new}")

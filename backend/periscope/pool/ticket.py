@@ -12,12 +12,12 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
-from periscope.pool.planner import TicketFacts
+from periscope.pool.facts import TicketFacts
 
 if TYPE_CHECKING:
     from periscope.core import Waiting
     from periscope.errors import PeriscopeError
-    from periscope.pool.spec import PooledEngine
+    from periscope.pool.contracts import PooledEngine
 
 EngineT = TypeVar("EngineT")
 

@@ -6,9 +6,11 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from periscope.errors import InvalidRequest, ModelNotFound
+from periscope.core import ModelKind, require_model
+from periscope.errors import InvalidRequest
 from periscope.events import (
     Event,
     ModelChanged,
@@ -70,7 +72,7 @@ class ControlService:
 
     def status(self) -> ServerStatus:
         """Everything at this moment; instant."""
-        views = self._pool.views()
+        models = tuple(self._model(status.name) for status in self._pool.statuses())
         active, cached, peak = self._read_memory()
         health = self._service.health()
         return ServerStatus(
@@ -81,12 +83,12 @@ class ControlService:
             problems=health.problems,
             memory=MemoryStatus(
                 budget_bytes=self._pool.limits.budget_bytes,
-                held_bytes=sum(view.held_bytes for view in views),
+                held_bytes=sum(model.held_bytes for model in models),
                 active_bytes=active,
                 cache_bytes=cached,
                 peak_bytes=peak,
             ),
-            models=tuple(self._model(view.name) for view in views),
+            models=models,
             requests=self._requests.all(),
             num_finished=self._requests.num_finished,
         )
@@ -143,30 +145,7 @@ class ControlService:
         return None if request is None else RequestDelta(request)
 
     def _model(self, name: str) -> ModelStatus:
-        view = self._pool.view(name)
-        served = self._models.of_pool(name)
-        done, total = view.load_progress or (None, None)
-        return ModelStatus(
-            name=name,
-            kind="captioner" if served is None else "text",
-            state=view.state,
-            aliases=self._models.captioner_aliases.get(name, ()) if served is None else served.aliases,
-            is_default=served is not None and served is self._models.default,
-            is_pinned=view.is_pinned,
-            num_running=view.num_leases,
-            num_waiting=view.num_waiting,
-            max_running=view.max_leases,
-            held_bytes=view.held_bytes,
-            weights_bytes=view.weights_bytes,
-            load_done_bytes=done,
-            load_total_bytes=total,
-            load_eta_s=view.load_eta_s,
-            idle_s=view.idle_s,
-            ttl_s=view.ttl_s,
-            unload_in_s=view.unload_in_s,
-            error=view.error.message if view.error else None,
-            retry_in_s=view.retry_in_s,
-        )
+        return replace(self._pool.status(name), is_default=name == self._models.default.name)
 
     # --- steering --------------------------------------------------------------------------------------------------
 
@@ -176,49 +155,46 @@ class ControlService:
 
     async def load(self, model: str, *, wait: bool) -> ModelStatus:
         """Bring a model into memory."""
-        name = self._pool_name(model)
+        name = self._name_of(model)
         if wait:
-            await self._pool.bring_in(name)
+            await self._pool.load(name)
         else:
-            self._pool.start_bringing_in(name)
+            self._pool.start_load(name)
         return self._model(name)
 
     async def unload(self, model: str, *, wait: bool) -> ModelStatus:
         """Take a model out of memory once its requests are done."""
-        name = self._pool_name(model)
-        self._pool.start_unloading(name)
+        name = self._name_of(model)
+        self._pool.start_unload(name)
         if wait:
-            await self._pool.gone(name)
+            await self._pool.unloaded(name)
         return self._model(name)
 
     def pin(self, model: str, *, pinned: bool) -> ModelStatus:
         """Whether a model may be unloaded."""
-        name = self._pool_name(model)
+        name = self._name_of(model)
         self._pool.pin(name, is_pinned=pinned)
         return self._model(name)
 
     async def select(self, model: str, *, wait: bool) -> ModelStatus:
         """Make a text model the default, and load it."""
-        name = self._pool_name(model)
-        served = self._models.of_pool(name)
-        if served is None:
+        name = self._name_of(model)
+        if self._pool.status(name).kind is not ModelKind.TEXT:
             raise InvalidRequest(f"Model {name} only captions images, so it cannot answer requests.", param="model")
         status = await self.load(name, wait=wait)
-        self._models.select(served)
+        self._models.select(self._models.resolve(name))
         self._bus.publish(ModelChanged(name))
         return status if wait else self._model(name)
 
-    def _pool_name(self, model: str) -> str:
-        """The configured name that a name, an alias or "" means; captioners have names too."""
-        try:
-            return self._models.resolve(model).name
-        except ModelNotFound:
-            names = [view.name for view in self._pool.views()]
-            for name in names:
-                if model == name or model in self._models.captioner_aliases.get(name, ()):
-                    return name
-            known = ", ".join(names)
-            raise ModelNotFound(f"There is no model {model[:128]!r} here. Known: {known}.", param="model") from None
+    def _name_of(self, asked: str) -> str:
+        """The configured name of the model that a command means, captioners among them.
+
+        Raises:
+            ModelNotFound: no model is called so.
+        """
+        models = self._pool.statuses()
+        default = next(model for model in models if model.name == self._models.default.name)
+        return require_model(models, asked, default=default).name
 
 
 def _is_news(told_parts: dict[str, float], model: str, done: int, total: int) -> bool:

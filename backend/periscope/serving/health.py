@@ -1,4 +1,4 @@
-"""Is the server fit to serve? Pure: from the pool's views to one word and its reasons."""
+"""Is the server fit to serve? Pure: from the statuses of the models to one word and its reasons."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from periscope.pool.state import ModelState
+from periscope.core import ModelState
 
 if TYPE_CHECKING:
-    from periscope.pool.view import SlotView
     from periscope.serving.models import ModelNames
+    from periscope.status import ModelStatus
 
 
 class HealthStatus(StrEnum):
@@ -44,18 +44,14 @@ class Health:
         return self.status is not HealthStatus.FAILED
 
 
-def health_of(views: Sequence[SlotView], models: ModelNames, *, is_starting: bool, is_stopping: bool) -> Health:
+def health_of(models: Sequence[ModelStatus], names: ModelNames, *, is_starting: bool, is_stopping: bool) -> Health:
     """Numbered cases, first match: 1 stopping, 2 default model failed, 3 not there yet, 4 another failed, 5 well.
 
     A default model that is not in memory later on is no matter: requests load it, and wait as long as that takes.
     """
-    states = {view.name: view.state for view in views}
-    default = states[models.default.name]
-    problems = tuple(
-        f"{view.name}: {view.error.message if view.error else 'failed'}"
-        for view in views
-        if view.state is ModelState.FAILED
-    )
+    states = {model.name: model.state for model in models}
+    default = states[names.default.name]
+    problems = tuple(f"{model.name}: {model.error or 'failed'}" for model in models if model.state is ModelState.FAILED)
     if is_stopping:  # 1
         status = HealthStatus.STOPPING
     elif default is ModelState.FAILED:  # 2
@@ -70,5 +66,5 @@ def health_of(views: Sequence[SlotView], models: ModelNames, *, is_starting: boo
         status=status,
         models={name: str(state) for name, state in states.items()},
         problems=problems,
-        num_running=sum(view.num_leases for view in views),
+        num_running=sum(model.num_running for model in models),
     )

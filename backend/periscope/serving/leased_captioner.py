@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+from periscope.core import ModelState
 from periscope.errors import CaptionFailed, PeriscopeError
+from periscope.pool.contracts import PooledEngine
 from periscope.pool.pool import ModelPool
-from periscope.pool.spec import PooledEngine
-from periscope.pool.state import ModelState
 from periscope.vision.backends.mlx_vlm import MlxVlmCaptioner, VisionLanguage
 from periscope.vision.captioner import Caption, CaptionerId, CaptionRequest
 
@@ -48,6 +48,6 @@ class LeasedCaptioner:
     async def health_check(self) -> bool:
         """Loaded, or expected to load when it is wanted."""
         try:
-            return self._pool.view(self._model).state is not ModelState.FAILED
+            return self._pool.status(self._model).state is not ModelState.FAILED
         except PeriscopeError:
             return False

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from periscope.core import GenerationParams, VisionMode
-from periscope.errors import ModelNotFound
+from periscope.core import GenerationParams, VisionMode, require_model
 from periscope.vision.captioner import Captioner
 from periscope.vision.proxy import ProxySettings
 
@@ -47,38 +46,20 @@ class ServedModel:
 
 
 class ModelNames:
-    """Owns the mapping from what clients write to the model they mean. Only the default may change after the start.
+    """Owns the text models that requests may name, and which of them is the default; only that may change."""
 
-    Attributes:
-        captioner_aliases: other names of models that only caption, by their name. Commands take them, requests do not.
-    """
-
-    def __init__(
-        self, models: Iterable[ServedModel], captioner_aliases: Mapping[str, tuple[str, ...]] | None = None
-    ) -> None:
+    def __init__(self, models: Iterable[ServedModel]) -> None:
         self.all = tuple(models)
         self.default = self.all[0]
-        self.captioner_aliases = dict(captioner_aliases or {})
-        self._by_name = {name: model for model in self.all for name in (*model.aliases, model.name)}
 
     def select(self, model: ServedModel) -> None:
-        """Make this the default."""
+        """Make this the default model."""
         self.default = model
-
-    def of_pool(self, name: str) -> ServedModel | None:
-        """The model of this configured name; None for one that only captions."""
-        return next((model for model in self.all if model.name == name), None)
 
     def resolve(self, name: str) -> ServedModel:
         """The model of this name or alias; the default one for "" and "default".
 
         Raises:
-            ModelNotFound: nobody is called so. Never looks anywhere else, never downloads.
+            ModelNotFound: no text model is called so.
         """
-        if name in {"", "default"}:
-            return self.default
-        try:
-            return self._by_name[name]
-        except KeyError:
-            known = ", ".join(model.name for model in self.all)
-            raise ModelNotFound(f"There is no model {name[:128]!r} here. Known: {known}.", param="model") from None
+        return require_model(self.all, name, default=self.default)

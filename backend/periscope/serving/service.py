@@ -19,7 +19,6 @@ from periscope.core import (
 )
 from periscope.engine import InferenceEngine
 from periscope.errors import InvalidRequest, ModelUnavailable, ServerStopping
-from periscope.pool.state import ModelState
 from periscope.serving.captioning import captioned
 from periscope.serving.disabled_images import without_images
 from periscope.serving.generation import generate
@@ -123,7 +122,6 @@ class ChatService:
         return tuple(self._card(model) for model in (default, *(m for m in self._models.all if m is not default)))
 
     def _card(self, model: ServedModel) -> ModelCard:
-        state = self._pool.view(model.name).state
         engine = self._pool.loaded(model.name, InferenceEngine)
         info = None if engine is None else engine.model_info
         return ModelCard(
@@ -135,14 +133,13 @@ class ChatService:
             has_tools=info.has_tools if info else None,
             has_reasoning=info.has_reasoning if info else None,
             is_batched=info.is_batched if info else None,
-            is_loaded=state is ModelState.READY,
-            state=state,
+            state=self._pool.status(model.name).state,
         )
 
     def health(self) -> Health:
         """Instant; no device, no waiting."""
         is_starting = self._models.default.name in self._pool.preloading
-        return health_of(self._pool.views(), self._models, is_starting=is_starting, is_stopping=self._is_stopping)
+        return health_of(self._pool.statuses(), self._models, is_starting=is_starting, is_stopping=self._is_stopping)
 
 
 def _num_images(request: GenerationRequest) -> int:

@@ -15,10 +15,11 @@ from periscope.api.feed import collect
 from periscope.api.json_reading import read_json
 from periscope.api.openai.chat import ChatCall, decode
 from periscope.api.openai.encode import ChatReply, ChunkEncoder, encode_completion
-from periscope.api.openai.models import encode_model, encode_models, find_model, name_of
+from periscope.api.openai.models import encode_model, encode_models, name_of
 from periscope.api.record import record_of
 from periscope.api.replies import GET, JSONReply
 from periscope.api.sse import EventStream
+from periscope.core import require_model
 
 if TYPE_CHECKING:
     from periscope.api.backend import ChatBackend
@@ -49,7 +50,8 @@ def openai_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
 
     @router.api_route("/models/{name:path}", methods=GET)
     async def retrieve_model(name: str) -> JSONReply:
-        return JSONReply(encode_model(find_model(backend.models(), name)))
+        cards = backend.models()  # the default one is the first
+        return JSONReply(encode_model(require_model(cards, name, default=next(iter(cards), None))))
 
     return router
 

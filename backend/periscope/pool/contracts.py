@@ -1,0 +1,121 @@
+"""What the pool asks of the rooms around it: how to measure and load a model, what an engine can do, memory, time.
+
+Protocols and frozen data only; nothing here has state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from periscope.core import Footprint, ModelKind
+
+
+class PooledEngine(Protocol):
+    """What the pool asks of an engine, whatever the engine computes."""
+
+    @property
+    def is_alive(self) -> bool:
+        """The engine takes requests."""
+        ...
+
+    @property
+    def weights_bytes(self) -> int:
+        """What its weights take in memory."""
+        ...
+
+    @property
+    def working_bytes(self) -> int:
+        """What its running requests take beside the weights; 0 for an engine in another process."""
+        ...
+
+    async def ended(self) -> None:
+        """Wait until the engine has ended, for whatever reason."""
+        ...
+
+    def release_memory(self) -> None:
+        """Give back, soon, what is only kept for speed. Does not block."""
+        ...
+
+    async def close(self) -> None:
+        """Free the model and wait until its memory is free. Idempotent."""
+        ...
+
+
+class LiveMemory(Protocol):
+    """What is really taken in this process, as opposed to what the pool has reserved.
+
+    Attributes:
+        promised_bytes: set by the pool: reserved for models and not among the active bytes yet.
+    """
+
+    promised_bytes: int
+
+    def active_bytes(self) -> int:
+        """Bytes taken now."""
+        ...
+
+
+class TimerHandle(Protocol):
+    """A call that is due later and can still be cancelled."""
+
+    def cancel(self) -> None:
+        """Cancel the call. Idempotent."""
+        ...
+
+
+class Timers(Protocol):
+    """A monotonic clock in seconds, and calls at its times. Event loop only; tests turn it by hand."""
+
+    def now(self) -> float:
+        """Seconds since an arbitrary start."""
+        ...
+
+    def call_at(self, when: float, call: Callable[[], None]) -> TimerHandle:
+        """Call once when the clock has reached `when`."""
+        ...
+
+
+#: Called from any thread with (bytes loaded, bytes in all).
+LoadProgress: TypeAlias = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One configured model: how the pool gets it, and on what terms.
+
+    Attributes:
+        measure: reads the headers of its files and moves nothing; raises PeriscopeError if they cannot be used.
+        load: may take minutes and may be cancelled.
+        kind, aliases: only told on in the model's status; the pool treats all models alike.
+        max_running: requests that may use it at once.
+        is_pinned: it is never unloaded to make room or for idleness.
+        ttl_s: it is unloaded after so long without work; None = never.
+        is_isolated: it lives in a process of its own, so a restart of this process would not mend it.
+    """
+
+    name: str
+    measure: Callable[[], Awaitable[Footprint]]
+    load: Callable[[LoadProgress], Awaitable[PooledEngine]]
+    kind: ModelKind = ModelKind.TEXT
+    aliases: tuple[str, ...] = ()
+    max_running: int = 1
+    is_pinned: bool = False
+    ttl_s: float | None = None
+    is_isolated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """How much memory the pool may give to models, and how long requests may wait.
+
+    Attributes:
+        budget_bytes: for all models together.
+        max_waiting: requests that may wait for one model, beyond those that it runs at once.
+        wait_timeout_s: longest wait for a place; the load of the model itself does not count.
+    """
+
+    budget_bytes: int
+    max_waiting: int = 10
+    wait_timeout_s: float = 30.0

@@ -1,0 +1,129 @@
+"""PlanExecutor: carries out plans until there is nothing left to do. Event loop only.
+
+Between two awaits nothing else touches the slots, so there is nothing to lock. No effect awaits: work that takes time
+is a task of a slot, and its end is again a change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from periscope.pool.effects import CancelLoad, Drain, Effect, Grant, Keep, Load, Measure, Refusal, Refuse, Unload
+from periscope.pool.facts import PoolFacts
+from periscope.pool.planner import plan
+from periscope.pool.refusal import refusal
+from periscope.pool.view import tell_waiting
+
+if TYPE_CHECKING:
+    from periscope.pool.contracts import LiveMemory, PoolLimits, TimerHandle, Timers
+    from periscope.pool.slot import Slot
+
+
+class PlanExecutor:
+    """Owns the timer of the next plan and the notice that one was carried out; the slots are its pool's.
+
+    It decides nothing: `plan` says what to do, and the slots do it.
+    """
+
+    def __init__(self, slots: Mapping[str, Slot], limits: PoolLimits, memory: LiveMemory, timers: Timers) -> None:
+        self._slots = slots
+        self._limits = limits
+        self._memory = memory
+        self._timers = timers
+        self._timer: TimerHandle | None = None
+        self._settled = asyncio.Event()
+        self._is_settling = self._is_stopped = False
+
+    @property
+    def settled(self) -> asyncio.Event:
+        """Set when the next change was followed up to its end; take it before looking at what may change."""
+        return self._settled
+
+    def settle(self) -> None:
+        """Plan and carry out until the plan is empty, then tell whoever waits.
+
+        It is called after every change; a change during a call is followed up by that call.
+        """
+        if self._is_settling:
+            return
+        if not self._is_stopped:
+            self._is_settling = True
+            try:
+                self._wake_at(self._carry_out_plans())
+            finally:
+                self._is_settling = False
+            self._memory.promised_bytes = self._outstanding_bytes()
+            for slot in self._slots.values():
+                tell_waiting(slot)
+                slot.publish_changes()
+        for slot in self._slots.values():
+            slot.end_unload_command()
+        self._settled.set()
+        self._settled = asyncio.Event()
+
+    def stop(self) -> None:
+        """Plan no more; changes are still told to whoever waits for them. Idempotent."""
+        self._is_stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _carry_out_plans(self) -> float:
+        """Carry out one plan after the other; returns when to plan again."""
+        made = plan(self._facts())
+        while made.effects:
+            for effect in made.effects:
+                self._carry_out(effect)
+            made = plan(self._facts())
+        return made.wake_at
+
+    def _facts(self) -> PoolFacts:
+        models = tuple(slot.facts() for slot in self._slots.values())
+        return PoolFacts(models, self._limits.budget_bytes, self._limits.wait_timeout_s, self._timers.now())
+
+    def _wake_at(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if math.isinf(when) else self._timers.call_at(when, self.settle)
+
+    def _carry_out(self, effect: Effect) -> None:
+        slot = self._slots[effect.model]
+        match effect:
+            case Grant(_, number):
+                assert slot.lifecycle.engine is not None  # noqa: S101 - a plan grants leases of ready models
+                slot.queue.grant(number, slot.lifecycle.engine)
+            case Refuse(_, number, reason):
+                self._refuse(slot, number, reason)
+            case Measure():
+                slot.lifecycle.measure()
+            case Load():
+                self._release_memory_for(slot)
+                slot.lifecycle.load()
+            case CancelLoad():
+                slot.lifecycle.cancel_load()
+            case Drain():
+                slot.lifecycle.drain()
+            case Keep():
+                slot.lifecycle.keep()
+            case Unload():
+                slot.lifecycle.unload()
+
+    def _refuse(self, slot: Slot, number: int, reason: Refusal) -> None:
+        error = refusal(slot, reason, self._limits, self._timers.now())
+        if reason is Refusal.TOO_LARGE:
+            slot.lifecycle.cannot_fit(error)
+        slot.queue.refuse(number, error)
+
+    def _release_memory_for(self, wanted: Slot) -> None:
+        """Let engines give back what they only keep for speed, if the load would not fit beside it."""
+        need = wanted.facts().need_bytes or 0
+        if self._memory.active_bytes() + self._outstanding_bytes() + need <= self._limits.budget_bytes:
+            return
+        for slot in self._slots.values():
+            if slot.lifecycle.engine is not None:
+                slot.lifecycle.engine.release_memory()
+
+    def _outstanding_bytes(self) -> int:
+        return sum(slot.lifecycle.outstanding_bytes for slot in self._slots.values())
