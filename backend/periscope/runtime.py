@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from periscope import __version__
 from periscope.config import Config, ModelConfig, VisionProxyConfig
-from periscope.core import Footprint, ModelKind, VisionMode, find_model
+from periscope.core import Footprint, ModelKind, VisionMode, find_model, require_model
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig, InferenceEngine, VisionLanguageEngine
 from periscope.engine.footprint import measure
@@ -130,7 +130,7 @@ class Runtime:
         vision = capabilities.vision_proxy if capabilities.vision_mode is VisionMode.PROXY else None
         captioner = None
         if vision is not None and vision.model is not None:
-            described_by = next(other for other in self.config.models if other.name == vision.model)
+            described_by = require_model(self.config.models, vision.model)
             captioner = LeasedCaptioner(self._pool, described_by.name, _captioner_id(described_by))
         return ServedModel(
             name=model.name,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from periscope.core import ModelKind, require_model
+from periscope.core import ModelKind, is_default_name, require_model
 from periscope.errors import InvalidRequest
 from periscope.events import (
     Event,
@@ -192,9 +192,8 @@ class ControlService:
         Raises:
             ModelNotFound: no model is called so.
         """
-        models = self._pool.statuses()
-        default = next(model for model in models if model.name == self._models.default.name)
-        return require_model(models, asked, default=default).name
+        name = self._models.default.name if is_default_name(asked) else asked
+        return require_model(self._pool.statuses(), name).name
 
 
 def _is_news(told_parts: dict[str, float], model: str, done: int, total: int) -> bool:
