@@ -93,11 +93,6 @@ class WorkerHost(Generic[FactsT]):
         """What live requests take beside the weights."""
         return self._worker.working_bytes
 
-    @property
-    def freed_bytes(self) -> int | None:
-        """What the device got back at the end; None before, and when something still holds on to the model."""
-        return self._worker.freed_bytes
-
     def release_memory(self) -> None:
         """Give back what is only kept for later, soon."""
         self._worker.send(ReleaseMemory())
@@ -152,11 +147,6 @@ class HostedEngine:
     def working_bytes(self) -> int:
         """About what live requests take beside the weights; 0 when there are none."""
         return self._host.working_bytes
-
-    @property
-    def freed_bytes(self) -> int | None:
-        """What the device got back when the worker ended; None before, and when something still holds the model."""
-        return self._host.freed_bytes
 
     def release_memory(self) -> None:
         """Give back, soon, what is only kept for later: states of earlier prompts, MLX's spare buffers.

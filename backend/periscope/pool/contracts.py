@@ -16,11 +16,6 @@ class PooledEngine(Protocol):
     """What the pool asks of an engine, whatever the engine computes."""
 
     @property
-    def is_alive(self) -> bool:
-        """The engine takes requests."""
-        ...
-
-    @property
     def weights_bytes(self) -> int:
         """What its weights take in memory."""
         ...

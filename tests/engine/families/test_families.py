@@ -29,6 +29,7 @@ from tests.engine.driving import Run, all_of, submit
 from tests.engine.families.checkpoints import stored_weights, write_quantised
 from tests.engine.families.conftest import SETTINGS, Checkpoint
 from tests.engine.families.shapes import CONTEXT_LENGTH, FAMILIES
+from tests.engine.freed import freed_bytes
 
 #: Of prompts: shorter than a chunk, around the windows of 64 and the chunks of 96 that some families have, and longer.
 LENGTHS = (1, 2, 5, 9, 17, 20, 30, 33, 47, 50, 64, 65, 70, 97, 110, 140)
@@ -77,7 +78,7 @@ def test_it_is_loaded_and_takes_what_its_files_told(checkpoint: Checkpoint) -> N
             assert engine.model_info.is_batched == checkpoint.family.is_batched
             output = await engine.generate(prompt(20), greedy(4))
             assert 1 <= len(output.tokens) <= 4
-        assert engine.freed_bytes is not None
+        assert freed_bytes(engine) is not None
         assert mx.get_active_memory() - before < PRIVATE_BYTES
 
     asyncio.run(run())
