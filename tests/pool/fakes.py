@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from periscope.core import Footprint, ModelKind
 from periscope.errors import PeriscopeError
-from periscope.events import Event, EventBus
+from periscope.events import Event, EventBus, ModelStateChanged
 from periscope.pool.contracts import LoadProgress, ModelSpec, PoolLimits
 from periscope.pool.pool import ModelPool
 
@@ -30,6 +30,11 @@ class HandTimers:
         timer = HandTimer(when, call)
         self._set.append(timer)
         return timer
+
+    @property
+    def num_pending(self) -> int:
+        """Calls that are still due."""
+        return sum(not timer.is_cancelled for timer in self._set)
 
     def advance(self, seconds: float) -> None:
         """Every call that falls due, in order, each at its time."""
@@ -108,7 +113,7 @@ class FakeModel:
     kind: ModelKind = ModelKind.TEXT
     aliases: tuple[str, ...] = ()
     measure_error: PeriscopeError | None = None
-    load_error: PeriscopeError | None = None
+    load_error: Exception | None = None
     engines: list[FakeEngine] = field(default_factory=list)
     num_measures: int = 0
     num_loads: int = 0
@@ -217,3 +222,25 @@ async def until(condition: Callable[[], bool]) -> None:
             return
         await asyncio.sleep(0)
     raise AssertionError("it never came to that")
+
+
+def held(world: World, name: str) -> asyncio.Task[None]:
+    """A request that uses the model until its task is cancelled."""
+
+    async def use() -> None:
+        async with world.pool.lease(name, FakeEngine):
+            await asyncio.Event().wait()
+
+    return asyncio.create_task(use())
+
+
+async def cancelled(*tasks: asyncio.Task[None]) -> None:
+    """Cancel these requests and wait until they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+def states_of(world: World, name: str) -> list[str]:
+    """The states a model has gone through."""
+    return [event.new for event in world.events if isinstance(event, ModelStateChanged) and event.model == name]

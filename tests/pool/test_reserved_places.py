@@ -11,8 +11,7 @@ from periscope.core import ModelState, Waiting, WaitStatus
 from periscope.errors import ModelLoadError, ModelUnavailable, ServerBusy, ServerStopping
 from periscope.pool.back_off import MAX_DEATHS
 from periscope.pool.ticket import TicketState
-from tests.pool.fakes import FakeEngine, FakeModel, World, turns, until, with_world
-from tests.pool.test_pool import cancelled, held
+from tests.pool.fakes import FakeEngine, FakeModel, World, cancelled, held, turns, until, with_world
 
 
 def test_a_reserved_place_counts_and_loads_nothing() -> None:
