@@ -71,7 +71,7 @@ class Subscription:
         self._ended = asyncio.Event()
 
     def offer(self, event: Event) -> None:
-        """Never blocks."""
+        """Queue an event for the reader, or cut off a reader that is too far behind; never blocks."""
         try:
             self._queue.put_nowait(event)
         except asyncio.QueueFull:
@@ -122,6 +122,6 @@ class EventBus:
             subscription.end()
 
     def close(self) -> None:
-        """End every subscription."""
+        """End every subscription; what is queued can still be read."""
         for subscription in self._subscriptions:
             subscription.end()

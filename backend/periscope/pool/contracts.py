@@ -48,7 +48,7 @@ class LiveMemory(Protocol):
     promised_bytes: int
 
     def active_bytes(self) -> int:
-        """Bytes taken now."""
+        """Bytes that this process has taken now."""
         ...
 
 

@@ -1,7 +1,7 @@
-"""Ticket: one request's place in the queue of a model, and its lease after that. Event loop only.
+"""Ticket: one request's place in the queue of a model, and then its lease. Event loop only.
 
-Owned by the request that joined the queue. Whatever becomes of the request, `close` takes the ticket out of the queue
-or gives the lease back; it never waits, so that a cancelled request cannot be stopped from doing it.
+The request that joined the queue owns the ticket and closes it, whatever becomes of the request. `close` takes the
+ticket out of the queue or releases the lease; it does not await anything, so a cancellation cannot interrupt it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EngineT = TypeVar("EngineT")
 
 
 class TicketState(StrEnum):
-    """Every ticket ends as `CLOSED`, from any of the others."""
+    """`RESERVED -> WAITING -> GRANTED | REFUSED`; every ticket ends as `CLOSED`, from any of the others."""
 
     RESERVED = "reserved"
     WAITING = "waiting"
@@ -33,9 +33,13 @@ class TicketState(StrEnum):
 
 
 class Ticket:
-    """See the module. The pool calls `tell`, `grant` and `refuse`; the request all else.
+    """Owns one request's state in the pool. The queue calls `tell`, `grant` and `refuse`; the request the rest.
 
-    A reserved one keeps its place while the request has something else done; it is never granted, and may be refused.
+    A reserved ticket keeps its place while its request does something else first; it may be refused, and is only
+    granted after `start_waiting`.
+
+    Attributes:
+        granted_at: when it got its lease, on the pool's clock.
     """
 
     def __init__(
@@ -62,14 +66,14 @@ class Ticket:
         return f"<Ticket {self.facts.number} {self.state}>"
 
     def start_waiting(self) -> None:
-        """Idempotent: a reserved one wants the model from now on, at the place it has had all the time."""
+        """Make a reserved ticket want the model from now on, at the place it has had all along. Idempotent."""
         if self.state is TicketState.RESERVED:
             self.facts = replace(self.facts, is_reserved=False, waits_since=self._clock())
             self.state = TicketState.WAITING
             self._on_ready()
 
     async def refused(self) -> None:
-        """Wait until a reserved one is refused or not reserved any more; only for the one task that holds it.
+        """Wait until the ticket is refused, or is not reserved any more. At most one task may wait for a ticket.
 
         Raises:
             ModelUnavailable: the model cannot be loaded.
@@ -82,10 +86,12 @@ class Ticket:
             raise self._error
 
     async def updates(self) -> AsyncIterator[Waiting]:
-        """What it waits for, the newest each time it is asked; ends when it is granted. A reserved one starts to wait.
+        """Yield what the ticket waits for, only the newest news each time; ends when it is granted.
+
+        A reserved ticket starts to wait. At most one task may wait for a ticket.
 
         Raises:
-            ServerBusy: it has waited too long.
+            ServerBusy: it waited for too long.
             ModelUnavailable: the model cannot be loaded.
             ServerStopping: the pool is closing.
         """
@@ -101,22 +107,22 @@ class Ticket:
             raise self._error
 
     async def granted(self) -> None:
-        """Wait for the lease. Raises as `updates`."""
+        """Wait until the ticket is granted; raises what `updates` raises."""
         async for _ in self.updates():
             pass
 
     def engine(self, kind: type[EngineT]) -> EngineT:
-        """The engine, once the ticket is granted and until it is closed.
+        """The engine, while the ticket is granted.
 
         Raises:
-            TypeError: it is of another kind; a bug in whoever asks.
+            TypeError: the engine is not of this class, or the ticket is not granted; a bug in the caller.
         """
         if not isinstance(self._engine, kind):
             raise TypeError(f"the model is a {type(self._engine).__name__}, not a {kind.__name__}")
         return self._engine
 
     def close(self) -> None:
-        """Idempotent: leave the queue, or give the lease back."""
+        """Leave the queue, or release the lease. Idempotent; never awaits."""
         if self.state is TicketState.CLOSED:
             return
         self._on_close(self)
@@ -124,7 +130,7 @@ class Ticket:
         self._changed.set()
 
     def tell(self, waiting: Waiting, *, is_news: bool) -> None:
-        """What it waits for now; the estimate of the time left alone is no news."""
+        """Note what the ticket waits for now; whoever reads `updates` is only woken for news."""
         self._told = waiting
         if is_news:
             self._is_told = False
@@ -132,20 +138,20 @@ class Ticket:
 
     @property
     def error(self) -> PeriscopeError | None:
-        """Why it was refused."""
+        """Why the ticket was refused; None unless it was."""
         return self._error
 
     @property
     def told(self) -> Waiting | None:
-        """What it was told last."""
+        """What the ticket was last told that it waits for."""
         return self._told
 
     def grant(self, engine: PooledEngine) -> None:
-        """The model is there, and so is a place."""
+        """Give the ticket its lease of this engine."""
         self.state, self._engine, self.granted_at = TicketState.GRANTED, engine, self._clock()
         self._changed.set()
 
     def refuse(self, error: PeriscopeError) -> None:
-        """It will not be granted."""
+        """End the wait with an error."""
         self.state, self._error = TicketState.REFUSED, error
         self._changed.set()
