@@ -1,4 +1,4 @@
-"""ControlService: what is going on, and commands to it, without HTTP. Event loop only."""
+"""ControlService: the server's status and the commands of its operator, without HTTP. Event loop only."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
     from periscope.serving.requests import LiveRequests
     from periscope.serving.service import ChatService
 
-#: Loads tell of progress as often as they like; watchers hear of it at each of these parts of the whole.
+#: Loads report progress as often as they like; watchers are told at each of these parts of the whole.
 _PROGRESS_PART = 0.01
 
 
 class ControlService:
-    """Owns the event streams that are open. `read_memory` gives (active, cached, peak) bytes of this process."""
+    """Owns the status streams that are open. `read_memory` gives (active, cached, peak) bytes of this process."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class ControlService:
     # --- looking ---------------------------------------------------------------------------------------------------
 
     def status(self) -> ServerStatus:
-        """Everything at this moment; instant."""
+        """The whole server at this moment; does not block."""
         models = tuple(self._model(status.name) for status in self._pool.statuses())
         active, cached, peak = self._read_memory()
         health = self._service.health()
@@ -94,11 +94,11 @@ class ControlService:
         )
 
     def requests(self) -> tuple[RequestStatus, ...]:
-        """Those that wait or run, the oldest first."""
+        """The requests that wait or run, the oldest first."""
         return self._requests.all()
 
     async def events(self) -> AsyncGenerator[StatusEvent, None]:
-        """The snapshot, then what changes, until the server stops or the reader is too far behind."""
+        """Yield the snapshot, then what changes, until the server stops or the reader falls too far behind."""
         if self._is_stopping:
             return
         with self._subscribed() as events:
@@ -119,7 +119,7 @@ class ControlService:
                 self._subscriptions.discard(events)
 
     def stop(self) -> None:
-        """End the event streams: a server that stops waits for its connections."""
+        """End the status streams, because a server that stops waits for its connections. Idempotent."""
         self._is_stopping = True
         for events in self._subscriptions:
             events.end()
@@ -150,11 +150,11 @@ class ControlService:
     # --- steering --------------------------------------------------------------------------------------------------
 
     def cancel(self, request_id: str) -> None:
-        """End a request wherever it is."""
+        """End a request wherever it is; raises RequestNotFound when it has ended."""
         self._requests.cancel(request_id)
 
     async def load(self, model: str, *, wait: bool) -> ModelStatus:
-        """Bring a model into memory."""
+        """Load a model; without `wait`, only start to."""
         name = self._name_of(model)
         if wait:
             await self._pool.load(name)
@@ -163,7 +163,7 @@ class ControlService:
         return self._model(name)
 
     async def unload(self, model: str, *, wait: bool) -> ModelStatus:
-        """Take a model out of memory once its requests are done."""
+        """Unload a model once its requests are done; without `wait`, only start to."""
         name = self._name_of(model)
         self._pool.start_unload(name)
         if wait:
@@ -171,7 +171,7 @@ class ControlService:
         return self._model(name)
 
     def pin(self, model: str, *, pinned: bool) -> ModelStatus:
-        """Whether a model may be unloaded."""
+        """Pin or unpin a model."""
         name = self._name_of(model)
         self._pool.pin(name, is_pinned=pinned)
         return self._model(name)

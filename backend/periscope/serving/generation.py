@@ -40,7 +40,7 @@ _MAX_BUFFERED = 64
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """A choice's end."""
+    """How one choice ended, and what it took."""
 
     choice: int
     reason: EndReason

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class HealthStatus(StrEnum):
-    """`DEGRADED` serves, but not all it was asked to (say, no captioner). `FAILED` serves nothing by default."""
+    """`DEGRADED`: a model failed that is not the default one. `FAILED`: the default model failed."""
 
     STARTING = "starting"
     READY = "ready"
@@ -26,7 +26,13 @@ class HealthStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """One reading. `problems` are sentences for a person; `num_running` counts requests that hold a model."""
+    """The server's health at one moment.
+
+    Attributes:
+        models: name -> state of each configured model.
+        problems: sentences for a person.
+        num_running: requests that hold a lease.
+    """
 
     status: HealthStatus
     models: Mapping[str, str]
@@ -35,19 +41,19 @@ class Health:
 
     @property
     def is_ready(self) -> bool:
-        """Requests will be served."""
+        """Requests to the default model are served."""
         return self.status in {HealthStatus.READY, HealthStatus.DEGRADED}
 
     @property
     def is_healthy(self) -> bool:
-        """Nothing is wrong that waiting will not mend."""
+        """The default model has not failed; a restart is not needed."""
         return self.status is not HealthStatus.FAILED
 
 
 def health_of(models: Sequence[ModelStatus], names: ModelNames, *, is_starting: bool, is_stopping: bool) -> Health:
-    """Numbered cases, first match: 1 stopping, 2 default model failed, 3 not there yet, 4 another failed, 5 well.
+    """The first case that holds: 1 stopping, 2 default model failed, 3 starting, 4 another model failed, 5 ready. Pure.
 
-    A default model that is not in memory later on is no matter: requests load it, and wait as long as that takes.
+    After the start a default model that is not in memory is no problem: a request loads it, and waits for that.
     """
     states = {model.name: model.state for model in models}
     default = states[names.default.name]

@@ -1,4 +1,4 @@
-"""What serving knows of each configured model: names, vision, defaults. Plain data, made once at start."""
+"""What serving knows of each text model: its names, its vision, its defaults. Frozen data, made once at start."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from periscope.vision.proxy import ProxySettings
 
 
 class DisabledImages(StrEnum):
-    """What a model without vision does with images it is sent.
+    """What happens to images that are sent to a model without vision.
 
-    `PLACEHOLDER` concerns images of earlier turns and of tool results only, so that agents keep working; an image in
-    the last user turn is always rejected.
+    With `PLACEHOLDER`, images of earlier turns and of tool results become a sentence, so that agents keep working; an
+    image in the last user turn is always rejected.
     """
 
     REJECT = "reject"
@@ -24,13 +24,13 @@ class DisabledImages(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """One text model that clients may name.
+    """One text model that requests may name.
 
     Attributes:
         created: Unix seconds, for `/v1/models`.
-        context_length: as configured or read from the model's files; None while unknown.
-        captioner: describes images in proxy mode; None otherwise.
-        captioner_model: its name in the pool; None when it is not there.
+        context_length: as configured, or read from the model's files; None while it is unknown.
+        captioner: describes images in proxy mode; None in other modes.
+        captioner_model: the name of the captioner's model in the pool; None when the pool does not have it.
     """
 
     name: str

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class LiveRequest:
-    """One request. Its way through the service notes here how far it is; each note is one event.
+    """Owns how far one request has come; whoever serves it notes each step here, and each note is one event.
 
     Attributes:
-        is_finished: its last event is out; who closes it now cancels nothing.
+        since: when it came, on the event loop's clock.
+        is_finished: its last event was sent, so closing it now cancels nothing.
     """
 
     id: str
@@ -36,23 +37,23 @@ class LiveRequest:
     _is_generating: bool = False
 
     def waits(self, waiting: Waiting) -> None:
-        """For this."""
+        """The request waits for this now."""
         self._waiting = waiting
         self._publish(RequestChanged(self.id))
 
     def generates(self) -> None:
-        """It holds its model."""
+        """The request has its lease and generates from now on."""
         self._is_generating = True
         self._publish(RequestChanged(self.id))
 
     def cancel(self) -> None:
-        """Whoever iterates over the request is cancelled where it stands; once, so that its clean-up is not."""
+        """Cancel the task that iterates over the request; only once, so that its clean-up is not cancelled as well."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
 
     def status(self, now: float) -> RequestStatus:
-        """How it stands."""
+        """The request as it is at this moment."""
         age_s, waiting = now - self.since, self._waiting
         if self._is_generating:
             return RequestStatus(self.id, self.model, "generating", age_s, num_images=self.num_images)
@@ -71,7 +72,7 @@ class LiveRequest:
 
 
 class LiveRequests:
-    """Owns the list of those that wait or run."""
+    """Owns the list of the requests that wait or run, in order of arrival."""
 
     def __init__(self, publish: Callable[[Event], None]) -> None:
         self.num_finished = 0
@@ -80,9 +81,9 @@ class LiveRequests:
 
     @contextmanager
     def entered(self, request_id: str, model: str, *, num_images: int = 0) -> Iterator[LiveRequest]:
-        """In the list while inside. To be entered by the task that iterates over the request to its end.
+        """Keep a request in the list while the block runs; the task that iterates over the request enters it.
 
-        The request itself is not kept: its images are let go long before its end.
+        The request itself is not kept: its images are freed long before its end.
         """
         now = asyncio.get_running_loop().time()
         live = LiveRequest(request_id, model, num_images, now, asyncio.current_task(), self._publish)
@@ -103,20 +104,20 @@ class LiveRequests:
             self._publish(RequestEnded(request_id, outcome))
 
     def status(self, request_id: str) -> RequestStatus | None:
-        """Of one; None when it is over."""
+        """One request as it is now; None when it has ended."""
         live = self._live.get(request_id)
         return None if live is None else live.status(asyncio.get_running_loop().time())
 
     def all(self) -> tuple[RequestStatus, ...]:
-        """The oldest first."""
+        """All requests that wait or run, the oldest first."""
         now = asyncio.get_running_loop().time()
         return tuple(live.status(now) for live in self._live.values())
 
     def cancel(self, request_id: str) -> None:
-        """End it.
+        """End a request wherever it is.
 
         Raises:
-            RequestNotFound: it is not there, or not any more.
+            RequestNotFound: there is no such request, or it has ended.
         """
         live = self._live.get(request_id)
         if live is None:
