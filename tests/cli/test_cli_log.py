@@ -30,7 +30,7 @@ def logged(verbosity: int) -> list[str]:
     """Which loggers' lines come through at this verbosity, as `logger level`."""
     screen = io.StringIO()
     set_up_logging(Console(file=screen, width=40), verbosity=verbosity)
-    for name in ("periscope.api", "periscope.pool.slot", "uvicorn.error"):
+    for name in ("periscope.api", "periscope.pool.lifecycle", "uvicorn.error"):
         for level in (logging.DEBUG, logging.INFO, logging.WARNING):
             logging.getLogger(name).log(level, "[bold]said[/bold] %s", "x" * 50)
     lines = screen.getvalue().splitlines()
@@ -43,7 +43,7 @@ def test_by_default_periscope_tells_what_it_does() -> None:
     assert logged(0) == [
         "periscope.api INFO",
         "periscope.api WARNING",
-        "periscope.pool.slot WARNING",
+        "periscope.pool.lifecycle WARNING",
         "uvicorn.error WARNING",
     ]
 
@@ -55,7 +55,7 @@ def test_quiet_means_warnings_only() -> None:
 
 def test_verbose_adds_our_details_then_everybodys() -> None:
     """-v is for Periscope, -vv for the packages beneath."""
-    assert "periscope.pool.slot DEBUG" in logged(1)
+    assert "periscope.pool.lifecycle DEBUG" in logged(1)
     assert "uvicorn.error INFO" not in logged(1)
     assert "uvicorn.error DEBUG" in logged(2)
 
