@@ -106,12 +106,14 @@ class Runtime:
             return await asyncio.to_thread(measure, source, settings, kind=model.kind)
 
         async def load(progress: LoadProgress) -> PooledEngine:
-            if model.kind is ModelKind.TEXT:
-                return await InferenceEngine.load(
-                    source, settings, turn=self._turn, progress=progress, memory=self._memory
-                )
-            engine = IsolatedVisionLanguageEngine if model.isolated else VisionLanguageEngine
-            return await engine.load(source, settings, turn=self._turn, progress=progress)
+            match model.kind:
+                case ModelKind.TEXT:
+                    return await InferenceEngine.load(
+                        source, settings, turn=self._turn, progress=progress, memory=self._memory
+                    )
+                case ModelKind.CAPTIONER:
+                    engine = IsolatedVisionLanguageEngine if model.isolated else VisionLanguageEngine
+                    return await engine.load(source, settings, turn=self._turn, progress=progress)
 
         return ModelSpec(
             model.name,

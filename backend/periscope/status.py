@@ -1,4 +1,7 @@
-"""What the server tells of itself: one snapshot, and what changed since. Frozen, plain data; made by serving."""
+"""What the server tells of itself: one snapshot, and what changed since. Frozen data.
+
+The pool makes each model's status; serving makes everything else.
+"""
 
 from __future__ import annotations
 
