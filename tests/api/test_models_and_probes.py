@@ -66,6 +66,16 @@ async def test_one_model_by_name_or_alias(name: str, found: str) -> None:
 
 
 @in_loop
+async def test_default_means_the_selected_model() -> None:
+    """After another was selected, `default` is that one here too, also where the file gives that alias to the first."""
+    backend = FakeBackend()
+    backend.cards = (replace(TEXT_ONLY, aliases=()), replace(CARD, aliases=("default",)))
+    async with client_of(backend) as client:
+        response = await client.get("/v1/models/default")
+    assert response.json()["id"] == "plain"
+
+
+@in_loop
 async def test_an_unknown_model_is_404_and_names_the_others() -> None:
     """The client's user sees what there is to choose from."""
     async with client_of(FakeBackend()) as client:
