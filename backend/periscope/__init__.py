@@ -8,7 +8,17 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from periscope.core import GenerationParams, Message, ResponseFormat, Role, TextPart, Tool, ToolChoice, ToolChoiceMode
+from periscope.core import (
+    GenerationParams,
+    Message,
+    OutputSpec,
+    ResponseFormat,
+    Role,
+    TextPart,
+    Tool,
+    ToolChoice,
+    ToolChoiceMode,
+)
 
 if TYPE_CHECKING:
     from periscope.engine import EngineConfig, GenerationOutput, InferenceEngine
@@ -24,6 +34,7 @@ __all__ = [
     "GenerationParams",
     "InferenceEngine",
     "Message",
+    "OutputSpec",
     "ResponseFormat",
     "Role",
     "TextPart",

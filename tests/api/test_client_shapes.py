@@ -44,7 +44,7 @@ def tool(parameters: Any) -> dict[str, Any]:
 )
 def test_null_required_and_properties_in_a_tool_mean_none(parameters: Any, read: Any) -> None:
     """Go writes an empty list as null: such keywords are left out wherever a schema can stand, and values stay."""
-    (offered,) = request_of(tools=[tool(parameters)]).tools
+    (offered,) = request_of(tools=[tool(parameters)]).output.tools
     assert offered.parameters == read
 
 
@@ -52,7 +52,7 @@ def test_null_keywords_in_a_response_format_mean_none() -> None:
     """The same clients write the answer's schema."""
     schema = {"type": "object", "properties": {"a": {"type": "integer", "enum": None}}, "required": None}
     wire = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-    asked = request_of(response_format=wire).response_format
+    asked = request_of(response_format=wire).output.response_format
     assert asked is not None
     assert asked.schema == {"type": "object", "properties": {"a": {"type": "integer"}}}
 

@@ -150,7 +150,7 @@ async def test_choices_with_logprobs_and_a_schema() -> None:
         ]
         assert [t.token for t in second.logprobs.content[0].top_logprobs] == ["ok"]
     (request, _) = backend.requests
-    assert request.response_format == ResponseFormat(schema, "response_format.json_schema.schema")
+    assert request.output.response_format == ResponseFormat(schema, "response_format.json_schema.schema")
     assert request.params == GenerationParams(logprobs=True, top_logprobs=1, logit_bias=((3, -1),))
     assert request.num_choices == 2
 
@@ -173,7 +173,7 @@ async def test_a_forced_call() -> None:
             await sdk.chat.completions.create(**asked, tool_choice={"type": "function", "function": {"name": "f"}})
     assert bad.value.param == "tool_choice.function.name"
     (request,) = backend.requests
-    assert request.tool_choice == ToolChoice(ToolChoiceMode.REQUIRED, "weather")
+    assert request.output.tool_choice == ToolChoice(ToolChoiceMode.REQUIRED, "weather")
 
 
 @in_loop

@@ -44,21 +44,21 @@ def request_of(**fields: Any) -> GenerationRequest:
 )
 def test_the_schema_arrives_with_its_place(fields: dict[str, Any], expected: ResponseFormat | None) -> None:
     """Whatever dialect says it, the engine gets one schema and knows the field to blame."""
-    assert request_of(**fields).response_format == expected
+    assert request_of(**fields).output.response_format == expected
 
 
 def test_a_schema_stands_beside_stop() -> None:
     """Neither is in the other's way."""
     request = request_of(response_format=FORMAT, stop="END")
-    assert (request.response_format, request.params.stop) == (ResponseFormat(SCHEMA, IN_FORMAT), ("END",))
+    assert (request.output.response_format, request.params.stop) == (ResponseFormat(SCHEMA, IN_FORMAT), ("END",))
 
 
 @pytest.mark.parametrize("choice", [None, "auto", "required", "none"])
 def test_a_schema_stands_beside_tools(choice: str | None) -> None:
     """The answer is calls or fits the schema: agents send both; what must not be called is not offered."""
     request = request_of(response_format=FORMAT, tools=TOOLS, tool_choice=choice)
-    assert request.response_format == ResponseFormat(SCHEMA, IN_FORMAT)
-    assert request.tools == (() if choice == "none" else (Tool("f"),))
+    assert request.output.response_format == ResponseFormat(SCHEMA, IN_FORMAT)
+    assert request.output.tools == (() if choice == "none" else (Tool("f"),))
 
 
 @pytest.mark.parametrize(

@@ -37,20 +37,20 @@ def request_of(**fields: Any) -> GenerationRequest:
 def test_tools_are_offered_with_the_choice(choice: Any, expected: ToolChoice) -> None:
     """Every form of the choice arrives, and all tools with it: a named one is part of the choice."""
     request = request_of(tools=TOOLS, tool_choice=choice)
-    assert (request.tools, request.tool_choice) == (OFFERED, expected)
+    assert (request.output.tools, request.output.tool_choice) == (OFFERED, expected)
 
 
 @pytest.mark.parametrize(("wire", "is_strict"), [(None, False), (False, False), (True, True)])
 def test_a_strict_tool_arrives_as_one(*, wire: bool | None, is_strict: bool) -> None:
     """`strict` stands beside the function's name, where OpenAI has it."""
-    (tool,) = request_of(tools=[{"type": "function", "function": {"name": "time", "strict": wire}}]).tools
+    (tool,) = request_of(tools=[{"type": "function", "function": {"name": "time", "strict": wire}}]).output.tools
     assert tool.is_strict is is_strict
 
 
 def test_none_offers_nothing() -> None:
     """The model never hears of tools it must not call."""
     request = request_of(tools=TOOLS, tool_choice="none")
-    assert (request.tools, request.tool_choice) == ((), ToolChoice(ToolChoiceMode.NONE))
+    assert (request.output.tools, request.output.tool_choice) == ((), ToolChoice(ToolChoiceMode.NONE))
 
 
 @pytest.mark.parametrize("choice", [None, "none", "auto", "required", NAMED])
@@ -58,13 +58,13 @@ def test_none_offers_nothing() -> None:
 def test_parallel_calls_are_part_of_every_choice(choice: Any, wire: bool | None, is_parallel: bool) -> None:
     """`parallel_tool_calls: false` reaches the engine, whatever else was chosen."""
     request = request_of(tools=TOOLS, tool_choice=choice, parallel_tool_calls=wire)
-    assert request.tool_choice.is_parallel is is_parallel
+    assert request.output.tool_choice.is_parallel is is_parallel
 
 
 @pytest.mark.parametrize("choice", ["auto", "none"])
 def test_a_choice_that_demands_nothing_needs_no_tools(choice: str) -> None:
     """Agents send it with every request, with tools and without."""
-    assert request_of(tool_choice=choice).tools == ()
+    assert request_of(tool_choice=choice).output.tools == ()
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from periscope.core import (
     ImagePart,
     Message,
     ModelState,
+    OutputSpec,
     ResponseFormat,
     Role,
     TextPart,
@@ -80,8 +81,8 @@ def kinds() -> dict[str, Callable[[], GenerationRequest]]:
         "long": lambda: request(says(long)),
         "sampled": lambda: request(says("Again."), params=seeded),
         "choices": lambda: request(says("Two."), num_choices=2),
-        "schema": lambda: request(says("JSON."), response_format=ResponseFormat(SCHEMA)),
-        "call": lambda: request(says("Look."), tools=(TOOL,), tool_choice=forced),
+        "schema": lambda: request(says("JSON."), output=OutputSpec(response_format=ResponseFormat(SCHEMA))),
+        "call": lambda: request(says("Look."), output=OutputSpec((TOOL,), forced)),
         "picture": lambda: request(says("What?", data_url(circle("red", 32)))),
         "pictures": lambda: request(says("Which?", data_url(square("blue", 48)), data_url(circle("green", 40)))),
     }

@@ -18,6 +18,7 @@ from periscope.core import (
     FinishReason,
     GenerationParams,
     Message,
+    OutputSpec,
     Role,
     TextPart,
     Tool,
@@ -317,8 +318,9 @@ def test_tools_that_the_template_does_not_know_are_told_and_called(
             assert "Adds." in engine.detokenize(told.token_ids)
             assert len(told.token_ids) > len(plain.token_ids)
             params = GenerationParams(temperature=1, seed=3, max_tokens=200)
-            output = await engine.generate(chat, params, tools=[tool], tool_choice=choice)
-            parser = parser_for(engine.output_format, (tool,), choice)
+            spec = OutputSpec((tool,), choice)
+            output = await engine.generate(chat, params, spec)
+            parser = parser_for(spec.format_for(engine.output_format), spec)
             deltas = parser.feed(output.text) + parser.finish()
             assert [delta.name for delta in deltas if isinstance(delta, ToolCallStart)] == ["add"]
 

@@ -15,6 +15,7 @@ from mlx_lm.utils import load_tokenizer
 from periscope.core import (
     JSONObject,
     OutputFormat,
+    OutputSpec,
     ReasoningDelta,
     ResponseFormat,
     TextDelta,
@@ -127,9 +128,10 @@ def told(
     family: str, text: str, choice: ToolChoice = ToolChoice(), answer: ResponseFormat | None = None
 ) -> list[Event]:
     """What a client is told of a completion, apart from its reasoning: the same at once and letter by letter."""
-    form = FAMILIES.get(family, NO_TOOLS)
-    events = events_from(parser_for(form, TOOLS, choice, lambda: "id", response_format=answer), [text])
-    assert events == events_from(parser_for(form, TOOLS, choice, lambda: "id", response_format=answer), text)
+    spec = OutputSpec(TOOLS, choice, answer)
+    form = spec.format_for(FAMILIES.get(family, NO_TOOLS))
+    events = events_from(parser_for(form, spec, lambda: "id"), [text])
+    assert events == events_from(parser_for(form, spec, lambda: "id"), text)
     return [event for event in events if not isinstance(event, ReasoningDelta)]
 
 

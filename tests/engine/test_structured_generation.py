@@ -16,6 +16,7 @@ from periscope.core import (
     GenerationParams,
     JSONObject,
     Message,
+    OutputSpec,
     ResponseFormat,
     Role,
     TextDelta,
@@ -52,7 +53,7 @@ def test_fifty_schemas_at_once_each_get_what_fits_them(model: str) -> None:
         """None for the few that are refused, as contradictions inside `allOf` are."""
         params = GenerationParams(temperature=2.0, seed=seed, max_tokens=300)
         try:
-            out = await engine.generate("Write JSON: ", params, response_format=ResponseFormat(schema))
+            out = await engine.generate("Write JSON: ", params, OutputSpec(response_format=ResponseFormat(schema)))
         except InvalidRequest:
             return None
         return out.text
@@ -74,11 +75,12 @@ def test_an_answer_that_is_shortened_to_be_complete_says_so(model: str) -> None:
 
     async def run() -> None:
         async with await InferenceEngine.load(model) as engine:
+            spec = OutputSpec(response_format=ResponseFormat(schema))
             letter, quote = (engine.tokenize(text)[-1] for text in ("a", '"'))
             outs = {}
             for token in (letter, quote):
                 params = GenerationParams(temperature=0.0, max_tokens=40, logit_bias=((token, 100.0),))
-                outs[token] = await engine.generate("Write: ", params, response_format=ResponseFormat(schema))
+                outs[token] = await engine.generate("Write: ", params, spec)
         assert set(json.loads(outs[letter].text)["a"]) == {"a"}
         assert outs[letter].finish_reason is FinishReason.LENGTH
         assert json.loads(outs[quote].text) == {"a": ""}
@@ -98,7 +100,7 @@ def test_constrained_rows_leave_their_neighbours_alone(model: str) -> None:
             constrained = GenerationParams(temperature=1.0, seed=1, max_tokens=60)
             beside, *_ = await asyncio.gather(
                 engine.generate("Hello", free),
-                *(engine.generate("Hello", constrained, response_format=schema) for _ in range(3)),
+                *(engine.generate("Hello", constrained, OutputSpec(response_format=schema)) for _ in range(3)),
             )
         assert beside.tokens == alone.tokens
 
@@ -119,7 +121,7 @@ def test_a_forced_call_names_an_offered_tool_and_fits_its_schema(tiny_text_model
     async def run() -> str:
         async with await InferenceEngine.load(str(tiny_text_model)) as engine:
             params = GenerationParams(temperature=1.0, seed=5, max_tokens=400)
-            return (await engine.generate("Call: ", params, tools=tools, tool_choice=choice)).text
+            return (await engine.generate("Call: ", params, OutputSpec(tools, choice))).text
 
     call = json.loads(asyncio.run(run()).removeprefix("<tool_call>").removesuffix("</tool_call>"))
     assert call["name"] == "weather"
@@ -155,18 +157,10 @@ def test_a_call_of_a_strict_tool_fits_its_schema(answer: ResponseFormat | None) 
 
     async def run(tool: Tool) -> list[JSONObject]:
         async with await InferenceEngine.load(str(EMBEDDED_MODELS["embedded:text"])) as engine:
-            texts = [
-                (
-                    await engine.generate(
-                        question,
-                        GenerationParams(temperature=1.0, seed=seed, max_tokens=100),
-                        tools=[tool],
-                        response_format=answer,
-                    )
-                ).text
-                for seed in range(4)
-            ]
-            parsers = [parser_for(engine.output_format, (tool,), response_format=answer) for _ in texts]
+            spec = OutputSpec((tool,), response_format=answer)
+            params = [GenerationParams(temperature=1.0, seed=seed, max_tokens=100) for seed in range(4)]
+            texts = [(await engine.generate(question, each, spec)).text for each in params]
+            parsers = [parser_for(spec.format_for(engine.output_format), spec) for _ in texts]
         events = [event for pair in zip(parsers, texts, strict=True) for event in events_from(pair[0], [pair[1]])]
         return [json.loads(event.call.arguments) for event in events if isinstance(event, Called)]
 
@@ -184,19 +178,10 @@ def test_random_weights_answer_in_calls_or_json_beside_tools(tmp_path: Path) -> 
     async def run() -> list[str]:
         async with await InferenceEngine.load(str(folder)) as engine:
             assert engine.output_format.has_tools
-            outs = await asyncio.gather(
-                *(
-                    engine.generate(
-                        "Do: ",
-                        GenerationParams(temperature=1.0, seed=seed, max_tokens=300),
-                        tools=[STRICT],
-                        tool_choice=ToolChoice(is_parallel=False),
-                        response_format=ANSWER,
-                    )
-                    for seed in range(24)
-                )
-            )
-            parsers = [parser_for(engine.output_format, (STRICT,), response_format=ANSWER) for _ in outs]
+            spec = OutputSpec((STRICT,), ToolChoice(is_parallel=False), ANSWER)
+            params = [GenerationParams(temperature=1.0, seed=seed, max_tokens=300) for seed in range(24)]
+            outs = await asyncio.gather(*(engine.generate("Do: ", each, spec) for each in params))
+            parsers = [parser_for(spec.format_for(engine.output_format), spec) for _ in outs]
         whole = [(parser, out.text) for parser, out in zip(parsers, outs, strict=True) if out.finish_reason == "stop"]
         kinds = []
         for parser, text in whole:

@@ -15,6 +15,7 @@ from mlx_lm import tokenizer_utils
 from periscope.core import (
     Message,
     OutputFormat,
+    OutputSpec,
     Role,
     TextDelta,
     TextPart,
@@ -173,7 +174,7 @@ def test_a_model_told_of_tools_as_text_has_its_calls_read(tmp_path: Path) -> Non
     tokenizer = chat_tokenizer(tmp_path, SHAPES["plain chatml"], ("<think>", "</think>"))
     assert tokenizer.has_tools
     assert tokenizer.output_format.tool_call_style is ToolCallStyle.HERMES
-    parser = parser_for(tokenizer.output_format, (WEATHER,))
+    parser = parser_for(tokenizer.output_format, OutputSpec((WEATHER,)))
     written = (
         '<think>Hm.</think>Look.\n<tool_call>\n{"name": "get_weather", "arguments": {"city": "Turku"}}\n</tool_call>'
     )

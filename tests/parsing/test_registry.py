@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from periscope.core import (
     OutputFormat,
+    OutputSpec,
     ReasoningDelta,
     ResponseFormat,
     TextDelta,
@@ -291,9 +292,8 @@ TRANSCRIPTS = {
 
 def events_of(transcript: Transcript, pieces: Iterable[str]) -> list[Event]:
     """What the registry's parser makes of the pieces."""
-    parser = parser_for(
-        transcript.form, transcript.tools, transcript.choice, numbered_ids(), response_format=transcript.answer
-    )
+    spec = OutputSpec(transcript.tools, transcript.choice, transcript.answer)
+    parser = parser_for(spec.format_for(transcript.form), spec, numbered_ids())
     return events_from(parser, pieces, is_cut_off=transcript.is_cut_off)
 
 
@@ -392,9 +392,9 @@ def test_any_cut_of_a_jumble_gives_the_same_events(
 @pytest.mark.parametrize("form", [HERMES, LLAMA, HARMONY, CODER])
 def test_without_tools_nothing_is_a_call(form: OutputFormat, choice: ToolChoice) -> None:
     """A client that offers no tools, or forbids them, never gets a call."""
-    tools = TOOLS if choice.mode is ToolChoiceMode.NONE else ()
+    spec = OutputSpec(TOOLS if choice.mode is ToolChoiceMode.NONE else (), choice)
     for transcript in TRANSCRIPTS.values():
-        parser = parser_for(form, tools, choice)
+        parser = parser_for(spec.format_for(form), spec)
         events_from(parser, [transcript.text])
         assert parser.num_tool_calls == 0
 
@@ -416,7 +416,8 @@ def test_time_is_linear_in_the_text(form: OutputFormat, piece: str, choice: Tool
     """Eight times the text takes about eight times the time, not sixty-four, in pieces as small as tokens."""
 
     def cost(repeats: int) -> float:
-        parser = parser_for(form, TOOLS, choice)
+        spec = OutputSpec(TOOLS, choice)
+        parser = parser_for(spec.format_for(form), spec)
         begun = time.process_time()
         for _ in range(repeats):
             parser.feed(piece)

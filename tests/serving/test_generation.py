@@ -18,6 +18,7 @@ from periscope.core import (
     GenerationRequest,
     Message,
     OutputEvent,
+    OutputSpec,
     ReasoningDelta,
     ResponseFormat,
     Role,
@@ -104,7 +105,7 @@ REQUIRED = ToolChoice(ToolChoiceMode.REQUIRED)
 @pytest.mark.parametrize("choice", [ToolChoice(), REQUIRED], ids=["free", "forced"])
 def test_a_stop_string_inside_a_call_does_not_end_it(choice: ToolChoice) -> None:
     """Neither a newline of its markup nor a word of its arguments, whether the call is forced or the model's own."""
-    request = asking(WEATHER_QUESTION, tools=(WEATHER,), tool_choice=choice)
+    request = asking(WEATHER_QUESTION, output=OutputSpec((WEATHER,), choice))
     stopping = [replace(request, params=replace(GREEDY, stop=(stop,))) for stop in ("\n", "Paris", "}", "tool_call")]
     first, *others = (told(events) for events in answers(DEMO, request, *stopping))
     ((name, arguments), *_) = first.calls
@@ -149,9 +150,8 @@ def test_a_stop_string_inside_reasoning_does_not_end_it(tmp_path: Path) -> None:
 def test_a_stop_string_ends_an_answer_in_json_too() -> None:
     """As with OpenAI: who asks for both gets what was said before it, which is no JSON then."""
     schema = ResponseFormat({"type": "object", "properties": {"a": {"enum": ["yes"]}}, "required": ["a"]})
-    (cut,) = (
-        told(events) for events in answers(DEMO, asking("Hello", replace(GREEDY, stop=("es",)), response_format=schema))
-    )
+    asked = asking("Hello", replace(GREEDY, stop=("es",)), output=OutputSpec(response_format=schema))
+    (cut,) = (told(events) for events in answers(DEMO, asked))
     assert cut.text == '{"a": "y'
     assert cut.end.finish_reason is FinishReason.STOP
 
@@ -162,7 +162,11 @@ def test_a_number_under_a_schema_ends_as_valid_json() -> None:
     schemas = [{"type": "object", "properties": {"a": each}, "required": ["a"]} for each in member]
     schemas.append({"properties": {"a": {"type": "integer"}}, "required": ["a"]})
     questions = ("Hello!", "How many shapes?", "Give me JSON.")
-    asked = [asking(question, response_format=ResponseFormat(schema)) for question in questions for schema in schemas]
+    asked = [
+        asking(question, output=OutputSpec(response_format=ResponseFormat(schema)))
+        for question in questions
+        for schema in schemas
+    ]
     for completion in map(told, answers(DEMO, *asked)):
         assert [*json.loads(completion.text)] == ["a"]
         assert completion.end.finish_reason is FinishReason.STOP
@@ -174,7 +178,7 @@ def test_a_call_cut_off_anywhere_shows_no_markup(choice: ToolChoice) -> None:
 
     A call that a grammar holds to is completed early where there is room for any: its arguments are JSON then.
     """
-    request = asking(WEATHER_QUESTION, tools=(WEATHER,), tool_choice=choice)
+    request = asking(WEATHER_QUESTION, output=OutputSpec((WEATHER,), choice))
     (whole,) = (told(events) for events in answers(DEMO, request))
     num_tokens = whole.end.usage.num_completion_tokens
     limits = range(1, num_tokens - 1, 2)

@@ -48,6 +48,7 @@ from periscope.core.output import (
     Waiting,
     WaitStatus,
 )
+from periscope.core.output_spec import ConstraintKind, OutputSpec
 from periscope.core.params import (
     MAX_LOGIT_BIAS,
     MAX_LOGIT_BIAS_ENTRIES,
@@ -69,7 +70,6 @@ from periscope.core.tools import (
     ToolCallStyle,
     ToolChoice,
     ToolChoiceMode,
-    holds_calls,
 )
 
 __all__ = [
@@ -83,6 +83,7 @@ __all__ = [
     "NOT_MODEL_FILES",
     "AllowedOrigins",
     "CaptionedImage",
+    "ConstraintKind",
     "EndReason",
     "FinishReason",
     "Finished",
@@ -99,6 +100,7 @@ __all__ = [
     "OriginPattern",
     "OutputEvent",
     "OutputFormat",
+    "OutputSpec",
     "ParseToolCall",
     "Part",
     "ReasoningDelta",
@@ -121,7 +123,6 @@ __all__ = [
     "WaitStatus",
     "Waiting",
     "find_model",
-    "holds_calls",
     "is_default_name",
     "new_id",
     "require_model",

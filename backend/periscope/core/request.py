@@ -6,8 +6,9 @@ import secrets
 from dataclasses import dataclass, field
 
 from periscope.core.messages import Message
+from periscope.core.output_spec import OutputSpec
 from periscope.core.params import GenerationParams, check_bounds
-from periscope.core.tools import JSONObject, ResponseFormat, Tool, ToolChoice
+from periscope.core.tools import JSONObject
 
 MAX_CHOICES = 16
 
@@ -19,8 +20,7 @@ class GenerationRequest:
     Attributes:
         id: request id, unique in the process (`new_id`); also the id the client sees.
         model: configured name or alias; "" and "default" mean the first model of models.yaml.
-        tools: offered to the model; empty when the client's `tool_choice` is none.
-        response_format: the answer must fit it, where it is no tool call; None = free text.
+        output: tools, whether to call them, and the form of the answer.
         num_choices: completions of the same prompt, numbered from 0.
         template_kwargs: handed to the chat template, over the model's own (`enable_thinking`, ...).
     """
@@ -29,9 +29,7 @@ class GenerationRequest:
     model: str
     messages: tuple[Message, ...]
     params: GenerationParams = GenerationParams()
-    tools: tuple[Tool, ...] = ()
-    tool_choice: ToolChoice = ToolChoice()
-    response_format: ResponseFormat | None = None
+    output: OutputSpec = OutputSpec()
     num_choices: int = 1
     template_kwargs: JSONObject = field(default_factory=dict)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, TypeAlias
@@ -61,19 +61,6 @@ class ResponseFormat:
     param: str = "response_format"
 
 
-def holds_calls(
-    tools: Sequence[Tool], choice: ToolChoice = ToolChoice(), response_format: ResponseFormat | None = None
-) -> bool:
-    """Whether calls are held to a grammar, and so to `OutputFormat.enforced`.
-
-    They are when they are forced, when one of the tools is strict, and when the answer itself is held to JSON.
-    """
-    if not tools or choice.mode is ToolChoiceMode.NONE:
-        return False
-    is_forced = choice.mode is ToolChoiceMode.REQUIRED
-    return is_forced or response_format is not None or any(tool.is_strict for tool in tools)
-
-
 #: (text between the markers, tools) -> call or calls, each `{"name": ..., "arguments": ...}`. Tools arrive as
 #: `{"type": "function", "function": {...}}`, the shape chat templates and mlx-lm's parsers read. May raise
 #: anything: the text comes from a model.
@@ -91,6 +78,8 @@ class ToolCallStyle(StrEnum):
         MISTRAL: each call is `tool_start`, the name, `[ARGS]`, an object. HERMES's array is read, too.
         LLAMA: `{"name": <name>, "parameters": <object>}` as the whole answer or after `<|python_tag|>`.
         HARMONY: channels of gpt-oss; they carry the reasoning too.
+        ARRAY: `[{"name": <name>, "arguments": <object>}, ...]` as the whole answer: a model without tool calls of its
+            own that is constrained to call.
     """
 
     MARKED = "marked"
@@ -98,6 +87,7 @@ class ToolCallStyle(StrEnum):
     MISTRAL = "mistral"
     LLAMA = "llama"
     HARMONY = "harmony"
+    ARRAY = "array"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +101,7 @@ class OutputFormat:
         parse_tool_call: reads what stands between the tool markers; None = marked tool calls stay text.
         tool_call_style: `LLAMA` and `HARMONY` need no markers and no `parse_tool_call`.
         starts_in_reasoning: the chat template has already written `think_start`.
+        is_constrained: a grammar holds the calls, and what stands between them.
     """
 
     think_start: str | None = None
@@ -120,6 +111,7 @@ class OutputFormat:
     parse_tool_call: ParseToolCall | None = None
     tool_call_style: ToolCallStyle = ToolCallStyle.MARKED
     starts_in_reasoning: bool = False
+    is_constrained: bool = False
 
     @property
     def has_tools(self) -> bool:
@@ -128,16 +120,19 @@ class OutputFormat:
             return True
         return bool(self.tool_start) and self.parse_tool_call is not None
 
-    def enforced(self) -> OutputFormat:
-        """How it marks them where a grammar holds its calls.
+    def constrained(self) -> OutputFormat:
+        """How it marks them where a grammar constrains its calls.
 
         In its own syntax if that can be written as a grammar. If only `parse_tool_call` knows it, what stands between
-        the model's own markers becomes JSON, as `ToolCallStyle.HERMES` tells. A model without tools is made to write a
-        bare array, `[{"name": <name>, "arguments": <object>}, ...]`. Reasoning may go before any of them.
+        the model's own markers becomes JSON, as `ToolCallStyle.HERMES` tells. A model without tools writes a bare
+        array, as `ToolCallStyle.ARRAY` tells. Reasoning may go before any of them.
         """
-        if self.tool_call_style is not ToolCallStyle.MARKED or not self.has_tools:
-            return self
-        return replace(self, tool_call_style=ToolCallStyle.HERMES, parse_tool_call=_read_json)
+        if not self.has_tools:
+            return replace(self, tool_call_style=ToolCallStyle.ARRAY, is_constrained=True)
+        if self.tool_call_style is ToolCallStyle.MARKED:
+            style = ToolCallStyle.HERMES
+            return replace(self, tool_call_style=style, parse_tool_call=_read_json, is_constrained=True)
+        return replace(self, is_constrained=True)
 
 
 def _read_json(text: str, _tools: list[JSONObject]) -> Any:

@@ -17,11 +17,8 @@ from periscope.core import (
     JSONObject,
     Message,
     OutputFormat,
-    ResponseFormat,
+    OutputSpec,
     Tool,
-    ToolChoice,
-    ToolChoiceMode,
-    holds_calls,
 )
 from periscope.engine.chat_template import ChatTokenizer, RenderedPrompt
 from periscope.engine.commands import TokenPrompt
@@ -45,9 +42,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from periscope.engine.kv_memory import DeviceMemory
-    from periscope.engine.matcher import Grammar
     from periscope.engine.stream import TokenStream
-    from periscope.engine.structured import GrammarCompiler
+    from periscope.engine.structured import Constraint, GrammarCompiler
     from periscope.engine.text_model import TextFacts, TextModel
 
 logger = logging.getLogger(__name__)
@@ -238,33 +234,13 @@ class InferenceEngine(HostedEngine):
             return self._tokenizer.render(cast("Sequence[Message]", prompt), tools, template_kwargs)
         return RenderedPrompt(self._tokenizer.checked(cast("Sequence[int]", prompt)))
 
-    async def grammar_for(
-        self,
-        prompt: RenderedPrompt,
-        *,
-        tools: Sequence[Tool] = (),
-        tool_choice: ToolChoice = ToolChoice(),
-        response_format: ResponseFormat | None = None,
-    ) -> Grammar | None:
-        """What the completion must fit, compiled off the event loop, equal ones once; None when it is free.
+    async def constraint_for(self, prompt: RenderedPrompt, output: OutputSpec) -> Constraint:
+        """What the completion must fit, compiled off the event loop, equal ones once, and how it is to be parsed.
 
         Raises:
             InvalidRequest: the schema cannot be enforced; names the keyword.
         """
-        opened, is_parallel = prompt.starts_in_reasoning, tool_choice.is_parallel
-        can_call = tool_choice.mode is ToolChoiceMode.AUTO and self.output_format.has_tools
-        offered = tuple(tools) if can_call else ()
-        compile_: Callable[[], Grammar]
-        if tool_choice.mode is ToolChoiceMode.REQUIRED:
-            compile_ = partial(self._grammars.tool_call, tuple(tools), tool_choice, starts_in_reasoning=opened)
-        elif response_format is not None:
-            compile_ = partial(
-                self._grammars.json, response_format, offered, is_parallel=is_parallel, starts_in_reasoning=opened
-            )
-        elif holds_calls(offered):
-            compile_ = partial(self._grammars.text, offered, is_parallel=is_parallel, starts_in_reasoning=opened)
-        else:
-            return None
+        compile_ = partial(self._grammars.constraint, output, starts_in_reasoning=prompt.starts_in_reasoning)
         return await self._off_loop(compile_)
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
@@ -286,25 +262,27 @@ class InferenceEngine(HostedEngine):
         self,
         prompt: Prompt,
         params: GenerationParams = GenerationParams(),
+        output: OutputSpec = OutputSpec(),
         *,
-        tools: Sequence[Tool] = (),
-        tool_choice: ToolChoice = ToolChoice(),
-        response_format: ResponseFormat | None = None,
+        constraint: Constraint | None = None,
     ) -> GenerationStream:
         """A generation, started by iterating over what this returns; that is its cancellation handle too.
 
         `max_tokens` is cut to what the context leaves. Iterating raises RequestError when the prompt or the schema
-        cannot be used (see `render`, `grammar_for`), EngineClosed when the worker has ended, GenerationFailed when the
-        model failed.
+        cannot be used (see `render`, `constraint_for`), EngineClosed when the worker has ended, GenerationFailed when
+        the model failed.
+
+        Args:
+            output: tools, whether to call them, and the form of the answer.
+            constraint: what `constraint_for` gave for the output, if it is known already.
         """
 
         async def prepare() -> PreparedRequest:
-            rendered = await self.render(prompt, tools)
-            grammar = await self.grammar_for(
-                rendered, tools=tools, tool_choice=tool_choice, response_format=response_format
-            )
+            rendered = await self.render(prompt, output.tools)
+            held = constraint or await self.constraint_for(rendered, output)
             room = self.model_info.context_length - len(rendered.token_ids)
-            return PreparedRequest(rendered, replace(params, max_tokens=min(params.max_tokens or room, room)), grammar)
+            limited = replace(params, max_tokens=min(params.max_tokens or room, room))
+            return PreparedRequest(rendered, limited, held.grammar)
 
         def submit(prepared: PreparedRequest) -> TokenStream:
             tokens = TokenPrompt(prepared.prompt.token_ids, prepared.prompt.checkpoints)
@@ -316,20 +294,14 @@ class InferenceEngine(HostedEngine):
         self,
         prompt: Prompt,
         params: GenerationParams = GenerationParams(),
-        *,
-        tools: Sequence[Tool] = (),
-        tool_choice: ToolChoice = ToolChoice(),
-        response_format: ResponseFormat | None = None,
+        output: OutputSpec = OutputSpec(),
     ) -> GenerationOutput:
         """The whole generation at once. Cancelling the awaiting task frees its row.
 
         Raises:
             PeriscopeError: as `generate_stream`, or GenerationFailed while it ran.
         """
-        opening = self.generate_stream(
-            prompt, params, tools=tools, tool_choice=tool_choice, response_format=response_format
-        )
-        async with opening as stream:
+        async with self.generate_stream(prompt, params, output) as stream:
             chunks = [chunk async for chunk in stream]
             return GenerationOutput(
                 tokens=tuple(token for chunk in chunks for token in chunk.token_ids),

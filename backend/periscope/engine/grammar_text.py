@@ -65,7 +65,7 @@ class GrammarText:
 
     Args:
         take_apart: finds the markers' tokens in a text.
-        output_format: how calls are written where a grammar holds them (`OutputFormat.enforced`).
+        output_format: how calls are written where a grammar holds them (`OutputFormat.constrained`).
     """
 
     def __init__(self, take_apart: Callable[[str], Marker], output_format: OutputFormat) -> None:
@@ -197,9 +197,9 @@ def has_reasoning(output_format: OutputFormat) -> bool:
 
 def _call_syntax(output_format: OutputFormat, names: Iterable[str]) -> _CallSyntax:
     start, end = output_format.tool_start or "", output_format.tool_end
-    if not output_format.has_tools:
-        return _CallSyntax(before="[", after="]")
     match output_format.tool_call_style:
+        case ToolCallStyle.ARRAY:
+            return _CallSyntax(before="[", after="]")
         case ToolCallStyle.HARMONY:
             channel, body = "<|channel|>commentary to=functions.", " <|constrain|>json<|message|>"
             return _CallSyntax("", "", channel, body, "", quotes_name=False, max_calls=1)

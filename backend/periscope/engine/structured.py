@@ -20,7 +20,16 @@ from llguidance.hf import from_tokenizer
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from periscope.core import JSONObject, OutputFormat, ResponseFormat, Tool, ToolCallStyle, ToolChoice
+from periscope.core import (
+    ConstraintKind,
+    JSONObject,
+    OutputFormat,
+    OutputSpec,
+    ResponseFormat,
+    Tool,
+    ToolCallStyle,
+    ToolChoice,
+)
 from periscope.engine.closing import ClosingTokens, Thoughts
 from periscope.engine.grammar_errors import NOTHING_FITS, explained
 from periscope.engine.grammar_text import GrammarText, Marker, has_reasoning
@@ -46,6 +55,19 @@ _HARMONY_NAME = re.compile(r"[^\s<>]*")
 _BITS = np.left_shift(np.uint32(1), np.arange(32, dtype=np.uint32))
 
 
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """How a completion comes out.
+
+    Attributes:
+        grammar: what it must fit; None = it is free.
+        output_format: how it marks reasoning and calls.
+    """
+
+    grammar: Grammar | None
+    output_format: OutputFormat
+
+
 class GrammarCompiler:
     """Owns one text model's compiled grammars and the tokenizer they are compiled for. Thread-safe; may block.
 
@@ -60,11 +82,33 @@ class GrammarCompiler:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._eos_token_ids = sorted(token_id for token_id in eos_token_ids if token_id < vocab_size)
-        self._output_format = output_format.enforced()
+        self._own_format = output_format
+        self._output_format = output_format.constrained()
         self._lock = threading.Lock()
         self._token_tree: LLTokenizer | None = None
         self._kinds: tuple[DigitTokens, ClosingTokens] | None = None
         self._grammars: OrderedDict[str, Grammar] = OrderedDict()
+
+    def constraint(self, spec: OutputSpec, *, starts_in_reasoning: bool) -> Constraint:
+        """What completions of this spec must fit, and how they are read.
+
+        Raises:
+            InvalidRequest: a schema cannot be enforced or satisfied, or a tool to be called is not offered.
+        """
+        tools, choice = spec.callable_by(self._own_format), spec.tool_choice
+        is_parallel, grammar = choice.is_parallel, None
+        match spec.kind_for(self._own_format):
+            case ConstraintKind.CALLS:
+                grammar = self.tool_call(tools, choice, starts_in_reasoning=starts_in_reasoning)
+            case ConstraintKind.JSON:
+                assert spec.response_format is not None  # noqa: S101 - what the kind means
+                grammar = self.json(
+                    spec.response_format, tools, is_parallel=is_parallel, starts_in_reasoning=starts_in_reasoning
+                )
+            case ConstraintKind.TEXT:
+                grammar = self.text(tools, is_parallel=is_parallel, starts_in_reasoning=starts_in_reasoning)
+        output_format = replace(spec.format_for(self._own_format), starts_in_reasoning=starts_in_reasoning)
+        return Constraint(grammar, output_format)
 
     def json(
         self,

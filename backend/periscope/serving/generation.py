@@ -59,7 +59,7 @@ async def generate(
         RequestError: the prompt or the schema cannot be used; before the first event.
         GenerationFailed, EngineClosed: a choice failed; the others are given up.
     """
-    prompt = await engine.render(request.messages, request.tools, request.template_kwargs)
+    prompt = await engine.render(request.messages, request.output.tools, request.template_kwargs)
     ends: dict[int, _Ended] = {}
     async with aclosing(_all_choices(engine, request, prompt)) as events:
         async for event in events:
@@ -114,17 +114,12 @@ async def _all_choices(
 async def _one_choice(
     engine: InferenceEngine, request: GenerationRequest, prompt: RenderedPrompt, choice: int
 ) -> AsyncGenerator[_ChoiceEvent, None]:
-    output_format = replace(engine.output_format, starts_in_reasoning=prompt.starts_in_reasoning)
-    parser = parser_for(output_format, request.tools, request.tool_choice, response_format=request.response_format)
+    constraint = await engine.constraint_for(prompt, request.output)
+    parser = parser_for(constraint.output_format, request.output)
     stops = AnswerStops(request.params.stop)
     reason, num_tool_calls = FinishReason.STOP, 0
-    opening = engine.generate_stream(
-        prompt,
-        _params_of(request.params, choice),
-        tools=request.tools,
-        tool_choice=request.tool_choice,
-        response_format=request.response_format,
-    )
+    params = _params_of(request.params, choice)
+    opening = engine.generate_stream(prompt, params, request.output, constraint=constraint)
     async with opening as chunks:
         async for chunk in chunks:
             reason = chunk.finish_reason or reason

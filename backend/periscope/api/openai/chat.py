@@ -23,6 +23,7 @@ from periscope.core import (
     GenerationRequest,
     JSONObject,
     Message,
+    OutputSpec,
     Part,
     Role,
     TextPart,
@@ -76,9 +77,7 @@ def decode(body: Any, request_id: str) -> ChatCall:
         model=wire.model or "",
         messages=pair_calls(tuple(_messages(wire.messages))),
         params=_params(wire),
-        tools=offered,
-        tool_choice=choice,
-        response_format=decode_response_format(wire),
+        output=OutputSpec(offered, choice, decode_response_format(wire)),
         num_choices=1 if wire.n is None else wire.n,
         template_kwargs=_template_kwargs(wire),
     )

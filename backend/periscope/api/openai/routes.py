@@ -63,6 +63,6 @@ def _reply(call: ChatCall, backend: ChatBackend, settings: ApiSettings) -> ChatR
         created=int(time.time()),
         num_choices=call.request.num_choices,
         has_usage=call.has_usage or settings.always_include_usage,
-        is_single_tool_call=not call.request.tool_choice.is_parallel,
+        is_single_tool_call=not call.request.output.tool_choice.is_parallel,
         status_as_comments=settings.status_as_comments,
     )

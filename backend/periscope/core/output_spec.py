@@ -1,0 +1,63 @@
+"""What a client asks of an output's form, and how a model writes it then: one decision for grammar and parser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from periscope.core.tools import OutputFormat, ResponseFormat, Tool, ToolChoice, ToolChoiceMode
+
+
+class ConstraintKind(StrEnum):
+    """What a completion is constrained to, reasoning before it aside."""
+
+    NONE = "none"
+    JSON = "json"
+    """JSON of the response format, or calls where tools may be called."""
+    TEXT = "text"
+    """Anything, but calls fit their tools."""
+    CALLS = "calls"
+    """One or more calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """Tools, whether to call them, and the form of the answer.
+
+    Attributes:
+        tools: offered to the model; empty when the client's `tool_choice` is none.
+        response_format: the answer must fit it, where it is no tool call; None = free text.
+    """
+
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+    response_format: ResponseFormat | None = None
+
+    @property
+    def offered(self) -> tuple[Tool, ...]:
+        """Tools whose calls are read."""
+        return () if self.tool_choice.mode is ToolChoiceMode.NONE else self.tools
+
+    def callable_by(self, output_format: OutputFormat) -> tuple[Tool, ...]:
+        """Tools a grammar has to know: a model without tool calls of its own can only be forced to call."""
+        if self.tool_choice.mode is ToolChoiceMode.REQUIRED:
+            return self.tools
+        return self.offered if output_format.has_tools else ()
+
+    def kind_for(self, output_format: OutputFormat) -> ConstraintKind:
+        """What the completions of such a model are constrained to."""
+        if self.tool_choice.mode is ToolChoiceMode.REQUIRED:
+            return ConstraintKind.CALLS
+        if self.response_format is not None:
+            return ConstraintKind.JSON
+        is_strict = any(tool.is_strict for tool in self.callable_by(output_format))
+        return ConstraintKind.TEXT if is_strict else ConstraintKind.NONE
+
+    def format_for(self, output_format: OutputFormat) -> OutputFormat:
+        """How such a model marks reasoning and calls in completions of this kind.
+
+        Args:
+            output_format: the model's own.
+        """
+        is_free = self.kind_for(output_format) is ConstraintKind.NONE
+        return output_format if is_free or not self.callable_by(output_format) else output_format.constrained()
