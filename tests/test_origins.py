@@ -45,7 +45,12 @@ PATTERNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("https://example.com", "https://evilexample.com", "https://a.example.com.evil", "https://a.example.com:8443"),
     ),
     "https://*.example.com:*": (("https://a.example.com:8443",), ("http://a.example.com:8443",)),
-    "http://*": (("http://any.example",), ("http://any.example:81", "https://any.example", "null", "http://")),
+    "http://*.localhost:*": (
+        ("http://app.localhost:5173",),
+        ("http://localhost:5173", "http://app.localhost.evil.com"),
+    ),
+    "https://*.lan": (("https://nas.lan",), ("https://lan", "https://nas.lan.com")),
+    "vscode-webview://*": (("vscode-webview://1abc",), ("https://1abc",)),
     "*": (("http://any.example:81", "null", "", "nonsense"), ()),
 }
 
@@ -63,7 +68,7 @@ def test_a_pattern_matches_what_it_says_and_no_more(pattern: str) -> None:
     ("pattern", "matching", "other"),
     [
         ("ipfs://bafy1", "ipfs://bafy1", "ipfs://bafy2"),
-        ("ipfs://*", "ipfs://bafy1", "ipns://bafy1"),
+        ("ipfs://*.bafy1.name", "ipfs://a.bafy1.name", "ipns://a.bafy1.name"),
         ("ws://host:*", "ws://host:1", "wss://host:1"),
     ],
 )
@@ -123,6 +128,32 @@ def test_a_useless_pattern_is_refused(useless: str) -> None:
     """What no Origin header can ever be, or what means more than a person would think, has no place in the settings."""
     with pytest.raises(ValueError, match=r".{10}"):
         OriginPattern.parse(useless)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"),
+    [
+        ("http://*", "pages of every host"),
+        ("https://*", "pages of every host"),
+        ("http://*:*", "pages of every host"),
+        ("http://*:3000", "pages of every host"),
+        ("ipfs://*", "pages of every host"),
+        ("https://*.com", "every host under .com,"),
+        ("HTTPS://*.COM:8443", "every host under .com,"),
+        ("https://*.dev", "every host under .dev,"),
+        ("https://*.co.uk", "every host under .co.uk,"),
+        ("https://*.github.io", "every host under .github.io,"),
+        ("ipfs://*.com", "every host under .com,"),
+        ("http://*.168.1.1", "by the end of their address"),
+    ],
+)
+def test_a_pattern_that_lets_in_strangers_is_refused_with_the_fix(pattern: str, told: str) -> None:
+    """Where anybody can get a host that fits, the setting is as open as `*`, and has to say so."""
+    with pytest.raises(
+        ValueError, match=r"name the host, as in https://\*\.example\.com, or write \* for any page"
+    ) as caught:
+        OriginPattern.parse(pattern)
+    assert told in str(caught.value)
 
 
 @settings(deadline=None)

@@ -112,6 +112,13 @@ def test_a_mistake_is_named_with_line_and_fix(text, line, problem):
             "http://local*",
             "may have * for the whole host, before its first dot (*.example.com), or for the port only",
         ),
+        (
+            "https://*.com",
+            (
+                "lets in every host under .com, where anybody can have one; "
+                "name the host, as in https://*.example.com, or write * for any page"
+            ),
+        ),
         ("null", "is the origin of pages that hide theirs, which any site can do; name the origin or use *"),
     ],
 )

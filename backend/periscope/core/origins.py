@@ -22,6 +22,18 @@ _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[^\s/:@\[\],?#\\]*
 _PATTERN = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[^\]\s]*\]|[^\s/:\[\]]*)(?::([^\s/:]*))?(/\S*)?")
 _WEB_HOST = re.compile(r"\*|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
 _MAX_PORT = 65_535
+#: Top names that nobody can register: whatever ends so is on this machine or on the network around it.
+_LOCAL_TOP_NAMES = frozenset({"localhost", "local", "lan", "home", "internal", "intranet", "private", "test"})
+#: Second names under which countries let anybody register (`co.uk`), and hosts that give a name to whoever asks.
+_PUBLIC_SECOND_NAMES = frozenset({"ac", "co", "com", "edu", "gob", "gov", "ne", "net", "or", "org"})
+_SHARED_HOSTS = frozenset(
+    {
+        *("github.io", "gitlab.io", "vercel.app", "netlify.app", "pages.dev", "workers.dev", "web.app", "fly.dev"),
+        *("firebaseapp.com", "herokuapp.com", "onrender.com", "azurewebsites.net", "cloudfront.net", "amazonaws.com"),
+        *("hf.space", "glitch.me", "surge.sh", "ngrok.io", "ngrok.app", "ngrok-free.app", "trycloudflare.com"),
+    }
+)
+_COUNTRY_LENGTH = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +70,8 @@ class OriginPattern:
         """`http://localhost:3000`, `http://localhost:*`, `https://*.example.com`, `vscode-webview://*`, or `*`.
 
         Raises:
-            ValueError: it could never match, or says more than a person would mean; the message tells which.
+            ValueError: it could never match, or it lets in pages of strangers without saying so, as `*` does; the
+                message tells which, and what to write instead.
         """
         if text == "*":
             return cls("*", "*", None)
@@ -114,6 +127,26 @@ def _check_host(scheme: str, host: str) -> None:
         raise ValueError("may have * for the whole host, before its first dot (*.example.com), or for the port only")
     if scheme in _DEFAULT_PORTS and not _WEB_HOST.fullmatch(host):
         raise ValueError(_EXPECTED)
+    if scheme in WEB_SCHEMES and (strangers := _strangers(host)) is not None:
+        raise ValueError(f"lets in {strangers}; name the host, as in https://*.example.com, or write * for any page")
+
+
+def _strangers(host: str) -> str | None:
+    """Pure: whose pages a pattern of this host lets in, if anybody can have a host that fits; None if not."""
+    if host == "*":
+        return "pages of every host"
+    if not host.startswith("*."):
+        return None
+    *above, top = host.removeprefix("*.").split(".")
+    name = ".".join((*above, top))
+    if top.isdecimal():
+        return "hosts by the end of their address"
+    is_public = (
+        (not above and top not in _LOCAL_TOP_NAMES)
+        or name in _SHARED_HOSTS
+        or (len(above) == 1 and len(top) == _COUNTRY_LENGTH and above[0] in _PUBLIC_SECOND_NAMES)
+    )
+    return f"every host under .{name}, where anybody can have one" if is_public else None
 
 
 def _port(scheme: str, text: str | None) -> int | None:
