@@ -117,6 +117,18 @@ def test_a_choice_that_cannot_be_met_is_refused(fields: Any, param: str, error: 
     assert param in caught.value.message
 
 
+def test_two_tools_of_one_name_are_refused_with_both_places() -> None:
+    """A call of that name could mean either, and no client could tell which."""
+    tools = [{"type": "function", "function": {"name": name}} for name in ("time", "weather", "time")]
+    with pytest.raises(InvalidRequest) as caught:
+        request_of(tools=tools, tool_choice="none")
+    assert caught.value.param == "tools[2].function.name"
+    assert caught.value.message == (
+        '`tools[2].function.name` is the string "time", as `tools[0].function.name` is already. '
+        "Give each tool a name of its own."
+    )
+
+
 def test_an_unknown_tool_is_told_with_the_known_ones() -> None:
     """A typing error is mended at a glance."""
     choice = {"type": "function", "function": {"name": "tim"}}

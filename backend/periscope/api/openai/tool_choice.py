@@ -30,9 +30,19 @@ def decode_tools(wires: Sequence[ToolWire]) -> tuple[Tool, ...]:
 
     Raises:
         UnsupportedParameter: one is something else.
-        InvalidRequest: one is incomplete.
+        InvalidRequest: one is incomplete, or has the name of another: a call of it could mean either.
     """
-    return tuple(_tool(wire, f"tools[{i}]") for i, wire in enumerate(wires))
+    tools = tuple(_tool(wire, f"tools[{i}]") for i, wire in enumerate(wires))
+    places: dict[str, str] = {}
+    for i, tool in enumerate(tools):
+        path = f"tools[{i}].function.name"
+        first = places.setdefault(tool.name, path)
+        if first != path:
+            raise InvalidRequest(
+                f"`{path}` is {kind_of(tool.name)}, as `{first}` is already. Give each tool a name of its own.",
+                param=path,
+            )
+    return tools
 
 
 def _tool(wire: ToolWire, path: str) -> Tool:
