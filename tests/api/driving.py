@@ -274,11 +274,13 @@ async def post_chat(backend: FakeBackend, body: Any = None, **settings: Any) -> 
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:
-    """The error object of a response, which must be OpenAI's and nothing else."""
+    """The error object of a response, which must be OpenAI's; `retry_after` stands in it where the header does."""
     body = response.json()
     assert set(body) == {"error"}
     error = body["error"]
-    assert set(error) == {"message", "type", "param", "code"}
+    has_header = "retry-after" in response.headers
+    assert set(error) == {"message", "type", "param", "code", *(["retry_after"] if has_header else [])}
+    assert not has_header or str(error["retry_after"]) == response.headers["retry-after"]
     assert isinstance(error["message"], str)
     assert error["message"]
     assert isinstance(error["code"], str)

@@ -308,14 +308,15 @@ async def test_a_full_queue_is_a_503_that_says_when(body: dict[str, object], bef
 
 @in_loop
 async def test_a_wait_that_times_out_later_is_an_event() -> None:
-    """The status is long sent then: the stream ends with the error, and not as if there were an answer."""
+    """Status and headers are long sent then: the stream ends with the error, which says when to try again."""
     gate = Gate()
-    backend = FakeBackend(Waiting(WaitStatus.QUEUED, "m", 4), gate, ServerBusy("Waited too long."))
+    backend = FakeBackend(Waiting(WaitStatus.QUEUED, "m", 4), gate, ServerBusy("Waited.", retry_after_s=7))
     exchange = Exchange(app_over(backend, commit_grace_s=SHORT_S, heartbeat_s=LONG_S), STREAM)
     assert await exchange.status() == 200
     gate.opened.set()
     *_, failure = chunks_of(await exchange.rest())
     assert failure["error"]["code"] == "server_busy"
+    assert failure["error"]["retry_after"] == 7
 
 
 @pytest.mark.parametrize(

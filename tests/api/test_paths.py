@@ -80,6 +80,7 @@ async def test_every_spelling_of_chat_is_answered(path: str) -> None:
         ("/v1/health", "/health"),
         ("/v1", None),
         ("/favicon.ico", None),
+        ("/api/statuses", "/api/status"),
     ],
 )
 @in_loop
@@ -90,6 +91,32 @@ async def test_a_path_that_is_not_there_names_the_one_that_was_meant(path: str, 
     assert response.status_code == 404
     way_on = "GET /v1/models is a good start." if near is None else f"Did you mean {near}?"
     assert error_of(response)["message"] == f"There is no {path} here. {way_on}"
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        *((f"/api/{name}", "Ollama's API is not served. Use GET /v1/models, ") for name in ("tags", "show", "version")),
+        *((f"/api/{name}", "Ollama's API is not served. Use GET /v1/models, ") for name in ("ps", "tags/")),
+        *((f"/api/{name}", "Ollama's API is not served. Use POST /v1/chat/com") for name in ("chat", "generate")),
+        *(
+            (f"/api/{name}", "Ollama's API is not served. What is served is POST /v1/chat")
+            for name in ("embed", "pull")
+        ),
+        ("/api/blobs/sha256:0", "Ollama's API is not served. What is served is"),
+        ("/v1/responses", "OpenAI's Responses API is not served. Use POST /v1/chat/completions, "),
+        ("/v1/responses/resp_1", "OpenAI's Responses API is not served. Use POST /v1/chat/completions, "),
+        ("/v1/messages", "Anthropic's Messages API is not served. Use POST /v1/chat/completions, "),
+        ("/v1/embeddings", "OpenAI's Embeddings API is not served. What is served is POST /v1/chat/completions"),
+    ],
+)
+@in_loop
+async def test_a_path_of_another_api_says_that_it_is_not_served(path: str, told: str) -> None:
+    """A client that is set to another server's API is not told of a path that only looks like its own."""
+    async with client_of(FakeBackend()) as client:
+        response = await client.post(path, content=b"{}")
+    assert response.status_code == 404
+    assert told in error_of(response)["message"]
 
 
 @in_loop

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.exceptions import HTTPException
 
 from periscope import errors as e
-from periscope.api.paths import nearest_path
+from periscope.api.paths import way_on
 from periscope.api.record import record_of
 from periscope.api.replies import JSONReply
 from periscope.api.wording import clip
@@ -114,7 +114,11 @@ def row_of(error: Exception) -> ErrorRow:
 
 
 def error_object(error: Exception, scope: Scope) -> JSONObject:
-    """OpenAI's error object; tells the request's record. What nobody raised on purpose keeps its text to itself."""
+    """OpenAI's error object; tells the request's record. What nobody raised on purpose keeps its text to itself.
+
+    Where trying again helps, `retry_after` says after how many seconds: a stream's headers, which would say it, are
+    long sent when an error comes as an event.
+    """
     row = row_of(error)
     record = record_of(scope)
     record.error = row.code
@@ -124,7 +128,10 @@ def error_object(error: Exception, scope: Scope) -> JSONObject:
         else f"The server failed unexpectedly; its log tells why, under {record.id}."
     )
     param = error.param if isinstance(error, e.RequestError) else None
-    return {"error": {"message": message, "type": row.type, "param": param, "code": row.code}}
+    told: JSONObject = {"message": message, "type": row.type, "param": param, "code": row.code}
+    if isinstance(error, e.ServerBusy):
+        told["retry_after"] = error.retry_after_s
+    return {"error": told}
 
 
 def error_reply(error: Exception, scope: Scope, headers: Mapping[str, str] | None = None) -> JSONReply:
@@ -164,9 +171,7 @@ async def on_http_exception(request: Request, error: HTTPException) -> JSONReply
     path = clip(request.url.path)
     match error.status_code:
         case 404:
-            near = nearest_path(request.url.path)
-            way_on = f"Did you mean {near}?" if near else "GET /v1/models is a good start."
-            told: e.RequestError = e.RouteNotFound(f"There is no {path} here. {way_on}")
+            told: e.RequestError = e.RouteNotFound(f"There is no {path} here. {way_on(request.url.path)}")
         case 405:
             allowed = (error.headers or {}).get("Allow", "another method")
             told = e.MethodNotAllowed(f"{path} does not take {request.method}. Use {allowed}.")

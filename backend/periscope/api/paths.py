@@ -7,6 +7,7 @@ at either end. Only spellings that can mean one thing are mended; the error for 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,18 @@ PATHS = (
     *("/api/captions", "/api/requests", "/api/status", "/api/events"),
     *("/health", "/readyz", "/livez"),
 )
+_CHAT, _MODELS = "POST /v1/chat/completions", "GET /v1/models"
+#: Paths of APIs that are not served, with the name of the API and the call that does the same work here, if one does.
+_OTHER_APIS: Mapping[str, tuple[str, str | None]] = {
+    **{f"/api/{name}": ("Ollama's API", _MODELS) for name in ("tags", "show", "ps", "version")},
+    **{f"/api/{name}": ("Ollama's API", _CHAT) for name in ("chat", "generate")},
+    **{f"/api/{name}": ("Ollama's API", None) for name in ("embed", "embeddings", "blobs")},
+    **{f"/api/{name}": ("Ollama's API", None) for name in ("pull", "push", "create", "copy", "delete")},
+    "/v1/responses": ("OpenAI's Responses API", _CHAT),
+    "/v1/messages": ("Anthropic's Messages API", _CHAT),
+    "/v1/embeddings": ("OpenAI's Embeddings API", None),
+}
+_OTHER_PATH = re.compile(r"(/(?:api|v1)/[a-z]+)(?:/|$)")
 _SLASHES = re.compile(r"/{2,}")
 _VERSIONS = re.compile(r"^(?:/v1)+(?=/v1(?:/|$))")
 _WITHOUT_VERSION = re.compile(r"/(?:models|chat/completions)(?=/|$)")
@@ -29,6 +42,19 @@ def intended_path(path: str) -> str:
     """Pure: `/v1//models/`, `/v1/v1/models` and `/models` as `/v1/models`; what is right stays as it is."""
     path = _VERSIONS.sub("", _SLASHES.sub("/", path).rstrip("/")) or "/"
     return f"/v1{path}" if _WITHOUT_VERSION.match(path) else path
+
+
+def way_on(path: str) -> str:
+    """Pure: what whoever asked for this path, which is not there, should ask for."""
+    found = _OTHER_PATH.match(path)
+    if found is not None and found[1] in _OTHER_APIS:
+        api, call = _OTHER_APIS[found[1]]
+        fix = f"Use {call}" if call else f"What is served is {_CHAT} and {_MODELS}"
+        return (
+            f"{api} is not served. {fix}, or set the client to an OpenAI-compatible server with a base URL under /v1."
+        )
+    near = nearest_path(path)
+    return f"Did you mean {near}?" if near else f"{_MODELS} is a good start."
 
 
 def nearest_path(path: str) -> str | None:
