@@ -347,6 +347,37 @@ async def test_a_failure_is_an_event_and_then_the_end(
 
 
 @in_loop
+async def test_the_end_of_the_server_is_an_event_and_then_the_end() -> None:
+    """A stream that the server cuts off says so, once all of its work has ended, and may be sent again."""
+    backend = FakeBackend(TextDelta("a"), Gate(), FINISHED)
+    exchange = Exchange(app_over(backend), STREAM)
+    assert await exchange.status() == 200
+    assert await exchange.delta() == {"role": "assistant", "content": ""}
+    assert await exchange.delta() == {"content": "a"}
+    exchange.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await exchange.task
+    assert backend.num_open == 0
+    ending = frames_of(await exchange.frame())
+    assert ending[1:] == ["[DONE]"]
+    error = json.loads(ending[0])["error"]
+    assert (error["code"], error["type"], error["retry_after"]) == ("server_stopping", "server_error", 1)
+    assert exchange.messages[-1]["more_body"] is False
+
+
+@in_loop
+async def test_the_end_of_the_server_does_not_wait_for_who_does_not_read() -> None:
+    """A client that takes nothing is told nothing: its request has ended, and the server goes on ending."""
+    backend = FakeBackend(TextDelta("a"), FINISHED)
+    exchange = Exchange(app_over(backend), STREAM, send_gate=(never_read := Gate()))
+    await never_read.reached.wait()
+    exchange.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await exchange.task
+    assert backend.num_open == 0
+
+
+@in_loop
 async def test_streamed_and_whole_answers_are_the_same() -> None:
     """Joined deltas are the message, whatever the transport."""
     script = (TextDelta("Hel"), ReasoningDelta("r"), TextDelta("lo"), FINISHED)

@@ -24,7 +24,7 @@ async def nothing() -> Message:
 @pytest.mark.parametrize("has_begun", [False, True], ids=["nothing sent yet", "in a stream"])
 @in_loop
 async def test_a_request_cut_off_by_the_end_of_the_server_may_be_sent_again(*, has_begun: bool) -> None:
-    """Nothing said yet, it is a 503 with `Retry-After`; an answer that has begun gets no second one."""
+    """Nothing said yet, it is a 503 with `Retry-After`; an answer that has begun gets no second one from here."""
     sent: list[Message] = []
     is_waiting = asyncio.Event()
 

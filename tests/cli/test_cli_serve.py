@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -15,12 +18,26 @@ from tests.cli.conftest import write_config
 from tests.cli.process import TIMEOUT_S, ServeProcess, run_command
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}
+STREAM = CHAT | {"stream": True}
+
+
+def assert_cut_off(lines: Iterator[str]) -> None:
+    """A stream's last event is the error, then comes its end."""
+    *_, error, done = [line for line in lines if line]
+    assert json.loads(error.removeprefix("data: "))["error"]["code"] == "server_stopping"
+    assert done == "data: [DONE]"
+
+
+def wait_for_a_request(url: str) -> None:
+    """Until one is generated."""
+    with httpx.stream("GET", f"{url}/api/events", timeout=TIMEOUT_S) as events:
+        assert any('"generating"' in line for line in events.iter_lines())
 
 
 def test_it_says_where_it_is_ready_and_what_it_serves(running: ServeProcess) -> None:
     """One line with the base URL for clients and the default model's name and sight."""
     assert running.wait_until_ready() == f"Periscope is ready on {running.url}/v1 (model tiny, text only)"
-    assert f"curl {running.url}/v1/chat/completions" in running.output
+    assert running.wait_for(rf"Try: curl {re.escape(running.url)}/v1/chat/completions ")
 
 
 def test_each_model_state_is_one_line(running: ServeProcess) -> None:
@@ -87,18 +104,27 @@ def test_sigterm_during_a_stream_lets_it_finish(endless_model: Path, tmp_path: P
 
 
 def test_a_stream_that_does_not_end_is_ended_after_the_grace(endless_config: Path) -> None:
-    """Ten seconds after SIGTERM the process leaves with 0 although a client would read on for minutes."""
-    with ServeProcess("--config", str(endless_config), "--port", "0") as server:
+    """Ten seconds after SIGTERM the process leaves with 0 although clients would read on for minutes.
+
+    Who reads a stream gets an error event and its end, who waits for a whole answer a 503, and who does not read at all
+    delays nothing.
+    """
+    with ServeProcess("--config", str(endless_config), "--port", "0") as server, ThreadPoolExecutor(1) as threads:
         server.wait_until_ready()
-        with httpx.stream(
-            "POST", f"{server.url}/v1/chat/completions", json=CHAT | {"stream": True}, timeout=TIMEOUT_S
-        ) as reply:
-            lines = reply.iter_lines()  # kept: a generator that is dropped hangs up
-            assert next(lines)
-            asked_at = time.monotonic()
-            server.signal(signal.SIGTERM)
+        url = f"{server.url}/v1/chat/completions"
+        whole = threads.submit(httpx.post, url, json=CHAT, timeout=TIMEOUT_S)
+        wait_for_a_request(server.url)
+        with httpx.stream("POST", url, json=STREAM, timeout=TIMEOUT_S) as unread:
+            assert unread.status_code == 200
+            with httpx.stream("POST", url, json=STREAM, timeout=TIMEOUT_S) as reply:
+                lines = reply.iter_lines()
+                assert next(lines)
+                asked_at = time.monotonic()
+                server.signal(signal.SIGTERM)
+                assert_cut_off(lines)
             assert server.wait() == 0, server.output
         assert 9 < time.monotonic() - asked_at < 25
+        assert (whole.result().status_code, whole.result().json()["error"]["code"]) == (503, "server_stopping")
         assert "Traceback" not in server.output
 
 
@@ -115,6 +141,7 @@ def test_a_second_ctrl_c_ends_it_at_once(endless_config: Path) -> None:
             server.wait_for("stopping")
             asked_at = time.monotonic()
             server.signal(signal.SIGINT)
+            assert_cut_off(lines)
             assert server.wait() == 130, server.output
         assert time.monotonic() - asked_at < 9
 

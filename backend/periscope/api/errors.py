@@ -63,6 +63,9 @@ class ErrorRow:
     code: str
 
 
+#: Why a request that outlasted the server's time to finish has no answer, or no end.
+CUT_OFF = "The server stopped before the answer was complete. Send the request again once it runs."
+
 _CLIENT = "invalid_request_error"
 _SERVER = "server_error"
 UNEXPECTED = ErrorRow(500, _SERVER, "internal_error")

@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from periscope.api.errors import ClientGone, error_reply, let_go
+from periscope.api.errors import CUT_OFF, ClientGone, error_reply, let_go
 from periscope.api.record import record_of
 from periscope.api.wording import clip
 from periscope.errors import ServerStopping
@@ -54,9 +54,7 @@ class RequestLog:
             is_gone = True
         except asyncio.CancelledError:  # only by a server whose time to finish is over: a client may send it again
             if status is None:
-                await error_reply(ServerStopping("The server stopped before it could answer."), scope)(
-                    scope, receive, with_id
-                )
+                await error_reply(ServerStopping(CUT_OFF), scope)(scope, receive, with_id)
             raise
         except Exception as error:
             logger.exception("unexpected error", extra={"request_id": record.id, "model": record.model})

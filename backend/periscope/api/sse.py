@@ -3,7 +3,8 @@
 The status line is held back until the first delta, an error, or the end of a short grace (`commit_grace_s`), so that
 whatever is refused early is refused with its own status. Then come the headers and the opening frame at once, and
 from there on a frame at least every `heartbeat_s`. An error after that is an error frame, then the dialect's end
-frame all the same: Open WebUI waits for `[DONE]` for ever (vllm-mlx#101).
+frame all the same: Open WebUI waits for `[DONE]` for ever (vllm-mlx#101). So is the end of the server, for streams that
+outlast the time it gives them.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from starlette.responses import Response
 
 from periscope.api.disconnect import while_connected
-from periscope.api.errors import ClientGone, error_object, let_go
+from periscope.api.errors import CUT_OFF, ClientGone, error_object, let_go
 from periscope.api.feed import EventFeed, until_finished
 from periscope.api.record import record_of
 from periscope.api.replies import dump_json
 from periscope.core import Finished, Waiting
-from periscope.errors import PeriscopeError
+from periscope.errors import PeriscopeError, ServerStopping
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from periscope.core import JSONObject, OutputEvent
 
 logger = logging.getLogger(__name__)
+
+#: A client that takes its answer has the last frame within this; a server that ends does not wait for any other.
+_LAST_FRAME_S = 0.2
 
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -81,6 +86,7 @@ class EventStream(Response):
         self._encoder = encoder
         self._heartbeat_s = settings.heartbeat_s
         self._grace_s = min(settings.commit_grace_s, settings.heartbeat_s)
+        self._is_open = False  # the headers are sent, and the last frame is not
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Runs the request to its end, or to its client's.
@@ -88,13 +94,19 @@ class EventStream(Response):
         Raises:
             Exception: the backend's, before anything was sent.
             ClientGone: the client left; all work has ended.
+            asyncio.CancelledError: the server ended; all work has ended, and the client was told.
         """
-        await while_connected(self._run(scope, send), receive)
+        try:
+            await while_connected(self._run(scope, send), receive)
+        except asyncio.CancelledError:
+            await self._cut_off(scope, send)
+            raise
 
     async def _run(self, scope: Scope, send: Send) -> None:
         async with EventFeed(until_finished(self._events)) as feed:
             held = await self._hold(feed)
             await send_or_leave(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            self._is_open = True
             frame, is_last = self._encoder.opening(), False
             deadline = _now()
             while True:
@@ -102,8 +114,18 @@ class EventStream(Response):
                     await send_or_leave(send, {"type": "http.response.body", "body": frame, "more_body": not is_last})
                     deadline = _now() + self._heartbeat_s
                 if is_last:
+                    self._is_open = False
                     return
                 frame, is_last = await self._next_frame(feed, held, deadline, scope)
+
+    async def _cut_off(self, scope: Scope, send: Send) -> None:
+        """The error frame and the end frame, unless the client is so far behind that they would have to wait."""
+        if not self._is_open:
+            return
+        frame = self._encoder.failure(error_object(ServerStopping(CUT_OFF), scope))
+        with suppress(TimeoutError, ClientGone):
+            async with asyncio.timeout(_LAST_FRAME_S):
+                await send_or_leave(send, {"type": "http.response.body", "body": frame, "more_body": False})
 
     async def _hold(self, feed: EventFeed[OutputEvent]) -> deque[OutputEvent]:
         """Waits for what decides the status; returns the newest wait state that came till then, and the first delta."""

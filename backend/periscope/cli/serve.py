@@ -88,6 +88,8 @@ async def _serve(config: Config, listeners: list[socket.socket], console: Consol
                 await _first_of(serving, stop.at_once)
             finally:
                 giving_up.cancel()
+                for request in server.server_state.tasks:  # nobody waits for them any more: they tell their clients
+                    request.cancel()
                 await _end(runtime, serving, starting, clean_up_s=0.0 if stop.at_once.is_set() else _CLEAN_UP_S)
     if giving_up.done() and not giving_up.cancelled():
         return ExitCode.FAILURE
