@@ -21,10 +21,16 @@ models:
     params: {context_length: 64}
   - name: absent
     hf_id: tiny/absent
+    revision: v2
+    aliases: [away]
+    params: {context_length: 128}
+    capabilities: {vision_mode: proxy, vision_proxy: {model: demo-eyes}}
   - name: folder
     local_path: FOLDER
   - name: demo
     local_path: embedded:text
+  - name: demo-eyes
+    local_path: embedded:captioner
 """
 
 
@@ -61,9 +67,10 @@ def test_ls_tells_what_is_on_this_disk(machine: Machine) -> None:
     assert rows[0] == ["NAME", "MODEL", "SIZE", "REVISION", "STATE"]
     assert [(row[0], " ".join(row[-2:])) for row in rows[1:]] == [
         ("fetched", "on disk"),
-        ("absent", "- missing"),
+        ("absent", "v2 missing"),
         ("folder", "on disk"),
         ("demo", "on disk"),
+        ("demo-eyes", "on disk"),
         ("-", "on disk"),
     ]
 
@@ -73,7 +80,7 @@ def test_ls_as_json_is_one_object(machine: Machine) -> None:
     told = json.loads(machine.run("ls", "--json")[1])
     total = sum(map(len, machine.files.values()))
     assert list(told) == ["schema_version", "cache", "models", "others"]
-    fetched, absent, folder, demo = told["models"]
+    fetched, absent, folder, demo, _ = told["models"]
     (other,) = told["others"]
     assert fetched | {"path": None} == {
         "name": "fetched",
@@ -108,10 +115,35 @@ def test_show_tells_what_a_model_is(machine: Machine) -> None:
 
 
 def test_show_of_what_is_not_here_says_how_to_get_it(machine: Machine) -> None:
-    """Exit 4, and the command that fetches it."""
+    """Exit 4 and the command that fetches it on stderr; what models.yaml knows of it is shown all the same."""
     code, shown, complaint = machine.run("show", "absent")
-    assert (code, shown) == (4, "")
-    assert "Fetch it with `periscope pull absent`" in complaint
+    assert code == 4
+    assert complaint == "tiny/absent is not on this disk, or not all of it. Fetch it with `periscope pull absent`.\n"
+    rows = dict(line.split(maxsplit=1) for line in shown.splitlines())
+    assert rows == {
+        "name": "absent",
+        "hub_id": "tiny/absent",
+        "revision": "v2",
+        "size_bytes": rows["size_bytes"],
+        "state": "missing",
+        "kind": "text",
+        "aliases": "away, tiny/absent",
+        "vision_mode": "proxy",
+        "captioner": "demo-eyes",
+        "context_length": "128",
+    }
+
+
+def test_show_has_the_same_keys_of_what_is_here_and_what_is_not(machine: Machine) -> None:
+    """A program that reads the JSON tells them apart by `state`, and by the exit code."""
+    code, shown, _ = machine.run("show", "away", "--json")
+    absent, fetched = json.loads(shown), json.loads(machine.run("show", "fetched", "--json")[1])
+    assert (code, absent["state"], absent["files"], absent["model_type"]) == (4, "missing", [], None)
+    assert list(absent) == list(fetched)
+    assert (fetched["state"], fetched["vision_mode"], fetched["captioner"]) == ("on_disk", "disabled", None)
+    code, shown, complaint = machine.run("show", "tiny/nowhere")
+    assert (code, "state       missing\n" in shown) == (4, True)
+    assert "`periscope pull tiny/nowhere`" in complaint
 
 
 def test_rm_removes_one_model_and_no_other(tmp_path: Path, tiny_text_model: Path) -> None:

@@ -42,33 +42,33 @@ def ls(*, config: ConfigFile = None, as_json: Json = False) -> None:
 
 @exits()
 def show(model: ModelName, *, config: ConfigFile = None, as_json: Json = False) -> None:
-    """Show what a model on this disk is: its files, size, architecture, context, quantisation and sight."""
+    """Show what a model is: its files, size, architecture, context, quantisation and sight.
+
+    Of one that is not on this disk, or not all of it, what models.yaml says; then exit code 4, and on stderr how to get
+    it.
+    """
     from periscope.cli.named import find_named
-    from periscope.engine.loader import read_model_config
+    from periscope.hub import cached_models
 
     found = find_named(load_config(config), model)
-    place = _place(found)
-    if place.folder is None:
+    cached = next((each for each in cached_models() if each.hub_id == found.hub_id), None)
+    row = _row(found, cached)
+    is_here = row["state"] == "on_disk"
+    files = _files(Path(row["path"])) if is_here else []
+    if is_here:
+        row["size_bytes"] = sum(num_bytes for _, num_bytes in files)
+    facts = row | _setting_facts(found) | _architecture(Path(row["path"]) if is_here else None, found)
+    if as_json:
+        print_json({**facts, "files": [{"name": name, "size_bytes": num_bytes} for name, num_bytes in files]})
+    else:
+        rows: list[tuple[str, ...]] = [(key, _fact(key, value)) for key, value in facts.items() if value is not None]
+        for line in table([*rows, *(("file", f"{name}  {size(num_bytes)}") for name, num_bytes in files)]):
+            typer.echo(line)
+    if not is_here:
         how = f"Fetch it with `periscope pull {model}`." if found.hub_id else "Check `local_path` in models.yaml."
         raise CommandFailed(
             f"{found.hub_id or found.folder} is not on this disk, or not all of it. {how}", ExitCode.UNKNOWN_MODEL
         )
-    files = _files(place.folder)
-    facts: JSONObject = {
-        "name": found.name,
-        "hub_id": found.hub_id,
-        "path": str(place.folder),
-        "revision": found.revision,
-        "commit": place.commit,
-        "size_bytes": sum(num_bytes for _, num_bytes in files),
-        **_architecture(read_model_config(place.folder), found),
-    }
-    if as_json:
-        print_json({**facts, "files": [{"name": name, "size_bytes": num_bytes} for name, num_bytes in files]})
-        return
-    rows: list[tuple[str, ...]] = [(key, _fact(key, value)) for key, value in facts.items() if value is not None]
-    for line in table([*rows, *(("file", f"{name}  {size(num_bytes)}") for name, num_bytes in files)]):
-        typer.echo(line)
 
 
 @exits()
@@ -163,16 +163,37 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _architecture(config: JSONObject, model: NamedModel) -> JSONObject:
-    from periscope.engine.loader import context_length_of, has_vision
+def _setting_facts(model: NamedModel) -> JSONObject:
+    """What models.yaml says of it, whether its files are here or not."""
+    from periscope.cli.in_process import captioner_of
 
+    entry = model.entry
+    if entry is None:
+        return {"kind": None, "aliases": None, "vision_mode": None, "captioner": None}
+    return {
+        "kind": entry.kind.value,
+        "aliases": list(entry.aliases),
+        "vision_mode": entry.capabilities.vision_mode.value,
+        "captioner": captioner_of(entry),
+    }
+
+
+def _architecture(folder: Path | None, model: NamedModel) -> JSONObject:
+    """What its files say; without them the context that models.yaml allows is all that is known."""
+    from periscope.engine.loader import context_length_of, has_vision, read_model_config
+
+    context_length = model.entry.params.context_length if model.entry else None
+    if folder is None:
+        unknown = dict.fromkeys(("architecture", "model_type", "context_length", "quantization", "vision"))
+        return {**unknown, "context_length": context_length}
+    config = read_model_config(folder)
     architectures = config.get("architectures")
     quantization = config.get("quantization")
     known = ("bits", "group_size", "mode")
     return {
         "architecture": architectures[0] if isinstance(architectures, list) and architectures else None,
         "model_type": config.get("model_type"),
-        "context_length": context_length_of(config, model.entry.params.context_length if model.entry else None),
+        "context_length": context_length_of(config, context_length),
         "quantization": {key: quantization[key] for key in known if key in quantization}
         if isinstance(quantization, dict)
         else None,
@@ -186,6 +207,8 @@ def _fact(key: str, value: object) -> str:
             return "yes" if value else "no"
         case int() if key == "size_bytes":
             return size(value)
+        case list():
+            return ", ".join(map(str, value)) or "-"
         case dict():
             return ", ".join(f"{name} {each}" for name, each in value.items())
         case _:
