@@ -51,6 +51,10 @@ def doubling_references() -> JSONObject:
         nested(50),
         {"required": None, "properties": None, "items": None, "enum": None, "type": None, "additionalProperties": None},
         {"type": "string", "nullable": True, "format": "colour"},
+        {"type": "number", "minimum": -1e30, "maximum": 1e308, "multipleOf": 1e-9},
+        {"type": "integer", "minimum": 2**62, "exclusiveMaximum": 10**5000, "multipleOf": 4096},
+        {"maxLength": 2**70, "maxItems": 2**70, "maxProperties": 2**70},
+        {"allOf": [{"multipleOf": 6}, {"multipleOf": 0.4}, {"properties": {"a": {"multipleOf": 4001}}}]},
     ],
 )
 def test_what_can_be_enforced_passes(schema: JSONObject) -> None:
@@ -73,6 +77,34 @@ def test_what_can_be_enforced_passes(schema: JSONObject) -> None:
         ({"$ref": 5}, "`$ref`"),
         ({"properties": {"a": {"$id": "b"}}}, "`$id`"),
         ({"minProperties": 2}, "`minProperties`"),
+        ({"minProperties": 2.0}, "`minProperties`"),
+        (
+            {"items": {"minimum": 1e30}},
+            "`minimum` at `/items` can be enforced up to 4611686018427387904 (2^62). Lower it",
+        ),
+        ({"exclusiveMinimum": 2**63}, "`exclusiveMinimum` can be enforced up to"),
+        ({"minimum": 10**5000}, "`minimum` can be enforced up to"),
+        ({"maximum": -(2**70)}, "`maximum` can be enforced down to -4611686018427387904 (-2^62). Raise it"),
+        ({"exclusiveMaximum": float("-inf")}, "`exclusiveMaximum` can be enforced down to"),
+        ({"minLength": 2**70}, "`minLength` can be enforced up to 2147483647. Lower it, or leave it out"),
+        ({"minItems": 2**32}, "`minItems` can be enforced up to"),
+        (
+            {"multipleOf": 999_983},
+            "`multipleOf` can be enforced up to 4096, counted without its point. Choose a smaller",
+        ),
+        ({"multipleOf": 99.99}, "`multipleOf`"),
+        ({"multipleOf": 1e-40}, "`multipleOf`"),
+        ({"multipleOf": 10**400}, "`multipleOf`"),
+        ({"allOf": [{"multipleOf": 97}, {"multipleOf": 89}]}, "least common multiple of 4096"),
+        (
+            {
+                "allOf": [
+                    {"properties": {"a": {"multipleOf": 97}}},
+                    {"additionalProperties": {"multipleOf": 0.89}},
+                ]
+            },
+            "least common multiple of 4096",
+        ),
         (nested(70), "60 deep"),
         ({"allOf": conjunction(num_patterns=30)}, "`pattern` and `format`"),
         ({"allOf": [{"properties": {"a": one}} for one in conjunction(num_patterns=30)]}, "`pattern` and `format`"),

@@ -40,8 +40,8 @@ _EXPLANATIONS: tuple[tuple[str, str], ...] = (
     (r"Expected string for '(\w+)'", r"`\1` must be a string"),
     (r"Expected array for '(\w+)'", r"`\1` must be a list"),
     (r"Expected object for '(\w+)'", r"`\1` must be an object"),
-    (r"'multipleOf'|invalid multiple of", "`multipleOf` must be greater than 0, and of at most nine digits"),
-    (r"regex for (?:integer|float) range", "a bound of its numbers is too great or has too many digits"),
+    (r"'multipleOf'|invalid multiple of", "`multipleOf` must be greater than 0"),
+    (r"regex for (?:integer|float) range", "a bound of its numbers has too many digits; round it"),
     (
         r"items; max|intersection stack|too (?:large|big|many|complex|deep)|limit|[Ff]uel|Unable to determine",
         _TOO_COMPLEX,

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 from periscope.core import JSONObject
+from periscope.engine.schema_bounds import MAX_MULTIPLE, least_common_multiple, objection, whole
 from periscope.errors import InvalidRequest
 
 Schema: TypeAlias = JSONObject | bool
@@ -92,9 +93,12 @@ class _Check:
             self._check_reference(reference, path)
         if path and schema.get("$id") is not None:
             raise self._refusal(f"Only the root of a schema may have an `$id`, and there is one{_at(path)}.")
+        for keyword, value in schema.items():
+            if (why := objection(keyword, value)) is not None:
+                raise self._refusal(f"`{keyword}`{_at(path)} {why}")
         required = schema.get("required", ())
         num_required = len(required) if isinstance(required, list) else 0
-        least = schema.get("minProperties", 0)
+        least = whole(schema.get("minProperties", 0))
         if isinstance(least, int) and least > num_required + 1:
             raise self._refusal(
                 f"`minProperties`{_at(path)} can be enforced up to one more than the names in `required`: the names of "
@@ -119,9 +123,14 @@ class _Intersection:
         self._param = param
         self._num_schemas = 0
         self._num_patterns: Counter[str] = Counter()  # by the path of the value they hold of; "*" = of any name
+        self._multiples: dict[str, list[float]] = {}  # likewise
 
     def measure(self, schema: JSONObject) -> None:
         self._visit(schema, "", ())
+        self._measure_patterns()
+        self._measure_multiples()
+
+    def _measure_patterns(self) -> None:
         anywhere = sum(count for path, count in self._num_patterns.items() if "*" in path)
         named = max((count for path, count in self._num_patterns.items() if "*" not in path), default=0)
         if anywhere + named > MAX_INTERSECTED_PATTERNS:
@@ -130,6 +139,19 @@ class _Intersection:
                 "(below `allOf`, or beside `$ref`, `anyOf` or `oneOf`). Join them into fewer.",
                 param=self._param,
             )
+
+    def _measure_multiples(self) -> None:
+        """The compiler's automaton of several is that of their least common multiple."""
+        anywhere = [each for path, multiples in self._multiples.items() if "*" in path for each in multiples]
+        for path, multiples in self._multiples.items():
+            met = anywhere if "*" in path else [*anywhere, *multiples]
+            if least_common_multiple(*met) > MAX_MULTIPLE:
+                raise InvalidRequest(
+                    f"Several `multipleOf` that would have to hold of one number (below `allOf`, or beside `$ref`, "
+                    f"`anyOf` or `oneOf`) can be enforced up to a least common multiple of {MAX_MULTIPLE}. Choose "
+                    "smaller ones, or leave them out and check the answer yourself.",
+                    param=self._param,
+                )
 
     def _visit(self, schema: Any, path: str, open_refs: tuple[str, ...]) -> None:
         if not isinstance(schema, dict):
@@ -142,6 +164,9 @@ class _Intersection:
                 param=self._param,
             )
         self._num_patterns[path] += ("pattern" in schema) + ("format" in schema)
+        multiple = schema.get("multipleOf")
+        if isinstance(multiple, (int, float)) and multiple > 0:
+            self._multiples.setdefault(path, []).append(multiple)
         reference = schema.get("$ref")
         if isinstance(reference, str) and reference not in open_refs:
             self._visit(resolve(self._root, reference), path, (*open_refs, reference))

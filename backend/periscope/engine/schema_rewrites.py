@@ -3,7 +3,8 @@
 What clients leave open is said, what the compiler does not know is told in keywords it knows, and numbers are bounded.
 
 Validators let every number, string and array pass where a schema speaks of properties alone; clients that write such a
-schema mean objects. So a schema without `type` is of the types that its keywords speak of. Validators also let every
+schema mean objects. So a schema without `type` is of the types that its keywords speak of. Where branches of an `allOf`
+speak of several types, each holds of values of its own type alone, as for a validator. Validators also let every
 further property pass where `additionalProperties` is not said, and a small model that may add properties adds them
 without end. So an object that names properties has those alone, as in OpenAI's strict mode, vLLM and llama.cpp; who
 wants more says `additionalProperties: true`. Whatever is written is valid under the schema as it was sent.
@@ -17,9 +18,9 @@ from typing import Any
 
 from periscope.core import JSONObject
 from periscope.engine.json_schema import ANNOTATIONS, DEFINITIONS, children_of, intersects, resolve
+from periscope.engine.schema_bounds import MAX_SAFE_INTEGER, bound_exactly, holds_anyway
+from periscope.engine.schema_types import NUMBER_KEYWORDS, TypesOf, types_by_keywords
 
-#: Beyond them floats, which is what most JSON readers have, miss integers.
-MAX_SAFE_INTEGER = 2**53 - 1
 #: Digits of a fraction of a second, and of each part of a duration: nanoseconds, and thirty years of seconds.
 _MAX_TIME_DIGITS = 9
 
@@ -44,18 +45,10 @@ _KNOWN_FORMATS = frozenset({"date", "email", "hostname", "ipv4", "ipv6", "uuid",
 #: RFC 5321 and RFC 1035.
 _MAX_LENGTHS = {"email": 254, "hostname": 253}
 
-_TYPES_BY_KEYWORDS = {
-    "object": frozenset(
-        {"properties", "required", "patternProperties", "additionalProperties", "minProperties", "maxProperties"}
-    ),
-    "array": frozenset({"items", "prefixItems", "additionalItems", "minItems", "maxItems"}),
-    "string": frozenset({"pattern", "minLength", "maxLength", "format"}),
-    "number": frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}),
-}
 _DRAFT = re.compile(r"https?://json-schema\.org/(draft-0[4-7]|draft/20(19-09|20-12))/schema#?$")
 _CHOICES = ("anyOf", "oneOf", "allOf")
 _SAYS_TYPE = frozenset({"type", "enum", "const", "$ref"})
-_NUMBERS = frozenset({"const", "enum", *_TYPES_BY_KEYWORDS["number"]})
+_NUMBERS = frozenset({"const", "enum", *NUMBER_KEYWORDS})
 
 
 def rewritten(root: JSONObject, node: JSONObject | None = None) -> JSONObject:
@@ -75,8 +68,9 @@ class _Rewrite:
         self._root = root
         self._are_numbers_small = max_number_digits(root) <= len(str(MAX_SAFE_INTEGER))
         self._closes_objects = not _has_intersections(root)
-        self._names: dict[str, str] = {}  # of the definitions, by the references to them
-        self._pending: list[str] = []
+        self._types_of = TypesOf(root)
+        self._names: dict[tuple[str, bool], str] = {}  # of the definitions, by the references to them, and `is_mixed`
+        self._pending: list[tuple[str, bool]] = []
 
     def run(self, node: JSONObject) -> JSONObject:
         schema = self._schema(node, is_typed=False)
@@ -84,41 +78,62 @@ class _Rewrite:
             schema["$schema"] = self._root["$schema"]
         definitions: JSONObject = {}
         while self._pending:
-            reference = self._pending.pop()
-            definitions[self._names[reference]] = self._schema(resolve(self._root, reference), is_typed=False)
+            reference, is_mixed = self._pending.pop()
+            below = resolve(self._root, reference)
+            definitions[self._names[reference, is_mixed]] = self._schema(below, is_typed=is_mixed, is_mixed=is_mixed)
         if definitions:
             schema["$defs"] = definitions
         return schema
 
-    def _schema(self, node: Any, *, is_typed: bool) -> Any:
+    def _schema(self, node: Any, *, is_typed: bool, is_mixed: bool = False) -> Any:
         """One schema and what is inside of it.
 
         Args:
             is_typed: it only adds to another one, which says of what type the value is.
+            is_mixed: it also holds beside schemas of other types, so that no definition it refers to adds a type.
         """
         if not isinstance(node, dict):
             return node
         schema = {keyword: value for keyword, value in node.items() if _is_enforced(keyword, value)}
         is_nullable = schema.pop("nullable", False) is True
-        _add_type(schema, is_typed=is_typed)
+        is_mixed = is_mixed or self._is_mixed(schema)
+        self._add_type(schema, is_typed=is_typed, is_mixed=is_mixed)
         if self._closes_objects:
             _close(schema)
-        is_typed = is_typed or bool(_SAYS_TYPE & schema.keys())
+        is_typed = is_typed or is_mixed or bool(_SAYS_TYPE & schema.keys())
         for keyword, name, below in children_of(schema):
-            inside = self._schema(below, is_typed=is_typed and keyword in _CHOICES)
+            is_beside = keyword in _CHOICES
+            inside = self._schema(below, is_typed=is_typed and is_beside, is_mixed=is_mixed and is_beside)
             _put(schema, keyword, name, inside)
         if "$ref" in schema:
-            schema["$ref"] = self._reference(schema["$ref"])
+            schema["$ref"] = self._reference(schema["$ref"], is_mixed=is_mixed)
+        bound_exactly(schema)
         self._bound_numbers(schema)
         _bound_format(schema)
         return {"anyOf": [schema, {"type": "null"}]} if is_nullable else schema
 
-    def _reference(self, reference: str) -> str:
+    def _is_mixed(self, schema: JSONObject) -> bool:
+        """Whether schemas that speak of different types hold at once here."""
+        return ("allOf" in schema or ("$ref" in schema and len(schema) > 1)) and self._types_of(schema).is_mixed
+
+    def _add_type(self, schema: JSONObject, *, is_typed: bool, is_mixed: bool) -> None:
+        if is_typed or ((_SAYS_TYPE - {"$ref"}) & schema.keys()):
+            return
+        if is_mixed:
+            types = self._types_of(schema)
+            spoken = [] if types.is_told else types.listed
+        else:
+            spoken = [] if "$ref" in schema else types_by_keywords(schema)
+        if spoken:
+            schema["type"] = spoken[0] if len(spoken) == 1 else spoken
+
+    def _reference(self, reference: str, *, is_mixed: bool) -> str:
         """The same under a name that needs no escapes, which the compiler would not take."""
-        if reference not in self._names:
-            self._names[reference] = f"d{len(self._names)}"
-            self._pending.append(reference)
-        return f"#/$defs/{self._names[reference]}"
+        key = (reference, is_mixed)
+        if key not in self._names:
+            self._names[key] = f"d{len(self._names)}"
+            self._pending.append(key)
+        return f"#/$defs/{self._names[key]}"
 
     def _bound_numbers(self, schema: JSONObject) -> None:
         told = schema.get("type")
@@ -148,14 +163,6 @@ def _put(schema: JSONObject, keyword: str, name: str | None, inside: Any) -> Non
         schema[keyword] = [inside if str(at) == name else other for at, other in enumerate(value)]
     else:
         schema[keyword] = {**value, name: inside}
-
-
-def _add_type(schema: JSONObject, *, is_typed: bool) -> None:
-    if is_typed or _SAYS_TYPE & schema.keys():
-        return
-    types = [kind for kind, keywords in _TYPES_BY_KEYWORDS.items() if keywords & schema.keys()]
-    if types:
-        schema["type"] = types[0] if len(types) == 1 else types
 
 
 def _has_intersections(root: JSONObject) -> bool:
@@ -203,7 +210,8 @@ def _numbers_in(schema: JSONObject) -> Iterator[int | float]:
     while pending:
         value, is_constraint = pending.pop()
         if isinstance(value, dict):
-            pending += [(inner, is_constraint or key in _NUMBERS) for key, inner in value.items()]
+            told = [(key, inner) for key, inner in value.items() if not holds_anyway(key, inner)]
+            pending += [(inner, is_constraint or key in _NUMBERS) for key, inner in told]
         elif isinstance(value, list):
             pending += [(inner, is_constraint) for inner in value]
         elif is_constraint and isinstance(value, (int, float)) and not isinstance(value, bool):
