@@ -28,7 +28,7 @@ from periscope.engine.turn import DeviceTurn
 from periscope.errors import CaptionFailed, GenerationFailed, ModelLoadError, ModelUnavailable, ServerBusy
 from periscope.vision.captioner import Caption, CaptionerId, CaptionRequest
 
-CONFIG = EngineConfig(max_num_seqs=8, prefill_chunk_size=64, prompt_cache_bytes=2**20)
+CONFIG = EngineConfig(max_num_seqs=8, prefill_chunk_size=128, prompt_cache_bytes=2**20)
 #: What a captioner's faults become in the prompt, where they become a marker.
 CAPTIONER_FAULTS: dict[str, Callable[[], Exception | CaptionFailed]] = {
     "down": lambda: ModelUnavailable("The captioner is down."),
@@ -73,7 +73,7 @@ class ChaoticNetwork(nn.Module):  # type: ignore[misc]  # mlx tells no types
             raise RuntimeError("[METAL] Command buffer execution failed: device lost")
         if self._dice.falls("device", 0.0005):
             self._num_lost_calls = 12
-        kind, probability = ("prefill", 0.01) if inputs.shape[1] > 1 else ("decode", 0.01)
+        kind, probability = ("prefill", 0.03) if inputs.shape[1] > 1 else ("decode", 0.01)
         if self._dice.falls(kind, probability):
             raise RuntimeError("[metal::malloc] out of memory")
         logits: mx.array = self.inside(inputs, cache=cache)
@@ -134,7 +134,7 @@ class ChaoticGrammars:
         compile_ = getattr(self._inside, name)
 
         def compiled(*args: Any, **kwargs: Any) -> ChaoticGrammar:
-            if self._dice.falls("compile", 0.02):
+            if self._dice.falls("compile", 0.06):
                 raise MemoryError("the grammar's automaton")
             return ChaoticGrammar(compile_(*args, **kwargs), self._dice)
 

@@ -54,8 +54,11 @@ NUM_REQUESTS = 2_000
 NUM_AT_ONCE = 24
 #: A second of the pool takes so much less here: back-offs of minutes must not make the run one of hours.
 HASTE = 500.0
-GREEDY = GenerationParams(temperature=0.0, max_tokens=12)
-SCHEMA = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"], "additionalProperties": False}
+#: Enough for a few steps in company; each one more costs the run seconds.
+GREEDY = GenerationParams(temperature=0.0, max_tokens=5)
+#: As long as `{"a": 0}` and its end take.
+WHOLE = replace(GREEDY, max_tokens=9)
+SCHEMA = {"type": "object", "properties": {"a": {"enum": [0, 1]}}, "required": ["a"], "additionalProperties": False}
 TOOL = Tool("look", "Looks.", SCHEMA)
 
 #: What a request says to its client: text, reasoning and calls by choice, and why each ended.
@@ -73,7 +76,7 @@ def request(messages: tuple[Message, ...], **changes: object) -> GenerationReque
 
 def kinds() -> dict[str, Callable[[], GenerationRequest]]:
     """One of each way through the service."""
-    long = " ".join(f"word{n}" for n in range(60))
+    long = " ".join(f"word{n}" for n in range(40))
     forced = ToolChoice(ToolChoiceMode.REQUIRED)
     seeded = replace(GREEDY, temperature=1.0, seed=4, frequency_penalty=0.4)
     return {
@@ -81,7 +84,9 @@ def kinds() -> dict[str, Callable[[], GenerationRequest]]:
         "long": lambda: request(says(long)),
         "sampled": lambda: request(says("Again."), params=seeded),
         "choices": lambda: request(says("Two."), num_choices=2),
-        "schema": lambda: request(says("JSON."), output=OutputSpec(response_format=ResponseFormat(SCHEMA))),
+        "schema": lambda: request(
+            says("JSON."), output=OutputSpec(response_format=ResponseFormat(SCHEMA)), params=WHOLE
+        ),
         "call": lambda: request(says("Look."), output=OutputSpec((TOOL,), forced)),
         "picture": lambda: request(says("What?", data_url(circle("red", 32)))),
         "pictures": lambda: request(says("Which?", data_url(square("blue", 48)), data_url(circle("green", 40)))),

@@ -32,7 +32,7 @@ from tests.engine.families.shapes import CONTEXT_LENGTH, FAMILIES
 from tests.engine.freed import freed_bytes
 
 #: Of prompts: shorter than a chunk, around the windows of 64 and the chunks of 96 that some families have, and longer.
-LENGTHS = (1, 2, 5, 9, 17, 20, 30, 33, 47, 50, 64, 65, 70, 97, 110, 140)
+LENGTHS = (1, 2, 3, 4, 5, 7, 9, 12, 17, 20, 21, 33, 64, 65, 97, 140)
 #: Longer than every window, and ended in none of the caches' blocks.
 LONG = 300
 #: Ropes and the like, which are no parameters.
@@ -48,7 +48,7 @@ def greedy(num_tokens: int) -> GenerationParams:
 
 
 def sixteen() -> list[Submit]:
-    return [submit(prompt(length), greedy(3 + length % 6)) for length in LENGTHS]
+    return [submit(prompt(length), greedy(2 + length % 3)) for length in LENGTHS]
 
 
 def alone(model: TextModel, submits: Sequence[Submit]) -> list[list[int]]:
