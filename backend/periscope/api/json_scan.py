@@ -91,11 +91,10 @@ class BodyScan:
         """
         if not chunk:
             return
-        pieces = self._without_escapes(chunk).split(b'"')
-        first_inside = 0 if self._open is not None else 1
-        structure = b"".join(pieces[1 - first_inside :: 2])
-        self._num_values += structure.count(b",") + structure.count(b"[") + structure.count(b"{")
-        self._follow_strings(pieces, first_inside)
+        if (string := self._goes_on(chunk)) is not None:
+            string.add(chunk)
+        else:
+            self._follow(chunk)
         self._num_bytes += len(chunk)
         if self._num_values > MAX_JSON_VALUES:
             raise InvalidRequest(
@@ -104,6 +103,17 @@ class BodyScan:
             )
         if self.num_text_bytes > self.max_text_bytes:
             raise too_much_text(self.max_text_bytes)
+
+    def _goes_on(self, chunk: bytes) -> _OpenString | None:
+        """The string that all of these bytes belong to: nearly every piece of a large picture is such a piece."""
+        return None if self._ends_in_escape or b'"' in chunk or b"\\" in chunk else self._open
+
+    def _follow(self, chunk: bytes) -> None:
+        pieces = self._without_escapes(chunk).split(b'"')
+        first_inside = 0 if self._open is not None else 1
+        structure = b"".join(pieces[1 - first_inside :: 2])
+        self._num_values += structure.count(b",") + structure.count(b"[") + structure.count(b"{")
+        self._follow_strings(pieces, first_inside)
 
     def _without_escapes(self, chunk: bytes) -> bytes:
         """The same number of bytes, in which every quote opens or closes a string and a blank stands for escapes."""

@@ -41,6 +41,10 @@ _NOBODY_THERE = Answer(CaptionFailed(_NOT_AVAILABLE), is_made=False)
 _STOPPING = "The server is stopping."
 
 
+class _BehindFailureError(Exception):
+    """A call was not begun, because one before it failed; that one's error is told."""
+
+
 class OnError(StrEnum):
     """What an image becomes whose captioner is broken: a marker block in the prompt, or an error to the client.
 
@@ -195,12 +199,18 @@ class VisionProxy:
     async def _run_all(self, calls: Iterable[Callable[[], T]]) -> list[T]:
         """In the executor, at once; of several errors the first image's is raised, so that the answer is stable.
 
+        Calls behind one that has failed are not begun: nobody would see what comes of them.
+
         Raises:
             ServerStopping: the executor was shut down before or meanwhile.
         """
         loop = asyncio.get_running_loop()
         try:
-            running = [loop.run_in_executor(self._executor, call) for call in calls]
+            failed: list[int] = []
+            running = [
+                loop.run_in_executor(self._executor, _unless_behind, failed, number, call)
+                for number, call in enumerate(calls)
+            ]
         except RuntimeError as error:  # how an executor says that it takes nothing any more
             raise ServerStopping(_STOPPING) from error
         done = await asyncio.gather(*running, return_exceptions=True)
@@ -253,6 +263,25 @@ def _slots(messages: Sequence[Message], settings: ProxySettings) -> Iterator[_Sl
 def _sent_bytes(slots: Sequence[_Slot]) -> int:
     """What images take as base64 and as the bytes behind it, which are there at the same time."""
     return sum(len(slot.part.url) for slot in slots) * 7 // 4
+
+
+def _unless_behind(failed: list[int], number: int, call: Callable[[], T]) -> T:
+    """Runs the call and notes its number if it fails.
+
+    Args:
+        failed: numbers of the calls that failed so far; several threads add to it.
+
+    Raises:
+        _BehindFailureError: one before it has failed, so it was not begun.
+        Exception: the call's own error.
+    """
+    if any(each < number for each in failed):
+        raise _BehindFailureError
+    try:
+        return call()
+    except BaseException:
+        failed.append(number)
+        raise
 
 
 def _take_in(slot: _Slot, limits: ImageLimits) -> _Picture:

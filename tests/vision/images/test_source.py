@@ -124,6 +124,16 @@ def test_a_large_picture_is_read_in_slices_as_it_is(num_bytes: int) -> None:
     assert fetch(part(f"data:image/png;base64,{lines}"), ImageLimits()) == data
 
 
+@pytest.mark.parametrize("place", [0, 1, 2**20 - 1, 2**20, 2**20 + 2, 3 * 2**20 - 1])
+@pytest.mark.parametrize("unusual", [" ", "\r\n", "\t\n ", "\f\v"])
+def test_white_space_anywhere_shifts_nothing(place: int, unusual: str) -> None:
+    """One slice that is no multiple of four is followed by others that are."""
+    data = random.Random(place).randbytes(9 * 2**18 - 1)
+    encoded = base64.b64encode(data).decode()
+    for payload in (encoded, encoded.translate(str.maketrans("+/", "-_"))):
+        assert fetch(part(f"data:;base64,{payload[:place]}{unusual}{payload[place:]}"), ImageLimits()) == data
+
+
 def test_padding_inside_is_no_base64_wherever_a_slice_ends() -> None:
     """Two pictures one after the other are not taken for one."""
     whole = "A" * (2**20 - 2) + "=="
