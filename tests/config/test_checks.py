@@ -225,6 +225,19 @@ def test_all_problems_come_at_once():
     ]
 
 
+def test_the_largest_body_must_find_room_beside_others():
+    """A bound for all bodies below that for one is refused with both values; unset, it follows the other."""
+    limits = "server: {limits: {max_body_bytes: 2GiB, max_body_bytes_in_flight: 1GiB}}"
+    (problem,) = problems_of(f"{limits}\n{ONE}")
+    assert "server.limits.max_body_bytes_in_flight is 1073741824 bytes" in problem
+    assert "max_body_bytes is 2147483648" in problem
+    assert load_text(limits.replace("1GiB", "2GiB") + "\n" + ONE).server.limits.body_bytes_in_flight == 2 * 1024**3
+    alone = load_text("server: {limits: {max_body_bytes: 2GiB}}\n" + ONE)
+    assert alone.server.limits.body_bytes_in_flight == 4 * 1024**3
+    (lowered,) = problems_of("server: {limits: {max_body_bytes_in_flight: 1MiB}}\n" + ONE)
+    assert "max_body_bytes is 234881024" in lowered
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "mac.local"])  # noqa: S104 - must be refused
 def test_a_host_that_others_reach_needs_a_key(host):
     """A server on the network without an API key is refused before it starts."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from periscope.api.errors import ClientGone
-from periscope.errors import RequestError
+from periscope.errors import RequestError, ServerBusy
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -64,7 +64,10 @@ async def stop(*tasks: asyncio.Task[Any]) -> None:
 
 
 async def _disconnect(receive: Receive) -> None:
-    """Until the client has left. One that still sends a body nobody asked for, and sends it wrong, counts as gone."""
-    with suppress(RequestError):
+    """Until the client has left. One that still sends a body nobody asked for, and sends it wrong, counts as gone.
+
+    So does one whose body has no room: its answer has begun, and no other can be given.
+    """
+    with suppress(RequestError, ServerBusy):
         while (await receive())["type"] != "http.disconnect":
             pass

@@ -1,10 +1,11 @@
-"""A request's body on its way in: not too slow, decoded, not too large; and its memory given back afterwards."""
+"""A request's body on its way in: not too slow, decoded, not too large, alone or with others; its memory given back."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, NoReturn
 
+from periscope.api.bodies_in_flight import SMALL_BODY_BYTES, BodiesInFlight
 from periscope.api.byte_rate import ByteRate
 from periscope.api.content_coding import DecodedBody, coding_of
 from periscope.api.errors import RequestTimedOut
@@ -14,14 +15,12 @@ from periscope.errors import BodyTooLarge
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from periscope.api.bodies_in_flight import BodyPlace
     from periscope.api.settings import ApiSettings
-
-#: A body of this size leaves memory behind that is worth the milliseconds of giving it back.
-_LARGE_BODY_BYTES = 1024 * 1024
 
 
 class BodyIntake:
-    """ASGI layer: what reads a body behind it gets it plain, in time and within its size.
+    """ASGI layer: what reads a body behind it gets it plain, in time and within its size. Owns the count of all bodies.
 
     Whatever is wrong with a body is raised where it is read. The server reads on and drops the rest, so that a client
     that sends before it listens gets its answer.
@@ -30,30 +29,35 @@ class BodyIntake:
     def __init__(self, app: ASGIApp, settings: ApiSettings) -> None:
         self._app = app
         self._settings = settings
+        self._bodies = BodiesInFlight(settings.max_body_bytes_in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = _Body(dict(scope["headers"]), receive, self._settings)
+        place = self._bodies.place()
+        body = _Body(dict(scope["headers"]), receive, place, self._settings)
         try:
             await self._app(scope, body.next, send)
         finally:
-            if body.num_bytes >= _LARGE_BODY_BYTES:
+            place.give_back()
+            if body.num_bytes > SMALL_BODY_BYTES:  # it leaves memory behind that is worth the milliseconds
                 asyncio.get_running_loop().run_in_executor(None, give_back_freed_memory)
 
 
 class _Body:
     """Owns how one body is read. `next` is its ASGI `receive`."""
 
-    def __init__(self, headers: dict[bytes, bytes], receive: Receive, settings: ApiSettings) -> None:
+    def __init__(self, headers: dict[bytes, bytes], receive: Receive, place: BodyPlace, settings: ApiSettings) -> None:
         self.num_bytes = 0
+        self._place = place
         self._headers = headers
         self._receive = receive
         self._settings = settings
         self._rate = ByteRate(settings.receive_timeout_s, settings.min_receive_rate)
         self._is_complete = False
+        self._is_handed_on = False
         self._decoded: Receive | None = None
 
     async def next(self) -> Message:
@@ -61,20 +65,27 @@ class _Body:
 
         Raises:
             BodyTooLarge, RequestTimedOut, ContentCodingRefused, InvalidRequest (broken data).
+            ServerBusy: there is no room for it beside the bodies of others.
         """
+        if self._is_handed_on:  # who waits for the client to leave has parsed the body and let it go
+            self._place.give_back()
         if self._decoded is None:
             self._decoded = self._begin()
         message = await self._decoded()
         self.num_bytes += len(message.get("body", b""))
         if self.num_bytes > self._settings.max_body_bytes:
             self._refuse_size()
+        self._place.grow_to(self.num_bytes)
+        self._is_handed_on = not message.get("more_body", False)
         return message
 
     def _begin(self) -> Receive:
-        claimed = self._headers.get(b"content-length", b"0")
-        if claimed.isdigit() and int(claimed[:20]) > self._settings.max_body_bytes:
+        header = self._headers.get(b"content-length", b"0")
+        claimed = int(header[:20]) if header.isdigit() else 0
+        if claimed > self._settings.max_body_bytes:
             self._refuse_size()
         coding = coding_of(self._headers.get(b"content-encoding", b"").decode("latin-1"))
+        self._place.grow_to(claimed)
         return self._in_time if coding is None else DecodedBody(self._in_time, coding)
 
     async def _in_time(self) -> Message:

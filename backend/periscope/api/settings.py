@@ -18,6 +18,7 @@ class ApiSettings:
         commit_grace_s: how long a stream's status line may be held back, so that an early error still gets its own
             status; never more than `heartbeat_s`.
         max_body_bytes: of one request. The default takes eight images of 20 MiB in base64, and their text.
+        max_body_bytes_in_flight: of all requests whose bodies are being read; those up to 1 MiB are not counted.
         max_text_bytes: of one request, leaving out pictures in base64.
         receive_timeout_s: how long a client may keep the server waiting for the rest of its request.
         min_receive_rate: bytes a second that earn a slow client more time; see `ByteRate`.
@@ -32,6 +33,7 @@ class ApiSettings:
     heartbeat_s: float = 10.0
     commit_grace_s: float = 1.0
     max_body_bytes: int = 224 * 1024 * 1024
+    max_body_bytes_in_flight: int = 448 * 1024 * 1024
     max_text_bytes: int = 8 * 1024 * 1024
     receive_timeout_s: float = 10.0
     min_receive_rate: int = 4096

@@ -179,6 +179,7 @@ def api_settings(config: Config) -> ApiSettings:
         allowed_hosts=(server.host, *server.allowed_hosts),
         heartbeat_s=server.heartbeat_s,
         max_body_bytes=server.limits.max_body_bytes,
+        max_body_bytes_in_flight=server.limits.body_bytes_in_flight,
         max_text_bytes=server.limits.max_text_bytes,
         receive_timeout_s=server.limits.receive_timeout_s,
         min_receive_rate=server.limits.min_receive_rate,

@@ -20,6 +20,7 @@ from periscope.config.schema import (
     PATTERN_MEANINGS,
     Loc,
     ServerConfig,
+    ServerLimits,
     dotted,
     fields_of,
     read_vision_mode,
@@ -67,12 +68,23 @@ def model_problems(document: Document) -> Iterator[Problem]:
 
 
 def server_problems(document: Document) -> Iterator[Problem]:
-    """Pure: a server that others can reach needs an API key (A7)."""
+    """Pure: a server that others can reach needs an API key (A7), and the largest body must find room."""
     server = _mapping(_mapping(document.tree).get("server"))
     host = server.get("host")
     if isinstance(host, str) and not is_loopback(host) and server.get("api_key") is None:
         fix = f"set PERISCOPE_SERVER__API_KEY, or listen on {ServerConfig().host}"
         yield _problem(document, ("server", "host"), f"{host!r} lets others in, so it needs an API key: {fix}")
+    try:
+        limits = ServerLimits.model_validate(_mapping(server.get("limits")))
+    except ValidationError:
+        return
+    if limits.body_bytes_in_flight < limits.max_body_bytes:
+        yield _problem(
+            document,
+            ("server", "limits", "max_body_bytes_in_flight"),
+            f"is {limits.body_bytes_in_flight} bytes, less than one body may have (max_body_bytes is "
+            f"{limits.max_body_bytes}): raise it, lower that, or leave it unset",
+        )
 
 
 def is_loopback(host: str) -> bool:

@@ -259,6 +259,11 @@ class ServerLimits(Section):
     max_body_bytes: Annotated[int, Field(ge=KIB, le=4 * GIB), BYTES] = _setting(
         224 * MIB, "One request body, decompressed; eight images of 20 MiB fit, in base64.", "bytes"
     )
+    max_body_bytes_in_flight: Annotated[int, Field(ge=KIB, le=64 * TIB), BYTES] | None = _setting(
+        None,
+        "Bodies over 1 MiB of all requests being read at once; more get 503; unset: twice max_body_bytes.",
+        "bytes",
+    )
     max_text_bytes: Annotated[int, Field(ge=KIB, le=GIB), BYTES] = _setting(
         8 * MIB, "What of a body is not a picture in base64.", "bytes"
     )
@@ -282,6 +287,11 @@ class ServerLimits(Section):
     wait_timeout_s: Annotated[float, Field(ge=0.1, le=DAY_S), SECONDS] = _setting(
         30.0, "Longest wait for a place in the batch, loading left out; then 503.", "seconds"
     )
+
+    @property
+    def body_bytes_in_flight(self) -> int:
+        """`max_body_bytes_in_flight`, or what stands for it where it is unset."""
+        return 2 * self.max_body_bytes if self.max_body_bytes_in_flight is None else self.max_body_bytes_in_flight
 
 
 class ServerConfig(Section):
