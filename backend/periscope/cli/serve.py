@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from periscope.cli.allocator import use_one_arena
 from periscope.cli.exits import ExitCode, exits
 from periscope.cli.options import ConfigFile, DefaultModel, Host, Port, VisionModel, load_config
 from periscope.core import VisionMode
@@ -53,6 +54,7 @@ def serve(
     from periscope.cli.log import set_up_logging
     from periscope.cli.stopping import exit_on_sigterm
 
+    use_one_arena()
     exit_on_sigterm()
     loaded = load_config(config, host=host, port=port, model=model, vision_model=vision_model)
     console = Console(stderr=True)
