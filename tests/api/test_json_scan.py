@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import itertools
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -145,8 +146,32 @@ def test_what_stands_in_strings_is_no_structure() -> None:
     assert parse_body(body, scanned(body, [5000, 77_777])) == {"content": text}
 
 
-def test_a_picture_between_broken_json_is_invalid_json() -> None:
-    """Lifting it out hides no fault."""
-    body = b'{"url": "%s" 1}' % PICTURE.encode()
-    with pytest.raises(InvalidJSON, match="not JSON"):
-        parse_body(body, scanned(body))
+def fault_of(parse: Callable[[], Any]) -> str | None:
+    try:
+        parse()
+    except InvalidJSON as error:
+        return error.message
+    return None
+
+
+@pytest.mark.parametrize("start", [b"", codecs.BOM_UTF8, b" \n "], ids=["none", "mark", "line"])
+@pytest.mark.parametrize("fault", [b"1", b"\xff", b"}", b'"x', b'"\\q"'], ids=["value", "byte", "end", "cut", "escape"])
+@pytest.mark.parametrize("between", [b", ", b",\n", b',"\xc3\xa9":\n 1,'], ids=["line", "two lines", "three lines"])
+def test_a_fault_behind_pictures_is_told_where_it_is(start: bytes, fault: bytes, between: bytes) -> None:
+    """Line, column, character and byte are those of the body as it was sent, not of what was parsed of it."""
+    first, second = b'"a": "%s"' % PICTURE.encode(), b'"b": "data:image/png;name=\xc3\xa9;base64,%s"' % PICTURE.encode()
+    body = start + b"{" + first + between + second + b" " + fault + b"}"
+    told = fault_of(lambda: parse_body(body, scanned(body)))
+    assert told is not None
+    assert told == fault_of(lambda: parse_json(body))
+
+
+@given(values, st.integers(0, 30_000), st.sampled_from([b"", b"1", b'"', b"\xff", b",", b"\n", b"}"]), st.booleans())
+def test_a_fault_anywhere_is_told_as_the_parser_would(value: Any, at: int, fault: bytes, is_indented: bool) -> None:
+    """What was lifted over the parser neither hides a fault nor moves it."""
+    body = json.dumps(value, indent=1 if is_indented else None, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    at %= len(body)
+    body = body[:at] + fault + body[at + 1 :]
+    told = fault_of(lambda: parse_body(body, scanned(body)))
+    if told is None or "in the string that begins at byte" not in told:
+        assert told == fault_of(lambda: parse_json(body))

@@ -6,6 +6,8 @@ import codecs
 import json
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from periscope.api.errors import InvalidJSON
@@ -20,23 +22,55 @@ MAX_DIGITS = 4300
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
-def parse_json(body: bytes | bytearray) -> Any:
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A piece of a string that was taken out before parsing, for a placeholder.
+
+    Attributes:
+        at: offset of the placeholder's first byte in what is parsed.
+        placeholder: of ASCII.
+        piece: what stood there, in UTF-8.
+    """
+
+    at: int
+    placeholder: bytes
+    piece: memoryview
+
+    @property
+    def missing_bytes(self) -> int:
+        """How many bytes further on everything behind it stands in the body as it was sent."""
+        return len(self.piece) - len(self.placeholder)
+
+    @property
+    def missing_chars(self) -> int:
+        """The same in characters."""
+        return len(str(self.piece, "utf-8", "replace")) - len(self.placeholder)
+
+
+def parse_json(body: bytes | bytearray, left_out: Sequence[LeftOut] = ()) -> Any:
     """Pure: strict JSON in UTF-8, without NaN and infinities or bottomless nesting. A byte order mark is passed over.
 
     Half a surrogate pair becomes U+FFFD: JavaScript cuts texts in the middle of a character, and such a text comes back
     with every turn of its chat.
 
+    Args:
+        left_out: pieces that are missing in it, in order, so that an error names the place in the body as it was sent.
+
     Raises:
         InvalidJSON: says what is wrong and where.
     """
+    skipped = len(codecs.BOM_UTF8) if body.startswith(codecs.BOM_UTF8) else 0
     try:
-        value = json.loads(_text_of(body), parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(_text_of(body, skipped), parse_constant=_refuse_constant, parse_float=_finite)
     except UnicodeDecodeError as error:
-        raise InvalidJSON(f"The body is not UTF-8: byte {error.start} is wrong.") from error
+        at = skipped + error.start
+        at += sum(each.missing_bytes for each in left_out if each.at < at)
+        raise InvalidJSON(f"The body is not UTF-8: byte {at} is wrong.") from error
     except RecursionError as error:
         raise InvalidJSON(_TOO_DEEP) from error
     except json.JSONDecodeError as error:
-        raise InvalidJSON(f"The body is not JSON: {clip(str(error), 200)}.") from error
+        place = _place(error, skipped, left_out)
+        raise InvalidJSON(f"The body is not JSON: {clip(error.msg, 200)}: {place}.") from error
     except ValueError as error:  # Python's own bound, whose text advises a call of Python's
         raise InvalidJSON(f"The body holds a whole number of more than {MAX_DIGITS} digits.") from error
     return _in_whole_characters(value)
@@ -63,10 +97,18 @@ def parse_string(inside: memoryview, start: int) -> str:
         raise InvalidJSON(f"The body is not JSON: {error.msg} in the string that begins at byte {start}.") from error
 
 
-def _text_of(body: bytes | bytearray) -> str:
+def _text_of(body: bytes | bytearray, skipped: int) -> str:
     """Windows begins files with a byte order mark; `utf-8-sig` would copy the body to take it off."""
-    has_mark = body.startswith(codecs.BOM_UTF8)
-    return str(memoryview(body)[len(codecs.BOM_UTF8) :], "utf-8") if has_mark else body.decode("utf-8")
+    return str(memoryview(body)[skipped:], "utf-8") if skipped else body.decode("utf-8")
+
+
+def _place(error: json.JSONDecodeError, skipped: int, left_out: Sequence[LeftOut]) -> str:
+    """Where that is in the body as it was sent, in Python's words. A piece left out has no line end in it."""
+    at = skipped + len(error.doc[: error.pos].encode())
+    line_at = skipped + len(error.doc[: error.doc.rfind("\n", 0, error.pos) + 1].encode())
+    before = [(each.at, each.missing_chars) for each in left_out if each.at < at]
+    column = error.colno + sum(missing for place, missing in before if place >= line_at)
+    return f"line {error.lineno} column {column} (char {error.pos + sum(missing for _, missing in before)})"
 
 
 _TOO_DEEP = f"The body is nested more than {MAX_JSON_DEPTH} levels deep."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 
-from periscope.api.body import parse_json, parse_string
+from periscope.api.body import LeftOut, parse_json, parse_string
 from periscope.api.collector import paused_collector
 from periscope.api.errors import ClientGone
 from periscope.api.json_scan import BodyScan, too_much_text
@@ -73,11 +73,15 @@ def parse_body(body: bytes | bytearray, scan: BodyScan) -> Any:
     if not scan.pictures:
         return parse_json(body)
     mark = secrets.token_hex(16)  # stands in no client's text
-    pieces, at = [], 0
+    shortened, left_out, at = bytearray(), list[LeftOut](), 0
     for number, (start, end) in enumerate(scan.pictures):
-        pieces += [body[at:start], f"{mark}{number}".encode()]
+        shortened += body[at:start]
+        placeholder = f"{mark}{number}".encode()
+        left_out.append(LeftOut(len(shortened), placeholder, memoryview(body)[start:end]))
+        shortened += placeholder
         at = end
-    value = parse_json(b"".join([*pieces, body[at:]]))
+    shortened += body[at:]
+    value = parse_json(shortened, left_out)
     return _PutBack(mark, body, scan).into(value)
 
 
