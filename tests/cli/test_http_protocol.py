@@ -27,11 +27,11 @@ def request(body: bytes, *headers: bytes, length: int | None = None) -> bytes:
 
 @asynccontextmanager
 async def served(
-    backend: FakeBackend, patience: Patience, keep_alive_s: int = 60
+    backend: FakeBackend, patience: Patience, keep_alive_s: int = 60, **settings: Any
 ) -> AsyncIterator[tuple[str, int, uvicorn.Server]]:
     """The app over a real socket; leaving waits until every connection has ended."""
     config = uvicorn.Config(
-        app_over(backend),
+        app_over(backend, **settings),
         http=protocol_with(patience),
         lifespan="off",
         log_config=None,
@@ -216,3 +216,31 @@ async def test_a_running_answer_that_is_read_is_finished_at_the_end() -> None:
         assert b"all of it" in await reader.read()
         await stopping
         writer.close()
+
+
+@in_loop
+async def test_a_body_without_room_is_answered_while_it_is_sent() -> None:
+    """A client that sends before it listens gets its 503, and the same connection serves its next try."""
+    large = json.dumps({**HELLO, "pad": "x" * (3 * 2**20)}).encode()
+    room = {"max_body_bytes": 4 * 2**20, "max_body_bytes_in_flight": 4 * 2**20}
+    async with served(FakeBackend(), LONG, **room) as (host, port, _):
+        first, second = [await asyncio.open_connection(host, port) for _ in range(2)]
+        halfway = len(large) // 2
+        first[1].write(request(large[:halfway], b"expect: 100-continue", length=len(large)))
+        assert await first[0].readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"  # it is being read
+        status, told = await _answer(second, request(large))
+        assert (status, told["error"]["code"]) == (503, "server_busy")
+        assert (await _answer(first, large[halfway:]))[0] == 200
+        assert (await _answer(second, request(large)))[0] == 200
+        for _, writer in (first, second):
+            writer.close()
+
+
+async def _answer(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], sent: bytes) -> tuple[int, Any]:
+    """What comes back after all of it was sent."""
+    reader, writer = connection
+    writer.write(sent)
+    await writer.drain()
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(int(line.split(b":")[1]) for line in head.splitlines() if line.startswith(b"content-length:"))
+    return parsed(head + await reader.readexactly(length))
