@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 import mlx.core as mx
 
@@ -25,10 +25,10 @@ from periscope.events import EventBus
 from periscope.pool.contracts import LoadProgress, ModelSpec, PooledEngine, PoolLimits
 from periscope.pool.pool import ModelPool
 from periscope.serving.control import ControlService
-from periscope.serving.leased_captioner import LeasedCaptioner
 from periscope.serving.models import DisabledImages, ModelNames, ServedModel
 from periscope.serving.requests import LiveRequests
 from periscope.serving.service import ChatService
+from periscope.vision.backends.local import LocalCaptioner, VisionLanguage
 from periscope.vision.cache import CaptionCache
 from periscope.vision.captioner import CaptionerId
 from periscope.vision.images.limits import ImageLimits
@@ -47,6 +47,11 @@ MB = 1_000_000
 NUM_DECODE_THREADS = 2
 
 
+@runtime_checkable
+class ImageDescriber(PooledEngine, VisionLanguage, Protocol):
+    """A vision-language model in the pool, whichever process it runs in."""
+
+
 class Runtime:
     """Owns all rooms of one Periscope. Build it from a Config, `start` it, `stop` it; all on one event loop."""
 
@@ -63,6 +68,9 @@ class Runtime:
         )
         specs = [self._spec(model) for model in config.models]
         self._pool = ModelPool(specs, self.bus, limits, memory=self._memory)
+        self._captioners = {
+            model.name: self._captioner(model) for model in config.models if model.kind is ModelKind.CAPTIONER
+        }
         requests = LiveRequests(self.bus.publish)
         names = ModelNames(self._served(model) for model in config.models if model.kind is ModelKind.TEXT)
         intake = ImageIntake(
@@ -127,13 +135,20 @@ class Runtime:
             is_isolated=model.isolated,
         )
 
+    def _captioner(self, model: ModelConfig) -> LocalCaptioner:
+        kind: type[ImageDescriber] = ImageDescriber  # type: ignore[type-abstract]  # nobody makes one of it
+        return LocalCaptioner(
+            lambda tell: self._pool.lease(model.name, kind, tell=tell),
+            _captioner_id(model),
+            wait_timeout_s=self.config.server.limits.wait_timeout_s,
+        )
+
     def _served(self, model: ModelConfig) -> ServedModel:
         capabilities = model.capabilities
         vision = capabilities.vision_proxy if capabilities.vision_mode is VisionMode.PROXY else None
         captioner = None
         if vision is not None and vision.model is not None:
-            described_by = require_model(self.config.models, vision.model)
-            captioner = LeasedCaptioner(self._pool, described_by.name, _captioner_id(described_by))
+            captioner = self._captioners[require_model(self.config.models, vision.model).name]
         return ServedModel(
             name=model.name,
             aliases=model.aliases,
@@ -142,7 +157,6 @@ class Runtime:
             vision=capabilities.vision_mode,
             params=model.params.generation,
             captioner=captioner,
-            captioner_model=vision.model if vision is not None else None,
             proxy=None if vision is None else _proxy_settings(vision),
             disabled_images=DisabledImages(capabilities.images_when_disabled),
         )

@@ -15,7 +15,7 @@ import numpy as np
 from mlx import nn
 from numpy.typing import NDArray
 
-from periscope.core import JSONObject
+from periscope.core import JSONObject, Waiting, WaitStatus
 from periscope.engine import EngineConfig, InferenceEngine
 from periscope.engine.detokenizer import Detokenizer
 from periscope.engine.hosting import WorkerHost
@@ -26,7 +26,7 @@ from periscope.engine.structured import GrammarCompiler
 from periscope.engine.text_model import TextModel
 from periscope.engine.turn import DeviceTurn
 from periscope.errors import CaptionFailed, GenerationFailed, ModelLoadError, ModelUnavailable, ServerBusy
-from periscope.vision.captioner import Caption, CaptionerId, CaptionRequest
+from periscope.vision.captioner import Caption, CaptionerId, CaptionOutcome, CaptionRequest, Tell
 
 CONFIG = EngineConfig(max_num_seqs=8, prefill_chunk_size=128, prompt_cache_bytes=2**20)
 #: What a captioner's faults become in the prompt, where they become a marker.
@@ -179,7 +179,8 @@ class ChaoticCaptioner:
     def id(self) -> CaptionerId:
         return CaptionerId("scripted", "1")
 
-    async def caption(self, request: CaptionRequest) -> tuple[Caption | CaptionFailed, ...]:
+    async def caption(self, request: CaptionRequest, tell: Tell) -> tuple[CaptionOutcome, ...]:
+        tell(Waiting(WaitStatus.CAPTIONING))
         await asyncio.sleep(0)
         if self._dice.falls("captioner busy", 0.1):
             raise ServerBusy("The captioner is busy.")
@@ -193,9 +194,6 @@ class ChaoticCaptioner:
                 raise error
             return (error,) * len(request.images)
         return tuple(Caption(f"a thing of {image.width} px", 5) for image in request.images)
-
-    async def health_check(self) -> bool:
-        return True
 
 
 async def load_engine(folder: Path, dice: Dice) -> InferenceEngine:

@@ -62,7 +62,7 @@ def program(folder: Path, first: str) -> Path:
 
 
 def test_captions_are_those_of_a_captioner_in_this_process() -> None:
-    """The same words and counts, together and alone; the facts about the model are the same too."""
+    """The same words, counts and facts about the model, together and alone; it tells when it begins on an image."""
     told: list[tuple[int, int]] = []
 
     async def run() -> None:
@@ -76,6 +76,9 @@ def test_captions_are_those_of_a_captioner_in_this_process() -> None:
             assert (apart.path, apart.weights_bytes) == (here.path, here.weights_bytes)
             assert told[-1] == (here.weights_bytes, here.weights_bytes)
             assert (await caption(apart, 0, max_tokens=3))[1] == 3
+            begun: list[int] = []
+            await apart.describe(image_of(0), DEFAULT_CAPTION_PROMPT, 3, on_begun=lambda: begun.append(0))
+            assert begun == [0]
 
     asyncio.run(run())
 

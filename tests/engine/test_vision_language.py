@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from periscope.core import Image
 from periscope.demo import EMBEDDED_MODELS
-from periscope.engine import InferenceEngine, VisionLanguageEngine
+from periscope.engine import EngineConfig, InferenceEngine, VisionLanguageEngine
 from periscope.engine.turn import DeviceTurn
 from periscope.errors import EngineClosed, ModelLoadError
 from periscope.vision.images.decode import decode
@@ -77,6 +78,29 @@ def test_max_tokens_bounds_a_caption() -> None:
         assert num_tokens == 3
 
     with_captioner(use)
+
+
+def test_images_are_begun_in_order_when_the_batch_has_a_place() -> None:
+    """No more are in work than the batch takes, and each caller hears once, before the end, that its turn has come."""
+    order: list[tuple[str, int]] = []
+
+    async def run() -> None:
+        async with await VisionLanguageEngine.load(CAPTIONER, EngineConfig(max_num_seqs=2)) as engine:
+
+            async def describe(index: int) -> None:
+                begun = ("begun", index)
+                await engine.describe(
+                    image_of(index), DEFAULT_CAPTION_PROMPT, 4 + index, on_begun=lambda: order.append(begun)
+                )
+                order.append(("ended", index))
+
+            await asyncio.gather(*(describe(i) for i in range(len(PICTURES))))
+
+    asyncio.run(run())
+    assert [index for what, index in order if what == "begun"] == list(range(len(PICTURES)))
+    for at in range(len(order)):
+        counts = Counter(what for what, _ in order[: at + 1])
+        assert 0 <= counts["begun"] - counts["ended"] <= 2
 
 
 def test_a_cancelled_caption_leaves_its_neighbours_alone() -> None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from periscope.core import ModelState, Waiting, WaitStatus
+from periscope.core import ModelState
 from periscope.errors import ModelLoadError, ModelUnavailable, ServerBusy, ServerStopping
 from periscope.pool.back_off import MAX_DEATHS
 from periscope.pool.ticket import TicketState
@@ -138,32 +138,3 @@ def test_a_reserved_place_hears_of_the_end() -> None:
                 await ticket.granted()
 
     with_world([model, FakeModel("captioner")], use)
-
-
-def test_whoever_looks_at_a_model_is_told_of_each_change() -> None:
-    """Unloaded, loading with its progress, there: each once, without asking again and again."""
-    model = FakeModel("m")
-
-    async def use(world: World) -> None:
-        model.may_load.clear()
-        seen: list[Waiting | None] = []
-
-        async def watch() -> None:
-            async for waiting in world.pool.waits_for("m"):
-                seen[len(seen) :] = [waiting]
-
-        watching = asyncio.create_task(watch())
-        await turns()
-        loading = asyncio.create_task(world.pool.load("m"))
-        await until(lambda: world.pool.status("m").load_done_bytes is not None)
-        await turns()
-        model.may_load.set()
-        await loading
-        await turns()
-        assert seen[0] == Waiting(WaitStatus.WAITING_FOR_MODEL, "m")
-        assert [waiting and waiting.progress for waiting in seen[-2:]] == [0.5, None]
-        assert seen[-1] is None
-        assert len(seen) == len(set(seen)) <= 5
-        await cancelled(watching)
-
-    with_world([model], use)

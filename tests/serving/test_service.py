@@ -49,7 +49,7 @@ from periscope.serving.models import DisabledImages, ModelNames, ServedModel
 from periscope.serving.requests import LiveRequests
 from periscope.serving.service import ChatService
 from periscope.vision.cache import CaptionCache
-from periscope.vision.captioner import Caption, CaptionerId, CaptionRequest
+from periscope.vision.captioner import Caption, CaptionerId, CaptionOutcome, CaptionRequest, Tell
 from periscope.vision.proxy import OnError, ProxySettings, VisionProxy
 from tests.e2e.drawing import circle, data_url, square
 from tests.pool.fakes import FakeMemory
@@ -74,7 +74,8 @@ class ScriptedCaptioner:
     def id(self) -> CaptionerId:
         return CaptionerId("scripted", "1")
 
-    async def caption(self, request: CaptionRequest) -> tuple[Caption | CaptionFailed, ...]:
+    async def caption(self, request: CaptionRequest, tell: Tell) -> tuple[CaptionOutcome, ...]:
+        tell(Waiting(WaitStatus.CAPTIONING))
         self.entered.set()
         try:
             await self.gate.wait()
@@ -85,9 +86,6 @@ class ScriptedCaptioner:
             raise self.busy
         self.num_captions += len(request.images)
         return tuple(self.failure or Caption(f"a thing of {image.width} px", 5) for image in request.images)
-
-    async def health_check(self) -> bool:
-        return True
 
 
 class Rooms:

@@ -11,9 +11,9 @@ from typing import Any, ParamSpec, TypeVar
 
 import PIL.Image
 
-from periscope.core import Image, ImagePart, Message, Role, TextPart
-from periscope.errors import CaptionFailed
-from periscope.vision.captioner import Caption, CaptionerId, CaptionRequest
+from periscope.core import Image, ImagePart, Message, Role, TextPart, Waiting, WaitStatus
+from periscope.errors import CaptionFailed, ServerBusy
+from periscope.vision.captioner import Caption, CaptionerId, CaptionOutcome, CaptionRequest, Tell
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class FakeCaptioner:
     """Describes a picture by its first pixel and counts how often it did.
 
     Args:
-        failures: what it answers for a first pixel instead of a caption.
+        failures: what it answers for a first pixel instead of a caption; `ServerBusy` if its turn does not come.
         error: raised instead of answering.
         gate: held until this is set.
     """
@@ -67,7 +67,7 @@ class FakeCaptioner:
     def __init__(
         self,
         *,
-        failures: dict[tuple[int, int, int], str] | None = None,
+        failures: dict[tuple[int, int, int], str | ServerBusy] | None = None,
         error: BaseException | None = None,
         gate: asyncio.Event | None = None,
         captioner_id: CaptionerId = CaptionerId("fake", "1"),
@@ -84,8 +84,9 @@ class FakeCaptioner:
     def id(self) -> CaptionerId:
         return self._id
 
-    async def caption(self, request: CaptionRequest) -> tuple[Caption | CaptionFailed, ...]:
+    async def caption(self, request: CaptionRequest, tell: Tell) -> tuple[CaptionOutcome, ...]:
         self.requests.append(request)
+        tell(Waiting(WaitStatus.CAPTIONING, self._id.name))
         self.started.set()
         if self._gate is not None:
             try:
@@ -97,14 +98,12 @@ class FakeCaptioner:
             raise self.error
         return tuple(self._answer(image, i) for i, image in enumerate(request.images))
 
-    def _answer(self, image: Image, i: int) -> Caption | CaptionFailed:
+    def _answer(self, image: Image, i: int) -> CaptionOutcome:
         pixel = (image.rgb[0], image.rgb[1], image.rgb[2])
-        if pixel in self.failures:
-            return CaptionFailed(self.failures[pixel])
+        failure = self.failures.get(pixel)
+        if failure is not None:
+            return failure if isinstance(failure, ServerBusy) else CaptionFailed(failure)
         return Caption(f"Colour {pixel}, try {len(self.requests)}.", num_tokens=7, elapsed_ms=10 * (i + 1))
-
-    async def health_check(self) -> bool:
-        return self.error is None
 
 
 class HandExecutor(Executor):

@@ -7,30 +7,41 @@ from collections.abc import Sequence
 
 import pytest
 
-from periscope.errors import CaptionFailed
+from periscope.core import Waiting, WaitStatus
+from periscope.errors import CaptionFailed, ServerBusy
 from periscope.vision.cache import Answer, CaptionCache, caption_key
-from periscope.vision.captioner import Caption, CaptionerId
+from periscope.vision.captioner import Caption, CaptionerId, CaptionOutcome, Tell
 from tests.vision.fakes import cancelled, run, settled
+
+CAPTIONING, READY = Waiting(WaitStatus.CAPTIONING, "c"), Waiting(WaitStatus.QUEUED, "c")
 
 
 class Maker:
-    """Makes captions out of keys; notes its calls and, with a gate, waits in them."""
+    """Makes captions out of keys; notes its calls and, with a gate, waits in them. The turn of `busy` never comes."""
 
-    def __init__(self, *, gate: asyncio.Event | None = None, fails: bool = False) -> None:
+    def __init__(self, *, gate: asyncio.Event | None = None, fails: bool = False, busy: str = "") -> None:
         self.calls: list[tuple[str, ...]] = []
         self.num_cancelled = 0
         self.fails = fails
+        self.busy = busy
         self._gate = gate
 
-    async def __call__(self, keys: tuple[str, ...]) -> Sequence[Caption | CaptionFailed]:
+    async def __call__(self, keys: tuple[str, ...], tell: Tell) -> Sequence[CaptionOutcome]:
         self.calls.append(keys)
+        tell(CAPTIONING)
         if self._gate is not None:
             try:
                 await self._gate.wait()
             except asyncio.CancelledError:
                 self.num_cancelled += 1
                 raise
-        return [CaptionFailed("no luck") if self.fails else Caption(f"about {key}", 3) for key in keys]
+        tell(READY)
+        return [self._outcome(key) for key in keys]
+
+    def _outcome(self, key: str) -> CaptionOutcome:
+        if key == self.busy:
+            return ServerBusy("Its turn did not come.", retry_after_s=3)
+        return CaptionFailed("no luck") if self.fails else Caption(f"about {key}", 3)
 
 
 def texts(answers: dict[str, Answer]) -> list[str]:
@@ -87,19 +98,50 @@ def test_concurrent_misses_of_a_key_share_one_call() -> None:
     run(test())
 
 
-def test_whoever_has_to_wait_is_told_once() -> None:
-    """The call-back comes before the captioner is asked, also for those who join, and never for a hit."""
+def test_whoever_waits_hears_what_for() -> None:
+    """Also those who join, from the last word on, and those who have left no more; never for a hit."""
 
     async def test() -> None:
-        gate, told = asyncio.Event(), list[str]()
+        gate, told = asyncio.Event(), list[tuple[str, WaitStatus]]()
         cache, make = CaptionCache(), Maker(gate=gate)
-        one = asyncio.create_task(cache.get_or_caption(["a", "b"], make, on_wait=lambda: told.append("one")))
-        two = asyncio.create_task(cache.get_or_caption(["a"], make, on_wait=lambda: told.append("two")))
+
+        def asking(name: str, *keys: str) -> asyncio.Task[dict[str, Answer]]:
+            tell: Tell = lambda waiting: told.append((name, waiting.status))  # noqa: E731 - one line says it
+            return asyncio.create_task(cache.get_or_caption(keys, make, tell=tell))
+
+        leader = asking("leader", "a", "b")
+        await settled()
+        joined, leaver = asking("joined", "a"), asking("leaver", "b")
+        await settled()
+        before = [(name, WaitStatus.CAPTIONING) for name in ("leader", "joined", "leaver")]
+        assert told == before
+        await cancelled(leaver)
+        gate.set()
+        await asyncio.gather(leader, joined)
+        await asking("late", "a")
+        assert told == [*before, ("leader", WaitStatus.QUEUED), ("joined", WaitStatus.QUEUED)]
+
+    run(test())
+
+
+def test_a_turn_that_did_not_come_is_told_to_those_who_wanted_it_and_costs_nobody_else() -> None:
+    """What was made beside it is kept, for those who wait and for the next try."""
+
+    async def test() -> None:
+        gate = asyncio.Event()
+        cache, make = CaptionCache(), Maker(gate=gate, busy="b")
+        leader = asyncio.create_task(cache.get_or_caption(["a", "b"], make))
+        await settled()
+        others = [asyncio.create_task(cache.get_or_caption([key], make)) for key in "ab"]
         await settled()
         gate.set()
-        await asyncio.gather(one, two)
-        await cache.get_or_caption(["a"], make, on_wait=lambda: told.append("three"))
-        assert told == ["one", "two"]
+        one, two, three = await asyncio.gather(leader, *others, return_exceptions=True)
+        assert (type(one), type(three)) == (ServerBusy, ServerBusy)
+        assert isinstance(two, dict)
+        assert texts(two) == ["about a"]
+        make.busy = ""
+        assert texts(await cache.get_or_caption(["a", "b"], make)) == ["about a", "about b"]
+        assert make.calls == [("a", "b"), ("b",)]
 
     run(test())
 
@@ -165,7 +207,7 @@ def test_a_dying_caption_is_not_joined() -> None:
     async def test() -> None:
         gate, cleaned = asyncio.Event(), asyncio.Event()
 
-        async def slow_to_die(keys: tuple[str, ...]) -> list[Caption]:
+        async def slow_to_die(keys: tuple[str, ...], _: Tell) -> list[Caption]:
             try:
                 await gate.wait()
             finally:
@@ -186,18 +228,16 @@ def test_a_dying_caption_is_not_joined() -> None:
     run(test())
 
 
-def test_cancelled_before_it_began() -> None:
-    """A request cancelled in the very turn it starts in leaves nothing behind."""
+@pytest.mark.parametrize("num_turns", range(4))
+def test_cancelled_before_it_began(num_turns: int) -> None:
+    """A request cancelled in one of the first turns of the loop leaves nothing behind."""
 
     async def test() -> None:
         cache, make = CaptionCache(), Maker(gate=asyncio.Event())
-
-        def leave() -> None:
-            task.cancel()
-
-        task = asyncio.create_task(cache.get_or_caption(["a"], make, on_wait=leave))
-        await asyncio.gather(task, return_exceptions=True)
-        assert task.cancelled()
+        task = asyncio.create_task(cache.get_or_caption(["a"], make))
+        for _ in range(num_turns):
+            await asyncio.sleep(0)
+        await cancelled(task)
         assert make.num_cancelled == len(make.calls)
         assert cache.missing(["a"]) == ("a",)
 
@@ -208,7 +248,7 @@ def test_a_captioner_that_gives_up_by_itself_is_a_failure() -> None:
     """A cancellation from inside does not cancel the requests that wait."""
 
     async def test() -> None:
-        async def give_up(_: tuple[str, ...]) -> list[Caption]:
+        async def give_up(_: tuple[str, ...], __: Tell) -> list[Caption]:
             raise asyncio.CancelledError
 
         cache = CaptionCache()
@@ -222,7 +262,7 @@ def test_a_fault_reaches_all_who_wait_and_is_not_kept() -> None:
     """An exception, or captions that do not match their keys, ends every waiter the same way."""
 
     async def test() -> None:
-        async def too_few(_: tuple[str, ...]) -> list[Caption]:
+        async def too_few(_: tuple[str, ...], __: Tell) -> list[Caption]:
             return []
 
         cache, make = CaptionCache(), Maker()
@@ -251,7 +291,7 @@ def test_bytes_are_bounded() -> None:
     """Long captions push others out; one that is too long for the cache is handed on and not kept."""
 
     async def test() -> None:
-        async def long_captions(keys: tuple[str, ...]) -> list[Caption]:
+        async def long_captions(keys: tuple[str, ...], _: Tell) -> list[Caption]:
             return [Caption("x" * int(key), 1) for key in keys]
 
         cache = CaptionCache(max_bytes=10_000)

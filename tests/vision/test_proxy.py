@@ -11,10 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from periscope.core import CaptionedImage, ImagePart, Message, Role, TextPart, ToolCall, VisionUsage
+from periscope.core import (
+    CaptionedImage,
+    ImagePart,
+    Message,
+    Role,
+    TextPart,
+    ToolCall,
+    VisionUsage,
+    Waiting,
+    WaitStatus,
+)
 from periscope.errors import (
     CaptionerUnavailable,
-    CaptionFailed,
     EngineClosed,
     ImageInvalid,
     ImageSourceRefused,
@@ -27,12 +36,13 @@ from periscope.errors import (
     ServerStopping,
 )
 from periscope.vision.cache import CaptionCache
-from periscope.vision.captioner import Caption, CaptionerId, CaptionRequest
+from periscope.vision.captioner import CaptionerId, CaptionOutcome, CaptionRequest, Tell
 from periscope.vision.images.limits import ImageLimits
 from periscope.vision.proxy import OnError, ProxySettings, Rewritten, VisionProxy
 from tests.vision.fakes import FakeCaptioner, HandExecutor, conversation, png, run, settled
 
 SETTINGS = ProxySettings()
+CAPTIONING = Waiting(WaitStatus.CAPTIONING, "fake")
 RED, BLUE, GREEN = png("red"), png("blue", (640, 480)), png("lime")
 CUT_OFF = png(size=(300, 300))[:-150]  # the header is whole, the pixels are not
 RED_PIXEL = (255, 0, 0)
@@ -134,18 +144,15 @@ def test_the_next_turn_begins_with_the_same_bytes() -> None:
     """A caption stays as it was first made, so the text model's prompt cache holds; only the new image is captioned."""
 
     async def test() -> None:
-        vision, captioner, told = proxy(), FakeCaptioner(), list[int]()
+        vision, captioner, told = proxy(), FakeCaptioner(), list[Waiting]()
 
-        def tell() -> None:
-            told.append(len(captioner.requests))
-
-        first = await vision.rewrite(conversation(["Look.", RED]), captioner, SETTINGS, on_captioning=tell)
-        again = await vision.rewrite(conversation(["Look.", RED]), captioner, SETTINGS, on_captioning=tell)
+        first = await vision.rewrite(conversation(["Look.", RED]), captioner, SETTINGS, tell=told.append)
+        again = await vision.rewrite(conversation(["Look.", RED]), captioner, SETTINGS, tell=told.append)
         assert again.messages == first.messages
-        assert told == [0]
-        longer = await vision.rewrite(conversation(["Look.", RED], [BLUE]), captioner, SETTINGS, on_captioning=tell)
+        assert told == [CAPTIONING]
+        longer = await vision.rewrite(conversation(["Look.", RED], [BLUE]), captioner, SETTINGS, tell=told.append)
         assert longer.messages[:1] == first.messages
-        assert told == [0, 1]
+        assert told == [CAPTIONING, CAPTIONING]
         assert longer.vision == VisionUsage(num_images=2, num_cache_hits=1, num_caption_tokens=7, caption_ms=10)
         assert [len(request.images) for request in captioner.requests] == [1, 1]
 
@@ -284,15 +291,13 @@ def test_a_bad_image_is_refused_before_anything_is_captioned(
     """The client's fault is told whether or not there is a captioner, with the first bad part's place."""
 
     async def test() -> None:
-        captioner, told = FakeCaptioner(), list[None]()
+        captioner, told = FakeCaptioner(), list[Waiting]()
         worse = ImagePart("file:/etc/passwd", "messages[0].content[2]")
         message = Message(
             Role.USER, (*conversation([BLUE])[0].parts, part, *([worse] if error is not ImageInvalid else []))
         )
         with pytest.raises(error) as caught:
-            await proxy().rewrite(
-                [message], captioner if has_captioner else None, SETTINGS, on_captioning=lambda: told.append(None)
-            )
+            await proxy().rewrite([message], captioner if has_captioner else None, SETTINGS, tell=told.append)
         assert caught.value.param == "messages[0].content[1]"
         assert (captioner.requests, told) == ([], [])
 
@@ -358,7 +363,7 @@ def test_a_busy_captioner_is_told_and_never_marked(error: ServerBusy, on_error: 
         leader = asyncio.create_task(vision.rewrite(conversation([RED, BLUE]), captioner, settings))
         await captioner.started.wait()
         joined = asyncio.create_task(
-            vision.rewrite(conversation([GREEN, RED]), captioner, settings, on_captioning=told.set)
+            vision.rewrite(conversation([GREEN, RED]), captioner, settings, tell=lambda _: told.set())
         )
         await told.wait()
         described = asyncio.create_task(vision.describe(conversation([BLUE])[0].images, captioner, settings))
@@ -411,12 +416,29 @@ def test_one_image_that_fails_leaves_its_neighbours(caplog: pytest.LogCaptureFix
     assert "Colour" not in caplog.text
 
 
+@pytest.mark.parametrize("on_error", OnError)
+def test_one_image_whose_turn_did_not_come_is_busy_and_keeps_the_others_captions(on_error: OnError) -> None:
+    """No marker stands for it, whatever `on_error` says; the next try has only that image described."""
+
+    async def test() -> None:
+        vision, captioner = proxy(), FakeCaptioner(failures={RED_PIXEL: ServerBusy("Crowded.", retry_after_s=4)})
+        settings = ProxySettings(on_error=on_error)
+        with pytest.raises(ServerBusy) as caught:
+            await vision.rewrite(conversation([RED, BLUE]), captioner, settings)
+        assert caught.value.retry_after_s == 4
+        captioner.failures.clear()
+        assert (await vision.rewrite(conversation([RED, BLUE]), captioner, settings)).vision.num_failed == 0
+        assert [len(request.images) for request in captioner.requests] == [2, 1]
+
+    run(test())
+
+
 def test_a_captioner_that_answers_too_little_has_failed() -> None:
     """Captions that cannot be matched to images are not guessed at."""
 
     class Forgetful(FakeCaptioner):
-        async def caption(self, request: CaptionRequest) -> tuple[Caption | CaptionFailed, ...]:
-            return (await super().caption(request))[1:]
+        async def caption(self, request: CaptionRequest, tell: Tell) -> tuple[CaptionOutcome, ...]:
+            return (await super().caption(request, tell))[1:]
 
     async def test() -> None:
         rewritten = await proxy().rewrite(conversation([RED]), Forgetful(), SETTINGS)

@@ -58,7 +58,7 @@ def test_cancelled_while_another_waits_for_the_same_caption(leaver: int) -> None
         tasks = [asyncio.create_task(vision.rewrite(conversation([RED]), captioner, SETTINGS))]
         await captioner.started.wait()
         tasks.append(
-            asyncio.create_task(vision.rewrite(conversation([RED]), captioner, SETTINGS, on_captioning=told.set))
+            asyncio.create_task(vision.rewrite(conversation([RED]), captioner, SETTINGS, tell=lambda _: told.set()))
         )
         await told.wait()
         await cancelled(tasks.pop(leaver))

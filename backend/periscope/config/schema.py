@@ -181,7 +181,7 @@ class VisionProxyConfig(Section):
     )
     max_tokens: int = _setting(256, "Longest caption.", "tokens", ge=1, le=8192)
     timeout_s: Annotated[float, Field(ge=0.1, le=3600), SECONDS] = _setting(
-        60.0, "For all captions of a request; load time does not count.", "seconds"
+        60.0, "For all captions of a request; loads and waits for other requests do not count.", "seconds"
     )
     on_error: Literal["marker", "error"] = _setting(
         "marker",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from periscope.core import FinishReason, GenerationParams, Image, TokenLogprob
@@ -69,7 +69,7 @@ class TokenChunk:
     Attributes:
         text: decoded text that can no longer change; empty while a character or a stop string is incomplete.
         token_ids: tokens this chunk stands for; an end-of-sequence token is counted, not listed.
-        num_tokens: tokens sampled in this step.
+        num_tokens: tokens sampled in this step; 0 only in `BEGUN`.
         num_cached_tokens: prompt tokens that were not computed for this row; told with the first chunk.
         logprobs: one per entry of `token_ids`, if the params asked for them.
         finish_reason: set on the last chunk only.
@@ -81,6 +81,10 @@ class TokenChunk:
     num_cached_tokens: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
+
+
+#: Out, before a captioner's other chunks: the picture's turn has come, and what it takes from now on is its own time.
+BEGUN: Final = TokenChunk(text="", token_ids=(), num_tokens=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Self
 
 from periscope.engine import isolated_program
 from periscope.engine.isolated_messages import (
+    Begun,
     BrokenFrame,
     Cancel,
     Describe,
@@ -46,6 +47,7 @@ from periscope.engine.loader import EngineConfig, LoadProgress
 from periscope.errors import EngineClosed, ModelLoadError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from periscope.core import Image
@@ -75,6 +77,7 @@ class IsolatedVisionLanguageEngine:
         self._model: Loaded | None = None
         self._numbers = itertools.count()
         self._owed: dict[int, asyncio.Future[Described | Failed]] = {}
+        self._on_begun: dict[int, Callable[[], None]] = {}
         self._cancelled: dict[int, asyncio.TimerHandle] = {}
         self._is_closing = False
         self._ended = asyncio.Event()
@@ -142,8 +145,13 @@ class IsolatedVisionLanguageEngine:
         """Of the process."""
         return self._process.pid
 
-    async def describe(self, image: Image, prompt: str, max_tokens: int) -> tuple[str, int]:
+    async def describe(
+        self, image: Image, prompt: str, max_tokens: int, *, on_begun: Callable[[], None] = lambda: None
+    ) -> tuple[str, int]:
         """Greedy text about one image (may be empty), and the tokens it took. Cancelling frees its row.
+
+        Args:
+            on_begun: called once, on the event loop, when the batch has a place for the image.
 
         Raises:
             GenerationFailed, EngineClosed: this image's request failed.
@@ -152,10 +160,12 @@ class IsolatedVisionLanguageEngine:
             raise EngineClosed("This model is no longer loaded.")
         number = next(self._numbers)
         owed = self._owed[number] = asyncio.get_running_loop().create_future()
+        self._on_begun[number] = on_begun
         self._send(Describe(number, image, prompt, max_tokens))
         try:
             answer = await owed
         finally:
+            self._on_begun.pop(number, None)
             if self._owed.pop(number, None) is not None:  # still owed: the caller has been cancelled
                 self._cancel(number)
         if isinstance(answer, Failed):
@@ -244,6 +254,8 @@ class IsolatedVisionLanguageEngine:
             case Loaded() | Failed(number=None):
                 if not self._outcome.done():
                     self._outcome.set_result(reply)
+            case Begun(number):
+                self._on_begun.pop(number, _nobody_asks)()
             case Dropped(number):
                 self._forget(number)
             case Described(number) | Failed(int(number)):
@@ -274,6 +286,10 @@ class IsolatedVisionLanguageEngine:
         if not self._outcome.done():
             self._outcome.set_result(Failed.of(ModelLoadError(f"The process that loaded it has ended ({how}).")))
         self._ended.set()
+
+
+def _nobody_asks() -> None:
+    """The caller has left before its image was begun."""
 
 
 async def _start(program: Path) -> asyncio.subprocess.Process:

@@ -33,7 +33,10 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Describe:
-    """In: describe this image. Answered exactly once under its number, by `Described`, `Failed` or `Dropped`."""
+    """In: describe this image. Answered exactly once under its number, by `Described`, `Failed` or `Dropped`.
+
+    Before that it may be told that the image has `Begun`.
+    """
 
     number: int
     image: Image
@@ -67,6 +70,13 @@ class Loaded:
 
     path: str
     weights_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Out: an image's turn has come; its answer follows."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +121,9 @@ class Failed:
 
 
 Request: TypeAlias = Load | Describe | Cancel | ReleaseMemory
-Reply: TypeAlias = Progress | Loaded | Described | Dropped | Failed
+Reply: TypeAlias = Progress | Loaded | Begun | Described | Dropped | Failed
 
-_MESSAGES = (Load, Describe, Cancel, ReleaseMemory, Progress, Loaded, Described, Dropped, Failed)
+_MESSAGES = (Load, Describe, Cancel, ReleaseMemory, Progress, Loaded, Begun, Described, Dropped, Failed)
 #: All that may come out of a frame, by module and name.
 _CLASSES = {
     (kind.__module__, kind.__qualname__): kind

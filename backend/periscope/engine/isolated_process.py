@@ -14,6 +14,7 @@ import sys
 from typing import BinaryIO, NoReturn
 
 from periscope.engine.isolated_messages import (
+    Begun,
     Cancel,
     Describe,
     Described,
@@ -100,7 +101,12 @@ class _CaptionerProcess:
     async def _describe(self, engine: VisionLanguageEngine, request: Describe) -> None:
         answer: Described | Failed
         try:
-            text, num_tokens = await engine.describe(request.image, request.prompt, request.max_tokens)
+            text, num_tokens = await engine.describe(
+                request.image,
+                request.prompt,
+                request.max_tokens,
+                on_begun=lambda: self._reply(Begun(request.number)),
+            )
             answer = Described(request.number, text, num_tokens)
         except PeriscopeError as error:
             answer = Failed.of(error, request.number)

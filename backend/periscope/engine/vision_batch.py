@@ -18,7 +18,7 @@ from mlx_vlm.generate import BatchGenerator
 from mlx_vlm.prompt_utils import apply_chat_template
 
 from periscope.core import FinishReason, Image
-from periscope.engine.commands import ImagePrompt
+from periscope.engine.commands import BEGUN, ImagePrompt
 from periscope.engine.contracts import Sampled
 from periscope.engine.detokenizer import Detokenizer, FastDetokenizer, SlowDetokenizer
 from periscope.engine.loader import LIBRARY_LOCK, EngineConfig, LoadProgress, materialize, prepare_libraries
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from periscope.engine.commands import Submit
+    from periscope.engine.stream import TokenStream
     from periscope.engine.turn import DeviceTurn
 
 #: Longer than any caption prompt: mlx-vlm 0.7 gives wrong logits (qwen3_vl) or raises (gemma3) when prompts of
@@ -57,14 +58,33 @@ class _Prepared:
     inputs: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A picture whose turn has not come. `stream` is None for the model's own proof."""
+
+    row: int
+    prompt: ImagePrompt
+    max_tokens: int
+    stream: TokenStream | None
+
+    def tell_begun(self) -> None:
+        if self.stream is not None:
+            self.stream.put(BEGUN)
+
+
 class VisionBatch:
-    """Facade over mlx-vlm's `BatchGenerator`. Images wait here until a step encodes them, one image a step."""
+    """Facade over mlx-vlm's `BatchGenerator`. Pictures wait here, in order of arrival, until it has a place.
+
+    Then one picture a step is encoded. The batch would take more than it decodes, shortest prompts first: rows that
+    have begun would stand still while a crowd behind them is encoded, and its features would take memory.
+    """
 
     def __init__(self, model: Any, processor: Any, *, max_rows: int) -> None:
         self._model = model
         self._processor = processor
+        self._max_rows = max_rows
         self._num_rows = 0
-        self._pending: deque[tuple[int, ImagePrompt, int]] = deque()
+        self._pending: deque[_Waiting] = deque()
         self._prepared: _Prepared | None = None
         self._failed: list[Sampled] = []
         self._row_of_uid: dict[int, int] = {}
@@ -86,22 +106,26 @@ class VisionBatch:
     def admit(self, submit: Submit) -> int:
         if not isinstance(submit.prompt, ImagePrompt):
             raise InvalidRequest("A captioner takes one image and an instruction.", param="messages")
-        return self.queue(submit.prompt, submit.params.max_tokens or 1)
+        return self.queue(submit.prompt, submit.params.max_tokens or 1, submit.stream)
 
-    def queue(self, prompt: ImagePrompt, max_tokens: int) -> int:
-        """A picture to describe; the id of its row."""
+    def queue(self, prompt: ImagePrompt, max_tokens: int, stream: TokenStream | None = None) -> int:
+        """A picture to describe; the id of its row. `stream` is told when its turn has come."""
         self._num_rows += 1
-        self._pending.append((self._num_rows, prompt, max_tokens))
+        self._pending.append(_Waiting(self._num_rows, prompt, max_tokens, stream))
         return self._num_rows
 
     def prepare(self) -> None:
-        """One picture's pixels and prompt, as the model takes them."""
-        if self._pending and self._prepared is None:
-            row, prompt, max_tokens = self._pending.popleft()
+        """One picture's pixels and prompt, as the model takes them, if the batch has a place for it.
+
+        Its reader is told before the work: a picture that makes the model hang has been begun.
+        """
+        if self._pending and self._prepared is None and len(self._row_of_uid) < self._max_rows:
+            picture = self._pending.popleft()
+            picture.tell_begun()
             try:
-                self._prepared = _Prepared(row, max_tokens, self._inputs_of(prompt))
+                self._prepared = _Prepared(picture.row, picture.max_tokens, self._inputs_of(picture.prompt))
             except Exception as error:  # noqa: BLE001 - this picture's problem alone
-                self._failed.append(Sampled(row, 0, error=error))
+                self._failed.append(Sampled(picture.row, 0, error=error))
 
     @property
     def has_work(self) -> bool:
@@ -168,7 +192,7 @@ class VisionBatch:
 
     def remove(self, rows: Sequence[int]) -> None:
         gone = set(rows)
-        self._pending = deque(item for item in self._pending if item[0] not in gone)
+        self._pending = deque(picture for picture in self._pending if picture.row not in gone)
         if self._prepared is not None and self._prepared.row in gone:
             self._prepared = None
         for uid in [uid for uid, row in self._row_of_uid.items() if row in gone]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from periscope.core import GenerationParams
-from periscope.engine.commands import ImagePrompt
+from periscope.engine.commands import BEGUN, ImagePrompt
 from periscope.engine.hosting import HostedEngine, WorkerHost
 from periscope.engine.loader import (
     LIBRARY_LOCK,
@@ -19,6 +19,7 @@ from periscope.engine.turn import DeviceTurn
 from periscope.errors import ModelLoadError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from periscope.core import Image
@@ -62,8 +63,14 @@ class VisionLanguageEngine(HostedEngine):
 
         return cls(await WorkerHost.start(path.name, load_model, shared_turn, is_background=True), path)
 
-    async def describe(self, image: Image, prompt: str, max_tokens: int) -> tuple[str, int]:
+    async def describe(
+        self, image: Image, prompt: str, max_tokens: int, *, on_begun: Callable[[], None] = lambda: None
+    ) -> tuple[str, int]:
         """Greedy text about one image (may be empty), and the tokens it took. Cancelling frees its row.
+
+        Args:
+            on_begun: called once, on the event loop, when the batch has a place for the image. Until then it waits for
+                the images of other callers.
 
         Raises:
             GenerationFailed, EngineClosed: this image's request failed.
@@ -72,6 +79,8 @@ class VisionLanguageEngine(HostedEngine):
         text, num_tokens = "", 0
         try:
             async for chunk in stream:
+                if chunk is BEGUN:
+                    on_begun()
                 text += chunk.text
                 num_tokens += chunk.num_tokens
         finally:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -20,7 +20,7 @@ from periscope.pool.facts import TicketFacts
 from periscope.pool.refusal import queue_full
 from periscope.pool.slot import Slot
 from periscope.pool.timers import LoopTimers
-from periscope.pool.view import is_news, status_of, waiting_of
+from periscope.pool.view import status_of
 
 if TYPE_CHECKING:
     from periscope.events import EventBus
@@ -88,21 +88,6 @@ class ModelPool:
         engine = self._slots[name].lifecycle.engine
         return engine if isinstance(engine, kind) else None
 
-    def wait_for(self, name: str) -> Waiting | None:
-        """What a request for this model would wait for now; None when the model is ready."""
-        slot = self._slots[name]
-        return None if slot.state is ModelState.READY else waiting_of(slot, None)
-
-    async def waits_for(self, name: str) -> AsyncGenerator[Waiting | None, None]:
-        """`wait_for` now and whenever it changes; never ends. The estimate of the time left alone is no change."""
-        told: list[Waiting | None] = []
-        while True:
-            settled, waiting = self._executor.settled, self.wait_for(name)
-            if not told or is_news(told[0], waiting):
-                told = [waiting]
-                yield waiting
-            await settled.wait()
-
     # --- using -----------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -128,8 +113,13 @@ class ModelPool:
             yield ticket
 
     @asynccontextmanager
-    async def lease(self, name: str, kind: type[EngineT]) -> AsyncIterator[EngineT]:
+    async def lease(
+        self, name: str, kind: type[EngineT], *, tell: Callable[[Waiting], None] = lambda _: None
+    ) -> AsyncIterator[EngineT]:
         """The right to use a model, which stays loaded meanwhile: a ticket, waited for.
+
+        Args:
+            tell: hears what the ticket waits for, each time that changes.
 
         Raises:
             ServerBusy: the queue is full, or the wait was too long.
@@ -137,7 +127,8 @@ class ModelPool:
             ServerStopping: the pool is closing.
         """
         with self.ticket(name) as ticket:
-            await ticket.granted()
+            async for waiting in ticket.updates():
+                tell(waiting)
             yield ticket.engine(kind)
 
     # --- commands --------------------------------------------------------------------------------------------------

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from periscope.core import Message, Waiting, WaitStatus
+from periscope.core import Message, Waiting
 from periscope.vision.proxy import Rewritten, VisionProxy
 
 if TYPE_CHECKING:
-    from periscope.pool.pool import ModelPool
     from periscope.pool.ticket import Ticket
     from periscope.serving.models import ServedModel
 
 
 async def captioned(
-    messages: Sequence[Message], model: ServedModel, place: Ticket, *, pool: ModelPool, proxy: VisionProxy
+    messages: Sequence[Message], model: ServedModel, place: Ticket, *, proxy: VisionProxy
 ) -> AsyncGenerator[Waiting | Rewritten, None]:
-    """What the captions wait for: first the captioner, then its words; ends with the messages in words.
+    """What the captions wait for: the captioner's queue, its load, then its words; ends with the messages in words.
 
     Args:
         place: reserved at the text model. When it is refused meanwhile, the captions are given up.
@@ -30,33 +28,20 @@ async def captioned(
         ModelUnavailable, ServerStopping: the place was refused; or no captions, and the model is set to say so.
     """
     assert model.proxy is not None  # noqa: S101 - proxy mode always has its settings
-    news: asyncio.Queue[Waiting | None] = asyncio.Queue()
-    has_begun = asyncio.Event()
-
-    async def tell_waits() -> None:
-        await has_begun.wait()
-        captioner = model.captioner_model
-        if captioner is None:
-            news.put_nowait(Waiting(WaitStatus.CAPTIONING, ""))
-            return
-        async with aclosing(pool.waits_for(captioner)) as waits:
-            async for waiting in waits:
-                news.put_nowait(waiting or Waiting(WaitStatus.CAPTIONING, captioner))
-
+    told: asyncio.Queue[Waiting | None] = asyncio.Queue()
     rewriting = asyncio.create_task(
-        proxy.rewrite(messages, model.captioner, model.proxy, on_captioning=has_begun.set), name="caption images"
+        proxy.rewrite(messages, model.captioner, model.proxy, tell=told.put_nowait), name="caption images"
     )
     refusal = asyncio.create_task(place.refused(), name="notice a refused place")
-    telling = asyncio.create_task(tell_waits(), name="tell what captions wait for")
     for task in (rewriting, refusal):
-        task.add_done_callback(lambda _: news.put_nowait(None))
+        task.add_done_callback(lambda _: told.put_nowait(None))
     try:
-        while (waiting := await news.get()) is not None:
+        while (waiting := await told.get()) is not None:
             yield waiting
         if refusal.done():
             refusal.result()
         yield await rewriting
     finally:
-        for each in (rewriting, refusal, telling):
-            each.cancel()
-        await asyncio.gather(rewriting, refusal, telling, return_exceptions=True)
+        for task in (rewriting, refusal):
+            task.cancel()
+        await asyncio.gather(rewriting, refusal, return_exceptions=True)

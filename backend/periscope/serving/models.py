@@ -30,7 +30,6 @@ class ServedModel:
         created: Unix seconds, for `/v1/models`.
         context_length: as configured, or read from the model's files; None while it is unknown.
         captioner: describes images in proxy mode; None in other modes.
-        captioner_model: the name of the captioner's model in the pool; None when the pool does not have it.
     """
 
     name: str
@@ -42,7 +41,6 @@ class ServedModel:
     captioner: Captioner | None = None
     proxy: ProxySettings | None = None
     disabled_images: DisabledImages = DisabledImages.REJECT
-    captioner_model: str | None = None
 
 
 class ModelNames:

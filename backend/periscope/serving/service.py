@@ -80,7 +80,7 @@ class ChatService:
         has_images = _has_images(request)
         with self._pool.ticket(model.name, is_reserved=has_images) as ticket:
             if has_images:
-                seeing = captioned(request.messages, model, ticket, pool=self._pool, proxy=self._proxy)
+                seeing = captioned(request.messages, model, ticket, proxy=self._proxy)
                 async with aclosing(seeing) as steps:
                     async for step in steps:
                         if isinstance(step, Rewritten):

@@ -10,16 +10,17 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-from periscope.errors import CaptionFailed
-from periscope.vision.captioner import Caption, CaptionerId
+from periscope.core import Waiting
+from periscope.errors import CaptionFailed, ServerBusy
+from periscope.vision.captioner import Caption, CaptionerId, CaptionOutcome, Tell
 from periscope.vision.prompts import PROMPT_VERSION
 
-#: Captions for the keys it is given, in their order.
-MakeCaptions: TypeAlias = Callable[[tuple[str, ...]], Coroutine[Any, Any, Sequence[Caption | CaptionFailed]]]
+#: An outcome for each key it is given, in their order. It tells what it waits for.
+MakeCaptions: TypeAlias = Callable[[tuple[str, ...], Tell], Coroutine[Any, Any, Sequence[CaptionOutcome]]]
 
 #: What an entry costs beside its text: key, objects and links, roughly.
 _ENTRY_OVERHEAD_BYTES: Final = 400
@@ -57,13 +58,28 @@ class Answer:
 
 @dataclass(slots=True, eq=False)
 class _Flight:
-    """The keys one request has captioned together, and how many requests wait for any of them."""
+    """The keys one request has captioned together, and the requests that wait for any of them.
+
+    Attributes:
+        waiters: one for each request; each hears what the flight waits for, from its last word on.
+    """
 
     keys: tuple[str, ...]
-    task: asyncio.Task[Sequence[Caption | CaptionFailed]]
-    num_waiters: int = 0
+    task: asyncio.Task[Sequence[CaptionOutcome]] = field(init=False)
+    waiters: list[Tell] = field(default_factory=list)
+    _told: Waiting | None = None
 
-    def result_of(self, key: str) -> Caption | CaptionFailed:
+    def tell(self, waiting: Waiting) -> None:
+        self._told = waiting
+        for waiter in tuple(self.waiters):
+            waiter(waiting)
+
+    def join(self, waiter: Tell) -> None:
+        self.waiters.append(waiter)
+        if self._told is not None:
+            waiter(self._told)
+
+    def outcome_of(self, key: str) -> CaptionOutcome:
         """The task has ended. If it was cancelled while someone still waits, the captioner gave up by itself."""
         if self.task.cancelled():
             return CaptionFailed("the captioner stopped")
@@ -75,8 +91,9 @@ class CaptionCache:
 
     A request's missing keys are made by one call, a flight, in a task of its own. Others that miss the same key wait
     for that flight. It outlives the request that began it while anyone waits, and is cancelled when nobody does.
-    Failures go to those who wait and are not kept. What the call raises (the captioner is busy) is raised to all of
-    them: each would have waited in the same queue.
+    Failures go to those who wait and are not kept. That the captioner is busy is raised: to all of them if the call
+    raised it, for each would have waited in the same queue; to those who wanted the key if its turn alone did not come.
+    What else was made is kept then, so that a later try has less to do.
     """
 
     def __init__(self, *, max_entries: int = 4096, max_bytes: int = 16 * 1024 * 1024) -> None:
@@ -102,32 +119,30 @@ class CaptionCache:
         return tuple(key for key in dict.fromkeys(keys) if key not in self._entries and key not in self._flights)
 
     async def get_or_caption(
-        self, keys: Iterable[str], make: MakeCaptions, *, on_wait: Callable[[], None] = lambda: None
+        self, keys: Iterable[str], make: MakeCaptions, *, tell: Tell = lambda _: None
     ) -> dict[str, Answer]:
         """An answer for each distinct key.
 
         Args:
             make: called at most once, with the missing keys. May outlive this call; cancelled when nobody waits.
-            on_wait: called once if any caption is not there yet, whether made for this call or for another.
+            tell: hears what the captions that are not there yet wait for, whether made for this call or for another.
 
         Raises:
+            ServerBusy: the turn of an image did not come.
             Exception: what `make` raised, of this call or of the one it joined; what else was made is kept.
         """
         wanted = tuple(dict.fromkeys(keys))
         led = self.missing(wanted)
         held = {key: self._take(key) for key in wanted if key in self._entries}
-        if len(held) < len(wanted):
-            on_wait()
         if led:
             self._launch(led, make)
         joined = {key: self._flights[key] for key in wanted if key not in held}
         self._num_misses += len(led)
         self._num_hits += len(wanted) - len(led)
         if joined:
-            await self._wait_for(set(joined.values()))
-        return {
-            key: Answer(held[key] if key in held else joined[key].result_of(key), is_made=key in led) for key in wanted
-        }
+            await self._wait_for(set(joined.values()), tell)
+        made = {key: _settled(flight.outcome_of(key)) for key, flight in joined.items()}
+        return {key: Answer(held[key] if key in held else made[key], is_made=key in led) for key in wanted}
 
     def flush(self) -> None:
         """Forget every caption. Those being made still reach who waits for them, and are not kept."""
@@ -140,37 +155,37 @@ class CaptionCache:
         return self._entries[key]
 
     def _launch(self, keys: tuple[str, ...], make: MakeCaptions) -> None:
-        task = asyncio.create_task(_checked(make, keys), name="make captions")
-        flight = _Flight(keys, task)
+        flight = _Flight(keys)
+        task = flight.task = asyncio.create_task(_checked(make, keys, flight.tell), name="make captions")
         self._tasks.add(task)
         self._flights.update(dict.fromkeys(keys, flight))
         task.add_done_callback(partial(self._land, flight))
 
-    async def _wait_for(self, flights: set[_Flight]) -> None:
+    async def _wait_for(self, flights: set[_Flight], tell: Tell) -> None:
         for flight in flights:
-            flight.num_waiters += 1
+            flight.join(tell)
         try:
             await asyncio.wait([flight.task for flight in flights])
         finally:
             for flight in flights:
-                flight.num_waiters -= 1
-            abandoned = [flight for flight in flights if not flight.num_waiters and not flight.task.done()]
+                flight.waiters.remove(tell)
+            abandoned = [flight for flight in flights if not flight.waiters and not flight.task.done()]
             for flight in abandoned:
                 self._detach(flight)
                 flight.task.cancel()
             if abandoned:
                 await asyncio.wait([flight.task for flight in abandoned])
 
-    def _land(self, flight: _Flight, task: asyncio.Task[Sequence[Caption | CaptionFailed]]) -> None:
+    def _land(self, flight: _Flight, task: asyncio.Task[Sequence[CaptionOutcome]]) -> None:
         """Runs before whoever waits goes on."""
         self._tasks.discard(task)
         current = self._detach(flight)
         if task.cancelled() or task.exception() is not None:
             return
         for key in current:
-            result = flight.result_of(key)
-            if isinstance(result, Caption):
-                self._keep(key, result)
+            outcome = flight.outcome_of(key)
+            if isinstance(outcome, Caption):
+                self._keep(key, outcome)
 
     def _detach(self, flight: _Flight) -> list[str]:
         """Nobody joins it any more. Returns the keys that were still its own: a flush may have taken them away."""
@@ -189,11 +204,17 @@ class CaptionCache:
             self._num_bytes -= _num_bytes(evicted)
 
 
-async def _checked(make: MakeCaptions, keys: tuple[str, ...]) -> Sequence[Caption | CaptionFailed]:
-    results = await make(keys)
-    if len(results) != len(keys):
-        raise ValueError(f"{len(keys)} captions were wanted, {len(results)} came")
-    return results
+async def _checked(make: MakeCaptions, keys: tuple[str, ...], tell: Tell) -> Sequence[CaptionOutcome]:
+    outcomes = await make(keys, tell)
+    if len(outcomes) != len(keys):
+        raise ValueError(f"{len(keys)} captions were wanted, {len(outcomes)} came")
+    return outcomes
+
+
+def _settled(outcome: CaptionOutcome) -> Caption | CaptionFailed:
+    if isinstance(outcome, ServerBusy):
+        raise outcome
+    return outcome
 
 
 def _num_bytes(caption: Caption) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
-from periscope.core import Image
-from periscope.errors import CaptionFailed
+from periscope.core import Image, Waiting
+from periscope.errors import CaptionFailed, ServerBusy
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class CaptionRequest:
 
     Attributes:
         prompts: what is asked about each image, one for each.
-        timeout_s: for all of them, counted from when the model is there: load time is not in it.
+        timeout_s: how long the captioner may work on all of them. Neither the load of its model counts, nor the time
+            in which it works for other requests alone.
     """
 
     images: tuple[Image, ...]
@@ -38,12 +40,19 @@ class Caption:
 
     Attributes:
         num_tokens: tokens generated for it, a retry included.
-        elapsed_ms: from the captioner's start on the request, load time left out, to this caption.
+        elapsed_ms: from the moment the captioner began to work on the request to this caption.
     """
 
     text: str
     num_tokens: int
     elapsed_ms: int = 0
+
+
+#: What becomes of one image. `ServerBusy`: its turn did not come, because of others; it is not the captioner's failure.
+CaptionOutcome: TypeAlias = Caption | CaptionFailed | ServerBusy
+
+#: Hears what a request waits for, each time that changes. Called on the event loop; does not wait and does not raise.
+Tell: TypeAlias = Callable[[Waiting], None]
 
 
 class Captioner(Protocol):
@@ -54,15 +63,14 @@ class Captioner(Protocol):
         """Who describes; does not change."""
         ...
 
-    async def caption(self, request: CaptionRequest) -> tuple[Caption | CaptionFailed, ...]:
-        """One caption or failure for each image, in order; a failure is returned, not raised. Cancellable.
+    async def caption(self, request: CaptionRequest, tell: Tell) -> tuple[CaptionOutcome, ...]:
+        """One outcome for each image, in order; those of single images are returned, not raised. Cancellable.
+
+        Args:
+            tell: hears what the request waits for: the captioner's queue or its load, then its words.
 
         Raises:
             ServerBusy: not now, because of others; it is not broken, and a later try may succeed.
             ModelUnavailable, ModelLoadError, EngineClosed: nothing can be captioned at all.
         """
-        ...
-
-    async def health_check(self) -> bool:
-        """Whether captions can be expected; loads nothing."""
         ...

@@ -24,7 +24,7 @@ from periscope.errors import (
     ServerStopping,
 )
 from periscope.vision.cache import Answer, CaptionCache, caption_key
-from periscope.vision.captioner import Caption, Captioner, CaptionRequest
+from periscope.vision.captioner import Caption, Captioner, CaptionOutcome, CaptionRequest, Tell
 from periscope.vision.images.decode import ImageHeader, decode, read_header
 from periscope.vision.images.limits import ImageLimits
 from periscope.vision.images.source import fetch
@@ -61,7 +61,7 @@ class ProxySettings:
 
     Attributes:
         prompt: what the captioner is asked about every image.
-        timeout_s: for all captions of a request; load time is not in it.
+        timeout_s: how long the captioner may work on all captions of a request; neither loads nor waits are in it.
         use_question: tell the captioner the text of the image's message; captions then depend on it.
     """
 
@@ -129,7 +129,7 @@ class VisionProxy:
         captioner: Captioner | None,
         settings: ProxySettings,
         *,
-        on_captioning: Callable[[], None] = lambda: None,
+        tell: Tell = lambda _: None,
     ) -> Rewritten:
         """Every image part becomes one text part at its place, numbered through the whole conversation.
 
@@ -139,7 +139,7 @@ class VisionProxy:
 
         Args:
             captioner: None where there is none or it failed: its images are handled by `settings.on_error`.
-            on_captioning: called once if a caption has to be waited for, before that.
+            tell: hears what the captions wait for, if any has to be waited for.
 
         Raises:
             ImageInvalid, ImageSourceRefused: an image cannot be taken; before any captioning.
@@ -157,7 +157,7 @@ class VisionProxy:
             keys = [_key(picture, captioner, settings) for picture in pictures]
             left_out = self._left_out.choose(keys, self._cache.missing(keys), settings.limits.max_images)
             shown = [picture for place, picture in enumerate(pictures) if place not in left_out]
-            made = iter(await self._answers(shown, captioner, settings, admission, on_captioning))
+            made = iter(await self._answers(shown, captioner, settings, admission, tell))
             answers = [None if place in left_out else next(made) for place in range(len(pictures))]
             return _rewritten(messages, pictures, answers, captioner.id.name, settings)
 
@@ -182,7 +182,7 @@ class VisionProxy:
                     "Send them in several requests.",
                     param="images",
                 )
-            answers = await self._answers(pictures, captioner, settings, admission, lambda: None)
+            answers = await self._answers(pictures, captioner, settings, admission, lambda _: None)
         return tuple(
             _captioned(picture, answer.result, captioner.id.name)
             for picture, answer in zip(pictures, answers, strict=True)
@@ -229,7 +229,7 @@ class VisionProxy:
         captioner: Captioner,
         settings: ProxySettings,
         admission: Admission,
-        on_captioning: Callable[[], None],
+        tell: Tell,
     ) -> list[Answer]:
         """One for each picture; of equal pictures only the first counts as made."""
         keys = [_key(picture, captioner, settings) for picture in pictures]
@@ -243,7 +243,7 @@ class VisionProxy:
             images.update(zip(missing, decoded, strict=True))
         prompts = {key: picture.slot.prompt for key, picture in by_key.items()}
         make = partial(_make_captions, captioner=captioner, settings=settings, images=images, prompts=prompts)
-        answers = await self._cache.get_or_caption(keys, make, on_wait=on_captioning)
+        answers = await self._cache.get_or_caption(keys, make, tell=tell)
         first = {key: place for place, key in reversed(tuple(enumerate(keys)))}
         return [
             replace(answers[key], is_made=answers[key].is_made and first[key] == place)
@@ -301,25 +301,26 @@ def _key(picture: _Picture, captioner: Captioner, settings: ProxySettings) -> st
 
 async def _make_captions(
     keys: Sequence[str],
+    tell: Tell,
     *,
     captioner: Captioner,
     settings: ProxySettings,
     images: dict[str, Image],
     prompts: dict[str, str],
-) -> list[Caption | CaptionFailed]:
+) -> list[CaptionOutcome]:
     """All images go to the captioner together, whatever is asked about each: one place in its queue for a request."""
     asked, shown = tuple(prompts[key] for key in keys), tuple(images[key] for key in keys)
-    return list(await _ask(captioner, CaptionRequest(shown, asked, settings.max_tokens, settings.timeout_s)))
+    return list(await _ask(captioner, CaptionRequest(shown, asked, settings.max_tokens, settings.timeout_s), tell))
 
 
-async def _ask(captioner: Captioner, request: CaptionRequest) -> Sequence[Caption | CaptionFailed]:
-    """Captions, or the same failure for every image.
+async def _ask(captioner: Captioner, request: CaptionRequest, tell: Tell) -> Sequence[CaptionOutcome]:
+    """What the captioner says, or the same failure for every image.
 
     Raises:
         ServerBusy: that is no failure of the captioner, so there is no marker for it.
     """
     try:
-        answers = await captioner.caption(request)
+        outcomes = await captioner.caption(request, tell)
     except ServerBusy:
         raise
     except PeriscopeError as error:
@@ -329,8 +330,8 @@ async def _ask(captioner: Captioner, request: CaptionRequest) -> Sequence[Captio
         logger.warning("captioner %s failed: %s", captioner.id.name, type(error).__name__)
         reason = "the captioner failed"
     else:
-        if len(answers) == len(request.images):
-            return answers
+        if len(outcomes) == len(request.images):
+            return outcomes
         reason = "the captioner failed"
     return [CaptionFailed(reason)] * len(request.images)
 

@@ -1,0 +1,213 @@
+"""Captioner over a vision-language model in this machine's memory. Event loop only.
+
+Where the model lives and how it is leased is the caller's affair, and MLX is behind the protocol of a leased model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Protocol, TypeAlias
+
+from periscope.core import Image, Waiting, WaitStatus
+from periscope.errors import CaptionFailed, EngineClosed, ServerBusy
+from periscope.vision.backends.allowance import Allowance
+from periscope.vision.captioner import Caption, CaptionerId, CaptionOutcome, CaptionRequest, Tell
+from periscope.vision.prompts import clean_text
+
+logger = logging.getLogger(__name__)
+
+#: A captioner that said nothing is asked once more: another batch may round differently.
+_NUM_TRIES: Final = 2
+#: About how long the captions of one request take.
+_RETRY_AFTER_S: Final = 5
+
+
+class VisionLanguage(Protocol):
+    """A loaded vision-language model."""
+
+    async def describe(
+        self, image: Image, prompt: str, max_tokens: int, *, on_begun: Callable[[], None]
+    ) -> tuple[str, int]:
+        """Greedy text about one image, maybe empty, and the tokens it took. Many may run at once; cancellable.
+
+        Args:
+            on_begun: called when the model's batch has a place for the image.
+
+        Raises:
+            EngineClosed: the model was unloaded, or its worker has ended.
+            GenerationFailed: this image's request failed.
+        """
+        ...
+
+
+#: Gives the model for the time of one request. `tell` hears what is waited for; raises as `Captioner.caption`.
+LeaseModel: TypeAlias = Callable[[Tell], AbstractAsyncContextManager[VisionLanguage]]
+
+
+class LocalCaptioner:
+    """Owns the count of images that the model works on, over all requests: make one for each model.
+
+    The model is leased for one request and given back before the text model is wanted: a request never holds two
+    models. All images of a request are submitted at once, so they batch.
+
+    Args:
+        wait_timeout_s: how long a request that has its lease may wait while the model works for others alone.
+    """
+
+    def __init__(
+        self,
+        lease: LeaseModel,
+        captioner_id: CaptionerId,
+        *,
+        wait_timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lease = lease
+        self._id = captioner_id
+        self._wait_timeout_s = wait_timeout_s
+        self._clock = clock
+        self._num_in_work = 0
+        self._running: set[_Captioning] = set()
+
+    def __repr__(self) -> str:
+        return f"<LocalCaptioner {self._id.name} requests={len(self._running)} images in work={self._num_in_work}>"
+
+    @property
+    def id(self) -> CaptionerId:
+        """Who describes."""
+        return self._id
+
+    @property
+    def num_in_work(self) -> int:
+        """Images of all requests that have a place in the model's batch."""
+        return self._num_in_work
+
+    async def caption(self, request: CaptionRequest, tell: Tell) -> tuple[CaptionOutcome, ...]:
+        """One outcome for each image, in order; captions that are done stand, whatever becomes of the others.
+
+        Raises:
+            ServerBusy: its queue is full, or the wait was too long; ServerStopping when the server stops.
+            ModelUnavailable: the captioner cannot be loaded.
+        """
+        async with self._lease(tell) as model:
+            tell(Waiting(WaitStatus.CAPTIONING, self._id.name))
+            allowance = Allowance(own_s=request.timeout_s, wait_s=self._wait_timeout_s)
+            captioning = _Captioning(self, model, request, allowance, self._clock)
+            self._running.add(captioning)
+            try:
+                return await captioning.outcomes()
+            finally:
+                self._running.discard(captioning)
+
+    def count_in_work(self, change: int) -> None:
+        """An image has got its place in the batch (1) or has left it (-1): whose time it is may be another's now."""
+        self._num_in_work += change
+        for captioning in self._running:
+            captioning.changed.set()
+
+
+class _Captioning:
+    """Owns one request's images while the model is leased for it, and the time they have left.
+
+    Attributes:
+        changed: set when an image was begun or is done, of whichever request.
+    """
+
+    def __init__(
+        self,
+        captioner: LocalCaptioner,
+        model: VisionLanguage,
+        request: CaptionRequest,
+        allowance: Allowance,
+        clock: Callable[[], float],
+    ) -> None:
+        self.changed = asyncio.Event()
+        self._captioner = captioner
+        self._model = model
+        self._request = request
+        self._allowance = allowance
+        self._clock = clock
+        self._num_in_work = 0
+        self._began_at: float | None = None
+
+    async def outcomes(self) -> tuple[CaptionOutcome, ...]:
+        """Describe all images; cancelling drops their rows."""
+        asked = zip(self._request.images, self._request.prompts, strict=True)
+        tasks = [asyncio.create_task(self._caption(image, prompt), name="describe an image") for image, prompt in asked]
+        for task in tasks:
+            task.add_done_callback(lambda _: self.changed.set())
+        try:
+            late = await self._late(tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return tuple(late if task.cancelled() else task.result() for task in tasks)
+
+    async def _late(self, tasks: list[asyncio.Task[Caption | CaptionFailed]]) -> CaptionFailed | ServerBusy:
+        """Wait for the end of all, or of the time; what becomes of images that are not done by then.
+
+        Time counts against the captioner while it works on this request, and while it works on nothing though images
+        wait: then it hangs. While it works for others alone, it is busy.
+        """
+        while not all(task.done() for task in tasks):
+            self.changed.clear()
+            is_own_time = self._num_in_work > 0 or self._captioner.num_in_work == 0
+            if not await self._allowance.spend(self.changed, is_own_time=is_own_time):
+                return CaptionFailed("the captioner timed out") if is_own_time else self._busy()
+        return CaptionFailed("the captioner stopped")
+
+    def _busy(self) -> ServerBusy:
+        return ServerBusy(
+            f"Captioner {self._captioner.id.name} was busy with the images of other requests for "
+            f"{self._allowance.wait_s:g} s (`server.limits.wait_timeout_s`). Try again soon.",
+            retry_after_s=_RETRY_AFTER_S,
+        )
+
+    async def _caption(self, image: Image, prompt: str) -> Caption | CaptionFailed:
+        try:
+            text, num_tokens = await self._words(image, prompt)
+        except EngineClosed:
+            return CaptionFailed("the captioner is not available")
+        except Exception as error:  # noqa: BLE001 - one image's failure must not take its neighbours along
+            logger.warning("captioner %s failed on an image: %s", self._captioner.id.name, type(error).__name__)
+            return CaptionFailed("the captioner failed")
+        if not text:
+            return CaptionFailed("the captioner returned nothing")
+        elapsed_s = 0.0 if self._began_at is None else self._clock() - self._began_at
+        return Caption(text, num_tokens, elapsed_ms=round(elapsed_s * 1000))
+
+    async def _words(self, image: Image, prompt: str) -> tuple[str, int]:
+        """Text without what a reader cannot see; empty only when every try was."""
+        num_tokens = 0
+        for _ in range(_NUM_TRIES):
+            text, num_more = await self._described(image, prompt)
+            num_tokens += num_more
+            if seen := clean_text(text):
+                return seen, num_tokens
+        return "", num_tokens
+
+    async def _described(self, image: Image, prompt: str) -> tuple[str, int]:
+        """One try. The image counts as in work from its place in the batch to its end."""
+        num_in_work = 0
+
+        def begin() -> None:
+            nonlocal num_in_work
+            num_in_work = 1
+            self._count_in_work(1)
+
+        try:
+            return await self._model.describe(image, prompt, self._request.max_tokens, on_begun=begin)
+        finally:
+            if num_in_work:
+                self._count_in_work(-num_in_work)
+
+    def _count_in_work(self, change: int) -> None:
+        if self._began_at is None and change > 0:
+            self._began_at = self._clock()
+        self._num_in_work += change
+        self._captioner.count_in_work(change)

@@ -1,0 +1,76 @@
+"""The demo captioner with many more images than its batch takes, and a time-out that all of them together overrun."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from periscope.core import CaptionedImage, ImagePart
+from periscope.engine import EngineConfig, VisionLanguageEngine
+from periscope.errors import ServerBusy
+from periscope.vision.backends.local import LocalCaptioner
+from periscope.vision.cache import CaptionCache
+from periscope.vision.captioner import CaptionerId, Tell
+from periscope.vision.proxy import ProxySettings, VisionProxy
+from tests.e2e.drawing import circle, data_url
+from tests.engine.test_vision_language import CAPTIONER
+
+NUM_REQUESTS = 16
+CONFIG = EngineConfig(max_num_seqs=1)
+
+
+def image_of(number: int) -> ImagePart:
+    """Of a request; nobody else sends it."""
+    return ImagePart(data_url(circle(f"#{16 * number:02x}{255 - 16 * number:02x}40", 64)), "image")
+
+
+class Crowd:
+    """Owns a captioner over the demo model; every request of the crowd has its lease at once."""
+
+    def __init__(self, engine: VisionLanguageEngine, *, wait_timeout_s: float = 600.0) -> None:
+        @asynccontextmanager
+        async def lease(_: Tell) -> AsyncIterator[VisionLanguageEngine]:
+            yield engine
+
+        self.captioner = LocalCaptioner(lease, CaptionerId("eyes", "1"), wait_timeout_s=wait_timeout_s)
+
+    async def describe(self, *, timeout_s: float) -> list[tuple[CaptionedImage, ...] | BaseException]:
+        vision, settings = VisionProxy(CaptionCache()), ProxySettings(timeout_s=timeout_s, max_tokens=12)
+        asked = (vision.describe((image_of(number),), self.captioner, settings) for number in range(NUM_REQUESTS))
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+
+def failures(told: list[tuple[CaptionedImage, ...] | BaseException]) -> list[str]:
+    return [image.error for images in told if not isinstance(images, BaseException) for image in images if image.error]
+
+
+def test_a_crowd_is_described_although_it_takes_longer_than_the_time_out_of_each() -> None:
+    """Half the time of all is plenty for one request's image; counted from its lease on it would be too little."""
+
+    async def run() -> None:
+        async with await VisionLanguageEngine.load(CAPTIONER, CONFIG) as engine:
+            began = asyncio.get_running_loop().time()
+            unhurried = await Crowd(engine).describe(timeout_s=600.0)
+            took_s = asyncio.get_running_loop().time() - began
+            hurried = await Crowd(engine).describe(timeout_s=took_s / 2)
+            assert hurried == unhurried
+            assert failures(hurried) == []
+
+    asyncio.run(run())
+
+
+def test_who_waits_too_long_in_a_crowd_is_told_to_come_again() -> None:
+    """Some are described, the others get `ServerBusy`; no image is said to be unreadable."""
+
+    async def run() -> None:
+        async with await VisionLanguageEngine.load(CAPTIONER, CONFIG) as engine:
+            told = await Crowd(engine, wait_timeout_s=0.05).describe(timeout_s=600.0)
+            assert failures(told) == []
+            refused = [each for each in told if isinstance(each, BaseException)]
+            assert 0 < len(refused) < NUM_REQUESTS
+            assert all(isinstance(each, ServerBusy) and each.retry_after_s >= 1 for each in refused)
+            while engine.num_rows:
+                await asyncio.sleep(0)
+
+    asyncio.run(run())
