@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 import mlx.core as mx
 
 from periscope import __version__
+from periscope.captions.cache import CaptionCache
 from periscope.config import Config, ModelConfig, VisionProxyConfig
 from periscope.core import Footprint, ModelKind, VisionMode, find_model, require_model
 from periscope.demo import EMBEDDED_MODELS
@@ -29,12 +30,13 @@ from periscope.serving.models import DisabledImages, ModelNames, ServedModel
 from periscope.serving.requests import LiveRequests
 from periscope.serving.service import ChatService
 from periscope.vision.backends.local import LocalCaptioner, VisionLanguage
-from periscope.vision.cache import CaptionCache
 from periscope.vision.captioner import CaptionerId
+from periscope.vision.images.in_flight import BytesInFlight
 from periscope.vision.images.limits import ImageLimits
 from periscope.vision.intake import ImageIntake
 from periscope.vision.prompts import DEFAULT_CAPTION_PROMPT
-from periscope.vision.proxy import OnError, ProxySettings, VisionProxy
+from periscope.vision.proxy import VisionProxy
+from periscope.vision.settings import OnError, ProxySettings
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -73,10 +75,10 @@ class Runtime:
         }
         requests = LiveRequests(self.bus.publish)
         names = ModelNames(self._served(model) for model in config.models if model.kind is ModelKind.TEXT)
-        intake = ImageIntake(
+        in_flight = BytesInFlight(
             config.server.limits.max_image_bytes_in_flight, wait_timeout_s=config.server.limits.wait_timeout_s
         )
-        proxy = VisionProxy(CaptionCache(), executor=self._decoding, intake=intake)
+        proxy = VisionProxy(CaptionCache(), intake=ImageIntake(executor=self._decoding, in_flight=in_flight))
         self.service = ChatService(names, self._pool, proxy, requests)
         self.control = ControlService(
             self.service, self._pool, names, requests, self.bus, version=__version__, read_memory=_read_memory

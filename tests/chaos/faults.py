@@ -15,7 +15,8 @@ import numpy as np
 from mlx import nn
 from numpy.typing import NDArray
 
-from periscope.core import JSONObject, Waiting, WaitStatus
+from periscope.captions.caption import Caption, CaptionOutcome
+from periscope.core import JSONObject, Tell, Waiting, WaitStatus
 from periscope.engine import EngineConfig, InferenceEngine
 from periscope.engine.detokenizer import Detokenizer
 from periscope.engine.hosting import WorkerHost
@@ -26,7 +27,7 @@ from periscope.engine.structured import GrammarCompiler
 from periscope.engine.text_model import TextModel
 from periscope.engine.turn import DeviceTurn
 from periscope.errors import CaptionFailed, GenerationFailed, ModelLoadError, ModelUnavailable, ServerBusy
-from periscope.vision.captioner import Caption, CaptionerId, CaptionOutcome, CaptionRequest, Tell
+from periscope.vision.captioner import CaptionerId, CaptionRequest
 
 CONFIG = EngineConfig(max_num_seqs=8, prefill_chunk_size=128, prompt_cache_bytes=2**20)
 #: What a captioner's faults become in the prompt, where they become a marker.

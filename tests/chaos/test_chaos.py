@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import mlx.core as mx
 
+from periscope.captions.cache import CaptionCache
 from periscope.core import (
     Finished,
     Footprint,
@@ -43,8 +44,8 @@ from periscope.serving.control import ControlService
 from periscope.serving.models import ModelNames, ServedModel
 from periscope.serving.requests import LiveRequests
 from periscope.serving.service import ChatService
-from periscope.vision.cache import CaptionCache
-from periscope.vision.proxy import ProxySettings, VisionProxy
+from periscope.vision.proxy import VisionProxy
+from periscope.vision.settings import ProxySettings
 from tests.chaos.faults import CAPTIONER_FAULTS, ChaoticCaptioner, Dice, load_engine
 from tests.e2e.drawing import circle, data_url, square
 from tests.pool.fakes import FakeMemory

@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
+from periscope.captions.cache import CaptionCache
 from periscope.core import GenerationRequest, Message, ModelKind, Role, TextPart, VisionMode
 from periscope.errors import (
     InvalidRequest,
@@ -23,7 +24,6 @@ from periscope.serving.models import ModelNames, ServedModel
 from periscope.serving.requests import LiveRequests
 from periscope.serving.service import ChatService
 from periscope.status import ModelDelta, ModelStateDelta, RequestDelta, RequestGone, ServerStatus, StatusEvent
-from periscope.vision.cache import CaptionCache
 from periscope.vision.proxy import VisionProxy
 from tests.pool.fakes import FakeEngine, FakeModel, World, turns, until, with_world
 

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from periscope.core import CaptionedImage, ImagePart
+from periscope.captions.cache import CaptionCache
+from periscope.core import CaptionedImage, ImagePart, Tell
 from periscope.engine import EngineConfig, VisionLanguageEngine
 from periscope.errors import ServerBusy
 from periscope.vision.backends.local import LocalCaptioner
-from periscope.vision.cache import CaptionCache
-from periscope.vision.captioner import CaptionerId, Tell
-from periscope.vision.proxy import ProxySettings, VisionProxy
+from periscope.vision.captioner import CaptionerId
+from periscope.vision.proxy import VisionProxy
+from periscope.vision.settings import ProxySettings
 from tests.e2e.drawing import circle, data_url
 from tests.engine.test_vision_language import CAPTIONER
 

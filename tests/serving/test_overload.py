@@ -22,9 +22,9 @@ from periscope.core import (
     WaitStatus,
 )
 from periscope.errors import ServerBusy, ServerStopping
-from periscope.vision.proxy import OnError
+from periscope.vision.settings import OnError
 from tests.e2e.drawing import circle, data_url
-from tests.serving.test_service import CIRCLE, SQUARE, Rooms, events_of, finished, request, user, with_rooms
+from tests.serving.rooms import CIRCLE, SQUARE, Rooms, events_of, finished, request, user, with_rooms
 from tests.tiny_models import write_text_model
 
 

@@ -11,9 +11,10 @@ from typing import Any, ParamSpec, TypeVar
 
 import PIL.Image
 
-from periscope.core import Image, ImagePart, Message, Role, TextPart, Waiting, WaitStatus
+from periscope.captions.caption import Caption, CaptionOutcome
+from periscope.core import Image, ImagePart, Message, Role, Tell, TextPart, Waiting, WaitStatus
 from periscope.errors import CaptionFailed, ServerBusy
-from periscope.vision.captioner import Caption, CaptionerId, CaptionOutcome, CaptionRequest, Tell
+from periscope.vision.captioner import CaptionerId, CaptionRequest
 
 P = ParamSpec("P")
 T = TypeVar("T")

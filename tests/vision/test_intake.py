@@ -1,140 +1,84 @@
-"""ImageIntake: bounded, in order, and nothing is lost when somebody leaves."""
+"""Images on their way in: refused before anything is captioned, decoded only where they must be."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from periscope.errors import ServerBusy
-from periscope.vision.cache import CaptionCache
+from periscope.captions.cache import CaptionCache
+from periscope.core import ImagePart, Message, Role, Waiting
+from periscope.errors import ImageInvalid, ImageSourceRefused, RequestError, ServerStopping
 from periscope.vision.intake import ImageIntake
-from periscope.vision.proxy import ProxySettings, Rewritten, VisionProxy
-from tests.vision.fakes import FakeCaptioner, cancelled, conversation, png, run, settled
+from periscope.vision.proxy import VisionProxy
+from tests.vision.chats import BLUE, CUT_OFF, RED, SETTINGS, proxy
+from tests.vision.fakes import FakeCaptioner, HandExecutor, conversation, run, settled
 
 
-def holding(intake: ImageIntake, num_bytes: int, gate: asyncio.Event, order: list[int]) -> asyncio.Task[None]:
-    async def hold() -> None:
-        async with intake.admitted(num_bytes):
-            order.append(num_bytes)
-            await gate.wait()
-
-    return asyncio.create_task(hold())
-
-
-def test_who_does_not_fit_waits_and_nobody_overtakes() -> None:
-    """Room goes to the first in the queue, also where a smaller one behind it would fit."""
+@pytest.mark.parametrize(
+    ("part", "error"),
+    [
+        (ImagePart("http://localhost/a.png", "messages[0].content[1]"), ImageSourceRefused),
+        (ImagePart("data:;base64,AAAA", "messages[0].content[1]"), ImageInvalid),
+        (conversation(["", CUT_OFF])[0].parts[1], ImageInvalid),
+    ],
+    ids=["remote", "no image", "cut off"],
+)
+@pytest.mark.parametrize("has_captioner", [True, False])
+def test_a_bad_image_is_refused_before_anything_is_captioned(
+    part: ImagePart, error: type[RequestError], has_captioner: bool
+) -> None:
+    """The client's fault is told whether or not there is a captioner, with the first bad part's place."""
 
     async def test() -> None:
-        intake, order = ImageIntake(100), list[int]()
-        gates = [asyncio.Event() for _ in range(3)]
-        tasks = [holding(intake, size, gate, order) for size, gate in zip((60, 70, 10), gates, strict=True)]
-        await settled()
-        assert (order, intake.held_bytes) == ([60], 60)
-        gates[0].set()
-        await settled()
-        assert (order, intake.held_bytes) == ([60, 70, 10], 80)
-        for gate in gates:
-            gate.set()
-        await asyncio.gather(*tasks)
-        assert intake.held_bytes == 0
+        captioner, told = FakeCaptioner(), list[Waiting]()
+        worse = ImagePart("file:/etc/passwd", "messages[0].content[2]")
+        message = Message(
+            Role.USER, (*conversation([BLUE])[0].parts, part, *([worse] if error is not ImageInvalid else []))
+        )
+        with pytest.raises(error) as caught:
+            await proxy().rewrite([message], captioner if has_captioner else None, SETTINGS, tell=told.append)
+        assert caught.value.param == "messages[0].content[1]"
+        assert (captioner.requests, told) == ([], [])
 
     run(test())
 
 
-def test_a_request_larger_than_the_bound_is_let_in_alone() -> None:
-    """It waits until nobody else is there, and then nobody else is let in."""
+@pytest.mark.parametrize("has_begun", [False, True], ids=["before", "meanwhile"])
+def test_images_that_cannot_be_read_any_more_because_the_server_stops(has_begun: bool) -> None:
+    """An executor that was shut down is not the client's fault, nor a bug: the server is stopping."""
 
     async def test() -> None:
-        intake, order = ImageIntake(100), list[int]()
-        gates = [asyncio.Event() for _ in range(3)]
-        tasks = [holding(intake, size, gate, order) for size, gate in zip((1, 900), gates, strict=False)]
+        executor = ThreadPoolExecutor(1)
+        vision, may_end = VisionProxy(CaptionCache(), intake=ImageIntake(executor=executor)), threading.Event()
+        executor.submit(may_end.wait)
+        if not has_begun:
+            executor.shutdown(wait=False, cancel_futures=True)
+        rewriting = asyncio.create_task(vision.rewrite(conversation([RED]), FakeCaptioner(), SETTINGS))
         await settled()
-        assert order == [1]
-        gates[0].set()
-        await settled()
-        tasks.append(holding(intake, 2, gates[2], order))
-        await settled()
-        assert (order, intake.held_bytes) == ([1, 900], 900)
-        gates[1].set()
-        gates[2].set()
-        await asyncio.gather(*tasks)
-        assert (order, intake.held_bytes) == ([1, 900, 2], 0)
+        executor.shutdown(wait=False, cancel_futures=True)
+        with pytest.raises(ServerStopping):
+            await rewriting
+        may_end.set()
 
     run(test())
 
 
-def test_too_much_that_waits_is_refused_at_once_and_a_wait_has_an_end() -> None:
-    """Pictures take memory while they wait, too: both are ServerBusy with a time to come again."""
+def test_a_cached_image_is_not_decoded_again() -> None:
+    """Later turns read headers only: one call per image, none for pixels."""
 
     async def test() -> None:
-        intake, order, gate = ImageIntake(100, wait_timeout_s=0.02), list[int](), asyncio.Event()
-        running = holding(intake, 100, gate, order)
-        waiting = holding(intake, 60, gate, order)
-        await settled()
-        with pytest.raises(ServerBusy, match="max_image_bytes_in_flight") as caught:
-            async with intake.admitted(41):
-                pass
-        assert caught.value.retry_after_s >= 1
-        with pytest.raises(ServerBusy, match=r"0\.02 s"):
-            await waiting
-        gate.set()
-        await running
-        assert (order, intake.held_bytes) == ([100], 0)
-
-    run(test())
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 120), st.integers(0, 3), st.booleans()), max_size=12))
-def test_whoever_leaves_whenever_leaves_nothing(steps: list[tuple[int, int, bool]]) -> None:
-    """Under any order of arrivals, ends and cancellations: within the bound, and all is given back."""
-
-    async def test() -> None:
-        intake = ImageIntake(100)
-        tasks: list[tuple[asyncio.Task[None], asyncio.Event]] = []
-        for size, leaver, is_cancelled in steps:
-            gate = asyncio.Event()
-            tasks.append((holding(intake, size, gate, []), gate))
-            if leaver < len(tasks):
-                task, gate = tasks.pop(leaver)
-                if is_cancelled:
-                    task.cancel()
-                gate.set()
-            for _ in range(size % 7):
-                await asyncio.sleep(0)
-            assert intake.held_bytes <= 120
-        for _, gate in tasks:
-            gate.set()
-        await asyncio.wait_for(asyncio.gather(*(task for task, _ in tasks), return_exceptions=True), 5)
-        await settled()
-        assert intake.held_bytes == 0
-
-    run(test())
-
-
-def test_images_are_read_and_described_within_the_bound() -> None:
-    """A second request waits while the first is captioned, is cancelled without a trace, or goes on after it."""
-
-    async def test() -> None:
-        gate = asyncio.Event()
-        intake, captioner = ImageIntake(300), FakeCaptioner(gate=gate)
-        vision = VisionProxy(CaptionCache(), intake=intake)
-
-        def rewriting(color: str) -> asyncio.Task[Rewritten]:
-            return asyncio.create_task(vision.rewrite(conversation([png(color)]), captioner, ProxySettings()))
-
-        first, second = rewriting("red"), rewriting("blue")
-        await captioner.started.wait()
-        await settled()
-        assert len(captioner.requests) == 1
-        await cancelled(second)
-        third = rewriting("lime")
-        await settled()
-        gate.set()
-        assert [rewritten.vision.num_failed for rewritten in await asyncio.gather(first, third)] == [0, 0]
-        assert intake.held_bytes == 0
+        executor = HandExecutor()
+        vision, captioner = VisionProxy(CaptionCache(), intake=ImageIntake(executor=executor)), FakeCaptioner()
+        num_calls = []
+        for _ in range(2):
+            task = asyncio.create_task(vision.rewrite(conversation([RED, BLUE]), captioner, SETTINGS))
+            num_calls.append(0)
+            while not task.done():
+                await settled()
+                num_calls[-1] += executor.run_waiting()
+        assert num_calls == [4, 2]
 
     run(test())

@@ -5,7 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from periscope.core import Message
+from periscope.vision.images.limits import ImageLimits
 from periscope.vision.left_out import LeftOutImages
+from periscope.vision.settings import ProxySettings
+from tests.vision.chats import BLUE, GREEN, RED, SETTINGS, block, proxy, texts
+from tests.vision.fakes import FakeCaptioner, conversation, png, run
 
 
 def test_all_but_the_newest_new_images_are_left_out() -> None:
@@ -50,3 +55,68 @@ def test_a_conversation_that_grows_never_changes_what_was_left_out(turns: list[l
         assert all(keys[place] in missing or place in before for place in chosen)
         known |= made
         before = chosen
+
+
+def test_only_the_newest_images_are_described() -> None:
+    """Beyond the limit the older ones say so, and the captioner never sees them."""
+
+    async def test() -> None:
+        captioner = FakeCaptioner()
+        messages = conversation([png("black")], [GREEN, BLUE], [RED])
+        settings = ProxySettings(limits=ImageLimits(max_images=2))
+        rewritten = await proxy().rewrite(messages, captioner, settings)
+        reason = "only the newest 2 images that are new in a request are described"
+        assert texts(rewritten) == [
+            [f"[Image 1, 4x3 px, could not be read: {reason}. Do not guess what it shows.]"],
+            [
+                f"[Image 2, 4x3 px, could not be read: {reason}. Do not guess what it shows.]",
+                block(3, "640x480", "Colour (0, 0, 255), try 1."),
+            ],
+            [block(4, "4x3", "Colour (255, 0, 0), try 1.")],
+        ]
+        assert (rewritten.vision.num_images, rewritten.vision.num_failed) == (4, 2)
+
+    run(test())
+
+
+def picture(number: int) -> bytes:
+    """Another one for each number."""
+    return png((number, 255 - number, 7))
+
+
+def test_an_agent_with_a_new_screenshot_in_each_of_20_turns_keeps_its_prefix() -> None:
+    """Known captions stand however many there are: each turn begins with the last one, byte by byte."""
+
+    async def test() -> None:
+        vision, captioner, before = proxy(), FakeCaptioner(), tuple[Message, ...]()
+        for num_turns in range(1, 21):
+            turns: list[list[str | bytes]] = [["Look.", picture(number)] for number in range(num_turns)]
+            rewritten = await vision.rewrite(conversation(*turns), captioner, SETTINGS)
+            assert rewritten.messages[:-1] == before
+            assert (rewritten.vision.num_failed, rewritten.vision.num_cache_hits) == (0, num_turns - 1)
+            before = rewritten.messages
+        assert [len(request.images) for request in captioner.requests] == [1] * 20
+
+    run(test())
+
+
+def test_what_a_first_request_leaves_out_stays_left_out_in_its_conversation() -> None:
+    """Twelve pictures at once: the newest eight are described, and no later turn, however short, changes a byte."""
+
+    async def test() -> None:
+        vision, captioner = proxy(), FakeCaptioner()
+        turns: list[list[str | bytes]] = [["Look.", *(picture(number) for number in range(12))]]
+        first = await vision.rewrite(conversation(*turns), captioner, SETTINGS)
+        assert (first.vision.num_images, first.vision.num_failed) == (12, 4)
+        before = first.messages
+        for number in (20, 21, 2):  # the last one is a picture that was left out, sent anew
+            turns.append(["And this?", picture(number)])
+            rewritten = await vision.rewrite(conversation(*turns), captioner, SETTINGS)
+            assert rewritten.messages[:-1] == before
+            assert rewritten.vision.num_failed == 4
+            before = rewritten.messages
+        assert [len(request.images) for request in captioner.requests] == [8, 1, 1, 1]
+        alone = await vision.rewrite(conversation([picture(0)]), captioner, SETTINGS)
+        assert alone.vision.num_failed == 0
+
+    run(test())

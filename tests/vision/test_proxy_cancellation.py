@@ -6,9 +6,11 @@ import asyncio
 
 import pytest
 
+from periscope.captions.cache import CaptionCache
 from periscope.errors import EngineClosed
-from periscope.vision.cache import CaptionCache
-from periscope.vision.proxy import ProxySettings, VisionProxy
+from periscope.vision.intake import ImageIntake
+from periscope.vision.proxy import VisionProxy
+from periscope.vision.settings import ProxySettings
 from tests.vision.fakes import FakeCaptioner, HandExecutor, cancelled, conversation, png, run, settled
 
 SETTINGS = ProxySettings()
@@ -21,7 +23,7 @@ def test_cancelled_while_images_are_read(num_steps: int) -> None:
 
     async def test() -> None:
         executor, captioner = HandExecutor(), FakeCaptioner()
-        vision = VisionProxy(CaptionCache(), executor=executor)
+        vision = VisionProxy(CaptionCache(), intake=ImageIntake(executor=executor))
         task = asyncio.create_task(vision.rewrite(conversation([RED, BLUE]), captioner, SETTINGS))
         await settled()
         for _ in range(num_steps):
@@ -80,7 +82,9 @@ def test_a_failed_caption_of_another_request_is_not_waited_for_twice() -> None:
         other = asyncio.create_task(VisionProxy(cache).rewrite(conversation([RED]), failing, SETTINGS))
         await failing.started.wait()
         task = asyncio.create_task(
-            VisionProxy(cache, executor=executor).rewrite(conversation([RED, BLUE]), working, SETTINGS)
+            VisionProxy(cache, intake=ImageIntake(executor=executor)).rewrite(
+                conversation([RED, BLUE]), working, SETTINGS
+            )
         )
         await settled()
         assert executor.run_waiting() == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, TypeAlias
@@ -100,6 +101,10 @@ class Waiting:
     position: int | None = None
     progress: float | None = None
     eta_s: float | None = None
+
+
+#: Hears what a request waits for, each time that changes. Called on the event loop; never waits, never raises.
+Tell: TypeAlias = Callable[[Waiting], None]
 
 
 @dataclass(frozen=True, slots=True)

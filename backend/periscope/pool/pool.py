@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from periscope.core import ModelState, Waiting
+from periscope.core import ModelState, Tell
 from periscope.errors import ModelPinned, PeriscopeError, ServerStopping
 from periscope.pool.contracts import LiveMemory, ModelSpec, PooledEngine, PoolLimits, Timers
 from periscope.pool.executor import PlanExecutor
@@ -113,9 +113,7 @@ class ModelPool:
             yield ticket
 
     @asynccontextmanager
-    async def lease(
-        self, name: str, kind: type[EngineT], *, tell: Callable[[Waiting], None] = lambda _: None
-    ) -> AsyncIterator[EngineT]:
+    async def lease(self, name: str, kind: type[EngineT], *, tell: Tell = lambda _: None) -> AsyncIterator[EngineT]:
         """The right to use a model, which stays loaded meanwhile: a ticket, waited for.
 
         Args:

@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING
 
 from periscope.core import Message, Waiting
-from periscope.vision.proxy import Rewritten, VisionProxy
+from periscope.vision.blocks import Rewritten
+from periscope.vision.proxy import VisionProxy
 
 if TYPE_CHECKING:
     from periscope.pool.ticket import Ticket

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from periscope.core import GenerationParams, VisionMode, require_model
 from periscope.vision.captioner import Captioner
-from periscope.vision.proxy import ProxySettings
+from periscope.vision.settings import ProxySettings
 
 
 class DisabledImages(StrEnum):

@@ -23,7 +23,8 @@ from periscope.serving.captioning import captioned
 from periscope.serving.disabled_images import without_images
 from periscope.serving.generation import generate
 from periscope.serving.health import Health, health_of
-from periscope.vision.proxy import Rewritten, VisionProxy
+from periscope.vision.blocks import Rewritten
+from periscope.vision.proxy import VisionProxy
 
 if TYPE_CHECKING:
     from periscope.pool.pool import ModelPool

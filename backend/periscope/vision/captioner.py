@@ -1,13 +1,12 @@
-"""What a captioner is: the nouns of captioning and the protocol every backend keeps."""
+"""What a captioner is: what it is asked, and the protocol that every backend keeps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
-from periscope.core import Image, Waiting
-from periscope.errors import CaptionFailed, ServerBusy
+from periscope.captions.caption import CaptionOutcome
+from periscope.core import Image, Tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,27 +31,6 @@ class CaptionRequest:
     prompts: tuple[str, ...]
     max_tokens: int
     timeout_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Caption:
-    """A description, never empty.
-
-    Attributes:
-        num_tokens: tokens generated for it, a retry included.
-        elapsed_ms: from the moment the captioner began to work on the request to this caption.
-    """
-
-    text: str
-    num_tokens: int
-    elapsed_ms: int = 0
-
-
-#: What becomes of one image. `ServerBusy`: its turn did not come, because of others; it is not the captioner's failure.
-CaptionOutcome: TypeAlias = Caption | CaptionFailed | ServerBusy
-
-#: Hears what a request waits for, each time that changes. Called on the event loop; does not wait and does not raise.
-Tell: TypeAlias = Callable[[Waiting], None]
 
 
 class Captioner(Protocol):

@@ -1,114 +1,153 @@
-"""ImageIntake: how many bytes of pictures are read, decoded and described at once. Event loop only."""
+"""From the image parts of a request to pictures: read, checked, and decoded only where their captions are missing.
+
+Event loop; reading and decoding run in the executor it is given.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
-from periscope.errors import ServerBusy
+from periscope.core import Image, ImagePart, Message
+from periscope.errors import ServerStopping
+from periscope.vision.images.decode import ImageHeader, decode, read_header
+from periscope.vision.images.in_flight import Admission, BytesInFlight
+from periscope.vision.images.limits import ImageLimits
+from periscope.vision.images.source import fetch
+from periscope.vision.prompts import caption_prompt
+from periscope.vision.settings import ProxySettings
 
-#: About how long the captions of one request take, when nothing better is known.
-_RETRY_AFTER_S: Final = 5
+T = TypeVar("T")
 
-
-@dataclass(slots=True, eq=False)
-class Admission:
-    """One request's share; it may grow once its pictures are known, which never waits."""
-
-    num_bytes: int
-    _intake: ImageIntake
-
-    def add(self, num_bytes: int) -> None:
-        """More than was asked for at first; whoever comes later waits for it."""
-        self.num_bytes += num_bytes
-        self._intake.held_bytes += num_bytes
+_STOPPING = "The server is stopping."
 
 
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    num_bytes: int
-    admitted: asyncio.Event = field(default_factory=asyncio.Event)
+@dataclass(frozen=True, slots=True)
+class ImagePlace:
+    """An image's place in the conversation.
+
+    Attributes:
+        number: counted from 1 through all messages.
+        prompt: what the captioner is asked about it.
+    """
+
+    number: int
+    part: ImagePart
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image that was taken in: its bytes are here, its header is good, its pixels are not decoded."""
+
+    place: ImagePlace
+    data: bytes
+    header: ImageHeader
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, as the client sent it."""
+        return self.header.width, self.header.height
+
+    def decoded_bytes(self, limits: ImageLimits) -> int:
+        """What its pixels will take in memory, scaled down to `limits.max_side_px`."""
+        width, height = self.size
+        scale = min(1.0, limits.max_side_px / max(width, height))
+        return round(3 * width * scale * height * scale)
+
+
+class TakenIn:
+    """Owns the pictures of one request while it is admitted; what is decoded counts among its bytes."""
+
+    def __init__(self, pictures: Sequence[Picture], admission: Admission, run: _Executor, limits: ImageLimits) -> None:
+        self.pictures = pictures
+        self._admission = admission
+        self._run = run
+        self._limits = limits
+
+    async def decode(self, pictures: Sequence[Picture]) -> list[Image]:
+        """Their pixels, in order.
+
+        Raises:
+            ImageInvalid: the pixels of one are broken or cut off.
+            ServerStopping: the executor was shut down.
+        """
+        limits = self._limits
+        self._admission.add(sum(picture.decoded_bytes(limits) for picture in pictures))
+        return await self._run.all(
+            partial(decode, picture.data, limits, param=picture.place.part.param) for picture in pictures
+        )
 
 
 class ImageIntake:
-    """Owns the count of picture bytes that requests hold, and the queue of those that wait for room, first come first.
+    """Owns the way of images into the server. A request's images are admitted together, and read after that."""
 
-    A request that is larger than the bound is let in alone, so that none waits for ever. As many bytes as may be held
-    may wait; a request beyond that is refused at once, because its pictures take memory while it waits, too.
-
-    Attributes:
-        held_bytes: of the requests that were let in.
-    """
-
-    def __init__(self, max_bytes: int = 512 * 1024 * 1024, *, wait_timeout_s: float = 30.0) -> None:
-        self.held_bytes = 0
-        self._max_bytes = max_bytes
-        self._wait_timeout_s = wait_timeout_s
-        self._waiting: deque[_Waiter] = deque()
-
-    def __repr__(self) -> str:
-        return f"<ImageIntake {self.held_bytes} of {self._max_bytes} bytes, waiting={len(self._waiting)}>"
+    def __init__(self, *, executor: Executor | None = None, in_flight: BytesInFlight | None = None) -> None:
+        self._run = _Executor(executor)
+        self._in_flight = in_flight or BytesInFlight()
 
     @asynccontextmanager
-    async def admitted(self, num_bytes: int) -> AsyncIterator[Admission]:
-        """Room for so many bytes until the block is left; waits for it.
+    async def taken_in(self, places: Sequence[ImagePlace], limits: ImageLimits) -> AsyncIterator[TakenIn]:
+        """The pictures at these places, admitted until the block is left.
 
         Raises:
-            ServerBusy: too much waits already, or the wait was too long.
+            ImageInvalid, ImageSourceRefused: an image cannot be taken; of several the first one's error.
+            ServerBusy: too many bytes of images are in the server already.
+            ServerStopping: the executor was shut down.
         """
-        await self._enter(num_bytes)
-        admission = Admission(num_bytes, self)
+        async with self._in_flight.admitted(_sent_bytes(places)) as admission:
+            pictures = await self._run.all(partial(_take_in, place, limits) for place in places)
+            yield TakenIn(pictures, admission, self._run, limits)
+
+
+class _Executor:
+    """Runs blocking calls of one request side by side, in the threads it was given."""
+
+    def __init__(self, executor: Executor | None) -> None:
+        self._executor = executor
+
+    async def all(self, calls: Iterable[Callable[[], T]]) -> list[T]:
+        """Their results; of several errors the first call's is raised, so that the answer is stable.
+
+        Raises:
+            ServerStopping: the executor was shut down before or meanwhile.
+        """
+        loop = asyncio.get_running_loop()
         try:
-            yield admission
-        finally:
-            self._give_back(admission.num_bytes)
+            running = [loop.run_in_executor(self._executor, call) for call in calls]
+        except RuntimeError as error:  # how an executor says that it takes nothing any more
+            raise ServerStopping(_STOPPING) from error
+        done = await asyncio.gather(*running, return_exceptions=True)
+        results: list[T] = []
+        for result in done:
+            if isinstance(result, asyncio.CancelledError):  # not by us: then `gather` itself would have raised it
+                raise ServerStopping(_STOPPING)
+            if isinstance(result, BaseException):
+                raise result
+            results.append(result)
+        return results
 
-    async def _enter(self, num_bytes: int) -> None:
-        if not self._waiting and self._has_room(num_bytes):
-            self.held_bytes += num_bytes
-            return
-        waiting_bytes = sum(waiter.num_bytes for waiter in self._waiting)
-        if self._waiting and waiting_bytes + num_bytes > self._max_bytes:
-            raise self._busy("too many wait already")
-        waiter = _Waiter(num_bytes)
-        self._waiting.append(waiter)
-        try:
-            async with asyncio.timeout(self._wait_timeout_s):
-                await waiter.admitted.wait()
-        except BaseException as error:
-            self._leave(waiter)
-            if isinstance(error, TimeoutError):
-                raise self._busy(f"for {self._wait_timeout_s:g} s no room came free") from None
-            raise
 
-    def _has_room(self, num_bytes: int) -> bool:
-        return self.held_bytes == 0 or self.held_bytes + num_bytes <= self._max_bytes
+def image_places(messages: Sequence[Message], settings: ProxySettings) -> Iterator[ImagePlace]:
+    """Pure: every image of a conversation, in order."""
+    number = 0
+    for message in messages:
+        prompt = caption_prompt(settings.prompt, message.text if settings.use_question else "")
+        for part in message.images:
+            number += 1
+            yield ImagePlace(number, part, prompt)
 
-    def _leave(self, waiter: _Waiter) -> None:
-        """It gave up; it may have been let in at the very same moment."""
-        if waiter.admitted.is_set():
-            self._give_back(waiter.num_bytes)
-        else:
-            self._waiting.remove(waiter)
-            self._let_in()  # who was behind it may be smaller
 
-    def _give_back(self, num_bytes: int) -> None:
-        self.held_bytes -= num_bytes
-        self._let_in()
+def _sent_bytes(places: Sequence[ImagePlace]) -> int:
+    """What images take as base64 and as the bytes behind it, which are there at the same time."""
+    return sum(len(place.part.url) for place in places) * 7 // 4
 
-    def _let_in(self) -> None:
-        while self._waiting and self._has_room(self._waiting[0].num_bytes):
-            waiter = self._waiting.popleft()
-            self.held_bytes += waiter.num_bytes
-            waiter.admitted.set()
 
-    def _busy(self, why: str) -> ServerBusy:
-        return ServerBusy(
-            f"The server is busy with the images of other requests: {why} "
-            f"(`server.limits.max_image_bytes_in_flight` is {self._max_bytes}). Try again soon.",
-            retry_after_s=_RETRY_AFTER_S,
-        )
+def _take_in(place: ImagePlace, limits: ImageLimits) -> Picture:
+    data = fetch(place.part, limits)
+    return Picture(place, data, read_header(data, limits, param=place.part.param))

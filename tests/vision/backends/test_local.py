@@ -9,10 +9,11 @@ from typing import TypeAlias
 
 import pytest
 
-from periscope.core import Image, Waiting, WaitStatus
+from periscope.captions.caption import Caption, CaptionOutcome
+from periscope.core import Image, Tell, Waiting, WaitStatus
 from periscope.errors import CaptionFailed, EngineClosed, GenerationFailed, ServerBusy
 from periscope.vision.backends.local import LocalCaptioner
-from periscope.vision.captioner import Caption, CaptionerId, CaptionOutcome, CaptionRequest, Tell
+from periscope.vision.captioner import CaptionerId, CaptionRequest
 from tests.vision.fakes import cancelled, rgb_image, run, settled
 
 ID = CaptionerId("tiny", "r1")

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol, TypeAlias
 
-from periscope.core import Image, Waiting, WaitStatus
+from periscope.captions.caption import Caption, CaptionOutcome
+from periscope.core import Image, Tell, Waiting, WaitStatus
 from periscope.errors import CaptionFailed, EngineClosed, ServerBusy
 from periscope.vision.backends.allowance import Allowance
-from periscope.vision.captioner import Caption, CaptionerId, CaptionOutcome, CaptionRequest, Tell
+from periscope.vision.captioner import CaptionerId, CaptionRequest
 from periscope.vision.prompts import clean_text
 
 logger = logging.getLogger(__name__)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from periscope.core import Waiting, WaitStatus
+from periscope.captions.cache import Answer, CaptionCache
+from periscope.captions.caption import Caption, CaptionOutcome
+from periscope.core import Tell, Waiting, WaitStatus
 from periscope.errors import CaptionFailed, ServerBusy
-from periscope.vision.cache import Answer, CaptionCache, caption_key
-from periscope.vision.captioner import Caption, CaptionerId, CaptionOutcome, Tell
 from tests.vision.fakes import cancelled, run, settled
 
 CAPTIONING, READY = Waiting(WaitStatus.CAPTIONING, "c"), Waiting(WaitStatus.QUEUED, "c")
@@ -324,28 +324,3 @@ def test_a_flush_forgets_also_what_is_being_made() -> None:
         assert (cache.stats.num_entries, cache.stats.num_bytes, cache.stats.num_misses) == (0, 0, 2)
 
     run(test())
-
-
-BASE = caption_key(image_sha256="0", captioner=CaptionerId("c", "r"), prompt="p", max_tokens=256, max_side_px=1024)
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        caption_key(image_sha256="1", captioner=CaptionerId("c", "r"), prompt="p", max_tokens=256, max_side_px=1024),
-        caption_key(image_sha256="0", captioner=CaptionerId("d", "r"), prompt="p", max_tokens=256, max_side_px=1024),
-        caption_key(image_sha256="0", captioner=CaptionerId("c", "s"), prompt="p", max_tokens=256, max_side_px=1024),
-        caption_key(image_sha256="0", captioner=CaptionerId("c", "r"), prompt="q", max_tokens=256, max_side_px=1024),
-        caption_key(image_sha256="0", captioner=CaptionerId("c", "r"), prompt="p", max_tokens=255, max_side_px=1024),
-        caption_key(image_sha256="0", captioner=CaptionerId("c", "r"), prompt="p", max_tokens=256, max_side_px=512),
-        caption_key(image_sha256="0", captioner=CaptionerId("cr", ""), prompt="p", max_tokens=256, max_side_px=1024),
-    ],
-)
-def test_a_key_tells_apart_whatever_changes_a_caption(key: str) -> None:
-    """Picture, captioner, revision, prompt, length and picture size each make another caption."""
-    assert key != BASE
-
-
-def test_keys_are_the_same_in_every_process() -> None:
-    """A key may be written to disk: this one is pinned."""
-    assert BASE == "086e2be4c0d6a42a4265b566fd1843a2a4a84e5425ba14c4f17743d8cdbe35fa"

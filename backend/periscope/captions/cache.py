@@ -6,30 +6,21 @@ The cache is what keeps a conversation's prompt byte-identical from turn to turn
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-from periscope.core import Waiting
+from periscope.captions.caption import Caption, CaptionOutcome
+from periscope.core import Tell, Waiting
 from periscope.errors import CaptionFailed, ServerBusy
-from periscope.vision.captioner import Caption, CaptionerId, CaptionOutcome, Tell
-from periscope.vision.prompts import PROMPT_VERSION
 
 #: An outcome for each key it is given, in their order. It tells what it waits for.
 MakeCaptions: TypeAlias = Callable[[tuple[str, ...], Tell], Coroutine[Any, Any, Sequence[CaptionOutcome]]]
 
 #: What an entry costs beside its text: key, objects and links, roughly.
 _ENTRY_OVERHEAD_BYTES: Final = 400
-
-
-def caption_key(*, image_sha256: str, captioner: CaptionerId, prompt: str, max_tokens: int, max_side_px: int) -> str:
-    """Pure: hex digest of everything a caption depends on; the same in every process."""
-    facts = [image_sha256, captioner.name, captioner.revision, PROMPT_VERSION, prompt, max_tokens, max_side_px]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

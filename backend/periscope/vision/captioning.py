@@ -1,0 +1,143 @@
+"""From pictures to what the captioner says about them: from the cache, from another request, or made now. Event loop.
+
+What goes wrong with a captioner becomes a failure of its images here; that it is busy does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from periscope.captions.cache import Answer, CaptionCache
+from periscope.captions.caption import CaptionOutcome
+from periscope.core import Image, Tell
+from periscope.errors import CaptionFailed, InvalidRequest, PeriscopeError, ServerBusy
+from periscope.vision.captioner import Captioner, CaptionerId, CaptionRequest
+from periscope.vision.intake import Picture, TakenIn
+from periscope.vision.left_out import LeftOutImages
+from periscope.vision.prompts import PROMPT_VERSION
+from periscope.vision.settings import ProxySettings
+
+logger = logging.getLogger(__name__)
+
+NOT_AVAILABLE = "the captioner is not available"
+
+
+def caption_key(*, image_sha256: str, captioner: CaptionerId, prompt: str, max_tokens: int, max_side_px: int) -> str:
+    """Pure: hex digest of everything a caption depends on; the same in every process."""
+    facts = [image_sha256, captioner.name, captioner.revision, PROMPT_VERSION, prompt, max_tokens, max_side_px]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+class ImageCaptioning:
+    """Owns what is left out of each conversation; the cache it is given owns the captions."""
+
+    def __init__(self, cache: CaptionCache) -> None:
+        self._cache = cache
+        self._left_out = LeftOutImages()
+
+    async def for_conversation(
+        self, taken_in: TakenIn, captioner: Captioner, settings: ProxySettings, tell: Tell
+    ) -> list[Answer | None]:
+        """An answer for each picture, None for one that is left out (`LeftOutImages`).
+
+        Raises:
+            ImageInvalid: the pixels of a picture are broken; before any captioning.
+            ServerBusy: the captioner has too many requests, or did not get to an image of this one in time.
+        """
+        pictures = taken_in.pictures
+        keys = [_key_of(picture, captioner, settings) for picture in pictures]
+        left_out = self._left_out.choose(keys, self._cache.missing(keys), settings.limits.max_images)
+        shown = [picture for at, picture in enumerate(pictures) if at not in left_out]
+        answers = iter(await self._answers(shown, taken_in, _Asking(captioner, settings), tell))
+        return [None if at in left_out else next(answers) for at in range(len(pictures))]
+
+    async def for_all(self, taken_in: TakenIn, captioner: Captioner, settings: ProxySettings) -> list[Answer]:
+        """An answer for each picture.
+
+        Raises:
+            InvalidRequest: more captions would have to be made than `settings.limits.max_images`.
+            ImageInvalid, ServerBusy: as `for_conversation`.
+        """
+        missing = self._cache.missing(_key_of(picture, captioner, settings) for picture in taken_in.pictures)
+        if len(missing) > settings.limits.max_images:
+            raise InvalidRequest(
+                f"`images` holds {len(missing)} images that have no caption yet; at most "
+                f"{settings.limits.max_images} are described at once (`max_images`). Send them in several requests.",
+                param="images",
+            )
+        return await self._answers(taken_in.pictures, taken_in, _Asking(captioner, settings), lambda _: None)
+
+    async def _answers(
+        self, pictures: Sequence[Picture], taken_in: TakenIn, asking: _Asking, tell: Tell
+    ) -> list[Answer]:
+        """One for each picture; of equal pictures only the first counts as made."""
+        keys = [_key_of(picture, asking.captioner, asking.settings) for picture in pictures]
+        by_key = dict(zip(keys, pictures, strict=True))
+        images = await self._missing_images(by_key, taken_in)
+        prompts = {key: picture.place.prompt for key, picture in by_key.items()}
+
+        async def make(missing: tuple[str, ...], tell: Tell) -> Sequence[CaptionOutcome]:
+            return await asking.about([images[key] for key in missing], [prompts[key] for key in missing], tell)
+
+        answers = await self._cache.get_or_caption(keys, make, tell=tell)
+        first = {key: at for at, key in reversed(tuple(enumerate(keys)))}
+        return [replace(answers[key], is_made=answers[key].is_made and first[key] == at) for at, key in enumerate(keys)]
+
+    async def _missing_images(self, by_key: Mapping[str, Picture], taken_in: TakenIn) -> dict[str, Image]:
+        """The pixels of pictures without a caption.
+
+        What is missing can change while they are decoded: entries are evicted, others' captions fail.
+        """
+        images: dict[str, Image] = {}
+        while missing := [key for key in self._cache.missing(by_key) if key not in images]:
+            images.update(zip(missing, await taken_in.decode([by_key[key] for key in missing]), strict=True))
+        return images
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """One request to a captioner: whom, and how."""
+
+    captioner: Captioner
+    settings: ProxySettings
+
+    async def about(self, images: Sequence[Image], prompts: Sequence[str], tell: Tell) -> Sequence[CaptionOutcome]:
+        """What the captioner says, or the same failure for every image.
+
+        All images go to it together, whatever is asked about each: one place in its queue for a request.
+
+        Raises:
+            ServerBusy: that is no failure of the captioner, so there is no marker for it.
+        """
+        settings, name = self.settings, self.captioner.id.name
+        request = CaptionRequest(tuple(images), tuple(prompts), settings.max_tokens, settings.timeout_s)
+        try:
+            outcomes = await self.captioner.caption(request, tell)
+        except ServerBusy:
+            raise
+        except PeriscopeError as error:
+            logger.warning("captioner %s: %s", name, error.message)
+            reason = NOT_AVAILABLE
+        except Exception as error:  # noqa: BLE001 - a captioner's bug must not take text requests along
+            logger.warning("captioner %s failed: %s", name, type(error).__name__)
+            reason = "the captioner failed"
+        else:
+            if len(outcomes) == len(images):
+                return outcomes
+            logger.warning("captioner %s gave %d captions for %d images", name, len(outcomes), len(images))
+            reason = "the captioner failed"
+        return [CaptionFailed(reason)] * len(images)
+
+
+def _key_of(picture: Picture, captioner: Captioner, settings: ProxySettings) -> str:
+    return caption_key(
+        image_sha256=picture.header.sha256,
+        captioner=captioner.id,
+        prompt=picture.place.prompt,
+        max_tokens=settings.max_tokens,
+        max_side_px=settings.limits.max_side_px,
+    )

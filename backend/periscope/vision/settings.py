@@ -1,0 +1,38 @@
+"""How one text model has the images of its requests described. Plain data, as models.yaml says it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from periscope.vision.images.limits import ImageLimits
+from periscope.vision.prompts import DEFAULT_CAPTION_PROMPT
+
+
+class OnError(StrEnum):
+    """What an image becomes whose captioner is broken: a marker block in the prompt, or an error to the client.
+
+    A captioner that is only busy is neither: the client gets `ServerBusy`, and its next try an answer.
+    """
+
+    MARKER = "marker"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """How one text model has its images described.
+
+    Attributes:
+        prompt: what the captioner is asked about every image.
+        max_tokens: the longest caption.
+        timeout_s: how long the captioner may work on all captions of a request; neither loads nor waits are in it.
+        use_question: tell the captioner the text of the image's message; captions then depend on it.
+    """
+
+    prompt: str = DEFAULT_CAPTION_PROMPT
+    max_tokens: int = 256
+    timeout_s: float = 60.0
+    on_error: OnError = OnError.MARKER
+    use_question: bool = False
+    limits: ImageLimits = ImageLimits()
