@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from periscope.api.content import image_block, image_url_part, string_at, wrong_type
 from periscope.api.wording import kind_of
-from periscope.core import ImagePart, JSONObject, Part, TextPart
+from periscope.core import JSONObject, Part, TextPart
 from periscope.errors import InvalidRequest
 
 _Decode: TypeAlias = Callable[[JSONObject, str], tuple[Part, ...]]
@@ -18,9 +18,6 @@ _REASONING_KINDS = (
     *("reasoning.text", "reasoning.summary", "reasoning.encrypted"),
 )
 _REASONING_KEYS = ("thinking", "reasoning", "reasoning_text", "reasoning_content", "text", "content", "summary")
-
-#: A media type goes into a `data:` URL, so it may hold nothing that would end it early.
-_MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+")
 
 
 def decode_content(content: Any, path: str, *, is_assistant: bool = False, first_index: int = 0) -> tuple[Part, ...]:
@@ -65,10 +62,11 @@ def _words(value: Any, path: str) -> str:
         return "" if key is None else _words(value[key], f"{path}.{key}")
     if isinstance(value, list):
         return "\n".join(filter(None, (_words(each, f"{path}[{j}]") for j, each in enumerate(value))))
-    return _string(value, path)
+    return string_at(path, value)
 
 
 def _passed_over(_part: JSONObject, _path: str) -> tuple[Part, ...]:
+    """Reasoning and calls, which are read elsewhere."""
     return ()
 
 
@@ -95,66 +93,25 @@ def _decode_part(part: Any, path: str, known: Mapping[str, _Decode]) -> tuple[Pa
 
 
 def _text(part: JSONObject, path: str) -> tuple[Part, ...]:
-    return (TextPart(_string(part.get("text"), f"{path}.text")),)
+    return (TextPart(string_at(f"{path}.text", part.get("text"))),)
 
 
 def _refusal(part: JSONObject, path: str) -> tuple[Part, ...]:
-    return (TextPart(_string(part.get("refusal"), f"{path}.refusal")),)
+    return (TextPart(string_at(f"{path}.refusal", part.get("refusal"))),)
 
 
 def _image_url(part: JSONObject, path: str) -> tuple[Part, ...]:
-    """`image_url` and `input_image`: the URL itself, or an object around it. `detail` is a hint, and not needed."""
-    value = part.get("image_url")
-    if isinstance(value, dict):
-        return (ImagePart(_url(value.get("url"), f"{path}.image_url.url"), path),)
-    return (ImagePart(_url(value, f"{path}.image_url"), path),)
+    return (image_url_part(part, path),)
 
 
 def _image(part: JSONObject, path: str) -> tuple[Part, ...]:
-    """Anthropic's block (`source`), and MCP's, which tool results carry (`data`, `mimeType`)."""
-    if "source" not in part and "data" in part:
-        return (ImagePart(_data_url(part.get("mimeType"), part["data"], f"{path}.mimeType", f"{path}.data"), path),)
-    source = part.get("source")
-    if not isinstance(source, dict):
-        raise wrong_type(f"{path}.source", "an object", source)
-    at = f"{path}.source"
-    match source.get("type"):
-        case "base64":
-            url = _data_url(source.get("media_type"), source.get("data"), f"{at}.media_type", f"{at}.data")
-        case "url":
-            url = _url(source.get("url"), f"{at}.url")
-        case other:
-            raise wrong_type(f"{at}.type", "`base64` or `url`", other)
-    return (ImagePart(url, path),)
+    return (image_block(part, path),)
 
 
 def _tool_result(part: JSONObject, path: str) -> tuple[Part, ...]:
     """Anthropic's block: its content takes its place. One inside another is refused, like any unknown part."""
     content = part.get("content")
     return () if content is None else _decode_content(content, f"{path}.content", _PLAIN_PARTS)
-
-
-def _data_url(media_type: Any, data: Any, media_path: str, data_path: str) -> str:
-    if not isinstance(media_type, str) or not _MEDIA_TYPE.fullmatch(media_type):
-        raise wrong_type(media_path, "a media type such as `image/png`", media_type)
-    return f"data:{media_type};base64,{_string(data, data_path)}"
-
-
-def _url(value: Any, path: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise wrong_type(path, "a URL (`data:image/png;base64,...`)", value)
-    return value
-
-
-def _string(value: Any, path: str) -> str:
-    if not isinstance(value, str):
-        raise wrong_type(path, "a string", value)
-    return value
-
-
-def wrong_type(path: str, expected: str, value: Any) -> InvalidRequest:
-    """The error for a value of the wrong type."""
-    return InvalidRequest(f"`{path}` must be {expected}, got {kind_of(value)}.", param=path)
 
 
 _PLAIN_PARTS: Mapping[str, _Decode] = {

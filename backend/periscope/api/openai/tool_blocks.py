@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
-from periscope.api.openai.content import decode_content, wrong_type
+from periscope.api.content import wrong_type
+from periscope.api.openai.content import decode_content
 from periscope.core import JSONObject, Message, Role, ToolCall
 
 

@@ -1,0 +1,85 @@
+"""Parts of a message's content that several dialects share: images as each of them writes them, as core parts. Pure.
+
+No image is looked at: an address, or base64 with its media type, becomes the address that `vision` reads. A part of
+another dialect is taken on every route, because chats go on elsewhere with the history they have.
+
+    OpenAI chat     {"type": "image_url", "image_url": {"url": ...} or "..."}
+    Responses       {"type": "input_image", "image_url": "..."}
+    Anthropic       {"type": "image", "source": {"type": "base64", "media_type": ..., "data": ...}}
+                    {"type": "image", "source": {"type": "url", "url": ...}}
+    MCP             {"type": "image", "data": ..., "mimeType": ...}
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from periscope.api.wording import kind_of
+from periscope.core import ImagePart, JSONObject
+from periscope.errors import InvalidRequest
+
+#: A media type goes into a `data:` URL, so it may hold nothing that would end it early.
+_MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+")
+
+
+def image_url_part(part: JSONObject, path: str) -> ImagePart:
+    """An image of OpenAI's: the URL itself, or an object around it. `detail` is a hint, and not needed.
+
+    Raises:
+        InvalidRequest: names the field that is of the wrong type.
+    """
+    value = part.get("image_url")
+    if isinstance(value, dict):
+        return ImagePart(_url(value.get("url"), f"{path}.image_url.url"), path)
+    return ImagePart(_url(value, f"{path}.image_url"), path)
+
+
+def image_block(part: JSONObject, path: str) -> ImagePart:
+    """An image of Anthropic's (`source`), or of MCP's, which tool results carry (`data`, `mimeType`).
+
+    Raises:
+        InvalidRequest: names the field that is of the wrong type.
+    """
+    if "source" not in part and "data" in part:
+        return ImagePart(_data_url(part.get("mimeType"), part["data"], f"{path}.mimeType", f"{path}.data"), path)
+    source = part.get("source")
+    if not isinstance(source, dict):
+        raise wrong_type(f"{path}.source", "an object", source)
+    at = f"{path}.source"
+    match source.get("type"):
+        case "base64":
+            url = _data_url(source.get("media_type"), source.get("data"), f"{at}.media_type", f"{at}.data")
+        case "url":
+            url = _url(source.get("url"), f"{at}.url")
+        case other:
+            raise wrong_type(f"{at}.type", "`base64` or `url`", other)
+    return ImagePart(url, path)
+
+
+def string_at(path: str, value: Any) -> str:
+    """The value, which must be a string.
+
+    Raises:
+        InvalidRequest: it is something else; names `path`.
+    """
+    if not isinstance(value, str):
+        raise wrong_type(path, "a string", value)
+    return value
+
+
+def wrong_type(path: str, expected: str, value: Any) -> InvalidRequest:
+    """The error for a value of the wrong type."""
+    return InvalidRequest(f"`{path}` must be {expected}, got {kind_of(value)}.", param=path)
+
+
+def _data_url(media_type: Any, data: Any, media_path: str, data_path: str) -> str:
+    if not isinstance(media_type, str) or not _MEDIA_TYPE.fullmatch(media_type):
+        raise wrong_type(media_path, "a media type such as `image/png`", media_type)
+    return f"data:{media_type};base64,{string_at(data_path, data)}"
+
+
+def _url(value: Any, path: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise wrong_type(path, "a URL (`data:image/png;base64,...`)", value)
+    return value
