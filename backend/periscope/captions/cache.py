@@ -123,17 +123,17 @@ class CaptionCache:
             Exception: what `make` raised, of this call or of the one it joined; what else was made is kept.
         """
         wanted = tuple(dict.fromkeys(keys))
-        led = self.missing(wanted)
+        missing = self.missing(wanted)
         held = {key: self._take(key) for key in wanted if key in self._entries}
-        if led:
-            self._launch(led, make)
+        if missing:
+            self._start(missing, make)
         joined = {key: self._flights[key] for key in wanted if key not in held}
-        self._num_misses += len(led)
-        self._num_hits += len(wanted) - len(led)
+        self._num_misses += len(missing)
+        self._num_hits += len(wanted) - len(missing)
         if joined:
             await self._wait_for(set(joined.values()), tell)
-        made = {key: _settled(flight.outcome_of(key)) for key, flight in joined.items()}
-        return {key: Answer(held[key] if key in held else made[key], is_made=key in led) for key in wanted}
+        made = {key: _or_raise_busy(flight.outcome_of(key)) for key, flight in joined.items()}
+        return {key: Answer(held[key] if key in held else made[key], is_made=key in missing) for key in wanted}
 
     def flush(self) -> None:
         """Forget every caption. Those being made still reach who waits for them, and are not kept."""
@@ -145,12 +145,12 @@ class CaptionCache:
         self._entries.move_to_end(key)
         return self._entries[key]
 
-    def _launch(self, keys: tuple[str, ...], make: MakeCaptions) -> None:
+    def _start(self, keys: tuple[str, ...], make: MakeCaptions) -> None:
         flight = _Flight(keys)
         task = flight.task = asyncio.create_task(_checked(make, keys, flight.tell), name="make captions")
         self._tasks.add(task)
         self._flights.update(dict.fromkeys(keys, flight))
-        task.add_done_callback(partial(self._land, flight))
+        task.add_done_callback(partial(self._finish, flight))
 
     async def _wait_for(self, flights: set[_Flight], tell: Tell) -> None:
         for flight in flights:
@@ -167,7 +167,7 @@ class CaptionCache:
             if abandoned:
                 await asyncio.wait([flight.task for flight in abandoned])
 
-    def _land(self, flight: _Flight, task: asyncio.Task[Sequence[CaptionOutcome]]) -> None:
+    def _finish(self, flight: _Flight, task: asyncio.Task[Sequence[CaptionOutcome]]) -> None:
         """Runs before whoever waits goes on."""
         self._tasks.discard(task)
         current = self._detach(flight)
@@ -202,7 +202,7 @@ async def _checked(make: MakeCaptions, keys: tuple[str, ...], tell: Tell) -> Seq
     return outcomes
 
 
-def _settled(outcome: CaptionOutcome) -> Caption | CaptionFailed:
+def _or_raise_busy(outcome: CaptionOutcome) -> Caption | CaptionFailed:
     if isinstance(outcome, ServerBusy):
         raise outcome
     return outcome

@@ -16,7 +16,7 @@ from periscope.captions.caption import CaptionOutcome
 from periscope.core import Image, Tell
 from periscope.errors import CaptionFailed, InvalidRequest, PeriscopeError, ServerBusy
 from periscope.vision.captioner import Captioner, CaptionerId, CaptionRequest
-from periscope.vision.intake import Picture, TakenIn
+from periscope.vision.intake import AdmittedImages, Picture
 from periscope.vision.left_out import LeftOutImages
 from periscope.vision.prompts import PROMPT_VERSION
 from periscope.vision.settings import ProxySettings
@@ -40,7 +40,7 @@ class ImageCaptioning:
         self._left_out = LeftOutImages()
 
     async def for_conversation(
-        self, taken_in: TakenIn, captioner: Captioner, settings: ProxySettings, tell: Tell
+        self, admitted: AdmittedImages, captioner: Captioner, settings: ProxySettings, tell: Tell
     ) -> list[Answer | None]:
         """An answer for each picture, None for one that is left out (`LeftOutImages`).
 
@@ -48,36 +48,36 @@ class ImageCaptioning:
             ImageInvalid: the pixels of a picture are broken; before any captioning.
             ServerBusy: the captioner has too many requests, or did not get to an image of this one in time.
         """
-        pictures = taken_in.pictures
+        pictures = admitted.pictures
         keys = [_key_of(picture, captioner, settings) for picture in pictures]
         left_out = self._left_out.choose(keys, self._cache.missing(keys), settings.limits.max_images)
         shown = [picture for at, picture in enumerate(pictures) if at not in left_out]
-        answers = iter(await self._answers(shown, taken_in, _Asking(captioner, settings), tell))
+        answers = iter(await self._answers(shown, admitted, _Asking(captioner, settings), tell))
         return [None if at in left_out else next(answers) for at in range(len(pictures))]
 
-    async def for_all(self, taken_in: TakenIn, captioner: Captioner, settings: ProxySettings) -> list[Answer]:
+    async def for_all(self, admitted: AdmittedImages, captioner: Captioner, settings: ProxySettings) -> list[Answer]:
         """An answer for each picture.
 
         Raises:
             InvalidRequest: more captions would have to be made than `settings.limits.max_images`.
             ImageInvalid, ServerBusy: as `for_conversation`.
         """
-        missing = self._cache.missing(_key_of(picture, captioner, settings) for picture in taken_in.pictures)
+        missing = self._cache.missing(_key_of(picture, captioner, settings) for picture in admitted.pictures)
         if len(missing) > settings.limits.max_images:
             raise InvalidRequest(
                 f"`images` holds {len(missing)} images that have no caption yet; at most "
                 f"{settings.limits.max_images} are described at once (`max_images`). Send them in several requests.",
                 param="images",
             )
-        return await self._answers(taken_in.pictures, taken_in, _Asking(captioner, settings), lambda _: None)
+        return await self._answers(admitted.pictures, admitted, _Asking(captioner, settings), lambda _: None)
 
     async def _answers(
-        self, pictures: Sequence[Picture], taken_in: TakenIn, asking: _Asking, tell: Tell
+        self, pictures: Sequence[Picture], admitted: AdmittedImages, asking: _Asking, tell: Tell
     ) -> list[Answer]:
         """One for each picture; of equal pictures only the first counts as made."""
         keys = [_key_of(picture, asking.captioner, asking.settings) for picture in pictures]
         by_key = dict(zip(keys, pictures, strict=True))
-        images = await self._missing_images(by_key, taken_in)
+        images = await self._missing_images(by_key, admitted)
         prompts = {key: picture.place.prompt for key, picture in by_key.items()}
 
         async def make(missing: tuple[str, ...], tell: Tell) -> Sequence[CaptionOutcome]:
@@ -87,14 +87,14 @@ class ImageCaptioning:
         first = {key: at for at, key in reversed(tuple(enumerate(keys)))}
         return [replace(answers[key], is_made=answers[key].is_made and first[key] == at) for at, key in enumerate(keys)]
 
-    async def _missing_images(self, by_key: Mapping[str, Picture], taken_in: TakenIn) -> dict[str, Image]:
+    async def _missing_images(self, by_key: Mapping[str, Picture], admitted: AdmittedImages) -> dict[str, Image]:
         """The pixels of pictures without a caption.
 
         What is missing can change while they are decoded: entries are evicted, others' captions fail.
         """
         images: dict[str, Image] = {}
         while missing := [key for key in self._cache.missing(by_key) if key not in images]:
-            images.update(zip(missing, await taken_in.decode([by_key[key] for key in missing]), strict=True))
+            images.update(zip(missing, await admitted.decode([by_key[key] for key in missing]), strict=True))
         return images
 
 

@@ -61,7 +61,7 @@ class Picture:
         return round(3 * width * scale * height * scale)
 
 
-class TakenIn:
+class AdmittedImages:
     """Owns the pictures of one request while it is admitted; what is decoded counts among its bytes."""
 
     def __init__(self, pictures: Sequence[Picture], admission: Admission, run: _Executor, limits: ImageLimits) -> None:
@@ -92,7 +92,7 @@ class ImageIntake:
         self._in_flight = in_flight or BytesInFlight()
 
     @asynccontextmanager
-    async def taken_in(self, places: Sequence[ImagePlace], limits: ImageLimits) -> AsyncIterator[TakenIn]:
+    async def admitted(self, places: Sequence[ImagePlace], limits: ImageLimits) -> AsyncIterator[AdmittedImages]:
         """The pictures at these places, admitted until the block is left.
 
         Raises:
@@ -101,8 +101,8 @@ class ImageIntake:
             ServerStopping: the executor was shut down.
         """
         async with self._in_flight.admitted(_sent_bytes(places)) as admission:
-            pictures = await self._run.all(partial(_take_in, place, limits) for place in places)
-            yield TakenIn(pictures, admission, self._run, limits)
+            pictures = await self._run.all(partial(_read_picture, place, limits) for place in places)
+            yield AdmittedImages(pictures, admission, self._run, limits)
 
 
 class _Executor:
@@ -148,6 +148,6 @@ def _sent_bytes(places: Sequence[ImagePlace]) -> int:
     return sum(len(place.part.url) for place in places) * 7 // 4
 
 
-def _take_in(place: ImagePlace, limits: ImageLimits) -> Picture:
+def _read_picture(place: ImagePlace, limits: ImageLimits) -> Picture:
     data = fetch(place.part, limits)
     return Picture(place, data, read_header(data, limits, param=place.part.param))

@@ -32,8 +32,8 @@ class LeftOutImages:
             missing: the keys whose captions have to be made; what is known costs nothing and always stands.
             max_made: captions that may be made.
         """
-        conversations = _beginnings(keys, max_made)
-        before = self._decided_before(conversations)
+        prefixes = _prefix_digests(keys, max_made)
+        before = self._left_out_before(prefixes)
         new: set[int] = set()
         made: set[str] = set()
         for place in range(len(keys) - 1, -1, -1):
@@ -46,12 +46,12 @@ class LeftOutImages:
                 new.add(place)
         left_out = before | new
         if left_out:
-            self._remember(conversations[-1], left_out)
+            self._remember(prefixes[-1], left_out)
         return left_out
 
-    def _decided_before(self, conversations: Sequence[bytes]) -> frozenset[int]:
+    def _left_out_before(self, prefixes: Sequence[bytes]) -> frozenset[int]:
         """For the longest beginning of the conversation that was decided about."""
-        known = next((each for each in reversed(conversations) if each in self._decided), None)
+        known = next((each for each in reversed(prefixes) if each in self._decided), None)
         return frozenset() if known is None else self._decided[known]
 
     def _remember(self, conversation: bytes, left_out: frozenset[int]) -> None:
@@ -61,11 +61,11 @@ class LeftOutImages:
             self._decided.popitem(last=False)
 
 
-def _beginnings(keys: Sequence[str], max_made: int) -> list[bytes]:
+def _prefix_digests(keys: Sequence[str], max_made: int) -> list[bytes]:
     """A digest of the images up to each one of them, that one included."""
     digest = hashlib.sha256(str(max_made).encode())
-    beginnings = []
+    digests = []
     for key in keys:
         digest.update(key.encode() + b"\n")
-        beginnings.append(digest.digest())
-    return beginnings
+        digests.append(digest.digest())
+    return digests

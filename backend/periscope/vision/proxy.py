@@ -16,7 +16,7 @@ from periscope.vision.captioning import NOT_AVAILABLE, ImageCaptioning
 from periscope.vision.intake import ImageIntake, image_places
 from periscope.vision.settings import ProxySettings
 
-_NOBODY_THERE = Answer(CaptionFailed(NOT_AVAILABLE), is_made=False)
+_NO_CAPTIONER = Answer(CaptionFailed(NOT_AVAILABLE), is_made=False)
 
 
 class VisionProxy:
@@ -52,14 +52,14 @@ class VisionProxy:
         places = list(image_places(messages, settings))
         if not places:
             return Rewritten(tuple(messages), VisionUsage())
-        async with self._intake.taken_in(places, settings.limits) as taken_in:
-            pictures = taken_in.pictures
+        async with self._intake.admitted(places, settings.limits) as admitted:
+            pictures = admitted.pictures
             answers: Sequence[Answer | None]
             if captioner is None:
-                await taken_in.decode(pictures[-settings.limits.max_images :])  # broken ones are the client's error
-                answers, name = [_NOBODY_THERE] * len(pictures), ""
+                await admitted.decode(pictures[-settings.limits.max_images :])  # broken ones are the client's error
+                answers, name = [_NO_CAPTIONER] * len(pictures), ""
             else:
-                answers = await self._captioning.for_conversation(taken_in, captioner, settings, tell)
+                answers = await self._captioning.for_conversation(admitted, captioner, settings, tell)
                 name = captioner.id.name
             return rewritten(messages, pictures, answers, name, settings)
 
@@ -74,6 +74,6 @@ class VisionProxy:
             ServerBusy: the captioner, or the intake of images, has too many requests already.
         """
         places = list(image_places([Message(Role.USER, tuple(parts))], settings))
-        async with self._intake.taken_in(places, settings.limits) as taken_in:
-            answers = await self._captioning.for_all(taken_in, captioner, settings)
-            return captioned_images(taken_in.pictures, answers, captioner.id.name)
+        async with self._intake.admitted(places, settings.limits) as admitted:
+            answers = await self._captioning.for_all(admitted, captioner, settings)
+            return captioned_images(admitted.pictures, answers, captioner.id.name)

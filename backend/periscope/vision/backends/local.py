@@ -15,7 +15,7 @@ from typing import Final, Protocol, TypeAlias
 from periscope.captions.caption import Caption, CaptionOutcome
 from periscope.core import Image, Tell, Waiting, WaitStatus
 from periscope.errors import CaptionFailed, EngineClosed, ServerBusy
-from periscope.vision.backends.allowance import Allowance
+from periscope.vision.backends.time_budget import TimeBudget
 from periscope.vision.captioner import CaptionerId, CaptionRequest
 from periscope.vision.prompts import clean_text
 
@@ -96,8 +96,8 @@ class LocalCaptioner:
         """
         async with self._lease(tell) as model:
             tell(Waiting(WaitStatus.CAPTIONING, self._id.name))
-            allowance = Allowance(own_s=request.timeout_s, wait_s=self._wait_timeout_s)
-            captioning = _Captioning(self, model, request, allowance, self._clock)
+            budget = TimeBudget(work_s=request.timeout_s, wait_s=self._wait_timeout_s)
+            captioning = _Captioning(self, model, request, budget, self._clock)
             self._running.add(captioning)
             try:
                 return await captioning.outcomes()
@@ -123,14 +123,14 @@ class _Captioning:
         captioner: LocalCaptioner,
         model: VisionLanguage,
         request: CaptionRequest,
-        allowance: Allowance,
+        budget: TimeBudget,
         clock: Callable[[], float],
     ) -> None:
         self.changed = asyncio.Event()
         self._captioner = captioner
         self._model = model
         self._request = request
-        self._allowance = allowance
+        self._budget = budget
         self._clock = clock
         self._num_in_work = 0
         self._began_at: float | None = None
@@ -142,14 +142,14 @@ class _Captioning:
         for task in tasks:
             task.add_done_callback(lambda _: self.changed.set())
         try:
-            late = await self._late(tasks)
+            unfinished = await self._wait_until_done(tasks)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        return tuple(late if task.cancelled() else task.result() for task in tasks)
+        return tuple(unfinished if task.cancelled() else task.result() for task in tasks)
 
-    async def _late(self, tasks: list[asyncio.Task[Caption | CaptionFailed]]) -> CaptionFailed | ServerBusy:
+    async def _wait_until_done(self, tasks: list[asyncio.Task[Caption | CaptionFailed]]) -> CaptionFailed | ServerBusy:
         """Wait for the end of all, or of the time; what becomes of images that are not done by then.
 
         Time counts against the captioner while it works on this request, and while it works on nothing though images
@@ -157,21 +157,21 @@ class _Captioning:
         """
         while not all(task.done() for task in tasks):
             self.changed.clear()
-            is_own_time = self._num_in_work > 0 or self._captioner.num_in_work == 0
-            if not await self._allowance.spend(self.changed, is_own_time=is_own_time):
-                return CaptionFailed("the captioner timed out") if is_own_time else self._busy()
+            is_work = self._num_in_work > 0 or self._captioner.num_in_work == 0
+            if not await self._budget.spend(self.changed, is_work=is_work):
+                return CaptionFailed("the captioner timed out") if is_work else self._busy()
         return CaptionFailed("the captioner stopped")
 
     def _busy(self) -> ServerBusy:
         return ServerBusy(
             f"Captioner {self._captioner.id.name} was busy with the images of other requests for "
-            f"{self._allowance.wait_s:g} s (`server.limits.wait_timeout_s`). Try again soon.",
+            f"{self._budget.wait_s:g} s (`server.limits.wait_timeout_s`). Try again soon.",
             retry_after_s=_RETRY_AFTER_S,
         )
 
     async def _caption(self, image: Image, prompt: str) -> Caption | CaptionFailed:
         try:
-            text, num_tokens = await self._words(image, prompt)
+            text, num_tokens = await self._caption_text(image, prompt)
         except EngineClosed:
             return CaptionFailed("the captioner is not available")
         except Exception as error:  # noqa: BLE001 - one image's failure must not take its neighbours along
@@ -182,17 +182,17 @@ class _Captioning:
         elapsed_s = 0.0 if self._began_at is None else self._clock() - self._began_at
         return Caption(text, num_tokens, elapsed_ms=round(elapsed_s * 1000))
 
-    async def _words(self, image: Image, prompt: str) -> tuple[str, int]:
+    async def _caption_text(self, image: Image, prompt: str) -> tuple[str, int]:
         """Text without what a reader cannot see; empty only when every try was."""
         num_tokens = 0
         for _ in range(_NUM_TRIES):
-            text, num_more = await self._described(image, prompt)
+            text, num_more = await self._describe(image, prompt)
             num_tokens += num_more
             if seen := clean_text(text):
                 return seen, num_tokens
         return "", num_tokens
 
-    async def _described(self, image: Image, prompt: str) -> tuple[str, int]:
+    async def _describe(self, image: Image, prompt: str) -> tuple[str, int]:
         """One try. The image counts as in work from its place in the batch to its end."""
         num_in_work = 0
 

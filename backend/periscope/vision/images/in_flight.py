@@ -60,14 +60,14 @@ class BytesInFlight:
         Raises:
             ServerBusy: too much waits already, or the wait was too long.
         """
-        await self._enter(num_bytes)
+        await self._admit(num_bytes)
         admission = Admission(num_bytes, self)
         try:
             yield admission
         finally:
-            self._give_back(admission.num_bytes)
+            self._release(admission.num_bytes)
 
-    async def _enter(self, num_bytes: int) -> None:
+    async def _admit(self, num_bytes: int) -> None:
         if not self._waiting and self._has_room(num_bytes):
             self.held_bytes += num_bytes
             return
@@ -80,7 +80,7 @@ class BytesInFlight:
             async with asyncio.timeout(self._wait_timeout_s):
                 await waiter.admitted.wait()
         except BaseException as error:
-            self._leave(waiter)
+            self._abandon(waiter)
             if isinstance(error, TimeoutError):
                 raise self._busy(f"for {self._wait_timeout_s:g} s no room came free") from None
             raise
@@ -88,19 +88,19 @@ class BytesInFlight:
     def _has_room(self, num_bytes: int) -> bool:
         return self.held_bytes == 0 or self.held_bytes + num_bytes <= self._max_bytes
 
-    def _leave(self, waiter: _Waiter) -> None:
+    def _abandon(self, waiter: _Waiter) -> None:
         """It gave up; it may have been let in at the very same moment."""
         if waiter.admitted.is_set():
-            self._give_back(waiter.num_bytes)
+            self._release(waiter.num_bytes)
         else:
             self._waiting.remove(waiter)
-            self._let_in()  # who was behind it may be smaller
+            self._admit_waiting()  # who was behind it may be smaller
 
-    def _give_back(self, num_bytes: int) -> None:
+    def _release(self, num_bytes: int) -> None:
         self.held_bytes -= num_bytes
-        self._let_in()
+        self._admit_waiting()
 
-    def _let_in(self) -> None:
+    def _admit_waiting(self) -> None:
         while self._waiting and self._has_room(self._waiting[0].num_bytes):
             waiter = self._waiting.popleft()
             self.held_bytes += waiter.num_bytes
