@@ -1,1 +1,1 @@
-"""Captions, and where they are kept. Knows nothing of images, prompts or captioners: a caption has an opaque key."""
+"""Captions and the cache that keeps them, under opaque keys. Nothing here knows images, prompts or captioners."""

@@ -1,6 +1,6 @@
-"""CaptionCache: each caption is made once and comes out the same every time. Event loop only, no locks needed.
+"""CaptionCache makes each caption once, and gives it out unchanged after that. Event loop only, so it needs no locks.
 
-The cache is what keeps a conversation's prompt byte-identical from turn to turn, not only what saves time.
+It does not only save time: because of it the prompt of a conversation is byte-identical from turn to turn.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from periscope.captions.caption import Caption, CaptionOutcome
 from periscope.core import Tell, Waiting
 from periscope.errors import CaptionFailed, ServerBusy
 
-#: An outcome for each key it is given, in their order. It tells what it waits for.
+#: Makes one outcome for each key, in their order. Calls `tell` with what it waits for.
 MakeCaptions: TypeAlias = Callable[[tuple[str, ...], Tell], Coroutine[Any, Any, Sequence[CaptionOutcome]]]
 
-#: What an entry costs beside its text: key, objects and links, roughly.
+#: Rough memory of an entry beside its text: key, objects and links.
 _ENTRY_OVERHEAD_BYTES: Final = 400
 
 
@@ -41,7 +41,11 @@ class CacheStats:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A key's caption or failure. `is_made`: this very call had it made; else it came from the cache or a neighbour."""
+    """The caption of a key, or why there is none.
+
+    Attributes:
+        is_made: this call had it made. False if it came from the cache or from another request.
+    """
 
     result: Caption | CaptionFailed
     is_made: bool
@@ -52,7 +56,7 @@ class _Flight:
     """The keys one request has captioned together, and the requests that wait for any of them.
 
     Attributes:
-        waiters: one for each request; each hears what the flight waits for, from its last word on.
+        waiters: one for each waiting request, called with what the flight waits for; a new one with the newest.
     """
 
     keys: tuple[str, ...]
@@ -71,20 +75,25 @@ class _Flight:
             waiter(self._told)
 
     def outcome_of(self, key: str) -> CaptionOutcome:
-        """The task has ended. If it was cancelled while someone still waits, the captioner gave up by itself."""
+        """The outcome of one key, after the end of the task.
+
+        If the task was cancelled although somebody waits, the captioner gave up by itself.
+        """
         if self.task.cancelled():
             return CaptionFailed("the captioner stopped")
         return self.task.result()[self.keys.index(key)]
 
 
 class CaptionCache:
-    """Owns captions, bounded by entries and bytes (least recently used go first), and the ones being made now.
+    """Owns the captions, bounded by entries and bytes, and the calls that make captions now.
 
-    A request's missing keys are made by one call, a flight, in a task of its own. Others that miss the same key wait
-    for that flight. It outlives the request that began it while anyone waits, and is cancelled when nobody does.
-    Failures go to those who wait and are not kept. That the captioner is busy is raised: to all of them if the call
-    raised it, for each would have waited in the same queue; to those who wanted the key if its turn alone did not come.
-    What else was made is kept then, so that a later try has less to do.
+    The least recently used captions are dropped first. The missing keys of a request are made by one call, a flight, in
+    a task of its own. Other requests that miss one of these keys join the flight. It goes on without the request that
+    started it as long as anybody waits, and is cancelled when nobody does.
+
+    Failures are handed to all who wait, and are not kept. `ServerBusy` is raised to all who wait if the call raised it,
+    because each would have waited in the same queue. If it is the outcome of single keys, it is raised to those who
+    wait for them; captions that were made beside it are kept, so that the next try has less to do.
     """
 
     def __init__(self, *, max_entries: int = 4096, max_bytes: int = 16 * 1024 * 1024) -> None:
@@ -102,7 +111,7 @@ class CaptionCache:
 
     @property
     def stats(self) -> CacheStats:
-        """Counters as of now."""
+        """The counters at this moment."""
         return CacheStats(self._num_hits, self._num_misses, len(self._entries), self._num_bytes)
 
     def missing(self, keys: Iterable[str]) -> tuple[str, ...]:
@@ -112,15 +121,15 @@ class CaptionCache:
     async def get_or_caption(
         self, keys: Iterable[str], make: MakeCaptions, *, tell: Tell = lambda _: None
     ) -> dict[str, Answer]:
-        """An answer for each distinct key.
+        """One answer for each distinct key, from the cache, from a flight of another request, or made now.
 
         Args:
             make: called at most once, with the missing keys. May outlive this call; cancelled when nobody waits.
-            tell: hears what the captions that are not there yet wait for, whether made for this call or for another.
+            tell: called with what the flights wait for, also those that another request started.
 
         Raises:
-            ServerBusy: the turn of an image did not come.
-            Exception: what `make` raised, of this call or of the one it joined; what else was made is kept.
+            ServerBusy: the captioner did not begin on one of the keys in time.
+            Exception: what the `make` of a flight raised.
         """
         wanted = tuple(dict.fromkeys(keys))
         missing = self.missing(wanted)
@@ -136,7 +145,7 @@ class CaptionCache:
         return {key: Answer(held[key] if key in held else made[key], is_made=key in missing) for key in wanted}
 
     def flush(self) -> None:
-        """Forget every caption. Those being made still reach who waits for them, and are not kept."""
+        """Drop all captions. Those that are being made still go to the requests that wait, but are not kept."""
         self._entries.clear()
         self._num_bytes = 0
         self._flights.clear()
@@ -168,7 +177,7 @@ class CaptionCache:
                 await asyncio.wait([flight.task for flight in abandoned])
 
     def _finish(self, flight: _Flight, task: asyncio.Task[Sequence[CaptionOutcome]]) -> None:
-        """Runs before whoever waits goes on."""
+        """Keep what the flight has made. As a callback of its task this runs before the waiting requests go on."""
         self._tasks.discard(task)
         current = self._detach(flight)
         if task.cancelled() or task.exception() is not None:
@@ -179,7 +188,7 @@ class CaptionCache:
                 self._keep(key, outcome)
 
     def _detach(self, flight: _Flight) -> list[str]:
-        """Nobody joins it any more. Returns the keys that were still its own: a flush may have taken them away."""
+        """Let nobody join the flight any more. Returns its keys, without those that a flush has taken from it."""
         current = [key for key in flight.keys if self._flights.get(key) is flight]
         for key in current:
             del self._flights[key]

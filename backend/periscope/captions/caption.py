@@ -1,4 +1,4 @@
-"""What becomes of one image that is described. Plain data."""
+"""The outcomes of captioning one image. Plain data."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from periscope.errors import CaptionFailed, ServerBusy
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A description, never empty.
+    """The description of one image.
 
     Attributes:
-        num_tokens: tokens generated for it, a retry included.
+        text: never empty, without control characters.
+        num_tokens: tokens generated for it, those of a second try included.
         elapsed_ms: from the moment the captioner began to work on the request to this caption.
     """
 

@@ -1,4 +1,4 @@
-"""A request's images to words, while its place at its text model is kept. Event loop only."""
+"""Captions the images of a request while its place in the queue of its text model is reserved. Event loop only."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 async def captioned(
     messages: Sequence[Message], model: ServedModel, place: Ticket, *, proxy: VisionProxy
 ) -> AsyncGenerator[Waiting | Rewritten, None]:
-    """What the captions wait for: the captioner's queue, its load, then its words; ends with the messages in words.
+    """Yield what the captions wait for each time that changes, and at the end the messages without images.
 
     Args:
-        place: reserved at the text model. When it is refused meanwhile, the captions are given up.
+        place: the reserved place at the text model. If it is refused meanwhile, the captions are cancelled.
 
     Raises:
         ImageInvalid, ImageSourceRefused: an image cannot be taken; before any captioning.
-        ServerBusy: the captioner, or the intake of images, has too many requests already.
-        ModelUnavailable, ServerStopping: the place was refused; or no captions, and the model is set to say so.
+        ServerBusy: the captioner or the intake has too many requests, or an image's turn did not come in time.
+        ModelUnavailable, ServerStopping: the place was refused.
+        CaptionerUnavailable: an image could not be captioned, and the model's `on_error` asks for an error.
     """
     assert model.proxy is not None  # noqa: S101 - proxy mode always has its settings
     told: asyncio.Queue[Waiting | None] = asyncio.Queue()

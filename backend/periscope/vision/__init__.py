@@ -1,4 +1,5 @@
-"""Images in, words out: intake, captions and their cache, and the blocks that take the images' places in a prompt.
+"""Turns the images of a request into text: intake, captioning, and the blocks that replace the images in a prompt.
 
-Runs on the event loop, except decoding, which runs in the executor it is given. Knows nothing of HTTP servers or MLX.
+Everything runs on the event loop, except reading and decoding of images, which run in the executor that the intake is
+given. Nothing here knows HTTP servers or MLX.
 """

@@ -1,4 +1,7 @@
-"""From answers about pictures to what a client or a text model reads: blocks, markers, usage. Pure but for the log."""
+"""Builds what a text model or a client reads in place of pictures: blocks, markers, usage.
+
+Pure, except that failures are written to the log.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:
-    """Messages without any image part, byte-identical for the same conversation, and what it took."""
+    """Messages without any image part, and what captioning them took.
+
+    Attributes:
+        messages: byte-identical each time the same conversation is rewritten.
+    """
 
     messages: tuple[Message, ...]
     vision: VisionUsage
@@ -32,10 +39,10 @@ def rewritten(
     captioner_name: str,
     settings: ProxySettings,
 ) -> Rewritten:
-    """The messages with a text part for each picture, in order.
+    """Replace each image part by the block or the marker of its picture.
 
     Args:
-        answers: one for each picture; None for one that was left out.
+        answers: one for each picture; None for a picture that was left out.
 
     Raises:
         CaptionerUnavailable: a picture has no caption, and `settings.on_error` asks for an error.
@@ -54,7 +61,7 @@ def rewritten(
 def captioned_images(
     pictures: Sequence[Picture], answers: Sequence[Answer], captioner_name: str
 ) -> tuple[CaptionedImage, ...]:
-    """What is told of pictures that are described without a chat."""
+    """Results for a client that asked for captions without a chat, one for each picture."""
     return tuple(
         _captioned_image(picture, answer.result, captioner_name)
         for picture, answer in zip(pictures, answers, strict=True)
@@ -69,7 +76,7 @@ def _captioned_image(picture: Picture, result: Caption | CaptionFailed, captione
 
 
 def _report_failures(pictures: Sequence[Picture], answers: Sequence[Answer | None], on_error: OnError) -> None:
-    """Log them in one line; raise the first if that is what was asked for."""
+    """Log all failures in one line, and raise for the first of them if `on_error` asks for an error."""
     failures = [
         (picture, answer.result)
         for picture, answer in zip(pictures, answers, strict=True)

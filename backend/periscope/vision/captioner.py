@@ -1,4 +1,4 @@
-"""What a captioner is: what it is asked, and the protocol that every backend keeps."""
+"""The captioner protocol: what a captioner is asked, and what every backend has to provide."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from periscope.core import Image, Tell
 
 @dataclass(frozen=True, slots=True)
 class CaptionerId:
-    """Who describes. `name` stands in the block; name and revision are in the cache key."""
+    """Identity of a captioner. The text model reads the name; the cache key holds name and revision."""
 
     name: str
     revision: str
@@ -19,10 +19,11 @@ class CaptionerId:
 
 @dataclass(frozen=True, slots=True)
 class CaptionRequest:
-    """Images to describe together.
+    """Images of one request, to be captioned together.
 
     Attributes:
-        prompts: what is asked about each image, one for each.
+        prompts: the instruction for each image; as many as images.
+        max_tokens: the longest caption, for each image.
         timeout_s: how long the captioner may work on all of them. Neither the load of its model counts, nor the time
             in which it works for other requests alone.
     """
@@ -34,21 +35,21 @@ class CaptionRequest:
 
 
 class Captioner(Protocol):
-    """Describes images. Any number of requests may run at once."""
+    """Captions images. Any number of calls may run at once, all on the event loop."""
 
     @property
     def id(self) -> CaptionerId:
-        """Who describes; does not change."""
+        """Identity of this captioner; it never changes."""
         ...
 
     async def caption(self, request: CaptionRequest, tell: Tell) -> tuple[CaptionOutcome, ...]:
-        """One outcome for each image, in order; those of single images are returned, not raised. Cancellable.
+        """One outcome for each image, in order. What befalls a single image is returned, not raised. Cancellable.
 
         Args:
-            tell: hears what the request waits for: the captioner's queue or its load, then its words.
+            tell: called with what the request waits for: a place in the queue, the load, then the captions.
 
         Raises:
-            ServerBusy: not now, because of others; it is not broken, and a later try may succeed.
-            ModelUnavailable, ModelLoadError, EngineClosed: nothing can be captioned at all.
+            ServerBusy: the captioner has too many requests. It works, and a later try may succeed.
+            ModelUnavailable, ModelLoadError, EngineClosed: the captioner cannot caption anything.
         """
         ...

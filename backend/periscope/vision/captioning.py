@@ -1,6 +1,7 @@
-"""From pictures to what the captioner says about them: from the cache, from another request, or made now. Event loop.
+"""ImageCaptioning finds or makes the captions of a request's pictures. Event loop only.
 
-What goes wrong with a captioner becomes a failure of its images here; that it is busy does not.
+A caption comes from the cache, from another request that is having it made, or from the captioner. Whatever a captioner
+raises becomes a `CaptionFailed` of its images here; only `ServerBusy` is passed on, because it is no failure.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def caption_key(*, image_sha256: str, captioner: CaptionerId, prompt: str, max_t
 
 
 class ImageCaptioning:
-    """Owns what is left out of each conversation; the cache it is given owns the captions."""
+    """Owns the record of images that are left out of conversations (`LeftOutImages`); captions belong to the cache."""
 
     def __init__(self, cache: CaptionCache) -> None:
         self._cache = cache
@@ -42,11 +43,11 @@ class ImageCaptioning:
     async def for_conversation(
         self, admitted: AdmittedImages, captioner: Captioner, settings: ProxySettings, tell: Tell
     ) -> list[Answer | None]:
-        """An answer for each picture, None for one that is left out (`LeftOutImages`).
+        """One answer for each picture of the conversation; None for a picture that is left out.
 
         Raises:
-            ImageInvalid: the pixels of a picture are broken; before any captioning.
-            ServerBusy: the captioner has too many requests, or did not get to an image of this one in time.
+            ImageInvalid: the pixels of a picture are broken; raised before any captioning.
+            ServerBusy: the captioner has too many requests, or did not begin on an image in time.
         """
         pictures = admitted.pictures
         keys = [_key_of(picture, captioner, settings) for picture in pictures]
@@ -56,7 +57,7 @@ class ImageCaptioning:
         return [None if at in left_out else next(answers) for at in range(len(pictures))]
 
     async def for_all(self, admitted: AdmittedImages, captioner: Captioner, settings: ProxySettings) -> list[Answer]:
-        """An answer for each picture.
+        """One answer for each picture, none left out.
 
         Raises:
             InvalidRequest: more captions would have to be made than `settings.limits.max_images`.
@@ -74,7 +75,7 @@ class ImageCaptioning:
     async def _answers(
         self, pictures: Sequence[Picture], admitted: AdmittedImages, asking: _Asking, tell: Tell
     ) -> list[Answer]:
-        """One for each picture; of equal pictures only the first counts as made."""
+        """One answer for each picture. Of equal pictures only the first counts as made."""
         keys = [_key_of(picture, asking.captioner, asking.settings) for picture in pictures]
         by_key = dict(zip(keys, pictures, strict=True))
         images = await self._missing_images(by_key, admitted)
@@ -88,9 +89,10 @@ class ImageCaptioning:
         return [replace(answers[key], is_made=answers[key].is_made and first[key] == at) for at, key in enumerate(keys)]
 
     async def _missing_images(self, by_key: Mapping[str, Picture], admitted: AdmittedImages) -> dict[str, Image]:
-        """The pixels of pictures without a caption.
+        """Decoded pixels of all pictures whose captions have to be made, by cache key.
 
-        What is missing can change while they are decoded: entries are evicted, others' captions fail.
+        The set can grow while pictures are decoded: cache entries are evicted, and captions that another request was
+        making fail. So it is asked again until nothing is new.
         """
         images: dict[str, Image] = {}
         while missing := [key for key in self._cache.missing(by_key) if key not in images]:
@@ -100,18 +102,19 @@ class ImageCaptioning:
 
 @dataclass(frozen=True, slots=True)
 class _Asking:
-    """One request to a captioner: whom, and how."""
+    """A captioner and the settings it is asked with."""
 
     captioner: Captioner
     settings: ProxySettings
 
     async def about(self, images: Sequence[Image], prompts: Sequence[str], tell: Tell) -> Sequence[CaptionOutcome]:
-        """What the captioner says, or the same failure for every image.
+        """One outcome for each image; if the captioner raises, the same failure for all of them.
 
-        All images go to it together, whatever is asked about each: one place in its queue for a request.
+        All images go to the captioner in one call, whatever is asked about each, so that a request takes one place in
+        its queue.
 
         Raises:
-            ServerBusy: that is no failure of the captioner, so there is no marker for it.
+            ServerBusy: the captioner has too many requests. It has not failed, so no image gets a marker for it.
         """
         settings, name = self.settings, self.captioner.id.name
         request = CaptionRequest(tuple(images), tuple(prompts), settings.max_tokens, settings.timeout_s)

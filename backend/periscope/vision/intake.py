@@ -1,6 +1,6 @@
-"""From the image parts of a request to pictures: read, checked, and decoded only where their captions are missing.
+"""ImageIntake reads and checks the images of a request; pixels are decoded only for captions that have to be made.
 
-Event loop; reading and decoding run in the executor it is given.
+Its methods run on the event loop; reading and decoding block, so they run in the executor it is given.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ _STOPPING = "The server is stopping."
 
 @dataclass(frozen=True, slots=True)
 class ImagePlace:
-    """An image's place in the conversation.
+    """One image part, with what its place in the conversation decides.
 
     Attributes:
-        number: counted from 1 through all messages.
+        number: its position among all images of the conversation, from 1.
+        part: as the client sent it.
         prompt: what the captioner is asked about it.
     """
 
@@ -43,7 +44,7 @@ class ImagePlace:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image that was taken in: its bytes are here, its header is good, its pixels are not decoded."""
+    """An image whose bytes have been read and whose header has been checked; its pixels are not decoded yet."""
 
     place: ImagePlace
     data: bytes
@@ -51,18 +52,18 @@ class Picture:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels, as the client sent it."""
+        """Width and height in pixels, upright, of the image as the client sent it."""
         return self.header.width, self.header.height
 
     def decoded_bytes(self, limits: ImageLimits) -> int:
-        """What its pixels will take in memory, scaled down to `limits.max_side_px`."""
+        """Memory that its pixels will take as 8-bit RGB, scaled down to `limits.max_side_px`."""
         width, height = self.size
         scale = min(1.0, limits.max_side_px / max(width, height))
         return round(3 * width * scale * height * scale)
 
 
 class AdmittedImages:
-    """Owns the pictures of one request while it is admitted; what is decoded counts among its bytes."""
+    """Owns the pictures of one admitted request. Decoded pixels are added to the bytes that the request holds."""
 
     def __init__(self, pictures: Sequence[Picture], admission: Admission, run: _Executor, limits: ImageLimits) -> None:
         self.pictures = pictures
@@ -71,10 +72,10 @@ class AdmittedImages:
         self._limits = limits
 
     async def decode(self, pictures: Sequence[Picture]) -> list[Image]:
-        """Their pixels, in order.
+        """Decode these pictures of the request, in order, off the event loop.
 
         Raises:
-            ImageInvalid: the pixels of one are broken or cut off.
+            ImageInvalid: the pixels of a picture are broken or cut off.
             ServerStopping: the executor was shut down.
         """
         limits = self._limits
@@ -85,7 +86,10 @@ class AdmittedImages:
 
 
 class ImageIntake:
-    """Owns the way of images into the server. A request's images are admitted together, and read after that."""
+    """Owns the executor that reads and decodes images, and the bound on the bytes that all requests hold.
+
+    The images of a request are admitted together, before any of them is read.
+    """
 
     def __init__(self, *, executor: Executor | None = None, in_flight: BytesInFlight | None = None) -> None:
         self._run = _Executor(executor)
@@ -93,10 +97,10 @@ class ImageIntake:
 
     @asynccontextmanager
     async def admitted(self, places: Sequence[ImagePlace], limits: ImageLimits) -> AsyncIterator[AdmittedImages]:
-        """The pictures at these places, admitted until the block is left.
+        """Admit a request's images and read them; they count as held until the block is left.
 
         Raises:
-            ImageInvalid, ImageSourceRefused: an image cannot be taken; of several the first one's error.
+            ImageInvalid, ImageSourceRefused: an image cannot be taken; of several errors, that of the first image.
             ServerBusy: too many bytes of images are in the server already.
             ServerStopping: the executor was shut down.
         """
@@ -106,13 +110,13 @@ class ImageIntake:
 
 
 class _Executor:
-    """Runs blocking calls of one request side by side, in the threads it was given."""
+    """Runs the blocking calls of a request in parallel, in the threads of an executor that somebody else owns."""
 
     def __init__(self, executor: Executor | None) -> None:
         self._executor = executor
 
     async def all(self, calls: Iterable[Callable[[], T]]) -> list[T]:
-        """Their results; of several errors the first call's is raised, so that the answer is stable.
+        """Results of all calls, in order. Of several errors the first call's is raised, so that the answer is stable.
 
         Raises:
             ServerStopping: the executor was shut down before or meanwhile.
@@ -134,7 +138,7 @@ class _Executor:
 
 
 def image_places(messages: Sequence[Message], settings: ProxySettings) -> Iterator[ImagePlace]:
-    """Pure: every image of a conversation, in order."""
+    """Pure: all images of a conversation, in order, with their numbers and caption prompts."""
     number = 0
     for message in messages:
         prompt = caption_prompt(settings.prompt, message.text if settings.use_question else "")
@@ -144,7 +148,7 @@ def image_places(messages: Sequence[Message], settings: ProxySettings) -> Iterat
 
 
 def _sent_bytes(places: Sequence[ImagePlace]) -> int:
-    """What images take as base64 and as the bytes behind it, which are there at the same time."""
+    """Memory that images take as base64 text and as decoded bytes, which exist at the same time."""
     return sum(len(place.part.url) for place in places) * 7 // 4
 
 

@@ -1,4 +1,7 @@
-"""LeftOutImages: which images of a conversation are not described, the same ones in every turn. Event loop only."""
+"""LeftOutImages decides which images of a conversation are not captioned, and decides the same in every turn.
+
+Event loop only.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ _MAX_CONVERSATIONS: Final = 1024
 
 
 class LeftOutImages:
-    """Owns what was decided about conversations with more new images than are described at once.
+    """Owns the decisions about conversations that had more new images than are captioned for one request.
 
-    A conversation is known by its images in their order. In the next turn it has the same ones and maybe more, so the
-    images left out before are found again and stay marked: the prompt goes on byte by byte, though there might be time
-    to describe them now. In another conversation, of other images, they are new like any other. Oldest use goes first;
-    what is forgotten, as after a restart, is decided anew.
+    A conversation is recognised by the sequence of its images: the next turn has the same images and maybe more. The
+    images that were left out before are left out again, although there might be room for them now, so that the prompt
+    of the last turn stays a prefix of the next one. In a conversation of other images they are new like any other. The
+    least recently used decisions are dropped first; a decision that was dropped, or lost by a restart, is made anew.
     """
 
     def __init__(self, *, max_conversations: int = _MAX_CONVERSATIONS) -> None:
@@ -25,12 +28,12 @@ class LeftOutImages:
         self._decided: OrderedDict[bytes, frozenset[int]] = OrderedDict()
 
     def choose(self, keys: Sequence[str], missing: Collection[str], max_made: int) -> frozenset[int]:
-        """The places of the images that are left out: those that were before, and of the rest all but the newest.
+        """Indices into `keys` of the images to leave out: those left out before, and all new ones but the newest.
 
         Args:
-            keys: of the conversation's images, in order.
-            missing: the keys whose captions have to be made; what is known costs nothing and always stands.
-            max_made: captions that may be made.
+            keys: the cache keys of the conversation's images, in order.
+            missing: keys whose captions have to be made. Captions that exist cost nothing and are always used.
+            max_made: how many captions may be made for this request.
         """
         prefixes = _prefix_digests(keys, max_made)
         before = self._left_out_before(prefixes)
@@ -50,7 +53,7 @@ class LeftOutImages:
         return left_out
 
     def _left_out_before(self, prefixes: Sequence[bytes]) -> frozenset[int]:
-        """For the longest beginning of the conversation that was decided about."""
+        """The decision about the longest prefix of the conversation that has one."""
         known = next((each for each in reversed(prefixes) if each in self._decided), None)
         return frozenset() if known is None else self._decided[known]
 
@@ -62,7 +65,7 @@ class LeftOutImages:
 
 
 def _prefix_digests(keys: Sequence[str], max_made: int) -> list[bytes]:
-    """A digest of the images up to each one of them, that one included."""
+    """One digest for each non-empty prefix of `keys`, the shortest prefix first."""
     digest = hashlib.sha256(str(max_made).encode())
     digests = []
     for key in keys:

@@ -16,7 +16,7 @@ from typing import Final
 #: Part of every cache key: raise it when the way a prompt is built from template and question changes.
 PROMPT_VERSION: Final = 1
 DEFAULT_CAPTION_PROMPT: Final = "Write down any text in the image word for word first. Then describe the image."
-#: A question is a hint to the captioner, not a document: its end is what matters.
+#: The captioner gets the end of a long question: it needs a hint, not a document.
 MAX_QUESTION_CHARS: Final = 2000
 
 _DELIMITER: Final = re.compile(
@@ -27,7 +27,7 @@ _REMOVED_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs"})
 
 
 def caption_prompt(template: str, question: str = "") -> str:
-    """Pure: what the captioner is asked; `question` is the text next to the image, if it is to be told."""
+    """Pure: the instruction for the captioner. `question` is the text of the image's message, if it may be shown."""
     question = clean_text(question)[-MAX_QUESTION_CHARS:].strip()
     return f"{template}\nThe image comes with this message: {question}" if question else template
 
@@ -60,7 +60,7 @@ def clean_text(text: str) -> str:
 
 
 def escape_delimiters(text: str) -> str:
-    """Pure, idempotent: no bracket that could open or close a block."""
+    """Pure, idempotent: replace each bracket that could open or close a block by a parenthesis."""
     return _DELIMITER.sub("(", text)
 
 
@@ -69,5 +69,5 @@ def _px(size: tuple[int, int]) -> str:
 
 
 def _inline(text: str) -> str:
-    """One line that cannot close the bracket it stands in."""
+    """The text on one line, without square brackets, so that it cannot close the bracket around it."""
     return " ".join(clean_text(text).split()).translate({ord("["): "(", ord("]"): ")"})

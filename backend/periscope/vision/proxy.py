@@ -1,6 +1,6 @@
-"""VisionProxy: a conversation with images in, the same conversation in words out. Event loop only.
+"""VisionProxy rewrites a conversation with images into one without. Event loop only.
 
-Knows nothing of HTTP, models in memory or MLX: captions come from whatever `Captioner` it is given.
+It knows nothing of HTTP, the model pool or MLX: captions come from the `Captioner` that each call names.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ _NO_CAPTIONER = Answer(CaptionFailed(NOT_AVAILABLE), is_made=False)
 
 
 class VisionProxy:
-    """Owns the order of the steps: intake, captioning, blocks. A request stays in the intake until it is in words."""
+    """Owns the order of the steps: intake, captioning, blocks.
+
+    A request stays admitted, and its bytes stay counted, until its last image has been replaced by text.
+    """
 
     def __init__(self, cache: CaptionCache, *, intake: ImageIntake | None = None) -> None:
         self._intake = intake or ImageIntake()
@@ -34,20 +37,20 @@ class VisionProxy:
         *,
         tell: Tell = lambda _: None,
     ) -> Rewritten:
-        """Every image part becomes one text part at its place, numbered through the whole conversation.
+        """Replace every image part by one text part. Images are numbered through the whole conversation.
 
-        A caption that is known always stands, however many there are. Of those that have to be made the newest
-        `settings.limits.max_images` are, and the rest get a marker, which stays in later turns of the conversation
-        (`LeftOutImages`): so the messages of one turn are where those of the next begin.
+        Captions that are in the cache are always used, however many there are. Of those that have to be made, the
+        newest `settings.limits.max_images` are made; the other images get a marker, which they keep in later turns
+        (`LeftOutImages`). So the messages of one turn are a prefix of those of the next.
 
         Args:
-            captioner: None where there is none or it failed: its images are handled by `settings.on_error`.
-            tell: hears what the captions wait for, if any has to be waited for.
+            captioner: None if none is configured; then `settings.on_error` decides.
+            tell: called with what the request waits for, unless all captions are in the cache.
 
         Raises:
-            ImageInvalid, ImageSourceRefused: an image cannot be taken; before any captioning.
-            CaptionerUnavailable: an image has no caption and `on_error` asks for an error.
-            ServerBusy: the captioner, or the intake of images, has too many requests already.
+            ImageInvalid, ImageSourceRefused: an image cannot be taken; raised before any captioning.
+            CaptionerUnavailable: an image could not be captioned, and `on_error` asks for an error.
+            ServerBusy: the captioner or the intake has too many requests, or an image's turn did not come in time.
         """
         places = list(image_places(messages, settings))
         if not places:
@@ -66,7 +69,7 @@ class VisionProxy:
     async def describe(
         self, parts: Sequence[ImagePart], captioner: Captioner, settings: ProxySettings
     ) -> tuple[CaptionedImage, ...]:
-        """Captions on their own, one per image in order; a failed one tells its reason.
+        """Caption images without a chat: one result for each image, in order. A failed one holds the reason.
 
         Raises:
             InvalidRequest: more captions would have to be made than `settings.limits.max_images`.

@@ -1,6 +1,6 @@
-"""Captioner over a vision-language model in this machine's memory. Event loop only.
+"""LocalCaptioner captions images with a vision-language model on this machine. Event loop only.
 
-Where the model lives and how it is leased is the caller's affair, and MLX is behind the protocol of a leased model.
+It gets the model by a lease function, so it knows neither the pool nor in which process the model runs.
 """
 
 from __future__ import annotations
@@ -21,22 +21,25 @@ from periscope.vision.prompts import clean_text
 
 logger = logging.getLogger(__name__)
 
-#: A captioner that said nothing is asked once more: another batch may round differently.
+#: If a caption is empty the model is asked once more: in another batch it may round differently.
 _NUM_TRIES: Final = 2
-#: About how long the captions of one request take.
+#: Seconds that the captions of one request typically take.
 _RETRY_AFTER_S: Final = 5
 
 
 class VisionLanguage(Protocol):
-    """A loaded vision-language model."""
+    """A loaded vision-language model, as the lease function gives it."""
 
     async def describe(
         self, image: Image, prompt: str, max_tokens: int, *, on_begun: Callable[[], None]
     ) -> tuple[str, int]:
-        """Greedy text about one image, maybe empty, and the tokens it took. Many may run at once; cancellable.
+        """Generate greedy text about one image. Any number of calls may run at once; each is cancellable.
+
+        Returns:
+            The text, which may be empty, and the number of generated tokens.
 
         Args:
-            on_begun: called when the model's batch has a place for the image.
+            on_begun: called once, when the batch of the model has a place for the image.
 
         Raises:
             EngineClosed: the model was unloaded, or its worker has ended.
@@ -45,18 +48,18 @@ class VisionLanguage(Protocol):
         ...
 
 
-#: Gives the model for the time of one request. `tell` hears what is waited for; raises as `Captioner.caption`.
+#: Leases the model for one request, and calls `tell` with what it waits for. Raises what `Captioner.caption` raises.
 LeaseModel: TypeAlias = Callable[[Tell], AbstractAsyncContextManager[VisionLanguage]]
 
 
 class LocalCaptioner:
-    """Owns the count of images that the model works on, over all requests: make one for each model.
+    """Owns the count of images that the model works on, over all requests; so there is one captioner for each model.
 
-    The model is leased for one request and given back before the text model is wanted: a request never holds two
-    models. All images of a request are submitted at once, so they batch.
+    The model is leased for one request and released before the request uses its text model: no request ever holds two
+    models. All images of a request are submitted at once, so that the model can batch them.
 
     Args:
-        wait_timeout_s: how long a request that has its lease may wait while the model works for others alone.
+        wait_timeout_s: how long a request that has its lease may wait while the model works for other requests only.
     """
 
     def __init__(
@@ -79,20 +82,21 @@ class LocalCaptioner:
 
     @property
     def id(self) -> CaptionerId:
-        """Who describes."""
+        """Identity of this captioner."""
         return self._id
 
     @property
     def num_in_work(self) -> int:
-        """Images of all requests that have a place in the model's batch."""
+        """Images, of all requests, that have a place in the batch of the model."""
         return self._num_in_work
 
     async def caption(self, request: CaptionRequest, tell: Tell) -> tuple[CaptionOutcome, ...]:
-        """One outcome for each image, in order; captions that are done stand, whatever becomes of the others.
+        """One outcome for each image, in order. Captions that are done are returned, whatever becomes of the others.
 
         Raises:
-            ServerBusy: its queue is full, or the wait was too long; ServerStopping when the server stops.
-            ModelUnavailable: the captioner cannot be loaded.
+            ServerBusy: the queue of the model is full, or the wait for its lease was too long.
+            ServerStopping: the server is stopping.
+            ModelUnavailable: the model cannot be loaded.
         """
         async with self._lease(tell) as model:
             tell(Waiting(WaitStatus.CAPTIONING, self._id.name))
@@ -105,17 +109,17 @@ class LocalCaptioner:
                 self._running.discard(captioning)
 
     def count_in_work(self, change: int) -> None:
-        """An image has got its place in the batch (1) or has left it (-1): whose time it is may be another's now."""
+        """Count an image that got its place in the batch (1) or left it (-1), and wake every request to look anew."""
         self._num_in_work += change
         for captioning in self._running:
             captioning.changed.set()
 
 
 class _Captioning:
-    """Owns one request's images while the model is leased for it, and the time they have left.
+    """Owns the images of one request while the model is leased for it, and the time budget they share.
 
     Attributes:
-        changed: set when an image was begun or is done, of whichever request.
+        changed: set whenever an image of any request begins or ends.
     """
 
     def __init__(
@@ -136,7 +140,7 @@ class _Captioning:
         self._began_at: float | None = None
 
     async def outcomes(self) -> tuple[CaptionOutcome, ...]:
-        """Describe all images; cancelling drops their rows."""
+        """Caption all images of the request; cancelling drops their rows in the batch."""
         asked = zip(self._request.images, self._request.prompts, strict=True)
         tasks = [asyncio.create_task(self._caption(image, prompt), name="describe an image") for image, prompt in asked]
         for task in tasks:
@@ -150,10 +154,11 @@ class _Captioning:
         return tuple(unfinished if task.cancelled() else task.result() for task in tasks)
 
     async def _wait_until_done(self, tasks: list[asyncio.Task[Caption | CaptionFailed]]) -> CaptionFailed | ServerBusy:
-        """Wait for the end of all, or of the time; what becomes of images that are not done by then.
+        """Wait until all images are done or the time budget is spent; returns the outcome of images that are not done.
 
-        Time counts against the captioner while it works on this request, and while it works on nothing though images
-        wait: then it hangs. While it works for others alone, it is busy.
+        Time counts as work while the captioner works on an image of this request, and also while it works on nothing,
+        because a captioner that lets images wait and does nothing hangs. Time counts as waiting while it works for
+        other requests only. When the work is over time the captioner is broken; when the wait is, it is busy.
         """
         while not all(task.done() for task in tasks):
             self.changed.clear()
@@ -183,7 +188,7 @@ class _Captioning:
         return Caption(text, num_tokens, elapsed_ms=round(elapsed_s * 1000))
 
     async def _caption_text(self, image: Image, prompt: str) -> tuple[str, int]:
-        """Text without what a reader cannot see; empty only when every try was."""
+        """The caption and its tokens, all tries counted; empty only if no try gave any visible text."""
         num_tokens = 0
         for _ in range(_NUM_TRIES):
             text, num_more = await self._describe(image, prompt)
@@ -193,7 +198,7 @@ class _Captioning:
         return "", num_tokens
 
     async def _describe(self, image: Image, prompt: str) -> tuple[str, int]:
-        """One try. The image counts as in work from its place in the batch to its end."""
+        """One generation. The image counts as in work from getting its place in the batch until it ends."""
         num_in_work = 0
 
         def begin() -> None:

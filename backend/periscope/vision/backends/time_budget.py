@@ -1,4 +1,4 @@
-"""TimeBudget: the time that the captions of one request may take, in two accounts. Event loop only."""
+"""TimeBudget counts the time of one request's captions in two accounts, work and wait. Event loop only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class TimeBudget:
-    """Owns what is left of both accounts.
+    """Owns the time that is left in both accounts.
 
     Attributes:
         work_s: seconds that the captioner may take for the request itself. After them it counts as broken.
@@ -21,7 +21,7 @@ class TimeBudget:
     _wait_spent_s: float = field(default=0.0, init=False)
 
     async def spend(self, changed: asyncio.Event, *, is_work: bool) -> bool:
-        """Wait for the event on one of the accounts; False when that account is empty before."""
+        """Wait for the event and charge the time to one account. False if the account is spent before that."""
         loop = asyncio.get_running_loop()
         left_s = self.work_s - self._work_spent_s if is_work else self.wait_s - self._wait_spent_s
         began_at = loop.time()

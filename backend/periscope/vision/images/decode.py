@@ -1,7 +1,8 @@
-"""From bytes to an upright 8-bit RGB `Image`. Pure; blocks, so it runs in an executor thread. The only user of Pillow.
+"""Decodes the bytes of an image file into an upright 8-bit RGB `Image`. The only module here that uses Pillow.
 
-Formats are told by their first bytes, and Pillow's plugins are called by name: nothing else it can open is ever
-tried, and its process-wide pixel limit is left alone (ours is checked on the header, before pixels are decoded).
+Pure, but it blocks, so it runs in an executor thread. The format is recognised by the first bytes, and the Pillow
+plugin of that format is called directly: no other plugin is ever tried. Pillow's process-wide pixel limit is left as it
+is; our own limit is checked on the header, before pixels are decoded.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ _ALL_FORMATS: Final = (
         AvifImagePlugin.AvifImageFile,
     ),
 )
-#: What people send as pictures and nobody here can read: its name, and how to tell it.
+#: Formats that clients send as images and that are not supported: a name for the error message, and their first bytes.
 _OTHER_FORMATS: Final = (
     ("a HEIC picture", re.compile(rb".{4}ftyp(?:he[iv][cmsx]|mif1|msf1)", re.DOTALL)),
     ("a JPEG XL picture", re.compile(rb"\xff\x0a|\0\0\0\x0cJXL ")),
@@ -64,7 +65,7 @@ _OTHER_FORMATS: Final = (
     ("a PDF document", re.compile(rb"%PDF-")),
     ("a video", re.compile(rb".{4}ftyp|\x1aE\xdf\xa3", re.DOTALL)),
 )
-#: Pillow may have been built without these two.
+#: Pillow can be built without these two formats.
 _MISSING: Final = {
     name for name, plugin in (("WebP", WebPImagePlugin), ("AVIF", AvifImagePlugin)) if not plugin.SUPPORTED
 }
@@ -92,7 +93,12 @@ _REDUCING_GAP: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What an image's header tells without decoding it: upright size in pixels, and the digest of all its bytes."""
+    """What is known of an image without decoding its pixels.
+
+    Attributes:
+        width, height: in pixels, upright.
+        sha256: hex digest of the whole file.
+    """
 
     width: int
     height: int
@@ -100,7 +106,7 @@ class ImageHeader:
 
 
 def read_header(data: bytes, limits: ImageLimits, *, param: str) -> ImageHeader:
-    """Pure, may block: check format and size without decoding pixels.
+    """Pure, may block: check the format and the size of an image file without decoding its pixels.
 
     Raises:
         ImageInvalid: unreadable, of another format, or over `limits.max_source_pixels`.
@@ -112,9 +118,9 @@ def read_header(data: bytes, limits: ImageLimits, *, param: str) -> ImageHeader:
 
 
 def decode(data: bytes, limits: ImageLimits, *, param: str) -> Image:
-    """Pure, may block: the whole picture (of an animation its first frame), scaled down to `limits.max_side_px`.
+    """Pure, may block: decode an image file and scale it down to `limits.max_side_px`.
 
-    A strip that no captioner would take gets white edges.
+    Of an animation the first frame is taken. A strip that is too thin for captioners is padded with white.
 
     Raises:
         ImageInvalid: as `read_header`, or the pixels are broken or cut off.
@@ -139,7 +145,7 @@ def decode(data: bytes, limits: ImageLimits, *, param: str) -> Image:
 
 @contextmanager
 def _reading(limits: ImageLimits, param: str) -> Iterator[None]:
-    """Whatever Pillow raises on a client's bytes is the client's to mend."""
+    """Turn whatever Pillow raises into `ImageInvalid`: the client sent the bytes and can mend them."""
     try:
         yield
     except ImageInvalid:
@@ -159,7 +165,7 @@ def _unreadable(param: str) -> ImageInvalid:
 
 
 def _unknown_format(data: bytes, param: str) -> ImageInvalid:
-    """Named if it is one that people send, with the way out."""
+    """The error for an unsupported format. A format that clients often send is named, with the way to convert it."""
     named = next((name for name, magic in _OTHER_FORMATS if magic.match(data)), None)
     if named is None:
         return _unreadable(param)
@@ -190,7 +196,10 @@ def _open(data: bytes, limits: ImageLimits, param: str) -> ImageFile.ImageFile:
 
 
 def _transposition(picture: ImageFile.ImageFile) -> Transpose | None:
-    """What EXIF asks for. Broken EXIF asks for nothing. Read before pixels are, so that both callers agree."""
+    """The transposition that EXIF asks for; None if there is none, or EXIF is broken.
+
+    It is read before the pixels are loaded, so that `read_header` and `decode` agree on the size.
+    """
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
         return None  # Pillow turns TIFF upright itself while it loads the pixels; its size is upright from the start
     try:
@@ -217,7 +226,7 @@ def _downscale(picture: ImageFile.ImageFile, max_side_px: int) -> PIL.Image.Imag
 
 
 def _scalable(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """In a mode whose neighbouring pixels can be averaged: 8 bits a channel, no palette."""
+    """Load the pixels, in a mode whose neighbouring pixels can be averaged: 8 bits per channel, no palette."""
     picture.load()
     if picture.mode.startswith(("I", "F")):
         return _to_8_bits(picture)
@@ -227,7 +236,7 @@ def _scalable(picture: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _to_8_bits(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """Gray of 16 or 32 bits or of floats. `I;16` is full scale by its type; for the others the values decide."""
+    """Convert gray of 16 or 32 bits, or of floats. `I;16` has the full scale of its type; else the values decide."""
     if picture.mode.startswith("I;16"):
         low, high = 0.0, 65535.0
         picture = picture.convert("I")
@@ -240,7 +249,7 @@ def _to_8_bits(picture: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _full_scale(low: float, high: float) -> tuple[float, float]:
-    """Pure: which values are black and white. 8-bit, unit and 16-bit ranges are taken as such, others stretched."""
+    """Pure: the values that mean black and white. Ranges of 0..1, 8 and 16 bits are kept, others are stretched."""
     for full in (1.0, 255.0, 65535.0):
         if low >= 0.0 and high <= full and (full > 1.0 or isinstance(high, float)):
             return 0.0, full
@@ -258,7 +267,7 @@ def _flat_rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _padded(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """A strip in the middle of a white picture that is wide enough; any other picture as it is."""
+    """Centre a thin strip in a white picture that is wide enough; return any other picture as it is."""
     long, short = max(picture.size), min(picture.size)
     if long <= short * _MAX_ASPECT:
         return picture

@@ -1,4 +1,4 @@
-"""BytesInFlight: how many bytes of pictures are read, decoded and described at once. Event loop only."""
+"""BytesInFlight bounds the bytes of images that all requests hold at the same time. Event loop only."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Final
 
 from periscope.errors import ServerBusy
 
-#: About how long the captions of one request take, when nothing better is known.
+#: Seconds that the captions of one request typically take.
 _RETRY_AFTER_S: Final = 5
 
 
 @dataclass(slots=True, eq=False)
 class Admission:
-    """One request's share; it may grow once its pictures are known, which never waits."""
+    """The bytes that one request holds. The amount may grow when its images are decoded; growing never waits."""
 
     num_bytes: int
     _in_flight: BytesInFlight
 
     def add(self, num_bytes: int) -> None:
-        """More than was asked for at first; whoever comes later waits for it."""
+        """Hold so many bytes more. The bound may be exceeded; requests that come later wait until there is room."""
         self.num_bytes += num_bytes
         self._in_flight.held_bytes += num_bytes
 
@@ -35,13 +35,13 @@ class _Waiter:
 
 
 class BytesInFlight:
-    """Owns the count of picture bytes that requests hold, and the queue of those that wait for room, first come first.
+    """Owns the count of held bytes and the queue of requests that wait for room, in order of arrival.
 
-    A request that is larger than the bound is let in alone, so that none waits for ever. As many bytes as may be held
-    may wait; a request beyond that is refused at once, because its pictures take memory while it waits, too.
+    A request larger than the bound is admitted when nothing else is held, so that none waits for ever. As many bytes as
+    may be held may wait. A request beyond that is refused at once, because its images take memory while it waits.
 
     Attributes:
-        held_bytes: of the requests that were let in.
+        held_bytes: bytes of all admitted requests.
     """
 
     def __init__(self, max_bytes: int = 512 * 1024 * 1024, *, wait_timeout_s: float = 30.0) -> None:
@@ -55,10 +55,10 @@ class BytesInFlight:
 
     @asynccontextmanager
     async def admitted(self, num_bytes: int) -> AsyncIterator[Admission]:
-        """Room for so many bytes until the block is left; waits for it.
+        """Hold so many bytes until the block is left; waits until there is room.
 
         Raises:
-            ServerBusy: too much waits already, or the wait was too long.
+            ServerBusy: too many bytes wait already, or there was no room for `wait_timeout_s`.
         """
         await self._admit(num_bytes)
         admission = Admission(num_bytes, self)
@@ -89,7 +89,7 @@ class BytesInFlight:
         return self.held_bytes == 0 or self.held_bytes + num_bytes <= self._max_bytes
 
     def _abandon(self, waiter: _Waiter) -> None:
-        """It gave up; it may have been let in at the very same moment."""
+        """A waiting request was cancelled or timed out. It may have been admitted in the same turn of the loop."""
         if waiter.admitted.is_set():
             self._release(waiter.num_bytes)
         else:

@@ -1,4 +1,4 @@
-"""How much image a request may bring. The names in `code quotes` of error messages are those of models.yaml."""
+"""Limits on the images of a request. Error messages name them as models.yaml does."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """Bounds of image intake.
+    """Limits that one text model sets on the images of its requests.
 
     Attributes:
-        max_bytes: of one image as the client sent it, after base64 (`max_image_bytes`).
-        max_source_pixels: width times height as the header says, checked before anything is decoded.
-        max_side_px: longest side of what the captioner sees; larger pictures are scaled down.
-        max_images: captions that are made for one request, newest first; the rest get a marker. Images whose captions
-            are known do not count.
+        max_bytes: size of one image file, base64 decoded (`max_image_bytes` in models.yaml).
+        max_source_pixels: width times height by the file's header, checked before anything is decoded.
+        max_side_px: the longest side that the captioner sees; larger images are scaled down.
+        max_images: captions made for one request, newest first; other new images get a marker. Images whose captions
+            are in the cache do not count.
     """
 
     max_bytes: int = 20 * 1024 * 1024
