@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from periscope.core import Image
 from periscope.errors import ImageInvalid
-from periscope.vision.images.decode import SUPPORTED_FORMATS, decode, read_header
+from periscope.vision.images.decode import decode, read_header
+from periscope.vision.images.formats import SUPPORTED_FORMATS
 from periscope.vision.images.limits import ImageLimits
 from tests.vision.fakes import encoded, png
 

@@ -1,76 +1,26 @@
-"""Decodes the bytes of an image file into an upright 8-bit RGB `Image`. The only module here that uses Pillow.
+"""Decodes the bytes of an image file into an upright 8-bit RGB `Image`. Only this module and `formats` use Pillow.
 
-Pure, but it blocks, so it runs in an executor thread. The format is recognised by the first bytes, and the Pillow
-plugin of that format is called directly: no other plugin is ever tried. Pillow's process-wide pixel limit is left as it
-is; our own limit is checked on the header, before pixels are decoded.
+Pure, but it blocks, so it runs in an executor thread. Pillow's process-wide pixel limit is left as it is; our own limit
+is checked on the header, before pixels are decoded.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 import PIL.Image
-from PIL import (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    ExifTags,
-    GifImagePlugin,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import ExifTags, ImageFile, TiffImagePlugin
 from PIL.Image import Resampling, Transpose
 
 from periscope.core import Image
 from periscope.errors import ImageInvalid
+from periscope.vision.images.formats import format_of, unreadable
 from periscope.vision.images.limits import ImageLimits
-
-
-@dataclass(frozen=True, slots=True)
-class _Format:
-    name: str
-    magic: re.Pattern[bytes]
-    open: Callable[[io.BytesIO], ImageFile.ImageFile]
-
-
-_ALL_FORMATS: Final = (
-    _Format("JPEG", re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
-    _Format("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
-    _Format("WebP", re.compile(rb"RIFF.{4}WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
-    _Format("GIF", re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
-    _Format("BMP", re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
-    _Format("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile),
-    _Format(
-        "AVIF",
-        # The brand stands first, or among those that the file is compatible with.
-        re.compile(rb".{4}ftyp(?:avi[fs]|(?:mif1|msf1).{4}(?:.{4}){0,7}?avi[fs])", re.DOTALL),
-        AvifImagePlugin.AvifImageFile,
-    ),
-)
-#: Formats that clients send as images and that are not supported: a name for the error message, and their first bytes.
-_OTHER_FORMATS: Final = (
-    ("a HEIC picture", re.compile(rb".{4}ftyp(?:he[iv][cmsx]|mif1|msf1)", re.DOTALL)),
-    ("a JPEG XL picture", re.compile(rb"\xff\x0a|\0\0\0\x0cJXL ")),
-    ("a JPEG 2000 picture", re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  ")),
-    ("an SVG drawing", re.compile(rb"(?:\xef\xbb\xbf)?\s{0,99}(?:<\?xml[^>]{0,200}>\s{0,99})?<svg[\s>]")),
-    ("an icon file", re.compile(rb"\0\0\x01\0")),
-    ("a PDF document", re.compile(rb"%PDF-")),
-    ("a video", re.compile(rb".{4}ftyp|\x1aE\xdf\xa3", re.DOTALL)),
-)
-#: Pillow can be built without these two formats.
-_MISSING: Final = {
-    name for name, plugin in (("WebP", WebPImagePlugin), ("AVIF", AvifImagePlugin)) if not plugin.SUPPORTED
-}
-_FORMATS: Final = tuple(entry for entry in _ALL_FORMATS if entry.name not in _MISSING)
-SUPPORTED_FORMATS: Final = tuple(entry.name for entry in _FORMATS)
 
 #: EXIF orientation -> what makes the picture upright.
 _UPRIGHT: Final = {
@@ -153,27 +103,7 @@ def _reading(limits: ImageLimits, param: str) -> Iterator[None]:
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
         raise _too_many_pixels("too many", limits, param) from error
     except Exception as error:
-        raise _unreadable(param) from error
-
-
-def _unreadable(param: str) -> ImageInvalid:
-    return ImageInvalid(
-        f"`{param}` could not be read as an image: it is cut off, broken or of another format. "
-        f"Supported are {', '.join(SUPPORTED_FORMATS)}.",
-        param=param,
-    )
-
-
-def _unknown_format(data: bytes, param: str) -> ImageInvalid:
-    """The error for an unsupported format. A format that clients often send is named, with the way to convert it."""
-    named = next((name for name, magic in _OTHER_FORMATS if magic.match(data)), None)
-    if named is None:
-        return _unreadable(param)
-    return ImageInvalid(
-        f"`{param}` is {named}, which is not supported. Convert it to JPEG or PNG and send that. "
-        f"Supported are {', '.join(SUPPORTED_FORMATS)}.",
-        param=param,
-    )
+        raise unreadable(param) from error
 
 
 def _too_many_pixels(actual: str, limits: ImageLimits, param: str) -> ImageInvalid:
@@ -185,10 +115,7 @@ def _too_many_pixels(actual: str, limits: ImageLimits, param: str) -> ImageInval
 
 
 def _open(data: bytes, limits: ImageLimits, param: str) -> ImageFile.ImageFile:
-    found = next((entry for entry in _FORMATS if entry.magic.match(data)), None)
-    if found is None:
-        raise _unknown_format(data, param)
-    picture = found.open(io.BytesIO(data))
+    picture = format_of(data, param=param).open(io.BytesIO(data))
     num_pixels = picture.width * picture.height
     if num_pixels > limits.max_source_pixels:
         raise _too_many_pixels(f"{picture.width} x {picture.height} = {num_pixels:,}", limits, param)
