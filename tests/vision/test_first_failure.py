@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from periscope.captions.cache import CaptionCache
 from periscope.core import ImagePart, Message, Role
 from periscope.errors import ImageInvalid
-from periscope.vision.cache import CaptionCache
-from periscope.vision.proxy import ProxySettings, VisionProxy
+from periscope.vision.intake import ImageIntake
+from periscope.vision.proxy import VisionProxy
+from periscope.vision.settings import ProxySettings
 from tests.vision.fakes import FakeCaptioner, HandExecutor, conversation, png, run, settled
 
 RED = png("red")
@@ -23,7 +25,7 @@ def test_images_behind_one_that_failed_are_not_read(is_reversed: bool) -> None:
     async def test() -> None:
         executor = HandExecutor()
         messages = conversation([RED, b"no picture", RED, b"no picture"])
-        vision = VisionProxy(CaptionCache(), executor=executor)
+        vision = VisionProxy(CaptionCache(), intake=ImageIntake(executor=executor))
         task: asyncio.Task[Any] = asyncio.create_task(vision.rewrite(messages, FakeCaptioner(), ProxySettings()))
         await settled()
         futures = [future for future, _ in executor.waiting]
