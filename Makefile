@@ -7,7 +7,7 @@ FLAGS ?=
 # On Linux MLX's own matrix products are slow: where the system has OpenBLAS, the tests with a real model use it.
 OPENBLAS ?= $(firstword $(wildcard /usr/lib/*/libopenblas.so.0 /usr/lib64/libopenblas.so.0))
 
-.PHONY: setup serve test real real-fence check format clean
+.PHONY: setup serve test real real-fence train-smoke check format clean
 
 setup: $(STAMP)
 
@@ -35,6 +35,11 @@ real: setup
 real-fence: setup
 	@$(BIN)/python -m pip install --quiet --group real
 	PYTHONPATH=. LD_PRELOAD=$(OPENBLAS) $(BIN)/python -m tests.real.fence_echo
+
+# A few steps of the recipes that trained the demo pair; PyTorch is some gigabytes, so this is no part of `make test`.
+train-smoke: setup
+	@$(BIN)/python -m pip install --quiet --group train
+	$(BIN)/python -m pytest tests/training --verbose $(FLAGS)
 
 check: setup
 	$(BIN)/ruff format --check backend tests

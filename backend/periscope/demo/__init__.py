@@ -1,4 +1,4 @@
-"""The embedded demo pair: two tiny models, trained by the recipes in this folder and shipped with the package.
+"""The embedded demo pair: two tiny models, trained by the recipes in `training` and shipped with the package.
 
 `local_path: embedded:text` and `embedded:captioner` in models.yaml mean these folders. They load through the same
 code as any other model.

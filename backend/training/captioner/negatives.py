@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from periscope.demo.captioner_shapes import outline_points
+from training.captioner.shapes import outline_points
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _KINDS = ("circle", "square", "rectangle", "triangle", "star", "diamond", "heart", "cross")

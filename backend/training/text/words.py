@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 
-from periscope.demo.text_scenes import is_held_out
+from training.text.scenes import is_held_out
 
 
 def listed(text: str) -> list[str]:
@@ -109,7 +109,7 @@ def name(rng: random.Random, held_out: bool) -> str:
 
 def words(rng: random.Random, held_out: bool, most: int = 4) -> str:
     """A few words, known and made up, lower case."""
-    chosen = []
+    chosen: list[str] = []
     while len(chosen) < rng.randint(1, most):
         word = rng.choice(WORDS) if rng.random() < 0.6 else made_up_word(rng)
         if is_held_out(word) == held_out:

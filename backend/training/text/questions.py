@@ -10,13 +10,11 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from periscope.demo import text_answers as answers
-from periscope.demo import text_checks as checks
-from periscope.demo import text_details as details
-from periscope.demo.captioner_grammar import COLOURS, KINDS
-from periscope.demo.text_intents import INTENTS, UNREFERRED, fits
-from periscope.demo.text_phrases import PHRASES, choose, split_phrases
-from periscope.demo.text_scenes import SIZES, ImageBlock, Scene, Thing, article
+from training.captioner.grammar import COLOURS, KINDS
+from training.text import answers, checks, details
+from training.text.intents import INTENTS, UNREFERRED, fits
+from training.text.phrases import PHRASES, choose, split_phrases
+from training.text.scenes import SIZES, ImageBlock, Scene, Thing, article
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 SHORT_ORDINALS = ("1st", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th")

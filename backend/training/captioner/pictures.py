@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from periscope.demo import captioner_grammar as grammar
-from periscope.demo.captioner_fonts import Font, font_paths, load_font, pick_font_name
-from periscope.demo.captioner_negatives import draw_complex
-from periscope.demo.captioner_shapes import Points, outline_points
-from periscope.demo.captioner_weather import weathered
+from training.captioner import grammar
+from training.captioner.fonts import Font, font_paths, load_font, pick_font_name
+from training.captioner.negatives import draw_complex
+from training.captioner.shapes import Points, outline_points
+from training.captioner.weather import weathered
 
 Labels = npt.NDArray[np.uint8]
 

@@ -5,7 +5,7 @@ Pure functions like those of ``text_answers``.
 
 from __future__ import annotations
 
-from periscope.demo.text_answers import (
+from training.text.answers import (
     COUNT_WORDS,
     NO_IMAGE,
     Images,
@@ -16,7 +16,7 @@ from periscope.demo.text_answers import (
     spot,
     thing_name,
 )
-from periscope.demo.text_scenes import ImageBlock, Scene, join_phrases
+from training.text.scenes import ImageBlock, Scene, join_phrases
 
 NOT_SAID = "The description does not say."
 SPOKEN_SIDES = {
@@ -63,7 +63,8 @@ def at_side(images: Images, ref: int | None, side: str) -> str:
 
 def at_side_of_several(scene: Scene, side: str) -> str:
     """The thing at a side of two or three."""
-    order = {"left": ("left", "right"), "above": ("top", "bottom")}[scene.relation]
+    sides = {"left": ("left", "right"), "above": ("top", "bottom")}
+    order: tuple[str, ...] = sides[scene.relation]
     if len(scene.things) == 3:
         order = ("left", "middle", "right")
     if side not in order:

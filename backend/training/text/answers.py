@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from periscope.demo.text_scenes import ImageBlock, Scene, Thing, join_phrases, on_background
+from training.text.scenes import ImageBlock, Scene, Thing, join_phrases, on_background
 
 NO_IMAGE = "I do not see an image in our conversation."
 TOO_COMPLEX = "I can not say, the picture is too complex."

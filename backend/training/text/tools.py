@@ -10,10 +10,10 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from periscope.demo.text_families import Family
-from periscope.demo.text_phrases import choose, split_phrases, vary
-from periscope.demo.text_scenes import is_held_out
-from periscope.demo.text_words import CITIES, made_up_word, name, words
+from training.text.families import Family
+from training.text.phrases import choose, split_phrases, vary
+from training.text.scenes import is_held_out
+from training.text.words import CITIES, made_up_word, name, words
 
 VERBS = ("get", "find", "lookup", "fetch", "check", "show", "read", "load")
 OPTIONAL = (

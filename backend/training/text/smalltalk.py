@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import random
 
-from periscope.demo.captioner_grammar import COLOURS, KINDS
-from periscope.demo.text_phrases import choose, phrase_list, split_phrases, vary
-from periscope.demo.text_words import words
+from training.captioner.grammar import COLOURS, KINDS
+from training.text.phrases import choose, phrase_list, split_phrases, vary
+from training.text.words import words
 
 IDENTITY = (
     "I am the Periscope demo model, a tiny language model that answers questions about pictures of shapes and numbers."

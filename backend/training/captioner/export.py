@@ -8,10 +8,10 @@ import torch
 from safetensors.numpy import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from periscope.demo import captioner_grammar as grammar
-from periscope.demo.captioner_data import MAX_PIXELS, MERGE, MIN_PIXELS, PATCH_PX
-from periscope.demo.captioner_model import Captioner, Dimensions
-from periscope.demo.pictures import Wish, draw_picture
+from training.captioner import grammar
+from training.captioner.data import MAX_PIXELS, MERGE, MIN_PIXELS, PATCH_PX
+from training.captioner.model import Captioner, Dimensions
+from training.captioner.pictures import Wish, draw_picture
 
 IMAGE_TOKEN = "<|image_pad|>"  # noqa: S105 - a vocabulary entry
 END_TOKEN = "<|im_end|>"  # noqa: S105 - a vocabulary entry

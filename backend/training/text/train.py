@@ -1,6 +1,6 @@
 """Trains the demo text model on one CPU core and writes its folder.
 
-Run from ``backend/``: ``python -m periscope.demo.train_text --out DIR --minutes 60``. Needs torch, tokenizers and
+Run from ``backend/``: ``python -m training.text.train --out DIR --minutes 60``. Needs torch, tokenizers and
 safetensors; nothing else of Periscope imports torch. The schedule runs in wall-clock time and ends on time.
 """
 
@@ -18,13 +18,13 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from periscope.demo.chats import sample_chat
-from periscope.demo.text_batches import Batch, Batches, encode
-from periscope.demo.text_circuit import write_circuit
-from periscope.demo.text_export import export
-from periscope.demo.text_model import TextConfig, TextModel
-from periscope.demo.text_optimiser import Optimiser
-from periscope.demo.text_tokenizer import train_tokenizer
+from training.text.batches import Batch, Batches, encode
+from training.text.chats import sample_chat
+from training.text.circuit import write_circuit
+from training.text.export import export
+from training.text.model import TextConfig, TextModel
+from training.text.optimiser import Optimiser
+from training.text.tokenizer import train_tokenizer
 
 WARM_UP_STEPS = 60
 DRILL_SHARE, DRILL_PART, DRILL_LATER = 0.15, 0.25, 0.03
@@ -70,7 +70,7 @@ class Trainer:
     def update(self, batch: Batch) -> float:
         """One optimiser step; returns the loss."""
         loss = self.loss(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         rate = min(1.0, (self.step + 1) / WARM_UP_STEPS) * max(1 - self.progress(), 0.01)
         self.optimiser.step(rate)
         self.step += 1

@@ -1,6 +1,6 @@
 """Measures the demo text model through mlx-lm on held-out chats (no torch).
 
-Run from ``backend/``: ``python -m periscope.demo.text_eval [FOLDER] [--chats 600]``. Greedy decoding, the chat
+Run from ``backend/``: ``python -m training.text.eval [FOLDER] [--chats 600]``. Greedy decoding, the chat
 template of the folder, the right earlier turns. An answer counts only if it is right to the letter; a tool call if
 mlx-lm's parser reads it and its name and arguments are right. The chats come from other seeds than training and
 use colour-kind-size combinations, numbers, names, words and tool names that were never trained; the share marked
@@ -16,15 +16,16 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 from mlx_lm import load
 from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
-from periscope.demo.chats import Message, sample_chat
-from periscope.demo.text_byhand import conversations
-from periscope.demo.text_smalltalk import IDENTITY
+from periscope.demo import EMBEDDED_MODELS
+from training.text.byhand import conversations
+from training.text.chats import Message, sample_chat
+from training.text.smalltalk import IDENTITY
 
 SEED = "test 2"
 MAX_ANSWER_TOKENS = 320
@@ -87,13 +88,17 @@ def test_set(chats: int, seed: str, *, plain: bool) -> list[Conversation]:
     return found + [Conversation(messages, [], ["by hand"] * (len(messages) // 2)) for messages in by_hand]
 
 
+def _likeliest(model: Any, cache: Any, tokens: list[int]) -> int:
+    return cast("int", mx.argmax(model(mx.array([tokens]), cache=cache)[0, -1]).item())
+
+
 def decode(model: Any, stops: set[int], cache: Any, fresh: list[int]) -> list[int]:
     """Greedy answer to a prompt whose last tokens are ``fresh``; the cache is left holding the prompt only."""
     tokens: list[int] = []
-    token = int(mx.argmax(model(mx.array([fresh]), cache=cache)[0, -1]).item())
+    token = _likeliest(model, cache, fresh)
     while token not in stops and len(tokens) < MAX_ANSWER_TOKENS:
         tokens.append(token)
-        token = int(mx.argmax(model(mx.array([[token]]), cache=cache)[0, -1]).item())
+        token = _likeliest(model, cache, [token])
     trim_prompt_cache(cache, len(tokens))
     return tokens
 
@@ -175,7 +180,7 @@ def table(tally: Tally) -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parent / "weights" / "text")
+    parser.add_argument("folder", type=Path, nargs="?", default=EMBEDDED_MODELS["embedded:text"])
     parser.add_argument("--chats", type=int, default=600)
     parser.add_argument("--seed", default=SEED)
     parser.add_argument("--show-wrong", type=int, default=0, help="print this many wrong answers")

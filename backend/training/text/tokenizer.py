@@ -13,8 +13,8 @@ from collections import Counter
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from periscope.demo.chats import sample_chat
-from periscope.demo.text_template import render
+from training.text.chats import sample_chat
+from training.text.template import render
 
 VOCABULARY = 1536
 JOINED_WORDS = 420

@@ -10,8 +10,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from periscope.demo.chats import Chat, sample_chat
-from periscope.demo.text_template import render
+from training.text.chats import Chat, sample_chat
+from training.text.template import render
 
 LENGTHS = (128, 192, 256, 384, 512, 1024)
 BATCH_TOKENS = 4096

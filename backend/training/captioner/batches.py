@@ -11,10 +11,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from periscope.demo import captioner_grammar as grammar
-from periscope.demo.captioner_data import MERGE, Uint8s, labels_of, patches_of
-from periscope.demo.captioner_export import BEFORE_IMAGE, END_TOKEN, IMAGE_TOKEN, after_image
-from periscope.demo.pictures import UNKNOWN_LABEL, Wish, draw_picture
+from training.captioner import grammar
+from training.captioner.data import MERGE, Uint8s, labels_of, patches_of
+from training.captioner.export import BEFORE_IMAGE, END_TOKEN, IMAGE_TOKEN, after_image
+from training.captioner.pictures import UNKNOWN_LABEL, Wish, draw_picture
 
 SHARES = {
     "one": 30.0,
@@ -30,7 +30,8 @@ SHARES = {
 }
 WORD_NOISE = 0.12
 _IGNORED = -100
-_FEWEST_OF_A_GRID = 300
+#: A patch grid with fewer pictures is not trained on.
+FEWEST_OF_A_GRID = 300
 
 
 def category_of(caption: str) -> str:
@@ -125,7 +126,7 @@ class Chats:
 class TrainingSet:
     """Owns the rendered shards in memory and draws batches from them."""
 
-    def __init__(self, shards: Path, chats: Chats, seed: int) -> None:
+    def __init__(self, shards: Path, chats: Chats, seed: int, fewest_of_a_grid: int = FEWEST_OF_A_GRID) -> None:
         self.chats = chats
         self.rng = random.Random(seed)
         self.shares = dict(SHARES)
@@ -140,7 +141,7 @@ class TrainingSet:
                         sample = Sample(patches[i], labels[i], chats.answer(sentence))
                         grids[rows, columns][category_of(sentence)].append(sample)
         sizes = {grid: sum(map(len, by.values())) for grid, by in grids.items()}
-        self.grids = {g: by for g, by in grids.items() if sizes[g] >= _FEWEST_OF_A_GRID}
+        self.grids = {g: by for g, by in grids.items() if sizes[g] >= fewest_of_a_grid}
         self.sizes = {g: sizes[g] for g in self.grids}
 
     def draw(self, size: int) -> Batch:

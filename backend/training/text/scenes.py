@@ -10,7 +10,7 @@ import random
 import zlib
 from dataclasses import dataclass
 
-from periscope.demo.captioner_grammar import COLOURS, KINDS
+from training.captioner.grammar import COLOURS, KINDS
 
 SIZES = ("small", "medium", "large")
 PLACES = (

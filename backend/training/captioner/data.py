@@ -1,6 +1,6 @@
 """Training data of the demo captioner: pictures as patches, rendered once into shards of uint8 arrays.
 
-Run `python -m periscope.demo.captioner_data --out DIR --first 0 --count 30` (from backend/).
+Run `python -m training.captioner.data --out DIR --first 0 --count 30` (from backend/).
 """
 
 import argparse
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from periscope.demo.pictures import UNKNOWN_LABEL, Picture, Wish, draw_picture
+from training.captioner.pictures import UNKNOWN_LABEL, Picture, Wish, draw_picture
 
 PATCH_PX = 14
 MERGE = 2
@@ -69,11 +69,11 @@ def labels_of(picture: Picture, rows: int, columns: int) -> Uint8s:
     return merged_order(picture.labels(rows, columns))
 
 
-def render_shard(index: int, out: Path, shares: dict[str, float]) -> None:
+def render_shard(index: int, out: Path, shares: dict[str, float], num_pictures: int = SHARD_PICTURES) -> None:
     """Writes one shard: per patch grid the patches, labels and captions."""
     rng = random.Random(index)
     grids: dict[tuple[int, int], list[tuple[Uint8s, Uint8s, str]]] = defaultdict(list)
-    for number in range(SHARD_PICTURES):
+    for number in range(num_pictures):
         category = rng.choices(list(shares), list(shares.values()))[0]
         seed = FIRST_TRAINING_SEED + index * SHARD_PICTURES + number
         picture = draw_picture(seed, Wish(category))

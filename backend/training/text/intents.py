@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from periscope.demo.text_scenes import ImageBlock
+from training.text.scenes import ImageBlock
 
 INTENTS: dict[str, float] = {
     "describe": 12,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from periscope.demo.captioner_data import MERGE, PATCH_PX
+from training.captioner.data import MERGE, PATCH_PX
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,16 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from periscope.demo import text_answers as answers
-from periscope.demo import text_checks as checks
-from periscope.demo.captioner_grammar import COLOURS, KINDS
-from periscope.demo.text_families import FAMILIES
-from periscope.demo.text_intents import FIRST_INTENTS, INTENTS
-from periscope.demo.text_phrases import choose, vary
-from periscope.demo.text_questions import Asked, ask
-from periscope.demo.text_scenes import ImageBlock, Scene, sample_scene, sample_size
-from periscope.demo.text_smalltalk import talk
-from periscope.demo.text_tools import ToolRequest, made_up_request, request, tool_result
-from periscope.demo.text_words import CAPTIONERS, REASONS, SYSTEMS, name, odd_caption, sentence, words
+from training.captioner.grammar import COLOURS, KINDS
+from training.text import answers, checks
+from training.text.families import FAMILIES
+from training.text.intents import FIRST_INTENTS, INTENTS
+from training.text.phrases import choose, vary
+from training.text.questions import Asked, ask
+from training.text.scenes import ImageBlock, Scene, sample_scene, sample_size
+from training.text.smalltalk import talk
+from training.text.tools import ToolRequest, made_up_request, request, tool_result
+from training.text.words import CAPTIONERS, REASONS, SYSTEMS, name, odd_caption, sentence, words
 
 Message = dict[str, Any]
 SCREEN_TOOLS = (

@@ -1,7 +1,7 @@
 """Trains the demo captioner and writes it as mlx-vlm loads it.
 
-    python -m periscope.demo.captioner_data --out SHARDS --count 40
-    python -m periscope.demo.train_captioner --shards SHARDS --out DIR --minutes 90
+    python -m training.captioner.data --out SHARDS --count 40
+    python -m training.captioner.train --shards SHARDS --out DIR --minutes 90
 
 from backend/, with torch, numpy, pillow, tokenizers and safetensors. The schedule runs on wall-clock
 time, so training ends when it should on any machine; started again it goes on from its checkpoint.
@@ -18,12 +18,12 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from periscope.demo import captioner_grammar as grammar
-from periscope.demo.captioner_batches import Batch, Chats, TrainingSet, held_out_batches
-from periscope.demo.captioner_export import export, train_tokenizer
-from periscope.demo.captioner_model import Captioner, Dimensions
-from periscope.demo.captioner_optimiser import build_optimisers
-from periscope.demo.pictures import NUM_KIND_LABELS, NUM_ORDER_LABELS
+from training.captioner import grammar
+from training.captioner.batches import FEWEST_OF_A_GRID, Batch, Chats, TrainingSet, held_out_batches
+from training.captioner.export import export, train_tokenizer
+from training.captioner.model import Captioner, Dimensions
+from training.captioner.optimiser import build_optimisers
+from training.captioner.pictures import NUM_KIND_LABELS, NUM_ORDER_LABELS
 
 WARM_UP_STEPS = 60
 VISION_ONLY_SHARE = 0.1  # of the time: the vision tower alone, on the auxiliary losses
@@ -147,7 +147,7 @@ class Trainer:
         else:
             self.average.load_state_dict(self.model.state_dict())
         chats = Chats(self.tokenizer)
-        self.data = TrainingSet(options.shards, chats, options.seed + self.clock.step)
+        self.data = TrainingSet(options.shards, chats, options.seed + self.clock.step, options.fewest)
         self.watch_sets = held_out_batches(chats, options.watch)
 
     def _resume(self) -> None:
@@ -244,6 +244,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--watch", type=int, default=120, help="pictures per held-out set while training")
+    parser.add_argument("--fewest", type=int, default=FEWEST_OF_A_GRID, help="pictures a patch grid must have")
     parser.add_argument("--save-s", type=float, default=240)
     parser.add_argument("--threads-file", type=Path, help="holds the number of threads, read while training")
     Trainer(parser.parse_args()).run()

@@ -1,8 +1,8 @@
 """Measures the shipped demo captioner through mlx-vlm, greedy, with its own processor. No torch.
 
-    python -m periscope.demo.captioner_eval --count 150
+    python -m training.captioner.eval --count 150
 
-from backend/, with mlx-vlm, numpy and pillow (and the fonts that captioner_fonts.py names). Two tests:
+from backend/, with mlx-vlm, numpy and pillow (and the fonts that fonts.py names). Two tests:
 the renderer's held-out pictures, and pictures as a person draws them. Pictures go the way the product
 sends them.
 """
@@ -19,11 +19,12 @@ from typing import Any
 
 from PIL import Image
 
-from periscope.demo import captioner_grammar as grammar
-from periscope.demo.captioner_person import person_pictures
-from periscope.demo.pictures import Wish, draw_picture
+from periscope.demo import EMBEDDED_MODELS
+from training.captioner import grammar
+from training.captioner.person import person_pictures
+from training.captioner.pictures import Wish, draw_picture
 
-WEIGHTS = Path(__file__).parent / "weights" / "captioner"
+WEIGHTS = EMBEDDED_MODELS["embedded:captioner"]
 MAX_SIDE_PX = 1024
 MAX_TOKENS = 64
 RENDERED_SETS = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from periscope.demo.text_model import TextModel
+from training.text.model import TextModel
 
 TOKEN_DIMS = slice(1, 128)  # of the residual stream: the token itself; dimension 0 is constant
 BEFORE_DIMS = slice(128, 192)  # what the token before was

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from periscope.demo.text_model import TextModel
-from periscope.demo.text_template import CHAT_TEMPLATE
+from training.text.model import TextModel
+from training.text.template import CHAT_TEMPLATE
 
 
 def export(model: TextModel, tokenizer: Tokenizer, folder: Path) -> None:
@@ -20,8 +20,8 @@ def export(model: TextModel, tokenizer: Tokenizer, folder: Path) -> None:
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    ids = {token: tokenizer.token_to_id(token) for token in ("<|im_end|>", "<|endoftext|>")}
-    eos, pad = ids["<|im_end|>"], ids["<|endoftext|>"]
+    eos, pad = tokenizer.token_to_id("<|im_end|>"), tokenizer.token_to_id("<|endoftext|>")
+    assert eos is not None and pad is not None, "the tokenizer lacks its own end tokens"  # noqa: PT018
     weights = {name: p.detach().to(torch.float32).contiguous() for name, p in model.named_parameters()}
     save_file(weights, str(part / "model.safetensors"), metadata={"format": "mlx"})
     tokenizer.save(str(part / "tokenizer.json"))

@@ -5,7 +5,7 @@ Pure functions like those of ``text_answers``; together they are the behaviour t
 
 from __future__ import annotations
 
-from periscope.demo.text_answers import (
+from training.text.answers import (
     COUNT_WORDS,
     NO_IMAGE,
     RANK,
@@ -20,7 +20,7 @@ from periscope.demo.text_answers import (
     thing_name,
     unclear,
 )
-from periscope.demo.text_scenes import Scene, article, join_phrases
+from training.text.scenes import Scene, article, join_phrases
 
 
 def kind_of(images: Images, ref: int | None, colour: str | None, size: str | None = None) -> str:
