@@ -9,7 +9,7 @@ import pytest
 from periscope.core import GenerationParams
 from periscope.engine import EngineConfig
 from periscope.engine.batch import TextBatch
-from periscope.engine.decoding import LONG_TOKENS
+from periscope.engine.grouping import LONG_TOKENS
 from tests.engine.driving import Run, all_of, load, submit
 
 CONFIG = EngineConfig(prompt_cache_bytes=64 * 2**20, prefill_chunk_size=256)

@@ -21,17 +21,19 @@ from mlx_lm.models.cache import make_prompt_cache
 from periscope.engine.commands import TokenPrompt
 from periscope.engine.contracts import Sampled
 from periscope.engine.decode_batches import DecodeBatches
-from periscope.engine.decoding import LONG_TOKENS, DecodeBatch
-from periscope.engine.grouping import Grouping
+from periscope.engine.decoding import DecodeBatch
+from periscope.engine.grouping import LONG_TOKENS, Grouping
 from periscope.engine.kv_memory import BLOCK_TOKENS
 from periscope.engine.prefill import PromptView, chunk_tokens, next_prompt, pieces_now
 from periscope.engine.prompt_cache import LayerCaches, PromptCache
 from periscope.engine.reading import Prompt
 from periscope.engine.row_caches import reserve
 from periscope.engine.row_memory import Holding, RowMemory, newest_to_preempt
+from periscope.engine.row_table import RowTable
 from periscope.engine.rows import Row
 from periscope.engine.sampling import RowSampling, logits_processors_for
 from periscope.engine.sharing import borrow, waits_for_sibling
+from periscope.engine.speculation import SpeculativeStep
 from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -47,8 +49,6 @@ T = TypeVar("T")
 _ROOM_CHECK_STEPS = 64
 #: Weight of the newest measurement of a step.
 _NEWEST_PART = 0.4
-#: What is left of a long prompt when the batch is made ready for it.
-_ROOM_MADE_PART = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +109,14 @@ class TextBatch:
         self._decoding = DecodeBatches(self._new_decode_batch, self._grouping)
 
     def _new_decode_batch(self) -> DecodeBatch:
+        end_token_ids = self._settings.eos_token_ids
+        drafter = self._drafter
         return DecodeBatch(
             self._model,
-            eos_token_ids=self._settings.eos_token_ids,
+            RowTable(self._keep, keeps_states=self._keeps_states),
+            eos_token_ids=end_token_ids,
             token_text=self._settings.token_text,
-            keep=self._keep,
-            keeps_states=self._keeps_states,
-            drafter=self._drafter,
+            speculation=None if drafter is None else SpeculativeStep(self._model, drafter, end_token_ids=end_token_ids),
         )
 
     def __repr__(self) -> str:
@@ -196,8 +197,6 @@ class TextBatch:
             views = [PromptView(prompt.num_left, prompt.num_passed_over) for prompt in candidates]
             prompt = candidates[next_prompt(views)]
             try:
-                if not spent_steps and self._makes_room_for(prompt):
-                    break
                 goes_on = self._read_some(prompt, spent_steps, is_decoding=is_decoding)
             except Exception as error:  # noqa: BLE001 - out of memory, most likely
                 self._prompts.remove(prompt)
@@ -251,15 +250,6 @@ class TextBatch:
         if prompt.num_done in prompt.checkpoints:
             self._keep(prompt.row.tokens[: prompt.num_done], copy.deepcopy(prompt.caches))
 
-    def _makes_room_for(self, prompt: Prompt) -> bool:
-        """Before a long prompt is read to its end the batch it will join is made ready, an array between two steps.
-
-        Not sooner: rows that come meanwhile would take the place, and all would be computed with room for it.
-        """
-        length = len(prompt.row.tokens)
-        is_time = length > LONG_TOKENS and prompt.num_left < length * _ROOM_MADE_PART
-        return is_time and self._decoding.make_room(length + BLOCK_TOKENS)
-
     def _join(self) -> None:
         """All prompts read to their end start decoding, together: each time the batch is copied."""
         read = [prompt for prompt in self._prompts if prompt.is_read]
@@ -288,7 +278,7 @@ class TextBatch:
     def _begin(self, prompt: Prompt) -> None:
         """Give it the longest state there is of its beginning, or an empty one."""
         self._make_room_for_row(prompt.row.reach)
-        self._decoding.finish_leaving()  # it may go on where one of those ended
+        self._decoding.finish_exports()  # it may go on where one of those ended
         caches, length = self._prompt_cache.fetch(prompt.tokens)
         if borrowed := self._borrowed(prompt.tokens, more_than=length):
             caches, length = borrowed
@@ -307,7 +297,7 @@ class TextBatch:
             return []
         results = self._preempt_for_growth() if self._decoding.growth_bytes else []
         started = self._clock()
-        results += self._decoding.step(waits=waits)
+        results += self._decoding.step(reads_now=waits)
         if waits or not self._has_waited:  # else it had nothing to wait for, and its duration tells nothing
             self._note_step(self._clock() - started)
         self._has_waited = waits
@@ -358,7 +348,7 @@ class TextBatch:
         leaving = [prompt for prompt in self._prompts if prompt.row.id in self._gone]
         self._prompts = [prompt for prompt in self._prompts if prompt not in leaving]
         self._leaving += [prompt for prompt in leaving if prompt.caches is not None]
-        self._decoding.remove(self._gone)
+        self._decoding.retire(self._gone)
         self._gone.clear()
 
     def _finish_leaving(self) -> None:

@@ -31,12 +31,12 @@ class DecodeBatches:
         self._batches: list[DecodeBatch] = []
 
     def __len__(self) -> int:
-        """Rows that have not left."""
+        """Rows that are not retired."""
         return sum(len(batch) for batch in self._batches)
 
     @property
     def rows(self) -> Sequence[Row]:
-        """Those that have not left."""
+        """Rows that are not retired."""
         return [row for batch in self._batches for row in batch.rows]
 
     @property
@@ -65,21 +65,16 @@ class DecodeBatches:
             if part:
                 batch.add(part)
 
-    def make_room(self, num_tokens: int) -> bool:
-        """A part of the room that a row of so many tokens will need; False when there is nothing more to do."""
-        index = self._grouping.place(num_tokens, self.reaches)
-        return index < len(self._batches) and self._batches[index].make_room(num_tokens)
-
-    def finish_leaving(self) -> None:
-        """Hand over the states of rows that have left, without waiting any longer."""
+    def finish_exports(self) -> None:
+        """Hand over the states of retired rows, without waiting any longer."""
         for batch in self._batches:
-            batch.finish_leaving()
+            batch.finish_exports()
 
-    def remove(self, ids: Iterable[int]) -> None:
-        """Take rows out; their states are kept. Unknown ids are ignored."""
-        gone = list(ids)
+    def retire(self, ids: Iterable[int]) -> None:
+        """Nothing more is computed for these rows; their states are kept. Unknown ids are ignored."""
+        retired = list(ids)
         for batch in self._batches:
-            batch.remove(gone)
+            batch.retire(retired)
         self._drop_empty()
 
     @property
@@ -89,15 +84,15 @@ class DecodeBatches:
 
     @property
     def holdings(self) -> Sequence[Holding]:
-        """What the rows will hold after the next step, each its line of its batch."""
+        """What the rows will hold after the next step, each its slot of its batch."""
         return [
-            Holding(row.id, (batch.nbytes + batch.growth_bytes()) // batch.num_lines)
+            Holding(row.id, (batch.nbytes + batch.growth_bytes()) // batch.num_slots)
             for batch in self._batches
             for row in batch.rows
         ]
 
     def compact(self) -> None:
-        """Take out all lines of rows that have left."""
+        """Take out the slots of all retired rows."""
         for batch in self._batches:
             batch.compact()
 
@@ -107,9 +102,9 @@ class DecodeBatches:
         self._drop_empty()
         return preempted
 
-    def state_of(self, row: Row) -> tuple[LayerCaches, int]:
+    def extract(self, row: Row) -> tuple[LayerCaches, int]:
         """A copy of a row's caches, and how many tokens they hold. Shares memory until written to."""
-        return next(batch.state_of(row) for batch in self._batches if row in batch.rows)
+        return next(batch.extract(row) for batch in self._batches if row in batch.rows)
 
     def settle(self) -> list[Sampled]:
         """Block until the tokens in flight are there; fails as `step`."""
@@ -121,9 +116,9 @@ class DecodeBatches:
             batch.abandon()
         self._batches = []
 
-    def step(self, *, waits: bool = False) -> list[Sampled]:
+    def step(self, *, reads_now: bool = False) -> list[Sampled]:
         """A token for every row, see `DecodeBatch.step`. A batch whose step fails loses its rows, and no others."""
-        return self._of_each(DecodeBatch.step, waits=waits, may_guess=len(self._batches) == 1)
+        return self._of_each(DecodeBatch.step, reads_now=reads_now, may_speculate=len(self._batches) == 1)
 
     def read(self) -> list[Sampled]:
         """The tokens in flight of all batches; fails as `step`."""

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from periscope.engine.kv_memory import KVFootprint
 
 
+#: The caches of a longer row take as long to copy as several steps: beside other rows that is done a layer at a time,
+#: or in a step in which nothing is prefilled.
+LONG_TOKENS = 1024
+
+
 @dataclass(frozen=True, slots=True)
 class Grouping:
     """Costs in bytes read, which is what decoding takes its time for.

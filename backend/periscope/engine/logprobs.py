@@ -33,7 +33,7 @@ class LazyLogprobs:
     @classmethod
     def of(cls, rows: Sequence[Row], logits: mx.array, sampled: mx.array) -> LazyLogprobs:
         """From the model's own logits `(rows, vocab)` and the tokens `(rows,)` that were sampled."""
-        wanting = [index for index, row in enumerate(rows) if row.params.logprobs and not row.has_left]
+        wanting = [index for index, row in enumerate(rows) if row.params.logprobs and not row.is_retired]
         if not wanting:
             return cls()
         lines = mx.array(wanting)

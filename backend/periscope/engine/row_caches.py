@@ -47,10 +47,6 @@ class RowCaches(Protocol):
         """Another row in the place of one that has left."""
         ...
 
-    def with_place(self) -> SlotCaches | None:
-        """The same rows and an empty place at the end; None for kinds that have no places."""
-        ...
-
     def keep(self, indices: Sequence[int]) -> None:
         """These rows stay, in this order."""
         ...
@@ -129,11 +125,6 @@ class AloneCaches:
     def replace(self, index: int, state: LayerCaches) -> None:  # noqa: ARG002
         raise RuntimeError("a row alone has no place to give away")
 
-    def with_place(self) -> SlotCaches | None:
-        if not _are_plain([self.layers]):
-            return None
-        return SlotCaches([self.layers], self.layers[0].offset + 1, num_empty=1)
-
     def keep(self, indices: Sequence[int]) -> None:  # noqa: ARG002
         return
 
@@ -158,9 +149,6 @@ class PaddedCaches:
 
     def replace(self, index: int, state: LayerCaches) -> None:  # noqa: ARG002
         raise RuntimeError("mlx-lm's batch caches have no places to give away")
-
-    def with_place(self) -> SlotCaches | None:
-        return None
 
     def keep(self, indices: Sequence[int]) -> None:
         for cache in self.layers:
@@ -250,12 +238,10 @@ class SlotCaches:
 
     can_replace = True
 
-    def __init__(self, states: Sequence[LayerCaches], num_tokens: int, *, num_empty: int = 0) -> None:
-        self._lengths = _Lengths([*(state[0].offset for state in states), *[1] * num_empty])
+    def __init__(self, states: Sequence[LayerCaches], num_tokens: int) -> None:
+        self._lengths = _Lengths([state[0].offset for state in states])
         capacity = _blocks(max(num_tokens, self._lengths.longest + 1))
-        self.layers = [
-            _SlotLayer(self._lengths, *_stacked(layer, capacity, num_empty)) for layer in zip(*states, strict=True)
-        ]
+        self.layers = [_SlotLayer(self._lengths, *_stacked(layer, capacity)) for layer in zip(*states, strict=True)]
 
     def advance(self) -> None:
         self._lengths.advance()
@@ -274,29 +260,6 @@ class SlotCaches:
         cache = _plain(self.layers[number], index, length)
         mx.eval(cache.keys, cache.values)
         return cache
-
-    def grow(self, num_tokens: int) -> bool:
-        """Make one array long enough for rows of so many tokens, now; False when all are.
-
-        A large one takes as long as several steps, so they are made one between two steps.
-        """
-        for layer in self.layers:
-            for name in ("keys", "values"):
-                array = getattr(layer, name)
-                if array.shape[2] < num_tokens:
-                    longer = _at(array, _blocks(num_tokens))
-                    mx.eval(longer)
-                    setattr(layer, name, longer)
-                    return True
-        return False
-
-    def with_place(self) -> SlotCaches:
-        for layer in self.layers:
-            layer.keys, layer.values = (
-                mx.concatenate([array, mx.zeros_like(array[:1])]) for array in (layer.keys, layer.values)
-            )
-        self._lengths.set([*self._lengths.values, 1])
-        return self
 
     def append(self, states: Sequence[LayerCaches]) -> None:
         lengths = [*self._lengths.values, *(state[0].offset for state in states)]
@@ -374,17 +337,17 @@ def _at(array: mx.array, capacity: int) -> mx.array:
     return mx.concatenate([array, mx.zeros((rows, heads, capacity - length, size), array.dtype)], axis=2)
 
 
-def _stacked(caches: Sequence[KVCache], capacity: int, num_empty: int = 0) -> tuple[mx.array, mx.array]:
+def _stacked(caches: Sequence[KVCache], capacity: int) -> tuple[mx.array, mx.array]:
     """Each one's own tokens in a place of its own; the memory is asked for once."""
     return (
-        _in_places([cache.keys[..., : cache.offset, :] for cache in caches], capacity, num_empty),
-        _in_places([cache.values[..., : cache.offset, :] for cache in caches], capacity, num_empty),
+        _in_places([cache.keys[..., : cache.offset, :] for cache in caches], capacity),
+        _in_places([cache.values[..., : cache.offset, :] for cache in caches], capacity),
     )
 
 
-def _in_places(arrays: Sequence[mx.array], capacity: int, num_empty: int) -> mx.array:
+def _in_places(arrays: Sequence[mx.array], capacity: int) -> mx.array:
     _, heads, _, size = arrays[0].shape
-    places = mx.zeros((len(arrays) + num_empty, heads, capacity, size), arrays[0].dtype)
+    places = mx.zeros((len(arrays), heads, capacity, size), arrays[0].dtype)
     for index, array in enumerate(arrays):
         places[index : index + 1, :, : array.shape[2], :] = array
     return places

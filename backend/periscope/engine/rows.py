@@ -26,7 +26,7 @@ class Row:
         tokens: the prompt, then what was read of the completion.
         num_launched: completion tokens sampled, the one in flight included.
         num_held: how many of `tokens` the caches hold.
-        has_left: nobody waits for its tokens; its line in the batch is only not taken out yet.
+        is_retired: nobody waits for its tokens; its slot in the batch is only not compacted yet.
         is_shortened: the model would have gone on, but hardly any tokens were left to complete its output.
         fault: what a processor or matcher of this row raised; its tokens are worthless from then on.
     """
@@ -41,7 +41,7 @@ class Row:
     num_cached_tokens: int = 0
     num_launched: int = 0
     num_held: int = 0
-    has_left: bool = False
+    is_retired: bool = False
     is_shortened: bool = False
     fault: Exception | None = None
 
@@ -63,12 +63,12 @@ class Row:
     @property
     def is_read(self) -> bool:
         """Nobody waits for its newest token: it was read, it is still the prompt's last, or the row has left."""
-        return self.has_left or self.num_read == self.num_launched
+        return self.is_retired or self.num_read == self.num_launched
 
     @property
     def is_fully_launched(self) -> bool:
         """Its last token by `max_tokens` is in flight: no further forward pass is for it."""
-        return not self.has_left and self.num_left <= 0
+        return not self.is_retired and self.num_left <= 0
 
     @contextmanager
     def guarding(self) -> Iterator[None]:

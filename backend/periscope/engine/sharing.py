@@ -51,7 +51,7 @@ def borrow(
     if lender is None or length < more_than + _MIN_BORROWED_TOKENS:
         return None
     if isinstance(lender, Row):
-        caches, num_held = decoding.state_of(lender)
+        caches, num_held = decoding.extract(lender)
     else:
         caches = copy.deepcopy(lender.caches or [])
         num_held = lender.num_done + lender.num_tokens_under_way
