@@ -93,10 +93,10 @@ class ChaoticPromptCache(PromptCache):
             raise RuntimeError("[metal::malloc] out of memory")
         super().keep(tokens, caches)
 
-    def fetch(self, tokens: Sequence[int] | NDArray[Any]) -> tuple[LayerCaches | None, int]:
+    def fetch(self, key: int, num_tokens: int) -> LayerCaches | None:
         if self._dice.falls("fetch", 0.02):
             raise RuntimeError("[metal::malloc] out of memory")
-        return super().fetch(tokens)
+        return super().fetch(key, num_tokens)
 
 
 class ChaoticDetokenizer:

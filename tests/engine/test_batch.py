@@ -209,7 +209,7 @@ def test_no_more_rows_run_at_once_than_allowed(model: TextModel) -> None:
     run.admit(*(submit(prompt(20)) for _ in range(8)))
     while run.live:
         run.step()
-        assert len(batch._decoding) + sum(p.caches is not None for p in batch._prompts) <= 3
+        assert len(batch._executor.decoding) + sum(p.caches is not None for p in batch._executor.prompts) <= 3
     assert all(len(tokens) == 16 for tokens in run.tokens.values())
 
 
@@ -291,7 +291,7 @@ def test_a_state_that_cannot_be_kept_costs_nobody_anything(model: TextModel) -> 
     assert [run.tokens[row] for row in rows] == expected
     while batch.has_work:
         batch.step()
-    assert batch._rows_bytes() == 0
+    assert batch._executor.rows_bytes == 0
 
 
 def test_what_can_never_fit_is_refused_before_any_work(model: TextModel) -> None:
@@ -314,7 +314,7 @@ def test_what_does_not_fit_now_waits_for_room(model: TextModel) -> None:
     run.admit(*(submit(prompt(100)) for _ in range(4)))
     while run.live:
         run.step()
-        assert len(batch._decoding) + sum(p.caches is not None for p in batch._prompts) <= 2
+        assert len(batch._executor.decoding) + sum(p.caches is not None for p in batch._executor.prompts) <= 2
     assert all(len(tokens) == 16 for tokens in run.tokens.values())
 
 
@@ -343,7 +343,7 @@ def test_kept_states_give_way_to_live_rows(model: TextModel) -> None:
     assert batch.prompt_cache_bytes == room
     run = Run(batch)
     run.admit(submit(prompt(200)), submit(prompt(200)))
-    while len(batch._decoding) < 2:
+    while len(batch._executor.decoding) < 2:
         run.step()
     assert batch.prompt_cache_bytes == 0
     run.to_the_end()
@@ -441,7 +441,7 @@ def test_what_is_kept_shrinks_when_others_need_the_room(model: TextModel) -> Non
     assert batch.prompt_cache_bytes == 8 * block_bytes
     run = Run(batch)
     run.admit(submit(prompt(200)))
-    while not len(batch._decoding):
+    while not len(batch._executor.decoding):
         run.step()
     memory.active = 18 * block_bytes  # of which this model's rows and states are nine
     run.to_the_end()

@@ -76,7 +76,7 @@ def test_rows_that_part_say_what_they_say_together(model: TextModel) -> None:
     most = 0
     while run.live != {endless}:
         run.step()
-        most = max(most, len(batch._decoding.reaches))
+        most = max(most, len(batch._executor.decoding.reaches))
     assert [run.tokens[row] for row in rows] == expected
     assert most > 1
 

@@ -69,7 +69,7 @@ def batch(tiny_text_model: Path) -> Iterator[TextBatch]:
 
 
 def held_bytes(batch: TextBatch) -> int:
-    return batch._rows_bytes() + batch.prompt_cache_bytes
+    return batch._executor.rows_bytes + batch.prompt_cache_bytes
 
 
 def run_within(batch: TextBatch, *submits: Submit, limit_bytes: int) -> tuple[Run, list[int], int]:
@@ -79,7 +79,7 @@ def run_within(batch: TextBatch, *submits: Submit, limit_bytes: int) -> tuple[Ru
     while run.live:
         run.step()
         assert held_bytes(batch) <= limit_bytes
-        again = sum(bool(waiting.row.num_read) for waiting in batch._prompts)
+        again = sum(bool(waiting.row.num_read) for waiting in batch._executor.prompts)
         num_preempted, before = num_preempted + max(again - before, 0), again
     return run, rows, num_preempted
 
@@ -192,13 +192,13 @@ def test_a_row_that_waits_again_can_be_removed(batch: TextBatch) -> None:
     run = Run(batch)
     params = GenerationParams(temperature=0.0, max_tokens=REST)
     rows = run.admit(*(submit(prompt(NEARLY_A_BLOCK), params) for _ in range(4)))
-    while not any(waiting.row.num_read for waiting in batch._prompts):
+    while not any(waiting.row.num_read for waiting in batch._executor.prompts):
         run.step()
-    waiting = next(waiting.row.id for waiting in batch._prompts if waiting.row.num_read)
+    waiting = next(waiting.row.id for waiting in batch._executor.prompts if waiting.row.num_read)
     run.remove(waiting)
     run.to_the_end()
     assert all(len(run.tokens[row]) == REST for row in rows if row != waiting)
-    assert batch._rows_bytes() == 0
+    assert batch._executor.rows_bytes == 0
 
 
 def test_a_prompt_that_is_being_read_makes_way_for_older_rows(plain: TextModel, tiny_text_model: Path) -> None:
@@ -215,6 +215,6 @@ def test_a_prompt_that_is_being_read_makes_way_for_older_rows(plain: TextModel, 
     was_read = False
     while run.live:
         run.step()
-        was_read |= any(waiting.caches is not None for waiting in batch._prompts)
+        was_read |= any(waiting.caches is not None for waiting in batch._executor.prompts)
     assert was_read
     assert [run.tokens[row] for row in rows] == expected

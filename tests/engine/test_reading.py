@@ -59,12 +59,12 @@ def test_layer_by_layer_the_caches_become_what_they_become_at_once(model: TextMo
     pieces, whole = prompt_of(model, tokens), prompt_of(model, tokens)
     for num in (100, 49):
         pieces.start_chunk(model._model, num)
-        while pieces.num_pieces_left:
+        while pieces.num_slices_left:
             pieces.compute(1, ticking())
         whole.start_chunk(model._model, num)
-        whole.compute(whole.num_pieces_left, ticking())
-    assert pieces.is_read
-    assert whole.is_read
+        whole.compute(whole.num_slices_left, ticking())
+    assert pieces.is_complete
+    assert whole.is_complete
     last = mx.array([tokens[-1:]])
     assert mx.array_equal(model._model(last, cache=pieces.caches), model._model(last, cache=whole.caches))
 
@@ -73,12 +73,12 @@ def test_a_chunk_counts_when_all_of_its_layers_are_there(plain: TextModel) -> No
     """Until then nothing of it is read; then its cost is known, per token of it."""
     prompt = prompt_of(plain, tokens_of(41))
     prompt.start_chunk(plain._model, 40)
-    assert [prompt.compute(1, ticking()) for _ in range(prompt.num_pieces)] == [0, 0, 0, 0, 40]
-    assert prompt.num_done == 40
-    assert prompt.token_s == NUM_PIECES / 40
+    assert [prompt.compute(1, ticking()) for _ in range(NUM_SLICES)] == [0, 0, 0, 0, 40]
+    assert prompt.num_computed == 40
+    assert prompt.token_s == NUM_SLICES / 40
 
 
-NUM_PIECES = NUM_LAYERS - 1
+NUM_SLICES = NUM_LAYERS - 1
 
 
 def running_beside(batch: TextBatch) -> tuple[Run, int]:
@@ -123,9 +123,9 @@ def test_one_removed_between_two_layers_leaves_what_it_had_read_with_its_chunk(p
         (gone,) = run.admit(submit(long, SHORT))
         for _ in range(num_steps):
             run.step()
-        (prompt,) = batch._prompts
-        seen.add(prompt.num_pieces_left > 0)
-        num_read = prompt.num_done + prompt.num_tokens_under_way
+        (prompt,) = batch._executor.prompts
+        seen.add(prompt.num_slices_left > 0)
+        num_read = prompt.num_computed + prompt.num_chunk_tokens
         run.remove(gone)
         (again,) = run.admit(submit(long, SHORT))
         while not run.tokens[again]:
@@ -152,7 +152,7 @@ def test_a_removed_prompt_holds_nothing_once_nobody_decodes(plain: TextModel, en
         run.remove(running)
     while batch.has_work:
         batch.step()
-    assert batch._rows_bytes() == 0
+    assert batch._executor.rows_bytes == 0
     assert batch.prompt_cache_bytes > 0
 
 

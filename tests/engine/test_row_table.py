@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -58,7 +60,7 @@ def table(kept: Kept) -> RowTable:
 def assert_whole(table: RowTable) -> None:
     """Each row's newest token stands in its slot, and its caches hold the tokens before."""
     assert table.newest is not None
-    newest = table.newest.tolist()
+    newest = cast("list[int]", table.newest.tolist())
     assert len(newest) == len(table.slots)
     for each in table.rows:
         assert newest[table.slots.index(each)] == each.tokens[-1]
@@ -110,7 +112,7 @@ def test_a_long_row_is_exported_layer_by_layer(table: RowTable, kept: Kept) -> N
     table.add([row(1, LONG_TOKENS + 50), row(2, 30)])
     long = table.rows[0]
     table.retire([long])
-    assert [list(tokens) for tokens in table.exported] == [long.tokens[:-1]]
+    assert [list(tokens) for tokens in table.exports] == [long.tokens[:-1]]
     for _ in range(NUM_LAYERS):
         assert not kept.states
         table.compact_if_worth_it()
@@ -118,7 +120,7 @@ def test_a_long_row_is_exported_layer_by_layer(table: RowTable, kept: Kept) -> N
         table.export_layer()
     ((tokens, caches),) = kept.states
     assert tokens == keys_of(caches) == long.tokens[:-1]
-    assert not table.exported
+    assert not table.exports
     assert_whole(table)
 
 

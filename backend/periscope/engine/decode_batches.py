@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
+import numpy as np
 
 from periscope.engine.contracts import Sampled
 from periscope.engine.decoding import DecodeBatch
-from periscope.engine.row_memory import Holding
+from periscope.engine.step_plan import RowView
 
 if TYPE_CHECKING:
     from periscope.engine.grouping import Grouping
@@ -33,11 +34,6 @@ class DecodeBatches:
     def __len__(self) -> int:
         """Rows that are not retired."""
         return sum(len(batch) for batch in self._batches)
-
-    @property
-    def rows(self) -> Sequence[Row]:
-        """Rows that are not retired."""
-        return [row for batch in self._batches for row in batch.rows]
 
     @property
     def reaches(self) -> Sequence[Sequence[int]]:
@@ -83,13 +79,23 @@ class DecodeBatches:
         return sum(batch.growth_bytes() for batch in self._batches)
 
     @property
-    def holdings(self) -> Sequence[Holding]:
-        """What the rows will hold after the next step, each its slot of its batch."""
-        return [
-            Holding(row.id, (batch.nbytes + batch.growth_bytes()) // batch.num_slots)
-            for batch in self._batches
-            for row in batch.rows
-        ]
+    def has_reclaimable(self) -> bool:
+        """Slots of retired rows, or tokens in flight: their rows may have ended."""
+        return any(batch.has_in_flight or batch.num_slots > len(batch) for batch in self._batches)
+
+    @property
+    def exports(self) -> Sequence[np.ndarray]:
+        """The tokens of the retired rows whose states are still being copied out."""
+        return [tokens for batch in self._batches for tokens in batch.exports]
+
+    @property
+    def views(self) -> Sequence[Sequence[RowView]]:
+        """What the scheduler sees: the rows of each batch."""
+        return [batch.views for batch in self._batches]
+
+    def row(self, row_id: int) -> Row | None:
+        """The row of this id that is not retired."""
+        return next((row for batch in self._batches for row in batch.rows if row.id == row_id), None)
 
     def compact(self) -> None:
         """Take out the slots of all retired rows."""

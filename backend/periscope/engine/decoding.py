@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import mlx.core as mx
+import numpy as np
 
 from periscope.core import FinishReason, TokenLogprob, TokenText
 from periscope.engine.contracts import Sampled
@@ -18,6 +19,7 @@ from periscope.engine.logprobs import LazyLogprobs
 from periscope.engine.row_logits import masked, processed
 from periscope.engine.rows import Row
 from periscope.engine.sampling import sample
+from periscope.engine.step_plan import RowView
 
 if TYPE_CHECKING:
     from periscope.engine.prompt_cache import LayerCaches
@@ -68,6 +70,14 @@ class DecodeBatch:
         return self._table.rows
 
     @property
+    def views(self) -> Sequence[RowView]:
+        """What the scheduler sees of the rows."""
+        if not len(self):
+            return []
+        num_bytes = (self.nbytes + self.growth_bytes()) // self.num_slots
+        return [RowView(row.id, row.prompt, row.reach, num_bytes) for row in self.rows]
+
+    @property
     def nbytes(self) -> int:
         """What the caches take, padding included."""
         return self._table.nbytes
@@ -78,9 +88,9 @@ class DecodeBatch:
         return len(self._table.slots)
 
     @property
-    def exported(self) -> Sequence[Sequence[int]]:
+    def exports(self) -> Sequence[np.ndarray]:
         """The tokens of the retired rows whose states are still being copied out."""
-        return self._table.exported
+        return self._table.exports
 
     @property
     def has_in_flight(self) -> bool:

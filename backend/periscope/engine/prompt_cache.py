@@ -1,7 +1,7 @@
 """PromptCache: KV states of earlier prompts, kept for prompts that begin alike. Worker thread only.
 
 Bounded by bytes at every moment. States go in when a row ends, however it ends, and at checkpoints for models whose
-caches cannot be cut back. The least recently used go first.
+caches cannot be trimmed. The least recently used go first.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ import numpy as np
 from mlx_lm.models.cache import KVCache, can_trim_prompt_cache, trim_prompt_cache
 
 from periscope.engine.kv_memory import flat
+from periscope.engine.sharing import MIN_TOKENS, Source, StateView, common_prefix
 
 #: One mlx-lm cache object per layer, of a single sequence.
 LayerCaches: TypeAlias = list[Any]
 
-#: Shorter beginnings are computed faster than they are looked after.
-MIN_TOKENS = 16
 #: Each look compares with every state: more than these would be felt, and are more conversations than anybody has.
 MAX_STATES = 128
 #: More capacity than this many times the tokens is not kept.
@@ -31,9 +30,9 @@ _SPARE_FACTOR = 1.25
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """`caches` hold exactly `tokens`; `nbytes` is what their arrays take, spare capacity included."""
+    """`caches` hold exactly the tokens of `view`; `nbytes` is what their arrays take, spare capacity included."""
 
-    tokens: np.ndarray
+    view: StateView
     caches: LayerCaches
     nbytes: int
 
@@ -61,43 +60,26 @@ class PromptCache:
         """Bytes of all kept states; after every `keep` not above `max_bytes`."""
         return self._nbytes
 
-    def fetch(self, tokens: Sequence[int] | np.ndarray) -> tuple[LayerCaches | None, int]:
-        """The state of the longest kept beginning of `tokens` and its length; at least one token is left to compute.
+    @property
+    def states(self) -> Sequence[StateView]:
+        """What is kept, the least recently used first."""
+        return [entry.view for entry in self._entries.values()]
 
-        (None, 0) when no beginning of MIN_TOKENS or more is kept.
-        """
-        wanted = np.asarray(tokens, dtype=np.int64)[:-1]
-        best, best_length = None, MIN_TOKENS - 1
-        for key, entry in self._entries.items():
-            length = common_prefix(entry.tokens, wanted)
-            if length < len(entry.tokens) and not can_be_cut(entry.caches):
-                continue
-            if length > best_length:
-                best, best_length = key, length
-        if best is None:
-            return None, 0
-        self._entries.move_to_end(best)
-        entry = self._entries[best]
+    def fetch(self, key: int, num_tokens: int) -> LayerCaches | None:
+        """A copy of a kept state, trimmed to its first `num_tokens`; None when it is not kept any more."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        self._entries.move_to_end(key)
         caches = copy.deepcopy(entry.caches)
-        if best_length < len(entry.tokens):
-            trim_prompt_cache(caches, len(entry.tokens) - best_length)
-        return caches, best_length
-
-    def shared_length(self, tokens: Sequence[int] | np.ndarray) -> int:
-        """How many tokens `fetch` would find, without touching anything."""
-        wanted = np.asarray(tokens, dtype=np.int64)[:-1]
-        lengths = [
-            length
-            for entry in self._entries.values()
-            if (length := common_prefix(entry.tokens, wanted)) == len(entry.tokens) or can_be_cut(entry.caches)
-        ]
-        longest = max(lengths, default=0)
-        return longest if longest >= MIN_TOKENS else 0
+        if num_tokens < entry.view.num_tokens:
+            trim_prompt_cache(caches, entry.view.num_tokens - num_tokens)
+        return caches
 
     def keep(self, tokens: Sequence[int], caches: LayerCaches) -> None:
         """Take over a state that holds exactly `tokens`; the caller must not use it any more (a copy is fine).
 
-        Beginnings of it that can be cut out of it are dropped. A state above the bound is not kept at all.
+        Kept prefixes of it that it can be trimmed to are dropped. A state above the bound is not kept at all.
         """
         self.trim_to(self.max_bytes)
         if len(tokens) < MIN_TOKENS or self.max_bytes == 0:
@@ -110,17 +92,19 @@ class PromptCache:
         # Slices of a batch are lazy: unevaluated they would hold on to the whole batch.
         mx.eval([cache.state for cache in caches])
         mine = np.asarray(tokens, dtype=np.int64)
-        is_cuttable = can_be_cut(caches)
+        is_trimmable = can_be_trimmed(caches)
         for key, entry in list(self._entries.items()):
-            shared = common_prefix(entry.tokens, mine)
-            is_beginning = shared == len(entry.tokens)
-            if is_beginning and (is_cuttable or len(entry.tokens) == len(mine)):
+            kept = entry.view
+            shared = common_prefix(kept.tokens, mine)
+            is_prefix = shared == len(kept.tokens)
+            if is_prefix and (is_trimmable or len(kept.tokens) == len(mine)):
                 self._drop(key)
-            elif shared == len(mine) and can_be_cut(entry.caches):
+            elif shared == len(mine) and kept.is_trimmable:
                 self._entries.move_to_end(key)
                 return  # a longer state holds all of this one
         self._num_kept += 1
-        self._entries[self._num_kept] = _Entry(mine, caches, nbytes)
+        view = StateView(Source.KEPT, self._num_kept, mine, len(mine), is_trimmable)
+        self._entries[self._num_kept] = _Entry(view, caches, nbytes)
         self._nbytes += nbytes
         self.trim_to(self.max_bytes)
 
@@ -145,17 +129,9 @@ def _drop_spare(cache: Any) -> None:
         cache.keys, cache.values = mx.contiguous(keys), mx.contiguous(values)
 
 
-def can_be_cut(caches: LayerCaches) -> bool:
-    """Whether a state can be cut back to any length.
+def can_be_trimmed(caches: LayerCaches) -> bool:
+    """Whether a state can be trimmed to any length.
 
     mlx-lm 0.32 says so of Llama 4's chunks even when their front is gone.
     """
     return can_trim_prompt_cache(caches) and not any(getattr(cache, "start_position", 0) for cache in flat(caches))
-
-
-def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
-    """Pure: how many leading values are equal."""
-    size = min(len(a), len(b))
-    differs = a[:size] != b[:size]
-    first = int(differs.argmax()) if size else 0
-    return first if size and differs[first] else size

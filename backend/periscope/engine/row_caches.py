@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import mlx.core as mx
-from mlx_lm.models.cache import KVCache, RotatingKVCache
+from mlx_lm.models.cache import BatchKVCache, KVCache, RotatingKVCache
 
 from periscope.engine.kv_memory import BLOCK_TOKENS, flat, window_of
 from periscope.engine.prompt_cache import LayerCaches
@@ -110,8 +110,9 @@ class AloneCaches:
 
     def __init__(self, state: LayerCaches) -> None:
         self.layers = state
-        if _are_plain([state]):
-            reserve(state, state[0].offset + 1)
+        plain = [cache for cache in flat(state) if type(cache) is KVCache and not cache.empty()]
+        if plain:  # a row taken out of a batch has no room for its next token, and growing then would not be foreseen
+            reserve(plain, plain[0].offset + 1)
 
     def advance(self) -> None:
         return
@@ -136,6 +137,7 @@ class PaddedCaches:
 
     def __init__(self, states: Sequence[LayerCaches]) -> None:
         self.layers = _merged(states)
+        _to_blocks(self.layers)
 
     def advance(self) -> None:
         return
@@ -146,6 +148,7 @@ class PaddedCaches:
     def append(self, states: Sequence[LayerCaches]) -> None:
         for cache, others in zip(self.layers, _merged(states), strict=True):
             cache.extend(others)
+        _to_blocks(self.layers)
 
     def replace(self, index: int, state: LayerCaches) -> None:  # noqa: ARG002
         raise RuntimeError("mlx-lm's batch caches have no places to give away")
@@ -153,6 +156,19 @@ class PaddedCaches:
     def keep(self, indices: Sequence[int]) -> None:
         for cache in self.layers:
             cache.filter(list(indices))
+        _to_blocks(self.layers)
+
+
+def _to_blocks(layers: LayerCaches) -> None:
+    """Give batch caches whole blocks, with room for the next token.
+
+    mlx-lm 0.32 merges to the exact length and adds a block to it with the next token, which is more than was reckoned
+    and comes in a step in which nobody expects growth.
+    """
+    for cache in flat(layers):
+        if type(cache) is BatchKVCache and cache.keys is not None:
+            capacity = _blocks(cache._idx + 1)  # noqa: SLF001 - mlx-lm has no way to ask for it
+            cache.keys, cache.values = _at(cache.keys, capacity), _at(cache.values, capacity)
 
 
 def _merged(states: Sequence[LayerCaches]) -> LayerCaches:
@@ -306,7 +322,7 @@ def reserve(caches: LayerCaches, num_tokens: int, at_most: int | None = None) ->
         cache.values = _at(cache.values, _blocks(num_tokens))
 
 
-def cut_to_windows(caches: LayerCaches) -> None:
+def trim_to_windows(caches: LayerCaches) -> None:
     """Let go of what sliding windows have moved past.
 
     mlx-lm 0.32 keeps all of a chunk of a prompt behind its window until the next pass, which is as much again where
@@ -314,10 +330,10 @@ def cut_to_windows(caches: LayerCaches) -> None:
     """
     for cache in flat(caches):
         if type(cache) is RotatingKVCache and not cache.keep and cache.keys is not None:
-            _cut_to_window(cache)
+            _trim_to_window(cache)
 
 
-def _cut_to_window(cache: RotatingKVCache) -> None:
+def _trim_to_window(cache: RotatingKVCache) -> None:
     window = cache.max_size
     if cache.keys.shape[2] > window:
         cache.keys, cache.values = (mx.contiguous(array[..., -window:, :]) for array in (cache.keys, cache.values))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import mlx.core as mx
+import numpy as np
 
 from periscope.engine.grouping import LONG_TOKENS
 from periscope.engine.row_caches import RowCaches, SlotCaches, free_tokens, growth_bytes, together
@@ -83,9 +84,9 @@ class RowTable:
         return sum(int(cache.nbytes) for cache in self.layers)
 
     @property
-    def exported(self) -> Sequence[Sequence[int]]:
+    def exports(self) -> Sequence[np.ndarray]:
         """The tokens of the retired rows whose states are still being copied out."""
-        return [export.tokens for export in self._exports]
+        return [np.asarray(export.tokens, dtype=np.int64) for export in self._exports]
 
     def add(self, joining: Sequence[tuple[Row, LayerCaches]]) -> None:
         """Rows whose caches hold all of their prompt but the last token; they take the slots of retired rows first."""

@@ -1,67 +1,99 @@
-"""Whose state a prompt may go on from: prompts that are being read and rows that decode often begin alike.
-
-Worker thread only. What was kept of requests that have ended is the prompt cache's.
-"""
+"""Which computed state a prompt starts from: requests often begin alike. Pure; knows no caches, only their tokens."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from enum import StrEnum
 
-from mlx_lm.models.cache import trim_prompt_cache
+import numpy as np
 
-from periscope.engine.prompt_cache import MIN_TOKENS, can_be_cut, common_prefix
-from periscope.engine.rows import Row
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from periscope.engine.decode_batches import DecodeBatches
-    from periscope.engine.prompt_cache import LayerCaches, PromptCache
-    from periscope.engine.reading import Prompt
-
-#: A neighbour's state is worth copying when it saves the computation of this many tokens.
-_MIN_BORROWED_TOKENS = 64
+#: Shorter prefixes are computed faster than they are looked after.
+MIN_TOKENS = 16
+#: A live request's state is worth copying when it saves the computation of this many tokens.
+MIN_LIVE_TOKENS = 64
 
 
-def waits_for_sibling(prompt: Prompt, begun: Iterable[Prompt], kept: PromptCache) -> bool:
-    """Whether one of the prompts being read will soon hold what this one would have to compute too."""
-    wanted = prompt.tokens
-    shared = max((_shared(wanted, other.tokens) for other in begun if other.num_done < len(wanted)), default=0)
-    if shared < _MIN_BORROWED_TOKENS:
-        return False
-    done = max(other.num_done for other in begun if _shared(wanted, other.tokens) == shared)
-    return done < shared and shared - kept.shared_length(wanted) >= _MIN_BORROWED_TOKENS
+class Source(StrEnum):
+    """Where a state is: in the prompt cache, or with a request that is prefilling or decoding."""
+
+    KEPT = "kept"
+    LIVE = "live"
 
 
-def borrow(
-    wanted: np.ndarray, reading: Sequence[Prompt], decoding: DecodeBatches, *, more_than: int
-) -> tuple[LayerCaches, int] | None:
-    """A copy of a live neighbour's state, cut back to what is shared with `wanted`, and its length.
+@dataclass(frozen=True, slots=True, eq=False)
+class StateView:
+    """The tokens of a computed state.
+
+    Attributes:
+        key: of the prompt cache's entry, or the id of the request's row.
+        tokens: `(num_tokens,)` or more.
+        num_tokens: of them that the state holds and a prompt may start from.
+        is_trimmable: to any length; else it serves only prompts that begin with all of it.
+    """
+
+    source: Source
+    key: int
+    tokens: np.ndarray
+    num_tokens: int
+    is_trimmable: bool = True
+
+    def num_shared(self, wanted: np.ndarray) -> int:
+        """How many tokens of a prompt this state saves; at least one is left to compute, and 0 when it is not worth it.
+
+        Args:
+            wanted: `(num_tokens,)`, all of the prompt.
+        """
+        num = min(common_prefix(wanted[:-1], self.tokens), self.num_tokens)
+        return num if num >= MIN_TOKENS and (self.is_trimmable or num == self.num_tokens) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The first `num_tokens` of a prompt are those of a state, which is copied and trimmed to them."""
+
+    source: Source
+    key: int
+    num_tokens: int
+
+
+def longest_prefix(wanted: np.ndarray, kept: Iterable[StateView], live: Iterable[StateView] = ()) -> Prefix | None:
+    """What a prompt should start from; None = from nothing.
+
+    Of equal states the first is taken. A live one has to save a good part more than a kept one, because copying it
+    costs memory.
+    """
+    best, best_length = None, 0
+    for states, least in ((kept, 1), (live, MIN_LIVE_TOKENS)):
+        found, length = _longest(wanted, states)
+        if found is not None and length >= best_length + least:
+            best, best_length = found, length
+    return None if best is None else Prefix(best.source, best.key, best_length)
+
+
+def _longest(wanted: np.ndarray, states: Iterable[StateView]) -> tuple[StateView | None, int]:
+    shared = [(state.num_shared(wanted), state) for state in states]
+    length, state = max(shared, key=lambda pair: pair[0], default=(0, None))
+    return (state, length) if length else (None, 0)
+
+
+def waits_for_sibling(wanted: np.ndarray, prefilling: Iterable[StateView], kept: Sequence[StateView]) -> bool:
+    """Whether a prompt that is being prefilled will soon hold what this one would have to compute too.
 
     Args:
-        more_than: tokens that are to be had without it; it has to save a good part more.
+        prefilling: all tokens of those prompts; `num_tokens` are computed.
     """
-    lenders: list[tuple[int, Prompt | Row]] = [
-        (min(_shared(wanted, prompt.tokens), prompt.num_done), prompt) for prompt in reading
-    ]
-    lenders += [(min(_shared(wanted, row.prompt), len(row.prompt) - 1), row) for row in decoding.rows]
-    length, lender = max(lenders, key=lambda offer: offer[0], default=(0, None))
-    if lender is None or length < more_than + _MIN_BORROWED_TOKENS:
-        return None
-    if isinstance(lender, Row):
-        caches, num_held = decoding.extract(lender)
-    else:
-        caches = copy.deepcopy(lender.caches or [])
-        num_held = lender.num_done + lender.num_tokens_under_way
-    if not can_be_cut(caches):
-        return None
-    trim_prompt_cache(caches, num_held - length)
-    return caches, length
+    pairs = [(common_prefix(wanted[:-1], other.tokens), other) for other in prefilling]
+    shared = max((length for length, other in pairs if other.num_tokens < len(wanted)), default=0)
+    if shared < MIN_LIVE_TOKENS:
+        return False
+    computed = max(other.num_tokens for length, other in pairs if length == shared)
+    return computed < shared and shared - _longest(wanted, kept)[1] >= MIN_LIVE_TOKENS
 
 
-def _shared(wanted: np.ndarray, other: np.ndarray) -> int:
-    """Length of the common beginning, at least one token of `wanted` left out; 0 when it is not worth a copy."""
-    length = common_prefix(wanted[:-1], other)
-    return length if length >= MIN_TOKENS else 0
+def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
+    """How many leading values are equal."""
+    size = min(len(a), len(b))
+    differs = a[:size] != b[:size]
+    first = int(differs.argmax()) if size else 0
+    return first if size and differs[first] else size

@@ -13,8 +13,8 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
-from periscope.engine.prompt_cache import common_prefix
 from periscope.engine.sampling import sample
+from periscope.engine.sharing import common_prefix
 
 if TYPE_CHECKING:
     from periscope.engine.prompt_cache import LayerCaches

@@ -140,13 +140,13 @@ def test_cancelled_in_prefill_it_leaves_nothing_behind(model: TextModel) -> None
     while not run.tokens[staying]:
         run.step()
     (leaving,) = run.admit(long)
-    while not batch._prompts[0].num_done:
+    while not batch._executor.prompts[0].num_computed:
         run.step()
-    assert 0 < batch._prompts[0].num_done < LONG - 50
+    assert 0 < batch._executor.prompts[0].num_computed < LONG - 50
     run.remove(leaving)
     run.to_the_end()
     assert [run.tokens[staying], *all_of(batch, long)] == expected
-    assert batch._rows_bytes() == 0
+    assert batch._executor.rows_bytes == 0
     batch.clear_prompt_cache()
     assert mx.get_active_memory() <= before
 
@@ -158,14 +158,14 @@ def test_its_caches_take_what_was_reckoned(checkpoint: Checkpoint, model: TextMo
     run = Run(batch)
     (row,) = run.admit(submit(prompt(LONG), greedy(8)))
     while not run.tokens[row]:
-        assert batch._rows_bytes() <= footprint.nbytes(LONG)
+        assert batch._executor.rows_bytes <= footprint.nbytes(LONG)
         run.step()
     if checkpoint.family.config["model_type"] != "llama4":
-        assert batch._rows_bytes() == footprint.nbytes(LONG)
+        assert batch._executor.rows_bytes == footprint.nbytes(LONG)
     run.admit(*(submit(prompt(length), greedy(4)) for length in (1, 140)))
     while run.live:
         run.step()
-        assert batch._rows_bytes() <= 3 * footprint.nbytes(LONG + BLOCK_TOKENS)
+        assert batch._executor.rows_bytes <= 3 * footprint.nbytes(LONG + BLOCK_TOKENS)
 
 
 def test_the_room_set_aside_is_that_of_a_conversation(checkpoint: Checkpoint, model: TextModel) -> None:

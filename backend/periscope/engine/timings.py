@@ -1,0 +1,51 @@
+"""What steps and prompt tokens take, as measured in earlier steps. Knows no clock: durations are handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+#: Weight of the newest measurement of a decode step.
+_NEWEST_PART = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """All that a plan knows of time; None or absent = not measured yet.
+
+    Attributes:
+        step_s: a decode step of the rows that run, smoothed.
+        token_s: a token at the beginning of a prompt, its part of the forward pass included.
+        chunk_token_s: by row id, a token of the prompt's chunk before.
+        slice_s: by row id, a layer slice of the chunk under way.
+    """
+
+    step_s: float | None = None
+    token_s: float | None = None
+    chunk_token_s: Mapping[int, float] = field(default_factory=dict)
+    slice_s: Mapping[int, float] = field(default_factory=dict)
+
+    def in_steps(self, seconds: float | None) -> float | None:
+        """A duration in decode steps; None while either is unknown."""
+        return None if seconds is None or not self.step_s else seconds / self.step_s
+
+
+class Measurements:
+    """Owns what the executor has measured of one model; gives the timings for the next plan."""
+
+    def __init__(self) -> None:
+        self._step_s: float | None = None
+        self._token_s: float | None = None
+
+    def note_step(self, duration_s: float) -> None:
+        """A decode step whose tokens were waited for."""
+        known_s = duration_s if self._step_s is None else self._step_s
+        self._step_s = known_s + _NEWEST_PART * (duration_s - known_s)
+
+    def note_first_tokens(self, token_s: float | None) -> None:
+        """What a token cost in a chunk at the beginning of a prompt."""
+        self._token_s = token_s
+
+    def timings(self, chunk_token_s: Mapping[int, float], slice_s: Mapping[int, float]) -> Timings:
+        """A snapshot, with what is known of each prompt."""
+        return Timings(self._step_s, self._token_s, chunk_token_s, slice_s)
