@@ -7,6 +7,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from periscope.engine.hosting import WorkerHost
 from periscope.engine.loader import read_model_config
 from periscope.engine.matcher import Grammar, Matcher
 from periscope.engine.prompt_cache import LayerCaches, PromptCache
-from periscope.engine.structured import GrammarCompiler
+from periscope.engine.structured import Constraint, GrammarCompiler
 from periscope.engine.text_model import TextModel
 from periscope.engine.turn import DeviceTurn
 from periscope.errors import CaptionFailed, GenerationFailed, ModelLoadError, ModelUnavailable, ServerBusy
@@ -134,10 +135,14 @@ class ChaoticGrammars:
     def __getattr__(self, name: str) -> Any:
         compile_ = getattr(self._inside, name)
 
-        def compiled(*args: Any, **kwargs: Any) -> ChaoticGrammar:
+        def compiled(*args: Any, **kwargs: Any) -> Constraint:
             if self._dice.falls("compile", 0.06):
                 raise MemoryError("the grammar's automaton")
-            return ChaoticGrammar(compile_(*args, **kwargs), self._dice)
+            constraint: Constraint = compile_(*args, **kwargs)
+            if constraint.grammar is None:
+                return constraint
+            grammar: Any = ChaoticGrammar(constraint.grammar, self._dice)
+            return replace(constraint, grammar=grammar)
 
         return compiled
 
