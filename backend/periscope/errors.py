@@ -173,6 +173,56 @@ class EngineClosed(PeriscopeError):
     """The engine was closed, or its worker has ended, while or before this request ran."""
 
 
+class RemoteError(PeriscopeError):
+    """Another server, which we are a client of, did not do what it was asked."""
+
+
+class RemoteUnreachable(RemoteError):
+    """No connection to the other server could be made."""
+
+
+class RemoteTimedOut(RemoteError):
+    """The other server took longer than it was given: to accept the connection, to say anything, or in all."""
+
+
+class RemoteRefused(RemoteError):
+    """The other server answered with an error.
+
+    Attributes:
+        said: the server's own message; None when it gave none.
+        code: the server's own code for it, if it gave one.
+        status: HTTP status of the answer; None when the error came inside a stream.
+        retry_after_s: seconds after which the server asks to be tried again, if it does.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        said: str | None = None,
+        code: str | None = None,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.said = said
+        self.code = code
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class RemoteAnswerBroken(RemoteError):
+    """The other server's answer broke off, or is not what its protocol says.
+
+    Attributes:
+        has_begun: the answer had begun. If not, the connection broke before its status line.
+    """
+
+    def __init__(self, message: str, *, has_begun: bool = True) -> None:
+        super().__init__(message)
+        self.has_begun = has_begun
+
+
 class ConfigError(PeriscopeError):
     """models.yaml, the environment or a flag holds something that cannot be used.
 

@@ -1,0 +1,11 @@
+"""Other servers, with Periscope as their client: one OpenAI-compatible client over one reader of server-sent events.
+
+Answers come out as core's output events, failures as the `Remote...` errors. Nothing here knows the other rooms.
+"""
+
+from periscope.remote.captions import caption
+from periscope.remote.chat_answers import ChatAnswer, ChatChoice
+from periscope.remote.endpoint import Endpoint, Timeouts
+from periscope.remote.openai_client import OpenAIClient, RemoteModel
+
+__all__ = ["ChatAnswer", "ChatChoice", "Endpoint", "OpenAIClient", "RemoteModel", "Timeouts", "caption"]
