@@ -1,31 +1,29 @@
-"""The client side: finding a server, and reading its streams as core events."""
+"""The client side: finding a server, and its errors as those of a command."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
-from periscope.cli.client import ChunkDecoder, find_server, is_periscope, said_instead
-from periscope.cli.exits import CommandFailed, ExitCode
+from periscope.cli.client import Server, find_server, is_periscope
+from periscope.cli.exits import CommandFailed, ExitCode, code_of
 from periscope.config import Config, load
-from periscope.core import (
-    Finished,
-    FinishReason,
-    JSONObject,
-    ReasoningDelta,
-    TextDelta,
-    Usage,
-    VisionUsage,
-    Waiting,
-    WaitStatus,
+from periscope.core import OutputEvent
+from periscope.errors import (
+    AuthenticationFailed,
+    ImageInvalid,
+    ModelNotFound,
+    PeriscopeError,
+    RemoteAnswerBroken,
+    RemoteRefused,
+    RemoteUnreachable,
+    ServerBusy,
 )
-from periscope.errors import AuthenticationFailed, ModelNotFound, PeriscopeError
 from tests.cli.process import ServeProcess
 from tests.cli.stub import stub_server
-
-USAGE = {"prompt_tokens": 7, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 3}}
 
 
 @pytest.fixture
@@ -35,58 +33,41 @@ def config(tmp_path: Path) -> Config:
     return load(file, env={})
 
 
-def chunk(delta: JSONObject | None = None, *, finish: str | None = None, **more: object) -> str:
-    choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
-    return json.dumps({"choices": choices, **more})
-
-
-def test_a_stream_is_read_as_core_events() -> None:
-    """Waiting, reasoning, text and the end come out as the service itself would have yielded them."""
-    decoder = ChunkDecoder()
-    lines = [
-        chunk({"role": "assistant", "content": ""}),
-        chunk({}, periscope={"status": "captioning"}),
-        chunk({"reasoning_content": "hm"}),
-        chunk({"content": "Re"}),
-        chunk({"content": "d."}),
-        chunk({}, finish="stop", periscope={"vision": {"num_images": 1, "num_cache_hits": 1}}),
-        chunk(usage=USAGE),
-        "[DONE]",
-    ]
-    assert [event for line in lines for event in decoder.feed(line)] == [
-        Waiting(WaitStatus.CAPTIONING),
-        ReasoningDelta("hm"),
-        TextDelta("Re"),
-        TextDelta("d."),
-        Finished(FinishReason.STOP, Usage(7, 2, 3), VisionUsage(num_images=1, num_cache_hits=1)),
-    ]
-    assert decoder.is_finished
-
-
-def test_a_status_of_a_later_server_is_passed_over() -> None:
-    """A wait state that this client does not know is no error."""
-    assert ChunkDecoder().feed(chunk({}, periscope={"status": "dreaming", "position": 3})) == []
-
-
-def test_an_error_in_the_stream_is_raised() -> None:
-    """What went wrong after the first token reaches the person."""
-    with pytest.raises(PeriscopeError, match="the model is gone"):
-        ChunkDecoder().feed(json.dumps({"error": {"message": "the model is gone", "code": "engine_closed"}}))
-
-
 @pytest.mark.parametrize(
-    ("code", "kind"), [("model_not_found", ModelNotFound), ("invalid_api_key", AuthenticationFailed)]
+    ("code", "kind"),
+    [
+        ("model_not_found", ModelNotFound),
+        ("invalid_api_key", AuthenticationFailed),
+        ("invalid_image", ImageInvalid),
+        ("server_busy", ServerBusy),
+        ("engine_closed", RemoteRefused),
+    ],
 )
 def test_codes_become_the_errors_they_came_from(code: str, kind: type[PeriscopeError]) -> None:
-    """So the exit code is the same with and without a server."""
-    body = json.dumps({"error": {"message": "no", "code": code}}).encode()
-    assert isinstance(said_instead(400, body), kind)
+    """So a command ends the same way with and without a server, and one busy moment spoils one picture alone."""
+    failure = json.dumps({"error": {"message": "It is so.", "code": code}})
+    with stub_server(b"", f"data: {failure}\n\n".encode()) as stub, pytest.raises(kind, match=r"It is so\."):
+        asyncio.run(read(Server(stub.url, None)))
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"error": "no"}', b'{"detail": 1}'])
-def test_an_answer_that_is_not_ours_is_still_a_sentence(body: bytes) -> None:
-    """A proxy's page in between does not end in a traceback."""
-    assert said_instead(502, body).message == "The server answered with status 502."
+def test_a_stream_that_breaks_off_is_a_failure_with_a_reason() -> None:
+    """One sentence that names the server."""
+    chunk = json.dumps({"choices": [{"delta": {"content": "It is"}, "finish_reason": None}]})
+    with stub_server(b"", f"data: {chunk}\n\n".encode()) as stub:
+        with pytest.raises(RemoteAnswerBroken, match="before it was complete") as broken:
+            asyncio.run(read(Server(stub.url, None)))
+        assert stub.url in broken.value.message
+
+
+def test_a_server_that_has_gone_is_exit_code_3() -> None:
+    """Between the look for it and the question."""
+    with pytest.raises(RemoteUnreachable) as gone:
+        asyncio.run(read(Server("http://127.0.0.1:1", None)))
+    assert code_of(gone.value) is ExitCode.NOT_RUNNING
+
+
+async def read(server: Server) -> list[OutputEvent]:
+    return [event async for event in server.chat({"messages": []})]
 
 
 @pytest.mark.parametrize("body", [b"hello", b'{"status": "ok"}', b'{"status": "alive", "name": "other"}', b"[1]"])

@@ -15,9 +15,8 @@ from periscope.bench.samples import Spread, spread_of
 from periscope.bench.server import DEMO_PAIR, serving
 
 if TYPE_CHECKING:
-    import httpx
-
     from periscope.bench.contenders import Tell
+    from periscope.remote import OpenAIClient
 
 #: Pictures asked for together.
 SIZES = (1, 4)
@@ -94,7 +93,7 @@ def caption_figures_of(samples: Sequence[CaptionSample]) -> tuple[CaptionFigure,
 
 
 @asynccontextmanager
-async def _server(url: str | None, api_key: str | None) -> AsyncIterator[httpx.AsyncClient]:
+async def _server(url: str | None, api_key: str | None) -> AsyncIterator[OpenAIClient]:
     if url is not None:
         async with client_of(url, api_key) as client:
             yield client

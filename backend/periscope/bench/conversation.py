@@ -10,9 +10,8 @@ from periscope.bench.pictures import picture_url
 from periscope.bench.words import words
 
 if TYPE_CHECKING:
-    import httpx
-
     from periscope.core import JSONObject
+    from periscope.remote import OpenAIClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class Turn:
 
 
 async def converse(
-    client: httpx.AsyncClient, *, number: int, turns: int, num_words: int, max_tokens: int, has_pictures: bool
+    client: OpenAIClient, *, number: int, turns: int, num_words: int, max_tokens: int, has_pictures: bool
 ) -> list[Turn]:
     """One whole conversation, of the round `number`."""
     history: list[JSONObject] = []

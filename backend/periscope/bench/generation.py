@@ -22,7 +22,7 @@ from periscope.bench.server import models_yaml, serving
 from periscope.engine import EngineConfig, InferenceEngine
 
 if TYPE_CHECKING:
-    import httpx
+    from periscope.remote import OpenAIClient
 
 #: A system prompt's worth of words that four requests share, and the words of their own.
 _SHARED_WORDS = 360
@@ -150,7 +150,7 @@ async def _measure(
     return await measure(contenders, workloads, rounds=settings.rounds, max_tokens=settings.max_tokens, tell=tell)
 
 
-async def _converse(client: httpx.AsyncClient, settings: GenerationSettings, tell: Tell) -> list[Turn]:
+async def _converse(client: OpenAIClient, settings: GenerationSettings, tell: Tell) -> list[Turn]:
     """The first turn of round 0 warms up: nothing else has asked the captioner yet."""
     turns: list[Turn] = []
     for number in range(settings.rounds + 1):

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import httpx
+from typing import TYPE_CHECKING
 
 from periscope.bench.contenders import user_wire
 from periscope.bench.samples import Batch, Row
 from periscope.bench.server import MODEL_NAME
-from periscope.errors import PeriscopeError
+from periscope.core import Finished, ReasoningDelta, TextDelta
+from periscope.errors import PeriscopeError, RemoteAnswerBroken, RemoteUnreachable
+from periscope.remote import Endpoint, OpenAIClient, Timeouts, caption
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from periscope.core import JSONObject
+    from periscope.core import JSONObject, OutputEvent
 
 
 #: Its name as a contender.
 OUR_SERVER = "http"
-#: Where a delta has what people see, by whichever name the server calls reasoning.
-_VISIBLE = ("content", "reasoning_content", "reasoning")
-_NO_REASON = "(no reason given)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +37,13 @@ class Answer:
     caption_ms: int | None
 
 
-def client_of(url: str, api_key: str | None = None, *, max_silence_s: float | None = None) -> httpx.AsyncClient:
-    """A client for one server; no proxies of the environment, and no limit to patience with our own servers."""
-    headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
-    timeout = httpx.Timeout(None, read=max_silence_s)
-    return httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout, trust_env=False)
+def client_of(url: str, api_key: str | None = None, *, max_silence_s: float | None = None) -> OpenAIClient:
+    """A client for one server; there is no limit to patience with our own."""
+    return OpenAIClient(Endpoint(f"{url}/v1", api_key, Timeouts(connect_s=None, silence_s=max_silence_s)))
 
 
 async def chat(
-    client: httpx.AsyncClient,
+    client: OpenAIClient,
     messages: Sequence[JSONObject],
     max_tokens: int,
     *,
@@ -64,33 +58,21 @@ async def chat(
         arrived: told of each token as it comes, by `time.perf_counter`.
 
     Raises:
-        PeriscopeError: what the server said instead.
+        RemoteError: why there is no answer.
     """
-    body = {
-        "model": model,
-        "messages": list(messages),
-        "max_tokens": max_tokens,
-        "temperature": 0,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
+    body: JSONObject = {"model": model, "messages": list(messages), "max_tokens": max_tokens, "temperature": 0}
     reading = StreamReading(time.perf_counter(), arrived)
-    response = await _begun(client, client.build_request("POST", "/v1/chat/completions", json=body), max_tries)
-    async with aclosing(response):
-        if response.is_error:
-            raise refusal(response.status_code, await response.aread())
-        async for line in response.aiter_lines():
-            if line.startswith("data: {"):
-                reading.feed(json.loads(line.removeprefix("data: ")))
+    for number in range(1, max_tries + 1):
+        try:
+            async with aclosing(client.stream_chat(body)) as events:
+                async for event in events:
+                    reading.feed(event)
+            break
+        except (RemoteUnreachable, RemoteAnswerBroken) as error:
+            has_begun = isinstance(error, RemoteAnswerBroken) and error.has_begun
+            if has_begun or number == max_tries:
+                raise
     return reading.answer()
-
-
-async def _begun(client: httpx.AsyncClient, request: httpx.Request, max_tries: int) -> httpx.Response:
-    """An answer of which only the headers are read."""
-    for _ in range(max_tries - 1):
-        with suppress(httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError):
-            return await client.send(request, stream=True)
-    return await client.send(request, stream=True)
 
 
 class StreamReading:
@@ -101,37 +83,32 @@ class StreamReading:
         self._arrived = arrived
         self._times_s: list[float] = []
         self._pieces: list[str] = []
-        self._usage: JSONObject = {}
-        self._caption_ms: int | None = None
-        self._has_finished = False
+        self._finished: Finished | None = None
 
-    def feed(self, chunk: JSONObject) -> None:
-        """One chunk, as soon as it is there."""
-        if "error" in chunk:
-            raise PeriscopeError(f"The server failed: {_reason_in(chunk)}")
-        self._usage = chunk.get("usage") or self._usage
-        if vision := (chunk.get("periscope") or {}).get("vision"):
-            self._caption_ms = vision["caption_ms"]
-        choices = chunk.get("choices") or []
-        self._has_finished |= any(choice.get("finish_reason") for choice in choices)
-        deltas = [choice["delta"] for choice in choices]
-        if any(delta.get(key) for delta in deltas for key in _VISIBLE):
-            now = time.perf_counter()
-            self._times_s.append(now - self._started)
-            self._arrived(now)
-        self._pieces += [delta.get("content") or "" for delta in deltas]
+    def feed(self, event: OutputEvent) -> None:
+        """One event, as soon as it is there. What people see has a time, reasoning too."""
+        match event:
+            case TextDelta(text) | ReasoningDelta(text):
+                now = time.perf_counter()
+                self._times_s.append(now - self._started)
+                self._arrived(now)
+                if isinstance(event, TextDelta):
+                    self._pieces.append(text)
+            case Finished():
+                self._finished = event
 
     def answer(self) -> Answer:
         """Who does not count tokens has one in every piece of text."""
-        if not self._has_finished:
+        if self._finished is None:
             raise PeriscopeError("The server ended an answer before it was complete.")
+        usage, vision = self._finished.usage, self._finished.vision
         times_s = self._times_s or [time.perf_counter() - self._started]  # an answer without a visible character
         return Answer(
             text="".join(self._pieces),
-            row=Row(self._usage.get("completion_tokens", len(times_s)), tuple(times_s)),
-            num_prompt_tokens=self._usage.get("prompt_tokens", 0),
-            num_cached_tokens=(self._usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0),
-            caption_ms=self._caption_ms,
+            row=Row(usage.num_completion_tokens or len(times_s), tuple(times_s)),
+            num_prompt_tokens=usage.num_prompt_tokens,
+            num_cached_tokens=usage.num_cached_tokens,
+            caption_ms=None if vision is None else vision.caption_ms,
         )
 
 
@@ -145,7 +122,7 @@ class HTTPContender:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        client: OpenAIClient,
         cpu_s: Callable[[], float | None],
         *,
         name: str = OUR_SERVER,
@@ -171,7 +148,7 @@ class HTTPContender:
         return await chat(self._client, messages, max_tokens, model=self._model, max_tries=self._max_tries)
 
 
-async def captions(client: httpx.AsyncClient, urls: Sequence[str], model: str | None) -> None:
+async def captions(client: OpenAIClient, urls: Sequence[str], model: str | None) -> None:
     """Have pictures described, each in a request of its own, all together.
 
     Raises:
@@ -179,27 +156,8 @@ async def captions(client: httpx.AsyncClient, urls: Sequence[str], model: str | 
     """
 
     async def describe(url: str) -> None:
-        response = await client.post("/api/captions", json={"model": model, "images": [url]})
-        if response.is_error:
-            raise refusal(response.status_code, response.content)
-        (told,) = response.json()["captions"]
-        if told["text"] is None:
-            raise PeriscopeError(f"The captioner failed: {told['error']}")
+        (captioned,) = await caption(client, model, (url,))
+        if captioned.text is None:
+            raise PeriscopeError(f"The captioner failed: {captioned.error}")
 
     await asyncio.gather(*(describe(url) for url in urls))
-
-
-def refusal(status: int, body: bytes) -> PeriscopeError:
-    """Pure: an answer that is no success."""
-    try:
-        told = _reason_in(json.loads(body))
-    except ValueError:
-        told = _NO_REASON
-    return PeriscopeError(f"The server answered with status {status}: {told}")
-
-
-def _reason_in(body: Any) -> str:
-    """Our servers say `{"error": {"message": ...}}`, others say as much in other places."""
-    error = body.get("error", body.get("detail")) if isinstance(body, dict) else None
-    told = error.get("message") if isinstance(error, dict) else error
-    return str(told) if told else _NO_REASON

@@ -31,9 +31,8 @@ from periscope.errors import InvalidRequest, PeriscopeError
 if TYPE_CHECKING:
     from types import TracebackType
 
-    import httpx
-
     from periscope.bench.contenders import Tell
+    from periscope.remote import OpenAIClient
 
 #: Of the running stream and of the short prompt.
 _RUNNING_WORDS = 30
@@ -111,7 +110,7 @@ def _check_fits(settings: NeighbourSettings, context_length: int) -> None:
 
 
 async def _round(
-    client: httpx.AsyncClient, settings: NeighbourSettings, number: int, context_length: int
+    client: OpenAIClient, settings: NeighbourSettings, number: int, context_length: int
 ) -> NeighbourSample:
     num_words = settings.prompt_tokens if number else min(settings.prompt_tokens, _WARM_UP_WORDS)
     alone, _ = await _ask(client, words(num_words, "alone", number), 1)
@@ -131,7 +130,7 @@ async def _round(
     )
 
 
-async def _ask(client: httpx.AsyncClient, text: str, max_tokens: int) -> tuple[Asked, Answer]:
+async def _ask(client: OpenAIClient, text: str, max_tokens: int) -> tuple[Asked, Answer]:
     asked_s = time.perf_counter()
     answer = await chat(client, [user_wire(text)], max_tokens)
     return Asked(asked_s, tuple(asked_s + time_s for time_s in answer.row.times_s)), answer
@@ -143,7 +142,7 @@ class _RunningStream:
     `answers`: when tokens came, by `time.perf_counter`; one list per answer.
     """
 
-    def __init__(self, client: httpx.AsyncClient, number: int, max_tokens: int) -> None:
+    def __init__(self, client: OpenAIClient, number: int, max_tokens: int) -> None:
         self.answers: list[list[float]] = []
         self._client = client
         self._number = number

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import httpx
-
 from periscope.bench.child import Child, child
 from periscope.bench.http import HTTPContender, client_of
 from periscope.errors import PeriscopeError
@@ -98,7 +96,7 @@ class PeerContender:
             return None
         try:
             return await self._asked.run(prompts, max_tokens)
-        except (PeriscopeError, httpx.HTTPError, ValueError, LookupError) as error:
+        except PeriscopeError as error:
             await self._give_up(f"failed at {len(prompts)} at once: {str(error) or type(error).__name__}")
             return None
 

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 import typer
 
-from periscope.errors import AuthenticationFailed, ConfigError, ModelNotFound, PeriscopeError
+from periscope.errors import AuthenticationFailed, ConfigError, ModelNotFound, PeriscopeError, RemoteUnreachable
 
 
 class ExitCode(IntEnum):
@@ -50,6 +50,8 @@ def code_of(error: PeriscopeError) -> ExitCode:
             return ExitCode.UNKNOWN_MODEL
         case AuthenticationFailed():
             return ExitCode.AUTH
+        case RemoteUnreachable():
+            return ExitCode.NOT_RUNNING
         case _:
             return ExitCode.FAILURE
 
