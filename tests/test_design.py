@@ -1,4 +1,4 @@
-"""The DESIGN.md files are true of the code: every file and every name of code that they mention exists."""
+"""DESIGN.md files and CONTRIBUTING.md are true of the code: every file and name that they mention exists."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKEND = ROOT / "backend"
-DOCUMENTS = sorted([*ROOT.glob("DESIGN.md"), *BACKEND.rglob("DESIGN.md"), *ROOT.glob("tests/**/DESIGN.md")])
+DOCUMENTS = sorted(
+    [*ROOT.glob("DESIGN.md"), ROOT / "CONTRIBUTING.md", *BACKEND.rglob("DESIGN.md"), *ROOT.glob("tests/**/DESIGN.md")]
+)
 
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\s]+)`")

@@ -15,10 +15,8 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
-from llguidance.hf import from_tokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerFast
 
 from periscope.core import (
     ConstraintKind,
@@ -37,7 +35,7 @@ from periscope.engine.json_schema import check_enforceable, children_of, place_o
 from periscope.engine.matcher import Grammar
 from periscope.engine.number_bounds import DigitTokens
 from periscope.engine.schema_rewrites import max_number_digits, rewritten
-from periscope.engine.token_text import TokenTable
+from periscope.engine.token_tree import token_tree
 from periscope.errors import InvalidRequest
 
 #: Compiled grammars kept; a client repeats its few schemas.
@@ -277,7 +275,7 @@ class GrammarCompiler:
     def _tokens(self) -> LLTokenizer:
         """The vocabulary as llguidance wants it: seconds for a big one, so only when it is needed, and once."""
         if self._token_tree is None:
-            self._token_tree = _token_tree(self._tokenizer, self._vocab_size, self._eos_token_ids)
+            self._token_tree = token_tree(self._tokenizer, self._vocab_size, self._eos_token_ids)
         return self._token_tree
 
     def _token_kinds(self, tokens: LLTokenizer) -> tuple[DigitTokens, ClosingTokens]:
@@ -398,27 +396,3 @@ def _try_out(matcher: LLMatcher, param: str) -> None:
         if matcher.is_accepting():
             return
         matcher.consume_token(int(allowed[0]))
-
-
-class _SlowVocabulary:
-    """A tokenizer without a Rust core, in the shape llguidance reads: the bytes of each token, and a way to encode."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        table = TokenTable(tokenizer)
-        self._tokenizer = tokenizer
-        self.eos_token_id = tokenizer.eos_token_id
-        self.bos_token_id = tokenizer.bos_token_id
-        self.tokens = [table.text(token_id).utf8 for token_id in range(len(tokenizer))]
-        self.special_token_ids = sorted({*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()})
-
-    def __call__(self, text: str) -> list[int]:
-        if not isinstance(text, str):
-            raise TypeError("text, not bytes")  # how llguidance finds out
-        return list(self._tokenizer.encode(text, add_special_tokens=False))
-
-
-def _token_tree(tokenizer: Any, vocab_size: int, eos_token_ids: list[int]) -> LLTokenizer:
-    inner = getattr(tokenizer, "_tokenizer", tokenizer)  # mlx-lm's wrapper hides it; llguidance asks for its class
-    if isinstance(inner, PreTrainedTokenizerFast):
-        return from_tokenizer(inner, n_vocab=max(vocab_size, len(inner)), eos_token=eos_token_ids)
-    return LLTokenizer(TokenizerWrapper(_SlowVocabulary(inner)), eos_token=eos_token_ids)
