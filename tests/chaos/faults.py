@@ -20,11 +20,12 @@ from periscope.captions.caption import Caption, CaptionOutcome
 from periscope.core import JSONObject, Tell, Waiting, WaitStatus
 from periscope.engine import EngineConfig, InferenceEngine
 from periscope.engine.detokenizer import Detokenizer
+from periscope.engine.generation import Constraint
 from periscope.engine.hosting import WorkerHost
 from periscope.engine.loader import read_model_config
 from periscope.engine.matcher import Grammar, Matcher
 from periscope.engine.prompt_cache import LayerCaches, PromptCache
-from periscope.engine.structured import Constraint, GrammarCompiler
+from periscope.engine.structured import GrammarCompiler
 from periscope.engine.text_model import TextModel
 from periscope.engine.turn import DeviceTurn
 from periscope.errors import CaptionFailed, GenerationFailed, ModelLoadError, ModelUnavailable, ServerBusy

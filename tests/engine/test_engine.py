@@ -205,6 +205,19 @@ def test_what_requests_take_is_told_while_they_run(tiny_text_model: Path) -> Non
     with_engine(tiny_text_model, use)
 
 
+def test_a_free_output_waits_for_nobody_s_schema(tiny_text_model: Path) -> None:
+    """There is nothing to compile, so its constraint is there at once, however busy the preparing threads are."""
+
+    async def run() -> None:
+        async with await InferenceEngine.load(str(tiny_text_model)) as engine:
+            prompt = await engine.render("Hello")
+            with pytest.raises(StopIteration) as ended:
+                engine.constraint_for(prompt, OutputSpec()).send(None)
+            assert ended.value.value.grammar is None
+
+    asyncio.run(run())
+
+
 def test_cancelling_while_tokenising_leaves_nothing_behind(tiny_text_model: Path) -> None:
     """The first await point of a generation can be cancelled."""
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar, cast
 
 from periscope.core import (
+    ConstraintKind,
     FinishReason,
     GenerationParams,
     JSONObject,
@@ -22,7 +23,7 @@ from periscope.core import (
 )
 from periscope.engine.chat_template import ChatTokenizer, RenderedPrompt
 from periscope.engine.commands import TokenPrompt
-from periscope.engine.generation import GenerationOutput, GenerationStream, PreparedRequest
+from periscope.engine.generation import Constraint, GenerationOutput, GenerationStream, PreparedRequest
 from periscope.engine.hosting import HostedEngine, WorkerHost
 from periscope.engine.loader import (
     LIBRARY_LOCK,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
     from periscope.engine.kv_memory import DeviceMemory
     from periscope.engine.stream import TokenStream
-    from periscope.engine.structured import Constraint, GrammarCompiler
+    from periscope.engine.structured import GrammarCompiler
     from periscope.engine.text_model import TextFacts, TextModel
 
 logger = logging.getLogger(__name__)
@@ -240,8 +241,10 @@ class InferenceEngine(HostedEngine):
         Raises:
             InvalidRequest: the schema cannot be enforced; names the keyword.
         """
-        compile_ = partial(self._grammars.constraint, output, starts_in_reasoning=prompt.starts_in_reasoning)
-        return await self._off_loop(compile_)
+        opened = prompt.starts_in_reasoning
+        if output.kind_for(self.output_format) is ConstraintKind.NONE:  # nothing to compile, so no wait for a thread
+            return Constraint(None, replace(self.output_format, starts_in_reasoning=opened))
+        return await self._off_loop(partial(self._grammars.constraint, output, starts_in_reasoning=opened))
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
         """Work on a request in the executor. What it fails of is that request's failure, whatever it is.

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from periscope.core import FinishReason, GenerationParams, TokenLogprob
+from periscope.core import FinishReason, GenerationParams, OutputFormat, TokenLogprob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -44,6 +44,19 @@ class GenerationOutput:
     finish_reason: FinishReason
     logprobs: tuple[TokenLogprob, ...]
     stats: GenerationStats
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """How a completion comes out.
+
+    Attributes:
+        grammar: what it must fit; None = it is free.
+        output_format: how it marks reasoning and calls.
+    """
+
+    grammar: Grammar | None
+    output_format: OutputFormat
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ class Row:
 
     @property
     def is_read(self) -> bool:
-        """Nobody waits for its newest token: it was read, it is still the prompt's last, or the row has left."""
+        """Nobody waits for its newest token: it was read, it is still the prompt's last, or the row is retired."""
         return self.is_retired or self.num_read == self.num_launched
 
     @property

@@ -29,6 +29,7 @@ from periscope.core import (
     ToolChoice,
 )
 from periscope.engine.closing import ClosingTokens, Thoughts
+from periscope.engine.generation import Constraint
 from periscope.engine.grammar_errors import NOTHING_FITS, explained
 from periscope.engine.grammar_text import GrammarText, Marker, has_reasoning
 from periscope.engine.json_schema import check_enforceable, children_of, place_of
@@ -51,19 +52,6 @@ _MAX_LOOKS = 64
 #: What may stand in the header of a message of gpt-oss.
 _HARMONY_NAME = re.compile(r"[^\s<>]*")
 _BITS = np.left_shift(np.uint32(1), np.arange(32, dtype=np.uint32))
-
-
-@dataclass(frozen=True, slots=True)
-class Constraint:
-    """How a completion comes out.
-
-    Attributes:
-        grammar: what it must fit; None = it is free.
-        output_format: how it marks reasoning and calls.
-    """
-
-    grammar: Grammar | None
-    output_format: OutputFormat
 
 
 class GrammarCompiler:
