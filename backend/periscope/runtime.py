@@ -16,11 +16,11 @@ from periscope.config import Config, ModelConfig, VisionProxyConfig
 from periscope.core import Footprint, ModelKind, VisionMode, find_model, require_model
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig, InferenceEngine, VisionLanguageEngine
-from periscope.engine.footprint import measure
-from periscope.engine.isolated import IsolatedVisionLanguageEngine
-from periscope.engine.kv_memory import DeviceMemory, WiredLimit
-from periscope.engine.loader import context_length_of, find_on_disk, read_model_config
-from periscope.engine.turn import DeviceTurn
+from periscope.engine.device.memory import DeviceMemory, WiredLimit
+from periscope.engine.device.turn import DeviceTurn
+from periscope.engine.isolated.engine import IsolatedVisionLanguageEngine
+from periscope.engine.loading.footprint import measure
+from periscope.engine.loading.loader import context_length_of, find_on_disk, read_model_config
 from periscope.errors import ModelLoadError
 from periscope.events import EventBus
 from periscope.pool.contracts import LoadProgress, ModelSpec, PooledEngine, PoolLimits

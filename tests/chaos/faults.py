@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from periscope.captions.caption import Caption, CaptionOutcome
 from periscope.core import JSONObject, Tell, Waiting, WaitStatus
 from periscope.engine import EngineConfig, InferenceEngine
-from periscope.engine.detokenizer import Detokenizer
-from periscope.engine.generation import Constraint
-from periscope.engine.hosting import WorkerHost
-from periscope.engine.loader import read_model_config
-from periscope.engine.matcher import Grammar, Matcher
-from periscope.engine.prompt_cache import LayerCaches, PromptCache
-from periscope.engine.structured import GrammarCompiler
+from periscope.engine.batch.prompt_cache import LayerCaches, PromptCache
+from periscope.engine.device.turn import DeviceTurn
+from periscope.engine.loading.loader import read_model_config
+from periscope.engine.structured.compiler import GrammarCompiler
+from periscope.engine.structured.constraint import Constraint
+from periscope.engine.structured.matcher import Grammar, Matcher
+from periscope.engine.text.detokenizer import Detokenizer
 from periscope.engine.text_model import TextModel
-from periscope.engine.turn import DeviceTurn
+from periscope.engine.worker.host import WorkerHost
 from periscope.errors import CaptionFailed, GenerationFailed, ModelLoadError, ModelUnavailable, ServerBusy
 from periscope.vision.captioner import CaptionerId, CaptionRequest
 

@@ -70,7 +70,7 @@ def test_a_hub_id_is_fetched_and_its_folder_told(changes: dict[str, str], config
     assert hub_id == MODEL
     assert {file.name for file in Path(folder).iterdir()} == set(FILES)
     assert f"{MODEL}: complete, 3.0 MB" in ended.stderr
-    program = f"from periscope.engine.loader import find_on_disk; print(find_on_disk({MODEL!r}))"
+    program = f"from periscope.engine.loading.loader import find_on_disk; print(find_on_disk({MODEL!r}))"
     found = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-c", program], env=environment(changes), capture_output=True, text=True, check=True
     )

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import cast
 
 from periscope.core import GenerationParams
-from periscope.engine.batch import TextBatch
-from periscope.engine.commands import Submit, TokenPrompt
-from periscope.engine.contracts import Sampled
-from periscope.engine.kv_memory import DeviceMemory
-from periscope.engine.loader import EngineConfig
-from periscope.engine.stream import TokenStream
+from periscope.engine.batch.text_batch import TextBatch
+from periscope.engine.config import EngineConfig
+from periscope.engine.device.memory import DeviceMemory
+from periscope.engine.device.turn import DeviceTurn
 from periscope.engine.text_model import TextModel
-from periscope.engine.turn import DeviceTurn
+from periscope.engine.worker.commands import Submit, TokenPrompt
+from periscope.engine.worker.contracts import Sampled
+from periscope.engine.worker.stream import TokenStream
 
 GREEDY = GenerationParams(temperature=0.0, max_tokens=16)
 NOBODY = cast("TokenStream", None)  # a batch never looks at the stream

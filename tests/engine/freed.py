@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from periscope.engine.hosting import HostedEngine, WorkerHost
+from periscope.engine.worker.host import HostedEngine, WorkerHost
 
 
 def freed_bytes(owner: HostedEngine | WorkerHost[Any]) -> int | None:

@@ -18,16 +18,16 @@ from mlx import nn
 from periscope.core import GenerationParams
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig, InferenceEngine, VisionLanguageEngine
-from periscope.engine.commands import TokenPrompt
-from periscope.engine.hosting import WorkerHost
-from periscope.engine.matcher import Grammar
+from periscope.engine.device.turn import DeviceTurn
+from periscope.engine.structured.matcher import Grammar
 from periscope.engine.text_model import TextFacts, TextModel
-from periscope.engine.turn import DeviceTurn
-from periscope.engine.worker import MAX_FAILED_PROOFS
+from periscope.engine.worker.commands import TokenPrompt
+from periscope.engine.worker.host import WorkerHost
+from periscope.engine.worker.thread import MAX_FAILED_PROOFS
 from periscope.errors import GenerationFailed, MemoryExceeded, ModelLoadError
 from tests.engine import driving
 from tests.engine.freed import freed_bytes
-from tests.engine.test_vision_language import image_of
+from tests.engine.vision.test_vision_language import image_of
 
 TEXT = str(EMBEDDED_MODELS["embedded:text"])
 CAPTIONER = str(EMBEDDED_MODELS["embedded:captioner"])

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from periscope.core import OutputFormat
-from periscope.engine.matcher import Grammar, Matcher
-from periscope.engine.structured import GrammarCompiler
-from periscope.engine.token_text import TokenTable
+from periscope.engine.structured.compiler import GrammarCompiler
+from periscope.engine.structured.matcher import Grammar, Matcher
+from periscope.engine.text.token_text import TokenTable
 
 #: Logits beyond the tokenizer's last token, as padded vocabularies have them.
 NUM_PADDED = 77

@@ -15,7 +15,7 @@ from periscope.vision.captioner import CaptionerId
 from periscope.vision.proxy import VisionProxy
 from periscope.vision.settings import ProxySettings
 from tests.e2e.drawing import circle, data_url
-from tests.engine.test_vision_language import CAPTIONER
+from tests.engine.vision.test_vision_language import CAPTIONER
 
 NUM_REQUESTS = 16
 NUM_TRIES = 3

@@ -14,7 +14,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from periscope import __version__
-from periscope.engine.loader import read_model_config
+from periscope.engine.loading.loader import read_model_config
 
 _SHAPE_KEYS = (
     "model_type",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from periscope.bench.mlx_thread import MLXThread
 from periscope.bench.random_model import Shape, write_random_model
-from periscope.engine.loader import find_on_disk
+from periscope.engine.loading.loader import find_on_disk
 
 
 @asynccontextmanager

@@ -25,7 +25,7 @@ from periscope.bench.random_model import Shape
 from periscope.bench.server import models_yaml, serving
 from periscope.bench.words import words
 from periscope.engine import EngineConfig
-from periscope.engine.loader import context_length_of, read_model_config
+from periscope.engine.loading.loader import context_length_of, read_model_config
 from periscope.errors import InvalidRequest, PeriscopeError
 
 if TYPE_CHECKING:

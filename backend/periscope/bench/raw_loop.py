@@ -12,7 +12,8 @@ from mlx_lm.generate import BatchGenerator
 
 from periscope.bench.mlx_thread import MLXThread
 from periscope.bench.samples import BASELINE, Batch, Row
-from periscope.engine.loader import LIBRARY_LOCK, EngineConfig, prepare_libraries
+from periscope.engine.config import EngineConfig
+from periscope.engine.loading.loader import LIBRARY_LOCK, prepare_libraries
 
 
 class RawLoop:

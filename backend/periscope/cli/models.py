@@ -180,7 +180,7 @@ def _setting_facts(model: NamedModel) -> JSONObject:
 
 def _architecture(folder: Path | None, model: NamedModel) -> JSONObject:
     """What its files say; without them the context that models.yaml allows is all that is known."""
-    from periscope.engine.loader import context_length_of, has_vision, read_model_config
+    from periscope.engine.loading.loader import context_length_of, has_vision, read_model_config
 
     context_length = model.entry.params.context_length if model.entry else None
     if folder is None:

@@ -1,9 +1,9 @@
 """Tokens in, tokens out: models on worker threads, with continuous batching. Knows MLX; nothing of HTTP or pools."""
 
+from periscope.engine.config import EngineConfig
 from periscope.engine.engine import InferenceEngine, ModelInfo
 from periscope.engine.generation import GenerationOutput, GenerationStats, GenerationStream
-from periscope.engine.loader import EngineConfig
-from periscope.engine.vision_language import VisionLanguageEngine
+from periscope.engine.vision.vision_language import VisionLanguageEngine
 
 __all__ = [
     "EngineConfig",

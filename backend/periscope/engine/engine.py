@@ -21,31 +21,32 @@ from periscope.core import (
     OutputSpec,
     Tool,
 )
-from periscope.engine.chat_template import ChatTokenizer, RenderedPrompt
-from periscope.engine.commands import TokenPrompt
-from periscope.engine.generation import Constraint, GenerationOutput, GenerationStream, PreparedRequest
-from periscope.engine.hosting import HostedEngine, WorkerHost
-from periscope.engine.loader import (
+from periscope.engine.config import EngineConfig
+from periscope.engine.device.turn import DeviceTurn
+from periscope.engine.generation import GenerationOutput, GenerationStream, PreparedRequest
+from periscope.engine.loading.loader import (
     LIBRARY_LOCK,
-    EngineConfig,
     LoadProgress,
     context_length_of,
     find_on_disk,
     read_model_config,
     vocab_size_of,
 )
-from periscope.engine.turn import DeviceTurn
-from periscope.engine.worker import as_generation_failure
+from periscope.engine.structured.constraint import Constraint
+from periscope.engine.text.chat_template import ChatTokenizer, RenderedPrompt
+from periscope.engine.worker.commands import TokenPrompt
+from periscope.engine.worker.host import HostedEngine, WorkerHost
+from periscope.engine.worker.thread import as_generation_failure
 from periscope.errors import ContextLengthExceeded, EngineClosed, InvalidRequest, ModelLoadError, PeriscopeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from periscope.engine.kv_memory import DeviceMemory
-    from periscope.engine.stream import TokenStream
-    from periscope.engine.structured import GrammarCompiler
+    from periscope.engine.device.memory import DeviceMemory
+    from periscope.engine.structured.compiler import GrammarCompiler
     from periscope.engine.text_model import TextFacts, TextModel
+    from periscope.engine.worker.stream import TokenStream
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -151,7 +152,7 @@ class InferenceEngine(HostedEngine):
         cls, host: WorkerHost[TextFacts], path: Path, model_config: JSONObject, settings: EngineConfig
     ) -> Self:
         """What the event loop's side needs beside a loaded model. May raise anything, if its files are broken."""
-        from periscope.engine.structured import GrammarCompiler
+        from periscope.engine.structured.compiler import GrammarCompiler
 
         facts = host.facts
         context_length = context_length_of(model_config, settings.context_length)

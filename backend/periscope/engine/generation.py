@@ -6,16 +6,16 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from periscope.core import FinishReason, GenerationParams, OutputFormat, TokenLogprob
+from periscope.core import FinishReason, GenerationParams, TokenLogprob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from types import TracebackType
 
-    from periscope.engine.chat_template import RenderedPrompt
-    from periscope.engine.commands import TokenChunk
-    from periscope.engine.matcher import Grammar
-    from periscope.engine.stream import TokenStream
+    from periscope.engine.structured.matcher import Grammar
+    from periscope.engine.text.chat_template import RenderedPrompt
+    from periscope.engine.worker.reports import TokenChunk
+    from periscope.engine.worker.stream import TokenStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +44,6 @@ class GenerationOutput:
     finish_reason: FinishReason
     logprobs: tuple[TokenLogprob, ...]
     stats: GenerationStats
-
-
-@dataclass(frozen=True, slots=True)
-class Constraint:
-    """How a completion comes out.
-
-    Attributes:
-        grammar: what it must fit; None = it is free.
-        output_format: how it marks reasoning and calls.
-    """
-
-    grammar: Grammar | None
-    output_format: OutputFormat
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,29 +15,29 @@ from mlx_lm import load
 from mlx_lm.models.cache import make_prompt_cache
 from transformers import PreTrainedConfig
 
-from periscope.engine.batch import BatchSettings, TextBatch
-from periscope.engine.detokenizer import Detokenizer, new_detokenizer
-from periscope.engine.kv_memory import BLOCK_TOKENS, DeviceMemory, KVBudget, KVFootprint, flat, window_of
-from periscope.engine.loader import (
+from periscope.engine.batch.prompt_cache import PromptCache
+from periscope.engine.batch.row_caches import together
+from periscope.engine.batch.speculation import Drafter
+from periscope.engine.batch.text_batch import BatchSettings, TextBatch
+from periscope.engine.config import EngineConfig
+from periscope.engine.device.memory import BLOCK_TOKENS, DeviceMemory, KVBudget, KVFootprint, flat, window_of
+from periscope.engine.loading.loader import (
     LIBRARY_LOCK,
-    EngineConfig,
     LoadProgress,
     find_on_disk,
     materialize,
     prepare_libraries,
     weights_bytes,
 )
-from periscope.engine.prompt_cache import PromptCache
-from periscope.engine.row_caches import together
-from periscope.engine.speculation import Drafter
-from periscope.engine.token_text import TokenTable
+from periscope.engine.text.detokenizer import Detokenizer, new_detokenizer
+from periscope.engine.text.token_text import TokenTable
 from periscope.errors import GenerationFailed, ModelLoadError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from periscope.engine.prompt_cache import LayerCaches
-    from periscope.engine.turn import DeviceTurn
+    from periscope.engine.batch.prompt_cache import LayerCaches
+    from periscope.engine.device.turn import DeviceTurn
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from periscope.core import TextDelta, TokenLogprob
-from periscope.engine.detokenizer import StopStrings
+from periscope.engine.text.detokenizer import StopStrings
 
 if TYPE_CHECKING:
     from periscope.parsing.contracts import Delta

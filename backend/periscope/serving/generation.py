@@ -30,8 +30,8 @@ from periscope.serving.answer_stops import AnswerStops
 
 if TYPE_CHECKING:
     from periscope.engine import GenerationStats, InferenceEngine
-    from periscope.engine.chat_template import RenderedPrompt
-    from periscope.engine.commands import TokenChunk
+    from periscope.engine.text.chat_template import RenderedPrompt
+    from periscope.engine.worker.reports import TokenChunk
     from periscope.parsing.contracts import Delta, Parser
 
 #: Events of all choices that their reader may be behind; then they wait, and the engine's own streams take it up.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from periscope.engine.loader import EngineConfig
+from periscope.engine.config import EngineConfig
 from periscope.engine.text_model import TextModel
 from tests.engine.driving import load
 from tests.engine.families.checkpoints import write_checkpoint, write_quantised

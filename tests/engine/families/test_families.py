@@ -20,11 +20,11 @@ from mlx.utils import tree_flatten
 
 from periscope.core import GenerationParams
 from periscope.engine import InferenceEngine
-from periscope.engine.commands import Submit
-from periscope.engine.footprint import measure
-from periscope.engine.kv_memory import BLOCK_TOKENS
-from periscope.engine.loader import EngineConfig
+from periscope.engine.config import EngineConfig
+from periscope.engine.device.memory import BLOCK_TOKENS
+from periscope.engine.loading.footprint import measure
 from periscope.engine.text_model import TextModel
+from periscope.engine.worker.commands import Submit
 from tests.engine.driving import Run, all_of, submit
 from tests.engine.families.checkpoints import stored_weights, write_quantised
 from tests.engine.families.conftest import SETTINGS, Checkpoint

@@ -11,9 +11,10 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.utils import load_model
 
-from periscope.engine.footprint import measure
-from periscope.engine.loader import EngineConfig, materialize, weights_bytes
-from periscope.engine.turn import DeviceTurn
+from periscope.engine.config import EngineConfig
+from periscope.engine.device.turn import DeviceTurn
+from periscope.engine.loading.footprint import measure
+from periscope.engine.loading.loader import materialize, weights_bytes
 from periscope.errors import ModelLoadError
 from tests.engine.driving import load
 from tests.engine.families.checkpoints import stored_weights, write_checkpoint

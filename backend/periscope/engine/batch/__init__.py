@@ -1,0 +1,1 @@
+"""Continuous batching: which tokens are computed in a step, the forward passes, the caches of rows and prefixes."""

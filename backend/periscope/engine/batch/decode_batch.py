@@ -1,0 +1,252 @@
+"""DecodeBatch: the rows that are past their prompt, and the steps that give each of them one token. Worker thread only.
+
+A step starts the next forward pass before it reads the tokens of the one before, so that the device never waits for
+Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import mlx.core as mx
+import numpy as np
+
+from periscope.core import FinishReason, TokenLogprob, TokenText
+from periscope.engine.batch.logprobs import LazyLogprobs
+from periscope.engine.batch.row_logits import masked, processed
+from periscope.engine.batch.rows import Row
+from periscope.engine.batch.sampling import sample
+from periscope.engine.batch.step_plan import RowView
+from periscope.engine.device.memory import flat
+from periscope.engine.worker.contracts import Sampled
+
+if TYPE_CHECKING:
+    from periscope.engine.batch.prompt_cache import LayerCaches
+    from periscope.engine.batch.row_table import RowTable
+    from periscope.engine.batch.speculation import SpeculativeStep
+
+#: Steps between two evaluations of cache metadata. mlx-lm 0.32 leaves `left_padding` of hybrid models lazy: their
+#: graph grows with every token until Metal runs out of buffers (mlx-lm#1845). Exit: when upstream evaluates it.
+METADATA_EVAL_STEPS = 64
+
+
+class DecodeBatch:
+    """Launches the forward passes over the rows of a table, reads their tokens and retires rows that have ended.
+
+    After `step` raised, only `abandon` may be called.
+
+    Args:
+        table: the batch's rows and their caches.
+        speculation: drafts while a row is alone; the caches must be trimmable then.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., mx.array],
+        table: RowTable,
+        *,
+        eos_token_ids: Iterable[int],
+        token_text: Callable[[int], TokenText],
+        speculation: SpeculativeStep | None = None,
+    ) -> None:
+        self._model = model
+        self._table = table
+        self._eos = frozenset(eos_token_ids)
+        self._token_text = token_text
+        self._speculation = speculation
+        self._logprobs = LazyLogprobs()
+        self._num_steps = 0
+        self._awaited: list[Row] = []  # had a token in flight when the step began
+        self._told: list[Sampled] = []  # what the step has given so far
+
+    def __len__(self) -> int:
+        """Rows that are not retired."""
+        return len(self._table)
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """Rows that are not retired."""
+        return self._table.rows
+
+    @property
+    def views(self) -> Sequence[RowView]:
+        """What the scheduler sees of the rows."""
+        if not len(self):
+            return []
+        num_bytes = (self.nbytes + self.growth_bytes()) // self.num_slots
+        return [RowView(row.id, row.prompt, row.reach, num_bytes) for row in self.rows]
+
+    @property
+    def nbytes(self) -> int:
+        """What the caches take, padding included."""
+        return self._table.nbytes
+
+    @property
+    def num_slots(self) -> int:
+        """Slots of the caches: those of its rows, and those of retired rows."""
+        return len(self._table.slots)
+
+    @property
+    def exports(self) -> Sequence[np.ndarray]:
+        """The tokens of the retired rows whose states are still being copied out."""
+        return self._table.exports
+
+    @property
+    def has_in_flight(self) -> bool:
+        """A row's newest token has been sampled and not been read."""
+        return any(not row.is_read for row in self._table.slots)
+
+    def add(self, joining: Sequence[tuple[Row, LayerCaches]]) -> None:
+        """Rows whose caches hold all of their prompt but the last token."""
+        self._table.add(joining)
+
+    def finish_exports(self) -> None:
+        """Hand over the states of retired rows, without waiting any longer."""
+        self._table.finish_exports()
+
+    def compact(self) -> None:
+        """Take out the slots of retired rows."""
+        self._table.compact()
+
+    def retire(self, ids: Iterable[int]) -> None:
+        """Nothing more is computed for these rows; their states are kept. Unknown ids are ignored."""
+        retired = set(ids)
+        self._table.retire([row for row in self._table.rows if row.id in retired])
+
+    def growth_bytes(self) -> int:
+        """What the next step adds to the caches: 0 but for the few steps in which arrays grow."""
+        return self._table.growth_bytes(1 if self._speculation is None else self._speculation.most_tokens)
+
+    def preempt(self, ids: Collection[int]) -> list[Row]:
+        """Take rows out without keeping their states, so that they can be computed again; nothing may be in flight."""
+        return self._table.preempt(ids)
+
+    def extract(self, row: Row) -> tuple[LayerCaches, int]:
+        """A copy of a row's caches, and how many tokens they hold. Shares memory until written to."""
+        return self._table.extract(row)
+
+    def read(self) -> list[Sampled]:
+        """The tokens in flight; blocks until they are there. Nothing is in flight after it."""
+        self._awaited, self._told = [], []
+        self._read_in_flight()
+        return self._told
+
+    def settle(self) -> list[Sampled]:
+        """Block until the tokens in flight are there; they are not told yet."""
+        self._awaited, self._told = self._unread(), []
+        if self._table.newest is not None:
+            mx.eval(self._table.newest)
+        return self._told
+
+    def abandon(self, error: Exception | None = None) -> list[Sampled]:
+        """Let go of everything; after a failed step, what it gave before it failed, and the failure of all other rows.
+
+        A row that had its last token in flight is retired already, but has not been told.
+        """
+        ended = {result.row for result in self._told if _has_ended(result)}
+        lost = [row for row in (*self.rows, *(row for row in self._awaited if row.is_retired)) if row.id not in ended]
+        self._table.clear()
+        self._logprobs = LazyLogprobs()
+        return self._told + [Sampled(row.id, 0, error=error, is_model_failure=True) for row in lost]
+
+    def step(self, *, reads_now: bool = False, may_speculate: bool = True) -> list[Sampled]:
+        """One token for every row, apart from rows that have just joined: theirs comes with the next step.
+
+        More than one when a draft was right.
+
+        Args:
+            reads_now: read what this step itself samples, too: the device is to do something else next, and nobody's
+                token should wait for that.
+            may_speculate: a row that is alone here is the only one there is.
+        """
+        table = self._table
+        slots, newest, logprobs = list(table.slots), table.newest, self._logprobs
+        self._awaited, self._told = self._unread(), []
+        table.retire([row for row in slots if row.is_fully_launched])
+        table.export_layer()
+        table.compact_if_worth_it()
+        speculation = self._speculation if may_speculate else None
+        speculates = speculation is not None and speculation.is_for(table.slots)
+        try:
+            if table.slots and not speculates:
+                self._launch()
+        finally:  # also when that failed: these come from the pass before
+            self._told += self._read_all(slots, self._awaited, newest, logprobs)
+        if speculation is not None and speculates and not any(_has_ended(result) for result in self._told):
+            self._speculate(speculation, table.slots[0])
+        self._retire_ended()
+        if reads_now:
+            self._read_in_flight()
+        return self._told
+
+    def _unread(self) -> list[Row]:
+        return [row for row in self._table.slots if not row.is_read]
+
+    def _retire_ended(self) -> None:
+        ended = [result.row for result in self._told if _has_ended(result)]
+        if ended:
+            self.retire(ended)
+
+    def _read_in_flight(self) -> None:
+        self._told += self._read_all(self._table.slots, self._unread(), self._table.newest, self._logprobs)
+        self._retire_ended()
+
+    def _read_all(
+        self, slots: Sequence[Row], unread: Sequence[Row], newest: mx.array | None, logprobs: LazyLogprobs
+    ) -> list[Sampled]:
+        """What the newest tokens mean to the rows that have not been told."""
+        if not unread or newest is None:
+            return []
+        facts = logprobs.read(self._token_text)
+        tokens = dict(zip((row.id for row in slots), cast("list[int]", newest.tolist()), strict=True))
+        return [self._read(row, tokens[row.id], facts.get(row.id)) for row in unread]
+
+    def _speculate(self, speculation: SpeculativeStep, row: Row) -> None:
+        """Verify a draft for the only row; its accepted tokens are read, the one after them is in flight."""
+        verified = speculation.run(row, self._table.layers)
+        for token in verified.accepted:
+            row.num_launched += 1
+            self._told.append(self._read(row, token, None))
+        row.num_held += 1 + len(verified.accepted)
+        self._logprobs = LazyLogprobs()
+        if verified.newest is not None:
+            row.num_launched += 1
+            self._table.advance_only(verified.newest, 1 + len(verified.accepted))
+
+    def _launch(self) -> None:
+        """Start the forward pass on every row's newest token."""
+        slots, newest = self._table.slots, self._table.newest
+        assert newest is not None  # noqa: S101 - there are rows
+        raw = self._model(newest[:, None], cache=self._table.layers)[:, -1, :]
+        logits = masked(slots, newest, processed(slots, newest, raw), self._eos)
+        sampled = sample(logits, [(row.sampling, row.num_launched) for row in slots])
+        self._table.advance(sampled)
+        self._logprobs = LazyLogprobs.of(slots, raw, sampled)
+        mx.async_eval(sampled, *self._logprobs.arrays)  # type: ignore[no-untyped-call]
+        for row in slots:
+            row.num_launched += 1
+            row.num_held += 1
+        self._num_steps += 1
+        if self._num_steps % METADATA_EVAL_STEPS == 0:
+            _eval_cache_metadata(self._table.layers)
+
+    def _read(self, row: Row, token: int, logprob: TokenLogprob | None) -> Sampled:
+        if row.fault is not None:
+            return Sampled(row.id, token, error=row.fault)
+        row.tokens.append(token)
+        is_eos, reason = token in self._eos, None
+        if is_eos:
+            reason = FinishReason.LENGTH if row.is_shortened else FinishReason.STOP
+        elif row.num_read >= (row.params.max_tokens or 1):
+            reason = FinishReason.LENGTH
+        return Sampled(row.id, token, logprob, reason, is_eos=is_eos, num_cached_tokens=row.num_cached_tokens)
+
+
+def _eval_cache_metadata(layers: Iterable[Any]) -> None:
+    lazy = [getattr(cache, name, None) for cache in flat(layers) for name in ("left_padding", "lengths")]
+    mx.eval([array for array in lazy if isinstance(array, mx.array)])
+
+
+def _has_ended(result: Sampled) -> bool:
+    return result.finish_reason is not None or result.error is not None

@@ -1,0 +1,263 @@
+"""Executor: applies the plan of each step to the prompts and rows of one text model. Worker thread only.
+
+It decides nothing: what is prefilled, joined, retired and preempted stands in the plan. It measures what steps take,
+for the plans that come.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
+
+from periscope.engine.batch.prompt import Prompt
+from periscope.engine.batch.row_caches import reserve
+from periscope.engine.batch.sharing import Prefix, Source
+from periscope.engine.batch.step_plan import MemoryView, SchedulerView
+from periscope.engine.batch.timings import Measurements, Timings
+from periscope.engine.device.memory import BLOCK_TOKENS
+from periscope.engine.worker.contracts import Sampled
+
+if TYPE_CHECKING:
+    from periscope.engine.batch.decode_batches import DecodeBatches
+    from periscope.engine.batch.prompt_cache import LayerCaches, PromptCache
+    from periscope.engine.batch.row_memory import RowMemory
+    from periscope.engine.batch.speculation import Drafter
+    from periscope.engine.batch.step_plan import Prefill, Start, StepPlan
+
+logger = logging.getLogger(__name__)
+
+
+class Executor:
+    """Owns the prompts that are not decoding, and what was measured; applies plans to them and to the decode batches.
+
+    Attributes:
+        decoding: the rows past their prompt.
+        prompts: those that wait or are prefilled, in order of arrival.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        decoding: DecodeBatches,
+        prompt_cache: PromptCache,
+        memory: RowMemory,
+        *,
+        drafter: Drafter | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self.decoding = decoding
+        self.prompts: list[Prompt] = []
+        self._model = model
+        self._prompt_cache = prompt_cache
+        self._memory = memory
+        self._drafter = drafter
+        self._clock = clock
+        self._retired: list[Prompt] = []  # removed; a chunk of theirs is under way
+        self._measurements = Measurements()
+        self._had_read = True  # nothing was in flight after the step before
+
+    @property
+    def has_work(self) -> bool:
+        """A step would do something, though it may be for nobody who waits."""
+        return bool(self.prompts or self._retired or len(self.decoding))
+
+    @property
+    def has_prompts(self) -> bool:
+        """There are requests, or removed ones, that are not decoding."""
+        return bool(self.prompts or self._retired)
+
+    @property
+    def rows_bytes(self) -> int:
+        """What the caches of all requests take now, those of removed ones and of the draft model included."""
+        prefilling = sum(prompt.nbytes for prompt in (*self.prompts, *self._retired))
+        return prefilling + self.decoding.nbytes + self._drafter_bytes
+
+    @property
+    def _drafter_bytes(self) -> int:
+        return 0 if self._drafter is None else self._drafter.nbytes
+
+    def view(self, removed: Iterable[int]) -> SchedulerView:
+        """What the next plan rests on.
+
+        Args:
+            removed: ids of requests that were removed since the step before.
+        """
+        prompts = [*(prompt.view() for prompt in self.prompts), *(each.view(is_retired=True) for each in self._retired)]
+        memory = MemoryView(
+            room_bytes=self._memory.room_bytes(self.rows_bytes),
+            kept_bytes=self._prompt_cache.nbytes,
+            decoding_bytes=self.decoding.nbytes,
+            growth_bytes=self.decoding.growth_bytes,
+            drafter_bytes=self._drafter_bytes,
+            has_reclaimable=bool(self._retired or self._drafter_bytes or self.decoding.has_reclaimable),
+        )
+        return SchedulerView(
+            memory,
+            prompts=sorted(prompts, key=lambda prompt: prompt.row_id),
+            batches=self.decoding.views,
+            kept=self._prompt_cache.states if self.prompts else (),
+            exports=self.decoding.exports,
+            removed=frozenset(removed),
+        )
+
+    @property
+    def timings(self) -> Timings:
+        """What earlier steps took."""
+        prompts = (*self.prompts, *self._retired)
+        chunk_token_s = {prompt.row.id: prompt.token_s for prompt in prompts if prompt.token_s is not None}
+        slice_s = {prompt.row.id: prompt.slice_s for prompt in prompts if prompt.slice_s is not None}
+        return self._measurements.timings(chunk_token_s, slice_s)
+
+    def apply(self, plan: StepPlan) -> list[Sampled]:
+        """One step; a token for every decoding row, and what failed."""
+        self._retire(plan.retires)
+        if plan.reclaims:
+            return self._reclaim()
+        if plan.preempts:
+            self._preempt(plan.preempts)
+        if plan.finishes_exports:
+            self.decoding.finish_exports()
+        if plan.compacts:
+            self.decoding.compact()
+        results = self._of_prompts(self._start, plan.starts)
+        if plan.max_kept_bytes is not None:
+            self._prompt_cache.trim_to(plan.max_kept_bytes)
+        if plan.prefills:
+            results += self.decoding.settle()  # so that what a step takes and what a slice takes are told apart
+            results += self._of_prompts(self._prefill, plan.prefills)
+        if plan.joins:
+            self._join(plan.joins)
+        return results + self._decode(reads_now=plan.reads_now)
+
+    def _retire(self, ids: Sequence[int]) -> None:
+        """Removed requests: their states are kept, those with a chunk under way once it has been computed."""
+        if not ids:
+            return
+        retired = [prompt for prompt in self.prompts if prompt.row.id in ids]
+        self.prompts = [prompt for prompt in self.prompts if prompt not in retired]
+        self._retired += [prompt for prompt in retired if prompt.caches is not None]
+        self.decoding.retire(ids)
+        for prompt in retired:
+            if prompt.caches is not None and not prompt.num_slices_left:
+                self._keep_retired(prompt)
+
+    def _keep_retired(self, prompt: Prompt) -> None:
+        self.keep(prompt.row.tokens[: prompt.num_computed], prompt.caches or [], prompt.nbytes)
+        self._retired.remove(prompt)
+
+    def _reclaim(self) -> list[Sampled]:
+        """Read the tokens in flight, and give up everything that no request needs."""
+        results = self.decoding.read()
+        self._retired.clear()
+        self.decoding.compact()
+        if self._drafter is not None:
+            self._drafter.forget()
+        self._had_read = True
+        return results
+
+    def _preempt(self, ids: Sequence[int]) -> None:
+        """These requests give up their memory and wait, in order of arrival; what they have said is computed again."""
+        for prompt in self.prompts:
+            if prompt.row.id in ids:
+                prompt.reset()
+        self.prompts += [Prompt(row) for row in self.decoding.preempt(ids)]
+        self.prompts.sort(key=lambda prompt: prompt.row.id)
+        mx.clear_cache()
+        logger.info("%d requests wait for memory again, %d go on", len(ids), len(self.decoding))
+
+    def _of_prompts(self, work: Callable[[Prompt, Any], None], items: Sequence[Start | Prefill]) -> list[Sampled]:
+        """Each item's work on its prompt. A failure in it is that prompt's alone, which is skipped from then on."""
+        failed = []
+        for item in items:
+            prompt = self._prompt(item.row_id)
+            if prompt is None:
+                continue
+            try:
+                work(prompt, item)
+            except Exception as error:  # noqa: BLE001 - out of memory, most likely
+                failed += self._fail(prompt, error)
+        return failed
+
+    def _prompt(self, row_id: int) -> Prompt | None:
+        return next((prompt for prompt in (*self.prompts, *self._retired) if prompt.row.id == row_id), None)
+
+    def _fail(self, prompt: Prompt, error: Exception) -> list[Sampled]:
+        if prompt in self._retired:  # nobody waits for it; what comes next will meet the same and say so
+            self._retired.remove(prompt)
+            return []
+        self.prompts.remove(prompt)
+        return [Sampled(prompt.row.id, 0, error=error, is_model_failure=True)]
+
+    def _start(self, prompt: Prompt, start: Start) -> None:
+        """Give it a copy of the state that it starts from, or empty caches."""
+        caches = None if start.prefix is None else self._copy_of(start.prefix)
+        prompt.num_computed = 0 if caches is None or start.prefix is None else start.prefix.num_tokens
+        prompt.caches = make_prompt_cache(self._model) if caches is None else caches
+        if not prompt.row.num_read:
+            prompt.row.num_cached_tokens = prompt.num_computed
+
+    def _copy_of(self, prefix: Prefix) -> LayerCaches | None:
+        """The state trimmed to its prefix; None when its request has failed meanwhile."""
+        if prefix.source is Source.KEPT:
+            return self._prompt_cache.fetch(prefix.key, prefix.num_tokens)
+        prompt = self._prompt(prefix.key)
+        if prompt is not None and prompt.caches is not None:
+            caches, num_held = copy.deepcopy(prompt.caches), prompt.num_computed + prompt.num_chunk_tokens
+        elif (row := self.decoding.row(prefix.key)) is not None:
+            caches, num_held = self.decoding.extract(row)
+        else:
+            return None
+        trim_prompt_cache(caches, num_held - prefix.num_tokens)
+        return caches
+
+    def _prefill(self, prompt: Prompt, prefill: Prefill) -> None:
+        if prefill.num_tokens:
+            prompt.start_chunk(self._model, prefill.num_tokens)
+        if num_tokens := prompt.compute(prefill.num_slices, self._clock):
+            self._end_chunk(prompt, num_tokens)
+
+    def _end_chunk(self, prompt: Prompt, num_tokens: int) -> None:
+        assert prompt.caches is not None  # noqa: S101 - started before it is prefilled
+        if prompt in self._retired:
+            self._keep_retired(prompt)
+            return
+        if prompt.num_left:
+            reserve(prompt.caches, prompt.row.reach, at_most=1 if len(self.decoding) else None)
+        if prompt.num_computed <= BLOCK_TOKENS:
+            self._measurements.note_first_tokens(prompt.token_s)
+        for other in self.prompts:
+            if other is not prompt:
+                other.num_passed_over += num_tokens
+        if prompt.num_computed in prompt.checkpoints:
+            self.keep(prompt.row.tokens[: prompt.num_computed], copy.deepcopy(prompt.caches))
+
+    def _join(self, ids: Sequence[int]) -> None:
+        """Complete prompts start decoding, together: each time their batch is copied."""
+        joining = [prompt for prompt in self.prompts if prompt.row.id in ids and prompt.is_complete]
+        self.prompts = [prompt for prompt in self.prompts if prompt not in joining]
+        self.decoding.add([(prompt.row, prompt.caches) for prompt in joining if prompt.caches is not None])
+
+    def _decode(self, *, reads_now: bool) -> list[Sampled]:
+        if not len(self.decoding):
+            return []
+        started = self._clock()
+        results = self.decoding.step(reads_now=reads_now)
+        if reads_now or not self._had_read:  # else it had nothing to wait for, and its duration tells nothing
+            self._measurements.note_step(self._clock() - started)
+        self._had_read = reads_now
+        return results
+
+    def keep(self, tokens: list[int], caches: LayerCaches, freed_bytes: int = 0) -> None:
+        """Hand a state to the prompt cache, see `RowMemory.keep`."""
+        self._memory.keep(tokens, caches, rows_bytes=self.rows_bytes, freed_bytes=freed_bytes)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.prompts.clear()
+        self._retired.clear()
+        self.decoding.abandon()

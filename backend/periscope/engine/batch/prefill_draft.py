@@ -1,0 +1,187 @@
+"""PrefillDraft: the part of a plan that is about prompts, put together one layer slice after the other. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from periscope.engine.batch.prefill import (
+    GAP_STEPS,
+    Queued,
+    chunk_tokens,
+    estimated_slice_steps,
+    next_prompt,
+    slices_now,
+)
+from periscope.engine.batch.sharing import (
+    MIN_LIVE_TOKENS,
+    Source,
+    StateView,
+    common_prefix,
+    longest_prefix,
+    waits_for_sibling,
+)
+from periscope.engine.batch.step_plan import Prefill, PromptView, SchedulerView, Start
+
+if TYPE_CHECKING:
+    from periscope.engine.batch.timings import Timings
+
+#: What a token costs at the beginning of a prompt tells what it costs up to here; further on attention makes it dearer.
+BEGINNING_TOKENS = 256
+
+
+@dataclass(slots=True)
+class _Progress:
+    """Where a prompt will be when the plan so far has been applied."""
+
+    view: PromptView
+    is_started: bool
+    num_computed: int
+    num_chunk_tokens: int
+    num_slices_left: int
+
+    @classmethod
+    def of(cls, view: PromptView) -> _Progress:
+        return cls(view, view.is_started, view.num_computed, view.num_chunk_tokens, view.num_slices_left)
+
+    @property
+    def num_left(self) -> int:
+        return len(self.view.tokens) - 1 - self.num_computed
+
+
+class PrefillDraft:
+    """Owns one step's starts and prefills while they are being planned.
+
+    Attributes:
+        completed: prompts of which nothing is left to prefill.
+        is_decoding: somebody waits for the decode step, so what is prefilled has to fit the gap.
+    """
+
+    def __init__(
+        self, view: SchedulerView, timings: Timings, *, num_slices: int, max_chunk_tokens: int, shares_live: bool
+    ) -> None:
+        self.starts: list[Start] = []
+        self.prefills: list[Prefill] = []
+        self.completed: list[PromptView] = []
+        self.finishes_exports = False
+        self.is_decoding = any(view.batches)
+        self._view = view
+        self._timings = timings
+        self._num_slices = num_slices
+        self._max_chunk_tokens = max_chunk_tokens
+        self._prefilling = [_state_of(prompt, prompt.num_computed) for prompt in view.prompts if prompt.is_started]
+        self._live = [*self._prefilling, *_decoding_states(view)] if shares_live else []
+        self._spent_steps = 0.0
+
+    def finish_chunks(self, retired: Sequence[PromptView]) -> None:
+        """Chunks under way of prompts that were removed: the first as far as the gap allows; all when nobody waits."""
+        under_way = [_Progress.of(prompt) for prompt in retired if prompt.num_slices_left]
+        for progress in under_way[:1] if self.is_decoding else under_way:
+            self._go_on(progress)
+
+    def prefill(self, startable: Sequence[PromptView], *, num_free: int) -> None:
+        """As much of the started and startable prompts as fits between two decode steps; a chunk when nobody waits.
+
+        Args:
+            num_free: how many may be started.
+        """
+        if num_free <= 0:
+            startable = []
+        views = [*(prompt for prompt in self._view.prompts if prompt.is_started), *startable]
+        queue = [_Progress.of(prompt) for prompt in sorted(views, key=lambda prompt: prompt.row_id)]
+        while self._spent_steps < GAP_STEPS and queue:
+            progress = queue[next_prompt([Queued(each.num_left, each.view.num_passed_over) for each in queue])]
+            if not (progress.is_started or (len(self.starts) < num_free and self._start(progress))):
+                queue.remove(progress)
+                continue
+            if progress.num_left and not self._go_on(progress):
+                return
+            if not progress.num_left:
+                self.completed.append(progress.view)
+                queue.remove(progress)
+            if self.prefills and not self.is_decoding:
+                return  # somebody's first token comes first
+
+    def _start(self, progress: _Progress) -> bool:
+        """Choose what it starts from; False when a state that would serve it better will be there after a later step.
+
+        A prompt that begins alike is prefilling, or a retired row's state is still being copied out.
+        """
+        wanted = progress.view.tokens
+        if waits_for_sibling(wanted, self._prefilling, self._view.kept):
+            return False
+        prefix = longest_prefix(wanted, self._view.kept, self._live)
+        length = 0 if prefix is None else prefix.num_tokens
+        if any(common_prefix(wanted[:-1], tokens) >= length + MIN_LIVE_TOKENS for tokens in self._view.exports):
+            self.finishes_exports = True
+            return False
+        self.starts.append(Start(progress.view.row_id, prefix))
+        self._prefilling.append(_state_of(progress.view, length))
+        progress.is_started, progress.num_computed = True, length
+        return True
+
+    def _go_on(self, progress: _Progress) -> bool:
+        """Plan layer slices of the chunk under way, or of a new one; False when none fits."""
+        num_tokens = 0 if progress.num_slices_left else self._next_chunk(progress)
+        num_left = self._num_slices if num_tokens else progress.num_slices_left
+        num_slices, slice_steps = num_left, math.inf
+        if self.is_decoding:
+            known_steps = self._slice_steps(progress, num_tokens)
+            num_slices = slices_now(num_left, slice_steps=known_steps, spent_steps=self._spent_steps)
+            slice_steps = math.inf if known_steps is None else known_steps
+        if not num_slices:
+            return False
+        self.prefills.append(Prefill(progress.view.row_id, num_slices, num_tokens))
+        self._spent_steps += num_slices * slice_steps
+        if num_tokens:
+            progress.num_chunk_tokens = num_tokens
+        progress.num_slices_left = num_left - num_slices
+        if not progress.num_slices_left:
+            progress.num_computed += progress.num_chunk_tokens
+            progress.num_chunk_tokens = 0
+        return True
+
+    def _next_chunk(self, progress: _Progress) -> int:
+        """How many tokens of a prompt the next chunk has; it ends at a checkpoint at the latest."""
+        num = min(progress.num_left, self._max_chunk_tokens)
+        if self.is_decoding:
+            token_s = self._own_token_s(progress)
+            token_steps = self._timings.in_steps(self._timings.token_s if token_s is None else token_s)
+            num = chunk_tokens(progress.num_left, num, num_slices=self._num_slices, token_steps=token_steps)
+        done = progress.num_computed
+        return min([num, *(mark - done for mark in progress.view.checkpoints if mark > done)])
+
+    def _slice_steps(self, progress: _Progress, num_tokens: int) -> float | None:
+        """What a layer slice takes, in decode steps: as measured, or reckoned from what tokens took; None = unknown."""
+        measured_s = self._timings.slice_s.get(progress.view.row_id)
+        if not num_tokens and measured_s is not None:
+            return self._timings.in_steps(measured_s)
+        token_s = self._own_token_s(progress)
+        if token_s is None and progress.num_computed <= BEGINNING_TOKENS:
+            token_s = self._timings.token_s
+        return estimated_slice_steps(
+            num_tokens or progress.num_chunk_tokens,
+            num_slices=self._num_slices,
+            token_steps=self._timings.in_steps(token_s),
+        )
+
+    def _own_token_s(self, progress: _Progress) -> float | None:
+        """What a token of this prompt took: in the chunk that was under way before this step, or in the one before."""
+        row_id, num_tokens = progress.view.row_id, progress.view.num_chunk_tokens
+        slice_s = self._timings.slice_s.get(row_id)
+        if slice_s is not None and num_tokens:
+            return slice_s * self._num_slices / num_tokens
+        return self._timings.chunk_token_s.get(row_id)
+
+
+def _state_of(prompt: PromptView, num_computed: int) -> StateView:
+    return StateView(Source.LIVE, prompt.row_id, prompt.tokens, num_computed)
+
+
+def _decoding_states(view: SchedulerView) -> list[StateView]:
+    """What decoding rows computed of their prompts; the last token is their first input."""
+    return [
+        StateView(Source.LIVE, row.row_id, row.prompt, len(row.prompt) - 1) for batch in view.batches for row in batch
+    ]

@@ -1,0 +1,137 @@
+"""PromptCache: KV states of earlier prompts, kept for prompts that begin alike. Worker thread only.
+
+Bounded by bytes at every moment. States go in when a row ends, however it ends, and at checkpoints for models whose
+caches cannot be trimmed. The least recently used go first.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import mlx.core as mx
+import numpy as np
+from mlx_lm.models.cache import KVCache, can_trim_prompt_cache, trim_prompt_cache
+
+from periscope.engine.batch.sharing import MIN_TOKENS, Source, StateView, common_prefix
+from periscope.engine.device.memory import flat
+
+#: One mlx-lm cache object per layer, of a single sequence.
+LayerCaches: TypeAlias = list[Any]
+
+#: Each look compares with every state: more than these would be felt, and are more conversations than anybody has.
+MAX_STATES = 128
+#: More capacity than this many times the tokens is not kept.
+_SPARE_FACTOR = 1.25
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """`caches` hold exactly the tokens of `view`; `nbytes` is what their arrays take, spare capacity included."""
+
+    view: StateView
+    caches: LayerCaches
+    nbytes: int
+
+
+class PromptCache:
+    """Owns the kept states. `max_bytes` 0 keeps nothing; changed, it holds from the next `keep` on.
+
+    A state is handed out as a copy that shares memory with the kept one until either is written to.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._entries: OrderedDict[int, _Entry] = OrderedDict()  # the least recently used first
+        self._num_kept = 0
+        self._nbytes = 0
+
+    def __repr__(self) -> str:
+        return f"<PromptCache entries={len(self._entries)} bytes={self._nbytes}/{self.max_bytes}>"
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all kept states; after every `keep` not above `max_bytes`."""
+        return self._nbytes
+
+    @property
+    def states(self) -> Sequence[StateView]:
+        """What is kept, the least recently used first."""
+        return [entry.view for entry in self._entries.values()]
+
+    def fetch(self, key: int, num_tokens: int) -> LayerCaches | None:
+        """A copy of a kept state, trimmed to its first `num_tokens`; None when it is not kept any more."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        self._entries.move_to_end(key)
+        caches = copy.deepcopy(entry.caches)
+        if num_tokens < entry.view.num_tokens:
+            trim_prompt_cache(caches, entry.view.num_tokens - num_tokens)
+        return caches
+
+    def keep(self, tokens: Sequence[int], caches: LayerCaches) -> None:
+        """Take over a state that holds exactly `tokens`; the caller must not use it any more (a copy is fine).
+
+        Kept prefixes of it that it can be trimmed to are dropped. A state above the bound is not kept at all.
+        """
+        self.trim_to(self.max_bytes)
+        if len(tokens) < MIN_TOKENS or self.max_bytes == 0:
+            return
+        for cache in caches:
+            _drop_spare(cache)
+        nbytes = sum(int(cache.nbytes) for cache in caches)
+        if nbytes > self.max_bytes:
+            return
+        # Slices of a batch are lazy: unevaluated they would hold on to the whole batch.
+        mx.eval([cache.state for cache in caches])
+        mine = np.asarray(tokens, dtype=np.int64)
+        is_trimmable = can_be_trimmed(caches)
+        for key, entry in list(self._entries.items()):
+            kept = entry.view
+            shared = common_prefix(kept.tokens, mine)
+            is_prefix = shared == len(kept.tokens)
+            if is_prefix and (is_trimmable or len(kept.tokens) == len(mine)):
+                self._drop(key)
+            elif shared == len(mine) and kept.is_trimmable:
+                self._entries.move_to_end(key)
+                return  # a longer state holds all of this one
+        self._num_kept += 1
+        view = StateView(Source.KEPT, self._num_kept, mine, len(mine), is_trimmable)
+        self._entries[self._num_kept] = _Entry(view, caches, nbytes)
+        self._nbytes += nbytes
+        self.trim_to(self.max_bytes)
+
+    def trim_to(self, max_bytes: int) -> None:
+        """Drop the least recently used until no more than `max_bytes` are held, in no more than MAX_STATES."""
+        while self._entries and (self._nbytes > max_bytes or len(self._entries) > MAX_STATES):
+            self._drop(next(iter(self._entries)))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self._nbytes = 0
+
+    def _drop(self, key: int) -> None:
+        self._nbytes -= self._entries.pop(key).nbytes
+
+
+def _drop_spare(cache: Any) -> None:
+    """Plain caches grow in blocks: what is spare is let go where it is a large part of a state."""
+    if type(cache) is KVCache and cache.keys is not None and cache.keys.shape[2] > cache.offset * _SPARE_FACTOR:
+        keys, values = cache.keys_and_values()
+        cache.keys, cache.values = mx.contiguous(keys), mx.contiguous(values)
+
+
+def can_be_trimmed(caches: LayerCaches) -> bool:
+    """Whether a state can be trimmed to any length.
+
+    mlx-lm 0.32 says so of Llama 4's chunks even when their front is gone.
+    """
+    return can_trim_prompt_cache(caches) and not any(getattr(cache, "start_position", 0) for cache in flat(caches))

@@ -1,0 +1,68 @@
+"""What rows do to their own logits before a token is drawn: penalties, biases, grammars. Worker thread only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, cast
+
+import mlx.core as mx
+import numpy as np
+
+from periscope.engine.structured.compiler import apply_bits
+
+if TYPE_CHECKING:
+    from periscope.engine.batch.rows import Row
+
+
+def processed(rows: Sequence[Row], newest: mx.array, logits: mx.array) -> mx.array:
+    """Penalties and biases, row by row; rows without any cost nothing.
+
+    Args:
+        newest: `(rows,)`, each row's newest token.
+        logits: `(rows, vocab)`.
+    """
+    if not any(row.processors for row in rows):
+        return logits
+    lines = []
+    for index, row in enumerate(rows):
+        line = logits[index : index + 1]
+        token = newest[index : index + 1] if row.num_launched else None
+        with row.guarding():
+            for processor in row.processors:
+                line = processor(token, line)
+        lines.append(line)
+    return mx.concatenate(lines)
+
+
+def masked(rows: Sequence[Row], newest: mx.array, logits: mx.array, eos_token_ids: Collection[int]) -> mx.array:
+    """What grammars forbid, taken out. They need the newest tokens, so the forward pass is started first."""
+    if not any(row.matcher for row in rows):
+        return logits
+    mx.async_eval(logits)  # type: ignore[no-untyped-call]
+    bits: dict[int, np.ndarray] = {}
+    for index, (row, token) in enumerate(zip(rows, cast("list[int]", newest.tolist()), strict=True)):
+        if row.matcher is None or (token in eos_token_ids and row.num_launched):
+            continue
+        with row.guarding():
+            if row.num_launched:
+                row.matcher.consume(token)
+            bits[index] = row.matcher.allowed_bits(row.num_left)
+            held_back = row.matcher.held_back
+            if held_back is not None and not row.is_shortened:
+                row.is_shortened = _prefers(logits[index : index + 1], held_back, to=bits[index])
+    if not bits:
+        return logits
+    lines = mx.array(list(bits))
+    logits[lines] = apply_bits(logits[lines], np.stack(list(bits.values())))
+    return logits
+
+
+def _prefers(logits: mx.array, wanted: np.ndarray, *, to: np.ndarray) -> bool:
+    """Whether the likeliest of some tokens is likelier than those of another set. Waits for the device.
+
+    Args:
+        logits: `(1, vocab)`.
+        wanted, to: words of both sets' bits.
+    """
+    best, other = (apply_bits(logits, words[None]).max() for words in (wanted, to))
+    return bool((best > other).item())

@@ -1,0 +1,261 @@
+"""RowTable: the rows of one decode batch, their caches and their newest tokens. Worker thread only.
+
+A row is added, retired, and compacted away; its state can be extracted. Knows nothing of forward passes and sampling.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import mlx.core as mx
+import numpy as np
+
+from periscope.engine.batch.grouping import LONG_TOKENS
+from periscope.engine.batch.row_caches import RowCaches, SlotCaches, free_tokens, growth_bytes, together
+from periscope.engine.batch.sampling import GREEDY
+
+if TYPE_CHECKING:
+    from periscope.engine.batch.prompt_cache import LayerCaches
+    from periscope.engine.batch.rows import Row
+
+logger = logging.getLogger(__name__)
+
+#: Compacting copies the rows that stay, so retired rows are computed on until they are this part of all slots, or for
+#: this many steps. Beside a long row that copy takes as long as many steps, so it waits until most slots are retired.
+COMPACT_PART = 0.25
+COMPACT_STEPS = 16
+COMPACT_PART_OF_LONG = 0.6
+
+#: Takes over a state: the tokens that caches hold exactly, the caches, and how many bytes of the batch are free once
+#: its row is gone.
+KeepState: TypeAlias = Callable[["list[int]", "LayerCaches", int], None]
+
+
+class RowTable:
+    """Owns the rows of one decode batch, one slot of the caches each, and their newest tokens.
+
+    A retired row keeps its slot until the table is compacted or another row takes its place.
+
+    Args:
+        keep: takes the state of every row that is retired.
+        keeps_states: whether `keep` has any use for them; extracting one from a batch costs a copy.
+
+    Attributes:
+        newest: `(slots,)`, each row's newest token, maybe not computed yet; None while there are no rows.
+    """
+
+    def __init__(self, keep: KeepState, *, keeps_states: bool) -> None:
+        self.newest: mx.array | None = None
+        self._keep = keep
+        self._keeps_states = keeps_states
+        self._slots: list[Row] = []
+        self._caches: RowCaches | None = None
+        self._num_steps_uncompacted = 0
+        self._num_free = 0.0  # tokens that every row can surely take before an array grows
+        self._exports: deque[_Export] = deque()
+
+    def __len__(self) -> int:
+        """Rows that are not retired."""
+        return len(self.rows)
+
+    @property
+    def slots(self) -> Sequence[Row]:
+        """All rows in the order of the caches, retired ones included."""
+        return self._slots
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """Rows that are not retired."""
+        return [row for row in self._slots if not row.is_retired]
+
+    @property
+    def layers(self) -> list[Any]:
+        """What the model is called with, one cache a layer."""
+        return [] if self._caches is None else self._caches.layers
+
+    @property
+    def nbytes(self) -> int:
+        """What the caches take, padding included."""
+        return sum(int(cache.nbytes) for cache in self.layers)
+
+    @property
+    def exports(self) -> Sequence[np.ndarray]:
+        """The tokens of the retired rows whose states are still being copied out."""
+        return [np.asarray(export.tokens, dtype=np.int64) for export in self._exports]
+
+    def add(self, joining: Sequence[tuple[Row, LayerCaches]]) -> None:
+        """Rows whose caches hold all of their prompt but the last token; they take the slots of retired rows first."""
+        for row, _ in joining:
+            row.num_held = len(row.tokens) - 1
+        self._num_free = 0.0
+        left = list(joining)
+        if self._caches is not None and self._caches.can_replace:
+            exported = {export.row.id for export in self._exports}
+            free = [i for i, row in enumerate(self._slots) if row.is_retired and row.id not in exported]
+            for index in free[: len(left)]:
+                self._replace(index, *left.pop(0))
+        if left:
+            self._append(left)
+
+    def _replace(self, index: int, row: Row, state: LayerCaches) -> None:
+        assert self._caches is not None and self.newest is not None  # noqa: S101, PT018 - there are rows
+        self._caches.replace(index, state)
+        self.newest[index] = row.tokens[-1]
+        self._slots[index] = row
+
+    def _append(self, joining: Sequence[tuple[Row, LayerCaches]]) -> None:
+        self.compact()
+        states = [state for _, state in joining]
+        reach = max(row.reach for row in (*self.rows, *(row for row, _ in joining)))
+        if self._caches is None:
+            self._caches = together(states, reach)
+        elif len(self._slots) == 1:
+            self._caches = together([self._caches.extract(0), *states], reach)
+        else:
+            self._caches.append(states)
+        tokens = mx.array([row.tokens[-1] for row, _ in joining], dtype=mx.uint32)
+        self.newest = tokens if self.newest is None else mx.concatenate([self.newest, tokens])
+        self._slots.extend(row for row, _ in joining)
+
+    def advance(self, newest: mx.array) -> None:
+        """A forward pass over one token of each row has been built, and these are the tokens sampled from it."""
+        assert self._caches is not None  # noqa: S101 - there are rows
+        self._caches.advance()
+        self.newest = newest
+        self._num_free -= 1
+
+    def advance_only(self, newest: int, num_tokens: int) -> None:
+        """The only row has taken `num_tokens` in one verified forward pass, and this is its newest token."""
+        self.newest = mx.array([newest], dtype=mx.uint32)
+        self._num_free -= num_tokens
+
+    def growth_bytes(self, num_tokens: int) -> int:
+        """What the caches grow by when every row takes so many tokens: 0 but for the few steps in which arrays grow."""
+        if self._caches is None or self._num_free >= num_tokens:
+            return 0
+        self._num_free = free_tokens(self._caches)
+        return 0 if self._num_free >= num_tokens else growth_bytes(self._caches, num_tokens)
+
+    def extract(self, row: Row) -> tuple[LayerCaches, int]:
+        """A copy of a row's caches, and how many tokens they hold. Shares memory until written to."""
+        assert self._caches is not None  # noqa: S101 - there are rows
+        return copy.deepcopy(self._caches.extract(self._slots.index(row))), row.num_held
+
+    def retire(self, rows: Sequence[Row]) -> None:
+        """Nothing more is computed for these rows; their states are handed to `keep`, long ones layer by layer."""
+        states = []
+        for row in rows:
+            row.is_retired, row.sampling, row.processors, row.matcher = True, GREEDY, [], None
+            if self._keeps_states and row.fault is None and self._caches is not None:
+                states += self._extract_or_export(row)
+        freed_bytes = 0 if len(self) else self.nbytes
+        for tokens, state in states:
+            self._keep(tokens, state, freed_bytes)
+        if rows and not len(self):
+            self.finish_exports()
+            self.clear()
+
+    def _extract_or_export(self, row: Row) -> list[tuple[list[int], LayerCaches]]:
+        """The tokens and the caches of a retired row; empty where the copy is made later, in steps of one layer."""
+        assert self._caches is not None  # noqa: S101 - there are rows
+        tokens = row.tokens[: row.num_held]
+        if len(tokens) > LONG_TOKENS and len(self) and isinstance(self._caches, SlotCaches):
+            self._exports.append(_Export(row, tokens))
+            return []
+        try:
+            return [(tokens, self._caches.extract(self._slots.index(row)))]
+        except Exception as error:  # noqa: BLE001 - see `RowMemory.keep`
+            _log_lost_state(error)
+            return []
+
+    def export_layer(self) -> None:
+        """Copy one layer of the long row that was retired first; nothing when there is none.
+
+        If that fails, the state is given up and nothing else.
+        """
+        if not self._exports:
+            return
+        assert isinstance(self._caches, SlotCaches)  # noqa: S101 - only their rows are exported
+        export = self._exports[0]
+        index = self._slots.index(export.row)
+        try:
+            export.state.append(self._caches.extract_layer(index, len(export.tokens), len(export.state)))
+        except Exception as error:  # noqa: BLE001 - see `RowMemory.keep`
+            _log_lost_state(error)
+            self._exports.popleft()
+            return
+        if len(export.state) == self._caches.num_layers:
+            self._exports.popleft()
+            self._keep(export.tokens, export.state, 0)
+
+    def finish_exports(self) -> None:
+        """Hand over the states of all long rows that were retired, now."""
+        while self._exports:
+            self.export_layer()
+
+    def preempt(self, ids: Collection[int]) -> list[Row]:
+        """Take rows out without keeping their states, so that they can be computed again; returns them."""
+        preempted = [row for row in self.rows if row.id in ids]
+        self._keep_slots([i for i, row in enumerate(self._slots) if not row.is_retired and row not in preempted])
+        return preempted
+
+    def compact(self) -> None:
+        """Take out the slots of retired rows."""
+        self._keep_slots([index for index, row in enumerate(self._slots) if not row.is_retired])
+
+    def compact_if_worth_it(self) -> None:
+        """Once a step: compact when enough slots have been retired for long enough."""
+        if self._exports:
+            return
+        num_retired = len(self._slots) - len(self)
+        self._num_steps_uncompacted = self._num_steps_uncompacted + 1 if num_retired else 0
+        if not num_retired:
+            return
+        if any(len(row.tokens) > LONG_TOKENS for row in self.rows):
+            is_worth_it = num_retired >= COMPACT_PART_OF_LONG * len(self._slots)
+        else:
+            is_worth_it = num_retired >= COMPACT_PART * len(self._slots)
+            is_worth_it |= self._num_steps_uncompacted >= COMPACT_STEPS
+        if is_worth_it:
+            self.compact()
+
+    def _keep_slots(self, stay: list[int]) -> None:
+        """These stay, in this order."""
+        self.finish_exports()
+        if len(stay) == len(self._slots):
+            return
+        if not stay:
+            self.clear()
+            return
+        assert self.newest is not None and self._caches is not None  # noqa: S101, PT018 - there are rows
+        if len(stay) == 1:
+            self._caches = together([self._caches.extract(stay[0])], 0)
+        else:
+            self._caches.keep(stay)
+        self._slots = [self._slots[index] for index in stay]
+        self.newest = self.newest[mx.array(stay)]
+        self._num_steps_uncompacted = 0
+        self._num_free = 0.0
+
+    def clear(self) -> None:
+        """Let go of all rows and caches, and of states that are still being copied out."""
+        self._exports.clear()
+        self._slots, self._caches, self.newest = [], None, None
+
+
+@dataclass(slots=True)
+class _Export:
+    """A retired row whose state is handed over layer by layer. `tokens`: what the state holds."""
+
+    row: Row
+    tokens: list[int]
+    state: LayerCaches = field(default_factory=list)
+
+
+def _log_lost_state(error: Exception) -> None:
+    logger.warning("the state of a retired row is not kept: %s: %s", type(error).__name__, str(error))

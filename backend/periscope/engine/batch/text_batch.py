@@ -1,0 +1,188 @@
+"""TextBatch: all requests of one text model, from their prompt to their last token. Worker thread only.
+
+waiting -> prefilling -> decoding -> retired. In each step the scheduler plans, which is pure, and the executor applies:
+as many layer slices of prompts as take a few decode steps, then a token for every decoding row.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from mlx_lm.models.cache import make_prompt_cache
+
+from periscope.engine.batch.decode_batch import DecodeBatch
+from periscope.engine.batch.decode_batches import DecodeBatches
+from periscope.engine.batch.executor import Executor
+from periscope.engine.batch.grouping import Grouping
+from periscope.engine.batch.prompt import Prompt, num_slices_of
+from periscope.engine.batch.prompt_cache import LayerCaches, PromptCache
+from periscope.engine.batch.row_memory import RowMemory
+from periscope.engine.batch.row_table import RowTable
+from periscope.engine.batch.rows import Row
+from periscope.engine.batch.sampling import RowSampling, logits_processors_for
+from periscope.engine.batch.scheduler import Scheduler, SchedulerSettings
+from periscope.engine.batch.speculation import SpeculativeStep
+from periscope.engine.batch.step_plan import DECODE_ONLY
+from periscope.engine.worker.commands import TokenPrompt
+from periscope.engine.worker.contracts import Sampled
+from periscope.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from periscope.core import TokenText
+    from periscope.engine.batch.speculation import Drafter
+    from periscope.engine.device.memory import KVBudget
+    from periscope.engine.worker.commands import Submit
+
+#: Steps between two looks at how much room the decoding rows' growth leaves to the prompt cache.
+_ROOM_CHECK_STEPS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSettings:
+    """How a model's requests are batched; the model's own facts first.
+
+    Attributes:
+        vocab_size: width of the logits.
+        pass_bytes: what a further forward pass costs, see `Grouping`.
+        can_share_passes: several rows' caches can be put side by side.
+        wants_checkpoints: the caches cannot be trimmed, so states are kept at the prompts' checkpoints.
+        max_rows: that prefill or decode at once; more wait.
+        max_chunk_tokens: prompt tokens in one forward pass.
+        checks_memory: refuse what cannot fit, before it is prefilled.
+    """
+
+    eos_token_ids: frozenset[int]
+    vocab_size: int
+    pass_bytes: int
+    can_share_passes: bool
+    token_text: Callable[[int], TokenText]
+    wants_checkpoints: bool
+    max_rows: int
+    max_chunk_tokens: int
+    checks_memory: bool = True
+
+
+class TextBatch:
+    """Owns what has been asked of one model: admitted and removed requests. The executor owns where they are.
+
+    Shares the prompt cache with the batches after it.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        settings: BatchSettings,
+        prompt_cache: PromptCache,
+        budget: KVBudget,
+        *,
+        drafter: Drafter | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.working_bytes = 0  # at the last look
+        self._model = model
+        self._settings = settings
+        self._prompt_cache = prompt_cache
+        self._memory = RowMemory(budget, prompt_cache, checks_requests=settings.checks_memory)
+        self._keeps_states = budget.prompt_cache_bytes != 0
+        self._drafter = drafter
+        self._num_rows = 0
+        self._num_steps = 0
+        self._removed: set[int] = set()  # since the last step
+        grouping = Grouping(budget.footprint, settings.pass_bytes, settings.can_share_passes)
+        decoding = DecodeBatches(self._new_decode_batch, grouping)
+        self._executor = Executor(model, decoding, prompt_cache, self._memory, drafter=drafter, clock=clock)
+        self._scheduler = Scheduler(
+            SchedulerSettings(
+                max_rows=settings.max_rows,
+                max_chunk_tokens=settings.max_chunk_tokens,
+                num_slices=num_slices_of(make_prompt_cache(model)),
+                shares_live=not settings.wants_checkpoints,
+                grouping=grouping,
+            )
+        )
+
+    def _new_decode_batch(self) -> DecodeBatch:
+        end_token_ids = self._settings.eos_token_ids
+        drafter = self._drafter
+        return DecodeBatch(
+            self._model,
+            RowTable(self._keep, keeps_states=self._keeps_states),
+            eos_token_ids=end_token_ids,
+            token_text=self._settings.token_text,
+            speculation=None if drafter is None else SpeculativeStep(self._model, drafter, end_token_ids=end_token_ids),
+        )
+
+    def _keep(self, tokens: list[int], caches: LayerCaches, freed_bytes: int) -> None:
+        self._executor.keep(tokens, caches, freed_bytes)
+
+    def __repr__(self) -> str:
+        num_prompts, num_rows = len(self._executor.prompts), len(self._executor.decoding)
+        return f"<TextBatch prompts={num_prompts} decoding={num_rows} {self._prompt_cache}>"
+
+    @property
+    def prompt_cache_bytes(self) -> int:
+        return self._prompt_cache.nbytes
+
+    def clear_prompt_cache(self) -> None:
+        self._prompt_cache.clear()
+        if self._drafter is not None:
+            self._drafter.forget()
+
+    def admit(self, submit: Submit) -> int:
+        if not isinstance(submit.prompt, TokenPrompt):
+            raise InvalidRequest("A text model takes tokens, not images.", param="messages")
+        tokens, params = list(submit.prompt.token_ids), submit.params
+        self._memory.check_fits(len(tokens), self._executor.rows_bytes)
+        self._check_bias(params.logit_bias)
+        params = replace(params, max_tokens=int(min(params.max_tokens or 1, self._memory.most_tokens - len(tokens))))
+        self._num_rows += 1
+        row = Row(
+            id=self._num_rows,
+            tokens=tokens,
+            prompt=np.asarray(tokens, dtype=np.int64),
+            params=params,
+            sampling=RowSampling.of(params, vocab_size=self._settings.vocab_size),
+            processors=logits_processors_for(params, tokens),
+            matcher=None if submit.grammar is None else submit.grammar.new_matcher(),
+        )
+        checkpoints = submit.prompt.checkpoints if self._settings.wants_checkpoints else ()
+        self._executor.prompts.append(Prompt(row, checkpoints))
+        return row.id
+
+    def _check_bias(self, biases: Iterable[tuple[int, float]]) -> None:
+        for token_id, _ in biases:
+            if token_id >= self._settings.vocab_size:
+                raise InvalidRequest(
+                    f"`logit_bias` names token {token_id}, but this model's last is {self._settings.vocab_size - 1}.",
+                    param="logit_bias",
+                )
+
+    def prepare(self) -> None:
+        return
+
+    @property
+    def has_work(self) -> bool:
+        """The next step has something to do, though it may be for nobody who waits."""
+        return bool(self._removed) or self._executor.has_work
+
+    def step(self) -> list[Sampled]:
+        self._num_steps += 1
+        executor = self._executor
+        is_room_check = self._num_steps % _ROOM_CHECK_STEPS == 0
+        if is_room_check:
+            self.working_bytes = executor.rows_bytes
+        if not (is_room_check or executor.has_prompts or self._removed or executor.decoding.growth_bytes):
+            return executor.apply(DECODE_ONLY)
+        view = executor.view(self._removed)
+        self._removed.clear()
+        return executor.apply(self._scheduler.plan(view, executor.timings))
+
+    def remove(self, rows: Sequence[int]) -> None:
+        self._removed.update(rows)
+
+    def close(self) -> None:
+        self._executor.close()

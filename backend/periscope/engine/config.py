@@ -1,0 +1,41 @@
+"""How one model is loaded and run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from periscope.core import JSONObject
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How one model is loaded and run.
+
+    Attributes:
+        revision: of a hub id; None = the one on disk that `main` points to.
+        dtype: `float32`, `float16` or `bfloat16`; None = as stored. Quantised weights stay quantised.
+        max_num_seqs: rows that run at once.
+        prefill_chunk_size: prompt tokens of one forward pass, at most.
+        context_length: tokens of prompt and completion together; None = what the model's config says.
+        chat_template_kwargs: handed to the chat template (`enable_thinking`, ...).
+        kv_limit_bytes: KV caches of live rows and the prompt cache together; None = what the device has to spare.
+        prompt_cache_bytes: KV states kept of earlier prompts, at most; 0 = none, None = a quarter of what KV caches may
+            take at the time.
+        checks_memory: refuse a request before prefill that cannot fit in memory.
+        draft_model: folder or hub id of a small model with the same tokenizer that drafts tokens; None = no drafting.
+        draft_revision: of the draft model, like `revision`.
+        num_draft_tokens: drafted at a time, then checked together.
+    """
+
+    revision: str | None = None
+    dtype: str | None = None
+    max_num_seqs: int = 16
+    prefill_chunk_size: int = 512
+    context_length: int | None = None
+    chat_template_kwargs: JSONObject = field(default_factory=dict)
+    kv_limit_bytes: int | None = None
+    prompt_cache_bytes: int | None = None
+    checks_memory: bool = True
+    draft_model: str | None = None
+    draft_revision: str | None = None
+    num_draft_tokens: int = 4

@@ -1,0 +1,1 @@
+"""A captioner in a process of its own."""

@@ -1,0 +1,314 @@
+"""IsolatedVisionLanguageEngine: a captioner in a process of its own. Event loop only; the model is on the other side.
+
+The process is a fresh interpreter (MLX does not survive a fork). Whatever befalls it, a crash in a kernel, the system's
+memory killer, a step that never ends, costs the descriptions under way and nothing else; the pool starts a new one.
+
+What is different from a captioner in the server's own process:
+
+- Turns at the device do not reach across processes: the system alone divides the GPU, `captioner_share` has no effect.
+- Its memory is its own: MLX counts, caches and limits it there, and the server's `mx.get_active_memory` does not see
+  it. The pool's ledger counts it by `weights_bytes`, as any other's. The wired limit caps in each process what that one
+  keeps from being paged out; there it is what Metal recommends, `memory.wired_limit` is for the server alone. As long
+  as the ledger holds, what all of them wire together is within the budget.
+- Unloaded, it gives all of its memory back, for sure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from periscope.engine.config import EngineConfig
+from periscope.engine.isolated import program
+from periscope.engine.isolated.messages import (
+    Begun,
+    BrokenFrame,
+    Cancel,
+    Describe,
+    Described,
+    Dropped,
+    Failed,
+    Load,
+    Loaded,
+    Progress,
+    ReleaseMemory,
+    Reply,
+    Request,
+    frame_of,
+    next_message,
+)
+from periscope.engine.loading.loader import LoadProgress
+from periscope.errors import EngineClosed, ModelLoadError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from periscope.core import Image
+    from periscope.engine.device.turn import DeviceTurn
+
+logger = logging.getLogger(__name__)
+
+PROGRAM = Path(program.__file__)
+#: How long a cancelled row may stay in the batch. No step takes so long, not even a large picture on a slow machine.
+HANG_S = 30.0
+#: A process that is asked to end does so at once, unless it is stopped or stuck in a call that never returns.
+CLOSE_S = 5.0
+_MANY_BYTES = 65536
+
+
+class IsolatedVisionLanguageEngine:
+    """Owns the process and the descriptions it owes, by number. Requests of all callers share its batch."""
+
+    def __init__(self, process: asyncio.subprocess.Process, name: str, progress: LoadProgress, hang_s: float) -> None:
+        assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - started with pipes
+        self._process = process
+        self._requests, self._replies = process.stdin, process.stdout
+        self._name = name
+        self._progress = progress
+        self._hang_s = hang_s
+        self._outcome: asyncio.Future[Loaded | Failed] = asyncio.get_running_loop().create_future()
+        self._model: Loaded | None = None
+        self._numbers = itertools.count()
+        self._owed: dict[int, asyncio.Future[Described | Failed]] = {}
+        self._on_begun: dict[int, Callable[[], None]] = {}
+        self._cancelled: dict[int, asyncio.TimerHandle] = {}
+        self._is_closing = False
+        self._ended = asyncio.Event()
+        self._reading = asyncio.create_task(self._read(), name=f"captioner {name}")
+
+    def __repr__(self) -> str:
+        return f"<IsolatedVisionLanguageEngine {self._name} pid={self.pid} alive={self.is_alive} rows={self.num_rows}>"
+
+    @classmethod
+    async def load(
+        cls,
+        model: str,
+        config: EngineConfig | None = None,
+        *,
+        turn: DeviceTurn | None = None,  # noqa: ARG003 - turns do not reach across processes
+        progress: LoadProgress = lambda _done, _total: None,
+        hang_s: float = HANG_S,
+        program: Path = PROGRAM,
+    ) -> Self:
+        """Start a process and load a vision-language model in it. Cancelling ends the process.
+
+        Args:
+            turn: not used; here for the sake of one signature for all engines.
+            hang_s: how long a description that nobody waits for may go on, before the process counts as hung.
+            program: what the process runs.
+
+        Raises:
+            ModelLoadError: the model is not here, or cannot be loaded.
+        """
+        engine = cls(await _start(program), Path(model).name, progress, hang_s)
+        try:
+            await engine._load(Load(model, config or EngineConfig()))
+        except BaseException:
+            await engine._put_down()
+            raise
+        return engine
+
+    @property
+    def is_alive(self) -> bool:
+        """The model is loaded and takes requests."""
+        return self._model is not None and not self._is_closing and not self._ended.is_set()
+
+    @property
+    def num_rows(self) -> int:
+        """Requests the process holds now, cancelled ones that it has not dropped yet included."""
+        return len(self._owed) + len(self._cancelled)
+
+    @property
+    def path(self) -> Path:
+        """The folder it was loaded from."""
+        return Path(self._model.path if self._model else "")
+
+    @property
+    def working_bytes(self) -> int:
+        """Nothing of this process; what it takes in its own is bounded by the room reserved for it."""
+        return 0
+
+    @property
+    def weights_bytes(self) -> int:
+        """What its weights take in memory, in the memory of its process."""
+        return self._model.weights_bytes if self._model else 0
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    async def describe(
+        self, image: Image, prompt: str, max_tokens: int, *, on_begun: Callable[[], None] = lambda: None
+    ) -> tuple[str, int]:
+        """Greedy text about one image (may be empty), and the tokens it took. Cancelling frees its row.
+
+        Args:
+            on_begun: called once, on the event loop, when the batch has a place for the image.
+
+        Raises:
+            GenerationFailed, EngineClosed: this image's request failed.
+        """
+        if not self.is_alive:
+            raise EngineClosed("This model is no longer loaded.")
+        number = next(self._numbers)
+        owed = self._owed[number] = asyncio.get_running_loop().create_future()
+        self._on_begun[number] = on_begun
+        self._send(Describe(number, image, prompt, max_tokens))
+        try:
+            answer = await owed
+        finally:
+            self._on_begun.pop(number, None)
+            if self._owed.pop(number, None) is not None:  # still owed: the caller has been cancelled
+                self._cancel(number)
+        if isinstance(answer, Failed):
+            raise answer.error()
+        return answer.text, answer.num_tokens
+
+    def release_memory(self) -> None:
+        """Give back, soon, what is only kept for speed."""
+        self._send(ReleaseMemory())
+
+    async def ended(self) -> None:
+        """Wait until the process has ended, for whatever reason."""
+        await self._ended.wait()
+
+    async def close(self) -> None:
+        """Idempotent: end the process. Running requests fail with EngineClosed."""
+        self._is_closing = True
+        self._requests.close()
+        deadline = asyncio.get_running_loop().call_later(CLOSE_S, self._kill)
+        try:
+            await self._ended.wait()
+        finally:
+            deadline.cancel()
+            self._kill()  # whoever is too impatient to wait gets it at once
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _load(self, request: Load) -> None:
+        self._send(request)
+        outcome = await self._outcome
+        if isinstance(outcome, Failed):
+            raise outcome.error()
+        self._model = outcome
+
+    def _send(self, request: Request) -> None:
+        """Never waits: what the pipe does not take is kept, and that is no more than the requests under way."""
+        if not self._requests.is_closing():
+            self._requests.write(frame_of(request))
+
+    def _cancel(self, number: int) -> None:
+        if not self._ended.is_set():
+            self._send(Cancel(number))
+            self._cancelled[number] = asyncio.get_running_loop().call_later(self._hang_s, self._end_hanging)
+
+    def _end_hanging(self) -> None:
+        logger.error("captioner %s kept a cancelled row for %g s: it hangs, so it is killed", self._name, self._hang_s)
+        self._kill()
+
+    def _kill(self) -> None:
+        """Idempotent. Not by `Process.kill`: it polls first, and so takes the exit status away from asyncio (3.11)."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
+
+    async def _put_down(self) -> None:
+        """End a process that has no model."""
+        self._is_closing = True
+        self._kill()
+        await self._ended.wait()
+
+    async def _read(self) -> None:
+        """The task that takes replies until there are no more, then puts everything in order."""
+        try:
+            while (reply := await next_message(self._replies)) is not None:
+                self._take(reply)
+        except BrokenFrame as error:
+            logger.error("captioner %s sent %s, so it is killed", self._name, error)  # noqa: TRY400 - told in words
+        finally:
+            self._kill()  # without this pipe it is of no use, if it still lives
+            self._requests.close()
+            with suppress(OSError):
+                while await self._replies.read(_MANY_BYTES):
+                    pass
+            self._end(_told(await self._process.wait()))
+
+    def _take(self, reply: Request | Reply) -> None:
+        match reply:
+            case Progress(done_bytes, total_bytes):
+                self._progress(done_bytes, total_bytes)
+            case Loaded() | Failed(number=None):
+                if not self._outcome.done():
+                    self._outcome.set_result(reply)
+            case Begun(number):
+                self._on_begun.pop(number, _nobody_asks)()
+            case Dropped(number):
+                self._forget(number)
+            case Described(number) | Failed(int(number)):
+                self._forget(number)
+                self._answer(number, reply)
+            case _:
+                raise BrokenFrame(f"a {type(reply).__name__}")
+
+    def _forget(self, number: int) -> None:
+        if number in self._cancelled:
+            self._cancelled.pop(number).cancel()
+
+    def _answer(self, number: int, answer: Described | Failed) -> None:
+        owed = self._owed.pop(number, None)
+        if owed is not None and not owed.done():
+            owed.set_result(answer)
+
+    def _end(self, how: str) -> None:
+        if self._is_closing:
+            closed = EngineClosed("The model was unloaded while this request ran.")
+        else:
+            logger.error("the process of captioner %s has ended unexpectedly (%s)", self._name, how)
+            closed = EngineClosed(f"The captioner's process has ended ({how}).")
+        for number in tuple(self._owed):
+            self._answer(number, Failed.of(closed))
+        for number in tuple(self._cancelled):
+            self._forget(number)
+        if not self._outcome.done():
+            self._outcome.set_result(Failed.of(ModelLoadError(f"The process that loaded it has ended ({how}).")))
+        self._ended.set()
+
+
+def _nobody_asks() -> None:
+    """The caller has left before its image was begun."""
+
+
+async def _start(program: Path) -> asyncio.subprocess.Process:
+    """A fresh interpreter that imports what this one does, wherever that is installed."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",  # or the folder of the program would be searched first
+        str(program),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": _import_path()},
+    )
+
+
+def _import_path() -> str:
+    return os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
+
+
+def _told(status: int) -> str:
+    """Pure: an exit status in words."""
+    return f"exit status {status}" if status >= 0 else f"signal {-status}: {signal.strsignal(-status)}"

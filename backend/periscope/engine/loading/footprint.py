@@ -1,0 +1,252 @@
+"""What a model will take, told by its files before it is loaded: headers are read, weights are not.
+
+Any thread; blocks for a few file reads. Knows the files' format and which of them the loaders take, nothing of pools.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from periscope.core import Footprint, JSONObject, ModelKind
+from periscope.engine.config import EngineConfig
+from periscope.engine.loading.kv_shape import KVShape, count_of, text_config_of
+from periscope.engine.loading.loader import context_length_of, find_on_disk, read_model_config
+from periscope.errors import ModelLoadError
+
+#: A conversation of this length should fit: shorter, and a model is loaded only to refuse what it is loaded for.
+RESERVED_TOKENS = 8192
+#: One picture's tokens (up to 2,700 of those our captioners make of 1080p), the instruction and the caption.
+RESERVED_CAPTION_TOKENS = 4096
+#: Where config.json does not tell what a token's KV states take: they are rarely more for a few thousand tokens.
+RESERVED_PART_OF_WEIGHTS = 0.1
+#: Captioners are shown pictures of this size at most unless they say less themselves (`max_side_px` is 1024).
+PICTURE_PIXELS = 1024 * 1024
+#: 24 for the pixels in float32, twice in time; the rest for about eight arrays of a vision tower's hidden states
+#: (1,280 wide for a patch of 14 x 14 pixels, in float32).
+BYTES_PER_PIXEL = 256
+#: The format's own limit.
+MAX_HEADER_BYTES = 100_000_000
+
+_FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_CAST_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+_DEFAULT_FLOAT_BYTES = 2
+#: Parts of multimodal checkpoints, and heads that predict further ahead: mlx-lm 0.32 drops them (but for muse_spark's
+#: eyes, which are missing here until its load tells its `weights_bytes`).
+_NOT_TEXT = frozenset(
+    (
+        *("vision_tower", "vision_model", "visual", "multi_modal_projector", "mm_projector", "embed_vision"),
+        *("vision_embedder", "audio_tower", "embed_audio", "mtp"),
+    )
+)
+_LAYER = re.compile(r"\.layers\.(\d+)\.")
+#: Of the last layers of Gemma 4, which look at the keys and values of layers before them.
+_OWN_KEYS = re.compile(r"\.self_attn\.(k_proj|v_proj|k_norm)\.")
+#: Stored beside a matrix in eight bits, with which mlx-lm makes half precision of it.
+_SCALE = "_scale_inv"
+#: Architectures of which mlx-lm 0.32 takes eight-bit floats for whole numbers: the model loads, and says nonsense.
+#: Exit: when their `sanitize` uses `mx.from_fp8`, as others do.
+_MISREAD_IN_EIGHT_BITS = frozenset({"ministral3"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    """One entry of a header. `dtype` in the format's own words."""
+
+    dtype: str
+    nbytes: int
+
+    def loaded_bytes(self, dtype: str | None) -> int:
+        """As cast by the loader: only what is stored as floats is cast."""
+        stored = _FLOAT_BYTES.get(self.dtype)
+        return self.nbytes if dtype is None or stored is None else self.nbytes // stored * _CAST_BYTES[dtype]
+
+
+def measure(model: str, config: EngineConfig, *, kind: ModelKind = ModelKind.TEXT) -> Footprint:
+    """What loading the model like this would take; blocks while its headers are read.
+
+    Args:
+        model: a folder or a hub id, as the engines take it.
+        kind: a captioner is loaded by `VisionLanguageEngine`, which reads other files and needs room for a picture.
+
+    Raises:
+        ModelLoadError: it is not here, not complete, or no model; says what to do.
+    """
+    path = find_on_disk(model, config.revision)
+    model_config = read_model_config(path)
+    tensors = _tensors(model, path, model_config, kind=kind)
+    weights_bytes = sum(tensor.loaded_bytes(config.dtype) for tensor in tensors)
+    kv_item_bytes = _kv_item_bytes(tensors, config.dtype)
+    reserve_bytes = _kv_bytes(model_config, config, weights_bytes, kv_item_bytes, kind=kind)
+    if kind is ModelKind.CAPTIONER:
+        reserve_bytes += _max_pixels(path) * BYTES_PER_PIXEL
+    elif config.draft_model is not None:
+        draft_path = find_on_disk(config.draft_model, config.draft_revision)
+        draft = _tensors(config.draft_model, draft_path, read_model_config(draft_path), kind=ModelKind.TEXT)
+        weights_bytes += sum(tensor.loaded_bytes(config.dtype) for tensor in draft)
+    return Footprint(weights_bytes, reserve_bytes)
+
+
+def _tensors(model: str, path: Path, model_config: JSONObject, *, kind: ModelKind) -> list[_Tensor]:
+    """Those that the loader keeps, as it keeps them; see `_is_text` for what may be one too many."""
+    found: dict[str, _Tensor] = {}
+    for file in _weight_files(model, path, kind=kind):
+        try:
+            found |= _read_header(file)
+        except (OSError, ValueError, RecursionError) as error:
+            reason = str(error) if type(error) is ValueError else "cannot be read"
+            raise ModelLoadError(f"{file.name} of {model} {reason}: {_fix(model)}") from None
+    if kind is ModelKind.CAPTIONER:
+        return list(found.values())
+    text = text_config_of(model_config)
+    if text.get("model_type") in _MISREAD_IN_EIGHT_BITS and any(_is_packed(name, found) for name in found):
+        raise ModelLoadError(
+            f"{model} stores its weights as 8-bit floats, which mlx-lm misreads in the architecture "
+            f"{text['model_type']}. Choose a repository converted for MLX (4-bit, 8-bit or bf16) instead."
+        )
+    return [_unpacked(name, tensor, found) for name, tensor in found.items() if _is_text(name, text)]
+
+
+def _is_text(name: str, text: JSONObject) -> bool:
+    """Whether mlx-lm 0.32 keeps it of a checkpoint as its makers published it; converted ones hold nothing else.
+
+    Numbered cases: 1 parts that are not the text model's; 2 a layer after the last, which predicts further ahead;
+    3 keys of layers that have none. A head that is the table of embeddings again counts, though most architectures drop
+    it: some do not.
+    """
+    if not _NOT_TEXT.isdisjoint(name.split(".")):  # 1
+        return False
+    match = _LAYER.search(name)
+    num_layers, num_sharing = (count_of(text, key) for key in ("num_hidden_layers", "num_kv_shared_layers"))
+    if match is None or not num_layers:
+        return True
+    layer = int(match[1])
+    has_keys = not num_sharing or layer < num_layers - num_sharing or _OWN_KEYS.search(name) is None
+    return layer < num_layers and has_keys  # 2, 3
+
+
+def _unpacked(name: str, tensor: _Tensor, found: Mapping[str, _Tensor]) -> _Tensor:
+    """Eight-bit floats with scales of their own become half precision, and their scales go."""
+    if name.endswith(_SCALE) and name.removesuffix(_SCALE) in found:
+        return _Tensor(tensor.dtype, 0)
+    return _Tensor("BF16", tensor.nbytes * _FLOAT_BYTES["BF16"]) if _is_packed(name, found) else tensor
+
+
+def _is_packed(name: str, found: Mapping[str, _Tensor]) -> bool:
+    return found[name].dtype == "F8_E4M3" and name + _SCALE in found
+
+
+def _weight_files(model: str, path: Path, *, kind: ModelKind) -> list[Path]:
+    """As the loaders choose: mlx-lm 0.32 by name; mlx-vlm 0.7 by the index, else all but Mistral's second copy."""
+    named = _named_by_index(path)
+    present = [file for file in named if file.is_file()]
+    if present and len(present) < len(named):  # an index that fits none of the files is older than they are
+        missing = next(file for file in named if file not in present)
+        raise ModelLoadError(
+            f"{missing.name} of {model} is missing, {len(named) - len(present)} of {len(named)} files of weights are: "
+            f"{_fix(model)}"
+        )
+    pattern = "*.safetensors" if kind is ModelKind.CAPTIONER else "model*.safetensors"
+    files = [file for file in sorted(path.glob(pattern)) if not file.name.startswith(".")]
+    if kind is ModelKind.CAPTIONER:
+        files = present or [file for file in files if not file.name.endswith("consolidated.safetensors")]
+    if not files:
+        raise ModelLoadError(f"{model} has no weights in the safetensors format ({pattern}): {_fix(model)}")
+    return files
+
+
+def _named_by_index(path: Path) -> list[Path]:
+    """The files that the index lists; none when there is no index that can be read."""
+    try:
+        index = json.loads((path / "model.safetensors.index.json").read_text(encoding="utf-8"))
+        return [path / str(name) for name in sorted({*index["weight_map"].values()})]
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return []
+
+
+def _read_header(file: Path) -> dict[str, _Tensor]:
+    """The tensors in a file, by name.
+
+    Source: https://huggingface.co/docs/safetensors (8 bytes of length, JSON, data).
+
+    Raises:
+        ValueError: continues a sentence that begins with the file's name.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as source:
+        length = int.from_bytes(source.read(8), "little")
+        if size >= 8 and length > MAX_HEADER_BYTES:
+            raise ValueError("is no safetensors file")
+        _check_size(size, 8 + length)
+        tensors = dict(_entries(source.read(length)))
+    _check_size(size, 8 + length + max((stop for _, stop in tensors.values()), default=0))
+    return {name: tensor for name, (tensor, _) in tensors.items()}
+
+
+def _check_size(size: int, least: int) -> None:
+    if size < least:
+        raise ValueError(f"is cut short ({size:,} of at least {least:,} bytes; an interrupted download)")
+
+
+def _entries(header: bytes) -> Iterator[tuple[str, tuple[_Tensor, int]]]:
+    """Name, tensor, and where its data ends."""
+    try:
+        table = json.loads(header)
+    except (ValueError, RecursionError):
+        raise ValueError("is no safetensors file") from None
+    if not isinstance(table, dict):
+        raise ValueError("is no safetensors file")  # noqa: TRY004 - it continues the sentence like the others
+    for name, entry in table.items():
+        if name == "__metadata__":
+            continue
+        match entry:
+            case {"dtype": str(dtype), "data_offsets": [int(start), int(stop)]} if 0 <= start <= stop:
+                yield name, (_Tensor(dtype, stop - start), stop)
+            case _:
+                raise ValueError("is no safetensors file")
+
+
+def _fix(model: str) -> str:
+    is_folder = Path(model).expanduser().is_dir()
+    return "put the whole model into that folder." if is_folder else f"fetch it with `periscope pull {model}`."
+
+
+def _kv_item_bytes(tensors: Iterable[_Tensor], dtype: str | None) -> int:
+    """Bytes of one number of the KV states: they are computed in the type that most of the floats are stored in."""
+    if dtype is not None:
+        return _CAST_BYTES[dtype]
+    sizes: dict[str, int] = {}
+    for tensor in tensors:
+        if tensor.dtype in _FLOAT_BYTES:
+            sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.nbytes
+    return _FLOAT_BYTES[max(sizes, key=lambda name: sizes[name])] if sizes else _DEFAULT_FLOAT_BYTES
+
+
+def _kv_bytes(
+    model_config: JSONObject, config: EngineConfig, weights_bytes: int, item_bytes: int, *, kind: ModelKind
+) -> int:
+    """KV states of what the model is for at least: one conversation, or one picture and its caption."""
+    if config.kv_limit_bytes is not None:
+        return config.kv_limit_bytes
+    shape = KVShape.of(model_config)
+    if shape is None:
+        return int(weights_bytes * RESERVED_PART_OF_WEIGHTS)
+    wanted = RESERVED_CAPTION_TOKENS if kind is ModelKind.CAPTIONER else RESERVED_TOKENS
+    num_tokens = min(context_length_of(model_config, config.context_length), wanted)
+    return shape.numbers(num_tokens) * item_bytes
+
+
+def _max_pixels(path: Path) -> int:
+    """Of one picture as the captioner looks at it."""
+    try:
+        told = json.loads((path / "preprocessor_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return PICTURE_PIXELS
+    return (
+        min(count_of(told, "max_pixels") or PICTURE_PIXELS, PICTURE_PIXELS)
+        if isinstance(told, dict)
+        else PICTURE_PIXELS
+    )

@@ -1,0 +1,1 @@
+"""Constrained decoding: schemas and tool calls as grammars, and the tokens they allow."""

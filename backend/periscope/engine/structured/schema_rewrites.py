@@ -1,0 +1,226 @@
+"""A client's JSON schema as the grammar compiler takes it. Pure.
+
+What clients leave open is said, what the compiler does not know is told in keywords it knows, and numbers are bounded.
+
+Validators let every number, string and array pass where a schema speaks of properties alone; clients that write such a
+schema mean objects. So a schema without `type` is of the types that its keywords speak of. Where branches of an `allOf`
+speak of several types, each holds of values of its own type alone, as for a validator. Validators also let every
+further property pass where `additionalProperties` is not said, and a small model that may add properties adds them
+without end. So an object that names properties has those alone, as in OpenAI's strict mode, vLLM and llama.cpp; who
+wants more says `additionalProperties: true`. Whatever is written is valid under the schema as it was sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from periscope.core import JSONObject
+from periscope.engine.structured.json_schema import ANNOTATIONS, DEFINITIONS, children_of, intersects, resolve
+from periscope.engine.structured.schema_bounds import MAX_SAFE_INTEGER, bound_exactly, holds_anyway
+from periscope.engine.structured.schema_types import NUMBER_KEYWORDS, TypesOf, types_by_keywords
+
+#: Digits of a fraction of a second, and of each part of a duration: nanoseconds, and thirty years of seconds.
+_MAX_TIME_DIGITS = 9
+
+_DATE = (
+    r"[0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-9]))"
+)
+_TIME = (
+    rf"([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]{{1,{_MAX_TIME_DIGITS}}})?"
+    r"([zZ]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+)
+_N = rf"[0-9]{{1,{_MAX_TIME_DIGITS}}}"
+_TIME_PART = rf"T({_N}H({_N}M({_N}S)?)?|{_N}M({_N}S)?|{_N}S)"
+#: Formats whose digits the compiler would let run on. RFC 3339.
+_BOUNDED_FORMATS = {
+    "date-time": rf"^{_DATE}[tT]{_TIME}$",
+    "time": rf"^{_TIME}$",
+    "duration": rf"^P(({_N}Y({_N}M({_N}D)?)?|{_N}M({_N}D)?|{_N}D)({_TIME_PART})?|{_TIME_PART}|{_N}W)$",
+}
+#: Those the compiler knows. Any other is an annotation, as JSON schema has it.
+_KNOWN_FORMATS = frozenset({"date", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})
+
+#: RFC 5321 and RFC 1035.
+_MAX_LENGTHS = {"email": 254, "hostname": 253}
+
+_DRAFT = re.compile(r"https?://json-schema\.org/(draft-0[4-7]|draft/20(19-09|20-12))/schema#?$")
+_CHOICES = ("anyOf", "oneOf", "allOf")
+_SAYS_TYPE = frozenset({"type", "enum", "const", "$ref"})
+_NUMBERS = frozenset({"const", "enum", *NUMBER_KEYWORDS})
+
+
+def rewritten(root: JSONObject, node: JSONObject | None = None) -> JSONObject:
+    """The schema for the compiler; of a part of it alone when `node` is given. `check_enforceable` has let it pass."""
+    return _Rewrite(root).run(root if node is None else node)
+
+
+def max_number_digits(schema: JSONObject) -> int:
+    """Digits before the point that a number of this schema may have: more only if it speaks of greater numbers."""
+    return max(len(str(MAX_SAFE_INTEGER)), *map(_num_digits, _numbers_in(schema)), 0)
+
+
+class _Rewrite:
+    """Owns the definitions of one schema while it is rewritten."""
+
+    def __init__(self, root: JSONObject) -> None:
+        self._root = root
+        self._are_numbers_small = max_number_digits(root) <= len(str(MAX_SAFE_INTEGER))
+        self._closes_objects = not _has_intersections(root)
+        self._types_of = TypesOf(root)
+        self._names: dict[tuple[str, bool], str] = {}  # of the definitions, by the references to them, and `is_mixed`
+        self._pending: list[tuple[str, bool]] = []
+
+    def run(self, node: JSONObject) -> JSONObject:
+        schema = self._schema(node, is_typed=False)
+        if _DRAFT.match(str(self._root.get("$schema", ""))):  # it says what some keywords mean
+            schema["$schema"] = self._root["$schema"]
+        definitions: JSONObject = {}
+        while self._pending:
+            reference, is_mixed = self._pending.pop()
+            below = resolve(self._root, reference)
+            definitions[self._names[reference, is_mixed]] = self._schema(below, is_typed=is_mixed, is_mixed=is_mixed)
+        if definitions:
+            schema["$defs"] = definitions
+        return schema
+
+    def _schema(self, node: Any, *, is_typed: bool, is_mixed: bool = False) -> Any:
+        """One schema and what is inside of it.
+
+        Args:
+            is_typed: it only adds to another one, which says of what type the value is.
+            is_mixed: it also holds beside schemas of other types, so that no definition it refers to adds a type.
+        """
+        if not isinstance(node, dict):
+            return node
+        schema = {keyword: value for keyword, value in node.items() if _is_enforced(keyword, value)}
+        is_nullable = schema.pop("nullable", False) is True
+        is_mixed = is_mixed or self._is_mixed(schema)
+        self._add_type(schema, is_typed=is_typed, is_mixed=is_mixed)
+        if self._closes_objects:
+            _close(schema)
+        is_typed = is_typed or is_mixed or bool(_SAYS_TYPE & schema.keys())
+        for keyword, name, below in children_of(schema):
+            is_beside = keyword in _CHOICES
+            inside = self._schema(below, is_typed=is_typed and is_beside, is_mixed=is_mixed and is_beside)
+            _put(schema, keyword, name, inside)
+        if "$ref" in schema:
+            schema["$ref"] = self._reference(schema["$ref"], is_mixed=is_mixed)
+        bound_exactly(schema)
+        self._bound_numbers(schema)
+        _bound_format(schema)
+        return {"anyOf": [schema, {"type": "null"}]} if is_nullable else schema
+
+    def _is_mixed(self, schema: JSONObject) -> bool:
+        """Whether schemas that speak of different types hold at once here."""
+        return ("allOf" in schema or ("$ref" in schema and len(schema) > 1)) and self._types_of(schema).is_mixed
+
+    def _add_type(self, schema: JSONObject, *, is_typed: bool, is_mixed: bool) -> None:
+        if is_typed or ((_SAYS_TYPE - {"$ref"}) & schema.keys()):
+            return
+        if is_mixed:
+            types = self._types_of(schema)
+            spoken = [] if types.is_told else types.listed
+        else:
+            spoken = [] if "$ref" in schema else types_by_keywords(schema)
+        if spoken:
+            schema["type"] = spoken[0] if len(spoken) == 1 else spoken
+
+    def _reference(self, reference: str, *, is_mixed: bool) -> str:
+        """The same under a name that needs no escapes, which the compiler would not take."""
+        key = (reference, is_mixed)
+        if key not in self._names:
+            self._names[key] = f"d{len(self._names)}"
+            self._pending.append(key)
+        return f"#/$defs/{self._names[key]}"
+
+    def _bound_numbers(self, schema: JSONObject) -> None:
+        told = schema.get("type")
+        types = {told} if isinstance(told, str) else {*told} if isinstance(told, list) else set()
+        is_bounded = ("integer" in types and "number" not in types) or (
+            bool(types & {"integer", "number"}) and "multipleOf" in schema
+        )
+        if not is_bounded or not self._are_numbers_small or {"enum", "const"} & schema.keys():
+            return
+        if not {"minimum", "exclusiveMinimum"} & schema.keys():
+            schema["minimum"] = -MAX_SAFE_INTEGER
+        if not {"maximum", "exclusiveMaximum"} & schema.keys():
+            schema["maximum"] = MAX_SAFE_INTEGER
+
+
+def _is_enforced(keyword: str, value: Any) -> bool:
+    """Clients write null for a keyword that they leave out; `const` alone means it."""
+    is_told = value is not None or keyword == "const"
+    return is_told and keyword not in ANNOTATIONS | DEFINITIONS and not keyword.startswith("x-")
+
+
+def _put(schema: JSONObject, keyword: str, name: str | None, inside: Any) -> None:
+    value = schema[keyword]
+    if name is None:
+        schema[keyword] = inside
+    elif isinstance(value, list):
+        schema[keyword] = [inside if str(at) == name else other for at, other in enumerate(value)]
+    else:
+        schema[keyword] = {**value, name: inside}
+
+
+def _has_intersections(root: JSONObject) -> bool:
+    """Whether several schemas hold of one value anywhere: each may then name properties that the others do not."""
+    pending: list[Any] = [root]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            if intersects(value):
+                return True
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+    return False
+
+
+def _close(schema: JSONObject) -> None:
+    """No properties beyond those it names, unless it speaks of others."""
+    names, required = schema.get("properties"), schema.get("required", ())
+    if not isinstance(names, dict) or not names or {"additionalProperties", "patternProperties"} & schema.keys():
+        return
+    if set(required) <= names.keys() and schema.get("minProperties", 0) <= len(names):
+        schema["additionalProperties"] = False
+
+
+def _bound_format(schema: JSONObject) -> None:
+    told = schema.get("format")
+    if not isinstance(told, str):
+        return
+    if told in _MAX_LENGTHS:
+        schema.setdefault("maxLength", _MAX_LENGTHS[told])
+    if told in _KNOWN_FORMATS:
+        return
+    del schema["format"]
+    pattern = _BOUNDED_FORMATS.get(told)
+    if pattern is not None and "pattern" in schema:
+        schema["allOf"] = [*schema.get("allOf", ()), {"type": "string", "pattern": pattern}]
+    elif pattern is not None:
+        schema["pattern"] = pattern
+
+
+def _numbers_in(schema: JSONObject) -> Iterator[int | float]:
+    """Those that constrain values, anywhere in it."""
+    pending: list[tuple[Any, bool]] = [(schema, False)]
+    while pending:
+        value, is_constraint = pending.pop()
+        if isinstance(value, dict):
+            told = [(key, inner) for key, inner in value.items() if not holds_anyway(key, inner)]
+            pending += [(inner, is_constraint or key in _NUMBERS) for key, inner in told]
+        elif isinstance(value, list):
+            pending += [(inner, is_constraint) for inner in value]
+        elif is_constraint and isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield value
+
+
+def _num_digits(number: float) -> int:
+    """Digits before the point, one more at most; those of an infinity are not asked for."""
+    if abs(number) <= MAX_SAFE_INTEGER:
+        return len(str(MAX_SAFE_INTEGER))
+    whole = int(number) if abs(number) < float("inf") else 0
+    return whole.bit_length() * 30103 // 100000 + 1

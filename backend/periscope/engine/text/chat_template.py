@@ -1,0 +1,317 @@
+"""Messages to prompt tokens: the model's own chat template and tokenizer, with what the parsers must know of them.
+
+Used from small executor threads (tokenising is CPU work); a lock guards the tokenizer, which is not thread-safe.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from periscope.core import JSONObject, OutputFormat, Role, TextPart
+from periscope.engine.text.message_rewrites import REASONING_KEYS, Messages, without_volatile_lines
+from periscope.engine.text.output_format import hermes_calls, output_format_of, template_text
+from periscope.engine.text.prompt_bounds import PromptBounds, certain_texts
+from periscope.engine.text.template_fit import FittedChat, Render, TemplateFit, ToolPlace
+from periscope.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from periscope.core import Message, Tool
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedPrompt:
+    """A prompt ready for the worker.
+
+    Attributes:
+        starts_in_reasoning: the template itself opened the think block.
+        checkpoints: lengths of beginnings that later prompts are likely to share, ascending, none of them empty or
+            the whole; only from a `ChatTokenizer` that wants them.
+    """
+
+    token_ids: tuple[int, ...]
+    starts_in_reasoning: bool = False
+    checkpoints: tuple[int, ...] = ()
+
+
+#: Arguments of the renderers of transformers and mlx-lm, which a client would set beside the template's variables: the
+#: template itself (a program that may run for ever), the messages and the form of what comes back.
+_NO_TEMPLATE_SETTINGS = frozenset(
+    {
+        "conversation",
+        "messages",
+        "tools",
+        "chat_template",
+        "add_generation_prompt",
+        "continue_final_message",
+        "tokenize",
+        "tokenizer_kwargs",
+        "sanitize_control_tokens",
+        "padding",
+        "truncation",
+        "max_length",
+        "return_tensors",
+        "return_dict",
+        "return_assistant_tokens_mask",
+    }
+)
+#: Begins like no user's text, so that two prompts that differ in the first user message part right before it.
+_NO_USER_TEXT = "\u2063"
+#: Of a call's arguments. Templates write them with recursive code.
+_MAX_ARGUMENTS_DEPTH = 128
+#: Half of a surrogate pair, which stands for no character.
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+
+
+class ChatTokenizer:
+    """Owns the locked use of one model's tokenizer outside its worker. Making one probes the chat template: it blocks.
+
+    Args:
+        template_kwargs: handed to the chat template (`enable_thinking`, ...).
+        context_length: a prompt that is certain to be longer is refused before it is rendered or tokenised as a whole.
+        wants_checkpoints: find the checkpoints of a prompt, at the cost of rendering and encoding its beginnings again.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        template_kwargs: JSONObject,
+        *,
+        vocab_size: int | None = None,
+        context_length: int | None = None,
+        wants_checkpoints: bool = False,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._template_kwargs = template_kwargs
+        self._vocab_size = vocab_size or len(tokenizer)
+        self._wants_checkpoints = wants_checkpoints
+        self._lock = threading.Lock()
+        self._bounds = PromptBounds(tokenizer, context_length)
+        self._control_tokens = _control_tokens_of(tokenizer)
+        self._reasoning_keys = _reasoning_keys_of(template_text(tokenizer))
+        self._fit = TemplateFit(self._renderer(template_kwargs)) if self.has_chat_template else None
+        self.output_format = self._output_format()
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether `render` can be used."""
+        return bool(self._tokenizer.has_chat_template)
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether the model can be told of tools, and its own calls be read."""
+        return self.output_format.has_tools and (self._fit is None or self._fit.tool_place is not ToolPlace.NOWHERE)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the chat template does not carry, and what becomes of it; for the log."""
+        return () if self._fit is None else self._fit.notes
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a plain text of any length."""
+        with self._lock:
+            return tuple(self._tokenizer.encode(text))
+
+    def plain_prompt(self, text: str) -> RenderedPrompt:
+        """A plain text as the prompt.
+
+        Raises:
+            ContextLengthExceeded: it is certain not to fit; told before all of it is tokenised.
+        """
+        with self._lock:
+            self._bounds.check([text])
+            return RenderedPrompt(self._bounds.encode(self._tokenizer.encode, text))
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens included."""
+        with self._lock:
+            return str(self._tokenizer.decode(list(token_ids)))
+
+    def checked(self, token_ids: Sequence[int]) -> tuple[int, ...]:
+        """The same ids, known to be in the vocabulary (an id outside of it reads foreign memory).
+
+        Raises:
+            InvalidRequest: one is not.
+        """
+        for token_id in token_ids:
+            if not 0 <= token_id < self._vocab_size:
+                raise InvalidRequest(f"Token id {token_id} is outside of 0 to {self._vocab_size - 1}.", param="prompt")
+        return tuple(token_ids)
+
+    def render(
+        self, messages: Sequence[Message], tools: Sequence[Tool] = (), template_kwargs: JSONObject | None = None
+    ) -> RenderedPrompt:
+        """The prompt the model was trained to answer, with the assistant's turn opened. Blocks; takes the lock.
+
+        Messages and tools that the template refuses, or would lose, are put otherwise (`template_fit`).
+
+        Args:
+            template_kwargs: of this request, over the model's own.
+
+        Raises:
+            InvalidRequest: the template refuses these messages, or loses a part of them, however they are put.
+            ContextLengthExceeded: they are certain not to fit; told before all of it is rendered and tokenised.
+        """
+        if self._fit is None:
+            raise InvalidRequest("This model has no chat template: it completes plain text only.", param="model")
+        with self._lock:
+            self._bounds.check(
+                certain_texts(messages, tools, self.output_format.think_end),
+                num_messages=sum(bool(message.text.strip()) for message in messages),
+            )
+        plain = [template_message(message, self._control_tokens, self._reasoning_keys) for message in messages]
+        own = _checked_settings(template_kwargs or {})
+        kwargs = {**self._template_kwargs, **own}
+        with self._lock:
+            chat = self._fit.fit(
+                without_volatile_lines(plain), [tool_schema(tool) for tool in tools], self._renderer(kwargs)
+            )
+            token_ids = self._bounds.encode(partial(self._tokenizer.encode, add_special_tokens=False), chat.text)
+            checkpoints: tuple[int, ...] = ()
+            if self._wants_checkpoints:
+                checkpoints = self._checkpoints(chat, token_ids, self._renderer(kwargs, opens_turn=False))
+        think_start = self.output_format.think_start
+        starts_in_reasoning = bool(think_start) and chat.text.rstrip().endswith(str(think_start))
+        return RenderedPrompt(token_ids, starts_in_reasoning, checkpoints)
+
+    def _output_format(self) -> OutputFormat:
+        own = output_format_of(self._tokenizer)
+        return hermes_calls(own) if self._fit is not None and self._fit.tool_place is ToolPlace.SYSTEM else own
+
+    def _renderer(self, kwargs: JSONObject, *, opens_turn: bool = True) -> Render:
+        def render(chat: Messages, schemas: list[JSONObject]) -> str:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    chat, tools=schemas or None, tokenize=False, add_generation_prompt=opens_turn, **kwargs
+                )
+            )
+
+        return render
+
+    def _checkpoints(self, chat: FittedChat, token_ids: tuple[int, ...], render: Render) -> tuple[int, ...]:
+        lengths: set[int] = set()
+        for beginning in _beginnings(chat.messages):
+            try:
+                shorter = render(beginning, chat.schemas)
+            except Exception:  # noqa: BLE001 - see `Render`; without a checkpoint all is as right, only slower
+                shorter = ""
+            shared = shorter[: _common_length(shorter, chat.text)]
+            alone = self._tokenizer.encode(shared, add_special_tokens=False)
+            lengths.add(_common_length(alone, token_ids))
+        return tuple(sorted(length for length in lengths if 0 < length < len(token_ids)))
+
+
+def _checked_settings(template_kwargs: JSONObject) -> JSONObject:
+    """The same settings.
+
+    Raises:
+        InvalidRequest: one is no variable of templates, but an argument of what renders them.
+    """
+    for name in template_kwargs:
+        if name in _NO_TEMPLATE_SETTINGS:
+            raise InvalidRequest(
+                f"`chat_template_kwargs.{name}` cannot be set: it is no variable of chat templates. Leave it out.",
+                param=f"chat_template_kwargs.{name}",
+            )
+    return template_kwargs
+
+
+def _beginnings(chat: Messages) -> tuple[Messages, Messages]:
+    """Two chats that begin like this one: up to the first user message, and all of it (with no new turn opened).
+
+    The first holds some user message, for there are templates that refuse to go without.
+    """
+    system = list(itertools.takewhile(lambda message: message["role"] == "system", chat))
+    return [*system, {"role": "user", "content": _NO_USER_TEXT}], chat
+
+
+def _common_length(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How much of two sequences is the same from their beginning on."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def template_message(
+    message: Message,
+    control_tokens: re.Pattern[str] | None = None,
+    reasoning_keys: Sequence[str] = REASONING_KEYS[:1],
+) -> JSONObject:
+    """Pure: a message as chat templates expect it (the Hugging Face shape, string content, arguments as objects).
+
+    Args:
+        control_tokens: taken apart by a space wherever they stand in data parts, so that a picture that shows
+            `<|im_end|>` cannot end the turn it is described in.
+        reasoning_keys: what the template calls a message's reasoning.
+    """
+    out: JSONObject = {"role": str(message.role), "content": _content(message, control_tokens)}
+    if message.name is not None:
+        out["name"] = message.name
+    if message.role is Role.TOOL:
+        out["tool_call_id"] = message.tool_call_id
+    if message.reasoning:
+        out |= dict.fromkeys(reasoning_keys, message.reasoning)
+    if message.tool_calls:
+        out["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": _arguments(call.arguments)},
+            }
+            for call in message.tool_calls
+        ]
+    return out
+
+
+def _content(message: Message, control_tokens: re.Pattern[str] | None) -> str:
+    texts = [part for part in message.parts if isinstance(part, TextPart)]
+    return "\n".join(
+        control_tokens.sub(lambda found: f"{found[0][0]} {found[0][1:]}", part.text)
+        if part.is_data and control_tokens is not None
+        else part.text
+        for part in texts
+    )
+
+
+def _control_tokens_of(tokenizer: Any) -> re.Pattern[str] | None:
+    """Every added token: those the tokenizer would take out of any text it meets."""
+    tokens = [token for token in tokenizer.get_added_vocab() if len(token) > 1]
+    return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))) if tokens else None
+
+
+def _reasoning_keys_of(template: str) -> tuple[str, ...]:
+    """The keys the template reads; the usual one if it reads none."""
+    read = (key for key in REASONING_KEYS if re.search(rf"""\.{key}\b|['"]{key}['"]""", template))
+    return tuple(read) or REASONING_KEYS[:1]
+
+
+def _arguments(text: str) -> Any:
+    """The object that the text is; the text itself where it is none, or nested too deep for templates to write."""
+    try:
+        value = _whole_characters(json.loads(text or "{}"), _MAX_ARGUMENTS_DEPTH)
+    except (ValueError, RecursionError):
+        return text
+    return value if isinstance(value, dict) else text
+
+
+def _whole_characters(value: Any, max_depth: int) -> Any:
+    """The same value with U+FFFD for each half of a surrogate pair: an escape can write one, no tokenizer takes it."""
+    if isinstance(value, str):
+        return _HALF_CHARACTER.sub("\ufffd", value)
+    if not isinstance(value, (dict, list)):
+        return value
+    if not max_depth:
+        raise ValueError("nested too deep")
+    if isinstance(value, list):
+        return [_whole_characters(item, max_depth - 1) for item in value]
+    return {_HALF_CHARACTER.sub("\ufffd", key): _whole_characters(item, max_depth - 1) for key, item in value.items()}
+
+
+def tool_schema(tool: Tool) -> JSONObject:
+    """Pure: a tool as templates and mlx-lm's parsers expect it (the OpenAI shape)."""
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": function}

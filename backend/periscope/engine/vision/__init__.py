@@ -1,0 +1,1 @@
+"""Vision-language models: pictures and instructions in, descriptions out."""

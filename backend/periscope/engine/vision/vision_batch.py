@@ -1,0 +1,259 @@
+"""A vision-language model and its batch: the facade over mlx-vlm, where its version quirks are met in one place.
+
+Worker thread only. One image a row, then an instruction; greedy, because mlx-vlm 0.7 has one sampler per batch.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import PIL.Image
+from mlx_vlm import load, prepare_inputs
+from mlx_vlm.generate import BatchGenerator
+from mlx_vlm.prompt_utils import apply_chat_template
+
+from periscope.core import FinishReason, Image
+from periscope.engine.config import EngineConfig
+from periscope.engine.loading.loader import LIBRARY_LOCK, LoadProgress, materialize, prepare_libraries
+from periscope.engine.text.detokenizer import Detokenizer, FastDetokenizer, SlowDetokenizer
+from periscope.engine.worker.commands import ImagePrompt
+from periscope.engine.worker.contracts import Sampled
+from periscope.engine.worker.reports import BEGUN
+from periscope.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from periscope.engine.device.turn import DeviceTurn
+    from periscope.engine.worker.commands import Submit
+    from periscope.engine.worker.stream import TokenStream
+
+#: Longer than any caption prompt: mlx-vlm 0.7 gives wrong logits (qwen3_vl) or raises (gemma3) when prompts of
+#: unequal length are prefilled together or an image prompt is cut into chunks. Exit: mlx-vlm#1668 and its kin.
+WHOLE_PROMPT_TOKENS = 1 << 20
+_PROOF_SIDE_PX = 56
+#: A picture that every model can read, for seeing whether the model still works.
+_PROOF_PROMPT = ImagePrompt(
+    Image(
+        rgb=bytes([128]) * (3 * _PROOF_SIDE_PX**2),
+        width=_PROOF_SIDE_PX,
+        height=_PROOF_SIDE_PX,
+        source_width=_PROOF_SIDE_PX,
+        source_height=_PROOF_SIDE_PX,
+        sha256="",
+    ),
+    "Describe the image.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A picture and its prompt as arrays; `row` is what the worker knows it by."""
+
+    row: int
+    max_tokens: int
+    inputs: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A picture whose turn has not come. `stream` is None for the model's own proof."""
+
+    row: int
+    prompt: ImagePrompt
+    max_tokens: int
+    stream: TokenStream | None
+
+    def tell_begun(self) -> None:
+        if self.stream is not None:
+            self.stream.put(BEGUN)
+
+
+class VisionBatch:
+    """Facade over mlx-vlm's `BatchGenerator`. Pictures wait here, in order of arrival, until it has a place.
+
+    Then one picture a step is encoded. The batch would take more than it decodes, shortest prompts first: rows that
+    have begun would stand still while a crowd behind them is encoded, and its features would take memory.
+    """
+
+    def __init__(self, model: Any, processor: Any, *, max_rows: int) -> None:
+        self._model = model
+        self._processor = processor
+        self._max_rows = max_rows
+        self._num_rows = 0
+        self._pending: deque[_Waiting] = deque()
+        self._prepared: _Prepared | None = None
+        self._failed: list[Sampled] = []
+        self._row_of_uid: dict[int, int] = {}
+        self._gone_uids: list[int] = []  # removed since the last step
+        self._generator = BatchGenerator(
+            model.language_model,
+            processor,
+            completion_batch_size=max_rows,
+            prefill_batch_size=1,
+            prefill_step_size=WHOLE_PROMPT_TOKENS,
+            compute_logprobs=False,
+            greedy_sampling=True,
+            stream=mx.default_stream(mx.default_device()),
+        )
+        # mlx-vlm 0.7 sets the process's wired limit for as long as a generator lives, and `close` sets it back to what
+        # it was (and does nothing else): several of them, closed in any order, would leave it at anything.
+        self._generator.close()
+
+    def admit(self, submit: Submit) -> int:
+        if not isinstance(submit.prompt, ImagePrompt):
+            raise InvalidRequest("A captioner takes one image and an instruction.", param="messages")
+        return self.queue(submit.prompt, submit.params.max_tokens or 1, submit.stream)
+
+    def queue(self, prompt: ImagePrompt, max_tokens: int, stream: TokenStream | None = None) -> int:
+        """A picture to describe; the id of its row. `stream` is told when its turn has come."""
+        self._num_rows += 1
+        self._pending.append(_Waiting(self._num_rows, prompt, max_tokens, stream))
+        return self._num_rows
+
+    def prepare(self) -> None:
+        """One picture's pixels and prompt, as the model takes them, if the batch has a place for it.
+
+        Its reader is told before the work: a picture that makes the model hang has been begun.
+        """
+        if self._pending and self._prepared is None and len(self._row_of_uid) < self._max_rows:
+            picture = self._pending.popleft()
+            picture.tell_begun()
+            try:
+                self._prepared = _Prepared(picture.row, picture.max_tokens, self._inputs_of(picture.prompt))
+            except Exception as error:  # noqa: BLE001 - this picture's problem alone
+                self._failed.append(Sampled(picture.row, 0, error=error))
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._pending or self._prepared or self._failed or self._row_of_uid or self._gone_uids)
+
+    def step(self) -> list[Sampled]:
+        for uid in self._gone_uids:
+            self._generator.remove(uid)
+        self._gone_uids.clear()
+        if self._prepared is not None:
+            prepared, self._prepared = self._prepared, None
+            try:
+                self._row_of_uid[self._insert(prepared)] = prepared.row
+            except Exception as error:  # noqa: BLE001 - this picture's problem alone
+                self._failed.append(Sampled(prepared.row, 0, error=error, is_model_failure=True))
+            failed, self._failed = self._failed, []
+            return failed
+        failed, self._failed = self._failed, []
+        _, responses = self._generator.next()
+        return failed + [self._sampled(response) for response in responses]
+
+    def _inputs_of(self, prompt: ImagePrompt) -> dict[str, Any]:
+        config = self._model.config
+        text = apply_chat_template(self._processor, config, prompt.text, num_images=1, enable_thinking=False)
+        return prepare_inputs(
+            self._processor,
+            images=[_pil_image(prompt.image)],
+            prompts=text,
+            image_token_index=getattr(config, "image_token_index", None),
+        )
+
+    def _insert(self, prepared: _Prepared) -> int:
+        """Encode the picture and queue its prompt."""
+        inputs = prepared.inputs
+        ids, pixels = inputs.pop("input_ids"), inputs.pop("pixel_values", None)
+        mask = inputs.pop("attention_mask", None)
+        embeddings = self._model.get_input_embeddings(ids, pixels, mask=mask, **inputs)
+        features = {name: value for name, value in embeddings.to_dict().items() if value is not None}
+        mx.eval(list(features.values()))
+        (uid,) = self._generator.insert(
+            [ids.squeeze(0).tolist()],
+            max_tokens=[prepared.max_tokens],
+            prompt_kwargs=[{**inputs, **features}],
+            logits_processors=[None],
+        )
+        return int(uid)
+
+    def _sampled(self, response: Any) -> Sampled:
+        reason = FinishReason(response.finish_reason) if response.finish_reason else None
+        row = self._row_of_uid[response.uid] if reason is None else self._row_of_uid.pop(response.uid)
+        is_eos = reason is FinishReason.STOP
+        return Sampled(row=row, token_id=int(response.token), finish_reason=reason, is_eos=is_eos)
+
+    @property
+    def working_bytes(self) -> int:
+        return 0  # a few pictures' rows, which the room reserved for them covers
+
+    @property
+    def prompt_cache_bytes(self) -> int:
+        return 0  # captions are cached as text
+
+    def clear_prompt_cache(self) -> None:
+        return
+
+    def remove(self, rows: Sequence[int]) -> None:
+        gone = set(rows)
+        self._pending = deque(picture for picture in self._pending if picture.row not in gone)
+        if self._prepared is not None and self._prepared.row in gone:
+            self._prepared = None
+        for uid in [uid for uid, row in self._row_of_uid.items() if row in gone]:
+            self._gone_uids.append(uid)
+            del self._row_of_uid[uid]
+
+    def close(self) -> None:
+        self._pending.clear()
+        self._prepared = None
+
+
+def _pil_image(image: Image) -> PIL.Image.Image:
+    return PIL.Image.frombytes("RGB", (image.width, image.height), image.rgb)
+
+
+class VisionLanguageModel:
+    """A loaded vision-language model: weights, processor, and how to start a batch over them."""
+
+    def __init__(self, model: Any, processor: Any, config: EngineConfig) -> None:
+        self._model = model
+        self._processor = processor
+        self._config = config
+
+    @classmethod
+    def load(cls, path: Path, config: EngineConfig, turn: DeviceTurn, progress: LoadProgress) -> VisionLanguageModel:
+        """Read weights and processor from a folder; blocks."""
+        prepare_libraries()
+        with LIBRARY_LOCK:
+            model, processor = load(str(path), lazy=True)
+        materialize(model, config.dtype, turn, progress)
+        return cls(model, processor, config)
+
+    @property
+    def facts(self) -> None:
+        return None
+
+    @property
+    def networks(self) -> Sequence[Any]:
+        return [self._model]
+
+    def new_batch(self) -> VisionBatch:
+        with LIBRARY_LOCK:  # the wired limit is changed and set back in there: one at a time
+            return VisionBatch(self._model, self._processor, max_rows=self._config.max_num_seqs)
+
+    def prove(self) -> None:
+        """A word about a small gray picture, the way every caption is made, in a batch of its own."""
+        batch = self.new_batch()
+        batch.queue(_PROOF_PROMPT, 1)
+        while batch.has_work:
+            batch.prepare()
+            for sampled in batch.step():
+                if sampled.error is not None:
+                    raise sampled.error
+
+    def new_detokenizer(self) -> Detokenizer:
+        tokenizer = getattr(self._processor, "tokenizer", self._processor)
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is not None:
+            return FastDetokenizer(backend)
+        streaming = copy.copy(self._processor.detokenizer)
+        streaming.reset()
+        return SlowDetokenizer(streaming)

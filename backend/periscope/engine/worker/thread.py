@@ -1,0 +1,381 @@
+"""A model's thread: it alone loads, steps and frees the model. Drain -> admit -> step -> emit.
+
+MLX streams belong to threads and lazy arrays to their streams, so nothing of a model may be touched elsewhere.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import queue
+import secrets
+import threading
+import traceback
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import mlx.core as mx
+
+from periscope.core import FinishReason
+from periscope.engine.loading.loader import weights_bytes
+from periscope.engine.text.detokenizer import StopStrings
+from periscope.engine.worker.commands import ReleaseMemory, Shutdown, Submit
+from periscope.engine.worker.reports import Failure, TokenChunk
+from periscope.engine.worker.stream import put_all
+from periscope.errors import EngineClosed, GenerationFailed, ModelLoadError, PeriscopeError
+
+if TYPE_CHECKING:
+    from periscope.engine.device.turn import Participant
+    from periscope.engine.text.detokenizer import Detokenizer
+    from periscope.engine.worker.commands import Command
+    from periscope.engine.worker.contracts import Batch, LoadedModel, Sampled
+    from periscope.engine.worker.reports import Report
+    from periscope.engine.worker.stream import TokenStream
+
+logger = logging.getLogger(__name__)
+
+#: How often an idle worker looks whether the program has ended without closing it.
+_IDLE_POLL_S = 1.0
+#: Models that are unloaded together collect their garbage one after another.
+_COLLECTING = threading.Lock()
+_MAX_COLLECTIONS = 3
+#: A model that fails its own proof so often in a row, each time after a step that failed, is given up.
+MAX_FAILED_PROOFS = 3
+
+FactsT = TypeVar("FactsT")
+
+
+class WorkerState(StrEnum):
+    """Where a worker is in its one-way life."""
+
+    LOADING = "loading"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+@dataclass(slots=True)
+class _Row:
+    """What the worker keeps for one live request."""
+
+    stream: TokenStream
+    detokenizer: Detokenizer
+    stops: StopStrings
+
+    def chunk(self, sampled: Sampled) -> TokenChunk:
+        """Decode one sampled token. A stop string ends the row here, whatever the batch says."""
+        reason = sampled.finish_reason
+        text = "" if sampled.is_eos else self.stops.feed(self.detokenizer.feed(sampled.token_id))
+        if reason is not None and not self.stops.is_hit:
+            text += self.stops.feed(self.detokenizer.finish())
+            text += self.stops.finish()
+        if self.stops.is_hit:
+            reason = FinishReason.STOP
+        return TokenChunk(
+            text=text,
+            token_ids=() if sampled.is_eos else (sampled.token_id,),
+            num_tokens=1,
+            num_cached_tokens=sampled.num_cached_tokens,
+            logprobs=() if sampled.logprob is None or sampled.is_eos else (sampled.logprob,),
+            finish_reason=reason,
+        )
+
+
+class ModelWorker(threading.Thread, Generic[FactsT]):
+    """Owns one model, its batch and its rows, on a thread of its own.
+
+    `load` runs first, on this thread. `on_loaded` and `on_ended` are called on this thread, once each: `on_loaded`
+    with the model's facts or with the error that ended the load. The thread is not a daemon (MLX aborts the process
+    when one is alive at exit); it ends by itself when the main thread has gone.
+
+    Attributes:
+        weights_bytes: what the model's parameters take, once it is loaded.
+        prompt_cache_bytes: memory kept for prompts that begin alike.
+        working_bytes: about what live requests take beside the weights.
+        freed_bytes: what the device got back when the model was freed (other workers' doings in that moment included);
+            None before, and for ever when something still held on to the model.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        load: Callable[[], LoadedModel[FactsT]],
+        *,
+        turn: Participant,
+        on_loaded: Callable[[FactsT | PeriscopeError], None],
+        on_ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(name=f"periscope-{name}", daemon=False)
+        self.state = WorkerState.LOADING
+        self.weights_bytes = 0
+        self.prompt_cache_bytes = 0
+        self.working_bytes = 0
+        self.freed_bytes: int | None = None
+        self._load = load
+        self._turn = turn
+        self._on_loaded = on_loaded
+        self._on_ended = on_ended
+        self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._rows: dict[int, _Row] = {}
+        self._model: LoadedModel[FactsT] | None = None
+        self._batch: Batch | None = None
+        self._num_failed_proofs = 0
+
+    def __repr__(self) -> str:
+        return f"<ModelWorker {self.name} {self.state} rows={len(self._rows)}>"
+
+    @property
+    def num_rows(self) -> int:
+        """Live rows now, waiting for prefill included; informative from other threads."""
+        return len(self._rows)
+
+    def send(self, command: Command) -> None:
+        """Any thread: hand over a command. After the end, a submitted stream fails at once."""
+        self._inbox.put(command)
+        if self.state is WorkerState.ENDED:
+            self._refuse_inbox()
+
+    def run(self) -> None:
+        """The thread: load, serve, free. Never raises."""
+        try:
+            if self._start_model():
+                self._serve()
+        except BaseException:
+            logger.exception("worker %s ended by an error", self.name)
+        finally:
+            self.state = WorkerState.ENDED
+            self._turn.leave()
+            self._free_model()
+            self._refuse_inbox()
+            self._on_ended()
+
+    def _start_model(self) -> bool:
+        try:
+            mx.random.seed(secrets.randbits(32))
+            self._model = self._load()
+            self._batch = self._model.new_batch()
+            self.weights_bytes = sum(weights_bytes(network) for network in self._model.networks)
+        except PeriscopeError as error:
+            _let_go(error)
+            self._on_loaded(error)
+            return False
+        except Exception as error:
+            logger.exception("worker %s could not load", self.name)
+            _let_go(error)
+            self._on_loaded(ModelLoadError(f"The model could not be loaded: {type(error).__name__}: {error}"))
+            return False
+        self.state = WorkerState.RUNNING
+        self._on_loaded(self._model.facts)
+        return True
+
+    def _serve(self) -> None:
+        while self._drain():
+            self._drop_abandoned_rows()
+            self._turn.is_active = bool(self._rows)
+            if self._has_work:
+                self._step()
+            if self._num_failed_proofs >= MAX_FAILED_PROOFS:
+                logger.error("worker %s gives up: its model does not work any more", self.name)
+                return
+
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._rows) or (self._batch is not None and self._batch.has_work)
+
+    def _drain(self) -> bool:
+        """Take in what is waiting; blocks only while there is nothing to do. False = time to end."""
+        while True:
+            try:
+                command = self._inbox.get(block=not self._has_work, timeout=_IDLE_POLL_S)
+            except queue.Empty:
+                if self._has_work:
+                    return True
+                if not threading.main_thread().is_alive():
+                    return False
+                continue
+            if isinstance(command, Shutdown):
+                return False
+            if isinstance(command, ReleaseMemory):
+                self._release_memory()
+            else:
+                self._admit(command)
+
+    def _admit(self, submit: Submit) -> None:
+        if submit.stream.is_abandoned:
+            return
+        try:
+            assert self._batch is not None and self._model is not None  # noqa: S101, PT018 - set before _serve
+            row = self._batch.admit(submit)
+            detokenizer = self._model.new_detokenizer()
+        except PeriscopeError as error:
+            _let_go(error)
+            submit.stream.put(Failure(error))
+        except Exception as error:  # noqa: BLE001 - one bad request is not the others' problem
+            submit.stream.put(Failure(as_generation_failure(error)))
+        else:
+            self._rows[row] = _Row(submit.stream, detokenizer, StopStrings(submit.params.stop))
+
+    def _release_memory(self) -> None:
+        if self._batch is not None:
+            self._batch.clear_prompt_cache()
+            self._note_memory()
+        mx.clear_cache()
+
+    def _note_memory(self) -> None:
+        assert self._batch is not None  # noqa: S101 - set before _serve
+        self.prompt_cache_bytes = self._batch.prompt_cache_bytes
+        self.working_bytes = self._batch.working_bytes if self._rows else 0
+
+    def _drop_abandoned_rows(self) -> None:
+        self._remove([row for row, live in self._rows.items() if live.stream.is_abandoned])
+
+    def _remove(self, rows: list[int]) -> None:
+        if rows and self._batch is not None:
+            self._batch.remove(rows)
+            for row in rows:
+                self._rows.pop(row, None)
+            self._note_memory()
+
+    def _step(self) -> None:
+        assert self._batch is not None  # noqa: S101 - set before _serve
+        results: list[Sampled] = []
+        failure = None
+        try:
+            self._batch.prepare()
+            with self._turn.held():
+                results = list(self._batch.step())
+        except Exception as error:  # noqa: BLE001 - the batch is lost, the worker is not
+            failure = as_generation_failure(error)
+        if failure is not None:  # out here the error is gone, and with it the arrays of the frames it came through
+            self._rebuild(failure)
+            self._prove()
+            return
+        is_model_failure = any(result.is_model_failure for result in results)
+        reports = [told for sampled in results if (told := self._report(sampled)) is not None]
+        self._note_memory()
+        put_all(reports)
+        if is_model_failure:
+            self._prove()
+        elif results:
+            self._num_failed_proofs = 0
+
+    def _prove(self) -> None:
+        """After a failed step: was it the request, or does the model not work any more? Only that counts against it."""
+        assert self._model is not None  # noqa: S101 - set before _serve
+        try:
+            with self._turn.held():
+                self._model.prove()
+        except Exception as error:
+            logger.exception("worker %s: the model fails without any request", self.name)
+            _let_go(error)
+            self._num_failed_proofs += 1
+        else:
+            self._num_failed_proofs = 0
+
+    def _report(self, sampled: Sampled) -> tuple[TokenStream, Report] | None:
+        """What a row's reader is told; a row that has ended is gone after this."""
+        live = self._rows.get(sampled.row)
+        if live is None:
+            return None
+        try:
+            report: Report = Failure(as_generation_failure(sampled.error)) if sampled.error else live.chunk(sampled)
+        except Exception as error:  # noqa: BLE001 - undecodable tokens are this row's problem
+            report = Failure(as_generation_failure(error))
+        if sampled.error or sampled.finish_reason:  # the batch has dropped the row by itself
+            del self._rows[sampled.row]
+        elif isinstance(report, Failure) or report.finish_reason:
+            self._remove([sampled.row])
+        return live.stream, report
+
+    def _rebuild(self, error: PeriscopeError) -> None:
+        assert self._batch is not None and self._model is not None  # noqa: S101, PT018 - set before _serve
+        for live in self._rows.values():
+            live.stream.put(Failure(error))
+        self._rows.clear()
+        self.working_bytes = 0
+        self._batch.close()
+        self._batch = None
+        gc.collect()
+        mx.clear_cache()
+        self._batch = self._model.new_batch()
+
+    def _free_model(self) -> None:
+        """Give everything back on the thread that made it, then drop the thread's MLX state.
+
+        Without `clear_streams` as the last act MLX 0.32 aborts the process at interpreter exit.
+        """
+        active_bytes = mx.get_active_memory()
+        for live in self._rows.values():
+            live.stream.put(Failure(EngineClosed("The model was unloaded while this request ran.")))
+        self._rows.clear()
+        if self._batch is not None:
+            self._batch.close()
+        watched = [] if self._model is None else [weakref.ref(part) for part in (self._model, *self._model.networks)]
+        self._batch = self._model = None
+        self._load, self._on_loaded, self.prompt_cache_bytes, self.working_bytes = _spent, _ignore, 0, 0
+        _collect(watched)
+        mx.synchronize()
+        mx.clear_cache()
+        if any(part() is not None for part in watched):
+            logger.error("%s was unloaded, but something still holds on to it: its memory is lost", self.name)
+        else:
+            self.freed_bytes = max(active_bytes - mx.get_active_memory(), 0)
+            logger.info("%s was unloaded and gave back %d bytes", self.name, self.freed_bytes)
+        mx.clear_streams()
+
+    def _refuse_inbox(self) -> None:
+        while True:
+            try:
+                command = self._inbox.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(command, Submit):
+                command.stream.put(Failure(EngineClosed("This model is no longer loaded.")))
+
+
+def _spent() -> LoadedModel[Any]:
+    raise EngineClosed("A worker loads once.")
+
+
+def _ignore(_outcome: object) -> None:
+    return
+
+
+def _collect(watched: list[weakref.ref[Any]]) -> None:
+    """Garbage, until these are gone: while another thread collects, `gc.collect` returns at once and does nothing."""
+    for _ in range(_MAX_COLLECTIONS):
+        with _COLLECTING:
+            gc.collect()
+        if all(part() is None for part in watched):
+            return
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Clear the frames an error came through: they hold the model, and who keeps the error (a log, too) keeps them.
+
+    Also the frames that called those and have returned since; those that run have nothing to hide.
+    """
+    while error is not None:
+        step = error.__traceback__
+        while step is not None:  # each: one that went through a generator has no callers behind its first frame
+            for frame, _ in traceback.walk_stack(step.tb_frame):
+                with suppress(RuntimeError):  # it runs
+                    frame.clear()
+            step = step.tb_next
+        error = error.__cause__ or error.__context__
+
+
+def as_generation_failure(error: BaseException) -> PeriscopeError:
+    """What a client is told of an exception while its request ran.
+
+    What was raised on purpose says itself what is the matter; of everything else the kind is told, not the internals.
+    """
+    if isinstance(error, PeriscopeError):
+        _let_go(error)
+        return error
+    logger.error("generation failed", exc_info=error)
+    _let_go(error)
+    return GenerationFailed(f"The model failed while generating ({type(error).__name__}); the server log has details.")

@@ -1,0 +1,146 @@
+"""RowTable on real caches: slots are taken, given up and compacted, and each row's state stays its own."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx_lm.models.cache import KVCache
+
+from periscope.core import GenerationParams
+from periscope.engine.batch.grouping import LONG_TOKENS
+from periscope.engine.batch.prompt_cache import LayerCaches
+from periscope.engine.batch.row_table import COMPACT_STEPS, RowTable
+from periscope.engine.batch.rows import Row
+from periscope.engine.batch.sampling import GREEDY
+
+NUM_LAYERS = 3
+PARAMS = GenerationParams(max_tokens=100)
+
+
+class Kept:
+    """What a table has handed over."""
+
+    def __init__(self) -> None:
+        self.states: list[tuple[list[int], LayerCaches]] = []
+
+    def __call__(self, tokens: list[int], caches: LayerCaches, freed_bytes: int) -> None:  # noqa: ARG002
+        self.states.append((tokens, caches))
+
+
+def row(number: int, length: int) -> tuple[Row, LayerCaches]:
+    """A row whose tokens are its own, and caches whose keys are all of them but the last."""
+    tokens = [1000 * number + i for i in range(length)]
+    caches = []
+    for _ in range(NUM_LAYERS):
+        cache = KVCache()
+        keys = mx.array(tokens[:-1], dtype=mx.float32).reshape(1, 1, -1, 1)
+        cache.update_and_fetch(keys, keys)
+        caches.append(cache)
+    return Row(number, np.asarray(tokens), tokens, PARAMS, GREEDY, []), caches
+
+
+def keys_of(caches: LayerCaches) -> list[int]:
+    (keys,) = {tuple(cache.keys_and_values()[0].flatten().tolist()) for cache in caches}
+    return [int(key) for key in keys]
+
+
+@pytest.fixture
+def kept() -> Kept:
+    return Kept()
+
+
+@pytest.fixture
+def table(kept: Kept) -> RowTable:
+    return RowTable(kept, keeps_states=True)
+
+
+def assert_whole(table: RowTable) -> None:
+    """Each row's newest token stands in its slot, and its caches hold the tokens before."""
+    assert table.newest is not None
+    newest = cast("list[int]", table.newest.tolist())
+    assert len(newest) == len(table.slots)
+    for each in table.rows:
+        assert newest[table.slots.index(each)] == each.tokens[-1]
+        caches, num_held = table.extract(each)
+        assert keys_of(caches) == each.tokens[:num_held]
+
+
+def test_each_row_has_its_own_slot(table: RowTable) -> None:
+    """One alone, two more beside it, one more to many: tokens and caches are those that came."""
+    table.add([row(1, 20)])
+    assert_whole(table)
+    table.add([row(2, 50), row(3, 5)])
+    assert_whole(table)
+    table.add([row(4, 300)])
+    assert_whole(table)
+    assert [each.id for each in table.rows] == [1, 2, 3, 4]
+
+
+def test_a_retired_row_leaves_its_state_and_its_slot_to_the_next(table: RowTable, kept: Kept) -> None:
+    """Its tokens and caches are handed over once, and a new row takes its slot without the others being copied."""
+    table.add([row(1, 20), row(2, 30), row(3, 40)])
+    second = table.rows[1]
+    table.retire([second])
+    assert [each.id for each in table.rows] == [1, 3]
+    ((tokens, caches),) = kept.states
+    assert tokens == keys_of(caches) == second.tokens[:-1]
+    table.add([row(4, 25)])
+    assert [each.id for each in table.slots] == [1, 4, 3]
+    assert_whole(table)
+
+
+def test_retired_slots_are_compacted_once_they_are_many_or_old(table: RowTable) -> None:
+    """A tenth of the slots is carried along for some steps, half of them is not."""
+    table.add([row(number, 10 + number) for number in range(1, 11)])
+    table.retire([table.rows[0]])
+    for _ in range(COMPACT_STEPS - 1):
+        table.compact_if_worth_it()
+        assert len(table.slots) == 10
+    table.compact_if_worth_it()
+    assert len(table.slots) == 9
+    table.retire(table.rows[:5])
+    table.compact_if_worth_it()
+    assert len(table.slots) == 4
+    assert_whole(table)
+
+
+def test_a_long_row_is_exported_layer_by_layer(table: RowTable, kept: Kept) -> None:
+    """Its slot is neither compacted nor given away before all of its state is copied."""
+    table.add([row(1, LONG_TOKENS + 50), row(2, 30)])
+    long = table.rows[0]
+    table.retire([long])
+    assert [list(tokens) for tokens in table.exports] == [long.tokens[:-1]]
+    for _ in range(NUM_LAYERS):
+        assert not kept.states
+        table.compact_if_worth_it()
+        assert len(table.slots) == 2
+        table.export_layer()
+    ((tokens, caches),) = kept.states
+    assert tokens == keys_of(caches) == long.tokens[:-1]
+    assert not table.exports
+    assert_whole(table)
+
+
+def test_a_preempted_row_leaves_nothing_behind(table: RowTable, kept: Kept) -> None:
+    """It goes out as it came, its state is not kept, and the others' slots are compacted at once."""
+    table.add([row(1, 20), row(2, 30), row(3, 40)])
+    table.retire([table.rows[0]])
+    kept.states.clear()
+    (preempted,) = table.preempt([2])
+    assert (preempted.id, preempted.is_retired) == (2, False)
+    assert [each.id for each in table.slots] == [3]
+    assert not kept.states
+    assert_whole(table)
+    table.preempt([3])
+    assert (len(table), table.nbytes, table.newest) == (0, 0, None)
+
+
+def test_growth_is_told_before_it_happens(table: RowTable) -> None:
+    """Nothing while there is room, and whole blocks for every row in the step that needs them."""
+    table.add([row(1, 256), row(2, 30)])
+    before = table.nbytes  # two blocks a row: a row is given room for the block that comes
+    assert table.growth_bytes(1) == 0
+    assert table.growth_bytes(300) == before

@@ -1,0 +1,124 @@
+"""Sampling and penalties: the arithmetic the parameters promise."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import mlx.core as mx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from periscope.core import GenerationParams
+from periscope.engine.batch.sampling import (
+    CompletionPenalty,
+    LogitBias,
+    RepetitionPenalty,
+    RowSampling,
+    logits_processors_for,
+    sample,
+)
+
+LOGITS = mx.log(mx.array([[0.5, 0.3, 0.15, 0.05]]))
+
+
+def ints(array: mx.array) -> list[int]:
+    return cast("list[int]", array.tolist())
+
+
+def drawn(params: GenerationParams, *, times: int) -> set[int]:
+    """The tokens that a row of these params gets at its first positions."""
+    sampling = RowSampling.of(params, vocab_size=4)
+    lines = mx.concatenate([LOGITS] * times)
+    return set(ints(sample(lines, [(sampling, position) for position in range(times)])))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        GenerationParams(temperature=0.0),
+        GenerationParams(temperature=1.0, top_p=0.0),
+        GenerationParams(temperature=1.0, top_k=1),
+        GenerationParams(temperature=1.0, min_p=1.0),
+        GenerationParams(temperature=1.0, top_k=1, seed=5),
+        GenerationParams(temperature=1.0, top_p=0.4, seed=5),
+        GenerationParams(temperature=1.0, min_p=0.9, seed=5),
+    ],
+)
+def test_settings_that_leave_one_token_are_greedy(params: GenerationParams) -> None:
+    """Each truncation, alone, can narrow the choice to the likeliest token."""
+    assert drawn(params, times=50) == {0}
+
+
+def test_a_top_k_beyond_the_vocabulary_is_off() -> None:
+    """top_k larger than the vocabulary keeps every token instead of failing."""
+    assert drawn(GenerationParams(temperature=2.0, top_k=1000, seed=3), times=400) == {0, 1, 2, 3}
+
+
+def test_sampling_follows_the_probabilities() -> None:
+    """At temperature 1 tokens come as often as the model finds them likely."""
+    sampling = RowSampling.of(GenerationParams(temperature=1.0, seed=11), vocab_size=4)
+    tokens = ints(sample(mx.concatenate([LOGITS] * 4000), [(sampling, position) for position in range(4000)]))
+    shares = [tokens.count(token) / 4000 for token in range(4)]
+    assert shares == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.04)
+
+
+PARAMS = st.builds(
+    GenerationParams,
+    temperature=st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+    top_p=st.sampled_from([None, 0.3, 0.9]),
+    top_k=st.sampled_from([None, 2, 40]),
+    min_p=st.sampled_from([None, 0.1]),
+    seed=st.integers(-(2**63), 2**64 - 1),
+)
+
+
+@given(st.lists(st.tuples(PARAMS, st.integers(0, 10_000)), min_size=1, max_size=6), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_a_row_s_token_does_not_depend_on_its_neighbours(rows: list[tuple[GenerationParams, int]], noise: int) -> None:
+    """Whatever shares the batch: seed and position alone decide."""
+    logits = mx.random.normal((len(rows), 64), key=mx.random.key(noise))
+    draws = [(RowSampling.of(params, vocab_size=64), position) for params, position in rows]
+    together = sample(logits, draws).tolist()
+    assert together == [sample(logits[i : i + 1], [draw]).item() for i, draw in enumerate(draws)]
+
+
+def test_without_a_seed_two_rows_differ() -> None:
+    """Nobody gets the same story twice unless they asked for it."""
+    one, other = (RowSampling.of(GenerationParams(temperature=1.0), vocab_size=4) for _ in range(2))
+    assert one.seed != other.seed
+
+
+def test_keys_of_neighbouring_seeds_and_positions_are_all_different() -> None:
+    """Seed 1's second token is not drawn with seed 2's first key."""
+    samplings = [RowSampling.of(GenerationParams(temperature=1.0, seed=seed), vocab_size=4) for seed in range(50)]
+    assert len({sampling.key(position) for sampling in samplings for position in range(50)}) == 2500
+
+
+def test_frequency_and_presence_count_the_completion_only() -> None:
+    """Prompt tokens are free; each completion token costs presence once and frequency every time."""
+    penalty = CompletionPenalty(frequency=0.5, presence=1.0)
+    logits = mx.zeros((1, 4))
+    assert penalty(None, logits).tolist() == [[0.0, 0.0, 0.0, 0.0]]
+    assert penalty(mx.array([1]), logits).tolist() == [[0.0, -1.5, 0.0, 0.0]]
+    assert penalty(mx.array([1]), logits).tolist() == [[0.0, -2.0, 0.0, 0.0]]
+
+
+def test_repetition_penalty_counts_the_prompt_and_minds_the_sign() -> None:
+    """Seen tokens become less likely whether their logit is positive or negative."""
+    penalty = RepetitionPenalty(2.0, [0, 1])
+    logits = mx.array([[1.0, -1.0, 1.0, -1.0]])
+    assert penalty(None, logits).tolist() == [[0.5, -2.0, 1.0, -1.0]]
+    assert penalty(mx.array([2]), logits).tolist() == [[0.5, -2.0, 0.5, -1.0]]
+
+
+def test_logit_bias_moves_the_named_tokens_only() -> None:
+    """-100 takes a token out of the running, +100 makes it certain, the others stay as they were."""
+    bias = LogitBias([(0, -100.0), (3, 1.5)])
+    assert bias(None, mx.zeros((1, 4))).tolist() == [[-100.0, 0.0, 0.0, 1.5]]
+
+
+def test_neutral_settings_cost_nothing() -> None:
+    """Neutral values add no processor, so the batch keeps its fast path."""
+    neutral = GenerationParams(repetition_penalty=1.0, frequency_penalty=0.0, presence_penalty=0.0)
+    assert logits_processors_for(neutral, [1, 2]) == []

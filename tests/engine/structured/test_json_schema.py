@@ -1,0 +1,130 @@
+"""Which schemas are refused before anything is compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from periscope.core import JSONObject
+from periscope.engine.structured.json_schema import check_enforceable
+from periscope.errors import InvalidRequest
+
+
+def nested(depth: int) -> JSONObject:
+    schema: JSONObject = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
+
+
+def conjunction(*, num_patterns: int) -> list[JSONObject]:
+    return [{"type": "string", "pattern": f"x{number}.*y"} for number in range(num_patterns)]
+
+
+def doubling_references() -> JSONObject:
+    below = {f"d{level}": {"allOf": [{"$ref": f"#/$defs/d{level + 1}"}] * 2} for level in range(30)}
+    return {"$defs": {**below, "d30": {"type": "string"}}, "$ref": "#/$defs/d0"}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"title": "t", "description": "d", "default": [{"not": 1}], "examples": [1], "$comment": "c", "x-order": 3},
+        {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "$id": "urn:a",
+            "deprecated": True,
+            "readOnly": True,
+        },
+        {"const": {"not": 1}, "enum": [{"if": 2}]},
+        {"type": "object", "properties": {"not": {"type": "string"}, "if": True}},
+        {"type": "object", "required": ["a"], "minProperties": 2},
+        {
+            "$ref": "#/definitions/a",
+            "description": "d",
+            "definitions": {"a": {"type": "array", "items": {"$ref": "#"}}},
+        },
+        {"allOf": conjunction(num_patterns=5)},
+        {"allOf": [{"properties": {f"p{n}": {"format": "date"} for n in range(40)}}, {"required": ["p1"]}]},
+        nested(50),
+        {"required": None, "properties": None, "items": None, "enum": None, "type": None, "additionalProperties": None},
+        {"type": "string", "nullable": True, "format": "colour"},
+        {"type": "number", "minimum": -1e30, "maximum": 1e308, "multipleOf": 1e-9},
+        {"type": "integer", "minimum": 2**62, "exclusiveMaximum": 10**5000, "multipleOf": 4096},
+        {"maxLength": 2**70, "maxItems": 2**70, "maxProperties": 2**70},
+        {"allOf": [{"multipleOf": 6}, {"multipleOf": 0.4}, {"properties": {"a": {"multipleOf": 4001}}}]},
+    ],
+)
+def test_what_can_be_enforced_passes(schema: JSONObject) -> None:
+    """Annotations, values, names of properties and extensions are no keywords, and ordinary sizes are fine."""
+    check_enforceable(schema, "here")
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"properties": {"a": {"items": {"uniqueItems": True}}}}, "`uniqueItems` at `/properties/a/items`"),
+        ({"anyOf": [{}, {"if": {}}]}, "`if` at `/anyOf/1`"),
+        ({"$defs": {"a": {"uniqueItems": True}}}, "`uniqueItems` at `/$defs/a`"),
+        ({"items": {"$ref": "#/nowhere/at/all"}}, "`$ref` at `/items` points to `#/nowhere/at/all`"),
+        ({"items": [{"contains": {}}]}, "`contains` at `/items/0`"),
+        ({"additionalProperties": {"propertyNames": {}}}, "`propertyNames`"),
+        ({"x-guidance": {"lenient": True}}, "`x-guidance`"),
+        ({"patternProperties": {"^a": 5}}, "`/patternProperties/^a` must be a schema"),
+        ({"$ref": "https://example.com/schema"}, "`#/$defs/...`"),
+        ({"$ref": 5}, "`$ref`"),
+        ({"properties": {"a": {"$id": "b"}}}, "`$id`"),
+        ({"minProperties": 2}, "`minProperties`"),
+        ({"minProperties": 2.0}, "`minProperties`"),
+        (
+            {"items": {"minimum": 1e30}},
+            "`minimum` at `/items` can be enforced up to 4611686018427387904 (2^62). Lower it",
+        ),
+        ({"exclusiveMinimum": 2**63}, "`exclusiveMinimum` can be enforced up to"),
+        ({"minimum": 10**5000}, "`minimum` can be enforced up to"),
+        ({"maximum": -(2**70)}, "`maximum` can be enforced down to -4611686018427387904 (-2^62). Raise it"),
+        ({"exclusiveMaximum": float("-inf")}, "`exclusiveMaximum` can be enforced down to"),
+        ({"minLength": 2**70}, "`minLength` can be enforced up to 2147483647. Lower it, or leave it out"),
+        ({"minItems": 2**32}, "`minItems` can be enforced up to"),
+        (
+            {"multipleOf": 999_983},
+            "`multipleOf` can be enforced up to 4096, counted without its point. Choose a smaller",
+        ),
+        ({"multipleOf": 99.99}, "`multipleOf`"),
+        ({"multipleOf": 1e-40}, "`multipleOf`"),
+        ({"multipleOf": 10**400}, "`multipleOf`"),
+        ({"allOf": [{"multipleOf": 97}, {"multipleOf": 89}]}, "least common multiple of 4096"),
+        (
+            {
+                "allOf": [
+                    {"properties": {"a": {"multipleOf": 97}}},
+                    {"additionalProperties": {"multipleOf": 0.89}},
+                ]
+            },
+            "least common multiple of 4096",
+        ),
+        (nested(70), "60 deep"),
+        ({"allOf": conjunction(num_patterns=30)}, "`pattern` and `format`"),
+        ({"allOf": [{"properties": {"a": one}} for one in conjunction(num_patterns=30)]}, "`pattern` and `format`"),
+        ({"allOf": [{"additionalProperties": one} for one in conjunction(num_patterns=30)]}, "`pattern` and `format`"),
+        (doubling_references(), "More than 4000 schemas"),
+    ],
+)
+def test_what_cannot_is_refused_with_its_place_and_reason(schema: JSONObject, said: str) -> None:
+    """An unknown keyword is never skipped, and what would take the compiler too long is never given to it."""
+    with pytest.raises(InvalidRequest) as caught:
+        check_enforceable(schema, "here")
+    assert caught.value.param == "here"
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["#/$defs/a~1b%20c", "#/$defs/a~1b c", "#/$defs/List<é.x>", "#/$defs/List%3C%C3%A9.x%3E", "#/allOf/0", "#"],
+)
+def test_references_are_followed_wherever_they_point(reference: str) -> None:
+    """Escapes, with percent signs or without, positions in lists and pointers to itself end the walk."""
+    schema: dict[str, Any] = {"$defs": {"a/b c": {}, "List<é.x>": {}}, "allOf": [{}, {"$ref": reference}]}
+    check_enforceable(schema, "here")

@@ -1,0 +1,94 @@
+"""Which family a model belongs to, told from its template and its added tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlx_lm import tokenizer_utils
+
+from periscope.core import OutputFormat, ToolCallStyle
+from periscope.engine.text.output_format import output_format_of, template_text
+from tests.tiny_models import CHAT_TEMPLATE, write_tokenizer
+
+QWEN3 = '<tool_call>\n{"name": "{{ tool_call.name }}"}\n</tool_call>'
+GPT_OSS = ("<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|call|>", "<|return|>")
+
+
+def format_of(folder: Path, template: str = CHAT_TEMPLATE, tokens: tuple[str, ...] = ()) -> OutputFormat:
+    write_tokenizer(folder, template, tokens)
+    return output_format_of(tokenizer_utils.load(folder))
+
+
+@pytest.mark.parametrize(
+    ("template", "tokens", "start", "style"),
+    [
+        # Known to mlx-lm.
+        (QWEN3, (), "<tool_call>", ToolCallStyle.HERMES),
+        ("<tool_call>\n<function={{ name }}>", (), "<tool_call>", ToolCallStyle.MARKED),
+        ("<tool_call>{{ name }}<arg_key>", (), "<tool_call>", ToolCallStyle.MARKED),
+        ("[TOOL_CALLS]", (), "[TOOL_CALLS]", ToolCallStyle.MARKED),
+        ("[TOOL_CALLS]{{ name }}[ARGS]", (), "[TOOL_CALLS]", ToolCallStyle.MISTRAL),
+        ("<|tool_call>call:<tool_call|>", (), "<|tool_call>", ToolCallStyle.MARKED),
+        ("<start_function_call>", (), "<start_function_call>", ToolCallStyle.MARKED),
+        # Not recognised by it: another spelling in the template, or the tokens alone.
+        ("<tool_call>{{ call['name'] }}</tool_call>", (), "<tool_call>", ToolCallStyle.HERMES),
+        (CHAT_TEMPLATE, ("<tool_call>", "</tool_call>"), "<tool_call>", ToolCallStyle.HERMES),
+        (CHAT_TEMPLATE, ("<tool_call>", "</tool_call>", "<arg_key>"), "<tool_call>", ToolCallStyle.MARKED),
+        (CHAT_TEMPLATE, ("[TOOL_CALLS]",), "[TOOL_CALLS]", ToolCallStyle.MARKED),
+        (CHAT_TEMPLATE, ("[TOOL_CALLS]", "[ARGS]"), "[TOOL_CALLS]", ToolCallStyle.MISTRAL),
+        (CHAT_TEMPLATE, ("<|tool_call>", "<tool_call|>"), "<|tool_call>", ToolCallStyle.MARKED),
+        # Tuned from Llama, which has the token still.
+        (QWEN3, ("<|python_tag|>",), "<tool_call>", ToolCallStyle.HERMES),
+        # No parser in mlx-lm.
+        (CHAT_TEMPLATE, ("<|python_tag|>", "<|eom_id|>"), None, ToolCallStyle.LLAMA),
+        (CHAT_TEMPLATE, GPT_OSS, None, ToolCallStyle.HARMONY),
+    ],
+)
+def test_each_family_is_recognised(
+    tmp_path: Path, template: str, tokens: tuple[str, ...], start: str | None, style: ToolCallStyle
+) -> None:
+    """The markers that a family puts in its template or vocabulary choose how its calls are read."""
+    form = format_of(tmp_path, template, tokens)
+    assert (form.tool_start, form.tool_call_style) == (start, style)
+    assert form.has_tools
+    assert (form.parse_tool_call is not None) == (start is not None)
+
+
+def test_a_model_without_markers_has_no_tools(tmp_path: Path) -> None:
+    """Nothing is guessed of a model that gives no sign."""
+    assert format_of(tmp_path) == OutputFormat()
+    assert not OutputFormat().has_tools
+
+
+@pytest.mark.parametrize(
+    ("template", "tokens", "markers"),
+    [
+        (CHAT_TEMPLATE, ("<think>", "</think>"), ("<think>", "</think>")),
+        ("{{ m.content.split('</think>')[-1] }}", (), ("<think>", "</think>")),
+        (CHAT_TEMPLATE, ("[THINK]", "[/THINK]"), ("[THINK]", "[/THINK]")),
+        (CHAT_TEMPLATE, ("<|channel>", "<channel|>"), ("<|channel>thought", "<channel|>")),
+        (CHAT_TEMPLATE, GPT_OSS, ("<|channel|>analysis<|message|>", "<|end|>")),
+        (CHAT_TEMPLATE, (), (None, None)),
+    ],
+)
+def test_the_markers_of_reasoning_are_recognised(
+    tmp_path: Path, template: str, tokens: tuple[str, ...], markers: tuple[str | None, str | None]
+) -> None:
+    """Reasoning is found by single tokens, and by what the template says where there are none."""
+    form = format_of(tmp_path, template, tokens)
+    assert (form.think_start, form.think_end) == markers
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [("a", "a"), ({"default": "a", "tool_use": "b"}, "a\nb"), (None, "")],
+)
+def test_a_template_may_be_one_or_several_or_none(template: Any, text: str) -> None:
+    """All of a model's templates count."""
+
+    class Templated:
+        chat_template = template
+
+    assert template_text(Templated()) == text

@@ -1,0 +1,82 @@
+"""What each token says on its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mlx_lm.utils import load_tokenizer
+from tokenizers import Tokenizer, decoders, models, normalizers
+from transformers import PreTrainedTokenizerFast
+
+from periscope.core import TokenText
+from periscope.demo import EMBEDDED_MODELS
+from periscope.engine.text.token_text import TokenTable
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+@pytest.fixture(scope="module")
+def demo_tokenizer() -> PreTrainedTokenizerFast:
+    return load_tokenizer(EMBEDDED_MODELS["embedded:text"])
+
+
+@pytest.fixture(scope="module")
+def letters_tokenizer(tiny_text_model: Path) -> PreTrainedTokenizerFast:
+    return load_tokenizer(tiny_text_model)
+
+
+@pytest.fixture(scope="module")
+def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
+    """The shape of Llama 2's: blanks as U+2581, unknown characters as bytes."""
+    pieces = ["<s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", "h", "i", "\u2581h", "\u2581hi"]
+    merges = [("\u2581", "h"), ("\u2581h", "i")]
+    vocab = {piece: number for number, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, byte_fallback=True, unk_token="<s>"))  # noqa: S106
+    tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens(["<s>"])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def spelled(tokenizer: PreTrainedTokenizerFast, text: str) -> bytes:
+    table = TokenTable(tokenizer)
+    return b"".join(table.text(token).utf8 for token in tokenizer.encode(text, add_special_tokens=False))
+
+
+@given(text=TEXTS)
+def test_the_bytes_of_a_texts_tokens_are_the_texts(
+    demo_tokenizer: PreTrainedTokenizerFast,
+    letters_tokenizer: PreTrainedTokenizerFast,
+    sentencepiece_tokenizer: PreTrainedTokenizerFast,
+    text: str,
+) -> None:
+    """Whatever the tokenizer's family, joining the tokens' bytes gives the UTF-8 that was encoded."""
+    for tokenizer in (demo_tokenizer, letters_tokenizer, sentencepiece_tokenizer):
+        assert spelled(tokenizer, text) == text.encode()
+
+
+def test_part_of_a_character_keeps_its_true_bytes(letters_tokenizer: PreTrainedTokenizerFast) -> None:
+    """A token that is half a character shows U+FFFD and carries the byte itself."""
+    table = TokenTable(letters_tokenizer)
+    first, second = letters_tokenizer.encode("é")
+    assert table.text(first) == TokenText(first, "\ufffd", b"\xc3")
+    assert table.text(second) == TokenText(second, "\ufffd", b"\xa9")
+
+
+def test_special_tokens_show_their_own_text(
+    demo_tokenizer: PreTrainedTokenizerFast, sentencepiece_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """A marker is shown as it is written in chat templates."""
+    for tokenizer, marker in ((demo_tokenizer, "<|im_end|>"), (sentencepiece_tokenizer, "<s>")):
+        token_id = tokenizer.convert_tokens_to_ids(marker)
+        assert TokenTable(tokenizer).text(token_id) == TokenText(token_id, marker, marker.encode())
+
+
+def test_ids_of_a_padded_vocabulary_say_nothing(demo_tokenizer: PreTrainedTokenizerFast) -> None:
+    """Ids that only the logits have, and ids that nobody has, are empty instead of an error."""
+    table = TokenTable(demo_tokenizer)
+    assert table.text(len(demo_tokenizer) + 5) == TokenText(len(demo_tokenizer) + 5, "", b"")
+    assert table.text(-1).utf8 == b""

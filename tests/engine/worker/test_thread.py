@@ -1,0 +1,326 @@
+"""ModelWorker with a scripted model: what happens when things go wrong inside the thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from periscope.core import FinishReason, GenerationParams
+from periscope.engine.device.turn import DeviceTurn
+from periscope.engine.worker.commands import Submit, TokenPrompt
+from periscope.engine.worker.contracts import Sampled
+from periscope.engine.worker.host import WorkerHost
+from periscope.engine.worker.stream import TokenStream
+from periscope.errors import EngineClosed, GenerationFailed, ModelLoadError
+
+PARAMS = GenerationParams(max_tokens=100)
+BAD_PROMPT = TokenPrompt((13,))
+GOOD_PROMPT = TokenPrompt((1,))
+
+
+class Letters:
+    """Detokenizer: token n is the n-th letter."""
+
+    def feed(self, token_id: int) -> str:
+        if token_id < 0:
+            raise ValueError("no such token")
+        return chr(ord("a") + token_id)
+
+    def finish(self) -> str:
+        return ""
+
+
+@dataclass
+class Script:
+    """Owns what the scripted batch does: `steps` are taken from the front; the last one repeats."""
+
+    steps: list[Callable[[list[int]], Iterable[Sampled]]]
+    admitted: list[int] = field(default_factory=list)
+    removed: list[int] = field(default_factory=list)
+    num_batches: int = 0
+    num_cleared: int = 0
+    is_broken: bool = False
+    num_owed_steps: int = 0
+
+
+class ScriptedBatch:
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self._rows: list[int] = []
+
+    def admit(self, submit: Submit) -> int:
+        if submit.prompt == BAD_PROMPT:
+            raise ZeroDivisionError("bad prompt")
+        row = len(self._script.admitted)
+        self._script.admitted.append(row)
+        self._rows.append(row)
+        return row
+
+    def step(self) -> Iterable[Sampled]:
+        steps = self._script.steps
+        step = steps.pop(0) if len(steps) > 1 else steps[0]
+        return step(self._rows)
+
+    def prepare(self) -> None:
+        return
+
+    prompt_cache_bytes = working_bytes = 0
+
+    @property
+    def has_work(self) -> bool:
+        return self._script.num_owed_steps > 0
+
+    def clear_prompt_cache(self) -> None:
+        self._script.num_cleared += 1
+
+    def remove(self, rows: Sequence[int]) -> None:
+        self._script.removed.extend(rows)
+        self._rows = [row for row in self._rows if row not in rows]
+
+    def close(self) -> None:
+        self._rows = []
+
+
+class ScriptedModel:
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    facts = None
+    networks = ()
+
+    def new_batch(self) -> ScriptedBatch:
+        self._script.num_batches += 1
+        return ScriptedBatch(self._script)
+
+    def new_detokenizer(self) -> Letters:
+        return Letters()
+
+    def prove(self) -> None:
+        if self._script.is_broken:
+            raise MemoryError("no device")
+
+
+def say(token: int, reason: FinishReason | None = None) -> Callable[[list[int]], list[Sampled]]:
+    return lambda rows: [Sampled(row, token, finish_reason=reason) for row in rows]
+
+
+def explode(_rows: list[int]) -> list[Sampled]:
+    raise MemoryError("out of device memory")
+
+
+def with_worker(script: Script, use: Callable[[WorkerHost[None]], Awaitable[None]]) -> None:
+    async def run() -> None:
+        host = await WorkerHost.start("scripted", lambda: ScriptedModel(script), DeviceTurn())
+        try:
+            await use(host)
+        finally:
+            await host.close()
+
+    asyncio.run(run())
+
+
+async def text_of(stream: TokenStream) -> str:
+    return "".join([chunk.text async for chunk in stream])
+
+
+def test_a_request_that_cannot_be_admitted_fails_alone() -> None:
+    """An exception while admitting one request is that request's failure; the next one is served."""
+
+    async def use(host: WorkerHost[None]) -> None:
+        with pytest.raises(GenerationFailed, match="ZeroDivisionError"):
+            await text_of(host.submit(BAD_PROMPT, PARAMS))
+        assert await text_of(host.submit(GOOD_PROMPT, PARAMS)) == "bc"
+
+    with_worker(Script([say(1), say(2, FinishReason.LENGTH)]), use)
+
+
+def test_a_failing_step_fails_its_requests_and_the_worker_goes_on() -> None:
+    """After an exception in the model the batch is rebuilt, and later requests are served."""
+    script = Script([explode, say(1, FinishReason.LENGTH)])
+
+    async def use(host: WorkerHost[None]) -> None:
+        with pytest.raises(GenerationFailed, match="MemoryError"):
+            await text_of(host.submit(GOOD_PROMPT, PARAMS))
+        assert await text_of(host.submit(GOOD_PROMPT, PARAMS)) == "b"
+        assert script.num_batches == 2
+
+    with_worker(script, use)
+
+
+def test_a_worker_whose_every_step_fails_ends() -> None:
+    """A model that cannot step any more is not kept up as if it were well."""
+
+    async def use(host: WorkerHost[None]) -> None:
+        for _ in range(3):
+            with pytest.raises(GenerationFailed):
+                await text_of(host.submit(GOOD_PROMPT, PARAMS))
+        await host.ended()
+        assert not host.is_alive
+        with pytest.raises(EngineClosed):
+            host.submit(GOOD_PROMPT, PARAMS)
+
+    with_worker(Script([explode], is_broken=True), use)
+
+
+def test_a_request_that_fails_every_time_it_is_sent_does_not_end_a_healthy_worker() -> None:
+    """However often a client tries again: what fails is its request, as a pass without any request shows."""
+    script = Script([explode])
+
+    async def use(host: WorkerHost[None]) -> None:
+        for _ in range(10):
+            with pytest.raises(GenerationFailed, match="MemoryError"):
+                await text_of(host.submit(GOOD_PROMPT, PARAMS))
+        script.steps[:] = [say(1, FinishReason.LENGTH)]
+        assert await text_of(host.submit(GOOD_PROMPT, PARAMS)) == "b"
+
+    with_worker(script, use)
+
+
+def test_what_was_raised_on_purpose_reaches_the_client_in_its_own_words() -> None:
+    """A grammar or a processor that says what is wrong is not replaced by a sentence about the model."""
+    told = GenerationFailed("The output's grammar failed: too many states.")
+
+    async def use(host: WorkerHost[None]) -> None:
+        with pytest.raises(GenerationFailed, match="too many states"):
+            await text_of(host.submit(GOOD_PROMPT, PARAMS))
+
+    with_worker(Script([fail(told, is_model_failure=False)]), use)
+
+
+def fail(first: Exception, *, is_model_failure: bool) -> Callable[[list[int]], list[Sampled]]:
+    """The oldest row fails and is dropped by the batch; the others get a token."""
+
+    def step(rows: list[int]) -> list[Sampled]:
+        failed = rows.pop(0)
+        return [
+            Sampled(failed, 0, error=first, is_model_failure=is_model_failure),
+            *(Sampled(row, 1) for row in rows),
+        ]
+
+    return step
+
+
+def test_a_fault_in_one_row_s_processor_is_that_row_s_failure() -> None:
+    """A raising logits processor ends its own request; the neighbour's tokens keep coming."""
+    script = Script([fail(ValueError("bad processor"), is_model_failure=False), say(1)])
+
+    async def use(host: WorkerHost[None]) -> None:
+        faulty, neighbour = host.submit(GOOD_PROMPT, PARAMS), host.submit(GOOD_PROMPT, PARAMS)
+        with pytest.raises(GenerationFailed, match="ValueError"):
+            await text_of(faulty)
+        assert (await anext(neighbour)).text == "b"
+        neighbour.cancel()
+
+    with_worker(script, use)
+
+
+def test_failures_of_single_rows_never_end_the_worker() -> None:
+    """A client who sends a hundred poisonous requests in a row does not take the model down."""
+    script = Script([fail(ValueError("poison"), is_model_failure=False)])
+
+    async def use(host: WorkerHost[None]) -> None:
+        for _ in range(10):
+            with pytest.raises(GenerationFailed):
+                await text_of(host.submit(GOOD_PROMPT, PARAMS))
+        assert host.is_alive
+
+    with_worker(script, use)
+
+
+def test_a_model_that_fails_again_and_again_ends_its_worker() -> None:
+    """Failures out of the model itself are counted, also where the batch survives them."""
+    script = Script([fail(MemoryError("no memory"), is_model_failure=True)], is_broken=True)
+
+    async def use(host: WorkerHost[None]) -> None:
+        for _ in range(3):
+            with pytest.raises(GenerationFailed):
+                await text_of(host.submit(GOOD_PROMPT, PARAMS))
+        await host.ended()
+        assert not host.is_alive
+
+    with_worker(script, use)
+
+
+def test_an_undecodable_token_is_its_row_s_failure() -> None:
+    """A detokenizer that raises fails one request, not the thread."""
+
+    async def use(host: WorkerHost[None]) -> None:
+        with pytest.raises(GenerationFailed):
+            await text_of(host.submit(GOOD_PROMPT, PARAMS))
+        assert await text_of(host.submit(GOOD_PROMPT, PARAMS)) == "b"
+
+    with_worker(Script([say(-1), say(1, FinishReason.LENGTH)]), use)
+
+
+def test_an_abandoned_row_is_removed_before_the_next_step() -> None:
+    """A reader that goes away costs at most the step under way."""
+    script = Script([say(1)])
+
+    async def use(host: WorkerHost[None]) -> None:
+        gone, stays = host.submit(GOOD_PROMPT, PARAMS), host.submit(GOOD_PROMPT, PARAMS)
+        await anext(gone)
+        gone.cancel()
+        while not script.removed:
+            await anext(stays)
+        assert script.removed[0] == 0  # a reader that does not keep up with so fast a model may follow
+        stays.cancel()
+
+    with_worker(script, use)
+
+
+def test_what_removed_rows_leave_to_be_done_is_done_without_any_row() -> None:
+    """The batch gets the steps it asks for, at the device like any other, and then the worker rests."""
+    done = threading.Event()
+    script = Script([say(1)])
+
+    def tidy(rows: list[int]) -> list[Sampled]:
+        script.num_owed_steps -= not rows
+        if script.num_owed_steps == 0:
+            done.set()
+        return say(1)(rows)
+
+    async def use(host: WorkerHost[None]) -> None:
+        gone = host.submit(GOOD_PROMPT, PARAMS)
+        await anext(gone)
+        script.num_owed_steps = 3
+        script.steps[:] = [tidy]
+        gone.cancel()
+        assert await asyncio.to_thread(done.wait, 30)
+        assert script.removed == [0]
+
+    with_worker(script, use)
+
+
+def test_a_failed_load_is_reported_in_one_sentence() -> None:
+    """Whatever the loader raises arrives as ModelLoadError with its kind and words."""
+
+    def load() -> ScriptedModel:
+        raise OSError("disk on fire")
+
+    with pytest.raises(ModelLoadError, match="OSError: disk on fire"):
+        asyncio.run(WorkerHost.start("broken", load, DeviceTurn()))
+
+
+def test_cancelling_a_load_ends_the_thread() -> None:
+    """Nobody waits for a load that is no longer wanted, and its thread does not stay."""
+    entered, go_on = threading.Event(), threading.Event()
+    script = Script([say(1)])
+
+    def load() -> ScriptedModel:
+        entered.set()
+        go_on.wait(10)
+        return ScriptedModel(script)
+
+    async def run() -> None:
+        starting = asyncio.create_task(WorkerHost.start("slow", load, DeviceTurn()))
+        await asyncio.to_thread(entered.wait, 10)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        go_on.set()
+
+    asyncio.run(run())
