@@ -46,6 +46,17 @@ def test_a_bad_image_is_refused_before_anything_is_captioned(
     run(test())
 
 
+def test_what_is_no_picture_is_refused_by_its_beginning() -> None:
+    """Nothing of what follows is decoded, so that it is not noticed that its end is no base64."""
+
+    async def test() -> None:
+        part = ImagePart(f"data:image/png;base64,{'A' * 2**21}####", "messages[0].content[0]")
+        with pytest.raises(ImageInvalid, match=r"could not be read as an image.*Supported are JPEG"):
+            await proxy().rewrite([Message(Role.USER, (part,))], FakeCaptioner(), SETTINGS)
+
+    run(test())
+
+
 @pytest.mark.parametrize("has_begun", [False, True], ids=["before", "meanwhile"])
 def test_images_that_cannot_be_read_any_more_because_the_server_stops(has_begun: bool) -> None:
     """An executor that was shut down is not the client's fault, nor a bug: the server is stopping."""

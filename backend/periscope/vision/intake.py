@@ -16,6 +16,7 @@ from typing import TypeVar
 from periscope.core import Image, ImagePart, Message
 from periscope.errors import ServerStopping
 from periscope.vision.images.decode import ImageHeader, decode, read_header
+from periscope.vision.images.formats import format_of
 from periscope.vision.images.in_flight import Admission, BytesInFlight
 from periscope.vision.images.limits import ImageLimits
 from periscope.vision.images.source import fetch
@@ -182,5 +183,6 @@ def _sent_bytes(places: Sequence[ImagePlace]) -> int:
 
 
 def _read_picture(place: ImagePlace, limits: ImageLimits) -> Picture:
-    data = fetch(place.part, limits)
-    return Picture(place, data, read_header(data, limits, param=place.part.param))
+    param = place.part.param
+    data = fetch(place.part, limits, check_head=partial(format_of, param=param))
+    return Picture(place, data, read_header(data, limits, param=param))

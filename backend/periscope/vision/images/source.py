@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 from urllib.parse import unquote_to_bytes
+
+import pybase64
 
 from periscope.core import ImagePart
 from periscope.errors import ImageInvalid, ImageSourceRefused
@@ -28,21 +30,27 @@ _PADDING: Final = "=" + _WHITESPACE.decode()
 #: How base64 of JPEG, PNG, GIF, WebP, TIFF and AVIF starts.
 _BARE_BASE64: Final = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkqA", "TU0AK", "AAAAHGZ0eX", "AAAAIGZ0eX")
 
-#: Base64 is read in slices, for each is read with the interpreter's lock held: 20 MiB at once, in several threads, kept
-#: everybody else waiting for half a second. A multiple of four.
+#: Base64 is read in slices, for each is read with the interpreter's lock held, and the first one tells whether the rest
+#: is worth reading. A multiple of four.
 _SLICE_CHARS: Final = 1024 * 1024
+#: As many bytes are looked at before the rest is decoded; every file format is recognised by fewer.
+_HEAD_BYTES: Final = 1024
 
 _USE_DATA_URL: Final = "Send the image as a data: URL."
 
 
-def fetch(part: ImagePart, limits: ImageLimits) -> bytes:
+def fetch(part: ImagePart, limits: ImageLimits, *, check_head: Callable[[bytes], object]) -> bytes:
     """Pure: the bytes of a `data:` URL, at most `limits.max_bytes` of them.
 
     Tolerates a missing or wrong media type, white space, percent-encoding, missing padding and the URL-safe alphabet.
 
+    Args:
+        check_head: called with the first bytes, 1024 or all of them, before the rest is decoded; raises if they begin
+            no image.
+
     Raises:
         ImageSourceRefused: the address is of another kind.
-        ImageInvalid: it is no base64, is empty, or holds too many bytes.
+        ImageInvalid: it is no base64, is empty, or holds too many bytes; or what `check_head` raised.
     """
     url = part.url.strip()
     scheme = _SCHEME.match(url)
@@ -50,7 +58,7 @@ def fetch(part: ImagePart, limits: ImageLimits) -> bytes:
         raise _refused_without_scheme(url, part.param)
     match scheme[1].lower():
         case "data":
-            return _read_data_url(url, part.param, limits)
+            return _read_data_url(url, part.param, limits, check_head)
         case "http" | "https":
             raise ImageSourceRefused(
                 f"Remote image addresses are not fetched by this server. {_USE_DATA_URL}", param=part.param
@@ -72,7 +80,7 @@ def _refused_without_scheme(url: str, param: str) -> ImageSourceRefused:
     )
 
 
-def _read_data_url(url: str, param: str, limits: ImageLimits) -> bytes:
+def _read_data_url(url: str, param: str, limits: ImageLimits, check_head: Callable[[bytes], object]) -> bytes:
     comma = url.find(",", 0, _MAX_HEADER_CHARS)
     attributes = [attribute.strip().lower() for attribute in url[: max(comma, 0)].split(";")]
     if "base64" not in attributes[1:]:
@@ -86,7 +94,11 @@ def _read_data_url(url: str, param: str, limits: ImageLimits) -> bytes:
     payload = payload.rstrip(_PADDING)
     try:
         _refuse_too_large(payload, param, limits)
-        data = _decoded(payload)
+        slices = _decoded(payload)
+        head = _head(slices)
+        if head:
+            check_head(head)
+        data = b"".join((head, *slices))
     except (UnicodeEncodeError, binascii.Error):
         raise _not_base64(param) from None
     if not data:
@@ -106,22 +118,29 @@ def _refuse_too_large(payload: str, param: str, limits: ImageLimits) -> None:
         )
 
 
-def _decoded(payload: str) -> bytes:
-    """The bytes that base64 without its padding stands for.
+def _decoded(payload: str) -> Iterator[bytes]:
+    """The bytes that base64 without its padding stands for, slice by slice; a slice may be empty.
 
     Raises:
         binascii.Error, UnicodeEncodeError: it is no base64.
     """
-    data, rest = [], b""
+    rest = b""
     for digits in _digits(payload):
         if b"=" in digits:  # padding within, which a slice could end with
             raise binascii.Error
         digits = rest + digits  # noqa: PLW2901 - what was too short for a group of four begins this slice
         view, whole = memoryview(digits), len(digits) // 4 * 4
-        data.append(binascii.a2b_base64(view[:whole], strict_mode=True))
+        yield pybase64.b64decode(view[:whole], validate=True)
         rest = digits[whole:]
-    data.append(binascii.a2b_base64(rest + b"=" * (-len(rest) % 4), strict_mode=True))
-    return b"".join(data)
+    yield pybase64.b64decode(rest + b"=" * (-len(rest) % 4), validate=True)
+
+
+def _head(slices: Iterator[bytes]) -> bytes:
+    """The first slices, until there are `_HEAD_BYTES`; usually that is one."""
+    head = b""
+    while len(head) < _HEAD_BYTES and (following := next(slices, None)) is not None:
+        head += following
+    return head
 
 
 def _digits(payload: str) -> Iterator[bytes]:
