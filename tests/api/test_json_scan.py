@@ -81,6 +81,19 @@ def test_base64_is_known_as_clients_write_it(written: str) -> None:
     assert parse_body(body, scan) == json.loads(body)
 
 
+@pytest.mark.parametrize("place", [0, 1000, -4, -3, -2, -1])
+@pytest.mark.parametrize("tail", range(4))
+def test_one_character_that_is_no_base64_makes_text_of_a_string(place: int, tail: int) -> None:
+    """Whichever character it is, and wherever it stands: only those of base64 in either alphabet are let through."""
+    alphabet = set(
+        base64.b64encode(bytes(range(256)) * 3) + b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz+/=-_"
+    )
+    for byte in set(range(256)) - set(b'"\\'):
+        string = bytearray(PICTURE.encode() + b"A" * tail)
+        string[place] = byte
+        assert bool(scanned(b'{"url": "%s"}' % string).pictures) == (byte in alphabet), bytes([byte])
+
+
 @pytest.mark.parametrize(
     "written",
     [rb"\ud83d%s", rb"%s\ude00", rb"\ud83d\ude00%s", b"data:image/png;name=\xc3\xa9.png;base64,%s", rb"\u0041%s"],

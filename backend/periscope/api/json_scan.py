@@ -6,9 +6,12 @@ before. This scan costs a few passes of C code over each piece and keeps nothing
 
 from __future__ import annotations
 
+import binascii
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import pybase64
 
 from periscope.errors import BodyTooLarge, InvalidRequest
 
@@ -52,12 +55,26 @@ class _OpenString:
             if len(self.head) < _MAX_HEAD_BYTES:
                 return
             piece, self.head = _DATA_URL_HEAD.sub(b"", self.head, count=1), None
-        self.may_be_picture = not piece.translate(None, _BASE64)
+        self.may_be_picture = _is_base64(piece)
 
     @property
     def is_picture(self) -> bool:
         """Whether what came so far would be picture data if it ended here."""
         return self.may_be_picture and self.length >= MIN_PICTURE_BYTES
+
+
+def _is_base64(piece: bytes) -> bool:
+    """Whether there are only characters of `_BASE64`, wherever in a picture's data they stand.
+
+    Decoding it, for nothing, takes a quarter of the time that looking at each character takes. It knows neither
+    padding nor the unusual characters, which few pieces have.
+    """
+    whole = len(piece) // 4 * 4
+    try:
+        pybase64.b64decode(memoryview(piece)[:whole], validate=True)
+    except binascii.Error:
+        return not piece.translate(None, _BASE64)
+    return not piece[whole:].translate(None, _BASE64)
 
 
 class BodyScan:
