@@ -82,7 +82,8 @@ class AdmittedImages:
         limits = self._limits
         self._admission.add(sum(picture.decoded_bytes(limits) for picture in pictures))
         return await self._run.all(
-            partial(decode, picture.data, limits, param=picture.place.part.param) for picture in pictures
+            partial(decode, picture.data, limits, sha256=picture.header.sha256, param=picture.place.part.param)
+            for picture in pictures
         )
 
 

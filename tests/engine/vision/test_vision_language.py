@@ -64,7 +64,9 @@ def test_pictures_of_extreme_sides_are_described() -> None:
     async def use(engine: VisionLanguageEngine) -> None:
         for width, height in sizes:
             data = encoded(PIL.Image.new("RGB", (width, height), "red"))
-            text, _ = await engine.describe(decode(data, ImageLimits(), param="x"), DEFAULT_CAPTION_PROMPT, 8)
+            text, _ = await engine.describe(
+                decode(data, ImageLimits(), sha256="", param="x"), DEFAULT_CAPTION_PROMPT, 8
+            )
             assert text
 
     with_captioner(use)

@@ -37,6 +37,8 @@ _SIDEWAYS: Final = (Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVE
 #: pictures into patches, of 28 pixels at most: a strip thinner than both is padded.
 _MAX_ASPECT: Final = 100
 _MIN_STRIP_PX: Final = 28
+#: What the processors of most vision models use. Lanczos, a little sharper, takes half as long again.
+_FILTER: Final = Resampling.BICUBIC
 #: Cheap box reduction may do the first part of a downscale, down to twice the size wanted (Pillow's own default).
 _REDUCING_GAP: Final = 2.0
 
@@ -67,10 +69,13 @@ def read_header(data: bytes, limits: ImageLimits, *, param: str) -> ImageHeader:
         return ImageHeader(width, height, hashlib.sha256(data).hexdigest())
 
 
-def decode(data: bytes, limits: ImageLimits, *, param: str) -> Image:
+def decode(data: bytes, limits: ImageLimits, *, sha256: str, param: str) -> Image:
     """Pure, may block: decode an image file and scale it down to `limits.max_side_px`.
 
     Of an animation the first frame is taken. A strip that is too thin for captioners is padded with white.
+
+    Args:
+        sha256: of the data, from its header, so that it is not taken twice.
 
     Raises:
         ImageInvalid: as `read_header`, or the pixels are broken or cut off.
@@ -89,7 +94,7 @@ def decode(data: bytes, limits: ImageLimits, *, param: str) -> Image:
             height=shown.height,
             source_width=source_width,
             source_height=source_height,
-            sha256=hashlib.sha256(data).hexdigest(),
+            sha256=sha256,
         )
 
 
@@ -149,7 +154,7 @@ def _downscale(picture: ImageFile.ImageFile, max_side_px: int) -> PIL.Image.Imag
     width, height = (max(1, round(side * scale)) for side in picture.size)
     # JPEG only: decodes at 1/2, 1/4 or 1/8 where that is still twice the size wanted.
     picture.draft(None, (round(width * _REDUCING_GAP), round(height * _REDUCING_GAP)))
-    return _scalable(picture).resize((width, height), Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
+    return _scalable(picture).resize((width, height), _FILTER, reducing_gap=_REDUCING_GAP)
 
 
 def _scalable(picture: PIL.Image.Image) -> PIL.Image.Image:
