@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+import re
 from urllib.parse import quote
 
 import pytest
@@ -53,6 +54,18 @@ def test_the_ways_clients_write_data_urls(url: str) -> None:
 def test_bytes_come_back_as_they_were(data: bytes) -> None:
     """Whatever was encoded is what comes out."""
     assert read("data:;base64," + base64.b64encode(data).decode()) == data
+
+
+@settings(deadline=None)
+@given(st.text("AQ7+/-_= \n", max_size=12))
+def test_a_payload_is_base64_as_a_whole_or_not_at_all(payload: str) -> None:
+    """Digits of either alphabet with white space anywhere, then padding of any length; never one digit too many."""
+    digits = re.sub(r"\s", "", payload.rstrip("= \n")).replace("-", "+").replace("_", "/")
+    if not digits or "=" in digits or len(digits) % 4 == 1:
+        with pytest.raises(ImageInvalid):
+            read(f"data:;base64,{payload}")
+    else:
+        assert read(f"data:;base64,{payload}") == base64.b64decode(digits + "==")
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,6 @@ _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]{1,15}):", re.IGNORECASE)
 _MAX_HEADER_CHARS: Final = 256
 _WHITESPACE: Final = b" \t\r\n\f\v"
 _TO_STANDARD_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
-#: What no base64 has that comes straight from an encoder of the standard alphabet.
-_UNUSUAL: Final = (*b"-_", *_WHITESPACE)
 #: What may stand behind the digits.
 _PADDING: Final = "=" + _WHITESPACE.decode()
 #: How base64 of JPEG, PNG, GIF, WebP, TIFF and AVIF starts.
@@ -109,7 +107,7 @@ def _read_data_url(url: str, param: str, limits: ImageLimits, check_head: Callab
 def _refuse_too_large(payload: str, param: str, limits: ImageLimits) -> None:
     if len(payload) * 3 // 4 <= limits.max_bytes:
         return  # white space is not counted, but where all of it fits nobody needs to know how much there is
-    num_bytes = sum(map(len, _digits(payload))) * 3 // 4
+    num_bytes = (len(payload) - sum(map(payload.count, _WHITESPACE.decode()))) * 3 // 4
     if num_bytes > limits.max_bytes:
         raise ImageInvalid(
             f"The image in `{param}` has {num_bytes:,} bytes; at most {limits.max_bytes:,} are taken "
@@ -125,14 +123,32 @@ def _decoded(payload: str) -> Iterator[bytes]:
         binascii.Error, UnicodeEncodeError: it is no base64.
     """
     rest = b""
-    for digits in _digits(payload):
-        if b"=" in digits:  # padding within, which a slice could end with
-            raise binascii.Error
-        digits = rest + digits  # noqa: PLW2901 - what was too short for a group of four begins this slice
-        view, whole = memoryview(digits), len(digits) // 4 * 4
-        yield pybase64.b64decode(view[:whole], validate=True)
-        rest = digits[whole:]
+    for at in range(0, len(payload), _SLICE_CHARS):
+        digits = rest + payload[at : at + _SLICE_CHARS].encode("ascii")  # what was no group of four begins this slice
+        try:
+            data, rest = _groups_of_four(digits)
+        except binascii.Error:
+            data, rest = _groups_of_four(_standard(digits))
+        yield data
+    rest = _standard(rest)
     yield pybase64.b64decode(rest + b"=" * (-len(rest) % 4), validate=True)
+
+
+def _groups_of_four(digits: bytes) -> tuple[bytes, bytes]:
+    """What all whole groups stand for, and the digits that are left over, which may be none at all.
+
+    Raises:
+        binascii.Error: there are other characters than digits of the standard alphabet.
+    """
+    whole = len(digits) // 4 * 4
+    if digits.endswith(b"=", 0, whole):  # padding, and there is more behind it
+        raise binascii.Error
+    return pybase64.b64decode(memoryview(digits)[:whole], validate=True), digits[whole:]
+
+
+def _standard(digits: bytes) -> bytes:
+    """In the standard alphabet, without white space. Most base64 is that already, and trying is much cheaper."""
+    return digits.translate(_TO_STANDARD_ALPHABET, _WHITESPACE)
 
 
 def _head(slices: Iterator[bytes]) -> bytes:
@@ -141,19 +157,6 @@ def _head(slices: Iterator[bytes]) -> bytes:
     while len(head) < _HEAD_BYTES and (following := next(slices, None)) is not None:
         head += following
     return head
-
-
-def _digits(payload: str) -> Iterator[bytes]:
-    """Slice by slice in the standard alphabet, without white space; not checked for other characters.
-
-    Raises:
-        UnicodeEncodeError: there are characters outside of ASCII.
-    """
-    for at in range(0, len(payload), _SLICE_CHARS):
-        digits = payload[at : at + _SLICE_CHARS].encode("ascii")
-        # Looking for each of these costs a tenth of a translation, which nearly no picture needs.
-        is_unusual = any(unusual in digits for unusual in _UNUSUAL)
-        yield digits.translate(_TO_STANDARD_ALPHABET, _WHITESPACE) if is_unusual else digits
 
 
 def _not_base64(param: str) -> ImageInvalid:
