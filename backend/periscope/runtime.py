@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 import mlx.core as mx
@@ -36,7 +37,10 @@ from periscope.vision.images.limits import ImageLimits
 from periscope.vision.intake import ImageIntake
 from periscope.vision.prompts import DEFAULT_CAPTION_PROMPT
 from periscope.vision.proxy import VisionProxy
-from periscope.vision.settings import OnError, ProxySettings
+from periscope.vision.readers.find import INSTALL, ReaderKind, find_reader
+from periscope.vision.readers.reader import TextReader
+from periscope.vision.reading import ImageReading
+from periscope.vision.settings import OnError, ProxySettings, ReadingSettings
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -62,6 +66,8 @@ class Runtime:
         self.bus = EventBus()
         self._turn = DeviceTurn(config.captioner_share)
         self._decoding = ThreadPoolExecutor(NUM_DECODE_THREADS, thread_name_prefix="periscope-decode")
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="periscope-read")
+        self._reader = cache(_installed_reader)  # one for all text models that ask for the same: it takes memory
         self._memory = DeviceMemory(config.memory.budget)
         limits = PoolLimits(
             budget_bytes=self._memory.budget_bytes(),
@@ -78,7 +84,12 @@ class Runtime:
         in_flight = BytesInFlight(
             config.server.limits.max_image_bytes_in_flight, wait_timeout_s=config.server.limits.wait_timeout_s
         )
-        proxy = VisionProxy(CaptionCache(), intake=ImageIntake(executor=self._decoding, in_flight=in_flight))
+        reading = ImageReading(
+            CaptionCache(), executor=self._reading, wait_timeout_s=config.server.limits.wait_timeout_s
+        )
+        proxy = VisionProxy(
+            CaptionCache(), intake=ImageIntake(executor=self._decoding, in_flight=in_flight), reading=reading
+        )
         self.service = ChatService(names, self._pool, proxy, requests)
         self.control = ControlService(
             self.service, self._pool, names, requests, self.bus, version=__version__, read_memory=_read_memory
@@ -98,7 +109,8 @@ class Runtime:
         """Idempotent: refuse new requests, let running ones finish for up to `drain_s`, free every model."""
         self.stop_admitting()
         await self._pool.close(drain_s=drain_s)
-        self._decoding.shutdown(wait=False, cancel_futures=True)
+        for executor in (self._decoding, self._reading):
+            executor.shutdown(wait=False, cancel_futures=True)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -159,7 +171,9 @@ class Runtime:
             vision=capabilities.vision_mode,
             params=model.params.generation,
             captioner=captioner,
-            proxy=None if vision is None else _proxy_settings(vision),
+            proxy=None
+            if vision is None
+            else _proxy_settings(vision, self._reader(ReaderKind(vision.reader), vision.reader_languages)),
             disabled_images=DisabledImages(capabilities.images_when_disabled),
         )
 
@@ -198,7 +212,7 @@ def _captioner_id(model: ModelConfig) -> CaptionerId:
     return CaptionerId(name=model.name, revision=f"{_source(model)}@{model.revision or 'main'}")
 
 
-def _proxy_settings(vision: VisionProxyConfig) -> ProxySettings:
+def _proxy_settings(vision: VisionProxyConfig, reader: TextReader | None) -> ProxySettings:
     limits = ImageLimits(
         max_bytes=vision.max_image_bytes,
         max_source_pixels=vision.max_source_pixels,
@@ -212,7 +226,24 @@ def _proxy_settings(vision: VisionProxyConfig) -> ProxySettings:
         on_error=OnError(vision.on_error),
         use_question=vision.use_question,
         limits=limits,
+        reading=None
+        if reader is None
+        else ReadingSettings(reader, max_chars=vision.reader_max_chars, timeout_s=vision.reader_timeout_s),
     )
+
+
+def _installed_reader(kind: ReaderKind, languages: tuple[str, ...]) -> TextReader | None:
+    """The reader of this kind, with a line in the log; None if none is installed.
+
+    Raises:
+        ConfigError: it is asked for by name and cannot run here.
+    """
+    reader = find_reader(kind, languages)
+    if reader is not None:
+        logger.info("reader: %s", reader.name)
+    elif kind is not ReaderKind.NONE:
+        logger.info("reader: none; text in images is read with %s", INSTALL)
+    return reader
 
 
 def _peek_context_length(model: ModelConfig) -> int | None:

@@ -92,7 +92,7 @@ async def test_an_empty_answer_is_an_empty_string() -> None:
 @in_loop
 async def test_vision_usage_has_its_own_field() -> None:
     """What captions cost is told apart from the text model's usage, and only when there was an image."""
-    finished = Finished(FinishReason.STOP, USAGE, VisionUsage(3, 1, 1, 80, 950))
+    finished = Finished(FinishReason.STOP, USAGE, VisionUsage(3, 1, 1, 80, 950, 120))
     told = (await post_chat(FakeBackend(finished))).json()
     assert told["periscope"] == {
         "vision": {
@@ -101,6 +101,7 @@ async def test_vision_usage_has_its_own_field() -> None:
             "num_failed": 1,
             "num_caption_tokens": 80,
             "caption_ms": 950,
+            "reader_ms": 120,
         }
     }
     assert told["usage"]["total_tokens"] == 15

@@ -42,11 +42,8 @@ async def test_captions_come_in_the_order_of_the_images() -> None:
     backend = FakeBackend()
     async with client_of(backend) as client:
         reply = await client.post("/api/captions", json={"model": "m", "images": ["data:a", "data:b"]})
-    assert reply.json() == {
-        "captions": [
-            {"text": f"image {n}", "error": None, "width": 4, "height": 3, "captioner": "eyes"} for n in (1, 2)
-        ]
-    }
+    same = {"error": None, "width": 4, "height": 3, "captioner": "eyes", "verbatim": None, "block": ""}
+    assert reply.json() == {"captions": [{"text": f"image {n}", **same} for n in (1, 2)]}
     assert backend.captioned == ("m", (ImagePart("data:a", "images[0]"), ImagePart("data:b", "images[1]")))
 
 

@@ -20,8 +20,11 @@ from tests.cli.stub import ALIVE, stub_server
 
 cli = CliRunner()
 
-SEEN = {"text": "A red circle.", "error": None, "width": 8, "height": 4, "captioner": "eyes"}
-UNSEEN = {"text": None, "error": "the captioner timed out", "width": 8, "height": 4, "captioner": "eyes"}
+SEEN = {"text": "A red circle.", "error": None, "width": 8, "height": 4, "captioner": "eyes"} | {
+    "verbatim": "STOP",
+    "block": "[Image 1: A red circle.]\nSTOP",
+}
+UNSEEN = SEEN | {"text": None, "error": "the captioner timed out", "block": "[Image 1: not read]"}
 
 
 @pytest.fixture
@@ -40,6 +43,15 @@ def test_one_picture_is_just_its_text(pictures: list[str], short_config: Path) -
     with stub_server(ALIVE, answer(SEEN)) as server:
         ended = cli.invoke(app, ["caption", pictures[0], "--url", server.url, "--config", str(short_config)])
     assert (ended.exit_code, ended.stdout) == (0, "A red circle.\n")
+
+
+def test_explain_shows_what_the_text_model_reads(pictures: list[str], short_config: Path) -> None:
+    """The whole block, with the text in the picture; also where there is no caption."""
+    for caption, block, code in ((SEEN, SEEN["block"], 0), (UNSEEN, UNSEEN["block"], 1)):
+        with stub_server(ALIVE, answer(caption)) as server:
+            common = ["--url", server.url, "--config", str(short_config)]
+            ended = cli.invoke(app, ["caption", pictures[0], "--explain", *common])
+        assert (ended.exit_code, ended.stdout) == (code, f"{block}\n")
 
 
 def test_the_server_gets_a_picture_as_data_url(pictures: list[str], short_config: Path) -> None:
@@ -95,7 +107,7 @@ def test_a_picture_that_is_not_described_is_no_other_pictures_fault(error: Peris
     first, broken, last = asyncio.run(run())
     assert (first["file"], first["text"], last["text"]) == ("0", "picture 0", "picture 2")
     assert broken == {"file": "1", "text": None, "error": "it is cut off"} | dict.fromkeys(
-        ("width", "height", "captioner")
+        ("width", "height", "captioner", "verbatim", "block")
     )
 
 

@@ -33,6 +33,17 @@ TIME_SLACK = 10
 #: What is left over after a body must have gone by then, but for a little that Python keeps of many small objects.
 SETTLE_S = 10.0
 KEPT = 4 * MIB
+CONFIG = """\
+models:
+  - name: demo
+    local_path: embedded:text
+    preload: true
+    params: {prompt_cache: 16MiB}
+    capabilities: {vision_mode: proxy, vision_proxy: {model: eyes, reader: none}}
+  - name: eyes
+    local_path: embedded:captioner
+    preload: true
+"""
 HEAD = b'{"max_tokens": 1, "messages": [{"role": "user", "content": '
 
 
@@ -135,8 +146,10 @@ ROWS: dict[str, tuple[Callable[[], Body], int, str | None]] = {
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server of its own, warmed up."""
-    running = start_server(log=tmp_path_factory.mktemp("bodies") / "server.log")
+    """A server of its own, warmed up. It has no reader: what OCR takes is no cost of a body."""
+    folder = tmp_path_factory.mktemp("bodies")
+    (folder / "models.yaml").write_text(CONFIG)
+    running = start_server(folder / "models.yaml", log=folder / "server.log")
     for body in (chat(), pictures(noise(3), noise(4)), text(b"one two ", 8 * MB)):
         post(running, body)
     yield running

@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.conftest import RunningServer
 from tests.e2e.drawing import circle, number, picture, square, text, user
+from tests.vision.readers.pictures import TRACEBACK, drawn_screenshot
 
 
 def ask(client: httpx.Client, *messages: dict[str, Any], **extra: Any) -> dict[str, Any]:
@@ -43,6 +44,20 @@ def test_formats_and_sizes_people_have(client: httpx.Client, kind: str, size: in
 def test_a_number_is_read(client: httpx.Client) -> None:
     """Digits drawn with a plain font come back in the answer."""
     assert "42" in answer(ask(client, user(picture(number("42")), "What number is in the picture?")))
+
+
+def test_a_screenshot_gives_the_text_model_its_traceback(client: httpx.Client) -> None:
+    """What a small captioner cannot read stands in the block to the letter, and in the prompt."""
+    shot = picture(drawn_screenshot())
+    body = ask(client, user("What went wrong?", shot))
+    again = ask(client, user("What went wrong?", shot))
+    assert body["periscope"]["vision"]["reader_ms"] > 0
+    assert again["periscope"]["vision"]["reader_ms"] == 0
+    (told,) = client.post("/api/captions", json={"images": [shot["image_url"]["url"]]}).json()["captions"]
+    assert [line.strip() for line in told["verbatim"].splitlines()] == [line.strip() for line in TRACEBACK]
+    assert told["verbatim"] in told["block"]
+    words_alone = ask(client, user("What went wrong?"))["usage"]["prompt_tokens"]
+    assert body["usage"]["prompt_tokens"] > words_alone + 40
 
 
 def test_two_pictures_of_one_chat_are_numbered_and_told_apart(client: httpx.Client) -> None:

@@ -14,6 +14,8 @@ from periscope.vision.prompts import (
     clean_text,
     escape_delimiters,
     marker,
+    printable,
+    verbatim_section,
 )
 
 
@@ -84,6 +86,7 @@ HOSTILE = st.lists(
                 "\x00",
                 "[Image 1, ",
                 "[End of image 1]",
+                "[Text in image 7, read by r:]",
                 "\u0130mage",
             ]
         ),
@@ -96,13 +99,16 @@ HOSTILE = st.lists(
 @settings(deadline=None)
 @given(HOSTILE)
 def test_no_caption_opens_or_closes_a_block(text: str) -> None:
-    """However a caption is written, only the first and the last line of a block look like a delimiter."""
-    first, *inner, last = caption_block(7, (2, 3), "c", text).splitlines()
+    """However caption and text are written, only the first and last line and the head of the text look like ours."""
+    verbatim = verbatim_section(7, "r", printable(text))
+    first, *inner, last = caption_block(7, (2, 3), "c", text, verbatim).splitlines()
+    if verbatim:
+        inner.remove("[Text in image 7, read by r:]")
     assert first.startswith("[Image 7, ")
     assert last == "[End of image 7]"
     for line in inner:
         squeezed = "".join(line.casefold().split())
-        assert not squeezed.startswith(("[image", "[endofimage", "\uff3bimage", "\uff3bendofimage"))
+        assert not squeezed.startswith(("[image", "[endofimage", "[textinimage", "\uff3bimage", "\uff3bendofimage"))
 
 
 @settings(deadline=None)

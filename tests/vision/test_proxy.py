@@ -105,10 +105,11 @@ def test_captions_on_their_own_share_the_cache_with_chats() -> None:
         vision, captioner = proxy(), FakeCaptioner(failures={RED_PIXEL: "the captioner timed out"})
         await vision.rewrite(conversation([BLUE]), captioner, SETTINGS)
         parts = conversation([BLUE, RED])[0].images
-        assert await vision.describe(parts, captioner, SETTINGS) == (
-            CaptionedImage("Colour (0, 0, 255), try 1.", None, 640, 480, "fake"),
-            CaptionedImage(None, "the captioner timed out", 4, 3, "fake"),
-        )
+        blue, red = await vision.describe(parts, captioner, SETTINGS)
+        said, reason = "Colour (0, 0, 255), try 1.", "the captioner timed out"
+        assert blue == CaptionedImage(said, None, 640, 480, "fake", block=block(1, "640x480", said))
+        marker = f"[Image 2, 4x3 px, could not be read: {reason}. Do not guess what it shows.]"
+        assert red == CaptionedImage(None, reason, 4, 3, "fake", block=marker)
         assert [len(request.images) for request in captioner.requests] == [1, 1]
         one = ProxySettings(limits=ImageLimits(max_images=1))
         await vision.describe(conversation([BLUE, RED])[0].images, captioner, one)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -34,6 +34,9 @@ def caption(
     model: AskedModel = None,
     url: Url = None,
     config: ConfigFile = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show what the text model reads in place of a picture.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Describe pictures with the captioner of a model: of the running server, or loaded for this."""
@@ -43,7 +46,9 @@ def caption(
     images = image_parts(files)
     loaded = load_config(config)
     server = find_server(url, loaded)
-    told = asyncio.run(_tell_all(images, _describer(loaded, server, model), is_shown=not as_json))
+    told = asyncio.run(
+        _tell_all(images, _describer(loaded, server, model), shown=None if as_json else "block" if explain else "text")
+    )
     if as_json:
         print_json({"server": server and server.url, "captions": told})
     if any(said["text"] is None for said in told):
@@ -51,9 +56,13 @@ def caption(
 
 
 async def _tell_all(
-    images: Sequence[ImagePart], describer: AbstractAsyncContextManager[Describe], *, is_shown: bool
+    images: Sequence[ImagePart], describer: AbstractAsyncContextManager[Describe], *, shown: str | None
 ) -> list[JSONObject]:
-    """What is said of each picture, shown in order as soon as it is there: captions on stdout, failures on stderr."""
+    """What is said of each picture, shown in order as soon as it is there: captions on stdout, failures on stderr.
+
+    Args:
+        shown: the field of each result that is shown; None = nothing is.
+    """
     told: list[JSONObject] = []
     async with describer as describe, aclosing(in_order(images, describe)) as captions:
         async for said in captions:
@@ -61,7 +70,9 @@ async def _tell_all(
             told.append(said)
             if text is None:
                 complain(f"{file}: {said['error']}")
-            elif is_shown:
+            if shown == "block" and said["block"]:
+                typer.echo(said["block"])
+            elif shown is not None and text is not None:
                 typer.echo(text if len(images) == 1 else f"{file}: {text}")
     return told
 
@@ -79,7 +90,7 @@ async def in_order(images: Sequence[ImagePart], describe: Describe) -> AsyncGene
             try:
                 return {"file": image.param, **asdict(await describe(image))}
             except (ImageInvalid, ImageSourceRefused, ServerBusy) as error:
-                nothing = dict.fromkeys(("text", "error", "width", "height", "captioner"))
+                nothing = dict.fromkeys(field.name for field in fields(CaptionedImage))
                 return {"file": image.param, **nothing, "error": error.message}
 
     tasks = [asyncio.create_task(one(image)) for image in images]

@@ -202,6 +202,18 @@ class VisionProxyConfig(Section):
         1024, "Longest side that the captioner sees; larger is scaled down.", "pixels", ge=28, le=8192
     )
     use_question: bool = _setting(False, "Show the captioner the text of the image's own message too.")
+    reader: Literal["auto", "apple_vision", "rapidocr", "none"] = _setting(
+        "auto", "Reads text in images to the letter, beside the caption; auto: what is installed of the two."
+    )
+    reader_languages: tuple[str, ...] = _setting(
+        (), "In order of preference, such as [en-US, de-DE]; for apple_vision. Empty: it finds out."
+    )
+    reader_timeout_s: Annotated[float, Field(ge=0.1, le=3600), SECONDS] = _setting(
+        20.0, "For one image, waits for others not counted; then its block says that its text was not read.", "seconds"
+    )
+    reader_max_chars: int = _setting(
+        8000, "Longest text of one image; the rest is cut off.", "characters", ge=1, le=1_000_000
+    )
 
 
 class Capabilities(Section):

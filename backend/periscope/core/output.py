@@ -24,7 +24,7 @@ EndReason: TypeAlias = Literal[FinishReason.STOP, FinishReason.LENGTH, FinishRea
 
 @dataclass(frozen=True, slots=True)
 class VisionUsage:
-    """What the captions of one request cost. Only captions made for this request count tokens and time.
+    """What the images of one request cost. Only what was made for this request counts tokens and time.
 
     Attributes:
         num_images: images in the request, including those answered from the cache or by a marker.
@@ -33,6 +33,7 @@ class VisionUsage:
         num_failed: images that got a marker.
         num_caption_tokens: tokens the captioner generated for this request.
         caption_ms: wall time from the first image needing a caption to the last one done; load time left out.
+        reader_ms: time that reading the text in images took for this request.
     """
 
     num_images: int = 0
@@ -40,6 +41,7 @@ class VisionUsage:
     num_failed: int = 0
     num_caption_tokens: int = 0
     caption_ms: int = 0
+    reader_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class CaptionedImage:
         error: a short reason; None when it did not.
         width, height: of the picture that was sent, in pixels.
         captioner: who described it.
+        verbatim: the text that stands in it, line by line; None if there is none or it is not read.
+        block: what a text model reads in its place.
     """
 
     text: str | None
@@ -67,6 +71,8 @@ class CaptionedImage:
     width: int
     height: int
     captioner: str
+    verbatim: str | None = None
+    block: str = ""
 
 
 class WaitStatus(StrEnum):

@@ -14,7 +14,8 @@ from periscope.captions.caption import Caption
 from periscope.core import CaptionedImage, ImagePart, Message, TextPart, VisionUsage
 from periscope.errors import CaptionerUnavailable, CaptionFailed
 from periscope.vision.intake import Picture
-from periscope.vision.prompts import caption_block, marker
+from periscope.vision.prompts import caption_block, marker, undescribed_block, unread_section, verbatim_section
+from periscope.vision.reading import ReadPicture
 from periscope.vision.settings import OnError, ProxySettings
 
 logger = logging.getLogger(__name__)
@@ -32,60 +33,70 @@ class Rewritten:
     vision: VisionUsage
 
 
+@dataclass(frozen=True, slots=True)
+class SeenPicture:
+    """A picture and what came of it.
+
+    Attributes:
+        answer: its caption, or why there is none; None if it was left out.
+        reading: the text that stands in it.
+    """
+
+    picture: Picture
+    answer: Answer | None
+    reading: ReadPicture = ReadPicture()
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Who described and read the pictures of a request, as the text model is told."""
+
+    captioner: str
+    reader: str = ""
+
+
 def rewritten(
-    messages: Sequence[Message],
-    pictures: Sequence[Picture],
-    answers: Sequence[Answer | None],
-    captioner_name: str,
-    settings: ProxySettings,
+    messages: Sequence[Message], seen: Sequence[SeenPicture], sources: Sources, settings: ProxySettings
 ) -> Rewritten:
     """Replace each image part by the block or the marker of its picture.
 
     Args:
-        answers: one for each picture; None for a picture that was left out.
+        seen: one for each image part, in order.
 
     Raises:
         CaptionerUnavailable: a picture has no caption, and `settings.on_error` asks for an error.
     """
-    _report_failures(pictures, answers, settings.on_error)
+    _report_failures(seen, settings.on_error)
     left_out = f"only the newest {settings.limits.max_images} images that are new in a request are described"
     blocks = [
-        marker(picture.place.number, picture.size, left_out)
-        if answer is None
-        else _block(picture, answer.result, captioner_name)
-        for picture, answer in zip(pictures, answers, strict=True)
+        marker(each.picture.place.number, each.picture.size, left_out)
+        if each.answer is None
+        else _block(each.picture, each.answer.result, each.reading, sources)
+        for each in seen
     ]
-    return Rewritten(_with_blocks(messages, blocks), _usage(answers))
+    return Rewritten(_with_blocks(messages, blocks), _usage(seen))
 
 
-def captioned_images(
-    pictures: Sequence[Picture], answers: Sequence[Answer], captioner_name: str
-) -> tuple[CaptionedImage, ...]:
-    """Results for a client that asked for captions without a chat, one for each picture."""
-    return tuple(
-        _captioned_image(picture, answer.result, captioner_name)
-        for picture, answer in zip(pictures, answers, strict=True)
-    )
-
-
-def _captioned_image(picture: Picture, result: Caption | CaptionFailed, captioner_name: str) -> CaptionedImage:
+def captioned_image(picture: Picture, answer: Answer, reading: ReadPicture, sources: Sources) -> CaptionedImage:
+    """The result for a client that asked for captions without a chat."""
     width, height = picture.size
-    if isinstance(result, CaptionFailed):
-        return CaptionedImage(None, result.reason, width, height, captioner_name)
-    return CaptionedImage(result.text, None, width, height, captioner_name)
+    result = answer.result
+    text, error = (None, result.reason) if isinstance(result, CaptionFailed) else (result.text, None)
+    block = _block(picture, result, reading, sources)
+    return CaptionedImage(text, error, width, height, sources.captioner, verbatim=reading.text or None, block=block)
 
 
-def _report_failures(pictures: Sequence[Picture], answers: Sequence[Answer | None], on_error: OnError) -> None:
+def _report_failures(seen: Sequence[SeenPicture], on_error: OnError) -> None:
     """Log all failures in one line, and raise for the first of them if `on_error` asks for an error."""
     failures = [
-        (picture, answer.result)
-        for picture, answer in zip(pictures, answers, strict=True)
-        if answer is not None and isinstance(answer.result, CaptionFailed)
+        (each.picture, each.answer.result)
+        for each in seen
+        if each.answer is not None and isinstance(each.answer.result, CaptionFailed)
     ]
     if not failures:
         return
     reasons = ", ".join(sorted({failure.reason for _, failure in failures}))
-    logger.warning("%d of %d images were not described: %s", len(failures), len(pictures), reasons)
+    logger.warning("%d of %d images were not described: %s", len(failures), len(seen), reasons)
     if on_error is OnError.ERROR:
         picture, failure = failures[0]
         raise CaptionerUnavailable(
@@ -94,10 +105,20 @@ def _report_failures(pictures: Sequence[Picture], answers: Sequence[Answer | Non
         )
 
 
-def _block(picture: Picture, result: Caption | CaptionFailed, captioner_name: str) -> str:
-    if isinstance(result, CaptionFailed):
-        return marker(picture.place.number, picture.size, result.reason)
-    return caption_block(picture.place.number, picture.size, captioner_name, result.text)
+def _block(picture: Picture, result: Caption | CaptionFailed, reading: ReadPicture, sources: Sources) -> str:
+    number, size = picture.place.number, picture.size
+    verbatim = (
+        verbatim_section(number, sources.reader, reading.text)
+        if reading.failure is None
+        else unread_section(number, reading.failure)
+    )
+    if not isinstance(result, CaptionFailed):
+        return caption_block(number, size, sources.captioner, result.text, verbatim)
+    return (
+        undescribed_block(number, size, result.reason, verbatim)
+        if reading.text
+        else marker(number, size, result.reason)
+    )
 
 
 def _with_blocks(messages: Sequence[Message], blocks: Sequence[str]) -> tuple[Message, ...]:
@@ -114,17 +135,18 @@ def _with_blocks(messages: Sequence[Message], blocks: Sequence[str]) -> tuple[Me
     )
 
 
-def _usage(answers: Sequence[Answer | None]) -> VisionUsage:
+def _usage(seen: Sequence[SeenPicture]) -> VisionUsage:
     captions = [
-        (answer.result, answer.is_made)
-        for answer in answers
-        if answer is not None and isinstance(answer.result, Caption)
+        (each.answer.result, each.answer.is_made)
+        for each in seen
+        if each.answer is not None and isinstance(each.answer.result, Caption)
     ]
     made = [caption for caption, is_made in captions if is_made]
     return VisionUsage(
-        num_images=len(answers),
+        num_images=len(seen),
         num_cache_hits=len(captions) - len(made),
-        num_failed=len(answers) - len(captions),
+        num_failed=len(seen) - len(captions),
         num_caption_tokens=sum(caption.num_tokens for caption in made),
         caption_ms=max((caption.elapsed_ms for caption in made), default=0),
+        reader_ms=sum(each.reading.elapsed_ms for each in seen),
     )

@@ -40,43 +40,41 @@ class ImageCaptioning:
         self._cache = cache
         self._left_out = LeftOutImages()
 
-    async def for_conversation(
-        self, admitted: AdmittedImages, captioner: Captioner, settings: ProxySettings, tell: Tell
-    ) -> list[Answer | None]:
-        """One answer for each picture of the conversation; None for a picture that is left out.
-
-        Raises:
-            ImageInvalid: the pixels of a picture are broken; raised before any captioning.
-            ServerBusy: the captioner has too many requests, or did not begin on an image in time.
-        """
-        pictures = admitted.pictures
+    def left_out(self, pictures: Sequence[Picture], captioner: Captioner, settings: ProxySettings) -> frozenset[int]:
+        """Indices of the pictures of a conversation that are not described, the same in every turn."""
         keys = [_key_of(picture, captioner, settings) for picture in pictures]
-        left_out = self._left_out.choose(keys, self._cache.missing(keys), settings.limits.max_images)
-        shown = [picture for at, picture in enumerate(pictures) if at not in left_out]
-        answers = iter(await self._answers(shown, admitted, _Asking(captioner, settings), tell))
-        return [None if at in left_out else next(answers) for at in range(len(pictures))]
+        return self._left_out.choose(keys, self._cache.missing(keys), settings.limits.max_images)
 
-    async def for_all(self, admitted: AdmittedImages, captioner: Captioner, settings: ProxySettings) -> list[Answer]:
-        """One answer for each picture, none left out.
+    def check_all(self, pictures: Sequence[Picture], captioner: Captioner, settings: ProxySettings) -> None:
+        """Check that all of these pictures may be described for one request.
 
         Raises:
             InvalidRequest: more captions would have to be made than `settings.limits.max_images`.
-            ImageInvalid, ServerBusy: as `for_conversation`.
         """
-        missing = self._cache.missing(_key_of(picture, captioner, settings) for picture in admitted.pictures)
+        missing = self._cache.missing(_key_of(picture, captioner, settings) for picture in pictures)
         if len(missing) > settings.limits.max_images:
             raise InvalidRequest(
                 f"`images` holds {len(missing)} images that have no caption yet; at most "
                 f"{settings.limits.max_images} are described at once (`max_images`). Send them in several requests.",
                 param="images",
             )
-        return await self._answers(admitted.pictures, admitted, _Asking(captioner, settings), lambda _: None)
 
-    async def _answers(
-        self, pictures: Sequence[Picture], admitted: AdmittedImages, asking: _Asking, tell: Tell
+    async def answers(
+        self,
+        pictures: Sequence[Picture],
+        admitted: AdmittedImages,
+        captioner: Captioner,
+        settings: ProxySettings,
+        tell: Tell,
     ) -> list[Answer]:
-        """One answer for each picture. Of equal pictures only the first counts as made."""
-        keys = [_key_of(picture, asking.captioner, asking.settings) for picture in pictures]
+        """One answer for each of these pictures of the request. Of equal pictures only the first counts as made.
+
+        Raises:
+            ImageInvalid: the pixels of a picture are broken; raised before any captioning.
+            ServerBusy: the captioner has too many requests, or did not begin on an image in time.
+        """
+        asking = _Asking(captioner, settings)
+        keys = [_key_of(picture, captioner, settings) for picture in pictures]
         by_key = dict(zip(keys, pictures, strict=True))
         images = await self._missing_images(by_key, admitted)
         prompts = {key: picture.place.prompt for key, picture in by_key.items()}

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from periscope.vision.images.limits import ImageLimits
 from periscope.vision.prompts import DEFAULT_CAPTION_PROMPT
+from periscope.vision.readers.reader import TextReader
 
 
 class OnError(StrEnum):
@@ -20,6 +21,22 @@ class OnError(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ReadingSettings:
+    """How one text model has the text in its images read.
+
+    Attributes:
+        max_side_px: the longest side that the reader sees; larger images are scaled down.
+        max_chars: the longest text of an image; the rest is cut off.
+        timeout_s: how long the reader may work on one image. Waiting for other images does not count.
+    """
+
+    reader: TextReader
+    max_side_px: int = 2000
+    max_chars: int = 8000
+    timeout_s: float = 20.0
+
+
+@dataclass(frozen=True, slots=True)
 class ProxySettings:
     """How one text model has its images described.
 
@@ -28,6 +45,7 @@ class ProxySettings:
         max_tokens: the longest caption.
         timeout_s: how long the captioner may work on all captions of a request; neither loads nor waits are in it.
         use_question: tell the captioner the text of the image's message; captions then depend on it.
+        reading: how the text in images is read, beside the captions; None = it is not.
     """
 
     prompt: str = DEFAULT_CAPTION_PROMPT
@@ -36,3 +54,4 @@ class ProxySettings:
     on_error: OnError = OnError.MARKER
     use_question: bool = False
     limits: ImageLimits = ImageLimits()
+    reading: ReadingSettings | None = None

@@ -1,0 +1,1 @@
+"""Text readers: OCR engines that read, to the letter, the text that stands in a picture."""

@@ -1,0 +1,75 @@
+"""Puts the runs of text that a reader found into reading order: line by line, with indentation. Pure.
+
+Screenshots of code and terminals lose their meaning without indentation, and OCR engines give boxes, not blanks. So the
+width of a character is estimated from the boxes, and what is left free before and between runs is filled with blanks.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Final
+
+from periscope.vision.readers.reader import TextBox
+
+#: Part of every cache key: raise it when the same boxes give another text.
+LAYOUT_VERSION: Final = 1
+#: Runs are on one line if their middles are nearer than this part of the smaller height.
+_SAME_LINE: Final = 0.5
+#: A gap of so many characters between runs of a line is kept at its width, as in tables; a smaller one is a blank.
+_WIDE_GAP_CHARS: Final = 2.5
+_MAX_BLANKS: Final = 40
+
+
+def text_of(boxes: Sequence[TextBox]) -> str:
+    """The text of a picture, one line of the picture for each line."""
+    boxes = [box for box in boxes if box.text.strip()]
+    if not boxes:
+        return ""
+    left = min(box.left for box in boxes)
+    char_px = _char_width(boxes)
+    return "\n".join(_line(line, left, char_px) for line in _lines(boxes))
+
+
+def _char_width(boxes: Sequence[TextBox]) -> float:
+    """Pixels that a character takes, from the runs that are long enough to tell; at least 1."""
+    long = [box for box in boxes if len(box.text) >= 4] or list(boxes)
+    return max(1.0, statistics.median((box.right - box.left) / len(box.text) for box in long))
+
+
+def _lines(boxes: Sequence[TextBox]) -> list[list[TextBox]]:
+    """Runs that stand side by side, from the top of the picture to its bottom, each line from left to right."""
+    lines: list[list[TextBox]] = []
+    for box in sorted(boxes, key=lambda box: (box.top + box.bottom) / 2):
+        last = lines[-1] if lines else None
+        if last is not None and _is_beside(box, last):
+            last.append(box)
+        else:
+            lines.append([box])
+    return [sorted(line, key=lambda box: box.left) for line in lines]
+
+
+def _is_beside(box: TextBox, line: Sequence[TextBox]) -> bool:
+    """Whether a run stands on a line: at the height of one of its runs, and not over or under any of them."""
+    is_level = any(
+        abs(box.top + box.bottom - other.top - other.bottom) / 2 < _SAME_LINE * min(box.height, other.height)
+        for other in line
+    )
+    return is_level and all(
+        min(box.right, other.right) - max(box.left, other.left) < min(box.height, other.height) for other in line
+    )
+
+
+def _line(line: Sequence[TextBox], left: float, char_px: float) -> str:
+    """One line: blanks for its indentation, then its runs."""
+    text = _blanks(line[0].left - left, char_px)
+    for at, box in enumerate(line):
+        if at:
+            gap = box.left - line[at - 1].right
+            text += " " if gap < _WIDE_GAP_CHARS * char_px else _blanks(gap, char_px)
+        text += box.text.strip()
+    return text
+
+
+def _blanks(width_px: float, char_px: float) -> str:
+    return " " * min(_MAX_BLANKS, max(0, round(width_px / char_px)))

@@ -1,0 +1,68 @@
+"""RapidOCR as a text reader: PP-OCR models on onnxruntime's CPU backend. Its wheel carries the models."""
+
+from __future__ import annotations
+
+import logging
+import os
+from importlib.metadata import version
+from typing import Any, Final
+
+import numpy as np
+
+from periscope.core import Image
+from periscope.vision.readers.reader import TextBox
+
+#: Half of the machine's cores, so that decoding text keeps the other half.
+_NUM_THREADS: Final = max(1, (os.cpu_count() or 2) // 2)
+#: The detector works at the picture's own size up to this side; it would scale small pictures up by default, which
+#: takes a second of CPU time for an icon.
+_MAX_SIDE_PX: Final = 2000
+_PARAMS: Final = {
+    "Global.log_level": "critical",
+    "Global.use_cls": False,  # it only finds lines that stand upside down, and takes some of them for text
+    "Det.limit_type": "max",
+    "Det.limit_side_len": _MAX_SIDE_PX,
+    "EngineConfig.onnxruntime.intra_op_num_threads": _NUM_THREADS,
+    "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+}
+
+
+class RapidOCRReader:
+    """Owns RapidOCR's sessions, made at the first picture (about a second). Used by one thread at a time."""
+
+    name = "rapidocr"
+
+    def __init__(self) -> None:
+        self._engine: Any = None
+
+    @property
+    def revision(self) -> str:
+        """The package's version, which decides the models in its wheel, and the size at which it looks."""
+        return f"{version('rapidocr')}/{_MAX_SIDE_PX}"
+
+    def read(self, image: Image) -> tuple[TextBox, ...]:
+        """Runs of text with their boxes; see `TextReader`."""
+        if self._engine is None:
+            self._engine = _new_engine()
+        rgb = np.frombuffer(image.rgb, np.uint8).reshape(image.height, image.width, 3)
+        found = self._engine(np.ascontiguousarray(rgb[:, :, ::-1]))
+        if found.boxes is None or not found.txts:
+            return ()
+        return tuple(_box(text, corners) for text, corners in zip(found.txts, found.boxes, strict=True))
+
+
+def _new_engine() -> Any:
+    from rapidocr import RapidOCR
+
+    engine = RapidOCR(params=_PARAMS)
+    # It gives its logger a handler of its own; a server's log has one form.
+    log = logging.getLogger("RapidOCR")
+    log.handlers.clear()
+    log.propagate = True
+    return engine
+
+
+def _box(text: str, corners: Any) -> TextBox:
+    """Corners clockwise from the upper left one, shape (4, 2), as an upright box."""
+    (left, top), (right, bottom) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+    return TextBox(text, left, top, right, bottom)

@@ -1,0 +1,157 @@
+"""ImageReading finds or makes the verbatim text of a request's pictures. Event loop only.
+
+A reader is an OCR engine in a thread. It reads one picture at a time; others wait for their turn, as for a captioner.
+Its texts are cached like captions, also that there is none. What a reader raises becomes a `CaptionFailed` of its
+picture, so that a broken reader costs no answer; only a turn that does not come is `ServerBusy`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import Final
+
+from periscope.captions.cache import Answer, CaptionCache
+from periscope.captions.caption import Caption, CaptionOutcome
+from periscope.core import Tell
+from periscope.errors import CaptionFailed, ImageInvalid, ServerBusy, ServerStopping
+from periscope.vision.images.decode import decode
+from periscope.vision.images.limits import ImageLimits
+from periscope.vision.intake import Picture
+from periscope.vision.prompts import printable
+from periscope.vision.readers.layout import LAYOUT_VERSION, text_of
+from periscope.vision.settings import ReadingSettings
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a picture full of text takes on a slow machine.
+_RETRY_AFTER_S: Final = 5
+_TOO_LONG: Final = "reading it took too long"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPicture:
+    """What came of reading one picture. `failure` is set when it could not be read; a text may be empty."""
+
+    text: str = ""
+    failure: str | None = None
+    elapsed_ms: int = 0
+
+
+class ImageReading:
+    """Owns the turn at the reader's thread; texts belong to the cache.
+
+    Args:
+        cache: of texts, apart from that of captions.
+        executor: runs the reader; None is the loop's default.
+        wait_timeout_s: how long a picture waits for its turn.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        cache: CaptionCache,
+        *,
+        executor: Executor | None = None,
+        wait_timeout_s: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cache = cache
+        self._executor = executor
+        self._wait_timeout_s = wait_timeout_s
+        self._clock = clock
+        self._turn = asyncio.Semaphore(1)
+        self._is_overdue = False
+
+    async def of(
+        self, pictures: Sequence[Picture], limits: ImageLimits, settings: ReadingSettings | None
+    ) -> list[ReadPicture]:
+        """One result for each picture, in order; without settings nothing is read.
+
+        Raises:
+            ImageInvalid: the pixels of a picture are broken.
+            ServerBusy: a picture's turn did not come in time.
+            ServerStopping: the executor was shut down.
+        """
+        if settings is None or not pictures:
+            return [ReadPicture()] * len(pictures)
+        keys = [reading_key(picture.header.sha256, settings) for picture in pictures]
+        by_key = dict(zip(keys, pictures, strict=True))
+        limits = replace(limits, max_side_px=settings.max_side_px)
+
+        async def make(missing: tuple[str, ...], _tell: Tell) -> Sequence[CaptionOutcome]:
+            return [await self._read(by_key[key], limits, settings) for key in missing]
+
+        answers = await self._cache.get_or_caption(keys, make)
+        return [_read_picture(answers[key]) for key in keys]
+
+    async def _read(self, picture: Picture, limits: ImageLimits, settings: ReadingSettings) -> CaptionOutcome:
+        """Wait for the turn, then read in the executor. The turn ends when the thread is done, not when we give up."""
+        if self._is_overdue:
+            return CaptionFailed("the reader hangs")
+        try:
+            await asyncio.wait_for(self._turn.acquire(), self._wait_timeout_s)
+        except TimeoutError:
+            return ServerBusy(
+                "The server is reading the text of too many images. Try again in a few seconds.",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+        start = self._clock()
+        try:
+            reading = asyncio.get_running_loop().run_in_executor(self._executor, _text_in, picture, limits, settings)
+        except RuntimeError as error:  # how an executor says that it takes nothing any more
+            self._turn.release()
+            raise ServerStopping("The server is stopping.") from error
+        reading.add_done_callback(self._end_turn)
+        done, _ = await asyncio.wait({reading}, timeout=settings.timeout_s)
+        if not done:
+            self._is_overdue = True
+            logger.warning("reader %s: %s", settings.reader.name, _TOO_LONG)
+            return CaptionFailed(_TOO_LONG)
+        return _outcome(reading, settings, elapsed_ms=round(1000 * (self._clock() - start)))
+
+    def _end_turn(self, reading: asyncio.Future[str]) -> None:
+        self._is_overdue = False
+        self._turn.release()
+        if not reading.cancelled():
+            reading.exception()  # told by `_read`, unless nobody waits any more
+
+
+def reading_key(image_sha256: str, settings: ReadingSettings) -> str:
+    """Pure: hex digest of everything that the text of a picture depends on; the same in every process."""
+    reader = settings.reader
+    facts = [image_sha256, "text", reader.name, reader.revision, LAYOUT_VERSION, settings.max_side_px]
+    return hashlib.sha256(json.dumps([*facts, settings.max_chars]).encode()).hexdigest()
+
+
+def _text_in(picture: Picture, limits: ImageLimits, settings: ReadingSettings) -> str:
+    """Blocks: the text of a picture, cut to `settings.max_chars`."""
+    image = decode(picture.data, limits, sha256=picture.header.sha256, param=picture.place.part.param)
+    text = printable(text_of(settings.reader.read(image))).rstrip()
+    if len(text) > settings.max_chars:
+        text = f"{text[: settings.max_chars]}\n(cut off after {settings.max_chars} characters)"
+    return text
+
+
+def _outcome(reading: asyncio.Future[str], settings: ReadingSettings, *, elapsed_ms: int) -> CaptionOutcome:
+    if reading.cancelled():
+        raise ServerStopping("The server is stopping.")
+    error = reading.exception()
+    if error is None:
+        return Caption(reading.result(), num_tokens=0, elapsed_ms=elapsed_ms)
+    if isinstance(error, ImageInvalid):
+        raise error
+    logger.warning("reader %s failed: %s: %s", settings.reader.name, type(error).__name__, error)
+    return CaptionFailed("the reader failed")
+
+
+def _read_picture(answer: Answer) -> ReadPicture:
+    if isinstance(answer.result, CaptionFailed):
+        return ReadPicture(failure=answer.result.reason)
+    return ReadPicture(answer.result.text, elapsed_ms=answer.result.elapsed_ms if answer.is_made else 0)

@@ -1,0 +1,61 @@
+"""RapidOCR with the models of its wheel reads drawn screenshots to the letter."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import Any
+
+import PIL.Image
+import pytest
+
+from periscope.vision.images.decode import decode
+from periscope.vision.images.limits import ImageLimits
+from periscope.vision.readers.layout import text_of
+from periscope.vision.readers.rapidocr import RapidOCRReader
+from tests.vision.fakes import encoded, rgb_image
+from tests.vision.readers.pictures import TRACEBACK, drawn_screenshot, screenshot
+
+
+@pytest.fixture(scope="module")
+def reader() -> RapidOCRReader:
+    """One for all tests: loading it takes a second."""
+    return RapidOCRReader()
+
+
+def text_in(reader: RapidOCRReader, data: bytes) -> list[str]:
+    image = decode(data, ImageLimits(max_side_px=2000), sha256="0", param="image")
+    return [line.strip() for line in text_of(reader.read(image)).splitlines()]
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        pytest.param(screenshot(drawn_screenshot()), id="dark terminal"),
+        pytest.param(screenshot(drawn_screenshot(colors=("white", "black"), size=14)), id="small print"),
+        pytest.param(screenshot(drawn_screenshot(colors=("white", "navy")), is_turned=True), id="turned by EXIF"),
+    ],
+)
+def test_a_traceback_is_read_to_the_letter(reader: RapidOCRReader, picture: bytes) -> None:
+    """The lines that say what went wrong and where, in their order."""
+    assert text_in(reader, picture) == [line.strip() for line in TRACEBACK]
+
+
+def test_a_picture_without_text_has_none(reader: RapidOCRReader) -> None:
+    """Also one of a single pixel."""
+    assert text_in(reader, encoded(PIL.Image.effect_noise((200, 100), 40))) == []
+    assert reader.read(rgb_image()) == ()
+
+
+def test_nothing_is_downloaded_and_the_log_keeps_its_form(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A new reader works without a network and adds no handler of its own to the log."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    assert RapidOCRReader().read(rgb_image()) == ()
+    assert logging.getLogger("RapidOCR").handlers == []
+    assert not caplog.records
