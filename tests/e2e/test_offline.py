@@ -118,10 +118,11 @@ def test_the_guard_sees_what_would_go_out(tmp_path: Path) -> None:
 
 
 def test_the_demo_pair_starts_and_answers_offline(fenced: Fenced) -> None:
-    """Start, text, picture: no name is looked up and nobody is connected to."""
+    """Start, text, picture, its caption and its text: no name is looked up and nobody is connected to."""
     assert fenced.chat("demo", "Hello!").status_code == 200
     seen = fenced.chat("demo", "What colour is the circle?", picture(circle("red")))
     assert "red" in seen.json()["choices"][0]["message"]["content"]
+    assert seen.json()["periscope"]["vision"]["reader_ms"] > 0
     assert fenced.attempts.read_text() == ""
 
 

