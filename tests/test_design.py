@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,28 @@ pool/planner.py  pool/planned.py
         "there is no file pool/nothing.py",
         "there is no file pool/planned.py",
     }
+
+
+def imports_of(file: Path) -> set[str]:
+    """Dotted names of the modules that a file imports, also those for type checking alone."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.update((node.module, *(f"{node.module}.{name.name}" for name in node.names)))
+        elif isinstance(node, ast.Import):
+            found.update(name.name for name in node.names)
+    return found
+
+
+def test_no_two_modules_import_each_other() -> None:
+    """Directly or around a corner, also for type checking: a reader can begin at the bottom and go up."""
+    files = {
+        ".".join(file.relative_to(BACKEND).with_suffix("").parts): file
+        for file in BACKEND.rglob("*.py")
+        if file.name != "__init__.py"
+    }
+    graph = {name: imports_of(file) & files.keys() - {name} for name, file in files.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle: {' <- '.join(error.args[1])}")
