@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from periscope.cli import ask, bench, caption, config, models, pull, serve, version
+from periscope.cli import ask, bench, caption, config, models, pull, serve, service, version
 
 app = typer.Typer(
     help="Periscope: a local inference server that gives sight to text-only models.",
@@ -24,6 +24,7 @@ app.command("show")(models.show)
 app.command("rm")(models.rm)
 app.add_typer(config.app, name="config")
 app.add_typer(bench.app, name="bench")
+app.add_typer(service.app, name="service")
 app.command("version")(version.version)
 
 
