@@ -13,6 +13,7 @@ from periscope import __version__
 from periscope.cli.app import app
 
 cli = CliRunner()
+SERVICE_VERBS = ("install", "uninstall", "start", "stop", "restart", "status", "logs", "plist")
 
 
 def test_help_names_every_command() -> None:
@@ -21,7 +22,7 @@ def test_help_names_every_command() -> None:
     assert shown.exit_code == 0
     assert all(
         command in shown.stdout
-        for command in ("serve", "ask", "caption", "pull", "ls", "show", "rm", "config", "bench", "version")
+        for command in ("serve", "ask", "caption", "pull", "ls", "show", "rm", "config", "bench", "service", "version")
     )
 
 
@@ -40,6 +41,7 @@ def test_help_names_every_command() -> None:
         "bench engine",
         "bench serve",
         "bench caption",
+        *(f"service {verb}" for verb in SERVICE_VERBS),
         "version",
     ],
 )
@@ -50,7 +52,20 @@ def test_every_command_explains_itself(command: str) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["serve", "ask", "caption", "pull", "ls", "show", "rm", "config show", "config validate", "bench caption"],
+    [
+        "serve",
+        "ask",
+        "caption",
+        "pull",
+        "ls",
+        "show",
+        "rm",
+        "config show",
+        "config validate",
+        "bench caption",
+        "service install",
+        "service plist",
+    ],
 )
 def test_every_command_that_reads_the_configuration_takes_config(command: str) -> None:
     """Whoever has a file of their own names it in the same way everywhere, and the model too."""

@@ -1,8 +1,8 @@
 """launchd as far as one agent meets it: asynchronous, with its real error numbers and its way of printing jobs.
 
-What it does was taken from reports of real machines: a job that is booted out is still listed, as `SIGTERMed`, until its process
-has ended; after that its label is refused for some seconds with a bare 5; a crashed job waits for its throttle as `spawn
-scheduled`; a bootout that is asked for twice is 36; a definition is read at bootstrap and kept.
+What it does was taken from reports of real machines: a job that is booted out is still listed, as `SIGTERMed`, until
+its process has ended; after that its label is refused for some seconds with a bare 5; a crashed job waits for its
+throttle as `spawn scheduled`; a bootout that is asked for twice is 36; a definition is read at bootstrap and kept.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class FakeLaunchd:
             return Answer(113, err=f'Bad request.\nCould not find service "{label}" in domain for user gui: {UID}\n')
         return Answer(0, printed(job, domain, label))
 
-    def _print_disabled(self, domain: str) -> Answer:
+    def _print_disabled(self, _domain: str) -> Answer:
         lines = "".join(f'\t\t"{label}" => disabled\n' for label in sorted(self.disabled))
         return Answer(0, f'\n\tdisabled services = {{\n\t\t"com.other" => enabled\n{lines}\t}}\n')
 

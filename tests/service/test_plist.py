@@ -71,7 +71,7 @@ def test_a_path_that_xml_cannot_carry_is_refused() -> None:
     ],
 )
 def test_what_launchd_would_not_understand_is_refused(spec: AgentSpec, told: str) -> None:
-    """launchd expands neither ~ nor variables, and other users can read the file."""
+    """No ~ and no variable is expanded by launchd, and other users can read the file."""
     with pytest.raises(ServiceFailed, match=told):
         definition_of(spec)
 

@@ -47,7 +47,7 @@ def test_a_second_installation_changes_nothing(agent: LaunchAgent, launchd: Fake
 def test_an_upgrade_with_another_path_is_loaded(
     agent: LaunchAgent, machine: Machine, launchd: FakeLaunchd, wanted: Definition, other: Definition
 ) -> None:
-    """The job is taken out, waited for while its process ends and launchd lets go, and comes back as the file has it."""
+    """The job is taken out, waited for until launchd has let go, and comes back as the file has it."""
     agent.carry_out(Verb.INSTALL, wanted)
     launchd.drain_s, launchd.settle_s = 12.0, 5.0
     before = launchd.clock.now()
@@ -200,7 +200,7 @@ def test_homebrew_s_agent_is_seen_and_left_alone(
 
 @pytest.mark.parametrize("verb", [Verb.INSTALL, Verb.START, Verb.RESTART])
 def test_without_a_graphical_session_nothing_is_started(
-    agent: LaunchAgent, machine: Machine, launchd: FakeLaunchd, wanted: Definition, verb: Verb
+    agent: LaunchAgent, launchd: FakeLaunchd, wanted: Definition, verb: Verb
 ) -> None:
     """Over SSH with nobody at the screen the reason is told, instead of launchd's bare 5."""
     if verb is not Verb.INSTALL:
@@ -252,23 +252,23 @@ def test_what_is_not_installed_is_not_started(agent: LaunchAgent, verb: Verb) ->
 
 
 @pytest.mark.parametrize(
-    ("verb", "answer", "told"),
+    ("refused", "told"),
     [
-        ("bootstrap", Answer(5, err="Bootstrap failed: 5: Input/output error\n"), "Input/output error.*Console"),
-        ("bootstrap", Answer(5, err="Bootstrap failed: 125: Domain does not\n"), "Nobody is logged in"),
-        ("bootstrap", Answer(119, err="Bootstrap failed: 119: Service is disabled\n"), "Login Items"),
-        ("enable", Answer(1, err="Operation not permitted\n"), "`launchctl enable` failed: Operation not permitted"),
-        ("bootstrap", Answer(9), "launchctl ended with 9"),
+        (("bootstrap", Answer(5, err="Bootstrap failed: 5: Input/output error\n")), "Input/output error.*Console"),
+        (("bootstrap", Answer(5, err="Bootstrap failed: 125: Domain does not\n")), "Nobody is logged in"),
+        (("bootstrap", Answer(119, err="Bootstrap failed: 119: Service is disabled\n")), "Login Items"),
+        (("enable", Answer(1, err="Operation not permitted\n")), "`launchctl enable` failed: Operation not permitted"),
+        (("bootstrap", Answer(9)), "launchctl ended with 9"),
     ],
 )
 def test_what_launchd_refuses_for_good_is_told_and_undone(
-    agent: LaunchAgent, machine: Machine, launchd: FakeLaunchd, wanted: Definition, verb: str, answer: Answer, told: str
+    agent: LaunchAgent, launchd: FakeLaunchd, wanted: Definition, refused: tuple[str, Answer], told: str
 ) -> None:
     """After a bounded time, with launchd's own words and what to do; nothing half-installed is left."""
-    launchd.refuses[verb] = answer
+    launchd.refuses = dict([refused])
     with pytest.raises(ServiceFailed, match=told):
         agent.carry_out(Verb.INSTALL, wanted)
-    assert (launchd.jobs, on_disk(machine)) == ({}, None)
+    assert (launchd.jobs, agent.status().is_installed) == ({}, False)
 
 
 def test_a_failure_before_anything_was_written_leaves_the_running_server(
@@ -316,3 +316,15 @@ def test_the_installed_models_yaml_is_known(agent: LaunchAgent, machine: Machine
     spec = AgentSpec(machine.home / ".local/bin/periscope", machine.paths, tmp_path / "mine.yaml")
     agent.carry_out(Verb.INSTALL, definition_of(spec))
     assert agent.status().config == tmp_path / "mine.yaml"
+
+
+def test_a_job_that_was_leaving_is_not_brought_back(
+    agent: LaunchAgent, machine: Machine, launchd: FakeLaunchd, wanted: Definition, other: Definition
+) -> None:
+    """Somebody had stopped it when the failed installation came: the file is put back, the job stays out."""
+    agent.carry_out(Verb.INSTALL, wanted)
+    launchd.run("bootout", TARGET)
+    launchd.exits_with = 1
+    with pytest.raises(ServiceFailed, match="that was there before is back"):
+        agent.carry_out(Verb.INSTALL, other)
+    assert (on_disk(machine), launchd.jobs) == (wanted, {})

@@ -216,7 +216,7 @@ class LaunchAgent:
                 self._plist.unlink(missing_ok=True)
                 return "Nothing is installed; mend the cause and try again."
             self._write(saved)
-            if not job.is_loaded:
+            if job.state in (JobState.ABSENT, JobState.LEAVING):
                 return "The definition that was there before is back."
             self._launchd.bootstrap(self._plist)
         except ServiceFailed as error:
