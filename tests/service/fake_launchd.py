@@ -105,6 +105,7 @@ class FakeLaunchd:
 
     Attributes:
         exits_with: what the server does when it is started: None = it stays; a number = it ends at once with it.
+        exits_by_config: the same for a server whose definition ends with this models.yaml.
         drain_s: how long the server takes to end after SIGTERM.
         settle_s: how long launchd refuses a label that it has let go of.
         refuses: verb -> the answer that launchd gives instead of doing anything.
@@ -119,6 +120,7 @@ class FakeLaunchd:
     calls: list[tuple[str, ...]] = field(default_factory=list)
     manager: str = "Aqua"
     exits_with: int | None = None
+    exits_by_config: dict[str, int] = field(default_factory=dict)
     is_deaf: bool = False
     drain_s: float = 1.0
     settle_s: float = 3.0
@@ -150,6 +152,9 @@ class FakeLaunchd:
     def end(self, target: str, status: int | None = None, reason: str | None = None) -> None:
         """The process ends by itself, or is killed for a reason; KeepAlive decides whether it comes back."""
         job = self.jobs[target]
+        if job.leaves_at is not None:
+            job.pid, job.leaves_at = None, self.clock.at
+            return
         job.pid, job.last_exit, job.last_reason = None, None if status is None else str(status), reason
         job.last_exit = "78: EX_CONFIG" if status == 78 else job.last_exit
         keep_alive = job.definition.get("KeepAlive")
@@ -175,9 +180,10 @@ class FakeLaunchd:
     def _spawn(self, job: Loaded) -> None:
         self.last_pid += 1
         job.pid, job.runs, job.respawns_at, job.state = self.last_pid, job.runs + 1, None, "running"
-        if self.exits_with is not None:
+        status = self.exits_by_config.get(job.definition["ProgramArguments"][-1], self.exits_with)
+        if status is not None:
             target = next(target for target, each in self.jobs.items() if each is job)
-            self.end(target, self.exits_with)
+            self.end(target, status)
 
     def _managername(self) -> Answer:
         return Answer(0, f"{self.manager}\n")

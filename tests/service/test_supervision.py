@@ -152,8 +152,7 @@ def test_an_upgrade_that_crashes_brings_the_last_definition_back(
 ) -> None:
     """File and job are what they were, and the server runs."""
     agent.carry_out(Verb.INSTALL, wanted)
-    launchd.exits_with = 1
-    launchd.clock.on_tick.append(lambda: setattr(launchd, "exits_with", 1 if on_disk(machine) == other else None))
+    launchd.exits_by_config[other["ProgramArguments"][-1]] = 1
     with pytest.raises(ServiceFailed, match="back and loaded"):
         agent.carry_out(Verb.INSTALL, other)
     assert on_disk(machine) == wanted == launchd.jobs[TARGET].definition
@@ -300,6 +299,24 @@ def test_a_program_that_is_gone_is_told(agent: LaunchAgent, machine: Machine, wa
     agent.carry_out(Verb.INSTALL, wanted)
     (machine.home / ".local/bin/periscope").unlink()
     assert "is not there any more" in " ".join(notes(agent.status()))
+
+
+def test_homebrew_s_log_is_found(agent: LaunchAgent, machine: Machine, wanted: Definition) -> None:
+    """Its agent has one file for both streams, where Homebrew keeps logs."""
+    log = "/opt/homebrew/var/log/periscope.log"
+    machine.paths.brew_plist.parent.mkdir(parents=True)
+    machine.paths.brew_plist.write_bytes(render(wanted | {"StandardOutPath": log, "StandardErrorPath": log}))
+    assert agent.status().logs == (Path(log),)
+
+
+def test_a_folder_that_refuses_the_file_is_told(
+    agent: LaunchAgent, machine: Machine, launchd: FakeLaunchd, wanted: Definition
+) -> None:
+    """Some installers leave ~/Library/LaunchAgents to root; here a folder lies where the file should."""
+    (machine.paths.plist.with_suffix(".new")).mkdir(parents=True)
+    with pytest.raises(ServiceFailed, match=r"cannot be written.*Check who owns"):
+        agent.carry_out(Verb.INSTALL, wanted)
+    assert (launchd.jobs, on_disk(machine)) == ({}, None)
 
 
 def test_a_rehearsal_changes_nothing(

@@ -80,10 +80,11 @@ def show_logs(ctx: typer.Context, *, follow: bool, num_lines: int) -> None:
     """The ends of both files, then what is added."""
     machine = _machine(ctx)
     _require_launchd(machine)
-    files = (machine.paths.out_log, machine.paths.err_log)
+    with _told():
+        files = LaunchAgent(machine, answers=answers(machine)).status().logs
     follower = Follower(files)
     if not follow and not any(file.exists() for file in files):
-        raise CommandFailed(f"There are no logs in {machine.paths.logs}: the service has not run yet.")
+        raise CommandFailed(f"There are no logs in {files[0].parent}: the service has not run yet.")
     for file in files:
         for line in last_lines(file, num_lines):
             typer.echo(line)
@@ -227,6 +228,6 @@ def _rows(found: Status, server: dict[str, object] | None) -> list[tuple[str, ..
         "last exit": job.ending,
         "plist": found.plist if found.is_installed else None,
         "config": found.config,
-        "logs": found.logs[1].parent,
+        "logs": found.logs[-1],
     }
     return [(key, str(value)) for key, value in facts.items() if value is not None]

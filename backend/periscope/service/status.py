@@ -27,7 +27,7 @@ class Status:
     supervisor: str
     job: Job
     plist: Path
-    logs: tuple[Path, Path]
+    logs: tuple[Path, ...]
     has_gui: bool
     session: str | None
     is_disabled: bool

@@ -65,7 +65,7 @@ class LaunchAgent:
             supervisor="brew" if has_brew else "launchd",
             job=job,
             plist=plist,
-            logs=(self._machine.paths.out_log, self._machine.paths.err_log),
+            logs=self._logs_of(on_disk),
             has_gui=self._launchd.has_gui(),
             session=self._launchd.session(),
             is_disabled=self._launchd.is_disabled(),
@@ -112,6 +112,12 @@ class LaunchAgent:
             raise
         return Outcome(verb, steps, self._launchd.job(), is_answered)
 
+    def _logs_of(self, on_disk: Definition | None) -> tuple[Path, ...]:
+        """Where the definition has them, Homebrew's has one for both; else where ours would have them."""
+        named = [(on_disk or {}).get(key) for key in ("StandardOutPath", "StandardErrorPath")]
+        paths = (self._machine.paths.out_log, self._machine.paths.err_log)
+        return tuple(dict.fromkeys(Path(str(each)) for each in named if each)) or paths
+
     def _is_known(self, on_disk: Definition | None) -> bool:
         spec = None if on_disk is None else spec_of(on_disk, self._machine.paths)
         try:
@@ -150,7 +156,7 @@ class LaunchAgent:
             case Step.WRITE_PLIST:
                 self._write(render(view.wanted or {}))
             case Step.REMOVE_PLIST:
-                self._plist.unlink(missing_ok=True)
+                self._remove()
             case Step.AWAIT_ANSWER:
                 return self._await_answer(
                     config_of(view.wanted or view.on_disk), ABSENT if is_loaded_anew else view.job
@@ -205,7 +211,17 @@ class LaunchAgent:
             draft.chmod(_PLIST_MODE)
             os.replace(draft, self._plist)  # noqa: PTH105 - the atomic one
         except OSError as error:
-            raise ServiceFailed(f"{self._plist} cannot be written: {error.strerror}.") from None
+            raise ServiceFailed(
+                f"{self._plist} cannot be written: {error.strerror}. Check who owns {self._plist.parent}."
+            ) from None
+
+    def _remove(self) -> None:
+        try:
+            self._plist.unlink(missing_ok=True)
+        except OSError as error:
+            raise ServiceFailed(
+                f"{self._plist} cannot be removed: {error.strerror}. Check who owns {self._plist.parent}."
+            ) from None
 
     def _put_back(self, saved: bytes | None, job: Job) -> str:
         """After a failed installation; returns what was done. What fails now is told, too, and hides nothing."""
@@ -213,7 +229,7 @@ class LaunchAgent:
             self._launchd.boot_out()
             self._launchd.await_gone()
             if saved is None:
-                self._plist.unlink(missing_ok=True)
+                self._remove()
                 return "Nothing is installed; mend the cause and try again."
             self._write(saved)
             if job.state in (JobState.ABSENT, JobState.LEAVING):
