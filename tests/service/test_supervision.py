@@ -173,7 +173,8 @@ def test_a_disabled_agent_is_enabled_first(agent: LaunchAgent, launchd: FakeLaun
     agent.carry_out(Verb.INSTALL, wanted)
     launchd.disabled.add("local.periscope.server")
     assert agent.status().is_disabled
-    assert agent.carry_out(Verb.INSTALL, wanted).steps == (Step.ENABLE,)
+    enabled = agent.carry_out(Verb.INSTALL, wanted)
+    assert (enabled.steps, enabled.is_answered) == ((Step.ENABLE,), True)
     agent.carry_out(Verb.STOP)
     launchd.disabled.add("local.periscope.server")
     assert agent.carry_out(Verb.START).job.state is JobState.RUNNING

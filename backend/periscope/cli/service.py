@@ -58,7 +58,7 @@ def start(ctx: typer.Context, *, dry_run: DryRun = False, as_json: Json = False)
 @app.command()
 @exits()
 def stop(ctx: typer.Context, *, dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Stop the agent until the next login, or until `start`; running requests are finished first."""
+    """Stop the agent until the next login, or until `start`; running requests get ten seconds to end."""
     from periscope.cli.service_verbs import carry_out
 
     carry_out(ctx, "stop", dry_run=dry_run, as_json=as_json)

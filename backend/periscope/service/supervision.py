@@ -105,7 +105,11 @@ class LaunchAgent:
             for step in steps:
                 on_step(step)
                 begun.append(step)
-                is_answered = self._perform(step, view, is_loaded_anew=Step.BOOTSTRAP in begun)
+                if step is Step.AWAIT_ANSWER:
+                    before = ABSENT if Step.BOOTSTRAP in begun else view.job
+                    is_answered = self._await_answer(config_of(view.wanted or view.on_disk), before)
+                else:
+                    self._perform(step, view)
         except ServiceFailed as error:
             if Step.WRITE_PLIST in begun:
                 raise ServiceFailed(f"{error.message}\n{self._put_back(saved, view.job)}") from None
@@ -148,8 +152,7 @@ class LaunchAgent:
             raise ServiceFailed(reason)
         return plan(verb, view)
 
-    def _perform(self, step: Step, view: View, *, is_loaded_anew: bool) -> bool:
-        """One step; returns whether the server answers, as far as that is known then."""
+    def _perform(self, step: Step, view: View) -> None:
         match step:
             case Step.MAKE_FOLDERS:
                 self._make_folders()
@@ -157,13 +160,8 @@ class LaunchAgent:
                 self._write(render(view.wanted or {}))
             case Step.REMOVE_PLIST:
                 self._remove()
-            case Step.AWAIT_ANSWER:
-                return self._await_answer(
-                    config_of(view.wanted or view.on_disk), ABSENT if is_loaded_anew else view.job
-                )
             case _:
                 self._ask_launchd(step)
-        return False
 
     def _ask_launchd(self, step: Step) -> None:
         match step:
