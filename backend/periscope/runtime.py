@@ -30,7 +30,7 @@ from periscope.serving.control import ControlService
 from periscope.serving.models import DisabledImages, ModelNames, ServedModel
 from periscope.serving.requests import LiveRequests
 from periscope.serving.service import ChatService
-from periscope.vision.backends.local import LocalCaptioner, VisionLanguage
+from periscope.vision.backends.leased import LeasedCaptioner, VisionLanguage
 from periscope.vision.captioner import CaptionerId
 from periscope.vision.images.in_flight import BytesInFlight
 from periscope.vision.images.limits import ImageLimits
@@ -149,9 +149,9 @@ class Runtime:
             is_isolated=model.isolated,
         )
 
-    def _captioner(self, model: ModelConfig) -> LocalCaptioner:
+    def _captioner(self, model: ModelConfig) -> LeasedCaptioner:
         kind: type[ImageDescriber] = ImageDescriber  # type: ignore[type-abstract]  # nobody makes one of it
-        return LocalCaptioner(
+        return LeasedCaptioner(
             lambda tell: self._pool.lease(model.name, kind, tell=tell),
             _captioner_id(model),
             wait_timeout_s=self.config.server.limits.wait_timeout_s,

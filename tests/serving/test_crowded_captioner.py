@@ -10,7 +10,7 @@ from periscope.captions.cache import CaptionCache
 from periscope.core import CaptionedImage, ImagePart, Tell
 from periscope.engine import EngineConfig, VisionLanguageEngine
 from periscope.errors import ServerBusy
-from periscope.vision.backends.local import LocalCaptioner
+from periscope.vision.backends.leased import LeasedCaptioner
 from periscope.vision.captioner import CaptionerId
 from periscope.vision.proxy import VisionProxy
 from periscope.vision.settings import ProxySettings
@@ -35,7 +35,7 @@ class Crowd:
         async def lease(_: Tell) -> AsyncIterator[VisionLanguageEngine]:
             yield engine
 
-        self.captioner = LocalCaptioner(lease, CaptionerId("eyes", "1"), wait_timeout_s=wait_timeout_s)
+        self.captioner = LeasedCaptioner(lease, CaptionerId("eyes", "1"), wait_timeout_s=wait_timeout_s)
 
     async def describe(self, *, timeout_s: float) -> list[tuple[CaptionedImage, ...] | BaseException]:
         vision, settings = VisionProxy(CaptionCache()), ProxySettings(timeout_s=timeout_s, max_tokens=12)

@@ -1,4 +1,4 @@
-"""LocalCaptioner over a scripted model: order, retries, failures of single images, and whose time a wait is."""
+"""LeasedCaptioner over a scripted model: order, retries, failures of single images, and whose time a wait is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from periscope.captions.caption import Caption, CaptionOutcome
 from periscope.core import Image, Tell, Waiting, WaitStatus
 from periscope.errors import CaptionFailed, EngineClosed, GenerationFailed, ServerBusy
-from periscope.vision.backends.local import LocalCaptioner
+from periscope.vision.backends.leased import LeasedCaptioner
 from periscope.vision.captioner import CaptionerId, CaptionRequest
 from tests.vision.fakes import cancelled, rgb_image, run, settled
 
@@ -70,13 +70,13 @@ class ScriptedModel:
 
 def captioner_over(
     model: ScriptedModel, *, wait_timeout_s: float = LONG_S, clock: Callable[[], float] = lambda: 0.0
-) -> LocalCaptioner:
+) -> LeasedCaptioner:
     @asynccontextmanager
     async def lease(tell: Tell) -> AsyncIterator[ScriptedModel]:
         tell(QUEUED)
         yield model
 
-    return LocalCaptioner(lease, ID, wait_timeout_s=wait_timeout_s, clock=clock)
+    return LeasedCaptioner(lease, ID, wait_timeout_s=wait_timeout_s, clock=clock)
 
 
 async def captions(model: ScriptedModel, asked: CaptionRequest) -> tuple[CaptionOutcome, ...]:
@@ -288,5 +288,18 @@ def test_a_request_s_own_images_are_no_others() -> None:
         captioner = captioner_over(model, wait_timeout_s=0.01)
         outcomes = await captioner.caption(request("red", "blue", "green", timeout_s=0.05), ignore)
         assert summary(outcomes) == [("Red.", 5), TIMED_OUT, TIMED_OUT]
+
+    run(test())
+
+
+def test_a_model_says_itself_why_an_image_failed_or_that_it_is_busy() -> None:
+    """Its reason reaches the marker as it is, and busy stays busy, so that the client is asked to try again."""
+
+    async def test() -> None:
+        model = ScriptedModel(red=[CaptionFailed("no route")], blue=[ServerBusy("full", retry_after_s=7)], green=["G."])
+        failed, busy, done = await captions(model, request("red", "blue", "green"))
+        assert summary((failed, done)) == ["no route", ("G.", 5)]
+        assert isinstance(busy, ServerBusy)
+        assert busy.retry_after_s == 7
 
     run(test())

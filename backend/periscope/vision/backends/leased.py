@@ -1,6 +1,7 @@
-"""LocalCaptioner captions images with a vision-language model on this machine. Event loop only.
+"""LeasedCaptioner captions images with a vision-language model that it leases for each request. Event loop only.
 
-It gets the model by a lease function, so it knows neither the pool nor in which process the model runs.
+It gets the model by a lease function, so it knows neither the pool nor in which process or on which machine the model
+runs.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class VisionLanguage(Protocol):
         Raises:
             EngineClosed: the model was unloaded, or its worker has ended.
             GenerationFailed: this image's request failed.
+            CaptionFailed: the same, with the reason that the image's marker is to give.
+            ServerBusy: the model works, but has no room for this image now.
         """
         ...
 
@@ -52,7 +55,7 @@ class VisionLanguage(Protocol):
 LeaseModel: TypeAlias = Callable[[Tell], AbstractAsyncContextManager[VisionLanguage]]
 
 
-class LocalCaptioner:
+class LeasedCaptioner:
     """Owns the count of images that the model works on, over all requests; so there is one captioner for each model.
 
     The model is leased for one request and released before the request uses its text model: no request ever holds two
@@ -78,7 +81,7 @@ class LocalCaptioner:
         self._running: set[_Captioning] = set()
 
     def __repr__(self) -> str:
-        return f"<LocalCaptioner {self._id.name} requests={len(self._running)} images in work={self._num_in_work}>"
+        return f"<LeasedCaptioner {self._id.name} requests={len(self._running)} images in work={self._num_in_work}>"
 
     @property
     def id(self) -> CaptionerId:
@@ -124,7 +127,7 @@ class _Captioning:
 
     def __init__(
         self,
-        captioner: LocalCaptioner,
+        captioner: LeasedCaptioner,
         model: VisionLanguage,
         request: CaptionRequest,
         budget: TimeBudget,
@@ -153,7 +156,7 @@ class _Captioning:
             await asyncio.gather(*tasks, return_exceptions=True)
         return tuple(unfinished if task.cancelled() else task.result() for task in tasks)
 
-    async def _wait_until_done(self, tasks: list[asyncio.Task[Caption | CaptionFailed]]) -> CaptionFailed | ServerBusy:
+    async def _wait_until_done(self, tasks: list[asyncio.Task[CaptionOutcome]]) -> CaptionFailed | ServerBusy:
         """Wait until all images are done or the time budget is spent; returns the outcome of images that are not done.
 
         Time counts as work while the captioner works on an image of this request, and also while it works on nothing,
@@ -174,9 +177,11 @@ class _Captioning:
             retry_after_s=_RETRY_AFTER_S,
         )
 
-    async def _caption(self, image: Image, prompt: str) -> Caption | CaptionFailed:
+    async def _caption(self, image: Image, prompt: str) -> CaptionOutcome:
         try:
             text, num_tokens = await self._caption_text(image, prompt)
+        except (CaptionFailed, ServerBusy) as outcome:
+            return outcome
         except EngineClosed:
             return CaptionFailed("the captioner is not available")
         except Exception as error:  # noqa: BLE001 - one image's failure must not take its neighbours along
