@@ -6,6 +6,8 @@ limit and the fix), every other `PeriscopeError` is ours.
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 
 class PeriscopeError(Exception):
     """Root of everything Periscope raises on purpose.
@@ -177,8 +179,28 @@ class RemoteError(PeriscopeError):
     """Another server, which we are a client of, did not do what it was asked."""
 
 
+class ConnectionFault(StrEnum):
+    """Why no connection could be made: nobody listens, the name has no address, the certificate or TLS, anything else.
+
+    Only the first may pass by itself within seconds, while a server starts.
+    """
+
+    REFUSED = "refused"
+    NAME = "name"
+    TLS = "tls"
+    OTHER = "other"
+
+
 class RemoteUnreachable(RemoteError):
-    """No connection to the other server could be made."""
+    """No connection to the other server could be made.
+
+    Attributes:
+        fault: why.
+    """
+
+    def __init__(self, message: str, *, fault: ConnectionFault = ConnectionFault.OTHER) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class RemoteTimedOut(RemoteError):

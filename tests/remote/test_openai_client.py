@@ -426,3 +426,25 @@ def test_every_remote_error_is_one() -> None:
     """One name catches whatever another server can do to us."""
     for kind in (RemoteUnreachable, RemoteTimedOut, RemoteRefused, RemoteAnswerBroken):
         assert issubclass(kind, RemoteError)
+
+
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
+def test_an_answer_over_the_endpoint_s_bound_is_not_read_to_its_end(*, is_streamed: bool) -> None:
+    """Neither a body that never ends nor a stream of any number of small events fills the memory."""
+    endless = [EVENTS, *[f"data: {DELTA}\n\n".encode()] * 1000] if is_streamed else [head(), b" " * 100_000]
+
+    async def use(client: OpenAIClient, _: Hostile) -> None:
+        with pytest.raises(RemoteAnswerBroken, match="over 10000 bytes"):
+            await (read(client) if is_streamed else client.chat(HELLO))
+
+    against([endless], use, max_answer_bytes=10_000)
+
+
+def test_a_route_of_the_server_s_own_is_read() -> None:
+    """Such as its health, which is no route of OpenAI's: relative to the base URL."""
+
+    async def use(client: OpenAIClient, server: Hostile) -> None:
+        assert await client.get("../health") == b"fine"
+        assert server.heads[0].startswith("GET /health HTTP")
+
+    against([[head(), b"fine"]], use)

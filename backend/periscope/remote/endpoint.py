@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,6 +27,10 @@ class Timeouts:
     total_s: float | None = None
 
 
+#: Of an answer that is not streamed.
+MAX_ANSWER_BYTES = 64 * 2**20
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """An OpenAI-compatible server.
@@ -34,12 +39,17 @@ class Endpoint:
         base_url: as the OpenAI SDKs take it, such as `http://127.0.0.1:8000/v1`: paths are appended to it as it stands.
         api_key: sent as a bearer token; None = the server wants none.
         extra_body: fields of every chat completion request; a request's own fields win.
+        ca_file: certificates, as PEM, of the authorities that may vouch for the server; None = those that are commonly
+            trusted.
+        max_answer_bytes: a longer answer is not read to its end, streamed or not.
     """
 
     base_url: str
     api_key: str | None = field(default=None, repr=False)
     timeouts: Timeouts = Timeouts()
     extra_body: Mapping[str, Any] = field(default_factory=dict)
+    ca_file: Path | None = None
+    max_answer_bytes: int = MAX_ANSWER_BYTES
 
     def __post_init__(self) -> None:
         problem = _problem_of_url(self.base_url) or _problem_of_key(self.api_key)

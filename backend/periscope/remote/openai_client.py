@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -11,7 +13,14 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import httpx
 
 from periscope.core import JSONObject
-from periscope.errors import RemoteAnswerBroken, RemoteError, RemoteTimedOut, RemoteUnreachable
+from periscope.errors import (
+    ConfigError,
+    ConnectionFault,
+    RemoteAnswerBroken,
+    RemoteError,
+    RemoteTimedOut,
+    RemoteUnreachable,
+)
 from periscope.remote.chat_answers import ChatStreamDecoder, read_answer
 from periscope.remote.refusals import refusal_of
 from periscope.remote.sse import SSEDecoder
@@ -24,8 +33,6 @@ if TYPE_CHECKING:
     from periscope.remote.chat_answers import ChatAnswer
     from periscope.remote.endpoint import Endpoint
 
-#: Of an answer that is not streamed.
-MAX_ANSWER_BYTES = 64 * 2**20
 #: Of an error's body: enough for every message, and little enough for a page that never ends.
 _MAX_REFUSAL_BYTES = 64 * 1024
 _REFUSAL_TIMEOUT_S = 5.0
@@ -52,6 +59,9 @@ class OpenAIClient:
     A request that is cancelled, or whose stream is closed early, closes its connection, which is how the server learns
     of it. Redirects are refused, and the environment's proxies are not used: only the named server gets the key.
 
+    Raises:
+        ConfigError: the endpoint's `ca_file` cannot be used.
+
     Every method raises, among other errors of its own:
         RemoteUnreachable: no connection could be made.
         RemoteTimedOut: one of the endpoint's time-outs was over.
@@ -69,6 +79,7 @@ class OpenAIClient:
             headers=headers,
             timeout=httpx.Timeout(times.silence_s, connect=times.connect_s, pool=None),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
+            verify=_trust(endpoint),
             trust_env=False,
         )
 
@@ -86,6 +97,10 @@ class OpenAIClient:
     ) -> None:
         await self._http.__aexit__(kind, error, trace)
 
+    async def aclose(self) -> None:
+        """Close all connections, for an owner that does not use the context; requests under way fail."""
+        await self._http.aclose()
+
     async def stream_chat(self, body: Mapping[str, Any]) -> AsyncGenerator[OutputEvent, None]:
         """The events of one chat completion as they come, `Finished` last. Close it (`aclosing`) to cancel the request.
 
@@ -98,7 +113,7 @@ class OpenAIClient:
         ) as answer:
             self._check_is_stream(answer)
             async with aclosing(self._chunks(answer, deadline)) as chunks:
-                async with aclosing(_data_of(chunks)) as told:
+                async with aclosing(_data_of(self._bounded(chunks))) as told:
                     async for data in told:
                         for event in decoder.feed(data):
                             yield event
@@ -115,6 +130,10 @@ class OpenAIClient:
         listing = read_wire(ModelsWire, await self._whole("GET", "models"), self._server)
         return tuple(RemoteModel(model.id, model.context_length or model.max_model_len) for model in listing.data or ())
 
+    async def get(self, path: str) -> bytes:
+        """The answer's body, of a route that is the server's own. `path`: relative to the base URL."""
+        return await self._whole("GET", path)
+
     async def post(self, path: str, body: Mapping[str, Any]) -> bytes:
         """The answer's body, of a route that is the server's own. `path`: relative to the base URL."""
         return await self._whole("POST", path, body)
@@ -129,15 +148,19 @@ class OpenAIClient:
 
     async def _whole(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> bytes:
         deadline = self._deadline()
-        whole = bytearray()
+        whole, max_bytes = bytearray(), self._endpoint.max_answer_bytes
         async with (
             self._answered(method, path, body, deadline) as answer,
             aclosing(self._chunks(answer, deadline)) as chunks,
         ):
-            await _read_into(whole, chunks, MAX_ANSWER_BYTES)
-        if len(whole) > MAX_ANSWER_BYTES:
-            raise RemoteAnswerBroken(f"The answer of the server at {self._server} has over {MAX_ANSWER_BYTES} bytes.")
+            await _read_into(whole, chunks, max_bytes)
+        if len(whole) > max_bytes:
+            raise self._too_long()
         return bytes(whole)
+
+    def _too_long(self) -> RemoteAnswerBroken:
+        num_bytes = self._endpoint.max_answer_bytes
+        return RemoteAnswerBroken(f"The answer of the server at {self._server} has over {num_bytes} bytes.")
 
     @asynccontextmanager
     async def _answered(
@@ -173,6 +196,15 @@ class OpenAIClient:
                     return
                 yield chunk
 
+    async def _bounded(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """The chunks, up to the bound on an answer. A stream's framing and heartbeats count, too."""
+        num_bytes = 0
+        async for chunk in chunks:
+            num_bytes += len(chunk)
+            if num_bytes > self._endpoint.max_answer_bytes:
+                raise self._too_long()
+            yield chunk
+
     @contextmanager
     def _transport_errors(self, *, has_begun: bool) -> Iterator[None]:
         times = self._endpoint.timeouts
@@ -185,7 +217,9 @@ class OpenAIClient:
         except TimeoutError:
             raise RemoteTimedOut(f"The server at {self._server} took longer than {times.total_s} s.") from None
         except httpx.ConnectError as error:
-            raise RemoteUnreachable(f"No server answers at {self._server} ({_reason_of(error)}).") from None
+            fault = _fault_of(error)
+            reason = "connection refused" if fault is ConnectionFault.REFUSED else _reason_of(error)
+            raise RemoteUnreachable(f"No server answers at {self._server} ({reason}).", fault=fault) from None
         except httpx.HTTPError as error:
             raise RemoteAnswerBroken(
                 f"The connection to {self._server} broke: {_reason_of(error)}.", has_begun=has_begun
@@ -196,6 +230,34 @@ class OpenAIClient:
         kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind not in ("", "text/event-stream"):
             raise RemoteAnswerBroken(f"The server at {self._server} sent {kind[:80]} where a stream was asked for.")
+
+
+def _trust(endpoint: Endpoint) -> ssl.SSLContext | bool:
+    """True = the authorities that httpx trusts by itself. Plain HTTP needs none, and reading them takes 0.2 s."""
+    if endpoint.base_url.startswith("http:"):
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if endpoint.ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=str(endpoint.ca_file))
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else "it holds no PEM"
+        raise ConfigError((f"The CA file {endpoint.ca_file} cannot be used: {reason}.",)) from None
+
+
+def _fault_of(error: BaseException) -> ConnectionFault:
+    """What stands at the root of the error that httpx raised."""
+    cause: BaseException | None = error
+    while cause is not None:
+        match cause:
+            case ConnectionRefusedError():
+                return ConnectionFault.REFUSED
+            case socket.gaierror():
+                return ConnectionFault.NAME
+            case ssl.SSLError():
+                return ConnectionFault.TLS
+        cause = cause.__cause__ or cause.__context__
+    return ConnectionFault.OTHER
 
 
 async def _data_of(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:

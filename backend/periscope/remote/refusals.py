@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -13,6 +14,8 @@ from periscope.errors import RemoteRefused
 
 #: Of a server's message, shown to a person.
 _MAX_SAID_CHARS = 500
+#: Some servers repeat the picture that they could not take.
+_DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,[\w+/=-]*")
 
 
 def refusal_of(server: str, status: int, headers: Mapping[str, str], body: bytes) -> RemoteRefused:
@@ -54,6 +57,7 @@ def _said_in(told: Any) -> str | None:
         reason = reason.get("message") or reason.get("msg")
     if not isinstance(reason, str):
         return None
+    reason = _DATA_URL.sub("data:...", reason)
     visible = "".join(character if character.isprintable() else " " for character in reason[: 4 * _MAX_SAID_CHARS])
     words = " ".join(visible.split())
     return f"{words[:_MAX_SAID_CHARS]} ..." if len(words) > _MAX_SAID_CHARS else words or None
