@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 import pytest
 
 from periscope.config import Config
+from periscope.core import ModelKind
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig
+from periscope.errors import InvalidRequest
+from periscope.events import ModelStateChanged
 from periscope.runtime import Runtime, engine_config
-from tests.config.files import ONE, SEEDS, load_text
+from periscope.status import ModelStateDelta
+from tests.config.files import ONE, PAIR, SEEDS, load_text
 
 
 def first(config: Config) -> EngineConfig:
@@ -83,3 +88,52 @@ def test_captions_get_the_share_that_is_configured() -> None:
     """`captioner_share` rules the device that all models share."""
     runtime = Runtime(load_text("captioner_share: 0.4\n" + ONE))
     assert runtime._turn.background_share == 0.4
+
+
+REMOTE = """\
+models:
+- {name: words, local_path: 'embedded:text', capabilities: {vision_mode: proxy, vision_proxy: {model: far}}}
+- name: far
+  remote: {backend: triton, base_url: 'http://127.0.0.1:1/v1', model: q/VL, api_key_env: VLM_KEY}
+"""
+
+
+def test_a_captioner_on_another_server_is_named_checked_and_no_load(caplog: pytest.LogCaptureFixture) -> None:
+    """The start names backend and model, waits for its check, and says what is wrong; text is ready all the same."""
+    caplog.set_level("INFO")
+
+    async def run() -> None:
+        async with Runtime(load_text(REMOTE, env={"VLM_KEY": "sk-secret"})) as runtime:
+            health = runtime.service.health()
+            assert health.models == {"words": "unloaded", "far": "failed"}
+            assert health.status == "degraded"
+            assert health.problems[0].startswith("far: No server answers at http://127.0.0.1:1/v1 (connection refused)")
+            far = runtime.control.status().models[-1]
+            assert (far.name, far.kind, far.held_bytes) == ("far", ModelKind.CAPTIONER, 0)
+            with pytest.raises(InvalidRequest, match="far is on another server"):
+                await runtime.control.load("far", wait=True)
+            with pytest.raises(InvalidRequest, match="far is on another server"):
+                await runtime.control.select("far", wait=False)
+            async with aclosing(runtime.control.events()) as events:
+                await anext(events)
+                runtime.bus.publish(ModelStateChanged("far", "ready", "failed", "gone"))
+                delta = await anext(events)
+                assert isinstance(delta, ModelStateDelta)
+                assert (delta.model.name, delta.reason) == ("far", "gone")
+
+    asyncio.run(run())
+    assert "captioner: triton/q/VL" in caplog.text
+    assert "sk-secret" not in caplog.text
+
+
+def test_a_local_captioner_is_named_too(caplog: pytest.LogCaptureFixture) -> None:
+    """As `mlx`, once, however many models share it; one that nobody uses is not named."""
+    caplog.set_level("INFO")
+
+    async def run() -> None:
+        async with Runtime(load_text(PAIR.replace("preload: true", "preload: false"))):
+            pass
+
+    asyncio.run(run())
+    named = [each.message for each in caplog.records if each.message.startswith("captioner: ")]
+    assert named == ["captioner: mlx/eyes"]

@@ -7,14 +7,16 @@ import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 import mlx.core as mx
+import stamina.instrumentation
 
 from periscope import __version__
 from periscope.captions.cache import CaptionCache
-from periscope.config import Config, ModelConfig, VisionProxyConfig
-from periscope.core import Footprint, ModelKind, VisionMode, find_model, require_model
+from periscope.config import Config, ModelConfig, RemoteConfig, VisionProxyConfig
+from periscope.core import Footprint, ModelKind, ModelState, VisionMode, find_model, require_model
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig, InferenceEngine, VisionLanguageEngine
 from periscope.engine.device.memory import DeviceMemory, WiredLimit
@@ -23,14 +25,17 @@ from periscope.engine.isolated.engine import IsolatedVisionLanguageEngine
 from periscope.engine.loading.footprint import measure
 from periscope.engine.loading.loader import context_length_of, find_on_disk, read_model_config
 from periscope.errors import ModelLoadError
-from periscope.events import EventBus
+from periscope.events import EventBus, ModelStateChanged
 from periscope.pool.contracts import LoadProgress, ModelSpec, PooledEngine, PoolLimits
 from periscope.pool.pool import ModelPool
+from periscope.remote import Endpoint, OpenAIClient, Timeouts
 from periscope.serving.control import ControlService
 from periscope.serving.models import DisabledImages, ModelNames, ServedModel
 from periscope.serving.requests import LiveRequests
 from periscope.serving.service import ChatService
 from periscope.vision.backends.leased import LeasedCaptioner, VisionLanguage
+from periscope.vision.backends.remote import RemoteCaptioner
+from periscope.vision.backends.remote_server import RemoteServer
 from periscope.vision.captioner import CaptionerId
 from periscope.vision.images.in_flight import BytesInFlight
 from periscope.vision.images.limits import ImageLimits
@@ -51,6 +56,10 @@ logger = logging.getLogger(__name__)
 MB = 1_000_000
 #: Threads that read and decode images. Decoding is C code that lets go of the interpreter.
 NUM_DECODE_THREADS = 2
+#: Once the models are loaded, the start waits no longer than this to hear how captioners on other servers are.
+CHECK_GRACE_S = 2.0
+#: A caption has a few kilobytes. A server whose answer is longer has gone astray.
+MAX_CAPTION_ANSWER_BYTES = 1024 * 1024
 
 
 @runtime_checkable
@@ -74,11 +83,19 @@ class Runtime:
             max_waiting=config.server.limits.max_waiting,
             wait_timeout_s=config.server.limits.wait_timeout_s,
         )
-        specs = [self._spec(model) for model in config.models]
+        specs = [self._spec(model) for model in config.models if model.remote is None]
         self._pool = ModelPool(specs, self.bus, limits, memory=self._memory)
-        self._captioners = {
-            model.name: self._captioner(model) for model in config.models if model.kind is ModelKind.CAPTIONER
+        self._remote = {
+            model.name: self._remote_captioner(model, model.remote)
+            for model in config.models
+            if model.remote is not None
         }
+        self._captioners: dict[str, LeasedCaptioner | RemoteCaptioner] = {
+            model.name: self._remote.get(model.name) or self._captioner(model)
+            for model in config.models
+            if model.kind is ModelKind.CAPTIONER
+        }
+        self._watching: list[asyncio.Task[None]] = []
         requests = LiveRequests(self.bus.publish)
         names = ModelNames(self._served(model) for model in config.models if model.kind is ModelKind.TEXT)
         in_flight = BytesInFlight(
@@ -90,7 +107,7 @@ class Runtime:
         proxy = VisionProxy(
             CaptionCache(), intake=ImageIntake(executor=self._decoding, in_flight=in_flight), reading=reading
         )
-        self.service = ChatService(names, self._pool, proxy, requests)
+        self.service = ChatService(names, self._pool, proxy, requests, self._remote.values())
         self.control = ControlService(
             self.service, self._pool, names, requests, self.bus, version=__version__, read_memory=_read_memory
         )
@@ -98,7 +115,26 @@ class Runtime:
     async def start(self) -> None:
         """Load what is to be loaded at start, side by side, and wait for it. Failures are in `service.health()`."""
         WiredLimit.set_once(self.config.memory.wired_limit)
-        await self._pool.preload(model.name for model in self.config.models if model.preload)
+        checks = [asyncio.create_task(each.checked()) for each in self._watch_captioners()]
+        try:
+            await self._pool.preload(
+                model.name for model in self.config.models if model.preload and model.remote is None
+            )
+            if checks:
+                await asyncio.wait(checks, timeout=CHECK_GRACE_S)
+        finally:
+            for check in checks:
+                check.cancel()
+
+    def _watch_captioners(self) -> list[RemoteCaptioner]:
+        """Name in the log every captioner that a model uses, and watch those on other servers, which are returned."""
+        stamina.instrumentation.set_on_retry_hooks(())  # the captioner's own log line says more
+        names = list(dict.fromkeys(filter(None, map(_captioner_name, self.config.models))))
+        for name in names:
+            logger.info("captioner: %s", _backend_and_model(require_model(self.config.models, name)))
+        remote = [self._remote[name] for name in names if name in self._remote]
+        self._watching += [asyncio.create_task(each.watch(), name=f"watch captioner {each.name}") for each in remote]
+        return remote
 
     def stop_admitting(self) -> None:
         """Idempotent: new requests are refused and event streams end; what runs goes on."""
@@ -109,6 +145,11 @@ class Runtime:
         """Idempotent: refuse new requests, let running ones finish for up to `drain_s`, free every model."""
         self.stop_admitting()
         await self._pool.close(drain_s=drain_s)
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
+        for captioner in self._remote.values():
+            await captioner.close()
         for executor in (self._decoding, self._reading):
             executor.shutdown(wait=False, cancel_futures=True)
 
@@ -157,12 +198,43 @@ class Runtime:
             wait_timeout_s=self.config.server.limits.wait_timeout_s,
         )
 
+    def _remote_captioner(self, model: ModelConfig, remote: RemoteConfig) -> RemoteCaptioner:
+        key = self.config.api_keys.get(remote.api_key_env or "")
+
+        def changed(old: ModelState, new: ModelState, reason: str | None) -> None:
+            self.bus.publish(ModelStateChanged(model.name, old, new, reason))
+
+        return RemoteCaptioner(
+            RemoteServer(
+                name=model.name,
+                backend=remote.backend,
+                base_url=remote.base_url,
+                model=remote.model,
+                is_streamed=remote.stream,
+                max_concurrent=remote.max_concurrent,
+                num_retries=remote.num_retries,
+                extra_body=remote.extra_body,
+                missing_key=remote.api_key_env if key is None else None,
+            ),
+            OpenAIClient(
+                Endpoint(
+                    remote.base_url,
+                    api_key=key,
+                    timeouts=Timeouts(connect_s=remote.connect_timeout_s, silence_s=remote.read_timeout_s),
+                    ca_file=None if remote.ca_file is None else Path(remote.ca_file),
+                    max_answer_bytes=MAX_CAPTION_ANSWER_BYTES,
+                )
+            ),
+            encoding=self._decoding,
+            wait_timeout_s=self.config.server.limits.wait_timeout_s,
+            max_waiting=self.config.server.limits.max_waiting,
+            on_change=changed,
+        )
+
     def _served(self, model: ModelConfig) -> ServedModel:
-        capabilities = model.capabilities
+        capabilities, name = model.capabilities, _captioner_name(model)
         vision = capabilities.vision_proxy if capabilities.vision_mode is VisionMode.PROXY else None
-        captioner = None
-        if vision is not None and vision.model is not None:
-            captioner = self._captioners[require_model(self.config.models, vision.model).name]
+        captioner = None if name is None else self._captioners[require_model(self.config.models, name).name]
         return ServedModel(
             name=model.name,
             aliases=model.aliases,
@@ -176,6 +248,19 @@ class Runtime:
             else _proxy_settings(vision, self._reader(ReaderKind(vision.reader), vision.reader_languages)),
             disabled_images=DisabledImages(capabilities.images_when_disabled),
         )
+
+
+def _captioner_name(model: ModelConfig) -> str | None:
+    """The entry that captions for this model now, if any."""
+    proxy = model.capabilities.vision_proxy
+    return None if proxy is None or model.capabilities.vision_mode is not VisionMode.PROXY else proxy.model
+
+
+def _backend_and_model(model: ModelConfig) -> str:
+    """As the log names a captioner at the start."""
+    if (remote := model.remote) is None:
+        return f"mlx/{model.name}"
+    return f"{remote.backend}/{remote.model} at {remote.base_url}"
 
 
 def _source(model: ModelConfig) -> str:

@@ -196,3 +196,27 @@ def test_rm_never_touches_what_pull_did_not_bring(machine: Machine, name: str, t
     assert code == 1
     assert told in complaint
     assert json.loads(machine.run("ls", "--json")[1])["models"][2]["state"] == "on_disk"
+
+
+REMOTE = """\
+models:
+  - {name: demo, local_path: 'embedded:text'}
+  - {name: far-eyes, remote: {base_url: 'http://gpu:8000/v1', model: q/VL}}
+"""
+
+
+def test_a_captioner_on_another_server_has_no_files(tmp_path: Path) -> None:
+    """It is listed with its model and address, shown without a complaint, and neither fetched nor removed."""
+    (tmp_path / "models.yaml").write_text(REMOTE)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return run_command(*arguments, "--config", str(tmp_path / "models.yaml"), changes={"HF_HOME": str(tmp_path)})
+
+    _, far = json.loads(run("ls", "--json").stdout)["models"]
+    assert (far["state"], far["url"], far["model"], far["hub_id"]) == ("remote", "http://gpu:8000/v1", "q/VL", None)
+    assert "q/VL at http://gpu:8000/v1" in run("ls").stdout
+    assert run("show", "far-eyes").returncode == 0
+    assert "there is nothing to fetch" in run("pull", "far-eyes").stderr
+    removed = run("rm", "far-eyes", "--yes")
+    assert removed.returncode == 1
+    assert "far-eyes is q/VL on the server at http://gpu:8000/v1, so it is not removed" in removed.stderr

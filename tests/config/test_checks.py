@@ -88,8 +88,8 @@ def entry(lines: str) -> str:
         ("models: []", 1, "models should not be empty, got an empty list"),
         ("", 1, "models is missing"),
         ("[1]", 1, "the file should be a mapping of keys to values, got a list"),
-        ("models:\n  - name: a", 2, "models[0] has neither of hf_id and local_path; give one"),
-        (entry("local_path: x"), 2, "models[0] has both of hf_id and local_path; give one"),
+        ("models:\n  - name: a", 2, "models[0] has none of hf_id, local_path and remote; give one"),
+        (entry("local_path: x"), 2, "models[0] has hf_id and local_path; give one"),
         (ONE + "models: []", 2, "models stands twice, first in line 1"),
     ],
 )

@@ -12,11 +12,11 @@ from periscope.config.document import read_document
 from periscope.config.quantities import parse_bytes, parse_seconds
 from periscope.config.schema import dotted, fields_of, section_at, section_of, settings
 from periscope.core import ModelKind, VisionMode
-from tests.config.files import numbers, properties
+from tests.config.files import load_text, numbers, properties
 
 PATH = Path(__file__).parents[2] / "models.yaml"
 #: Keys whose reference line shows an example because they have no default to show.
-EXAMPLES = {"models[].name", "models[].hf_id"}
+EXAMPLES = {"models[].name", "models[].hf_id", "models[].remote.base_url", "models[].remote.model"}
 SETTINGS = dict(settings())
 
 
@@ -74,13 +74,24 @@ def test_every_text_model_of_it_can_take_images(shipped):
 
 
 def test_the_native_example_works_when_uncommented():
-    """The entry in comments is a valid one."""
+    """The last entry in comments is a valid one."""
+    *_, native = commented_examples()
+    assert read_document(native, "example").tree["models"][0]["capabilities"] == {"vision_mode": "native"}
+
+
+def test_the_example_of_another_server_works_when_uncommented():
+    """Beside the shipped models it loads, and is a captioner."""
+    remote, *_ = commented_examples()
+    text = PATH.read_text(encoding="utf-8").partition("# ---- Reference")[0] + remote.removeprefix("models:")
+    remotes = [(model.remote.backend, model.kind) for model in load_text(text).models if model.remote is not None]
+    assert remotes == [("vllm", ModelKind.CAPTIONER)]
+
+
+def commented_examples() -> list[str]:
+    """The entries in comments, each as a file of its own."""
     text = PATH.read_text(encoding="utf-8")
-    example = re.search(r"^  # - name: .*\n(?:  #   .*\n)+", text, re.MULTILINE)
-    assert example
-    lines = [line.replace("  # ", "  ", 1) for line in example[0].splitlines()]
-    document = read_document("\n".join(["models:", *lines]), "example")
-    assert document.tree["models"][0]["capabilities"] == {"vision_mode": "native"}
+    found = re.findall(r"^  # - name: .*\n(?:  #   .*\n)+", text, re.MULTILINE)
+    return ["models:\n" + "".join(line.replace("  # ", "  ", 1) for line in each.splitlines(True)) for each in found]
 
 
 def test_the_reference_has_every_key_and_no_other():

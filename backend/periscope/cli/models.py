@@ -64,7 +64,7 @@ def show(model: ModelName, *, config: ConfigFile = None, as_json: Json = False) 
         rows: list[tuple[str, ...]] = [(key, _fact(key, value)) for key, value in facts.items() if value is not None]
         for line in table([*rows, *(("file", f"{name}  {size(num_bytes)}") for name, num_bytes in files)]):
             typer.echo(line)
-    if not is_here:
+    if not is_here and row["state"] != "remote":
         how = f"Fetch it with `periscope pull {model}`." if found.hub_id else "Check `local_path` in models.yaml."
         raise CommandFailed(
             f"{found.hub_id or found.folder} is not on this disk, or not all of it. {how}", ExitCode.UNKNOWN_MODEL
@@ -121,7 +121,7 @@ def _files(folder: Path) -> list[tuple[str, int]]:
 
 
 def _row(model: NamedModel, cached: CachedModel | None) -> dict[str, Any]:
-    place = _place(model)
+    place, remote = _place(model), None if model.entry is None else model.entry.remote
     num_bytes = cached.size_bytes if cached else 0
     if model.hub_id is None and place.folder is not None:
         num_bytes = sum(each for _, each in _files(place.folder))
@@ -132,7 +132,8 @@ def _row(model: NamedModel, cached: CachedModel | None) -> dict[str, Any]:
         "revision": model.revision,
         "commit": place.commit,
         "size_bytes": num_bytes,
-        "state": "on_disk" if place.folder else "partial" if num_bytes else "missing",
+        "state": "remote" if remote else "on_disk" if place.folder else "partial" if num_bytes else "missing",
+        **({"url": remote.base_url, "model": remote.model} if remote else {}),
     }
 
 
@@ -156,7 +157,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     num_bytes = size(row["size_bytes"]) if row["size_bytes"] else "-"
     return (
         row["name"] or "-",
-        row["hub_id"] or row["path"],
+        row["hub_id"] or row["path"] or f"{row['model']} at {row['url']}",
         num_bytes,
         revision or "-",
         row["state"].replace("_", " "),

@@ -20,7 +20,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*")
 
 @dataclass(frozen=True, slots=True)
 class NamedModel:
-    """Where one model's files are or come from: `hub_id` or `folder`, never both.
+    """Where one model's files are or come from: `hub_id` or `folder`, never both; neither if it is on another server.
 
     Attributes:
         name: as models.yaml has it, else the hub id.
@@ -36,6 +36,8 @@ class NamedModel:
     @property
     def why_kept(self) -> str | None:
         """Why its files are not ours to fetch or delete."""
+        if self.entry is not None and (remote := self.entry.remote) is not None:
+            return f"{self.name} is {remote.model} on the server at {remote.base_url}"
         if self.folder is None:
             return None
         if self.folder in EMBEDDED_MODELS.values():

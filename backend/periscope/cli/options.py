@@ -24,6 +24,30 @@ DefaultModel: TypeAlias = Annotated[
 VisionModel: TypeAlias = Annotated[
     str | None, typer.Option(help="Captioner of the default model: name, hub id or directory.", show_default=False)
 ]
+VlmBackend: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BACKEND",
+        help="What runs the captioner: mlx (here), or another server: vllm, lmdeploy, triton, openai.",
+        show_default=False,
+    ),
+]
+VlmBaseUrl: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="That server's API, e.g. http://127.0.0.1:8000/v1.", show_default=False),
+]
+VlmModel: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Captioner of the default model, as that server lists it; with mlx a name.",
+        show_default=False,
+    ),
+]
+VlmTimeout: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="SECONDS", help="For all captions of a request: 60, or 90s, 2m.", show_default=False),
+]
 AskedModel: TypeAlias = Annotated[
     str | None, typer.Option("--model", "-m", help="Configured model; the default one if left out.", show_default=False)
 ]

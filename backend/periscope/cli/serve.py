@@ -13,7 +13,18 @@ import typer
 
 from periscope.cli.allocator import use_one_arena
 from periscope.cli.exits import ExitCode, exits
-from periscope.cli.options import ConfigFile, DefaultModel, Host, Port, VisionModel, load_config
+from periscope.cli.options import (
+    ConfigFile,
+    DefaultModel,
+    Host,
+    Port,
+    VisionModel,
+    VlmBackend,
+    VlmBaseUrl,
+    VlmModel,
+    VlmTimeout,
+    load_config,
+)
 from periscope.core import VisionMode
 from periscope.events import ModelGivenUp
 
@@ -44,6 +55,10 @@ def serve(
     port: Port = None,
     model: DefaultModel = None,
     vision_model: VisionModel = None,
+    vlm_backend: VlmBackend = None,
+    vlm_base_url: VlmBaseUrl = None,
+    vlm_model: VlmModel = None,
+    vlm_timeout: VlmTimeout = None,
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Log more; twice for everything.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log warnings and errors only.")] = False,
 ) -> None:
@@ -56,7 +71,17 @@ def serve(
 
     use_one_arena()
     exit_on_sigterm()
-    loaded = load_config(config, host=host, port=port, model=model, vision_model=vision_model)
+    loaded = load_config(
+        config,
+        host=host,
+        port=port,
+        model=model,
+        vision_model=vision_model,
+        vlm_backend=vlm_backend,
+        vlm_base_url=vlm_base_url,
+        vlm_model=vlm_model,
+        vlm_timeout=vlm_timeout,
+    )
     console = Console(stderr=True)
     set_up_logging(console, verbosity=-1 if quiet else verbose)
     listeners = listen(loaded.server.host, loaded.server.port)

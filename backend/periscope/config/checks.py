@@ -19,6 +19,8 @@ from periscope.config.document import Document, Problem
 from periscope.config.schema import (
     PATTERN_MEANINGS,
     Loc,
+    ModelEntry,
+    RemoteConfig,
     ServerConfig,
     ServerLimits,
     dotted,
@@ -30,6 +32,10 @@ from periscope.config.schema import (
 from periscope.core import DEFAULT_NAME, VisionMode
 
 _MAX_SHOWN = 60
+#: Where a model comes from; an entry has one of them.
+_SOURCES = ("hf_id", "local_path", "remote")
+#: Keys that mean something in an entry with `remote`.
+_OF_REMOTE = ("name", "aliases", "remote")
 
 _Entry: TypeAlias = tuple[Loc, dict[str, Any]]
 
@@ -100,7 +106,7 @@ def _said(loc: Loc, detail: dict[str, Any]) -> str:
     if kind == "extra_forbidden":
         return f"is not a known key{_key_hint(loc)}"
     if kind == "missing":
-        return "is missing"
+        return f"is missing{_meaning(loc)}"
     said = {
         "too_short": "should not be empty",
         "model_type": "should be a mapping of keys to values",
@@ -112,6 +118,13 @@ def _said(loc: Loc, detail: dict[str, Any]) -> str:
         said = str(detail["ctx"]["error"])
     said = said or detail["msg"].replace("Input should be", "should be").replace("String should", "should")
     return said if loc[-1:] == ("api_key",) else f"{said}, got {_shown(value)}"
+
+
+def _meaning(loc: Loc) -> str:
+    """What a missing key is; `models` and a model's `name` need no explanation."""
+    section = section_at(loc[:-1])
+    field = fields_of(section).get(str(loc[-1])) if section is RemoteConfig else None
+    return f": {field.description}" if field is not None else ""
 
 
 def _shown(value: object) -> str:
@@ -131,9 +144,23 @@ def _key_hint(loc: Loc) -> str:
 
 
 def _source_problems(document: Document, loc: Loc, entry: dict[str, Any]) -> Iterator[Problem]:
-    given = [key for key in ("hf_id", "local_path") if key in entry and (*loc, key) not in document.empty]
+    given = [key for key in _SOURCES if key in entry and (*loc, key) not in document.empty]
     if len(given) != 1:
-        yield _problem(document, loc, f"has {'both' if given else 'neither'} of hf_id and local_path; give one")
+        which = " and ".join(given) if given else "none of hf_id, local_path and remote"
+        yield _problem(document, loc, f"has {which}; give one")
+    if _is_remote(entry):
+        yield from _remote_problems(document, loc, entry)
+
+
+def _remote_problems(document: Document, loc: Loc, entry: dict[str, Any]) -> Iterator[Problem]:
+    """What would have no effect is refused: the entry's model runs on another server."""
+    for key in fields_of(ModelEntry):
+        if key not in _OF_REMOTE and entry.get(key) is not None:
+            fault = "is for a model that runs here, and this one is on another server (remote); remove it"
+            yield _problem(document, (*loc, key), fault)
+    for key in _mapping(entry["remote"].get("extra_body")):
+        if key in ("model", "messages", "stream", "stream_options"):
+            yield _problem(document, (*loc, "remote", "extra_body"), f"cannot set {key}, which is ours; remove it")
 
 
 def _name_problems(document: Document, loc: Loc, entry: dict[str, Any], owners: _Owners) -> Iterator[Problem]:
@@ -193,7 +220,9 @@ def _captioner_fault(tree: Any, key: str, value: object, loc: Loc, owners: _Owne
 
 def _default_problems(document: Document, entries: list[_Entry], owners: _Owners) -> Iterator[Problem]:
     named = {owners.captioner(key, value) for _, entry in entries for key, value in _proxy(entry).items()}
-    first = next((loc for loc, entry in entries if loc not in named or _answers(entry)), None)
+    first = next((loc for loc, entry in entries if _answers(entry) or not (loc in named or _is_remote(entry))), None)
+    if entries and all(_is_remote(entry) for _, entry in entries):
+        yield _problem(document, ("models",), "holds captioners only (remote); add the text model that clients ask")
     owner = owners.captioner("model", DEFAULT_NAME)
     if owner is not None and first is not None and owner != first:
         means = f"is called {DEFAULT_NAME!r}, which always means the first text model; move it to the front"
@@ -202,6 +231,10 @@ def _default_problems(document: Document, entries: list[_Entry], owners: _Owners
 
 def _problem(document: Document, loc: Loc, text: str) -> Problem:
     return Problem(document.origin(loc), f"{dotted(loc)} {text}")
+
+
+def _is_remote(entry: dict[str, Any]) -> bool:
+    return isinstance(entry.get("remote"), dict)
 
 
 def _proxy(entry: dict[str, Any]) -> dict[str, Any]:

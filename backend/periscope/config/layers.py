@@ -7,7 +7,7 @@ a variable set to nothing counts as unset. `env_names` is the whole table. Keys 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, get_origin
 
@@ -23,9 +23,9 @@ ENV_CONFIG, ENV_HOME = "PERISCOPE_CONFIG", "PERISCOPE_HOME"
 #: Read elsewhere: which server the client commands talk to.
 ENV_URL = "PERISCOPE_URL"
 
-#: Flags that stand for a key. `model` and `vision_model` choose models and are applied when models are resolved.
+#: Flags that stand for a key. The others choose models and are applied when models are resolved.
 FLAG_KEYS: dict[str, Loc] = {"host": ("server", "host"), "port": ("server", "port")}
-FLAGS = (*FLAG_KEYS, "model", "vision_model")
+FLAGS = (*FLAG_KEYS, "model", "vision_model", "vlm_backend", "vlm_base_url", "vlm_model", "vlm_timeout")
 
 
 def env_names() -> dict[str, str]:
@@ -40,16 +40,26 @@ def flag_origin(flag: str) -> Origin:
 
 
 def lay_environment(document: Document, env: Mapping[str, str]) -> None:
-    """Put every `PERISCOPE_*` variable over the document; unknown ones are problems."""
-    known = env_names()
+    """Put every `PERISCOPE_*` variable over the document; unknown ones are problems, but for those that hold keys."""
+    known, keys = env_names(), set(_names_of_keys(document.tree))
     for name in sorted(env):
-        if not name.startswith(ENV_PREFIX) or name in (ENV_CONFIG, ENV_HOME, ENV_URL):
+        if not name.startswith(ENV_PREFIX) or name in (ENV_CONFIG, ENV_HOME, ENV_URL, *keys):
             continue
         origin = Origin(f"env {name}")
         if name in known:
             _lay(document, tuple(known[name].split(".")), env[name], origin)
         else:
             document.problems.append(Problem(origin, f"is not read by Periscope{_did_you_mean(name, known)}"))
+
+
+def _names_of_keys(tree: Any) -> Iterator[str]:
+    """The variables that entries name in `remote.api_key_env`."""
+    models = tree.get("models") if isinstance(tree, dict) else None
+    for entry in models if isinstance(models, list) else []:
+        remote = entry.get("remote") if isinstance(entry, dict) else None
+        name = remote.get("api_key_env") if isinstance(remote, dict) else None
+        if isinstance(name, str):
+            yield name
 
 
 def lay_flags(document: Document, flags: Mapping[str, object]) -> None:

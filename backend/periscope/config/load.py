@@ -6,7 +6,7 @@ The only reader of configuration files and of `os.environ`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +44,7 @@ class Config:
         path: the file it came from.
         sources: `models[0].params.dtype` -> `flag --port`, `env PERISCOPE_SERVER__PORT`, `models.yaml:12`, `default`
             or (for `kind`) `derived`; every setting has its row.
+        api_keys: of other servers, by the environment variable that models name (`remote.api_key_env`) and that is set.
     """
 
     models: tuple[ModelConfig, ...]
@@ -53,6 +54,7 @@ class Config:
     captioner_share: float
     path: Path
     sources: Mapping[str, str] = field(repr=False)
+    api_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def default_model(self) -> ModelConfig:
@@ -97,7 +99,13 @@ def load(
         captioner_share=file.captioner_share,
         path=path,
         sources=sources,
+        api_keys=_api_keys((model for model, _ in models), env),
     )
+
+
+def _api_keys(models: Iterable[ModelConfig], env: Mapping[str, str]) -> dict[str, str]:
+    names = (model.remote.api_key_env for model in models if model.remote is not None)
+    return {name: env[name] for name in names if name is not None and env.get(name)}
 
 
 def find_file(path: Path | None, env: Mapping[str, str], *, cwd: Path, home: Path, package: Path = _PACKAGE) -> Path:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+from periscope.config.captioner_flags import captioner_wish
 from periscope.config.document import Document, Origin, Problem, config_error
 from periscope.config.layers import flag_origin
 from periscope.config.schema import (
@@ -22,6 +23,7 @@ from periscope.config.schema import (
     Loc,
     ModelConfig,
     ModelEntry,
+    RemoteConfig,
     VisionProxyConfig,
     attribute_of,
     dotted,
@@ -33,6 +35,7 @@ EMBEDDED = "embedded:"
 _HUB_ID_FLAG = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*")
 _MAX_NAME = 150
 _MODEL, _VISION_MODEL = flag_origin("model"), flag_origin("vision_model")
+_VLM_BACKEND, _VLM_MODEL, _VLM_TIMEOUT = (flag_origin(f"vlm_{key}") for key in ("backend", "model", "timeout"))
 
 
 @dataclass(slots=True, eq=False)
@@ -70,8 +73,8 @@ def resolve_models(
     """The models in the order they are served (the default first), each with the origins of its settings.
 
     Raises:
-        ConfigError: `--model`, `--vision-model` or a `draft_model` names nothing that can be used so, or a text model
-            is `isolated`.
+        ConfigError: `--model`, `--vision-model`, a `--vlm-...` flag, a `draft_model` or a `ca_file` names nothing that
+            can be used so, or a text model is `isolated`.
     """
     served = [_served(entry, index, document, folder) for index, entry in enumerate(file.models)]
     entries = tuple(served)
@@ -84,6 +87,8 @@ def resolve_models(
     for index, model in enumerate(entries):
         if fault := _point_to_draft(model, served, captioners, folder):
             problems.append(_problem(document, ("models", index, "params", "draft_model"), fault))
+        if model.entry.remote and (ca_file := model.entry.remote.ca_file) and not Path(ca_file).is_file():
+            problems.append(_problem(document, ("models", index, "remote", "ca_file"), f"names no file: {ca_file}"))
         if model.entry.isolated and model.entry.name not in captioners:
             fault = "is for models that only caption images, and this one answers requests; remove it"
             problems.append(_problem(document, ("models", index, "isolated"), fault))
@@ -105,17 +110,24 @@ def _name_by_hub_id(served: list[ServedModel]) -> None:
 
 
 def _apply_flags(served: list[ServedModel], captioners: set[str], flags: Mapping[str, object], cwd: Path) -> None:
-    wanted, wanted_captioner = flags.get("model"), flags.get("vision_model")
+    wanted, wish = flags.get("model"), captioner_wish(flags)
     if wanted is None:
         default = next(model for model in served if model.entry.name not in captioners)
     else:
         default = _serve_first(served, captioners, str(wanted), cwd)
-    if wanted_captioner is not None:
-        _see_through(default, _find_or_add(served, str(wanted_captioner), _VISION_MODEL, cwd), _VISION_MODEL)
+    if wish.remote is not None:
+        _see_through(default, _find_or_add_remote(served, wish.remote), _VLM_BACKEND)
+    elif wish.model is not None:
+        origin = _VLM_MODEL if flags.get("vision_model") is None else _VISION_MODEL
+        _see_through(default, _find_or_add(served, wish.model, origin, cwd), origin)
     elif default.origins.get(("name",)) is _MODEL:  # a new entry: the file says nothing about its sight
         known = (model for model in served if model.entry.name in captioners)
         if captioner := next(known, None):
             _see_through(default, captioner, _MODEL)
+    if wish.timeout_s is not None:
+        if default.proxy is None:
+            _refuse(_VLM_TIMEOUT, f"{default.name} has no captioner; name one with --vlm-model")
+        default.set(("capabilities", "vision_proxy", "timeout_s"), wish.timeout_s, _VLM_TIMEOUT)
     if wanted is not None:
         _preload_only(default, served)
 
@@ -138,6 +150,8 @@ def _served(entry: ModelEntry, index: int, document: Document, folder: Path) -> 
     model = ServedModel(entry, origins)
     if entry.local_path and not entry.local_path.startswith(EMBEDDED):
         model.entry = _with(entry, ("local_path",), str(absolute(entry.local_path, folder)))
+    if entry.remote and entry.remote.ca_file:
+        model.entry = _with(entry, ("remote", "ca_file"), str(absolute(entry.remote.ca_file, folder)))
     return model
 
 
@@ -206,7 +220,7 @@ def _preload_only(default: ServedModel, served: list[ServedModel]) -> None:
     """`--model` asks for one model: it and its captioner are loaded at start, the others when they are asked for."""
     wanted = {default.entry.name, default.proxy.model if default.proxy else None}
     for model in served:
-        if model.entry.preload != (model.entry.name in wanted):
+        if model.entry.remote is None and model.entry.preload != (model.entry.name in wanted):
             model.set(("preload",), model.entry.name in wanted, _MODEL)
 
 
@@ -224,7 +238,7 @@ def _see_through(default: ServedModel, captioner: ServedModel, origin: Origin) -
     default.origins[("capabilities", "vision_mode")] = origin
     default.origins[("capabilities", "vision_proxy", "model")] = origin
     default.origins.pop(("capabilities", "vision_proxy", "hf_id"), None)
-    if default.entry.preload and not captioner.entry.preload:
+    if default.entry.preload and not captioner.entry.preload and captioner.entry.remote is None:
         captioner.set(("preload",), True, origin)
 
 
@@ -234,6 +248,18 @@ def _find_or_add(served: list[ServedModel], wanted: str, origin: Origin, cwd: Pa
         return model
     source = _source_of(wanted, cwd)
     return _refuse(origin, _names_nothing(served, wanted)) if source is None else _add(served, source, origin)
+
+
+def _find_or_add_remote(served: list[ServedModel], wanted: RemoteConfig) -> ServedModel:
+    """The entry for this model of this server, with the settings it has in the file, else a new one."""
+    identity = (wanted.backend, wanted.base_url, wanted.model)
+    for model in served:
+        if (it := model.entry.remote) is not None and (it.backend, it.base_url, it.model) == identity:
+            return model
+    given = wanted.model_dump(exclude_unset=True)
+    added = _add(served, {"remote": given}, _VLM_BACKEND, called=wanted.model)
+    added.origins |= {("remote", key): _VLM_BACKEND for key in given}
+    return added
 
 
 def _find(served: list[ServedModel], wanted: str, cwd: Path) -> ServedModel | None:
@@ -263,10 +289,15 @@ def _names_nothing(served: list[ServedModel], wanted: str) -> str:
 
 
 def _add(
-    served: list[ServedModel], source: Mapping[str, str | None], origin: Origin, *, preload: bool = False
+    served: list[ServedModel],
+    source: Mapping[str, Any],
+    origin: Origin,
+    *,
+    preload: bool = False,
+    called: str | None = None,
 ) -> ServedModel:
-    """Append an entry named after the last part of its source; a taken name gets -2, -3, ..."""
-    text = next(iter(source.values())) or ""
+    """Append an entry named after the last part of its source, or of `called`; a taken name gets -2, -3, ..."""
+    text = called or next(iter(source.values())) or ""
     base = re.sub(r"[^\w.:@+-]+", "-", re.split(r"[/:]", text)[-1])[:_MAX_NAME] or "model"
     taken = {name for model in served for name in model.names} | {DEFAULT_NAME}
     name, count = base, 2
@@ -286,12 +317,16 @@ def _entry(values: dict[str, Any], origin: Origin) -> ModelEntry:
 
 
 def _captioners(served: list[ServedModel]) -> set[str]:
-    """Names of the entries that are there to caption; one that shows itself images (native) answers requests too."""
+    """Names of the entries that are there to caption: those on other servers, and those that a proxy names.
+
+    One that shows itself images (native) answers requests, too.
+    """
     named = {model.proxy.model for model in served if model.proxy}
     return {
         model.entry.name
         for model in served
-        if model.entry.name in named and model.entry.capabilities.vision_mode is not VisionMode.NATIVE
+        if model.entry.remote is not None
+        or (model.entry.name in named and model.entry.capabilities.vision_mode is not VisionMode.NATIVE)
     }
 
 

@@ -28,6 +28,8 @@ _HUB_ID = r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?$"
 _HOST = r"^[^\s/]+$"
 _ALLOWED_HOST = r"^(\*|[^\s/*]+)$"
 _API_KEY = r"^[!-~]+$"
+_BASE_URL = r"^https?://[^\s/?#@]+[^\s?#@]*$"
+_ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 #: What to tell a person whose text does not match one of the patterns above.
 PATTERN_MEANINGS = {
@@ -36,6 +38,8 @@ PATTERN_MEANINGS = {
     _HOST: "should be a host name or an IP address",
     _ALLOWED_HOST: "should be a host name or an IP address, or * for any",
     _API_KEY: "should be printable ASCII without spaces",
+    _BASE_URL: "should be a URL such as http://127.0.0.1:8000/v1, without user name, query or fragment",
+    _ENV_NAME: "should be the name of an environment variable, such as VLM_API_KEY, and not the key itself",
 }
 
 
@@ -216,6 +220,38 @@ class VisionProxyConfig(Section):
     )
 
 
+class RemoteConfig(Section):
+    """A captioner that another server runs, and how that is asked."""
+
+    backend: Literal["vllm", "lmdeploy", "triton", "openai"] = _setting(
+        "openai", "Which server it is: vllm, lmdeploy, triton (also trtllm-serve), or openai for any other like them."
+    )
+    base_url: str = Field(
+        pattern=_BASE_URL, max_length=2000, description="Its OpenAI API, e.g. http://127.0.0.1:8000/v1."
+    )
+    model: str = Field(min_length=1, max_length=500, description="The model, as GET /v1/models of the server lists it.")
+    api_key_env: str | None = _setting(
+        None, "Environment variable that holds the server's API key.", pattern=_ENV_NAME, max_length=200
+    )
+    ca_file: str | None = _setting(
+        None, "PEM file of the authority that vouches for its TLS certificate; unset: the usual ones.", min_length=1
+    )
+    connect_timeout_s: Annotated[float, Field(ge=0.1, le=600), SECONDS] = _setting(
+        5.0, "Longest wait for a connection.", "seconds"
+    )
+    read_timeout_s: Annotated[float, Field(ge=0.1, le=3600), SECONDS] | None = _setting(
+        None, "Longest silence while it works on a caption; unset: only timeout_s of the captions counts.", "seconds"
+    )
+    max_concurrent: int = _setting(
+        4, "Images it is asked about at once; more wait their turn, and busy is a 503.", "images", ge=1, le=1024
+    )
+    num_retries: int = _setting(
+        2, "Further tries of an image, where nobody listens or the server is busy.", "tries", ge=0, le=10
+    )
+    stream: bool = _setting(False, "Ask for captions as streams, for a gateway that cuts off long silences.")
+    extra_body: dict[str, JsonValue] = _setting({}, "Fields added to each of its requests, e.g. {top_k: 1}.")
+
+
 class Capabilities(Section):
     """What a model does with the images of a request."""
 
@@ -237,7 +273,7 @@ class ModelEntry(Section):
 
     name: str = Field(pattern=_NAME, max_length=200, description="What clients call the model; unique.")
     hf_id: str | None = _setting(
-        None, "Hugging Face repository. Either this or local_path.", pattern=_HUB_ID, max_length=200
+        None, "Hugging Face repository. This, local_path or remote.", pattern=_HUB_ID, max_length=200
     )
     local_path: str | None = _setting(
         None,
@@ -254,6 +290,7 @@ class ModelEntry(Section):
     ttl_s: Annotated[float, Field(ge=1, le=365 * DAY_S), SECONDS] | None = _setting(
         None, "Unload after this long without work; unset: idle_unload_secs.", "seconds", alias="ttl"
     )
+    remote: RemoteConfig | None = _setting(None, "Another server that captions, instead of a model here.")
     isolated: bool = _setting(False, "Run it in a process of its own, outside captioner_share; captioners only.")
     params: ModelParams = _setting(ModelParams(), "How it is run.")
     capabilities: Capabilities = _setting(Capabilities(), "What it does with images.")

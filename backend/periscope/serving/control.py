@@ -72,7 +72,7 @@ class ControlService:
 
     def status(self) -> ServerStatus:
         """The whole server at this moment; does not block."""
-        models = tuple(self._model(status.name) for status in self._pool.statuses())
+        models = tuple(self._as_default(status) for status in self._service.statuses())
         active, cached, peak = self._read_memory()
         health = self._service.health()
         return ServerStatus(
@@ -145,7 +145,10 @@ class ControlService:
         return None if request is None else RequestDelta(request)
 
     def _model(self, name: str) -> ModelStatus:
-        return replace(self._pool.status(name), is_default=name == self._models.default.name)
+        return self._as_default(self._service.status_of(name))
+
+    def _as_default(self, status: ModelStatus) -> ModelStatus:
+        return replace(status, is_default=status.name == self._models.default.name)
 
     # --- steering --------------------------------------------------------------------------------------------------
 
@@ -191,9 +194,17 @@ class ControlService:
 
         Raises:
             ModelNotFound: no model is called so.
+            InvalidRequest: it is on another server.
         """
         name = self._models.default.name if is_default_name(asked) else asked
-        return require_model(self._pool.statuses(), name).name
+        found = require_model(self._service.statuses(), name).name
+        if all(status.name != found for status in self._pool.statuses()):
+            raise InvalidRequest(
+                f"Model {found} is on another server (`remote` in models.yaml), so it is neither loaded nor unloaded "
+                "here.",
+                param="model",
+            )
+        return found
 
 
 def _is_news(told_parts: dict[str, float], model: str, done: int, total: int) -> bool:

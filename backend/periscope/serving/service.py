@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from periscope.core import (
     CaptionedImage,
@@ -30,13 +30,39 @@ if TYPE_CHECKING:
     from periscope.pool.pool import ModelPool
     from periscope.serving.models import ModelNames, ServedModel
     from periscope.serving.requests import LiveRequest, LiveRequests
+    from periscope.status import ModelStatus
+
+
+class ModelElsewhere(Protocol):
+    """A model on another server: it takes nothing of the pool."""
+
+    @property
+    def name(self) -> str:
+        """Of its entry in models.yaml."""
+        ...
+
+    def status(self) -> ModelStatus:
+        """How it stands; instant."""
+        ...
 
 
 class ChatService:
-    """Owns the way of a request: images to words, a lease, generation, events. Holds no state of a request itself."""
+    """Owns the way of a request: images to words, a lease, generation, events. Holds no state of a request itself.
 
-    def __init__(self, models: ModelNames, pool: ModelPool, proxy: VisionProxy, requests: LiveRequests) -> None:
+    Args:
+        elsewhere: the models on other servers, which have their place in the server's status.
+    """
+
+    def __init__(
+        self,
+        models: ModelNames,
+        pool: ModelPool,
+        proxy: VisionProxy,
+        requests: LiveRequests,
+        elsewhere: Iterable[ModelElsewhere] = (),
+    ) -> None:
         self._models = models
+        self._elsewhere = {model.name: model for model in elsewhere}
         self._requests = requests
         self._pool = pool
         self._proxy = proxy
@@ -140,7 +166,16 @@ class ChatService:
     def health(self) -> Health:
         """Instant; no device, no waiting."""
         is_starting = self._models.default.name in self._pool.preloading
-        return health_of(self._pool.statuses(), self._models, is_starting=is_starting, is_stopping=self._is_stopping)
+        return health_of(self.statuses(), self._models, is_starting=is_starting, is_stopping=self._is_stopping)
+
+    def statuses(self) -> tuple[ModelStatus, ...]:
+        """All configured models: those of the pool, then those on other servers. Instant."""
+        return (*self._pool.statuses(), *(model.status() for model in self._elsewhere.values()))
+
+    def status_of(self, name: str) -> ModelStatus:
+        """One of them, by its configured name."""
+        elsewhere = self._elsewhere.get(name)
+        return self._pool.status(name) if elsewhere is None else elsewhere.status()
 
 
 def _num_images(request: GenerationRequest) -> int:
