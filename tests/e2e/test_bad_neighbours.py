@@ -14,7 +14,7 @@ from tests.e2e.drawing import picture, square, user
 from tests.e2e.test_serving_together import COUNT, running, streamed
 
 HELLO = [{"role": "user", "content": "Hello!"}]
-STREAM = {"messages": [COUNT], "temperature": 1, "seed": 7, "stream": True, "max_tokens": 200}
+STREAM = {"messages": [COUNT], "temperature": 1, "seed": 7, "stream": True, "max_tokens": 60}
 BAD: dict[str, tuple[bytes | dict[str, Any], str]] = {
     "stop is a number": ({"messages": HELLO, "stop": 5}, "stop"),
     "bias outside the vocabulary": ({"messages": HELLO, "logit_bias": {"99999999": 1}}, "logit_bias"),
@@ -43,6 +43,17 @@ BAD: dict[str, tuple[bytes | dict[str, Any], str]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def alone(server: RunningServer) -> list[str]:
+    """What the neighbour's stream says while nothing else runs."""
+
+    async def run() -> list[str]:
+        async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
+            return await streamed(client, STREAM)
+
+    return asyncio.run(run())
+
+
 async def statuses(client: httpx.AsyncClient) -> list[str]:
     """Of all requests, the oldest first."""
     return [row["status"] for row in (await client.get("/api/requests")).json()["requests"]]
@@ -51,7 +62,7 @@ async def statuses(client: httpx.AsyncClient) -> list[str]:
 @pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "streaming"])
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_request_is_a_400_and_its_neighbour_never_knows(
-    server: RunningServer, name: str, is_stream: bool
+    server: RunningServer, alone: list[str], name: str, is_stream: bool
 ) -> None:
     """The error names the field, the running stream's text is to the byte what it is alone, the server lives on."""
     body, param = BAD[name]
@@ -59,7 +70,6 @@ def test_a_bad_request_is_a_400_and_its_neighbour_never_knows(
 
     async def run() -> None:
         async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
-            alone = await streamed(client, STREAM)
             beside = asyncio.create_task(streamed(client, STREAM))
             while not await running(client):
                 await asyncio.sleep(0)
