@@ -23,7 +23,7 @@ def body_of(i: int) -> dict[str, Any]:
     questions = ["What colour is the circle?", "Describe the image.", "How many shapes are there?", "Is there a star?"]
     colours = ["red", "blue", "green", "orange"]
     message = user(questions[i % 4], picture(circle(colours[i // 4], 200 + i))) if i % 3 else COUNT
-    return {"messages": [message], "temperature": 0, "stream": True, "max_tokens": 20 + 3 * i}
+    return {"messages": [message], "temperature": 0, "stream": True, "max_tokens": 10 + 2 * i}
 
 
 async def streamed(client: httpx.AsyncClient, body: dict[str, Any]) -> list[str]:
