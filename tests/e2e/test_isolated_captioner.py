@@ -33,7 +33,7 @@ models:
     preload: true
 """
 #: Hundreds of tokens, the same every time.
-LONG = {"messages": [COUNT], "temperature": 2, "seed": 3, "max_tokens": 1500, "logit_bias": {"0": 1}, "stream": True}
+LONG = {"messages": [COUNT], "temperature": 2, "seed": 3, "max_tokens": 600, "logit_bias": {"0": 1}, "stream": True}
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     assert running.stop() == 0
     assert captioners
     assert not any(captioner.is_running() for captioner in captioners)
+
+
+@pytest.fixture(scope="module")
+def alone(server: RunningServer) -> list[str]:
+    """What the long stream says while nothing else runs."""
+
+    async def run() -> list[str]:
+        async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
+            return await streamed(client, LONG)
+
+    return asyncio.run(run())
 
 
 def captioner_of(server: RunningServer) -> psutil.Process:
@@ -75,13 +86,12 @@ def test_a_picture_is_described_by_the_other_process(server: RunningServer) -> N
 
 @pytest.mark.parametrize(("model", "status"), [("marking", 200), ("refusing", 503)])
 def test_a_captioner_killed_in_mid_caption_costs_that_caption_alone(
-    server: RunningServer, model: str, status: int
+    server: RunningServer, alone: list[str], model: str, status: int
 ) -> None:
     """That request gets the marker or a 503 as is set, a text stream runs on unchanged, the next picture is seen."""
 
     async def run() -> None:
         async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client, asyncio.timeout(PATIENCE_S):
-            alone = await streamed(client, LONG)
             beside = asyncio.create_task(streamed(client, LONG))
             captioner = captioner_of(server)
             idle_s = cpu_s(captioner)
