@@ -1,4 +1,4 @@
-"""`periscope ls`, `show` and `rm` over a cache that a real pull has filled."""
+"""`periscope ls`, `show` and `rm` over a cache that a real pull has filled. They run here, and one as a process too."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import close_session, constants
+from typer.testing import CliRunner
 
+from periscope.cli.app import app
+from periscope.hub import Hub, pull
 from tests.cli.process import TIMEOUT_S, environment, run_command
 from tests.hub.fake_hub import COMMIT, fake_hub
 
+cli = CliRunner()
 CONFIG = """\
 models:
   - name: fetched
@@ -38,19 +43,24 @@ class Machine:
     """Owns a cache with one configured model and one other, and the models.yaml beside it."""
 
     def __init__(self, folder: Path, model: Path) -> None:
-        self.changes = {"HF_HOME": str(folder / "hf"), "NO_PROXY": "*"}
+        self.hf_home = folder / "hf"
         self.config = folder / "models.yaml"
         self.config.write_text(CONFIG.replace("FOLDER", str(model)))
         self.files = {file.name: file.read_bytes() for file in model.iterdir()}
-        with fake_hub() as hub:
+        close_session()
+        with fake_hub() as hub, pytest.MonkeyPatch.context() as patch:
+            patch.setenv("NO_PROXY", "*")
             hub.repos["tiny/fetched"] = hub.repos["tiny/other"] = self.files
-            for name in ("fetched", "tiny/other"):
-                assert self.run("pull", name, online=hub.url)[0] == 0
+            for hub_id in ("tiny/fetched", "tiny/other"):
+                pull(hub_id, on_progress=lambda _: None, hub=Hub(hub.url, self.hf_home / "hub"))
+            close_session()
 
-    def run(self, command: str, *arguments: str, online: str | None = None, stdin: str = "") -> tuple[int, str, str]:
-        changes = self.changes | ({"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": online} if online else {})
-        ended = run_command(command, *arguments, "--config", str(self.config), changes=changes, stdin=stdin)
-        return ended.returncode, ended.stdout, ended.stderr
+    def run(self, command: str, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
+        """In this process, whose library has read its environment long ago."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(constants, "HF_HUB_CACHE", str(self.hf_home / "hub"))
+            ended = cli.invoke(app, [command, *arguments, "--config", str(self.config)], input=stdin)
+        return ended.exit_code, ended.stdout, ended.stderr
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +71,10 @@ def machine(tmp_path_factory: pytest.TempPathFactory, tiny_text_model: Path) -> 
 
 def test_ls_tells_what_is_on_this_disk(machine: Machine) -> None:
     """Configured models first, each with its size and state, then what else the cache holds."""
-    code, shown, _ = machine.run("ls")
-    rows = [line.split() for line in shown.splitlines()]
-    assert code == 0
+    ended = run_command("ls", "--config", str(machine.config), changes={"HF_HOME": str(machine.hf_home)})
+    rows = [line.split() for line in ended.stdout.splitlines()]
+    assert ended.returncode == 0
+    assert machine.run("ls") == (0, ended.stdout, ended.stderr)
     assert rows[0] == ["NAME", "MODEL", "SIZE", "REVISION", "STATE"]
     assert [(row[0], " ".join(row[-2:])) for row in rows[1:]] == [
         ("fetched", "on disk"),
@@ -177,7 +188,7 @@ def test_rm_asks_a_person(machine: Machine) -> None:
         text=True,
         timeout=TIMEOUT_S,
         check=False,
-        env=environment(machine.changes),
+        env=environment({"HF_HOME": str(machine.hf_home)}),
     )
     os.close(ours)
     os.close(theirs)
