@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 #: A test that has not ended by then hangs.
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 CARD = ModelCard(
     name="org/text",
