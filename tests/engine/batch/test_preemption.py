@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -21,9 +22,11 @@ from tests.engine.driving import NOBODY, Run, all_of, load, submit
 from tests.tiny_models import SHAPES, write_text_model
 
 RANDOM = random.Random(11)
-#: From five tokens to the third block of 256, or there from the end of the first.
-LONG = GenerationParams(temperature=0.0, max_tokens=530)
-NEARLY_A_BLOCK, REST = 240, 300
+#: From within the first block of 256 tokens to the third.
+NEARLY_A_BLOCK, REST = 240, 280
+#: No answer ends by itself.
+NO_END = ((257, -100.0),)
+PARAMS = GenerationParams(temperature=0.0, max_tokens=REST, logit_bias=NO_END)
 #: Memory that a pass takes beside the caches, on so small a model, and a layer's copy while it grows.
 PASS_BYTES = 2**20
 
@@ -84,16 +87,18 @@ def run_within(batch: TextBatch, *submits: Submit, limit_bytes: int) -> tuple[Ru
     return run, rows, num_preempted
 
 
-def test_eight_long_rows_in_memory_for_two_say_what_they_say_alone(plain: TextModel, batch: TextBatch) -> None:
-    """Short prompts, long answers: more rows start than can end, those wait again, and all is within the limit."""
+def test_eight_long_rows_in_memory_for_two_say_what_they_say_in_room_for_all(
+    plain: TextModel, batch: TextBatch
+) -> None:
+    """Each starts with one block and ends with three: more start than can end, those wait again, all in the limit."""
     limit_bytes = 2 * plain._budget.footprint.nbytes(768)
-    submits = [submit(prompt(5), LONG) for _ in range(8)]
-    alone = [tokens for each in submits for tokens in all_of(plain.new_batch(), each)]
+    submits = [submit(prompt(5), replace(PARAMS, max_tokens=515)) for _ in range(8)]
+    expected = all_of(plain.new_batch(), *submits)
     mx.clear_cache()
     mx.reset_peak_memory()
     start_bytes = mx.get_active_memory()
     run, rows, num_preempted = run_within(batch, *submits, limit_bytes=limit_bytes)
-    assert [run.tokens[row] for row in rows] == alone
+    assert [run.tokens[row] for row in rows] == expected
     assert num_preempted >= 2
     assert mx.get_peak_memory() <= start_bytes + limit_bytes + PASS_BYTES
 
@@ -101,15 +106,15 @@ def test_eight_long_rows_in_memory_for_two_say_what_they_say_alone(plain: TextMo
 def test_the_oldest_goes_on_without_a_pause(batch: TextBatch) -> None:
     """Whoever came first is never preempted, and who came later never ends before it for that."""
     run = Run(batch)
-    oldest, *others = run.admit(*(submit(prompt(5), LONG) for _ in range(4)))
+    oldest, *others = run.admit(*(submit(prompt(NEARLY_A_BLOCK), PARAMS) for _ in range(4)))
     while not run.tokens[oldest]:
         run.step()
     num_steps = run.num_steps
     while oldest in run.live:
         run.step()
-    assert run.num_steps - num_steps == 529
+    assert run.num_steps - num_steps == REST - 1
     run.to_the_end()
-    assert all(len(run.tokens[row]) == 530 for row in others)
+    assert all(len(run.tokens[row]) == REST for row in others)
 
 
 @pytest.mark.parametrize("model_type", sorted(set(SHAPES) - {"qwen3"}))
@@ -117,8 +122,7 @@ def test_other_kinds_of_caches_are_bounded_too(model_type: str, tmp_path: Path) 
     """Windows, state-space layers, chunks: rows wait again and say what they say alone."""
     path = write_text_model(tmp_path / model_type, model_type=model_type)
     model = limited(path, 2, 768)
-    params = GenerationParams(temperature=0.0, max_tokens=REST)
-    submits = [submit(prompt(NEARLY_A_BLOCK), params) for _ in range(3)]
+    submits = [submit(prompt(NEARLY_A_BLOCK), PARAMS) for _ in range(3)]
     expected = all_of(load(path).new_batch(), *submits)
     limit_bytes = model._budget.limit_bytes or 0
     run, rows, _ = run_within(model.new_batch(), *submits, limit_bytes=limit_bytes)
@@ -139,7 +143,7 @@ def test_sampling_penalties_and_logprobs_go_on_where_they_were(plain: TextModel,
                 presence_penalty=0.2,
                 repetition_penalty=1.1,
                 logprobs=True,
-                logit_bias=((257, -100.0),),
+                logit_bias=NO_END,
             ),
         )
         for seed in range(4)
@@ -180,7 +184,7 @@ def test_a_grammar_goes_on_where_it_was(plain: TextModel, batch: TextBatch) -> N
 def test_a_row_that_fills_all_memory_by_itself_ends_for_its_length(tiny_text_model: Path) -> None:
     """As at the end of the context: alone or in company it says the same, and the end is told as `length`."""
     model = limited(tiny_text_model, 1, 512)
-    submits = [submit(prompt(12), GenerationParams(temperature=0.0, max_tokens=1500)) for _ in range(3)]
+    submits = [submit(prompt(12), replace(PARAMS, max_tokens=1500)) for _ in range(3)]
     limit_bytes = model._budget.limit_bytes or 0
     run, rows, _ = run_within(model.new_batch(), *submits, limit_bytes=limit_bytes)
     assert [len(run.tokens[row]) for row in rows] == [500] * 3
@@ -190,8 +194,7 @@ def test_a_row_that_fills_all_memory_by_itself_ends_for_its_length(tiny_text_mod
 def test_a_row_that_waits_again_can_be_removed(batch: TextBatch) -> None:
     """It holds nothing then, and the others go on."""
     run = Run(batch)
-    params = GenerationParams(temperature=0.0, max_tokens=REST)
-    rows = run.admit(*(submit(prompt(NEARLY_A_BLOCK), params) for _ in range(4)))
+    rows = run.admit(*(submit(prompt(NEARLY_A_BLOCK), PARAMS) for _ in range(4)))
     while not any(waiting.row.num_read for waiting in batch._executor.prompts):
         run.step()
     waiting = next(waiting.row.id for waiting in batch._executor.prompts if waiting.row.num_read)
@@ -204,7 +207,7 @@ def test_a_row_that_waits_again_can_be_removed(batch: TextBatch) -> None:
 def test_a_prompt_that_is_being_read_makes_way_for_older_rows(plain: TextModel, tiny_text_model: Path) -> None:
     """What was read of a newer prompt is given up when an older row grows, and read again later."""
     batch = limited(tiny_text_model, 3, 768).new_batch()
-    submits = [submit(prompt(500), GenerationParams(temperature=0.0, max_tokens=REST)) for _ in range(2)]
+    submits = [submit(prompt(500), PARAMS) for _ in range(2)]
     late = submit(prompt(700), GenerationParams(temperature=0.0, max_tokens=20))
     expected = all_of(plain.new_batch(), *submits, late)
     run = Run(batch)
