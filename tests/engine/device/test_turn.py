@@ -146,17 +146,17 @@ def test_one_huge_image_is_paid_for_once(share: float) -> None:
 
 
 def test_idleness_earns_nothing() -> None:
-    """A captioner that was away for an hour gets no more of the next minute than one that was not, nor does text."""
+    """A captioner that was away for ten minutes gets no more of the next one than one that was not, nor does text."""
     decode = text()
-    late = Worker(is_background=True, pieces=itertools.chain([(3600.0, 0.5)], itertools.repeat((0.0, 0.5))))
-    for _ in Device(0.25, [decode, late]).run(3660):
+    late = Worker(is_background=True, pieces=itertools.chain([(600.0, 0.5)], itertools.repeat((0.0, 0.5))))
+    for _ in Device(0.25, [decode, late]).run(660):
         pass
     assert late.used_s == pytest.approx(15, abs=0.6)
-    back = Worker(is_background=False, pieces=itertools.chain([(3600.0, 0.02)], itertools.repeat((0.0, 0.02))))
+    back = Worker(is_background=False, pieces=itertools.chain([(600.0, 0.02)], itertools.repeat((0.0, 0.02))))
     images = captioner()
-    device = Device(0.25, [back, images], until=0.0)  # text is not active in the hour it is away
-    for _ in device.run(3660):
-        if device.now >= 3600:
+    device = Device(0.25, [back, images], until=0.0)  # text is not active in the minutes it is away
+    for _ in device.run(660):
+        if device.now >= 600:
             device.until = float("inf")
     assert back.used_s == pytest.approx(45, abs=0.6)
 
