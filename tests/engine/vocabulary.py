@@ -28,6 +28,7 @@ class Vocabulary:
     def __post_init__(self) -> None:
         self.size = len(self.tokenizer)
         self.table = TokenTable(self.tokenizer)
+        self._ids: dict[str, tuple[int, ...]] = {}
 
     def compiler(self, output_format: OutputFormat = OutputFormat()) -> GrammarCompiler:
         return GrammarCompiler(
@@ -35,12 +36,14 @@ class Vocabulary:
         )
 
     def ids(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        if (ids := self._ids.get(text)) is None:
+            ids = self._ids[text] = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        return list(ids)
 
     def allowed(self, matcher: Matcher, num_left: int | None = None) -> list[int]:
         bits = np.unpackbits(matcher.allowed_bits(num_left).view(np.uint8), bitorder="little")
         assert len(bits) == -(-(self.size + NUM_PADDED) // 32) * 32
-        allowed = [int(token) for token in np.flatnonzero(bits)]
+        allowed: list[int] = np.flatnonzero(bits).tolist()
         assert not allowed or allowed[-1] < self.size, "a padded id is allowed"
         return allowed
 
@@ -63,11 +66,11 @@ class Vocabulary:
         wished = [token for text in wishes for token in self.ids(text)]
         for num_left in range(max_tokens, 0, -1):
             allowed = self.allowed(matcher, num_left)
-            others = [token for token in allowed if token not in self.eos]
+            other = next((token for token in allowed if token not in self.eos), None)
             is_shortened |= matcher.held_back is not None
-            if not others:
+            if other is None:
                 break
-            token = next((token for token in wished if token in allowed), others[0])
+            token = next((token for token in wished if token in allowed), other)
             out += self.table.text(token).utf8
             matcher.consume(token)
         return out.decode(errors="replace"), is_shortened

@@ -8,8 +8,8 @@ from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
-import jsonschema
 import pytest
+from jsonschema import Draft202012Validator
 from mlx_lm.utils import load_tokenizer
 
 from periscope.core import (
@@ -105,6 +105,7 @@ STRICT = Tool(
     },
     is_strict=True,
 )
+ARGUMENTS = Draft202012Validator(STRICT.parameters)
 LOOSE = Tool("put", parameters={"type": "object", "properties": {"n": {"not": {}}}})
 TOOLS = (STRICT, LOOSE)
 ANSWER: JSONObject = {
@@ -140,7 +141,7 @@ def check_calls(calls: Sequence[Event]) -> None:
         assert isinstance(event, Called)
         arguments = json.loads(event.call.arguments)
         if event.call.name == "get":
-            jsonschema.validate(arguments, STRICT.parameters)
+            ARGUMENTS.validate(arguments)
         else:
             assert event.call.name == "put"
             assert isinstance(arguments, dict)
@@ -177,7 +178,7 @@ def test_an_answer_beside_tools_is_calls_or_json(letters: Vocabulary, family: st
             if isinstance(events[0], TextDelta):
                 (event,) = events
                 assert isinstance(event, TextDelta)
-                jsonschema.validate(json.loads(event.text), ANSWER)
+                Draft202012Validator(ANSWER).validate(json.loads(event.text))
             else:
                 check_calls(events)
     assert {*kinds} == {TextDelta, Called}
