@@ -5,9 +5,13 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import RunningServer
 
 # A busy machine is no failure: an example may take as long as it likes.
 settings.register_profile("without deadlines", deadline=None)
@@ -26,6 +30,16 @@ def tiny_text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny_models import write_text_model
 
     return write_text_model(tmp_path_factory.mktemp("models") / "tiny-text")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One server over the embedded demo pair, for all tests that leave it as it was; it must leave with status 0."""
+    from tests.e2e.conftest import start_server
+
+    running = start_server(log=tmp_path_factory.mktemp("server") / "server.log")
+    yield running
+    assert running.stop() == 0
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -72,14 +72,6 @@ def _keep_log(stderr: IO[str], log: Path) -> None:
         log.write_text(stderr.read())
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """One server for all end-to-end tests that leave it as it was; it must leave with status 0."""
-    running = start_server(log=tmp_path_factory.mktemp("server") / "server.log")
-    yield running
-    assert running.stop() == 0
-
-
 @pytest.fixture
 def client(server: RunningServer) -> Iterator[httpx.Client]:
     """A plain HTTP client."""
