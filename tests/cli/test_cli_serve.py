@@ -64,10 +64,12 @@ def test_head_is_answered_without_a_body(running: ServeProcess) -> None:
         assert client.get("/v1/models/").json()["data"][0]["id"] == "tiny"
 
 
-def test_sigterm_ends_it_with_0(short_config: Path) -> None:
-    """To launchd 0 is a wanted end: it does not restart the server."""
-    with ServeProcess("--config", str(short_config), "--port", "0") as server:
+@pytest.mark.parametrize("flag", ["-q", "-v"])
+def test_sigterm_ends_it_with_0_and_the_ready_line_does_not_depend_on_verbosity(short_config: Path, flag: str) -> None:
+    """To launchd 0 is a wanted end: it does not restart the server. The line is what scripts wait for."""
+    with ServeProcess("--config", str(short_config), "--port", "0", flag) as server:
         server.wait_until_ready()
+        assert ("INFO" in server.output) is (flag == "-v")
         assert server.terminate() == 0, server.output
 
 
@@ -189,13 +191,4 @@ def test_a_captioner_that_cannot_load_is_told_in_the_ready_line(endless_model: P
     )
     with ServeProcess("--config", str(file), "--port", "0") as server:
         assert "(model tiny, text only: eyes failed)" in server.wait_until_ready()
-        assert server.terminate() == 0
-
-
-@pytest.mark.parametrize("flag", ["-q", "-v"])
-def test_the_ready_line_does_not_depend_on_verbosity(short_config: Path, flag: str) -> None:
-    """It is what scripts wait for."""
-    with ServeProcess("--config", str(short_config), "--port", "0", flag) as server:
-        server.wait_until_ready()
-        assert ("INFO" in server.output) is (flag == "-v")
         assert server.terminate() == 0
