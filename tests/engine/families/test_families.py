@@ -37,6 +37,8 @@ LENGTHS = (1, 2, 3, 4, 5, 7, 9, 12, 17, 20, 21, 33, 64, 65, 97, 140)
 LONG = 300
 #: Ropes and the like, which are no parameters.
 PRIVATE_BYTES = 64 * 1024
+#: What caches do depends on the family, not on how its weights are stored: once is enough, as most people have them.
+in_4_bits = pytest.mark.parametrize("checkpoint", [f"{name}-4bit" for name in FAMILIES], indirect=True)
 
 
 def prompt(length: int) -> list[int]:
@@ -108,6 +110,7 @@ def test_alone_at_once_and_from_a_warm_cache_the_tokens_are_the_same(model: Text
         assert all(warm.last[row].num_cached_tokens for row, each in zip(rows, LENGTHS, strict=True) if each > 20)
 
 
+@in_4_bits
 def test_a_conversation_goes_on_from_its_kept_state(model: TextModel) -> None:
     """What was computed of a turn is the beginning of the next, whatever caches hold it, and gives the same tokens."""
     batch, history = model.new_batch(), prompt(100)
@@ -128,6 +131,7 @@ def ticking() -> Callable[[], float]:
     return map(float, itertools.count()).__next__
 
 
+@in_4_bits
 def test_cancelled_in_prefill_it_leaves_nothing_behind(model: TextModel) -> None:
     """Its neighbour's tokens and its successor's are right, and the memory is back."""
     neighbour, long = submit(prompt(33), greedy(24)), submit(prompt(LONG), greedy(5))
@@ -151,6 +155,7 @@ def test_cancelled_in_prefill_it_leaves_nothing_behind(model: TextModel) -> None
     assert mx.get_active_memory() <= before
 
 
+@in_4_bits
 def test_its_caches_take_what_was_reckoned(checkpoint: Checkpoint, model: TextModel) -> None:
     """To the byte while it is alone, but for Llama 4's chunks; in company no more than a block a row beyond it."""
     footprint, batch = model._budget.footprint, model.new_batch()
