@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 from PIL import Image
@@ -47,6 +48,13 @@ async def served() -> AsyncIterator[tuple[Runtime, int]]:
             await serving
 
 
+async def look_at_one(port: int) -> None:
+    """Whatever describes and reads pictures is loaded with the first one."""
+    body = {"messages": [user("What is this?", picture(Image.new("RGB", (1200, 1200), "red"), "BMP"))], "max_tokens": 1}
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
+        assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+
+
 @contextmanager
 def traced() -> Iterator[None]:
     """Python counts the bytes of every object made in here; what loads the models would be slow with it."""
@@ -63,6 +71,7 @@ def test_pictures_are_gone_from_memory_while_the_answer_is_generated(is_stream: 
 
     async def run() -> None:
         async with asyncio.timeout(PATIENCE_S), served() as (runtime, port):
+            await look_at_one(port)
             with traced():
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
                 shown = [
