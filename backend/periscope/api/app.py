@@ -9,7 +9,8 @@ from starlette.middleware import Middleware
 
 from periscope.api.auth import Cors, HostGuard, KeyGuard
 from periscope.api.control import control_router
-from periscope.api.errors import HANDLERS
+from periscope.api.dialects import DIALECTS, DialectByPath, DialectTable
+from periscope.api.error_replies import HANDLERS
 from periscope.api.intake import BodyIntake
 from periscope.api.openai.routes import openai_router
 from periscope.api.paths import IntendedPaths
@@ -22,8 +23,14 @@ if TYPE_CHECKING:
     from periscope.api.settings import ApiSettings
 
 
-def create_app(backend: ChatBackend, control: ControlBackend, settings: ApiSettings) -> FastAPI:
-    """An app over one backend and the commands to it. No docs pages: they would load scripts from a CDN."""
+def create_app(
+    backend: ChatBackend, control: ControlBackend, settings: ApiSettings, *, dialects: DialectTable = DIALECTS
+) -> FastAPI:
+    """An app over one backend and the commands to it. No docs pages: they would load scripts from a CDN.
+
+    Args:
+        dialects: how errors are told on which paths.
+    """
     app = FastAPI(
         title="Periscope",
         version=settings.version or "0",
@@ -31,7 +38,7 @@ def create_app(backend: ChatBackend, control: ControlBackend, settings: ApiSetti
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=_layers(settings),
+        middleware=_layers(settings, dialects),
         exception_handlers=dict(HANDLERS),
     )
     app.include_router(probe_router(backend, settings))
@@ -40,10 +47,11 @@ def create_app(backend: ChatBackend, control: ControlBackend, settings: ApiSetti
     return app
 
 
-def _layers(settings: ApiSettings) -> list[Middleware]:
+def _layers(settings: ApiSettings, dialects: DialectTable) -> list[Middleware]:
     """Outermost first. CORS stands before the key: a browser's preflight carries none."""
     origins = AllowedOrigins(settings.cors_origins)
     return [
+        Middleware(DialectByPath, dialects=dialects),
         Middleware(RequestLog),
         Middleware(IntendedPaths),
         Middleware(HostGuard, allowed_hosts=settings.allowed_hosts, origins=origins),

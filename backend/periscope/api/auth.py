@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 
-from periscope.api.errors import OriginRefused, error_reply
+from periscope.api.error_replies import error_reply
+from periscope.api.errors import OriginRefused
 from periscope.api.wording import clip
 from periscope.core import AllowedOrigins
 from periscope.errors import AuthenticationFailed, HostRefused, PeriscopeError

@@ -1,25 +1,11 @@
-"""Errors on the wire: the one table from error classes to status, type and code, and OpenAI's error object."""
+"""What clients are told of errors: the one table from error classes to status, type and code. Knows no dialect."""
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from starlette.exceptions import HTTPException
 
 from periscope import errors as e
-from periscope.api.paths import way_on
-from periscope.api.record import record_of
-from periscope.api.replies import JSONReply
-from periscope.api.wording import clip
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.types import Scope
-
-    from periscope.core import JSONObject
 
 
 class UnsupportedParameter(e.InvalidRequest):
@@ -56,11 +42,33 @@ class ClientGone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ErrorRow:
-    """How one class of errors looks on the wire."""
+    """How one class of errors is told.
+
+    Attributes:
+        status: of the HTTP answer.
+        type: who is to blame, in OpenAI's words: `invalid_request_error` or `server_error`.
+        code: which fault it is; programs that call the server tell errors apart by it.
+    """
 
     status: int
     type: str
     code: str
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorFacts:
+    """What a client is told of one error. Each dialect makes its own error object of this.
+
+    Attributes:
+        message: names what is wrong, the limit, and how to mend it.
+        param: the field of the request that is to blame; None if no single one is.
+        retry_after_s: when trying again makes sense; None if it does not help.
+    """
+
+    row: ErrorRow
+    message: str
+    param: str | None = None
+    retry_after_s: int | None = None
 
 
 #: Why a request that outlasted the server's time to finish has no answer, or no end.
@@ -121,74 +129,14 @@ def row_of(error: Exception) -> ErrorRow:
     return next((ROWS[family] for family in type(error).__mro__ if family in ROWS), UNEXPECTED)
 
 
-def error_object(error: Exception, scope: Scope) -> JSONObject:
-    """OpenAI's error object; tells the request's record. What nobody raised on purpose keeps its text to itself.
-
-    Where trying again helps, `retry_after` says after how many seconds: a stream's headers, which would say it, are
-    long sent when an error comes as an event.
-    """
+def facts_of(error: Exception, request_id: str) -> ErrorFacts:
+    """Pure. An exception that nobody raised on purpose keeps its text to itself: the client gets the id to look up."""
     row = row_of(error)
-    record = record_of(scope)
-    record.error = row.code
-    message = (
-        error.message
-        if isinstance(error, e.PeriscopeError)
-        else f"The server failed unexpectedly; its log tells why, under {record.id}."
+    if not isinstance(error, e.PeriscopeError):
+        return ErrorFacts(row, f"The server failed unexpectedly. Its log has the details, under {request_id}.")
+    return ErrorFacts(
+        row,
+        error.message,
+        param=error.param if isinstance(error, e.RequestError) else None,
+        retry_after_s=error.retry_after_s if isinstance(error, e.ServerBusy) else None,
     )
-    param = error.param if isinstance(error, e.RequestError) else None
-    told: JSONObject = {"message": message, "type": row.type, "param": param, "code": row.code}
-    if isinstance(error, e.ServerBusy):
-        told["retry_after"] = error.retry_after_s
-    return {"error": told}
-
-
-def error_reply(error: Exception, scope: Scope, headers: Mapping[str, str] | None = None) -> JSONReply:
-    """The whole HTTP answer for an error."""
-    extra = dict(headers or {})
-    if isinstance(error, e.ServerBusy):
-        extra["retry-after"] = str(error.retry_after_s)
-    if isinstance(error, e.AuthenticationFailed):
-        extra["www-authenticate"] = "Bearer"
-    if isinstance(error, ContentCodingRefused):
-        extra["accept-encoding"] = error.supported
-    if isinstance(error, RequestTimedOut):
-        extra["connection"] = "close"  # the rest of the request may still come: it is not the next one
-    return JSONReply(error_object(error, scope), status_code=row_of(error).status, headers=extra)
-
-
-async def on_periscope_error(request: Request, error: Exception) -> JSONReply:
-    """Exception handler for the whole tree."""
-    reply = error_reply(error, request.scope)
-    let_go(error)
-    return reply
-
-
-def let_go(error: BaseException | None) -> None:
-    """Free what the functions held that an error went through, once it has been told.
-
-    Tasks and frames on its way know the error, and it knows them by its traceback: the request's pictures would stay
-    in memory until Python's collector comes by, which may be many requests later.
-    """
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
-
-
-async def on_http_exception(request: Request, error: HTTPException) -> JSONReply:
-    """Exception handler for what the router raises: no such path, no such method."""
-    path = clip(request.url.path)
-    match error.status_code:
-        case 404:
-            told: e.RequestError = e.RouteNotFound(f"There is no {path} here. {way_on(request.url.path)}")
-        case 405:
-            allowed = (error.headers or {}).get("Allow", "another method")
-            told = e.MethodNotAllowed(f"{path} does not take {request.method}. Use {allowed}.")
-        case _:
-            told = e.InvalidRequest(clip(str(error.detail)))
-    return error_reply(told, request.scope, error.headers)
-
-
-HANDLERS: Mapping[int | type[Exception], Any] = {
-    e.PeriscopeError: on_periscope_error,
-    HTTPException: on_http_exception,
-}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter
 from starlette.requests import Request
 
-from periscope.api.errors import error_object
+from periscope.api.error_replies import error_object
 from periscope.api.replies import GET, JSONReply
 from periscope.errors import ModelUnavailable
 

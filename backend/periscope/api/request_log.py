@@ -7,7 +7,8 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from periscope.api.errors import CUT_OFF, ClientGone, error_reply, let_go
+from periscope.api.error_replies import error_reply, let_go
+from periscope.api.errors import CUT_OFF, ClientGone
 from periscope.api.record import record_of
 from periscope.api.wording import clip
 from periscope.errors import ServerStopping

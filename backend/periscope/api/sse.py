@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Protocol
 from starlette.responses import Response
 
 from periscope.api.disconnect import while_connected
-from periscope.api.errors import CUT_OFF, ClientGone, error_object, let_go
+from periscope.api.error_replies import error_object, let_go
+from periscope.api.errors import CUT_OFF, ClientGone
 from periscope.api.feed import EventFeed, until_finished
 from periscope.api.record import record_of
 from periscope.api.replies import dump_json

@@ -8,7 +8,6 @@ borrowed: its handler stands in `send`. Here the connection is given up, which c
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import socket
 from collections.abc import Callable
@@ -17,6 +16,10 @@ from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from periscope.api.dialects import encoder_for
+from periscope.api.errors import ErrorFacts, ErrorRow
+from periscope.api.replies import dump_json
 
 logger = logging.getLogger(__name__)
 
@@ -123,12 +126,15 @@ class PatientProtocol(H11Protocol):
         self._follow_sending()
 
     def send_400_response(self, msg: str) -> None:
-        """As uvicorn does, but in the form of every other error here."""
-        is_in_body = self.cycle is not None and not self.cycle.response_complete
-        fault = (
-            "Its body is not in valid chunks." if is_in_body else "Its headers are malformed, or larger than 64 KiB."
-        )
+        """As uvicorn does, but with an error object as for every other error."""
+        headers_fault = "Its headers are malformed, or larger than 64 KiB."
+        fault = "Its body is not in valid chunks." if self._is_in_body else headers_fault
         self._refuse(400, "invalid_http", f"{msg} {fault}")
+
+    @property
+    def _is_in_body(self) -> bool:
+        """The path of the request that is being received is known: its headers were complete."""
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _follow_receiving(self, *, has_news: bool) -> None:
         """Headers have one deadline, from their first byte on; the rest of an answered body one for each pause."""
@@ -155,12 +161,12 @@ class PatientProtocol(H11Protocol):
         )
 
     def _refuse(self, status: int, code: str, message: str) -> None:
-        """An answer without a request; the connection ends with it."""
+        """Answer without the app, in the dialect of the path if that is known, and end the connection."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # in the middle of an answer
             self.transport.abort()
             return
-        error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
-        body = json.dumps({"error": error}).encode("ascii")
+        tells = encoder_for(self.scope["path"] if self._is_in_body else "/")
+        body = dump_json(tells(ErrorFacts(ErrorRow(status, "invalid_request_error", code), message)))
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),

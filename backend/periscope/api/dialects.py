@@ -1,0 +1,59 @@
+"""Which dialect each path speaks, as far as errors go: the one table, and the ASGI layer that looks it up.
+
+A new dialect is one entry here and one function, which makes its error object of `ErrorFacts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from periscope.api.errors import ErrorFacts
+from periscope.api.openai.errors import encode_error
+from periscope.api.paths import intended_path
+from periscope.core import JSONObject
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+#: Makes the body of an error answer, which is also the data of an error event in a stream. Pure.
+ErrorEncoder: TypeAlias = Callable[[ErrorFacts], JSONObject]
+#: From a path to how errors are told on it and on the paths below it.
+DialectTable: TypeAlias = Mapping[str, ErrorEncoder]
+
+#: Control routes, probes and paths that do not exist tell errors as OpenAI does, like everything under `/v1`.
+DIALECTS: DialectTable = {"/": encode_error}
+
+_KEY = "periscope.error_encoder"
+
+
+def encoder_for(path: str, dialects: DialectTable = DIALECTS) -> ErrorEncoder:
+    """Pure: how errors are told on this path, as the client spelled it. The longest entry that covers it counts.
+
+    Args:
+        dialects: must have an entry for "/".
+    """
+    meant = intended_path(path)
+    covering = (prefix for prefix in dialects if f"{meant}/".startswith(f"{prefix.rstrip('/')}/"))
+    return dialects[max(covering, key=len)]
+
+
+def encoder_of(scope: MutableMapping[str, Any]) -> ErrorEncoder:
+    """How errors are told to the request of this ASGI scope."""
+    if _KEY not in scope:
+        scope[_KEY] = encoder_for(scope["path"])
+    return cast("ErrorEncoder", scope[_KEY])
+
+
+class DialectByPath:
+    """ASGI layer, outside all others: notes in the scope how the request's path tells errors. See `encoder_of`."""
+
+    def __init__(self, app: ASGIApp, dialects: DialectTable) -> None:
+        self._app = app
+        self._dialects = dialects
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] == "http":
+            scope = {**scope, _KEY: encoder_for(scope["path"], self._dialects)}
+        await self._app(scope, receive, send)

@@ -1,0 +1,83 @@
+"""The answers that errors become, in the dialect of the request's path: for exception handlers and ASGI layers."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from starlette.exceptions import HTTPException
+
+from periscope import errors as e
+from periscope.api.dialects import encoder_of
+from periscope.api.errors import ContentCodingRefused, RequestTimedOut, facts_of, row_of
+from periscope.api.paths import way_on
+from periscope.api.record import record_of
+from periscope.api.replies import JSONReply
+from periscope.api.wording import clip
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import Scope
+
+    from periscope.core import JSONObject
+
+
+def error_object(error: Exception, scope: Scope) -> JSONObject:
+    """The error as the dialect of the request's path tells it. The access log gets its code, too."""
+    record = record_of(scope)
+    facts = facts_of(error, record.id)
+    record.error = facts.row.code
+    return encoder_of(scope)(facts)
+
+
+def error_reply(error: Exception, scope: Scope, headers: Mapping[str, str] | None = None) -> JSONReply:
+    """The whole HTTP answer for an error. Status and headers are HTTP's, the same in every dialect."""
+    extra = dict(headers or {})
+    if isinstance(error, e.ServerBusy):
+        extra["retry-after"] = str(error.retry_after_s)
+    if isinstance(error, e.AuthenticationFailed):
+        extra["www-authenticate"] = "Bearer"
+    if isinstance(error, ContentCodingRefused):
+        extra["accept-encoding"] = error.supported
+    if isinstance(error, RequestTimedOut):
+        extra["connection"] = "close"  # the rest of the request may still come: it is not the next one
+    return JSONReply(error_object(error, scope), status_code=row_of(error).status, headers=extra)
+
+
+async def on_periscope_error(request: Request, error: Exception) -> JSONReply:
+    """Exception handler for every `PeriscopeError`."""
+    reply = error_reply(error, request.scope)
+    let_go(error)
+    return reply
+
+
+def let_go(error: BaseException | None) -> None:
+    """Clear the frames that an error went through, once the client has been told.
+
+    The error's traceback refers to those frames, and they refer to the request's images: a reference cycle, which would
+    keep the images in memory until Python's garbage collector runs, perhaps many requests later.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+async def on_http_exception(request: Request, error: HTTPException) -> JSONReply:
+    """Exception handler for what the router raises: there is no such path, or it does not take this method."""
+    path = clip(request.url.path)
+    match error.status_code:
+        case 404:
+            told: e.RequestError = e.RouteNotFound(f"There is no {path} here. {way_on(request.url.path)}")
+        case 405:
+            allowed = (error.headers or {}).get("Allow", "another method")
+            told = e.MethodNotAllowed(f"{path} does not take {request.method}. Use {allowed}.")
+        case _:
+            told = e.InvalidRequest(clip(str(error.detail)))
+    return error_reply(told, request.scope, error.headers)
+
+
+HANDLERS: Mapping[int | type[Exception], Any] = {
+    e.PeriscopeError: on_periscope_error,
+    HTTPException: on_http_exception,
+}
