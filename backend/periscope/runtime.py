@@ -18,7 +18,7 @@ from periscope.captions.cache import CaptionCache
 from periscope.config import Config, ModelConfig, RemoteConfig, VisionProxyConfig
 from periscope.core import Footprint, ModelKind, ModelState, VisionMode, find_model, require_model
 from periscope.demo import EMBEDDED_MODELS
-from periscope.engine import EngineConfig, InferenceEngine, VisionLanguageEngine
+from periscope.engine import EngineConfig, VisionLanguageEngine
 from periscope.engine.device.memory import DeviceMemory, WiredLimit
 from periscope.engine.device.turn import DeviceTurn
 from periscope.engine.isolated.engine import IsolatedVisionLanguageEngine
@@ -30,6 +30,7 @@ from periscope.pool.contracts import LoadProgress, ModelSpec, PooledEngine, Pool
 from periscope.pool.pool import ModelPool
 from periscope.remote import Endpoint, OpenAIClient, Timeouts
 from periscope.serving.control import ControlService
+from periscope.serving.generation import LocalGenerator
 from periscope.serving.models import DisabledImages, ModelNames, ServedModel
 from periscope.serving.requests import LiveRequests
 from periscope.serving.service import ChatService
@@ -171,7 +172,7 @@ class Runtime:
         async def load(progress: LoadProgress) -> PooledEngine:
             match model.kind:
                 case ModelKind.TEXT:
-                    return await InferenceEngine.load(
+                    return await LocalGenerator.load(
                         source, settings, turn=self._turn, progress=progress, memory=self._memory
                     )
                 case ModelKind.CAPTIONER:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from periscope.captions.caption import Caption, CaptionOutcome
 from periscope.core import JSONObject, Tell, Waiting, WaitStatus
-from periscope.engine import EngineConfig, InferenceEngine
+from periscope.engine import EngineConfig
 from periscope.engine.batch.prompt_cache import LayerCaches, PromptCache
 from periscope.engine.device.turn import DeviceTurn
 from periscope.engine.loading.loader import read_model_config
@@ -29,6 +29,7 @@ from periscope.engine.text.detokenizer import Detokenizer
 from periscope.engine.text_model import TextModel
 from periscope.engine.worker.host import WorkerHost
 from periscope.errors import CaptionFailed, GenerationFailed, ModelLoadError, ModelUnavailable, ServerBusy
+from periscope.serving.generation import LocalGenerator
 from periscope.vision.captioner import CaptionerId, CaptionRequest
 
 CONFIG = EngineConfig(max_num_seqs=8, prefill_chunk_size=128, prompt_cache_bytes=2**20)
@@ -203,7 +204,7 @@ class ChaoticCaptioner:
         return tuple(Caption(f"a thing of {image.width} px", 5) for image in request.images)
 
 
-async def load_engine(folder: Path, dice: Dice) -> InferenceEngine:
+async def load_engine(folder: Path, dice: Dice) -> LocalGenerator:
     """A text engine of chaotic parts, which may fail to load, early or late."""
     turn = DeviceTurn()
 
@@ -221,9 +222,9 @@ async def load_engine(folder: Path, dice: Dice) -> InferenceEngine:
         if dice.falls("late load", 0.25):
             raise ModelLoadError("The tokenizer cannot be used.")  # noqa: TRY301 - as the real one does
         config: JSONObject = read_model_config(folder)
-        plain = await InferenceEngine._over(host, folder, config, CONFIG)
+        plain = await LocalGenerator._over(host, folder, config, CONFIG)
         grammars: Any = ChaoticGrammars(plain._grammars, dice)
-        return InferenceEngine(host, plain._tokenizer, grammars, plain.model_info)
+        return LocalGenerator(host, plain._tokenizer, grammars, plain.model_info)
     except BaseException:
         await host.close()
         raise

@@ -35,12 +35,12 @@ from periscope.core import (
     Waiting,
     new_id,
 )
-from periscope.engine import InferenceEngine
 from periscope.errors import ModelUnavailable, PeriscopeError, RequestCancelled, RequestNotFound
 from periscope.events import EventBus
 from periscope.pool.contracts import LoadProgress, ModelSpec, PoolLimits
 from periscope.pool.pool import ModelPool
 from periscope.serving.control import ControlService
+from periscope.serving.generation import LocalGenerator
 from periscope.serving.models import ModelNames, ServedModel
 from periscope.serving.requests import LiveRequests
 from periscope.serving.service import ChatService
@@ -111,7 +111,7 @@ class Rooms:
         self.captioner = ChaoticCaptioner(dice)
         self.dice = dice
 
-        async def load(_progress: LoadProgress) -> InferenceEngine:
+        async def load(_progress: LoadProgress) -> LocalGenerator:
             return await load_engine(folder, dice)
 
         async def measure() -> Footprint:
@@ -254,7 +254,7 @@ def test_every_request_ends_once_and_nothing_is_left(tiny_text_model: Path) -> N
         ends = await all_requests(rooms)
         view = rooms.pool.status("chaos")
         assert (view.num_running, view.num_waiting, rooms.requests.all()) == (0, 0, ())
-        engine = rooms.pool.loaded("chaos", InferenceEngine)
+        engine = rooms.pool.loaded("chaos", LocalGenerator)
         while engine is not None and engine.is_alive and engine.num_rows:
             await asyncio.sleep(0)
         await unloaded(rooms)

@@ -25,12 +25,12 @@ from periscope.core import (
     WaitStatus,
     new_id,
 )
-from periscope.engine import InferenceEngine
 from periscope.errors import CaptionFailed, ServerBusy
 from periscope.events import EventBus
 from periscope.pool.contracts import LoadProgress, ModelSpec, PoolLimits
 from periscope.pool.pool import ModelPool
 from periscope.serving.control import ControlService
+from periscope.serving.generation import LocalGenerator
 from periscope.serving.models import DisabledImages, ModelNames, ServedModel
 from periscope.serving.requests import LiveRequests
 from periscope.serving.service import ChatService
@@ -84,9 +84,9 @@ class Rooms:
         self.load_gate = asyncio.Event()
         self.load_gate.set()
 
-        async def load(_progress: LoadProgress) -> InferenceEngine:
+        async def load(_progress: LoadProgress) -> LocalGenerator:
             await self.load_gate.wait()
-            return await InferenceEngine.load(str(folder))
+            return await LocalGenerator.load(str(folder))
 
         def served(name: str, vision: VisionMode, disabled: DisabledImages = DisabledImages.REJECT) -> ServedModel:
             proxy = ProxySettings(on_error=on_error) if vision is VisionMode.PROXY else None

@@ -31,8 +31,7 @@ from periscope.core import (
     ToolChoiceMode,
 )
 from periscope.demo import EMBEDDED_MODELS
-from periscope.engine import InferenceEngine
-from periscope.serving.generation import generate
+from periscope.serving.generation import LocalGenerator
 from tests.tiny_models import CHAT_TEMPLATE, write_text_model
 
 DEMO = str(EMBEDDED_MODELS["embedded:text"])
@@ -84,14 +83,14 @@ def asking(text: str, params: GenerationParams = GREEDY, **fields: object) -> Ge
 
 
 def answers(model: str, *requests: GenerationRequest) -> list[list[OutputEvent]]:
-    async def answer(engine: InferenceEngine, request: GenerationRequest) -> list[OutputEvent]:
-        async with aclosing(generate(engine, request, None)) as events:
+    async def answer(generator: LocalGenerator, request: GenerationRequest) -> list[OutputEvent]:
+        async with aclosing(generator.stream(request)) as events:
             return [event async for event in events]
 
     async def run() -> list[list[OutputEvent]]:
-        async with await InferenceEngine.load(model) as engine:
-            results = await asyncio.gather(*(answer(engine, request) for request in requests))
-            while engine.num_rows:  # a row that was given up is dropped at the worker's next look
+        async with await LocalGenerator.load(model) as generator:
+            results = await asyncio.gather(*(answer(generator, request) for request in requests))
+            while generator.num_rows:  # a row that was given up is dropped at the worker's next look
                 await asyncio.sleep(0)
         return results
 

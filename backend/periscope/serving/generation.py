@@ -1,6 +1,6 @@
-"""From a text-only request and a leased engine to output events: one completion, or several of the same prompt.
+"""LocalGenerator: a text engine of this process that answers in output events instead of tokens.
 
-Event loop only. The only place where a finish reason is decided.
+Event loop only. A request is one completion, or several of the same prompt. The finish reason is decided here.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from periscope.core import (
     ToolCallDelta,
     ToolCallStart,
     Usage,
-    VisionUsage,
 )
+from periscope.engine import InferenceEngine
 from periscope.parsing.registry import parser_for
 from periscope.serving.answer_stops import AnswerStops
+from periscope.serving.generators import GeneratorFacts
 
 if TYPE_CHECKING:
-    from periscope.engine import GenerationStats, InferenceEngine
+    from periscope.engine import GenerationStats
     from periscope.engine.text.chat_template import RenderedPrompt
     from periscope.engine.worker.reports import TokenChunk
     from periscope.parsing.contracts import Delta, Parser
@@ -50,32 +51,39 @@ class _Ended:
 _ChoiceEvent: TypeAlias = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | _Ended
 
 
-async def generate(
-    engine: InferenceEngine, request: GenerationRequest, vision: VisionUsage | None
-) -> AsyncGenerator[OutputEvent, None]:
-    """The request's events, `Finished` last. Closing it frees its rows.
+class LocalGenerator(InferenceEngine):
+    """A `TextGenerator` on this machine. It is an engine itself, so that the pool loads and frees it as it is."""
 
-    Raises:
-        RequestError: the prompt or the schema cannot be used; before the first event.
-        GenerationFailed, EngineClosed: a choice failed; the others are given up.
-    """
-    prompt = await engine.render(request.messages, request.output.tools, request.template_kwargs)
-    ends: dict[int, _Ended] = {}
-    async with aclosing(_all_choices(engine, request, prompt)) as events:
-        async for event in events:
-            if isinstance(event, _Ended):
-                ends[event.choice] = event
-            else:
-                yield event
-    yield _finished([ends[choice] for choice in range(request.num_choices)], vision)
+    @property
+    def facts(self) -> GeneratorFacts:
+        """What the loaded model can do."""
+        info = self.model_info
+        return GeneratorFacts(info.context_length, info.has_tools, info.has_reasoning, info.is_batched)
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
+        """The request's events, `Finished` last. Closing it frees its rows.
+
+        Raises:
+            RequestError: the prompt or the schema cannot be used; before the first event.
+            GenerationFailed, EngineClosed: a choice failed; the others are given up.
+        """
+        prompt = await self.render(request.messages, request.output.tools, request.template_kwargs)
+        ends: dict[int, _Ended] = {}
+        async with aclosing(_all_choices(self, request, prompt)) as events:
+            async for event in events:
+                if isinstance(event, _Ended):
+                    ends[event.choice] = event
+                else:
+                    yield event
+        yield _finished([ends[choice] for choice in range(request.num_choices)])
 
 
-def _finished(ends: list[_Ended], vision: VisionUsage | None) -> Finished:
+def _finished(ends: list[_Ended]) -> Finished:
     """The prompt counts once, as the first choice met it: the others found it in the cache."""
     first = ends[0].stats
     num_completion_tokens = sum(end.stats.num_completion_tokens for end in ends)
     usage = Usage(first.num_prompt_tokens, num_completion_tokens, first.num_cached_tokens)
-    return Finished(ends[0].reason, usage, vision, tuple(end.reason for end in ends[1:]))
+    return Finished(ends[0].reason, usage, other_finish_reasons=tuple(end.reason for end in ends[1:]))
 
 
 async def _all_choices(

@@ -17,11 +17,10 @@ from periscope.core import (
     VisionMode,
     Waiting,
 )
-from periscope.engine import InferenceEngine
 from periscope.errors import InvalidRequest, ModelUnavailable, ServerStopping
 from periscope.serving.captioning import captioned
 from periscope.serving.disabled_images import without_images
-from periscope.serving.generation import generate
+from periscope.serving.generators import PooledGenerator
 from periscope.serving.health import Health, health_of
 from periscope.vision.blocks import Rewritten
 from periscope.vision.proxy import VisionProxy
@@ -44,6 +43,9 @@ class ModelElsewhere(Protocol):
     def status(self) -> ModelStatus:
         """How it stands; instant."""
         ...
+
+#: What every text model in the pool is.
+_GENERATOR: type[PooledGenerator] = PooledGenerator  # type: ignore[type-abstract]  # nobody makes one of it
 
 
 class ChatService:
@@ -118,11 +120,11 @@ class ChatService:
             async for waiting in ticket.updates():
                 yield waiting
             live.generates()
-            engine = ticket.engine(InferenceEngine)
+            generator = ticket.engine(_GENERATOR)
             request = replace(request, params=request.params.over(model.params))
-            async with aclosing(generate(engine, request, vision)) as events:
+            async with aclosing(generator.stream(request)) as events:
                 async for event in events:
-                    yield event
+                    yield replace(event, vision=vision) if isinstance(event, Finished) else event
 
     async def caption(self, model: str, images: tuple[ImagePart, ...]) -> tuple[CaptionedImage, ...]:
         """What the model's captioner says about each image, in order; cached captions count.
@@ -149,17 +151,17 @@ class ChatService:
         return tuple(self._card(model) for model in (default, *(m for m in self._models.all if m is not default)))
 
     def _card(self, model: ServedModel) -> ModelCard:
-        engine = self._pool.loaded(model.name, InferenceEngine)
-        info = None if engine is None else engine.model_info
+        generator = self._pool.loaded(model.name, _GENERATOR)
+        facts = None if generator is None else generator.facts
         return ModelCard(
             name=model.name,
             aliases=model.aliases,
             created=model.created,
-            context_length=info.context_length if info else model.context_length,
+            context_length=facts.context_length if facts else model.context_length,
             vision=model.vision,
-            has_tools=info.has_tools if info else None,
-            has_reasoning=info.has_reasoning if info else None,
-            is_batched=info.is_batched if info else None,
+            has_tools=facts.has_tools if facts else None,
+            has_reasoning=facts.has_reasoning if facts else None,
+            is_batched=facts.is_batched if facts else None,
             state=self._pool.status(model.name).state,
         )
 

@@ -1,0 +1,51 @@
+"""TextGenerator: what serving asks of a text model, wherever the model runs. Protocols and frozen data only."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from periscope.core import GenerationRequest, OutputEvent
+from periscope.pool.contracts import PooledEngine
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorFacts:
+    """What is known of a text model once it can be used, as `/v1/models` lists it.
+
+    Attributes:
+        context_length: tokens, prompt and completion together.
+        is_batched: requests that run together share forward passes; otherwise they take turns, token by token.
+    """
+
+    context_length: int
+    has_tools: bool
+    has_reasoning: bool
+    is_batched: bool
+
+
+class TextGenerator(Protocol):
+    """Answers requests without images. Event loop only; any number of requests may run at once."""
+
+    @property
+    def facts(self) -> GeneratorFacts:
+        """Never changes."""
+        ...
+
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
+        """The request's deltas, then `Finished`, without vision. `aclose()` at any point ends all work for it.
+
+        Args:
+            request: holds no images, and its parameters are complete: the model's defaults are in them.
+
+        Raises:
+            RequestError: the prompt, the schema or a parameter cannot be used; before the first event.
+            GenerationFailed, EngineClosed: the model failed, or was unloaded.
+        """
+        ...
+
+
+@runtime_checkable
+class PooledGenerator(PooledEngine, TextGenerator, Protocol):
+    """A text generator that the pool loads, leases and frees."""
