@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from periscope.engine.structured.token_bits import allowed_words, has, unpacked
+
 if TYPE_CHECKING:
     from llguidance import LLMatcher
     from numpy.typing import NDArray
@@ -71,7 +73,7 @@ class ClosingTokens:
         In a string or a number those with the same brackets, quotes and commas do the same, and those without any open
         nothing. Where only few tokens are allowed each may be the beginning of another name or value.
         """
-        token_ids = np.flatnonzero(_unpacked(words))
+        token_ids = np.flatnonzero(unpacked(words))
         if len(token_ids) <= _MAX_FEW:
             return {-1 - int(token_id): token_ids[index : index + 1] for index, token_id in enumerate(token_ids)}
         kinds = self._kinds[token_ids]
@@ -80,7 +82,7 @@ class ClosingTokens:
     def is_in_string(self, words: NDArray[np.uint32]) -> bool:
         """Pure: no value and no punctuation of JSON begins like that."""
         token_id = self.one_byte.get(_LETTER)
-        return token_id is not None and _has(words, token_id)
+        return token_id is not None and has(words, token_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +215,7 @@ class Closing:
         for token_id in self._preferred(ahead, turn, is_backward=is_backward):
             if ahead.validate_tokens([token_id]):
                 return [token_id]
-        words = np.frombuffer(ahead.compute_bitmask(), dtype=np.uint32)
-        return [int(token_id) for token_id in np.flatnonzero(_unpacked(words))[:1]]
+        return [int(token_id) for token_id in np.flatnonzero(unpacked(allowed_words(ahead)))[:1]]
 
     def _preferred(self, ahead: LLMatcher, turn: int, *, is_backward: bool) -> Iterator[int]:
         """Tokens to be tried in turn; a letter that is allowed tells that a string is open.
@@ -243,14 +244,6 @@ def _rotated(text: bytes, start: int) -> bytes:
 
 def _bytes_of(text: bytes) -> Iterator[bytes]:
     return (text[index : index + 1] for index in range(len(text)))
-
-
-def _unpacked(words: NDArray[np.uint32]) -> NDArray[np.uint8]:
-    return np.unpackbits(words.view(np.uint8), bitorder="little")
-
-
-def _has(words: NDArray[np.uint32], token_id: int) -> bool:
-    return bool(words[token_id // 32] >> np.uint32(token_id % 32) & np.uint32(1))
 
 
 def _only(token_ids: Sequence[int], words: NDArray[np.uint32]) -> NDArray[np.uint32]:

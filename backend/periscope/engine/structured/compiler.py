@@ -36,6 +36,7 @@ from periscope.engine.structured.json_schema import check_enforceable, children_
 from periscope.engine.structured.matcher import Grammar
 from periscope.engine.structured.number_bounds import DigitTokens
 from periscope.engine.structured.schema_rewrites import max_number_digits, rewritten
+from periscope.engine.structured.token_bits import WORD_BITS, allowed_words, num_words, unpacked
 from periscope.engine.structured.token_tree import token_tree
 from periscope.errors import InvalidRequest
 
@@ -51,7 +52,7 @@ _LIMITS = LLParserLimits(max_lexer_states=20_000, max_items_in_row=4_000, verbos
 _MAX_LOOKS = 64
 #: What may stand in the header of a message of gpt-oss.
 _HARMONY_NAME = re.compile(r"[^\s<>]*")
-_BITS = np.left_shift(np.uint32(1), np.arange(32, dtype=np.uint32))
+_BITS = np.left_shift(np.uint32(1), np.arange(WORD_BITS, dtype=np.uint32))
 
 
 class GrammarCompiler:
@@ -270,7 +271,7 @@ class GrammarCompiler:
         """As the vocabulary: once, under the lock."""
         if self._kinds is None:
             num_tokens = min(tokens.vocab_size, self._vocab_size)
-            num_bits = -(-self._vocab_size // 32) * 32
+            num_bits = num_words(self._vocab_size) * WORD_BITS
             token_bytes = [tokens.decode_bytes([token_id]) for token_id in range(num_tokens)]
             closing = ClosingTokens(token_bytes, self._eos_token_ids, num_bits)
             self._kinds = DigitTokens(token_bytes, num_bits), closing
@@ -376,8 +377,7 @@ def _compile(tokens: LLTokenizer, lark: str, param: str) -> LLMatcher:
 def _try_out(matcher: LLMatcher, param: str) -> None:
     """Write a few tokens: it has to be possible, and cheap enough."""
     for _ in range(_NUM_TRIED_TOKENS):
-        words = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
-        allowed = np.flatnonzero(np.unpackbits(words, bitorder="little"))
+        allowed = np.flatnonzero(unpacked(allowed_words(matcher)))
         if matcher.is_error() or not len(allowed):
             reason = explained(matcher.get_error()) if matcher.is_error() else NOTHING_FITS
             raise InvalidRequest(f"This schema cannot be enforced: {reason}.", param=param)

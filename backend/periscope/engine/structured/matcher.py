@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from periscope.engine.structured.closing import Closing, ClosingTokens, Thoughts
 from periscope.engine.structured.grammar_errors import explained
 from periscope.engine.structured.number_bounds import DigitTokens, NumberWatch
+from periscope.engine.structured.token_bits import allowed_words, num_words
 from periscope.errors import GenerationFailed
 
 
@@ -64,7 +65,7 @@ class Matcher:
         self._watch = watch
         self._closing = closing
         self.held_back: NDArray[np.uint32] | None = None
-        self._num_words = -(-vocab_size // 32)
+        self._num_words = num_words(vocab_size)
 
     def allowed_bits(self, num_left: int | None = None) -> NDArray[np.uint32]:
         """Words of the tokens that may come next: bit `t % 32` of word `t // 32` is set when token `t` is allowed.
@@ -77,7 +78,7 @@ class Matcher:
         Raises:
             GenerationFailed: the grammar turned out too complex to go on with.
         """
-        words = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint32)
+        words = allowed_words(self._matcher)
         self._check()
         if len(words) < self._num_words:  # the model's vocabulary is padded beyond the tokenizer's
             words = np.concatenate([words, np.zeros(self._num_words - len(words), dtype=np.uint32)])

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from periscope.engine.structured.token_bits import packed, unpacked
+
 #: Digits after the point: as many as it takes to write any float.
 MAX_FRACTION_DIGITS = 17
 MAX_EXPONENT_DIGITS = 3
@@ -72,13 +74,13 @@ class DigitTokens:
         Where quotes or letters may come this is no number. Where only digits may come the number has to go on: after
         the point with one that ends it, which zeros do not where the least value is excluded.
         """
-        allowed = np.unpackbits(words.view(np.uint8), bitorder="little").astype(bool)
+        allowed = unpacked(words)
         if (allowed & self._is_text).any():
             return words
         rest = allowed & (self._num_digits <= max(room.num_digits, 0))
         if not rest.any() and room.is_fraction:
             rest = allowed & ~self._is_zero
-        return np.packbits(rest, bitorder="little").view(np.uint32) if rest.any() else words
+        return packed(rest) if rest.any() else words
 
 
 class NumberWatch:
