@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from periscope.config import Config, load
 from periscope.config.checks import is_loopback
-from periscope.config.schema import settings
+from periscope.config.keys import settings
 from periscope.errors import ConfigError
 from tests.config.files import ONE, PAIR, SEEDS, load_text, problems_of
 

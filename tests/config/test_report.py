@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from periscope.config import describe
-from periscope.config.schema import settings
+from periscope.config.keys import settings
 from tests.config.files import ONE, PAIR, SEEDS, load_text
 
 

@@ -3,6 +3,7 @@
 The only reader of YAML and of the environment. Rooms below never import it: the composition root translates.
 """
 
+from periscope.config.keys import json_schema
 from periscope.config.layers import FLAGS, env_names
 from periscope.config.load import Config, find_file, load
 from periscope.config.report import describe
@@ -16,7 +17,6 @@ from periscope.config.schema import (
     ServerConfig,
     ServerLimits,
     VisionProxyConfig,
-    json_schema,
 )
 
 __all__ = [

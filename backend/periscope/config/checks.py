@@ -16,18 +16,15 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from periscope.config.document import Document, Problem
+from periscope.config.keys import Loc, dotted, section_at, settings
 from periscope.config.schema import (
     PATTERN_MEANINGS,
-    Loc,
     ModelEntry,
     RemoteConfig,
     ServerConfig,
     ServerLimits,
-    dotted,
     fields_of,
     read_vision_mode,
-    section_at,
-    settings,
 )
 from periscope.core import DEFAULT_NAME, VisionMode
 

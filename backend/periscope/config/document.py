@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from periscope.config.schema import Loc, dotted
+from periscope.config.keys import Loc, dotted
 from periscope.errors import ConfigError
 
 _TAG = "tag:yaml.org,2002:"

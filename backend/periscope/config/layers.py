@@ -15,7 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from periscope.config.document import Document, Origin, Problem
-from periscope.config.schema import ConfigFile, Loc, fields_of, section_at, settings
+from periscope.config.keys import Loc, section_at, settings
+from periscope.config.schema import ConfigFile, fields_of
 
 ENV_PREFIX = "PERISCOPE_"
 #: Which file to read, in this order before the usual places; not keys of the file.

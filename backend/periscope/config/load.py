@@ -14,18 +14,10 @@ from pydantic import ValidationError
 
 from periscope.config.checks import model_problems, schema_problems, server_problems
 from periscope.config.document import Document, Origin, Problem, config_error, read_document
+from periscope.config.keys import Loc, dotted, leaves
 from periscope.config.layers import ENV_CONFIG, ENV_HOME, FLAGS, lay_environment, lay_flags
 from periscope.config.resolve import absolute, resolve_models
-from periscope.config.schema import (
-    ConfigFile,
-    Loc,
-    MemoryConfig,
-    ModelConfig,
-    Section,
-    ServerConfig,
-    dotted,
-    leaves,
-)
+from periscope.config.schema import ConfigFile, MemoryConfig, ModelConfig, Section, ServerConfig
 from periscope.core import ModelKind
 
 FILE_NAME = "models.yaml"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from periscope.config.keys import Loc, dotted, leaves
 from periscope.config.load import Config
-from periscope.config.schema import Loc, dotted, leaves
 
 _REDACTED = "********"
 

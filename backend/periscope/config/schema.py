@@ -6,9 +6,8 @@ reads files, the environment or flags, and nothing here knows what a setting doe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 from pydantic.fields import FieldInfo
@@ -16,9 +15,6 @@ from pydantic.json_schema import WithJsonSchema
 
 from periscope.config.quantities import BYTES, SECONDS
 from periscope.core import GenerationParams, ModelKind, OriginPattern, VisionMode
-
-#: Place of a value: keys and list indexes from the top of the file.
-Loc: TypeAlias = tuple[str | int, ...]
 
 KIB, MIB, GIB, TIB = 1024, 1024**2, 1024**3, 1024**4
 DAY_S = 86_400.0
@@ -399,57 +395,3 @@ class ConfigFile(Section):
     models: tuple[ModelEntry, ...] = Field(
         strict=False, min_length=1, description="Every model; the first text model is the default."
     )
-
-
-def section_of(annotation: Any) -> type[Section] | None:
-    """Pure: the section inside a field's type (`tuple[ModelEntry, ...]`, `VisionProxyConfig | None`), if any."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    return next(filter(None, map(section_of, get_args(annotation))), None)
-
-
-def section_at(loc: Loc) -> type[Section] | None:
-    """Pure: the section whose keys stand at `loc`, None if `loc` is no section."""
-    section: type[Section] | None = ConfigFile
-    for key in loc:
-        if isinstance(key, str):
-            field = fields_of(section).get(key) if section else None
-            section = section_of(field.annotation) if field else None
-    return section
-
-
-def settings(section: type[Section] = ConfigFile, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Pure: every key that holds a value, as (`models[].params.dtype`, field), in the order of the file."""
-    for key, field in fields_of(section).items():
-        inner = section_of(field.annotation)
-        if inner is None:
-            yield prefix + key, field
-        else:
-            yield from settings(inner, f"{prefix}{key}[]." if key == "models" else f"{prefix}{key}.")
-
-
-def leaves(section: Section, loc: Loc = ()) -> Iterator[tuple[Loc, Any]]:
-    """Pure: every setting of a section with its place; an absent section is one setting that is None."""
-    for key in fields_of(type(section)):
-        value = getattr(section, attribute_of(type(section), key))
-        here = (*loc, key)
-        if isinstance(value, Section):
-            yield from leaves(value, here)
-        else:
-            yield here, value
-
-
-def attribute_of(section: type[Section], key: str) -> str:
-    """Pure: the Python name of a key of the file."""
-    return next(name for name, field in section.model_fields.items() if key in (name, field.alias))
-
-
-def dotted(loc: Loc) -> str:
-    """Pure: `("models", 0, "name")` as `models[0].name`."""
-    text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in loc)
-    return text.removeprefix(".")
-
-
-def json_schema() -> dict[str, Any]:
-    """Pure: JSON schema of models.yaml; every key with description, unit, default and bounds."""
-    return ConfigFile.model_json_schema(by_alias=True)

@@ -44,6 +44,7 @@ class ModelElsewhere(Protocol):
         """How it stands; instant."""
         ...
 
+
 #: What every text model in the pool is.
 _GENERATOR: type[PooledGenerator] = PooledGenerator  # type: ignore[type-abstract]  # nobody makes one of it
 
