@@ -52,6 +52,10 @@ CARD = ModelCard(
 USAGE = Usage(num_prompt_tokens=11, num_completion_tokens=4, num_cached_tokens=3)
 FINISHED = Finished(FinishReason.STOP, USAGE)
 HELLO = {"model": "small", "messages": [{"role": "user", "content": "Hello"}]}
+STREAM = HELLO | {"stream": True}
+#: Longer than any test waits, so that only the events of the test decide.
+LONG_S = 1000.0
+SHORT_S = 0.01
 
 
 def in_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:

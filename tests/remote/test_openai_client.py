@@ -1,4 +1,4 @@
-"""The client against a hostile server on a real socket, and against a real Periscope."""
+"""The client against a hostile server on a real socket."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from typing import Any
 
 import pytest
 
-from periscope.core import Finished, FinishReason, OutputEvent, TextDelta, Usage, VisionUsage
+from periscope.core import Finished, FinishReason, OutputEvent, TextDelta, Usage
 from periscope.errors import RemoteAnswerBroken, RemoteError, RemoteRefused, RemoteTimedOut, RemoteUnreachable
 from periscope.remote import Endpoint, OpenAIClient, Timeouts, caption
-from tests.e2e.conftest import RunningServer
-from tests.e2e.drawing import circle, data_url
+from tests.remote.asking import HELLO, endpoint_of, read
 from tests.remote.hostile import PATIENCE_S, Hostile, head, hostile, stream
 
-HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
 DELTA = json.dumps({"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": None}]})
 END = json.dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
 USAGE = json.dumps({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 1}})
@@ -26,15 +24,6 @@ WHOLE = json.dumps({"choices": [{"message": {"content": "Hi"}, "finish_reason": 
 EVENTS = head(content_type="text/event-stream")
 
 Use = Callable[[OpenAIClient, Hostile], Awaitable[None]]
-
-
-def endpoint_of(url: str, **settings: Any) -> Endpoint:
-    return Endpoint(f"{url}/v1", **settings)
-
-
-async def read(client: OpenAIClient, body: dict[str, Any] = HELLO) -> list[OutputEvent]:
-    async with aclosing(client.stream_chat(body)) as events:
-        return [event async for event in events]
 
 
 def against(answers: Sequence[Sequence[bytes]], use: Use, *, holds_on: bool = False, **settings: Any) -> Hostile:
@@ -359,67 +348,6 @@ def test_captions_of_another_version_are_a_typed_error() -> None:
                 await caption(client, None, ["data:,"])
 
     against([[head(), b'{"captions": [{"words": "a dog"}]}'], [head(), b'{"captions": []}']], use)
-
-
-def served(periscope: RunningServer, use: Callable[[OpenAIClient], Awaitable[None]]) -> None:
-    async def run() -> None:
-        async with asyncio.timeout(PATIENCE_S), OpenAIClient(endpoint_of(periscope.url)) as client:
-            await use(client)
-
-    asyncio.run(run())
-
-
-def test_periscope_streams_what_it_answers_whole(periscope: RunningServer) -> None:
-    """Text, reason and counts are the same, of several choices, too."""
-
-    async def use(client: OpenAIClient) -> None:
-        body = HELLO | {"temperature": 0, "n": 2}
-        whole = await client.chat(body)
-        *deltas, finished = await read(client, body)
-        assert isinstance(finished, Finished)
-        for number, choice in enumerate(whole.choices):
-            texts = [delta.text for delta in deltas if isinstance(delta, TextDelta) and delta.choice == number]
-            assert "".join(texts) == choice.text != ""
-        assert finished.finish_reasons == tuple(choice.finish_reason for choice in whole.choices)
-        assert finished.usage.num_completion_tokens == whole.usage.num_completion_tokens > 0
-        assert finished.usage.num_prompt_tokens == whole.usage.num_prompt_tokens > 0
-        assert finished.vision is None
-
-    served(periscope, use)
-
-
-def test_periscope_tells_what_pictures_took(periscope: RunningServer) -> None:
-    """The vision usage comes along, streamed and whole, and captions are read on their own."""
-    url = data_url(circle("green"))
-    parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": url}}]
-    body = {"messages": [{"role": "user", "content": parts}]}
-
-    async def use(client: OpenAIClient) -> None:
-        finished = (await read(client, body))[-1]
-        assert isinstance(finished, Finished)
-        assert finished.vision is not None
-        assert finished.vision.num_images == 1
-        assert (await client.chat(body)).vision == VisionUsage(num_images=1, num_cache_hits=1)
-        (captioned,) = await caption(client, None, [url])
-        assert "green" in (captioned.text or "")
-        assert (captioned.width, captioned.height) == (240, 240)
-
-    served(periscope, use)
-
-
-def test_periscopes_models_and_refusals_are_read(periscope: RunningServer) -> None:
-    """The listing's names can be asked for; others are refused with status, code and reason."""
-
-    async def use(client: OpenAIClient) -> None:
-        model, *_ = await client.list_models()
-        assert model.context_length
-        assert (await client.chat(HELLO | {"model": model.id})).choices[0].text
-        for asked in (read(client, HELLO | {"model": "nobody"}), client.chat(HELLO | {"model": "nobody"})):
-            with pytest.raises(RemoteRefused, match="nobody") as refused:
-                await asked
-            assert (refused.value.status, refused.value.code) == (404, "model_not_found")
-
-    served(periscope, use)
 
 
 def test_every_remote_error_is_one() -> None:

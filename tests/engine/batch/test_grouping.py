@@ -13,7 +13,7 @@ from periscope.engine.batch.grouping import Grouping
 from periscope.engine.batch.text_batch import TextBatch
 from periscope.engine.device.memory import KVFootprint, _Layer
 from periscope.engine.text_model import TextModel
-from tests.engine.batch.test_text_batch import Unreliable, batch_over
+from tests.engine.batch.batches import Unreliable, batch_over
 from tests.engine.driving import Run, all_of, load, submit
 
 MIB = 2**20

@@ -1,0 +1,62 @@
+"""Batches of a real (tiny) model with parts of the tests' own, and prompts for them."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import mlx.core as mx
+
+from periscope.engine.batch.prompt_cache import PromptCache
+from periscope.engine.batch.text_batch import BatchSettings, TextBatch
+from periscope.engine.device.memory import DeviceMemory, KVBudget
+from periscope.engine.text_model import TextModel
+
+RANDOM = random.Random(5)
+
+
+def prompt(length: int) -> list[int]:
+    return [RANDOM.randrange(250) for _ in range(length)]
+
+
+class Unreliable:
+    """A model that raises when it meets its poison, and otherwise is the one inside."""
+
+    def __init__(self, inside: Any) -> None:
+        self._inside = inside
+        self.poison: int | None = None
+        self.is_down = False
+        self.num_calls = 0
+
+    @property
+    def layers(self) -> Any:
+        return self._inside.layers
+
+    def __call__(self, inputs: mx.array, cache: Any) -> mx.array:
+        self.num_calls += 1
+        if self.is_down:
+            raise RuntimeError("[METAL] Command buffer execution failed")
+        if self.poison is not None and bool((inputs == self.poison).any().item()):
+            raise RuntimeError("[metal::malloc] out of memory")
+        logits: mx.array = self._inside(inputs, cache=cache)
+        return logits
+
+
+def batch_over(model: TextModel, inside: Any = None, *, cache_bytes: int = 0, **changes: Any) -> TextBatch:
+    """A batch like the model's own, with other parts."""
+    limit_bytes = changes.pop("limit_bytes", None)
+    memory = changes.pop("memory", DeviceMemory())
+    prompt_cache = changes.pop("prompt_cache", PromptCache(cache_bytes))
+    settings = BatchSettings(
+        eos_token_ids=frozenset({257}),
+        vocab_size=258,
+        can_share_passes=True,
+        pass_bytes=changes.pop("pass_bytes", 2**30),
+        token_text=model._token_table.text,
+        wants_checkpoints=False,
+        max_rows=changes.pop("max_rows", 16),
+        max_chunk_tokens=64,
+        **changes,
+    )
+    budget = KVBudget(model._budget.footprint, limit_bytes, memory, cache_bytes)
+    return TextBatch(inside or model._model, settings, prompt_cache, budget)
