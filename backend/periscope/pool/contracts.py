@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from periscope.core import Footprint, ModelKind
+from periscope.events import Event
 
 
 class PooledEngine(Protocol):
@@ -99,6 +100,24 @@ class ModelSpec:
     is_pinned: bool = False
     ttl_s: float | None = None
     is_isolated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PoolHooks:
+    """What the parts of a slot call in their pool; one for all slots.
+
+    Attributes:
+        publish: tells the watchers of the server.
+        changed: called after whatever a plan could rest on; makes and carries out a new plan.
+        reload: loads a model whose worker died again, by its name, if there is room.
+        next_number: the number that the next ticket of the pool will get.
+    """
+
+    timers: Timers
+    publish: Callable[[Event], None]
+    changed: Callable[[], None]
+    reload: Callable[[str], None]
+    next_number: Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True)

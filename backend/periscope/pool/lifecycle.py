@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from periscope.core import Footprint, ModelState
@@ -17,17 +17,13 @@ from periscope.pool.back_off import FIRST_BACK_OFF_S, BackOff
 from periscope.pool.state import check_transition
 
 if TYPE_CHECKING:
-    from periscope.events import Event
-    from periscope.pool.contracts import LoadProgress, ModelSpec, PooledEngine, TimerHandle, Timers
+    from periscope.pool.contracts import LoadProgress, ModelSpec, PooledEngine, PoolHooks, TimerHandle
 
 logger = logging.getLogger(__name__)
 
 
 class Lifecycle:
     """Owns one model's state, its engine, the task that measures, loads or frees it, and the timer of its return.
-
-    `changed` is called after whatever a plan could rest on. `reload` is called when a model whose worker died is to be
-    loaded again; `next_number` gives the number that the next ticket of the pool will get.
 
     Attributes:
         error: why the model failed; None unless it did.
@@ -40,16 +36,7 @@ class Lifecycle:
         retry_at: when a failed model may be tried again.
     """
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        timers: Timers,
-        *,
-        publish: Callable[[Event], None],
-        changed: Callable[[], None],
-        reload: Callable[[], None],
-        next_number: Callable[[], int],
-    ) -> None:
+    def __init__(self, spec: ModelSpec, hooks: PoolHooks) -> None:
         self.state = ModelState.UNLOADED
         self.error: PeriscopeError | None = None
         self.engine: PooledEngine | None = None
@@ -60,11 +47,7 @@ class Lifecycle:
         self.ready_number = 0
         self.ready_at = self.retry_at = 0.0
         self._spec = spec
-        self._timers = timers
-        self._publish = publish
-        self._changed = changed
-        self._reload = reload
-        self._next_number = next_number
+        self._hooks = hooks
         self._back_off = BackOff()
         self._reserved_bytes = 0
         self._load_started_at = 0.0
@@ -100,7 +83,7 @@ class Lifecycle:
         if self.state is not ModelState.LOADING or self.load_progress is None or self.load_progress[0] <= 0:
             return None
         done, total = self.load_progress
-        return max(total - done, 0) * (self._timers.now() - self._load_started_at) / done
+        return max(total - done, 0) * (self._hooks.timers.now() - self._load_started_at) / done
 
     # --- what a plan asks for --------------------------------------------------------------------------------------
 
@@ -112,7 +95,7 @@ class Lifecycle:
         """Reserve the bytes of a measured model and start to load it."""
         assert self.footprint is not None  # noqa: S101 - a plan loads what was measured
         self._reserved_bytes = self.footprint.total_bytes
-        self.load_progress, self._load_started_at = None, self._timers.now()
+        self.load_progress, self._load_started_at = None, self._hooks.timers.now()
         self._go(ModelState.LOADING)
         self._start(self._load(self.footprint), "load")
 
@@ -177,7 +160,7 @@ class Lifecycle:
                 await work
             finally:
                 self._task = None
-                self._changed()
+                self._hooks.changed()
 
         self._task = asyncio.create_task(run(), name=f"{what} {self._spec.name}")
 
@@ -203,16 +186,16 @@ class Lifecycle:
         self.engine, self.error = engine, None
         self._back_off.forget_failed_loads()
         self._reserved_bytes = engine.weights_bytes + footprint.reserve_bytes
-        self.ready_at = self._timers.now()
-        self.ready_number = self._next_number()
+        self.ready_at = self._hooks.timers.now()
+        self.ready_number = self._hooks.next_number()
         self._go(ModelState.READY)
         self._watching = asyncio.create_task(self._watch(engine), name=f"watch {self._spec.name}")
 
     def _progress_on(self, loop: asyncio.AbstractEventLoop) -> LoadProgress:
         def note(done: int, total: int) -> None:
             self.load_progress = (done, total)
-            self._publish(ModelLoadProgress(self._spec.name, done, total))
-            self._changed()
+            self._hooks.publish(ModelLoadProgress(self._spec.name, done, total))
+            self._hooks.changed()
 
         def progress(done: int, total: int) -> None:
             try:
@@ -228,13 +211,13 @@ class Lifecycle:
         if self.engine is not engine or self.is_unloading:
             return
         is_wanted = self.state is ModelState.READY and self.unload_number is None
-        back_off_s = self._back_off.worker_died(self._timers.now() - self.ready_at)
+        back_off_s = self._back_off.worker_died(self._hooks.timers.now() - self.ready_at)
         self._fail(ModelUnavailable("Its worker ended unexpectedly; the server log has details."), back_off_s)
         if self._back_off.is_hopeless and not self._spec.is_isolated:
-            self._publish(ModelGivenUp(self._spec.name))
+            self._hooks.publish(ModelGivenUp(self._spec.name))
         if is_wanted:
-            self._return = self._timers.call_at(self.retry_at, self._come_back)
-        self._changed()
+            self._return = self._hooks.timers.call_at(self.retry_at, self._come_back)
+        self._hooks.changed()
 
     async def _unload(self) -> None:
         engine, self.engine = self.engine, None
@@ -249,7 +232,7 @@ class Lifecycle:
 
     def _come_back(self) -> None:
         self._return = None
-        self._reload()
+        self._hooks.reload(self._spec.name)
 
     def _cancel_return(self) -> None:
         if self._return is not None:
@@ -265,7 +248,7 @@ class Lifecycle:
     def _fail(self, error: PeriscopeError, back_off_s: float) -> None:
         self.error, self.engine = error, None
         self._reserved_bytes, self.unload_number, self.load_progress = 0, None, None
-        self.retry_at = self._timers.now() + back_off_s
+        self.retry_at = self._hooks.timers.now() + back_off_s
         if self.state is not ModelState.FAILED:
             self._go(ModelState.FAILED)
 
@@ -276,7 +259,7 @@ class Lifecycle:
             self._cancel_return()
         reason = self.error.message if new is ModelState.FAILED and self.error else None
         logger.info("model %s: %s -> %s%s", self._spec.name, old, new, f" ({reason})" if reason else "")
-        self._publish(ModelStateChanged(self._spec.name, old, new, reason))
+        self._hooks.publish(ModelStateChanged(self._spec.name, old, new, reason))
 
 
 def _cancel_begun(task: asyncio.Task[None]) -> None:

@@ -9,12 +9,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from periscope.core import ModelState, Tell
 from periscope.errors import ModelPinned, PeriscopeError, ServerStopping
-from periscope.pool.contracts import LiveMemory, ModelSpec, PooledEngine, PoolLimits, Timers
+from periscope.pool.contracts import LiveMemory, ModelSpec, PooledEngine, PoolHooks, PoolLimits, Timers
 from periscope.pool.executor import PlanExecutor
 from periscope.pool.facts import TicketFacts
 from periscope.pool.refusal import queue_full
@@ -60,15 +59,8 @@ class ModelPool:
         self._next_number = 1
         self._loads: set[asyncio.Task[None]] = set()
         self._is_closing = False
-        for spec in specs:
-            self._slots[spec.name] = Slot(
-                spec,
-                timers,
-                publish=bus.publish,
-                changed=self._executor.settle,
-                reload=partial(self._reload, spec.name),
-                next_number=lambda: self._next_number,
-            )
+        hooks = PoolHooks(timers, bus.publish, self._executor.settle, self._reload, lambda: self._next_number)
+        self._slots |= {spec.name: Slot(spec, hooks) for spec in specs}
 
     def __repr__(self) -> str:
         return f"<ModelPool {list(self._slots.values())}>"

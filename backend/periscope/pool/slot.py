@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -15,36 +14,21 @@ from periscope.pool.lifecycle import Lifecycle
 from periscope.pool.queue import TicketQueue
 
 if TYPE_CHECKING:
-    from periscope.events import Event
-    from periscope.pool.contracts import ModelSpec, Timers
+    from periscope.pool.contracts import ModelSpec, PoolHooks
 
 logger = logging.getLogger(__name__)
 
 
 class Slot:
-    """Owns one model's queue, its life cycle and its pin; what is done with them is decided by `plan`.
+    """Owns one model's queue, its life cycle and its pin; what is done with them is decided by `plan`."""
 
-    The callbacks are those of `Lifecycle`.
-    """
-
-    def __init__(
-        self,
-        spec: ModelSpec,
-        timers: Timers,
-        *,
-        publish: Callable[[Event], None],
-        changed: Callable[[], None],
-        reload: Callable[[], None],
-        next_number: Callable[[], int],
-    ) -> None:
+    def __init__(self, spec: ModelSpec, hooks: PoolHooks) -> None:
         self.spec = spec
         self.name = spec.name
         self.is_pinned = spec.is_pinned
-        self.queue = TicketQueue(timers.now, changed=changed)
-        self.lifecycle = Lifecycle(
-            spec, timers, publish=publish, changed=changed, reload=reload, next_number=next_number
-        )
-        self._publish = publish
+        self.queue = TicketQueue(hooks.timers.now, changed=hooks.changed)
+        self.lifecycle = Lifecycle(spec, hooks)
+        self._publish = hooks.publish
         self._published: tuple[object, ...] = ()
 
     def __repr__(self) -> str:
