@@ -34,7 +34,7 @@ from periscope.serving.generation import LocalGenerator
 from periscope.serving.models import DisabledImages, ModelNames, ServedModel
 from periscope.serving.requests import LiveRequests
 from periscope.serving.service import ChatService
-from periscope.vision.backends.leased import LeasedCaptioner, VisionLanguage
+from periscope.vision.backends.leased import ImageDescriber, LeasedCaptioner
 from periscope.vision.backends.remote import RemoteCaptioner
 from periscope.vision.backends.remote_server import RemoteServer
 from periscope.vision.captioner import CaptionerId
@@ -64,7 +64,7 @@ MAX_CAPTION_ANSWER_BYTES = 1024 * 1024
 
 
 @runtime_checkable
-class ImageDescriber(PooledEngine, VisionLanguage, Protocol):
+class PooledDescriber(PooledEngine, ImageDescriber, Protocol):
     """A vision-language model in the pool, whichever process it runs in."""
 
 
@@ -192,7 +192,7 @@ class Runtime:
         )
 
     def _captioner(self, model: ModelConfig) -> LeasedCaptioner:
-        kind: type[ImageDescriber] = ImageDescriber  # type: ignore[type-abstract]  # nobody makes one of it
+        kind: type[PooledDescriber] = PooledDescriber  # type: ignore[type-abstract]  # nobody makes one of it
         return LeasedCaptioner(
             lambda tell: self._pool.lease(model.name, kind, tell=tell),
             _captioner_id(model),

@@ -27,7 +27,7 @@ from periscope.engine.structured.constraint import Constraint
 from periscope.engine.structured.matcher import Grammar, Matcher
 from periscope.engine.text.detokenizer import Detokenizer
 from periscope.engine.text_model import TextModel
-from periscope.engine.worker.host import WorkerHost
+from periscope.engine.worker.host import HostedEngine, start_worker
 from periscope.errors import CaptionFailed, GenerationFailed, ModelLoadError, ModelUnavailable, ServerBusy
 from periscope.serving.generation import LocalGenerator
 from periscope.vision.captioner import CaptionerId, CaptionRequest
@@ -217,14 +217,14 @@ async def load_engine(folder: Path, dice: Dice) -> LocalGenerator:
         model.dice = dice
         return model
 
-    host = await WorkerHost.start("chaos", load, turn)
+    worker = await start_worker("chaos", load, turn)
     try:
         if dice.falls("late load", 0.25):
             raise ModelLoadError("The tokenizer cannot be used.")  # noqa: TRY301 - as the real one does
         config: JSONObject = read_model_config(folder)
-        plain = await LocalGenerator._over(host, folder, config, CONFIG)
+        plain = await LocalGenerator._over(worker, folder, config, CONFIG)
         grammars: Any = ChaoticGrammars(plain._grammars, dice)
-        return LocalGenerator(host, plain._tokenizer, grammars, plain.model_info)
+        return LocalGenerator(worker, plain._tokenizer, grammars, plain.model_info)
     except BaseException:
-        await host.close()
+        await HostedEngine(worker).close()
         raise

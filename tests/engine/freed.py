@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from periscope.engine.worker.host import HostedEngine, WorkerHost
+from periscope.engine.worker.host import HostedEngine
 
 
-def freed_bytes(owner: HostedEngine | WorkerHost[Any]) -> int | None:
+def freed_bytes(host: HostedEngine) -> int | None:
     """None before the worker has ended, and when something still holds on to the model."""
-    host = owner._host if isinstance(owner, HostedEngine) else owner
-    return host._worker.freed_bytes
+    return host._thread.freed_bytes

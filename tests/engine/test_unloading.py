@@ -20,9 +20,9 @@ from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig, InferenceEngine, VisionLanguageEngine
 from periscope.engine.device.turn import DeviceTurn
 from periscope.engine.structured.matcher import Grammar
-from periscope.engine.text_model import TextFacts, TextModel
+from periscope.engine.text_model import TextModel
 from periscope.engine.worker.commands import TokenPrompt
-from periscope.engine.worker.host import WorkerHost
+from periscope.engine.worker.host import HostedEngine, start_worker
 from periscope.engine.worker.thread import MAX_FAILED_PROOFS
 from periscope.errors import GenerationFailed, MemoryExceeded, ModelLoadError
 from tests.engine import driving
@@ -105,8 +105,8 @@ def test_a_reference_that_somebody_keeps_is_told(tiny_text_model: Path, caplog: 
         kept.append(model._model)
         return model
 
-    async def unload() -> WorkerHost[TextFacts]:
-        host = await WorkerHost.start("leaky", load, DeviceTurn())
+    async def unload() -> HostedEngine:
+        host = HostedEngine(await start_worker("leaky", load, DeviceTurn()))
         await host.close()
         return host
 
@@ -177,8 +177,8 @@ def test_the_error_of_a_grammar_does_not_keep_the_model(tiny_text_model: Path) -
     """It comes out of the middle of a decode step, whose frames hold all of the batch."""
     kept: list[GenerationFailed] = []
 
-    async def run() -> WorkerHost[TextFacts]:
-        host = await WorkerHost.start("held", lambda: driving.load(tiny_text_model), DeviceTurn())
+    async def run() -> HostedEngine:
+        host = HostedEngine(await start_worker("held", lambda: driving.load(tiny_text_model), DeviceTurn()))
         stream = host.submit(TokenPrompt((1, 2, 3)), SHORT, cast("Grammar", FailingMatcher()))
         with pytest.raises(GenerationFailed, match="too many states") as caught:
             _ = [chunk async for chunk in stream]
@@ -200,8 +200,8 @@ def test_a_model_whose_every_step_fails_is_freed_too(tiny_text_model: Path) -> N
         network.is_down = True
         return model
 
-    async def run() -> WorkerHost[TextFacts]:
-        host = await WorkerHost.start("broken", load, DeviceTurn())
+    async def run() -> HostedEngine:
+        host = HostedEngine(await start_worker("broken", load, DeviceTurn()))
         for _ in range(MAX_FAILED_PROOFS):
             with pytest.raises(GenerationFailed):
                 await anext(host.submit(TokenPrompt((1, 2, 3)), SHORT))

@@ -35,7 +35,7 @@ from periscope.engine.loading.loader import (
 from periscope.engine.structured.constraint import Constraint
 from periscope.engine.text.chat_template import ChatTokenizer, RenderedPrompt
 from periscope.engine.worker.commands import TokenPrompt
-from periscope.engine.worker.host import HostedEngine, WorkerHost
+from periscope.engine.worker.host import HostedEngine, RunningWorker, start_worker
 from periscope.engine.worker.thread import as_generation_failure
 from periscope.errors import ContextLengthExceeded, EngineClosed, InvalidRequest, ModelLoadError, PeriscopeError
 
@@ -81,13 +81,13 @@ class InferenceEngine(HostedEngine):
 
     def __init__(
         self,
-        host: WorkerHost[TextFacts],
+        worker: RunningWorker[TextFacts],
         tokenizer: ChatTokenizer,
         grammars: GrammarCompiler,
         info: ModelInfo,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        super().__init__(host)
+        super().__init__(worker)
         self._tokenizer = tokenizer
         self._grammars = grammars
         self._clock = clock
@@ -130,17 +130,17 @@ class InferenceEngine(HostedEngine):
                 from periscope.engine.text_model import TextModel
             return TextModel.load(path, settings, shared_turn, progress, memory)
 
-        host = await WorkerHost.start(path.name, load_model, shared_turn)
-        if not host.facts.is_batched:
+        worker = await start_worker(path.name, load_model, shared_turn)
+        if not worker.facts.is_batched:
             logger.warning(
                 "%s is not batched: mlx-lm cannot compute several requests of this architecture in one forward pass. "
                 "Requests that run together take turns, token by token.",
                 model,
             )
         try:
-            return await cls._over(host, path, model_config, settings)
+            return await cls._over(worker, path, model_config, settings)
         except BaseException as error:
-            await host.close()  # or its thread and the weights would stay for ever
+            await HostedEngine(worker).close()  # or its thread and the weights would stay for ever
             if isinstance(error, PeriscopeError) or not isinstance(error, Exception):
                 raise
             raise ModelLoadError(
@@ -149,12 +149,12 @@ class InferenceEngine(HostedEngine):
 
     @classmethod
     async def _over(
-        cls, host: WorkerHost[TextFacts], path: Path, model_config: JSONObject, settings: EngineConfig
+        cls, worker: RunningWorker[TextFacts], path: Path, model_config: JSONObject, settings: EngineConfig
     ) -> Self:
         """What the event loop's side needs beside a loaded model. May raise anything, if its files are broken."""
         from periscope.engine.structured.compiler import GrammarCompiler
 
-        facts = host.facts
+        facts = worker.facts
         context_length = context_length_of(model_config, settings.context_length)
         tokenizer = await asyncio.to_thread(
             ChatTokenizer,
@@ -182,17 +182,12 @@ class InferenceEngine(HostedEngine):
         )
         for note in tokenizer.notes:
             logger.info("model %s: its chat template %s", path.name, note)
-        return cls(host, tokenizer, grammars, info)
+        return cls(worker, tokenizer, grammars, info)
 
     @property
     def output_format(self) -> OutputFormat:
         """How this model marks reasoning and tool calls in its text."""
         return self._tokenizer.output_format
-
-    @property
-    def prompt_cache_bytes(self) -> int:
-        """Memory kept for prompts that begin like earlier ones."""
-        return self._host.prompt_cache_bytes
 
     def tokenize(self, text: str) -> tuple[int, ...]:
         """Token ids of a text; blocks for the length of the text."""
@@ -290,7 +285,7 @@ class InferenceEngine(HostedEngine):
 
         def submit(prepared: PreparedRequest) -> TokenStream:
             tokens = TokenPrompt(prepared.prompt.token_ids, prepared.prompt.checkpoints)
-            return self._host.submit(tokens, prepared.params, prepared.grammar)
+            return self.submit(tokens, prepared.params, prepared.grammar)
 
         return GenerationStream(prepare, submit, self._clock)
 

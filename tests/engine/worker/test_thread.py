@@ -13,7 +13,7 @@ from periscope.core import FinishReason, GenerationParams
 from periscope.engine.device.turn import DeviceTurn
 from periscope.engine.worker.commands import Submit, TokenPrompt
 from periscope.engine.worker.contracts import Sampled
-from periscope.engine.worker.host import WorkerHost
+from periscope.engine.worker.host import HostedEngine, start_worker
 from periscope.engine.worker.stream import TokenStream
 from periscope.errors import EngineClosed, GenerationFailed, ModelLoadError
 
@@ -112,9 +112,9 @@ def explode(_rows: list[int]) -> list[Sampled]:
     raise MemoryError("out of device memory")
 
 
-def with_worker(script: Script, use: Callable[[WorkerHost[None]], Awaitable[None]]) -> None:
+def with_worker(script: Script, use: Callable[[HostedEngine], Awaitable[None]]) -> None:
     async def run() -> None:
-        host = await WorkerHost.start("scripted", lambda: ScriptedModel(script), DeviceTurn())
+        host = HostedEngine(await start_worker("scripted", lambda: ScriptedModel(script), DeviceTurn()))
         try:
             await use(host)
         finally:
@@ -130,7 +130,7 @@ async def text_of(stream: TokenStream) -> str:
 def test_a_request_that_cannot_be_admitted_fails_alone() -> None:
     """An exception while admitting one request is that request's failure; the next one is served."""
 
-    async def use(host: WorkerHost[None]) -> None:
+    async def use(host: HostedEngine) -> None:
         with pytest.raises(GenerationFailed, match="ZeroDivisionError"):
             await text_of(host.submit(BAD_PROMPT, PARAMS))
         assert await text_of(host.submit(GOOD_PROMPT, PARAMS)) == "bc"
@@ -142,7 +142,7 @@ def test_a_failing_step_fails_its_requests_and_the_worker_goes_on() -> None:
     """After an exception in the model the batch is rebuilt, and later requests are served."""
     script = Script([explode, say(1, FinishReason.LENGTH)])
 
-    async def use(host: WorkerHost[None]) -> None:
+    async def use(host: HostedEngine) -> None:
         with pytest.raises(GenerationFailed, match="MemoryError"):
             await text_of(host.submit(GOOD_PROMPT, PARAMS))
         assert await text_of(host.submit(GOOD_PROMPT, PARAMS)) == "b"
@@ -154,7 +154,7 @@ def test_a_failing_step_fails_its_requests_and_the_worker_goes_on() -> None:
 def test_a_worker_whose_every_step_fails_ends() -> None:
     """A model that cannot step any more is not kept up as if it were well."""
 
-    async def use(host: WorkerHost[None]) -> None:
+    async def use(host: HostedEngine) -> None:
         for _ in range(3):
             with pytest.raises(GenerationFailed):
                 await text_of(host.submit(GOOD_PROMPT, PARAMS))
@@ -170,7 +170,7 @@ def test_a_request_that_fails_every_time_it_is_sent_does_not_end_a_healthy_worke
     """However often a client tries again: what fails is its request, as a pass without any request shows."""
     script = Script([explode])
 
-    async def use(host: WorkerHost[None]) -> None:
+    async def use(host: HostedEngine) -> None:
         for _ in range(10):
             with pytest.raises(GenerationFailed, match="MemoryError"):
                 await text_of(host.submit(GOOD_PROMPT, PARAMS))
@@ -184,7 +184,7 @@ def test_what_was_raised_on_purpose_reaches_the_client_in_its_own_words() -> Non
     """A grammar or a processor that says what is wrong is not replaced by a sentence about the model."""
     told = GenerationFailed("The output's grammar failed: too many states.")
 
-    async def use(host: WorkerHost[None]) -> None:
+    async def use(host: HostedEngine) -> None:
         with pytest.raises(GenerationFailed, match="too many states"):
             await text_of(host.submit(GOOD_PROMPT, PARAMS))
 
@@ -208,7 +208,7 @@ def test_a_fault_in_one_row_s_processor_is_that_row_s_failure() -> None:
     """A raising logits processor ends its own request; the neighbour's tokens keep coming."""
     script = Script([fail(ValueError("bad processor"), is_model_failure=False), say(1)])
 
-    async def use(host: WorkerHost[None]) -> None:
+    async def use(host: HostedEngine) -> None:
         faulty, neighbour = host.submit(GOOD_PROMPT, PARAMS), host.submit(GOOD_PROMPT, PARAMS)
         with pytest.raises(GenerationFailed, match="ValueError"):
             await text_of(faulty)
@@ -222,7 +222,7 @@ def test_failures_of_single_rows_never_end_the_worker() -> None:
     """A client who sends a hundred poisonous requests in a row does not take the model down."""
     script = Script([fail(ValueError("poison"), is_model_failure=False)])
 
-    async def use(host: WorkerHost[None]) -> None:
+    async def use(host: HostedEngine) -> None:
         for _ in range(10):
             with pytest.raises(GenerationFailed):
                 await text_of(host.submit(GOOD_PROMPT, PARAMS))
@@ -235,7 +235,7 @@ def test_a_model_that_fails_again_and_again_ends_its_worker() -> None:
     """Failures out of the model itself are counted, also where the batch survives them."""
     script = Script([fail(MemoryError("no memory"), is_model_failure=True)], is_broken=True)
 
-    async def use(host: WorkerHost[None]) -> None:
+    async def use(host: HostedEngine) -> None:
         for _ in range(3):
             with pytest.raises(GenerationFailed):
                 await text_of(host.submit(GOOD_PROMPT, PARAMS))
@@ -248,7 +248,7 @@ def test_a_model_that_fails_again_and_again_ends_its_worker() -> None:
 def test_an_undecodable_token_is_its_row_s_failure() -> None:
     """A detokenizer that raises fails one request, not the thread."""
 
-    async def use(host: WorkerHost[None]) -> None:
+    async def use(host: HostedEngine) -> None:
         with pytest.raises(GenerationFailed):
             await text_of(host.submit(GOOD_PROMPT, PARAMS))
         assert await text_of(host.submit(GOOD_PROMPT, PARAMS)) == "b"
@@ -260,7 +260,7 @@ def test_an_abandoned_row_is_removed_before_the_next_step() -> None:
     """A reader that goes away costs at most the step under way."""
     script = Script([say(1)])
 
-    async def use(host: WorkerHost[None]) -> None:
+    async def use(host: HostedEngine) -> None:
         gone, stays = host.submit(GOOD_PROMPT, PARAMS), host.submit(GOOD_PROMPT, PARAMS)
         await anext(gone)
         gone.cancel()
@@ -283,7 +283,7 @@ def test_what_removed_rows_leave_to_be_done_is_done_without_any_row() -> None:
             done.set()
         return say(1)(rows)
 
-    async def use(host: WorkerHost[None]) -> None:
+    async def use(host: HostedEngine) -> None:
         gone = host.submit(GOOD_PROMPT, PARAMS)
         await anext(gone)
         script.num_owed_steps = 3
@@ -302,7 +302,7 @@ def test_a_failed_load_is_reported_in_one_sentence() -> None:
         raise OSError("disk on fire")
 
     with pytest.raises(ModelLoadError, match="OSError: disk on fire"):
-        asyncio.run(WorkerHost.start("broken", load, DeviceTurn()))
+        asyncio.run(start_worker("broken", load, DeviceTurn()))
 
 
 def test_cancelling_a_load_ends_the_thread() -> None:
@@ -316,7 +316,7 @@ def test_cancelling_a_load_ends_the_thread() -> None:
         return ScriptedModel(script)
 
     async def run() -> None:
-        starting = asyncio.create_task(WorkerHost.start("slow", load, DeviceTurn()))
+        starting = asyncio.create_task(start_worker("slow", load, DeviceTurn()))
         await asyncio.to_thread(entered.wait, 10)
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -9,7 +9,7 @@ from periscope.engine.config import EngineConfig
 from periscope.engine.device.turn import DeviceTurn
 from periscope.engine.loading.loader import LIBRARY_LOCK, LoadProgress, find_on_disk, has_vision, read_model_config
 from periscope.engine.worker.commands import ImagePrompt
-from periscope.engine.worker.host import HostedEngine, WorkerHost
+from periscope.engine.worker.host import HostedEngine, RunningWorker, start_worker
 from periscope.engine.worker.reports import BEGUN
 from periscope.errors import ModelLoadError
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class VisionLanguageEngine(HostedEngine):
     """Owns a worker with an mlx-vlm model. Requests of all callers share its batch."""
 
-    def __init__(self, host: WorkerHost[None], path: Path) -> None:
-        super().__init__(host)
+    def __init__(self, worker: RunningWorker[None], path: Path) -> None:
+        super().__init__(worker)
         self.path = path
 
     def __repr__(self) -> str:
@@ -56,7 +56,7 @@ class VisionLanguageEngine(HostedEngine):
                 from periscope.engine.vision.vision_batch import VisionLanguageModel
             return VisionLanguageModel.load(path, settings, shared_turn, progress)
 
-        return cls(await WorkerHost.start(path.name, load_model, shared_turn, is_background=True), path)
+        return cls(await start_worker(path.name, load_model, shared_turn, is_background=True), path)
 
     async def describe(
         self, image: Image, prompt: str, max_tokens: int, *, on_begun: Callable[[], None] = lambda: None
@@ -70,7 +70,7 @@ class VisionLanguageEngine(HostedEngine):
         Raises:
             GenerationFailed, EngineClosed: this image's request failed.
         """
-        stream = self._host.submit(ImagePrompt(image, prompt), GenerationParams(temperature=0.0, max_tokens=max_tokens))
+        stream = self.submit(ImagePrompt(image, prompt), GenerationParams(temperature=0.0, max_tokens=max_tokens))
         text, num_tokens = "", 0
         try:
             async for chunk in stream:

@@ -28,7 +28,7 @@ _NUM_TRIES: Final = 2
 _RETRY_AFTER_S: Final = 5
 
 
-class VisionLanguage(Protocol):
+class ImageDescriber(Protocol):
     """A loaded vision-language model, as the lease function gives it."""
 
     async def describe(
@@ -52,7 +52,7 @@ class VisionLanguage(Protocol):
 
 
 #: Leases the model for one request, and calls `tell` with what it waits for. Raises what `Captioner.caption` raises.
-LeaseModel: TypeAlias = Callable[[Tell], AbstractAsyncContextManager[VisionLanguage]]
+LeaseModel: TypeAlias = Callable[[Tell], AbstractAsyncContextManager[ImageDescriber]]
 
 
 class LeasedCaptioner:
@@ -128,7 +128,7 @@ class _Captioning:
     def __init__(
         self,
         captioner: LeasedCaptioner,
-        model: VisionLanguage,
+        model: ImageDescriber,
         request: CaptionRequest,
         budget: TimeBudget,
         clock: Callable[[], float],
