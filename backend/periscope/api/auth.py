@@ -1,8 +1,8 @@
 """Who may call: the Host and Origin headers, then the API key. Pure ASGI layers, which leave streams alone.
 
-Covered: DNS rebinding (Host), a web page driving the server blindly (Origin), keys guessed byte by byte. Desktop apps
-have origins of their own schemes, which are let in (`periscope.core.origins`).
-Not covered: whoever can reach the port and knows the key; TLS; rate limits.
+They prevent DNS rebinding (by Host), requests that a web page sends without reading the answer (by Origin), and keys
+guessed byte by byte. Desktop apps have origins with schemes of their own, which are allowed (`periscope.core.origins`).
+They do not encrypt, limit rates, or stop somebody who can reach the port and knows the key.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _HIDDEN = (
     "Web pages that hide their origin (`null`: opened from a file, or in a sandboxed frame) may not use this server. "
     "Serve the page over HTTP, and add its origin to `server.cors_origins`."
 )
-#: They tell nothing that a supervisor without the key should not know.
+#: Supervisors ask these without a key. Their answers hold nothing that has to be protected.
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health"})
 
 

@@ -1,4 +1,4 @@
-"""The one door out of this room: what the API asks of whatever serves its requests."""
+"""Protocols of what serves the API's requests. The API calls nothing else of the server."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Health(Protocol):
 
     @property
     def is_healthy(self) -> bool:
-        """Nothing is wrong that waiting will not mend."""
+        """Whatever is wrong now will pass by itself."""
         ...
 
 

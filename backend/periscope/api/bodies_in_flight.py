@@ -7,8 +7,8 @@ from typing import Final
 
 from periscope.errors import ServerBusy
 
-#: Smaller bodies are not counted: they take less than their connections may, and whoever chats must not wait for those
-#: who send pictures slowly.
+#: Smaller bodies are not counted: they take less memory than their connections may, and a client that sends text must
+#: not wait for others that send pictures slowly.
 SMALL_BODY_BYTES: Final = 1024 * 1024
 #: About how long a large body takes to arrive and to be parsed on this machine.
 _RETRY_AFTER_S: Final = 2
@@ -32,11 +32,11 @@ class BodiesInFlight:
         return f"<BodiesInFlight {self.held_bytes} of {self._max_bytes} bytes>"
 
     def place(self) -> BodyPlace:
-        """For one body, of which nothing is here yet."""
+        """A place for one body, of which nothing has been received yet."""
         return BodyPlace(self)
 
     def add(self, num_bytes: int) -> None:
-        """Takes so many bytes more, or gives them back if negative.
+        """Count so many bytes more, or fewer if negative.
 
         Raises:
             ServerBusy: they do not fit beside the others; nothing was taken.
@@ -58,7 +58,7 @@ class BodyPlace:
     _num_bytes: int = 0
 
     def grow_to(self, num_bytes: int) -> None:
-        """The body takes so many bytes, or will; it never shrinks.
+        """The body takes so many bytes, now or later; a smaller number changes nothing.
 
         Raises:
             ServerBusy: that is too much beside the others; the place is as large as before.
@@ -68,6 +68,6 @@ class BodyPlace:
             self._num_bytes = num_bytes
 
     def give_back(self) -> None:
-        """Idempotent."""
+        """Give the whole place back. Idempotent."""
         self._bodies.add(-self._num_bytes)
         self._num_bytes = 0

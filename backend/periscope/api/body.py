@@ -1,4 +1,4 @@
-"""JSON on its way in, once it is here: strict where Python's parser is lax. Pure."""
+"""Parses JSON bodies, strictly where Python's parser is lax. Pure."""
 
 from __future__ import annotations
 

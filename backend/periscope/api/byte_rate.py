@@ -1,4 +1,4 @@
-"""How long to wait for somebody who is slow: as long as bytes keep coming, and not for ever. Pure."""
+"""How long to wait for a slow client: as long as bytes keep coming at some rate, and not for ever. Pure."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ class ByteRate:
         self.left_s = patience_s
 
     def spend(self, waited_s: float, num_bytes: int) -> None:
-        """So long was waited, and so many bytes came of it."""
+        """Take in that after `waited_s` seconds `num_bytes` have come."""
         earned_s = num_bytes / self._min_bytes_per_s
         self.left_s = min(self._patience_s, self.left_s - waited_s + earned_s)

@@ -1,4 +1,4 @@
-"""Python's cyclic garbage collector, kept out of work that makes very many objects at once."""
+"""Pauses Python's cyclic garbage collector during work that makes very many objects at once."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _pausing = threading.Lock()
 
 @contextmanager
 def paused_collector() -> Iterator[None]:
-    """Inside, the collector does not start by itself. Used from any thread.
+    """Inside this context the collector does not start by itself. Usable from any thread.
 
-    A hundred thousand objects made by one parse look to it like a reason to search through all objects there are, over
-    and over, which takes 100 ms each time in a process that has the model libraries loaded, and nobody else runs
-    meanwhile. Only the first of several that overlap pauses it, so that it comes by between them.
+    A parse that makes a hundred thousand objects would start it over and over. Each time it looks through all objects
+    of the process, which takes 100 ms once the model libraries are loaded and holds up every other thread. If several
+    contexts overlap, only the first pauses it, so that it can run between them.
     """
     is_first = _pausing.acquire(blocking=False)
     is_ours = is_first and gc.isenabled()

@@ -1,4 +1,4 @@
-"""Periscope's own routes, what no client's dialect has a word for: decode, call, encode."""
+"""Periscope's own routes, for which the dialects of clients have no counterpart: decode, call, encode."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ModelCommand(Command):
 
 
 class WaitingCommand(ModelCommand):
-    """`wait`: answer when it is done, not when it has been asked for."""
+    """A command that may take long. With `wait` the answer comes when it is done, otherwise at once."""
 
     wait: bool = False
 
@@ -53,7 +53,7 @@ class PinCommand(ModelCommand):
 
 CommandT = TypeVar("CommandT", bound=ModelCommand)
 
-#: A name and a switch; no command has more to say.
+#: A command holds a name and a switch, so this is plenty.
 _MAX_COMMAND_BYTES = 64 * 1024
 
 

@@ -1,4 +1,4 @@
-"""Work that lives only as long as its client: a disconnect cancels it at whatever it awaits."""
+"""Work for a client that is connected: a disconnect cancels it, whatever it awaits."""
 
 from __future__ import annotations
 
@@ -64,9 +64,10 @@ async def stop(*tasks: asyncio.Task[Any]) -> None:
 
 
 async def _disconnect(receive: Receive) -> None:
-    """Until the client has left. One that still sends a body nobody asked for, and sends it wrong, counts as gone.
+    """Wait until the client has left.
 
-    So does one whose body has no room: its answer has begun, and no other can be given.
+    A client whose body turns out to be broken, too slow or too large only now counts as gone: its answer has begun, and
+    it cannot be given an error instead.
     """
     with suppress(RequestError, ServerBusy):
         while (await receive())["type"] != "http.disconnect":

@@ -9,18 +9,18 @@ from periscope import errors as e
 
 
 class UnsupportedParameter(e.InvalidRequest):
-    """The field would change the answer, and this server cannot do what it asks: refused, never ignored."""
+    """A field asks for something that this server cannot do and that would change the answer, so it is not ignored."""
 
 
 class InvalidJSON(e.InvalidRequest):
-    """The body is not the JSON it should be."""
+    """The body is not valid JSON, or not in UTF-8."""
 
 
 class ContentCodingRefused(e.InvalidRequest):
-    """The body is compressed in a way that is not known here.
+    """The body's `Content-Encoding` is not supported.
 
     Attributes:
-        supported: the codings that are, as the header `Accept-Encoding` names them.
+        supported: the codings that are supported, as the value of the header `Accept-Encoding`.
     """
 
     def __init__(self, message: str, *, supported: str) -> None:
@@ -33,11 +33,11 @@ class RequestTimedOut(e.InvalidRequest):
 
 
 class OriginRefused(e.HostRefused):
-    """A web page of another origin sent this, and no setting lets it."""
+    """A web page sent the request, and its origin is not among the allowed ones."""
 
 
 class ClientGone(Exception):
-    """The client closed the connection; its work has been cancelled and has ended. Nobody is left to answer."""
+    """The client closed the connection: nobody is left to answer. Its work has been cancelled and has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class ErrorFacts:
     retry_after_s: int | None = None
 
 
-#: Why a request that outlasted the server's time to finish has no answer, or no end.
+#: Told to clients whose requests still run when the server's time to finish them is over.
 CUT_OFF = "The server stopped before the answer was complete. Send the request again once it runs."
 
 _CLIENT = "invalid_request_error"
@@ -80,7 +80,7 @@ UNEXPECTED = ErrorRow(500, _SERVER, "internal_error")
 
 ROWS: Mapping[type[Exception], ErrorRow] = {
     e.PeriscopeError: UNEXPECTED,
-    # The client's to mend
+    # Faults of the client, who can mend them.
     e.RequestError: ErrorRow(400, _CLIENT, "invalid_request"),
     e.InvalidRequest: ErrorRow(400, _CLIENT, "invalid_value"),
     UnsupportedParameter: ErrorRow(400, _CLIENT, "unsupported_parameter"),
@@ -101,11 +101,11 @@ ROWS: Mapping[type[Exception], ErrorRow] = {
     e.MethodNotAllowed: ErrorRow(405, _CLIENT, "method_not_allowed"),
     e.ModelPinned: ErrorRow(409, _CLIENT, "model_pinned"),
     e.BodyTooLarge: ErrorRow(413, _CLIENT, "body_too_large"),
-    # The reader of a stream was too slow: it sees this as an event, for its status line is long sent.
+    # Comes as an event in the stream, because its status line was sent long ago.
     e.ReaderTooSlow: ErrorRow(408, _CLIENT, "reader_too_slow"),
-    # An operator's will. Not 409 or 5xx: the official SDKs would send it again, and it would run after all.
+    # By command of an operator. Not 409 or 5xx: the official SDKs retry those, and the request would run after all.
     e.RequestCancelled: ErrorRow(499, _CLIENT, "request_cancelled"),
-    # Ours
+    # Faults of the server, or of servers that it asks.
     e.ServerBusy: ErrorRow(503, _SERVER, "server_busy"),
     e.ServerStopping: ErrorRow(503, _SERVER, "server_stopping"),
     e.ModelUnavailable: ErrorRow(503, _SERVER, "model_unavailable"),

@@ -1,4 +1,4 @@
-"""A backend's events, read with patience or without: a timed wait never disturbs the generator behind it."""
+"""A backend's events, which can be waited for with a time limit without disturbing the generator that makes them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: Takes up a reader's hiccup. When it is full the pump waits, and the backend's own bounded stream decides what becomes
-#: of a reader that stays behind.
+#: So many events a reader may be behind. Then the pump waits, and the backend's own bounded stream decides what becomes
+#: of the request.
 MAX_BUFFERED_EVENTS = 32
 
 
@@ -47,7 +47,7 @@ class EventFeed(Generic[T]):
 
     async def __aexit__(self, *_: object) -> None:
         """Ends the generator, finished or not."""
-        self._pump.remove_done_callback(self._tell_end)  # from here nobody reads any more
+        self._pump.remove_done_callback(self._tell_end)  # nobody reads any more
         await stop(self._pump)
 
     async def next(self, timeout_s: float | None = None) -> T | None:

@@ -1,4 +1,4 @@
-"""Memory that was freed, given back to the system where the C library keeps it."""
+"""Gives freed memory back to the system where the C library would keep it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request's body on its way in: not too slow, decoded, not too large, alone or with others; its memory given back."""
+"""How a request's body is received: in time, decompressed, within its size and that of all bodies together."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class BodyIntake:
-    """ASGI layer: what reads a body behind it gets it plain, in time and within its size. Owns the count of all bodies.
+    """ASGI layer: the layers behind it read the body decompressed, in time and within its size.
 
-    Whatever is wrong with a body is raised where it is read. The server reads on and drops the rest, so that a client
-    that sends before it listens gets its answer.
+    Owns the count of the bytes of all bodies. What is wrong with a body is raised where it is read. The HTTP server
+    then reads the rest and drops it, so that a client that sends its whole body before it reads still gets the answer.
     """
 
     def __init__(self, app: ASGIApp, settings: ApiSettings) -> None:
@@ -42,7 +42,7 @@ class BodyIntake:
             await self._app(scope, body.next, send)
         finally:
             place.give_back()
-            if body.num_bytes > SMALL_BODY_BYTES:  # it leaves memory behind that is worth the milliseconds
+            if body.num_bytes > SMALL_BODY_BYTES:  # enough memory is freed to be worth the milliseconds
                 asyncio.get_running_loop().run_in_executor(None, give_back_freed_memory)
 
 
@@ -67,7 +67,7 @@ class _Body:
             BodyTooLarge, RequestTimedOut, ContentCodingRefused, InvalidRequest (broken data).
             ServerBusy: there is no room for it beside the bodies of others.
         """
-        if self._is_handed_on:  # who waits for the client to leave has parsed the body and let it go
+        if self._is_handed_on:  # the reader now waits for a disconnect only: the body was parsed and freed
             self._place.give_back()
         if self._decoded is None:
             self._decoded = self._begin()
@@ -89,7 +89,7 @@ class _Body:
         return self._in_time if coding is None else DecodedBody(self._in_time, coding)
 
     async def _in_time(self) -> Message:
-        if self._is_complete:  # what is waited for now is that the client leaves
+        if self._is_complete:  # this waits for a disconnect, which has no deadline
             return await self._receive()
         loop = asyncio.get_running_loop()
         began = loop.time()

@@ -1,7 +1,7 @@
-"""Paths as clients mean them: every one of these spellings comes from a base URL that is off by a piece.
+"""Paths as clients mean them. Spellings that come from a base URL with a piece too many or too few are corrected.
 
-Clients glue a base URL and a path together, and both halves are typed by people: with and without `/v1`, with a slash
-at either end. Only spellings that can mean one thing are mended; the error for any other path names the nearest one.
+Clients join a base URL and a path, and people type the base URL with or without `/v1` and with or without a slash at
+the end. Only spellings that can mean one path alone are corrected; the error for any other path names the nearest one.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def intended_path(path: str) -> str:
 
 
 def way_on(path: str) -> str:
-    """Pure: what whoever asked for this path, which is not there, should ask for."""
+    """Pure: what to do instead of asking for this path, which does not exist."""
     found = _OTHER_PATH.match(path)
     if found is not None and found[1] in _OTHER_APIS:
         api, call = _OTHER_APIS[found[1]]
@@ -64,7 +64,7 @@ def nearest_path(path: str) -> str | None:
 
 
 class IntendedPaths:
-    """ASGI layer: requests go on under the path that they mean. The log, outside of it, has the path as it came."""
+    """ASGI layer: passes requests on under the path that they mean. The access log shows the path as it came."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""What supervisors, balancers and curious clients ask: `/`, `/livez`, `/readyz`, `/health`. No model is touched."""
+"""Routes for supervisors and load balancers: `/`, `/livez`, `/readyz`, `/health`. They touch no model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def probe_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
-    """Routes outside every dialect; open without a key."""
+    """Routes that belong to no dialect and need no key."""
     router = APIRouter()
 
     @router.api_route("/", methods=GET)

@@ -1,4 +1,4 @@
-"""What the access log will say about a request; kept in its ASGI scope while the request runs."""
+"""What the access log says about a request, collected in its ASGI scope while the request runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KEY = "periscope.record"
 
 @dataclass(slots=True)
 class RequestRecord:
-    """One request's line in the making. Owner: `RequestLog`; the rooms inside it fill in what they learn.
+    """One request's line in the access log. `RequestLog` owns it; the layers and routes inside fill in what they learn.
 
     Attributes:
         id: also the `x-request-id` the client gets.
@@ -31,5 +31,5 @@ class RequestRecord:
 
 
 def record_of(scope: MutableMapping[str, Any]) -> RequestRecord:
-    """The request's record; a fresh one when it has none yet."""
+    """The request's record, made at the first call."""
     return cast("RequestRecord", scope.setdefault(_KEY, RequestRecord()))

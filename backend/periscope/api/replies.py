@@ -1,4 +1,4 @@
-"""What routes answer with: the methods of those that only tell, and JSON on its way out."""
+"""JSON answers, and the methods of routes that only read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-#: Whatever can be got can be asked about: HEAD is answered like GET, without the body.
+#: HEAD is answered like GET, without the body.
 GET = ["GET", "HEAD"]
 
 
@@ -22,12 +22,12 @@ def dump_json(value: Any) -> bytes:
 
 
 def json_number(value: float | None, digits: int = 3) -> float | None:
-    """Rounded; None for what JSON has no number for."""
+    """The value rounded; None for NaN and infinities, which JSON cannot write."""
     return None if value is None or not math.isfinite(value) else round(value, digits)
 
 
 class JSONReply(Response):
-    """A whole JSON body."""
+    """An answer whose body is JSON."""
 
     media_type = "application/json"
 

@@ -1,4 +1,4 @@
-"""The outermost layer: a request's id, its one line in the log, and an answer to whatever nobody caught."""
+"""A request's id, its line in the access log, and the answer to errors that no other layer handled."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: nginx's number for a client that left before it got an answer; only the log sees it.
+#: The status that is logged when the client left before it got an answer; nginx uses the same number.
 CLIENT_CLOSED_REQUEST = 499
-#: Asked every few seconds by whoever watches: their answers are news only when something is wrong.
+#: Supervisors and watchers ask these every few seconds, so they are logged at info level only when they fail.
 _PROBES = frozenset({"/", "/livez", "/readyz", "/health", "/api/status", "/api/requests"})
 
 
@@ -53,7 +53,7 @@ class RequestLog:
             await self._app(scope, receive, with_id)
         except ClientGone:
             is_gone = True
-        except asyncio.CancelledError:  # only by a server whose time to finish is over: a client may send it again
+        except asyncio.CancelledError:  # the server stops, and its time to finish requests is over
             if status is None:
                 await error_reply(ServerStopping(CUT_OFF), scope)(scope, receive, with_id)
             raise

@@ -1,4 +1,4 @@
-"""A request's events as server-sent events. What they look like is the dialect's; when they are sent is decided here.
+"""A request's events as server-sent events. The dialect encodes them; this module decides when they are sent.
 
 The status line is held back until the first delta, an error, or the end of a short grace (`commit_grace_s`), so that
 whatever is refused early is refused with its own status. Then come the headers and the opening frame at once, and
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: A client that takes its answer has the last frame within this; a server that ends does not wait for any other.
+#: So long the server, when it stops, waits for a client to take the last frame.
 _LAST_FRAME_S = 0.2
 
 STREAM_HEADERS = {
@@ -60,7 +60,7 @@ class FrameEncoder(Protocol):
     """One streamed answer in one dialect; each method returns the bytes to send, which may be none."""
 
     def opening(self) -> bytes:
-        """Comes first, before any event."""
+        """The frame that comes before any event."""
         ...
 
     def event(self, event: OutputEvent) -> bytes:
@@ -68,7 +68,7 @@ class FrameEncoder(Protocol):
         ...
 
     def heartbeat(self) -> bytes:
-        """Something the dialect's clients take as a sign of life."""
+        """A frame that changes nothing for the client and shows that the stream is alive."""
         ...
 
     def failure(self, error: JSONObject) -> bytes:

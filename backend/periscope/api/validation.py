@@ -1,4 +1,4 @@
-"""Wire models checked, and pydantic's findings said in plain words with the path the client wrote. Pure."""
+"""Checks bodies against wire models, and says in plain words what pydantic found, with the path in the body. Pure."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class Wire(BaseModel):
-    """Base of wire models: keys nobody knows are kept aside, and no type is guessed (`"0.5"` is no number)."""
+    """Base of wire models: unknown keys are kept aside, and no type is converted (`"0.5"` is no number)."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
 
 class Command(Wire):
-    """Base of the bodies that are all ours: a key nobody knows is a mistake of the client."""
+    """Base of the bodies of Periscope's own commands: an unknown key is a mistake of the client."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,4 +1,4 @@
-"""Client values in messages and log lines: short, on one line, never a whole prompt or data URL. Pure."""
+"""How values that clients sent appear in messages and log lines: short and on one line. Pure."""
 
 from __future__ import annotations
 
