@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,9 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import RunningServer
+
+# No test leaves captions on this machine, or finds those of another test: one that wants the file names it.
+os.environ["PERISCOPE_CAPTION_CACHE__PERSIST"] = "false"
 
 # A busy machine is no failure: an example may take as long as it likes.
 settings.register_profile("without deadlines", deadline=None)

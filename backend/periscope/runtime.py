@@ -9,13 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+from uuid import uuid4
 
 import mlx.core as mx
 import stamina.instrumentation
 
 from periscope import __version__
 from periscope.captions.cache import CaptionCache
-from periscope.config import Config, ModelConfig, RemoteConfig, VisionProxyConfig
+from periscope.captions.store import CaptionStore
+from periscope.config import CaptionCacheConfig, Config, ModelConfig, RemoteConfig, VisionProxyConfig
 from periscope.core import Footprint, ModelKind, ModelState, VisionMode, find_model, require_model
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig, VisionLanguageEngine
@@ -37,6 +39,7 @@ from periscope.serving.service import ChatService
 from periscope.vision.backends.leased import ImageDescriber, LeasedCaptioner
 from periscope.vision.backends.remote import RemoteCaptioner
 from periscope.vision.backends.remote_server import RemoteServer
+from periscope.vision.backends.weights import weights_id
 from periscope.vision.captioner import CaptionerId
 from periscope.vision.images.in_flight import BytesInFlight
 from periscope.vision.images.limits import ImageLimits
@@ -102,20 +105,29 @@ class Runtime:
         in_flight = BytesInFlight(
             config.server.limits.max_image_bytes_in_flight, wait_timeout_s=config.server.limits.wait_timeout_s
         )
+        self._captions = _caption_cache(config.caption_cache)
         reading = ImageReading(
-            CaptionCache(), executor=self._reading, wait_timeout_s=config.server.limits.wait_timeout_s
+            self._captions, executor=self._reading, wait_timeout_s=config.server.limits.wait_timeout_s
         )
         proxy = VisionProxy(
-            CaptionCache(), intake=ImageIntake(executor=self._decoding, in_flight=in_flight), reading=reading
+            self._captions, intake=ImageIntake(executor=self._decoding, in_flight=in_flight), reading=reading
         )
         self.service = ChatService(names, self._pool, proxy, requests, self._remote.values())
         self.control = ControlService(
-            self.service, self._pool, names, requests, self.bus, version=__version__, read_memory=_read_memory
+            self.service,
+            self._pool,
+            names,
+            requests,
+            self.bus,
+            captions=self._captions,
+            version=__version__,
+            read_memory=_read_memory,
         )
 
     async def start(self) -> None:
         """Load what is to be loaded at start, side by side, and wait for it. Failures are in `service.health()`."""
         WiredLimit.set_once(self.config.memory.wired_limit)
+        self._captions.start_loading()
         checks = [asyncio.create_task(each.checked()) for each in self._watch_captioners()]
         try:
             await self._pool.preload(
@@ -151,6 +163,7 @@ class Runtime:
         await asyncio.gather(*self._watching, return_exceptions=True)
         for captioner in self._remote.values():
             await captioner.close()
+        await self._captions.close()
         for executor in (self._decoding, self._reading):
             executor.shutdown(wait=False, cancel_futures=True)
 
@@ -294,8 +307,22 @@ def engine_config(model: ModelConfig, config: Config) -> EngineConfig:
     )
 
 
+def _caption_cache(config: CaptionCacheConfig) -> CaptionCache:
+    store = CaptionStore(Path(config.path)) if config.persist and config.path is not None else None
+    return CaptionCache(max_bytes=config.max_bytes, store=store)
+
+
 def _captioner_id(model: ModelConfig) -> CaptionerId:
-    return CaptionerId(name=model.name, revision=f"{_source(model)}@{model.revision or 'main'}")
+    """The revision stands for the weights and how they are run, because captions outlive this process.
+
+    Of a model that is fetched only later nobody knows the weights yet: its captions are never found again.
+    """
+    source = _source(model)
+    try:
+        weights = weights_id(find_on_disk(source, model.revision))
+    except (ModelLoadError, OSError):
+        weights = f"unknown-{uuid4().hex}"
+    return CaptionerId(name=model.name, revision=f"{source}@{weights} {model.params.dtype or 'auto'}")
 
 
 def _proxy_settings(vision: VisionProxyConfig, reader: TextReader | None) -> ProxySettings:

@@ -7,11 +7,16 @@ import functools
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeAlias
 
 import httpx
 
 from periscope.api import ApiSettings, create_app
+from periscope.captions.cache import CacheStats, Flushed
+from periscope.captions.caption import Caption
+from periscope.captions.kept import KeptCaption
+from periscope.captions.store import StoreState
 from periscope.core import (
     CaptionedImage,
     Finished,
@@ -49,6 +54,7 @@ CARD = ModelCard(
     is_batched=True,
     state=ModelState.READY,
 )
+KEPT = KeptCaption("caption/ab12/cd34", Caption("A red circle.", 5, 70), created_at=1.5, used_at=2.25)
 USAGE = Usage(num_prompt_tokens=11, num_completion_tokens=4, num_cached_tokens=3)
 FINISHED = Finished(FinishReason.STOP, USAGE)
 HELLO = {"model": "small", "messages": [{"role": "user", "content": "Hello"}]}
@@ -228,6 +234,14 @@ class FakeControl:
 
     def requests(self) -> tuple[RequestStatus, ...]:
         return SNAPSHOT.requests
+
+    async def captions(self, limit: int, prefix: str) -> tuple[CacheStats, list[KeptCaption]]:
+        self._take("captions", limit, prefix)
+        return CacheStats(2, 1, 1, 600, 1024, Path("/c/captions.sqlite3"), StoreState.OPEN), [KEPT]
+
+    async def flush_captions(self) -> Flushed:
+        self._take("flush_captions")
+        return Flushed(3, is_written=True)
 
     def cancel(self, request_id: str) -> None:
         self._take("cancel", request_id)

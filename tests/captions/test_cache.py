@@ -9,6 +9,7 @@ import pytest
 
 from periscope.captions.cache import Answer, CaptionCache
 from periscope.captions.caption import Caption, CaptionOutcome
+from periscope.captions.kept import num_bytes_of
 from periscope.core import Tell, Waiting, WaitStatus
 from periscope.errors import CaptionFailed, ServerBusy
 from tests.vision.fakes import cancelled, run, settled
@@ -276,10 +277,10 @@ def test_a_fault_reaches_all_who_wait_and_is_not_kept() -> None:
 
 
 def test_the_least_recently_used_go_first() -> None:
-    """Entries are bounded; a hit keeps its entry young."""
+    """There is room for two captions; a hit keeps its caption young."""
 
     async def test() -> None:
-        cache, make = CaptionCache(max_entries=2), Maker()
+        cache, make = CaptionCache(max_bytes=2 * num_bytes_of(1, len("about a"))), Maker()
         for key in ("a", "b", "a", "c"):
             await cache.get_or_caption([key], make)
         assert cache.missing(["a", "b", "c"]) == ("b",)

@@ -129,7 +129,14 @@ class Rooms:
         self.names, self.requests, self.captions = ModelNames([model]), LiveRequests(bus.publish), CaptionCache()
         self.service = ChatService(self.names, self.pool, VisionProxy(self.captions), self.requests)
         self.control = ControlService(
-            self.service, self.pool, self.names, self.requests, bus, version="1", read_memory=lambda: (1, 2, 3)
+            self.service,
+            self.pool,
+            self.names,
+            self.requests,
+            bus,
+            captions=self.captions,
+            version="1",
+            read_memory=lambda: (1, 2, 3),
         )
 
 

@@ -26,7 +26,8 @@ _LAUNCHER = (
 def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
     """Ours, without the settings of whoever runs the tests, and with `changes`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PERISCOPE_")}
-    return {**kept, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", **(changes or {})}
+    ours = {"HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "PERISCOPE_CAPTION_CACHE__PERSIST": "false"}
+    return {**kept, **ours, **(changes or {})}
 
 
 def run_command(

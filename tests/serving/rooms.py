@@ -108,13 +108,14 @@ class Rooms:
         ]
         self.requests = LiveRequests(self.bus.publish)
         self.names = ModelNames(models)
-        self.service = ChatService(self.names, self.pool, VisionProxy(CaptionCache()), self.requests)
+        self.service = ChatService(self.names, self.pool, VisionProxy(captions := CaptionCache()), self.requests)
         self.control = ControlService(
             self.service,
             self.pool,
             self.names,
             self.requests,
             self.bus,
+            captions=captions,
             version="1",
             read_memory=lambda: (1, 2, 3),
         )

@@ -35,9 +35,17 @@ class Served:
         self.world = world
         texts = [ServedModel(name, (f"{name}-alias",), 0, None, VisionMode.DISABLED) for name in "ab"]
         self.names, self.requests = ModelNames(texts), LiveRequests(world.bus.publish)
-        self.service = ChatService(self.names, world.pool, VisionProxy(CaptionCache()), self.requests)
+        self.captions = CaptionCache()
+        self.service = ChatService(self.names, world.pool, VisionProxy(self.captions), self.requests)
         self.control = ControlService(
-            self.service, world.pool, self.names, self.requests, world.bus, version="9", read_memory=lambda: (1, 2, 3)
+            self.service,
+            world.pool,
+            self.names,
+            self.requests,
+            world.bus,
+            captions=self.captions,
+            version="9",
+            read_memory=lambda: (1, 2, 3),
         )
 
     def request(self, request_id: str) -> asyncio.Task[None]:

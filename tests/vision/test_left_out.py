@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from periscope.captions.kept import KeptCaptions, num_bytes_of
 from periscope.core import Message
 from periscope.vision.images.limits import ImageLimits
 from periscope.vision.left_out import LeftOutImages
@@ -15,7 +16,7 @@ from tests.vision.fakes import FakeCaptioner, conversation, png, run
 
 def test_all_but_the_newest_new_images_are_left_out() -> None:
     """What is known does not count, and the same image twice counts once."""
-    left_out = LeftOutImages()
+    left_out = LeftOutImages(KeptCaptions())
     assert left_out.choose(["a", "b", "c", "d"], {"a", "b", "d"}, 2) == {0}
     assert left_out.choose(["a", "b", "b", "d"], {"a", "b", "d"}, 2) == {0}
     assert left_out.choose(["x", "y", "z"], (), 1) == frozenset()
@@ -23,7 +24,7 @@ def test_all_but_the_newest_new_images_are_left_out() -> None:
 
 def test_another_conversation_is_decided_about_by_itself() -> None:
     """An image that was left out somewhere is described where it is among the newest."""
-    left_out = LeftOutImages()
+    left_out = LeftOutImages(KeptCaptions())
     assert left_out.choose(["a", "b"], {"a", "b"}, 1) == {0}
     assert left_out.choose(["a"], {"a"}, 1) == frozenset()
     assert left_out.choose(["b", "a"], {"a"}, 1) == frozenset()
@@ -31,8 +32,8 @@ def test_another_conversation_is_decided_about_by_itself() -> None:
 
 
 def test_only_so_many_conversations_are_remembered() -> None:
-    """The one that was not used for longest is forgotten, and decided about anew."""
-    left_out = LeftOutImages(max_conversations=2)
+    """Decisions share the bound of the captions: the one that was not used for longest is forgotten, and made anew."""
+    left_out = LeftOutImages(KeptCaptions(max_bytes=2 * (num_bytes_of(len("left-out/") + 64, 1))))
     for name in ("a", "b", "a", "c"):
         left_out.choose([f"{name}1", f"{name}2"], {f"{name}1", f"{name}2"}, 1)
     assert left_out.choose(["a1", "a2"], {"a1"}, 1) == {0}
@@ -42,7 +43,7 @@ def test_only_so_many_conversations_are_remembered() -> None:
 @given(st.lists(st.lists(st.sampled_from("abcdefghij"), max_size=4), max_size=8), st.integers(1, 3))
 def test_a_conversation_that_grows_never_changes_what_was_left_out(turns: list[list[str]], max_made: int) -> None:
     """Of the images of earlier turns the same ones are left out in every turn, and no turn makes more than it may."""
-    left_out, known, keys = LeftOutImages(), set[str](), list[str]()
+    left_out, known, keys = LeftOutImages(KeptCaptions()), set[str](), list[str]()
     before: frozenset[int] = frozenset()
     for turn in turns:
         num_before = len(keys)

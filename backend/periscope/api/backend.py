@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from typing import Protocol
 
+from periscope.captions.cache import CacheStats, Flushed
+from periscope.captions.kept import KeptCaption
 from periscope.core import CaptionedImage, GenerationRequest, ImagePart, ModelCard, OutputEvent
 from periscope.status import ModelStatus, RequestStatus, ServerStatus, StatusEvent
 
@@ -89,6 +91,18 @@ class ControlBackend(Protocol):
 
     def requests(self) -> tuple[RequestStatus, ...]:
         """Those that wait or run, the oldest first."""
+        ...
+
+    async def captions(self, limit: int, prefix: str) -> tuple[CacheStats, list[KeptCaption]]:
+        """The state of the caption cache, and the `limit` captions used last whose keys begin with `prefix`.
+
+        Args:
+            prefix: of a key, or of the part of it behind its namespace, which begins with the picture's digest.
+        """
+        ...
+
+    async def flush_captions(self) -> Flushed:
+        """Drop all captions, in memory and in the file."""
         ...
 
     def cancel(self, request_id: str) -> None:

@@ -1,26 +1,32 @@
 """CaptionCache makes each caption once, and gives it out unchanged after that. Event loop only, so it needs no locks.
 
-It does not only save time: because of it the prompt of a conversation is byte-identical from turn to turn.
+It does not only save time: because of it the prompt of a conversation is byte-identical from turn to turn, also across
+a restart.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from periscope.captions.caption import Caption, CaptionOutcome
+from periscope.captions.kept import DEFAULT_MAX_BYTES, KeptCaption, KeptCaptions
+from periscope.captions.store import CaptionStore, StoreState
 from periscope.core import Tell, Waiting
 from periscope.errors import CaptionFailed, ServerBusy
 
 #: Makes one outcome for each key, in their order. Calls `tell` with what it waits for.
 MakeCaptions: TypeAlias = Callable[[tuple[str, ...], Tell], Coroutine[Any, Any, Sequence[CaptionOutcome]]]
 
-#: Rough memory of an entry beside its text: key, objects and links.
-_ENTRY_OVERHEAD_BYTES: Final = 400
+#: Requests with pictures wait this long for what an earlier process kept; reading a full file takes about a second.
+_LOAD_TIMEOUT_S: Final = 10.0
+#: A disk that hangs holds up neither a command nor the end of the process for longer.
+_WRITE_TIMEOUT_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +36,28 @@ class CacheStats:
     Attributes:
         num_hits: answered without asking the captioner again, also by waiting for another request's caption.
         num_misses: handed to the captioner.
-        num_entries, num_bytes: held now.
+        num_entries, num_bytes: held now, at most `max_bytes`.
+        path: the file that keeps them; None = they are kept in memory only.
+        state: of the file; None without one.
+        num_unwritten: changes that are on their way to the file.
     """
 
     num_hits: int
     num_misses: int
     num_entries: int
     num_bytes: int
+    max_bytes: int
+    path: Path | None = None
+    state: StoreState | None = None
+    num_unwritten: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """How many captions a flush has dropped; `is_written`: the file, if there is one, holds none of them any more."""
+
+    num_entries: int
+    is_written: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,38 +106,76 @@ class _Flight:
 
 
 class CaptionCache:
-    """Owns the captions, bounded by entries and bytes, and the calls that make captions now.
+    """Owns the calls that make captions now; what has been made is in `kept`, and in the store if there is one.
 
-    The least recently used captions are dropped first. The missing keys of a request are made by one call, a flight, in
-    a task of its own. Other requests that miss one of these keys join the flight. It goes on without the request that
-    started it as long as anybody waits, and is cancelled when nobody does.
+    The missing keys of a request are made by one call, a flight, in a task of its own. Other requests that miss one of
+    these keys join the flight. It goes on without the request that started it as long as anybody waits, and is
+    cancelled when nobody does.
 
     Failures are handed to all who wait, and are not kept. `ServerBusy` is raised to all who wait if the call raised it,
     because each would have waited in the same queue. If it is the outcome of single keys, it is raised to those who
     wait for them; captions that were made beside it are kept, so that the next try has less to do.
     """
 
-    def __init__(self, *, max_entries: int = 4096, max_bytes: int = 16 * 1024 * 1024) -> None:
-        self._max_entries = max_entries
-        self._max_bytes = max_bytes
-        self._entries: OrderedDict[str, Caption] = OrderedDict()
-        self._num_bytes = 0
+    def __init__(self, *, max_bytes: int = DEFAULT_MAX_BYTES, store: CaptionStore | None = None) -> None:
+        self._store = store
+        self._kept = KeptCaptions(max_bytes=max_bytes, journal=store)
+        self._loading: asyncio.Task[None] | None = None
+        self._num_flushes = 0
         self._flights: dict[str, _Flight] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._num_hits = 0
         self._num_misses = 0
 
     def __repr__(self) -> str:
-        return f"<CaptionCache entries={len(self._entries)} bytes={self._num_bytes} making={len(self._flights)}>"
+        return f"<CaptionCache entries={len(self._kept)} bytes={self._kept.num_bytes} making={len(self._flights)}>"
+
+    @property
+    def kept(self) -> KeptCaptions:
+        """What has been made. Other texts that must outlive a restart may be kept there, in namespaces of their own."""
+        return self._kept
 
     @property
     def stats(self) -> CacheStats:
         """The counters at this moment."""
-        return CacheStats(self._num_hits, self._num_misses, len(self._entries), self._num_bytes)
+        stats = CacheStats(
+            self._num_hits, self._num_misses, len(self._kept), self._kept.num_bytes, self._kept.max_bytes
+        )
+        store = self._store
+        if store is None:
+            return stats
+        return replace(stats, path=store.path, state=store.state, num_unwritten=store.num_unwritten)
+
+    def start_loading(self) -> None:
+        """Begin to read what an earlier process kept. Idempotent; returns at once."""
+        if self._loading is None and self._store is not None:
+            self._loading = asyncio.create_task(self._load(self._store), name="load captions")
+
+    async def loaded(self) -> None:
+        """Wait until the captions of an earlier process are here; afterwards this returns without an await.
+
+        Without this wait a picture of an earlier turn would be described again, maybe in other words. It is bounded: a
+        disk that hangs makes captions new, not requests late.
+        """
+        self.start_loading()
+        if self._loading is not None and not self._loading.done():
+            await asyncio.wait({self._loading}, timeout=_LOAD_TIMEOUT_S)
+
+    async def close(self) -> None:
+        """Bring to disk what is not there yet, and let the file go. Idempotent; captions stay usable."""
+        if self._store is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._store.close(), _WRITE_TIMEOUT_S)
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.wait({self._loading})
 
     def missing(self, keys: Iterable[str]) -> tuple[str, ...]:
-        """The distinct keys that `get_or_caption` would have made if it were called now, without an await between."""
-        return tuple(key for key in dict.fromkeys(keys) if key not in self._entries and key not in self._flights)
+        """The distinct keys that `get_or_caption` would have made if it were called now, without an await between.
+
+        Call `loaded` before.
+        """
+        return tuple(key for key in dict.fromkeys(keys) if key not in self._kept and key not in self._flights)
 
     async def get_or_caption(
         self, keys: Iterable[str], make: MakeCaptions, *, tell: Tell = lambda _: None
@@ -133,7 +192,7 @@ class CaptionCache:
         """
         wanted = tuple(dict.fromkeys(keys))
         missing = self.missing(wanted)
-        held = {key: self._take(key) for key in wanted if key in self._entries}
+        held = {key: caption for key in wanted if (caption := self._kept.take(key)) is not None}
         if missing:
             self._start(missing, make)
         joined = {key: self._flights[key] for key in wanted if key not in held}
@@ -144,15 +203,33 @@ class CaptionCache:
         made = {key: _or_raise_busy(flight.outcome_of(key)) for key, flight in joined.items()}
         return {key: Answer(held[key] if key in held else made[key], is_made=key in missing) for key in wanted}
 
-    def flush(self) -> None:
-        """Drop all captions. Those that are being made still go to the requests that wait, but are not kept."""
-        self._entries.clear()
-        self._num_bytes = 0
+    def flush(self) -> int:
+        """Drop all captions; returns how many. Those that are being made still go to who waits, but are not kept."""
+        self._num_flushes += 1
         self._flights.clear()
+        return self._kept.clear()
 
-    def _take(self, key: str) -> Caption:
-        self._entries.move_to_end(key)
-        return self._entries[key]
+    async def flush_to_disk(self) -> Flushed:
+        """Drop all captions, also those in the file, and wait for that; a disk that hangs is waited for 5 s."""
+        await self.loaded()
+        num_entries = self.flush()
+        is_written = True
+        if self._store is not None:
+            try:
+                is_written = await asyncio.wait_for(self._store.written(), _WRITE_TIMEOUT_S)
+            except TimeoutError:
+                is_written = False
+        return Flushed(num_entries, is_written)
+
+    def recent(self, limit: int, prefix: str = "") -> list[KeptCaption]:
+        """The most recently used captions first; `prefix` as for `KeptCaptions.recent`."""
+        return self._kept.recent(limit, prefix)
+
+    async def _load(self, store: CaptionStore) -> None:
+        num_flushes = self._num_flushes
+        loaded = await store.load(self._kept.max_bytes)
+        if num_flushes == self._num_flushes:  # else they were to be forgotten, and the file is being emptied
+            self._kept.merge_older(loaded)
 
     def _start(self, keys: tuple[str, ...], make: MakeCaptions) -> None:
         flight = _Flight(keys)
@@ -185,7 +262,7 @@ class CaptionCache:
         for key in current:
             outcome = flight.outcome_of(key)
             if isinstance(outcome, Caption):
-                self._keep(key, outcome)
+                self._kept.keep(key, outcome)
 
     def _detach(self, flight: _Flight) -> list[str]:
         """Let nobody join the flight any more. Returns its keys, without those that a flush has taken from it."""
@@ -193,15 +270,6 @@ class CaptionCache:
         for key in current:
             del self._flights[key]
         return current
-
-    def _keep(self, key: str, caption: Caption) -> None:
-        if _num_bytes(caption) > self._max_bytes:
-            return
-        self._entries[key] = caption
-        self._num_bytes += _num_bytes(caption)
-        while len(self._entries) > self._max_entries or self._num_bytes > self._max_bytes:
-            _, evicted = self._entries.popitem(last=False)
-            self._num_bytes -= _num_bytes(evicted)
 
 
 async def _checked(make: MakeCaptions, keys: tuple[str, ...], tell: Tell) -> Sequence[CaptionOutcome]:
@@ -215,7 +283,3 @@ def _or_raise_busy(outcome: CaptionOutcome) -> Caption | CaptionFailed:
     if isinstance(outcome, ServerBusy):
         raise outcome
     return outcome
-
-
-def _num_bytes(caption: Caption) -> int:
-    return len(caption.text.encode(errors="surrogatepass")) + _ENTRY_OVERHEAD_BYTES

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from periscope.cli import ask, bench, caption, config, models, pull, serve, service, version
+from periscope.cli import ask, bench, caption, captions, config, models, pull, serve, service, version
 
 app = typer.Typer(
     help="Periscope: a local inference server that gives sight to text-only models.",
@@ -22,6 +22,7 @@ app.command("pull")(pull.pull)
 app.command("ls")(models.ls)
 app.command("show")(models.show)
 app.command("rm")(models.rm)
+app.add_typer(captions.app, name="captions")
 app.add_typer(config.app, name="config")
 app.add_typer(bench.app, name="bench")
 app.add_typer(service.app, name="service")

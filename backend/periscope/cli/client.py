@@ -22,7 +22,7 @@ from periscope.errors import (
     RemoteRefused,
     ServerBusy,
 )
-from periscope.remote import Endpoint, OpenAIClient, Timeouts, caption
+from periscope.remote import Endpoint, OpenAIClient, Timeouts, caption, flush_captions, kept_captions
 
 if TYPE_CHECKING:
     from periscope.config import Config
@@ -70,6 +70,24 @@ class Server:
         async with self._client(_WHOLE_TIMEOUTS) as client:
             (captioned,) = await caption(client, model, (image.url,))
         return captioned
+
+    async def kept_captions(self, limit: int, key: str) -> tuple[JSONObject, list[JSONObject]]:
+        """The state of the server's caption cache, and the captions used last whose keys begin so.
+
+        Raises:
+            PeriscopeError: as for `chat`.
+        """
+        async with self._client(_STREAM_TIMEOUTS) as client:
+            return await kept_captions(client, limit, key)
+
+    async def flush_captions(self) -> tuple[int, bool]:
+        """Have the server drop all captions: how many there were, and whether its file holds none of them any more.
+
+        Raises:
+            PeriscopeError: as for `chat`.
+        """
+        async with self._client(_STREAM_TIMEOUTS) as client:
+            return await flush_captions(client)
 
     @asynccontextmanager
     async def _client(self, timeouts: Timeouts) -> AsyncIterator[OpenAIClient]:

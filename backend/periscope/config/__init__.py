@@ -9,6 +9,7 @@ from periscope.config.load import Config, find_file, load
 from periscope.config.report import describe
 from periscope.config.schema import (
     Capabilities,
+    CaptionCacheConfig,
     DType,
     MemoryConfig,
     ModelConfig,
@@ -22,6 +23,7 @@ from periscope.config.schema import (
 __all__ = [
     "FLAGS",
     "Capabilities",
+    "CaptionCacheConfig",
     "Config",
     "DType",
     "MemoryConfig",

@@ -17,10 +17,18 @@ from periscope.config.document import Document, Origin, Problem, config_error, r
 from periscope.config.keys import Loc, dotted, leaves
 from periscope.config.layers import ENV_CONFIG, ENV_HOME, FLAGS, lay_environment, lay_flags
 from periscope.config.resolve import absolute, resolve_models
-from periscope.config.schema import ConfigFile, MemoryConfig, ModelConfig, Section, ServerConfig
+from periscope.config.schema import (
+    CaptionCacheConfig,
+    ConfigFile,
+    MemoryConfig,
+    ModelConfig,
+    Section,
+    ServerConfig,
+)
 from periscope.core import ModelKind
 
 FILE_NAME = "models.yaml"
+_CAPTION_CACHE = "periscope/captions.sqlite3"
 DEFAULT_SOURCE = "default"
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -33,15 +41,17 @@ class Config:
         models: in the order they are served; never empty, with at least one text model.
         idle_unload_s: None = never.
         captioner_share: of the device's time, while text is being generated.
+        caption_cache: its path is always set, and absolute.
         path: the file it came from.
         sources: `models[0].params.dtype` -> `flag --port`, `env PERISCOPE_SERVER__PORT`, `models.yaml:12`, `default`
-            or (for `kind`) `derived`; every setting has its row.
+            or (for `kind`, and for a path that nobody set) `derived`; every setting has its row.
         api_keys: of other servers, by the environment variable that models name (`remote.api_key_env`) and that is set.
     """
 
     models: tuple[ModelConfig, ...]
     server: ServerConfig
     memory: MemoryConfig
+    caption_cache: CaptionCacheConfig
     idle_unload_s: float | None
     captioner_share: float
     path: Path
@@ -81,12 +91,15 @@ def load(
     file = _validate(document)
     models = resolve_models(file, document, flags, folder=path.parent, cwd=cwd)
     sources = _sources(file, document.origins)
+    if file.caption_cache.path is None:
+        sources["caption_cache.path"] = "derived"
     for index, (model, origins) in enumerate(models):
         sources |= _sources(model, origins, ("models", index))
     return Config(
         models=tuple(model for model, _ in models),
         server=file.server,
         memory=file.memory,
+        caption_cache=_placed(file.caption_cache, env, folder=path.parent, home=home),
         idle_unload_s=file.idle_unload_s,
         captioner_share=file.captioner_share,
         path=path,
@@ -98,6 +111,16 @@ def load(
 def _api_keys(models: Iterable[ModelConfig], env: Mapping[str, str]) -> dict[str, str]:
     names = (model.remote.api_key_env for model in models if model.remote is not None)
     return {name: env[name] for name in names if name is not None and env.get(name)}
+
+
+def _placed(cache: CaptionCacheConfig, env: Mapping[str, str], *, folder: Path, home: Path) -> CaptionCacheConfig:
+    """The caption cache with the place of its file."""
+    if cache.path is not None:
+        path = absolute(cache.path, folder)
+    else:
+        caches = env.get("XDG_CACHE_HOME", "")
+        path = absolute(caches, home) / _CAPTION_CACHE if caches else home / ".cache" / _CAPTION_CACHE
+    return cache.model_copy(update={"path": str(path)})
 
 
 def find_file(path: Path | None, env: Mapping[str, str], *, cwd: Path, home: Path, package: Path = _PACKAGE) -> Path:

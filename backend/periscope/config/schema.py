@@ -381,6 +381,21 @@ class MemoryConfig(Section):
     check_requests: bool = _setting(True, "Refuse a request that cannot fit before it is computed.")
 
 
+class CaptionCacheConfig(Section):
+    """Captions that were made, so that no picture is described twice."""
+
+    persist: bool = _setting(True, "Keep captions in a file, so that they survive a restart; else in memory only.")
+    path: str | None = _setting(
+        None,
+        "The file, relative to this one; unset: periscope/captions.sqlite3 in $XDG_CACHE_HOME or ~/.cache.",
+        min_length=1,
+        max_length=4096,
+    )
+    max_bytes: Annotated[int, Field(ge=MIB, le=64 * GIB), BYTES] = _setting(
+        64 * MIB, "Captions in memory and in the file; the least recently used go first.", "bytes"
+    )
+
+
 class ConfigFile(Section):
     """models.yaml."""
 
@@ -392,6 +407,9 @@ class ConfigFile(Section):
     )
     server: ServerConfig = _setting(ServerConfig(), "The HTTP side.")
     memory: MemoryConfig = _setting(MemoryConfig(), "What models may take.")
+    caption_cache: CaptionCacheConfig = _setting(
+        CaptionCacheConfig(), "Captions that were made, so that no picture is described twice."
+    )
     models: tuple[ModelEntry, ...] = Field(
         strict=False, min_length=1, description="Every model; the first text model is the default."
     )

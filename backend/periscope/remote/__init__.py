@@ -3,9 +3,19 @@
 Answers come out as core's output events, failures as the `Remote...` errors. Nothing here knows the other rooms.
 """
 
-from periscope.remote.captions import caption
+from periscope.remote.captions import caption, flush_captions, kept_captions
 from periscope.remote.chat_answers import ChatAnswer, ChatChoice
 from periscope.remote.endpoint import Endpoint, Timeouts
 from periscope.remote.openai_client import OpenAIClient, RemoteModel
 
-__all__ = ["ChatAnswer", "ChatChoice", "Endpoint", "OpenAIClient", "RemoteModel", "Timeouts", "caption"]
+__all__ = [
+    "ChatAnswer",
+    "ChatChoice",
+    "Endpoint",
+    "OpenAIClient",
+    "RemoteModel",
+    "Timeouts",
+    "caption",
+    "flush_captions",
+    "kept_captions",
+]

@@ -1,13 +1,15 @@
-"""`POST /api/captions` of another Periscope, which is no route of OpenAI's."""
+"""`/api/captions` of another Periscope, which is no route of OpenAI's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from periscope.core import CaptionedImage
+import httpx
+
+from periscope.core import CaptionedImage, JSONObject
 from periscope.errors import RemoteAnswerBroken
-from periscope.remote.wire import BodyWire, read_wire
+from periscope.remote.wire import BodyWire, Wire, read_wire
 
 if TYPE_CHECKING:
     from periscope.remote.openai_client import OpenAIClient
@@ -20,6 +22,71 @@ class CaptionsWire(BodyWire):
     """The answer, one entry for each image."""
 
     captions: list[CaptionedImage] | None = None
+
+
+class KeptWire(Wire):
+    """A caption of the cache; times are seconds since 1970."""
+
+    key: str
+    text: str
+    num_tokens: int
+    elapsed_ms: int
+    created_at: float
+    used_at: float
+
+
+class CacheFileWire(Wire):
+    """The file behind the cache."""
+
+    path: str
+    state: str
+    num_unwritten: int
+
+
+class StatsWire(Wire):
+    """The state of the cache; no file: captions are kept in memory only."""
+
+    num_entries: int
+    num_bytes: int
+    max_bytes: int
+    num_hits: int
+    num_misses: int
+    file: CacheFileWire | None
+
+
+class KeptCaptionsWire(BodyWire):
+    """What a server's cache holds."""
+
+    stats: StatsWire
+    captions: list[KeptWire]
+
+
+class FlushedWire(BodyWire):
+    """What a flush has dropped."""
+
+    flushed: int
+    is_written: bool
+
+
+async def kept_captions(client: OpenAIClient, limit: int, key: str) -> tuple[JSONObject, list[JSONObject]]:
+    """The state of the server's caption cache, and the captions used last whose keys begin so.
+
+    Raises:
+        RemoteError: as every method of the client.
+    """
+    query = httpx.QueryParams({"limit": limit, "key": key})
+    told = read_wire(KeptCaptionsWire, await client.get(f"{_PATH}?{query}"), client.endpoint.base_url)
+    return told.stats.model_dump(), [kept.model_dump() for kept in told.captions]
+
+
+async def flush_captions(client: OpenAIClient) -> tuple[int, bool]:
+    """Have the server drop all captions: how many there were, and whether its file holds none of them any more.
+
+    Raises:
+        RemoteError: as every method of the client.
+    """
+    told = read_wire(FlushedWire, await client.delete(_PATH), client.endpoint.base_url)
+    return told.flushed, told.is_written
 
 
 async def caption(client: OpenAIClient, model: str | None, urls: Sequence[str]) -> tuple[CaptionedImage, ...]:

@@ -33,6 +33,8 @@ from periscope.status import (
 )
 
 if TYPE_CHECKING:
+    from periscope.captions.cache import CacheStats, CaptionCache, Flushed
+    from periscope.captions.kept import KeptCaption
     from periscope.events import EventBus, Subscription
     from periscope.pool.pool import ModelPool
     from periscope.serving.models import ModelNames
@@ -54,6 +56,7 @@ class ControlService:
         requests: LiveRequests,
         bus: EventBus,
         *,
+        captions: CaptionCache,
         version: str,
         read_memory: Callable[[], tuple[int, int, int]],
     ) -> None:
@@ -61,6 +64,7 @@ class ControlService:
         self._pool = pool
         self._models = models
         self._requests = requests
+        self._captions = captions
         self._bus = bus
         self._version = version
         self._read_memory = read_memory
@@ -96,6 +100,11 @@ class ControlService:
     def requests(self) -> tuple[RequestStatus, ...]:
         """The requests that wait or run, the oldest first."""
         return self._requests.all()
+
+    async def captions(self, limit: int, prefix: str) -> tuple[CacheStats, list[KeptCaption]]:
+        """The state of the caption cache, and the captions used last; `prefix` as for `KeptCaptions.recent`."""
+        await self._captions.loaded()
+        return self._captions.stats, self._captions.recent(limit, prefix)
 
     async def events(self) -> AsyncGenerator[StatusEvent, None]:
         """Yield the snapshot, then what changes, until the server stops or the reader falls too far behind."""
@@ -155,6 +164,10 @@ class ControlService:
     def cancel(self, request_id: str) -> None:
         """End a request wherever it is; raises RequestNotFound when it has ended."""
         self._requests.cancel(request_id)
+
+    async def flush_captions(self) -> Flushed:
+        """Drop all captions, in memory and in the file."""
+        return await self._captions.flush_to_disk()
 
     async def load(self, model: str, *, wait: bool) -> ModelStatus:
         """Load a model; without `wait`, only start to."""

@@ -6,14 +6,13 @@ raises becomes a `CaptionFailed` of its images here; only `ServerBusy` is passed
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from periscope.captions.cache import Answer, CaptionCache
 from periscope.captions.caption import CaptionOutcome
+from periscope.captions.keys import cache_key
 from periscope.core import Image, Tell
 from periscope.errors import CaptionFailed, InvalidRequest, PeriscopeError, ServerBusy
 from periscope.vision.captioner import Captioner, CaptionerId, CaptionRequest
@@ -28,29 +27,33 @@ NOT_AVAILABLE = "the captioner is not available"
 
 
 def caption_key(*, image_sha256: str, captioner: CaptionerId, prompt: str, max_tokens: int, max_side_px: int) -> str:
-    """Pure: hex digest of everything a caption depends on; the same in every process."""
-    facts = [image_sha256, captioner.name, captioner.revision, PROMPT_VERSION, prompt, max_tokens, max_side_px]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    """Pure: holds everything a caption depends on; the same in every process."""
+    facts = [captioner.name, captioner.revision, PROMPT_VERSION, prompt, max_tokens, max_side_px]
+    return cache_key("caption", image_sha256, facts)
 
 
 class ImageCaptioning:
-    """Owns the record of images that are left out of conversations (`LeftOutImages`); captions belong to the cache."""
+    """Owns the order of the steps: what is left out, pixels, captions. All texts belong to the cache."""
 
     def __init__(self, cache: CaptionCache) -> None:
         self._cache = cache
-        self._left_out = LeftOutImages()
+        self._left_out = LeftOutImages(cache.kept)
 
-    def left_out(self, pictures: Sequence[Picture], captioner: Captioner, settings: ProxySettings) -> frozenset[int]:
+    async def left_out(
+        self, pictures: Sequence[Picture], captioner: Captioner, settings: ProxySettings
+    ) -> frozenset[int]:
         """Indices of the pictures of a conversation that are not described, the same in every turn."""
+        await self._cache.loaded()
         keys = [_key_of(picture, captioner, settings) for picture in pictures]
         return self._left_out.choose(keys, self._cache.missing(keys), settings.limits.max_images)
 
-    def check_all(self, pictures: Sequence[Picture], captioner: Captioner, settings: ProxySettings) -> None:
+    async def check_all(self, pictures: Sequence[Picture], captioner: Captioner, settings: ProxySettings) -> None:
         """Check that all of these pictures may be described for one request.
 
         Raises:
             InvalidRequest: more captions would have to be made than `settings.limits.max_images`.
         """
+        await self._cache.loaded()
         missing = self._cache.missing(_key_of(picture, captioner, settings) for picture in pictures)
         if len(missing) > settings.limits.max_images:
             raise InvalidRequest(

@@ -6,26 +6,29 @@ Event loop only.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from typing import Final
 
-#: Conversations that are remembered; only those with images left out need to be.
-_MAX_CONVERSATIONS: Final = 1024
+from periscope.captions.caption import Caption
+from periscope.captions.kept import KeptCaptions
+
+#: The namespace of the decisions among the kept texts.
+_NAMESPACE: Final = "left-out"
 
 
 class LeftOutImages:
-    """Owns the decisions about conversations that had more new images than are captioned for one request.
+    """Decides about conversations that had more new images than are captioned for one request.
 
     A conversation is recognised by the sequence of its images: the next turn has the same images and maybe more. The
     images that were left out before are left out again, although there might be room for them now, so that the prompt
-    of the last turn stays a prefix of the next one. In a conversation of other images they are new like any other. The
-    least recently used decisions are dropped first; a decision that was dropped, or lost by a restart, is made anew.
+    of the last turn stays a prefix of the next one. In a conversation of other images they are new like any other.
+
+    The decisions are kept beside the captions, so that they outlive a restart as those do, and go when those are
+    flushed. The least recently used are dropped first; a decision that was dropped is made anew.
     """
 
-    def __init__(self, *, max_conversations: int = _MAX_CONVERSATIONS) -> None:
-        self._max_conversations = max_conversations
-        self._decided: OrderedDict[bytes, frozenset[int]] = OrderedDict()
+    def __init__(self, kept: KeptCaptions) -> None:
+        self._kept = kept
 
     def choose(self, keys: Sequence[str], missing: Collection[str], max_made: int) -> frozenset[int]:
         """Indices into `keys` of the images to leave out: those left out before, and all new ones but the newest.
@@ -52,23 +55,23 @@ class LeftOutImages:
             self._remember(prefixes[-1], left_out)
         return left_out
 
-    def _left_out_before(self, prefixes: Sequence[bytes]) -> frozenset[int]:
+    def _left_out_before(self, prefixes: Sequence[str]) -> frozenset[int]:
         """The decision about the longest prefix of the conversation that has one."""
-        known = next((each for each in reversed(prefixes) if each in self._decided), None)
-        return frozenset() if known is None else self._decided[known]
+        for conversation in reversed(prefixes):
+            if (known := self._kept.take(conversation)) is not None:
+                return frozenset(int(place) for place in known.text.split() if place.isdecimal())
+        return frozenset()
 
-    def _remember(self, conversation: bytes, left_out: frozenset[int]) -> None:
-        self._decided[conversation] = left_out
-        self._decided.move_to_end(conversation)
-        while len(self._decided) > self._max_conversations:
-            self._decided.popitem(last=False)
+    def _remember(self, conversation: str, left_out: frozenset[int]) -> None:
+        places = " ".join(map(str, sorted(left_out)))
+        self._kept.keep(conversation, Caption(places, num_tokens=0))
 
 
-def _prefix_digests(keys: Sequence[str], max_made: int) -> list[bytes]:
-    """One digest for each non-empty prefix of `keys`, the shortest prefix first."""
+def _prefix_digests(keys: Sequence[str], max_made: int) -> list[str]:
+    """One cache key for each non-empty prefix of `keys`, the shortest prefix first."""
     digest = hashlib.sha256(str(max_made).encode())
     digests = []
     for key in keys:
         digest.update(key.encode() + b"\n")
-        digests.append(digest.digest())
+        digests.append(f"{_NAMESPACE}/{digest.hexdigest()}")
     return digests

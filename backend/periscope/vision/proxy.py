@@ -31,7 +31,7 @@ class VisionProxy:
         self, cache: CaptionCache, *, intake: ImageIntake | None = None, reading: ImageReading | None = None
     ) -> None:
         self._intake = intake or ImageIntake()
-        self._reading = reading or ImageReading(CaptionCache())
+        self._reading = reading or ImageReading(cache)
         self._captioning = ImageCaptioning(cache)
 
     async def rewrite(
@@ -67,7 +67,7 @@ class VisionProxy:
             if captioner is None:
                 left_out = frozenset(range(len(pictures) - settings.limits.max_images))
             else:
-                left_out = self._captioning.left_out(pictures, captioner, settings)
+                left_out = await self._captioning.left_out(pictures, captioner, settings)
             shown = [picture for at, picture in enumerate(pictures) if at not in left_out]
             seen = iter(await self._seen(shown, admitted, captioner, settings, tell))
             all_seen = [SeenPicture(each, None) if at in left_out else next(seen) for at, each in enumerate(pictures)]
@@ -109,7 +109,7 @@ class VisionProxy:
         """
         places = list(image_places([Message(Role.USER, tuple(parts))], settings))
         async with self._intake.admitted(places, settings.limits) as admitted:
-            self._captioning.check_all(admitted.pictures, captioner, settings)
+            await self._captioning.check_all(admitted.pictures, captioner, settings)
             seen = await self._seen(admitted.pictures, admitted, captioner, settings, lambda _: None)
             sources = _sources(captioner, settings)
             return tuple(

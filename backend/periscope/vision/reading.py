@@ -8,8 +8,6 @@ picture, so that a broken reader costs no answer; only a turn that does not come
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +17,7 @@ from typing import Final
 
 from periscope.captions.cache import Answer, CaptionCache
 from periscope.captions.caption import Caption, CaptionOutcome
+from periscope.captions.keys import cache_key
 from periscope.core import Tell
 from periscope.errors import CaptionFailed, ImageInvalid, ServerBusy, ServerStopping
 from periscope.vision.images.decode import decode
@@ -48,7 +47,7 @@ class ImageReading:
     """Owns the turn at the reader's thread; texts belong to the cache.
 
     Args:
-        cache: of texts, apart from that of captions.
+        cache: may be that of captions, too: the keys differ in their namespace.
         executor: runs the reader; None is the loop's default.
         wait_timeout_s: how long a picture waits for its turn.
         clock: seconds.
@@ -88,6 +87,7 @@ class ImageReading:
         async def make(missing: tuple[str, ...], _tell: Tell) -> Sequence[CaptionOutcome]:
             return [await self._read(by_key[key], limits, settings) for key in missing]
 
+        await self._cache.loaded()
         answers = await self._cache.get_or_caption(keys, make)
         return [_read_picture(answers[key]) for key in keys]
 
@@ -124,10 +124,10 @@ class ImageReading:
 
 
 def reading_key(image_sha256: str, settings: ReadingSettings) -> str:
-    """Pure: hex digest of everything that the text of a picture depends on; the same in every process."""
+    """Pure: holds everything that the text of a picture depends on; the same in every process."""
     reader = settings.reader
-    facts = [image_sha256, "text", reader.name, reader.revision, LAYOUT_VERSION, settings.max_side_px]
-    return hashlib.sha256(json.dumps([*facts, settings.max_chars]).encode()).hexdigest()
+    facts = [reader.name, reader.revision, LAYOUT_VERSION, settings.max_side_px, settings.max_chars]
+    return cache_key("text", image_sha256, facts)
 
 
 def _text_in(picture: Picture, limits: ImageLimits, settings: ReadingSettings) -> str:

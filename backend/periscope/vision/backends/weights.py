@@ -1,0 +1,25 @@
+"""What identifies the weights of a captioner across restarts, without reading them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+
+def weights_id(folder: Path) -> str:
+    """The commit of a snapshot of the hub; of any other folder a digest of its files' names, sizes and times of change.
+
+    A copy of a folder is new weights, which costs a caption more; weights that were replaced are never taken for the
+    old ones.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    if folder.parent.name == "snapshots":
+        return folder.name
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.is_file():
+            facts = file.stat()
+            digest.update(f"{file.name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,105 @@
+"""Captions outlive the server: a conversation goes on after a restart as if there had been none."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.cli.process import run_command
+from tests.e2e.conftest import RunningServer, start_server
+from tests.e2e.drawing import circle, picture, square, user
+
+CONFIG = """\
+caption_cache: {path: captions.sqlite3}
+models:
+- name: demo
+  local_path: embedded:text
+  params: {temperature: 0}
+  capabilities: {vision_mode: proxy, vision_proxy: {model: eyes, max_images: 2}}
+- name: eyes
+  local_path: embedded:captioner
+"""
+
+
+@contextmanager
+def life_of(config: Path, *, killed: bool = False) -> Iterator[tuple[RunningServer, httpx.Client]]:
+    """One life of a server: ended as launchd ends it, or killed."""
+    changes = {"PERISCOPE_CAPTION_CACHE__PERSIST": "true"}
+    server = start_server(config, log=config.with_suffix(".log"), changes=changes)
+    try:
+        with httpx.Client(base_url=server.url, timeout=120) as client:
+            yield server, client
+        if not killed:
+            assert server.stop() == 0
+    finally:
+        server.process.kill()
+        server.process.wait(60)
+        server.reading.join(60)
+
+
+def said(client: httpx.Client, messages: list[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    reply = client.post("/v1/chat/completions", json={"messages": messages})
+    assert reply.status_code == 200, reply.text
+    body = reply.json()
+    return body["choices"][0]["message"]["content"], {**body["usage"], **body["periscope"]["vision"]}
+
+
+def commanded(server: str, config: Path, *arguments: str) -> dict[str, Any]:
+    ended = run_command("captions", *arguments, "--url", server, "--config", str(config), "--json")
+    assert ended.returncode == 0, ended.stderr
+    told: dict[str, Any] = json.loads(ended.stdout)
+    return told
+
+
+def test_a_restart_leaves_the_prompt_byte_identical(tmp_path: Path) -> None:
+    """Also after a kill, and with a picture that was left out: no picture is described again, none changes its words.
+
+    Both models are greedy, so that the answer and the number of its prompt's tokens give away a changed prompt.
+    """
+    config = tmp_path / "models.yaml"
+    config.write_text(CONFIG)
+    shown = picture(circle("red", 120))
+    chat = [user("What is there?", picture(circle("green", 80)), picture(square("blue", 90)), shown)]
+    with life_of(config) as (_, client):
+        answer, first = said(client, chat)
+        assert (first["num_images"], first["num_cache_hits"]) == (3, 0)
+        kept = client.get("/api/captions").json()
+    with life_of(config, killed=True) as (_, client):
+        again, second = said(client, chat)
+        assert (again, second["prompt_tokens"]) == (answer, first["prompt_tokens"])
+        assert second["num_caption_tokens"] == 0
+        texts = [{key: each[key] for key in ("key", "text", "created_at")} for each in kept["captions"]]
+        still = client.get("/api/captions").json()["captions"]
+        assert sorted(({key: each[key] for key in texts[0]} for each in still), key=str) == sorted(texts, key=str)
+        new = [*chat, {"role": "assistant", "content": answer}, user("And here?", picture(circle("blue", 70)))]
+        _, third = said(client, new)
+        assert third["num_caption_tokens"] > 0
+    with life_of(config) as (server, client):
+        _, fourth = said(client, new)
+        assert (fourth["prompt_tokens"], fourth["num_caption_tokens"]) == (third["prompt_tokens"], 0)
+        digest = hashlib.sha256(_file_of(shown)).hexdigest()
+        (caption,) = commanded(server.url, config, "show", digest)["captions"]
+        assert "red" in caption["text"]
+        stats = commanded(server.url, config, "stats")
+        assert (stats["num_misses"], stats["file"]["state"]) == (0, "open")
+        assert commanded(server.url, config, "flush") == {
+            "schema_version": 1,
+            "server": server.url,
+            "flushed": stats["num_entries"],
+            "is_written": True,
+        }
+        assert client.get("/api/captions").json()["captions"] == []
+        _, anew = said(client, chat)
+        assert anew["num_caption_tokens"] == first["num_caption_tokens"]
+
+
+def _file_of(part: dict[str, Any]) -> bytes:
+    """The bytes of a picture that a message holds."""
+    return base64.b64decode(part["image_url"]["url"].partition(",")[2])
