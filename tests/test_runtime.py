@@ -41,6 +41,26 @@ def test_clients_may_name_a_model_by_its_hub_id() -> None:
     asyncio.run(run())
 
 
+def test_a_captioner_is_known_by_its_weights() -> None:
+    """Captions outlive the process: the same weights have the same name in the next one, unknown ones never."""
+
+    def revisions() -> dict[str, str]:
+        runtime = Runtime(
+            load_text(
+                "models:\n- name: one\n  local_path: embedded:text\n  capabilities:"
+                " {vision_mode: proxy, vision_proxy: {model: eyes}}\n"
+                "- name: eyes\n  local_path: embedded:captioner\n"
+                "- name: two\n  local_path: embedded:text\n  capabilities:"
+                " {vision_mode: proxy, vision_proxy: {hf_id: tiny/not-here}}\n"
+            )
+        )
+        return {name: captioner.id.revision for name, captioner in runtime._captioners.items()}
+
+    first, second = revisions(), revisions()
+    assert first["eyes"] == second["eyes"]
+    assert first["not-here"] != second["not-here"]
+
+
 def test_every_setting_of_a_model_reaches_its_engine() -> None:
     """What the file says of how a model is run is what the engine is told; MB are powers of 1000."""
     config = load_text(

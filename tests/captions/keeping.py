@@ -25,7 +25,7 @@ def loaded(path: Path, max_bytes: int = 2**20) -> dict[str, str]:
     """What a process that starts now finds: key -> text, the least recently used one first."""
     file = CaptionFile.open(path)
     try:
-        return {entry.key: entry.caption.text for entry in file.load(max_bytes)}
+        return {entry.key: entry.caption.text for entry in reversed(file.load(max_bytes))}
     finally:
         file.close()
 

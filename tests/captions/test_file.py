@@ -23,7 +23,7 @@ def test_captions_come_back_as_they_were(tmp_path: Path) -> None:
     first, second = kept("a", at=1.5), KeptCaption("b", Caption("line\nline", 7, 90), created_at=0.25, used_at=9.125)
     wrote(path, second, first)
     file = CaptionFile.open(path)
-    assert file.load(2**20) == [first, second]
+    assert file.load(2**20) == [second, first]
     assert file.totals().num_bytes == first.num_bytes + second.num_bytes
     file.close()
 
@@ -46,7 +46,7 @@ def test_changes_are_made_together(tmp_path: Path) -> None:
     wrote(path, kept("a", at=1.0), kept("b", at=2.0), kept("c", at=3.0))
     file = CaptionFile.open(path)
     file.apply({"a": 4.0, "b": None, "d": kept("d", at=3.5), "gone": 5.0})
-    assert [entry.key for entry in file.load(2**20)] == ["c", "d", "a"]
+    assert [entry.key for entry in file.load(2**20)] == ["a", "d", "c"]
     file.apply({"e": kept("e")}, clears=True)
     assert [entry.key for entry in file.load(2**20)] == ["e"]
     file.close()

@@ -34,7 +34,7 @@ class Replica:
 
     @property
     def by_use(self) -> list[KeptCaption]:
-        return sorted(self.entries.values(), key=lambda entry: entry.used_at)
+        return sorted(self.entries.values(), key=lambda entry: -entry.used_at)
 
 
 class Clock:
@@ -89,7 +89,7 @@ def test_what_is_kept_is_what_a_dictionary_would_hold(steps: list[tuple[Any, ...
                 captions.merge_older(replica.by_use)
         newest_first = [(entry.key, entry.caption.text) for entry in captions.recent(99)]
         assert newest_first[::-1] == list(model.items())
-        assert [entry.key for entry in replica.by_use] == list(model)
+        assert [entry.key for entry in replica.by_use] == list(reversed(model))
         assert captions.num_bytes == sum(num_bytes_of(1, len(text)) for text in model.values())
 
 
@@ -97,7 +97,7 @@ def test_what_was_made_while_older_captions_were_read_wins() -> None:
     """It is newer, and stays the last to go."""
     captions = KeptCaptions(max_bytes=3 * num_bytes_of(1, 8), clock=Clock())
     captions.keep("b", Caption("new b", 1))
-    captions.merge_older([kept("a", "old a"), kept("b", "old b"), kept("c", "old c"), kept("d", "old d")])
+    captions.merge_older([kept("d", "old d"), kept("c", "old c"), kept("b", "old b"), kept("a", "old a")])
     assert [entry.caption.text for entry in captions.recent(9)] == ["new b", "old d", "old c"]
 
 

@@ -150,6 +150,27 @@ def test_requests_wait_for_the_captions_of_an_earlier_process(tmp_path: Path) ->
     run(test())
 
 
+def test_a_disk_that_hangs_makes_no_request_late(tmp_path: Path) -> None:
+    """After the deadline captions are made anew. Those that come at last are of use, beside what was made meanwhile."""
+    path, make = tmp_path / "captions.sqlite3", Maker()
+    wrote(path, kept("a", "old"), kept("b", "old"))
+    executor = HandExecutor()
+
+    async def test() -> None:
+        cache = CaptionCache(store=CaptionStore(path, executor=executor), load_timeout_s=0.0)
+        await cache.loaded()
+        assert texts(await cache.get_or_caption(["a"], make)) == ["about a"]
+        executor.run_waiting()
+        await settled()
+        assert texts(await cache.get_or_caption(["a", "b"], make)) == ["about a", "old"]
+        closing = asyncio.create_task(cache.close())
+        await settled()
+        executor.run_waiting()
+        await closing
+
+    run(test())
+
+
 def test_a_flush_while_captions_are_read_forgets_them_too(tmp_path: Path) -> None:
     """They do not come back from the file that is being emptied."""
     path = tmp_path / "captions.sqlite3"
@@ -277,6 +298,30 @@ def test_damage_that_shows_while_writing_ends_the_writing_and_nothing_else(
     with_cache(path, use)
     assert len(caplog.records) == 1
     with_cache(path, again)
+
+
+def test_a_flush_is_not_late_because_captions_are_made_after_it(tmp_path: Path) -> None:
+    """What comes after a flush may still be on its way to the disk when the flush is told to be there."""
+    path, make, executor = tmp_path / "captions.sqlite3", Maker(), HandExecutor()
+
+    async def test() -> None:
+        cache = CaptionCache(store=CaptionStore(path, executor=executor))
+        cache.start_loading()
+        await settled()
+        executor.run_waiting()
+        flushing = asyncio.create_task(cache.flush_to_disk())
+        await settled()
+        executor.run_waiting()
+        await cache.get_or_caption(["a"], make)
+        assert (await flushing).is_written
+        assert cache.stats.num_unwritten == 1
+        closing = asyncio.create_task(cache.close())
+        await settled()
+        executor.run_waiting()
+        await closing
+
+    run(test())
+    assert loaded(path) == {"a": "about a"}
 
 
 def test_after_the_end_captions_stay_usable(tmp_path: Path) -> None:

@@ -40,6 +40,15 @@ def test_only_so_many_conversations_are_remembered() -> None:
     assert left_out.choose(["b1", "b2"], {"b1"}, 1) == frozenset()
 
 
+def test_a_restart_changes_no_decision() -> None:
+    """What the captions are kept in keeps the decisions, too: the next process leaves out the same images."""
+    kept = KeptCaptions()
+    assert LeftOutImages(kept).choose(["a", "b", "c"], {"a", "b", "c"}, 2) == {0}
+    assert LeftOutImages(kept).choose(["a", "b", "c", "d"], {"a", "d"}, 2) == {0}
+    kept.clear()
+    assert LeftOutImages(kept).choose(["a", "b", "c", "d"], {"a", "d"}, 2) == frozenset()
+
+
 @given(st.lists(st.lists(st.sampled_from("abcdefghij"), max_size=4), max_size=8), st.integers(1, 3))
 def test_a_conversation_that_grows_never_changes_what_was_left_out(turns: list[list[str]], max_made: int) -> None:
     """Of the images of earlier turns the same ones are left out in every turn, and no turn makes more than it may."""

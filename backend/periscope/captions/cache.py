@@ -23,8 +23,10 @@ from periscope.errors import CaptionFailed, ServerBusy
 #: Makes one outcome for each key, in their order. Calls `tell` with what it waits for.
 MakeCaptions: TypeAlias = Callable[[tuple[str, ...], Tell], Coroutine[Any, Any, Sequence[CaptionOutcome]]]
 
-#: Requests with pictures wait this long for what an earlier process kept; reading a full file takes about a second.
+#: Requests with pictures wait this long for what an earlier process kept: a full file takes one to a few seconds.
 _LOAD_TIMEOUT_S: Final = 10.0
+#: Of what was loaded, in one turn of the event loop: a few milliseconds.
+_MERGED_AT_ONCE: Final = 1000
 #: A disk that hangs holds up neither a command nor the end of the process for longer.
 _WRITE_TIMEOUT_S: Final = 5.0
 
@@ -117,8 +119,16 @@ class CaptionCache:
     wait for them; captions that were made beside it are kept, so that the next try has less to do.
     """
 
-    def __init__(self, *, max_bytes: int = DEFAULT_MAX_BYTES, store: CaptionStore | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        store: CaptionStore | None = None,
+        load_timeout_s: float = _LOAD_TIMEOUT_S,
+    ) -> None:
         self._store = store
+        self._load_timeout_s = load_timeout_s
+        self._load_deadline = 0.0
         self._kept = KeptCaptions(max_bytes=max_bytes, journal=store)
         self._loading: asyncio.Task[None] | None = None
         self._num_flushes = 0
@@ -149,17 +159,21 @@ class CaptionCache:
     def start_loading(self) -> None:
         """Begin to read what an earlier process kept. Idempotent; returns at once."""
         if self._loading is None and self._store is not None:
+            self._load_deadline = asyncio.get_running_loop().time() + self._load_timeout_s
             self._loading = asyncio.create_task(self._load(self._store), name="load captions")
 
     async def loaded(self) -> None:
         """Wait until the captions of an earlier process are here; afterwards this returns without an await.
 
-        Without this wait a picture of an earlier turn would be described again, maybe in other words. It is bounded: a
-        disk that hangs makes captions new, not requests late.
+        Without this wait a picture of an earlier turn would be described again, maybe in other words. It ends at one
+        deadline for all requests: a disk that hangs makes captions new, not every request late. What comes after the
+        deadline is still of use.
         """
         self.start_loading()
         if self._loading is not None and not self._loading.done():
-            await asyncio.wait({self._loading}, timeout=_LOAD_TIMEOUT_S)
+            remaining_s = self._load_deadline - asyncio.get_running_loop().time()
+            if remaining_s > 0:
+                await asyncio.wait({self._loading}, timeout=remaining_s)
 
     async def close(self) -> None:
         """Bring to disk what is not there yet, and let the file go. Idempotent; captions stay usable."""
@@ -228,8 +242,11 @@ class CaptionCache:
     async def _load(self, store: CaptionStore) -> None:
         num_flushes = self._num_flushes
         loaded = await store.load(self._kept.max_bytes)
-        if num_flushes == self._num_flushes:  # else they were to be forgotten, and the file is being emptied
-            self._kept.merge_older(loaded)
+        for at in range(0, len(loaded), _MERGED_AT_ONCE):
+            if num_flushes != self._num_flushes:  # they were to be forgotten, and the file is being emptied
+                return
+            self._kept.merge_older(loaded[at : at + _MERGED_AT_ONCE])
+            await asyncio.sleep(0)
 
     def _start(self, keys: tuple[str, ...], make: MakeCaptions) -> None:
         flight = _Flight(keys)

@@ -111,7 +111,7 @@ class CaptionFile:
             raise OSError(str(error)) from error
 
     def load(self, max_bytes: int) -> list[KeptCaption]:
-        """As many captions as fit, the least recently used one first. Those that do not fit are deleted."""
+        """As many captions as fit, the most recently used one first. Those that do not fit are deleted."""
         loaded: list[KeptCaption] = []
         num_bytes = 0
         with closing(self.recent()) as entries:
@@ -122,7 +122,6 @@ class CaptionFile:
                 loaded.append(entry)
         if num_bytes > max_bytes:
             self._delete_older(entry.used_at, kept=loaded)
-        loaded.reverse()
         return loaded
 
     def recent(self) -> Generator[KeptCaption, None, None]:

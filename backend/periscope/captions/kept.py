@@ -28,7 +28,9 @@ class KeptCaption:
     @property
     def num_bytes(self) -> int:
         """What it counts towards the bound, in memory as in the file."""
-        return num_bytes_of(len(self.key), len(self.caption.text.encode(errors="surrogatepass")))
+        text = self.caption.text
+        num_text_bytes = len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+        return num_bytes_of(len(self.key), num_text_bytes)
 
 
 def num_bytes_of(num_key_bytes: int, num_text_bytes: int) -> int:
@@ -118,12 +120,13 @@ class KeptCaptions:
         """Add what an earlier process kept, as less recently used than all that is here. What is here wins.
 
         Args:
-            loaded: the least recently used one first.
+            loaded: the most recently used one first.
         """
-        older = OrderedDict((entry.key, entry) for entry in loaded if entry.key not in self._entries)
-        self._num_bytes += sum(entry.num_bytes for entry in older.values())
-        older.update(self._entries)
-        self._entries = older
+        for entry in loaded:
+            if entry.key not in self._entries:
+                self._entries[entry.key] = entry
+                self._entries.move_to_end(entry.key, last=False)
+                self._num_bytes += entry.num_bytes
         self._evict()
 
     def clear(self) -> int:

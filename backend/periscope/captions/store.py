@@ -47,6 +47,11 @@ class _Changes:
     by_key: dict[str, Change] = field(default_factory=dict)
     clears: bool = False
 
+    @property
+    def num_changes(self) -> int:
+        """A flush is one."""
+        return len(self.by_key) + self.clears
+
     def followed_by(self, later: _Changes) -> _Changes:
         """These changes and then those."""
         if later.clears:
@@ -74,13 +79,14 @@ class CaptionStore:
         self._path = path
         self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="periscope-captions")
         self._lock = threading.Lock()
-        self._changes = _Changes()  # guarded by the lock, like the two after it
+        self._changes = _Changes()  # guarded by the lock, like the three after it
         self._is_write_due = False
+        self._num_writing = 0
         self._state = StoreState.UNOPENED
         self._file: CaptionFile | None = None  # the thread's own
 
     def __repr__(self) -> str:
-        return f"<CaptionStore {self._path} {self._state} unwritten={len(self._changes.by_key)}>"
+        return f"<CaptionStore {self._path} {self._state} unwritten={self.num_unwritten}>"
 
     @property
     def path(self) -> Path:
@@ -94,8 +100,9 @@ class CaptionStore:
 
     @property
     def num_unwritten(self) -> int:
-        """Keys whose last change is not on disk yet."""
-        return len(self._changes.by_key)
+        """Changes that are not on disk yet, those of the transaction that runs included."""
+        with self._lock:
+            return self._changes.num_changes + self._num_writing
 
     def put(self, kept: KeptCaption) -> None:
         self._add(kept.key, kept)
@@ -112,13 +119,12 @@ class CaptionStore:
             self._make_write_due()
 
     async def load(self, max_bytes: int) -> list[KeptCaption]:
-        """Open the file and read it, the least recently used caption first; empty if that cannot be."""
+        """Open the file and read it, the most recently used caption first; empty if that cannot be."""
         return await self._on_thread(lambda: self._load(max_bytes), [])
 
     async def written(self) -> bool:
-        """Wait until every change so far is on disk, or could not be brought there. Whether nothing is unwritten."""
-        await self._on_thread(self._write, None)
-        return self._state in (StoreState.UNOPENED, StoreState.OPEN) and not self._changes.by_key
+        """Wait until every change so far is on disk, or could not be brought there; whether it is."""
+        return await self._on_thread(self._write, instead=False)
 
     async def close(self) -> None:
         """Write what is not written, close the file, end the thread. Idempotent; later changes are dropped."""
@@ -164,13 +170,20 @@ class CaptionStore:
             self._enter(StoreState.OPEN)
         return self._file
 
-    def _write(self) -> None:
+    def _write(self) -> bool:
         """Bring all changes so far to disk in one transaction. If that fails they wait for the next one."""
         with self._lock:
             self._is_write_due = False
             changes, self._changes = self._changes, _Changes()
-            if self._state in (StoreState.OFF, StoreState.CLOSED) or not (changes.by_key or changes.clears):
-                return
+            if self._state in (StoreState.OFF, StoreState.CLOSED):
+                return False
+            self._num_writing = changes.num_changes
+        if changes.num_changes:
+            self._write_to_file(changes)
+        self._num_writing = 0
+        return self._state in (StoreState.UNOPENED, StoreState.OPEN)
+
+    def _write_to_file(self, changes: _Changes) -> None:
         try:
             file = self._opened()
         except (OSError, sqlite3.Error) as error:

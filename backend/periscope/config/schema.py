@@ -391,7 +391,7 @@ class CaptionCacheConfig(Section):
         min_length=1,
         max_length=4096,
     )
-    max_bytes: Annotated[int, Field(ge=MIB, le=64 * GIB), BYTES] = _setting(
+    max_bytes: Annotated[int, Field(ge=MIB, le=GIB), BYTES] = _setting(
         64 * MIB, "Captions in memory and in the file; the least recently used go first.", "bytes"
     )
 

@@ -64,7 +64,9 @@ class LeftOutImages:
 
     def _remember(self, conversation: str, left_out: frozenset[int]) -> None:
         places = " ".join(map(str, sorted(left_out)))
-        self._kept.keep(conversation, Caption(places, num_tokens=0))
+        known = self._kept.take(conversation)
+        if known is None or known.text != places:
+            self._kept.keep(conversation, Caption(places, num_tokens=0))
 
 
 def _prefix_digests(keys: Sequence[str], max_made: int) -> list[str]:
