@@ -36,8 +36,8 @@ class CacheStats:
     """Counted since start, per distinct key of a request; a flush resets none of it.
 
     Attributes:
-        num_hits: answered without asking the captioner again, also by waiting for another request's caption.
-        num_misses: handed to the captioner.
+        num_hits: answered without asking captioner or reader again, also by waiting for another request's caption.
+        num_misses: handed to the captioner or the reader.
         num_entries, num_bytes: held now, at most `max_bytes`.
         path: the file that keeps them; None = they are kept in memory only.
         state: of the file; None without one.

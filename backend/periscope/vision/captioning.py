@@ -28,7 +28,7 @@ NOT_AVAILABLE = "the captioner is not available"
 
 def caption_key(*, image_sha256: str, captioner: CaptionerId, prompt: str, max_tokens: int, max_side_px: int) -> str:
     """Pure: holds everything a caption depends on; the same in every process."""
-    facts = [captioner.name, captioner.revision, PROMPT_VERSION, prompt, max_tokens, max_side_px]
+    facts: list[str | int] = [captioner.name, captioner.revision, PROMPT_VERSION, prompt, max_tokens, max_side_px]
     return cache_key("caption", image_sha256, facts)
 
 

@@ -126,7 +126,7 @@ class ImageReading:
 def reading_key(image_sha256: str, settings: ReadingSettings) -> str:
     """Pure: holds everything that the text of a picture depends on; the same in every process."""
     reader = settings.reader
-    facts = [reader.name, reader.revision, LAYOUT_VERSION, settings.max_side_px, settings.max_chars]
+    facts: list[str | int] = [reader.name, reader.revision, LAYOUT_VERSION, settings.max_side_px, settings.max_chars]
     return cache_key("text", image_sha256, facts)
 
 
