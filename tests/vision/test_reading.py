@@ -89,7 +89,7 @@ def test_a_picture_is_read_once() -> None:
             later = await vision.rewrite(conversation([BLUE], [BLUE, RED]), captioner, settings(reader))
             assert first.messages == second.messages == later.messages[:1]
             assert reader.sizes == [(640, 480), (4, 3)]
-            assert first.vision.reader_ms >= second.vision.reader_ms == 0
+            assert min(first.vision.reader_ms, second.vision.reader_ms) == 0  # whichever came first had it read
 
     run(test())
 

@@ -138,10 +138,6 @@ class OpenAIClient:
         """The answer's body, of a route that is the server's own. `path`: relative to the base URL."""
         return await self._whole("POST", path, body)
 
-    async def get(self, path: str) -> bytes:
-        """As `post`, without a body."""
-        return await self._whole("GET", path)
-
     async def delete(self, path: str) -> bytes:
         """As `post`, without a body."""
         return await self._whole("DELETE", path)
