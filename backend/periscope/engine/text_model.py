@@ -16,7 +16,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from transformers import PreTrainedConfig
 
 from periscope.engine.batch.prompt_cache import PromptCache
-from periscope.engine.batch.row_caches import together
+from periscope.engine.batch.row_caches import batch_caches
 from periscope.engine.batch.speculation import Drafter
 from periscope.engine.batch.text_batch import BatchSettings, TextBatch
 from periscope.engine.config import EngineConfig
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: Starting the kernels of a forward pass takes about as long as reading so many bytes.
-_PASS_OVERHEAD_BYTES = 32 * 2**20
+_FORWARD_PASS_OVERHEAD_BYTES = 32 * 2**20
 #: A short prompt, for seeing whether the model still works.
 _NUM_PROOF_TOKENS = 4
 
@@ -86,9 +86,9 @@ class TextModel:
         self.tokenizer = tokenizer
         self._model = model
         self._config = config
-        caches, self.vocab_size = _try_out(model)
-        self.wants_checkpoints = not all(_can_always_be_cut(cache) for cache in flat(caches))
-        self.is_batched = _can_share_passes(model, caches)
+        caches, self.vocab_size = _warm_up(model)
+        self.wants_checkpoints = not all(_can_always_be_trimmed(cache) for cache in flat(caches))
+        self.is_batched = _can_batch_rows(model, caches)
         self._budget = KVBudget(
             KVFootprint.measure(caches),
             config.kv_limit_bytes,
@@ -99,7 +99,7 @@ class TextModel:
         self._token_table = TokenTable(tokenizer)
         self._draft_model = draft_model
         if draft_model is not None:
-            self._check_can_draft(_try_out(draft_model)[0])
+            self._check_can_draft(_warm_up(draft_model)[0])
 
     @classmethod
     def load(
@@ -123,7 +123,7 @@ class TextModel:
             return cls(model, tokenizer, config, draft_model=draft_model, memory=memory)
 
     def _check_can_draft(self, draft_caches: LayerCaches) -> None:
-        if self.wants_checkpoints or not all(_can_always_be_cut(cache) for cache in flat(draft_caches)):
+        if self.wants_checkpoints or not all(_can_always_be_trimmed(cache) for cache in flat(draft_caches)):
             raise ModelLoadError(
                 "`draft_model` needs a model and a draft model whose caches can be cut back at any length, which "
                 "sliding windows and state-space layers cannot. Remove `draft_model`."
@@ -141,8 +141,8 @@ class TextModel:
         settings = BatchSettings(
             eos_token_ids=frozenset(self.tokenizer.eos_token_ids),
             vocab_size=self.vocab_size,
-            pass_bytes=_PASS_OVERHEAD_BYTES + weights_bytes(self._model),
-            can_share_passes=self.is_batched,
+            forward_pass_bytes=_FORWARD_PASS_OVERHEAD_BYTES + weights_bytes(self._model),
+            can_batch_rows=self.is_batched,
             token_text=self._token_table.text,
             wants_checkpoints=self.wants_checkpoints,
             max_rows=self._config.max_num_seqs,
@@ -194,7 +194,7 @@ def _load_draft(model: str, revision: str | None, tokenizer: Any) -> Any:
     return draft_model
 
 
-def _try_out(model: Any) -> tuple[LayerCaches, int]:
+def _warm_up(model: Any) -> tuple[LayerCaches, int]:
     """One token through the model: its caches, for measuring, and the width of its logits.
 
     Also evaluates what the weights alone do not (a rope's private frequencies), and compiles the first kernels.
@@ -205,7 +205,7 @@ def _try_out(model: Any) -> tuple[LayerCaches, int]:
     return caches, int(logits.shape[-1])
 
 
-def _can_share_passes(model: Any, caches: LayerCaches) -> bool:
+def _can_batch_rows(model: Any, caches: LayerCaches) -> bool:
     """Whether two rows of different lengths can be computed in one pass.
 
     mlx-lm has caches that cannot be put side by side (Llama 4's chunks), and models that reckon with one position for
@@ -216,7 +216,7 @@ def _can_share_passes(model: Any, caches: LayerCaches) -> bool:
     longer = copy.deepcopy(caches)
     model(mx.array([[0]]), cache=longer)
     try:
-        rows = together([copy.deepcopy(caches), longer], BLOCK_TOKENS)
+        rows = batch_caches([copy.deepcopy(caches), longer], BLOCK_TOKENS)
         mx.eval(model(mx.array([[0], [0]]), cache=rows.layers))
     except Exception as error:  # noqa: BLE001 - whatever the architecture's code does not expect
         logger.info("Two rows cannot be computed in one pass: %s", error)
@@ -224,6 +224,6 @@ def _can_share_passes(model: Any, caches: LayerCaches) -> bool:
     return True
 
 
-def _can_always_be_cut(cache: Any) -> bool:
+def _can_always_be_trimmed(cache: Any) -> bool:
     """A window can be cut only until it is full."""
     return bool(cache.is_trimmable()) and window_of(cache) is None

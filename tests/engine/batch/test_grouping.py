@@ -18,9 +18,9 @@ from tests.engine.driving import Run, all_of, load, submit
 
 MIB = 2**20
 #: As of a model of 8B parameters: a tenth of a MiB for a token, 4 GiB of weights.
-GROUPING = Grouping(KVFootprint((_Layer(MIB // 10, None, 0),)), pass_bytes=4096 * MIB)
+GROUPING = Grouping(KVFootprint((_Layer(MIB // 10, None, 0),)), forward_pass_bytes=4096 * MIB)
 #: The same with nothing but a sliding window.
-SLIDING = Grouping(KVFootprint((_Layer(MIB // 10, 4096, 0),)), pass_bytes=4096 * MIB)
+SLIDING = Grouping(KVFootprint((_Layer(MIB // 10, 4096, 0),)), forward_pass_bytes=4096 * MIB)
 ENDLESS = GenerationParams(temperature=0.0, max_tokens=1500, logit_bias=((257, -100.0),))
 
 
@@ -45,14 +45,14 @@ def test_a_window_that_bounds_the_caches_keeps_all_together() -> None:
 @given(st.lists(st.integers(1, 60_000), min_size=1, max_size=24))
 def test_parting_never_takes_more_memory_than_one_batch_would(lengths: list[int]) -> None:
     """What is reckoned with before a prompt is begun is bounded by padding all to the longest."""
-    held = GROUPING.held_bytes(GROUPING.joined([], lengths))
+    held = GROUPING.cache_bytes(GROUPING.joined([], lengths))
     assert held <= len(lengths) * GROUPING.footprint.nbytes(max(lengths))
     assert held >= sum(GROUPING.footprint.nbytes(length) for length in lengths)
 
 
 def parting_batch(model: TextModel, inside: Unreliable | None = None) -> TextBatch:
     """A batch to which a pass costs nothing, so that rows of different lengths part at once."""
-    return batch_over(model, inside, pass_bytes=0, cache_bytes=2**20)
+    return batch_over(model, inside, forward_pass_bytes=0, cache_bytes=2**20)
 
 
 @pytest.fixture

@@ -64,8 +64,8 @@ def assert_whole(table: RowTable) -> None:
     assert len(newest) == len(table.slots)
     for each in table.rows:
         assert newest[table.slots.index(each)] == each.tokens[-1]
-        caches, num_held = table.extract(each)
-        assert keys_of(caches) == each.tokens[:num_held]
+        caches, num_computed = table.extract(each)
+        assert keys_of(caches) == each.tokens[:num_computed]
 
 
 def test_each_row_has_its_own_slot(table: RowTable) -> None:

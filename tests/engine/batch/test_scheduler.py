@@ -21,7 +21,7 @@ from periscope.engine.device.memory import KVFootprint, _Layer
 
 #: A block of 256 tokens takes this much.
 BLOCK = 256
-GROUPING = Grouping(KVFootprint((_Layer(1, None, 0),)), pass_bytes=2**40)
+GROUPING = Grouping(KVFootprint((_Layer(1, None, 0),)), forward_pass_bytes=2**40)
 NUM_SLICES = 6
 SCHEDULER = Scheduler(
     SchedulerSettings(max_rows=4, max_chunk_tokens=128, num_slices=NUM_SLICES, shares_live=True, grouping=GROUPING)

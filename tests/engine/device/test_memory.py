@@ -55,7 +55,7 @@ def test_room_is_what_other_models_leave() -> None:
     """What this model's own caches hold is its to use again; weights and other models' memory are not."""
     budget = KVBudget(KVFootprint(()), None, FixedMemory(budget=1000, active=700))
     assert budget.total_bytes(0) == 300
-    assert budget.total_bytes(held_bytes=200) == 500
+    assert budget.total_bytes(used_bytes=200) == 500
     assert KVBudget(KVFootprint(()), 50, FixedMemory(budget=1000, active=700)).total_bytes(0) == 50
     assert KVBudget(KVFootprint(()), 500, FixedMemory(budget=1000, active=700)).total_bytes(0) == 300
     assert KVBudget(KVFootprint(()), 500, FixedMemory(budget=1000, active=1200)).total_bytes(0) == 0
@@ -65,7 +65,7 @@ def test_what_others_were_promised_is_not_there() -> None:
     """A model that is being loaded finds the memory that it was promised, whoever else has long prompts meanwhile."""
     memory = FixedMemory(budget=1000, active=700)
     memory.promised_bytes = 250
-    assert KVBudget(KVFootprint(()), None, memory).total_bytes(held_bytes=200) == 250
+    assert KVBudget(KVFootprint(()), None, memory).total_bytes(used_bytes=200) == 250
 
 
 def test_this_machine_has_memory() -> None:
@@ -88,7 +88,7 @@ def test_kept_states_may_take_what_is_configured_or_a_quarter_of_what_there_is(
 ) -> None:
     """Of all that rows and kept states may hold together, and never more than that."""
     budget = KVBudget(KVFootprint(()), None, FixedMemory(budget=1000, active=700), configured)
-    assert budget.kept_bytes(held_bytes=100) == kept
+    assert budget.kept_bytes(used_bytes=100) == kept
 
 
 def test_the_room_for_kept_states_follows_what_there_is() -> None:

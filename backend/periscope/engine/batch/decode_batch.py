@@ -1,7 +1,7 @@
-"""DecodeBatch: the rows that are past their prompt, and the steps that give each of them one token. Worker thread only.
+"""DecodeBatch: the decoding rows of one batch, and the steps that give each of them one token. Worker thread only.
 
-A step starts the next forward pass before it reads the tokens of the one before, so that the device never waits for
-Python.
+A step launches the next forward pass before it reads the tokens of the previous one, so that the device never waits
+for Python.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ METADATA_EVAL_STEPS = 64
 
 
 class DecodeBatch:
-    """Launches the forward passes over the rows of a table, reads their tokens and retires rows that have ended.
+    """Launches forward passes over the rows of a table, reads the sampled tokens and retires rows that have ended.
 
     After `step` raised, only `abandon` may be called.
 
     Args:
         table: the batch's rows and their caches.
-        speculation: drafts while a row is alone; the caches must be trimmable then.
+        speculation: used while there is only one row; needs caches that can be trimmed.
     """
 
     def __init__(
@@ -57,21 +57,21 @@ class DecodeBatch:
         self._speculation = speculation
         self._logprobs = LazyLogprobs()
         self._num_steps = 0
-        self._awaited: list[Row] = []  # had a token in flight when the step began
-        self._told: list[Sampled] = []  # what the step has given so far
+        self._awaiting: list[Row] = []  # rows with a token in flight when the step began
+        self._results: list[Sampled] = []  # of the current step so far
 
     def __len__(self) -> int:
-        """Rows that are not retired."""
+        """Number of rows that are not retired."""
         return len(self._table)
 
     @property
     def rows(self) -> Sequence[Row]:
-        """Rows that are not retired."""
+        """The rows that are not retired, in the order of their slots."""
         return self._table.rows
 
     @property
     def views(self) -> Sequence[RowView]:
-        """What the scheduler sees of the rows."""
+        """The rows, as the scheduler sees them."""
         if not len(self):
             return []
         num_bytes = (self.nbytes + self.growth_bytes()) // self.num_slots
@@ -79,12 +79,12 @@ class DecodeBatch:
 
     @property
     def nbytes(self) -> int:
-        """What the caches take, padding included."""
+        """Bytes of the caches, padding included."""
         return self._table.nbytes
 
     @property
     def num_slots(self) -> int:
-        """Slots of the caches: those of its rows, and those of retired rows."""
+        """Number of cache slots, those of retired rows included."""
         return len(self._table.slots)
 
     @property
@@ -94,128 +94,132 @@ class DecodeBatch:
 
     @property
     def has_in_flight(self) -> bool:
-        """A row's newest token has been sampled and not been read."""
+        """Whether the newest token of some row has been launched and not been read."""
         return any(not row.is_read for row in self._table.slots)
 
     def add(self, joining: Sequence[tuple[Row, LayerCaches]]) -> None:
-        """Rows whose caches hold all of their prompt but the last token."""
+        """Add rows whose caches hold all of their prompt but the last token."""
         self._table.add(joining)
 
     def finish_exports(self) -> None:
-        """Hand over the states of retired rows, without waiting any longer."""
+        """Copy out the remaining layers of retired rows now and hand their states to the prompt cache."""
         self._table.finish_exports()
 
     def compact(self) -> None:
-        """Take out the slots of retired rows."""
+        """Remove the slots of retired rows."""
         self._table.compact()
 
     def retire(self, ids: Iterable[int]) -> None:
-        """Nothing more is computed for these rows; their states are kept. Unknown ids are ignored."""
+        """Stop computing these rows and keep their states. Unknown ids are ignored."""
         retired = set(ids)
         self._table.retire([row for row in self._table.rows if row.id in retired])
 
     def growth_bytes(self) -> int:
-        """What the next step adds to the caches: 0 but for the few steps in which arrays grow."""
+        """Bytes that the next step adds to the caches; 0 except in the few steps in which arrays grow."""
         return self._table.growth_bytes(1 if self._speculation is None else self._speculation.most_tokens)
 
     def preempt(self, ids: Collection[int]) -> list[Row]:
-        """Take rows out without keeping their states, so that they can be computed again; nothing may be in flight."""
+        """Remove rows without keeping their states, so that they can be prefilled again; nothing may be in flight."""
         return self._table.preempt(ids)
 
     def extract(self, row: Row) -> tuple[LayerCaches, int]:
-        """A copy of a row's caches, and how many tokens they hold. Shares memory until written to."""
+        """A copy of a row's caches, which shares memory until one is written to, and how many tokens they hold."""
         return self._table.extract(row)
 
     def read(self) -> list[Sampled]:
-        """The tokens in flight; blocks until they are there. Nothing is in flight after it."""
-        self._awaited, self._told = [], []
+        """Block until the tokens in flight are computed and return them. Nothing is in flight afterwards."""
+        self._awaiting, self._results = [], []
         self._read_in_flight()
-        return self._told
+        return self._results
 
-    def settle(self) -> list[Sampled]:
-        """Block until the tokens in flight are there; they are not told yet."""
-        self._awaited, self._told = self._unread(), []
+    def synchronize(self) -> list[Sampled]:
+        """Block until the tokens in flight are computed. They are returned by a later `read` or `step`."""
+        self._awaiting, self._results = self._rows_in_flight(), []
         if self._table.newest is not None:
             mx.eval(self._table.newest)
-        return self._told
+        return self._results
 
     def abandon(self, error: Exception | None = None) -> list[Sampled]:
-        """Let go of everything; after a failed step, what it gave before it failed, and the failure of all other rows.
+        """Drop all rows and caches. After a failed step, returns its results so far and a failure for all other rows.
 
-        A row that had its last token in flight is retired already, but has not been told.
+        These include rows that were retired because their last token was in flight, and that was never read.
         """
-        ended = {result.row for result in self._told if _has_ended(result)}
-        lost = [row for row in (*self.rows, *(row for row in self._awaited if row.is_retired)) if row.id not in ended]
+        ended = {result.row for result in self._results if _has_ended(result)}
+        lost = [row for row in (*self.rows, *(row for row in self._awaiting if row.is_retired)) if row.id not in ended]
         self._table.clear()
         self._logprobs = LazyLogprobs()
-        return self._told + [Sampled(row.id, 0, error=error, is_model_failure=True) for row in lost]
+        return self._results + [Sampled(row.id, 0, error=error, is_model_failure=True) for row in lost]
 
     def step(self, *, reads_now: bool = False, may_speculate: bool = True) -> list[Sampled]:
-        """One token for every row, apart from rows that have just joined: theirs comes with the next step.
+        """One token for every row, or several after a speculative step.
 
-        More than one when a draft was right.
+        Rows that have just been added get their first token with the next step.
 
         Args:
-            reads_now: read what this step itself samples, too: the device is to do something else next, and nobody's
-                token should wait for that.
-            may_speculate: a row that is alone here is the only one there is.
+            reads_now: also read the tokens that this step samples. The caller sets it when the device will do other
+                work next, for which these tokens should not wait.
+            may_speculate: this is the model's only batch, so a single row in it decodes alone.
         """
         table = self._table
         slots, newest, logprobs = list(table.slots), table.newest, self._logprobs
-        self._awaited, self._told = self._unread(), []
+        self._awaiting, self._results = self._rows_in_flight(), []
         table.retire([row for row in slots if row.is_fully_launched])
         table.export_layer()
         table.compact_if_worth_it()
         speculation = self._speculation if may_speculate else None
-        speculates = speculation is not None and speculation.is_for(table.slots)
+        speculates = speculation is not None and speculation.can_run(table.slots)
         try:
             if table.slots and not speculates:
                 self._launch()
-        finally:  # also when that failed: these come from the pass before
-            self._told += self._read_all(slots, self._awaited, newest, logprobs)
-        if speculation is not None and speculates and not any(_has_ended(result) for result in self._told):
+        finally:  # also when the launch failed: these tokens are those of the previous forward pass
+            self._results += self._read_all(slots, self._awaiting, newest, logprobs)
+        if speculation is not None and speculates and not any(_has_ended(result) for result in self._results):
             self._speculate(speculation, table.slots[0])
         self._retire_ended()
         if reads_now:
             self._read_in_flight()
-        return self._told
+        return self._results
 
-    def _unread(self) -> list[Row]:
+    def _rows_in_flight(self) -> list[Row]:
         return [row for row in self._table.slots if not row.is_read]
 
     def _retire_ended(self) -> None:
-        ended = [result.row for result in self._told if _has_ended(result)]
+        ended = [result.row for result in self._results if _has_ended(result)]
         if ended:
             self.retire(ended)
 
     def _read_in_flight(self) -> None:
-        self._told += self._read_all(self._table.slots, self._unread(), self._table.newest, self._logprobs)
+        self._results += self._read_all(self._table.slots, self._rows_in_flight(), self._table.newest, self._logprobs)
         self._retire_ended()
 
     def _read_all(
-        self, slots: Sequence[Row], unread: Sequence[Row], newest: mx.array | None, logprobs: LazyLogprobs
+        self, slots: Sequence[Row], awaiting: Sequence[Row], newest: mx.array | None, logprobs: LazyLogprobs
     ) -> list[Sampled]:
-        """What the newest tokens mean to the rows that have not been told."""
-        if not unread or newest is None:
+        """Read the newest tokens of the rows that await theirs.
+
+        Args:
+            slots: the rows in the order of `newest`.
+        """
+        if not awaiting or newest is None:
             return []
         facts = logprobs.read(self._token_text)
         tokens = dict(zip((row.id for row in slots), cast("list[int]", newest.tolist()), strict=True))
-        return [self._read(row, tokens[row.id], facts.get(row.id)) for row in unread]
+        return [self._read(row, tokens[row.id], facts.get(row.id)) for row in awaiting]
 
     def _speculate(self, speculation: SpeculativeStep, row: Row) -> None:
-        """Verify a draft for the only row; its accepted tokens are read, the one after them is in flight."""
+        """Verify a draft for the only row. The accepted tokens are read; the one after them counts as in flight."""
         verified = speculation.run(row, self._table.layers)
         for token in verified.accepted:
             row.num_launched += 1
-            self._told.append(self._read(row, token, None))
-        row.num_held += 1 + len(verified.accepted)
+            self._results.append(self._read(row, token, None))
+        row.num_computed += 1 + len(verified.accepted)
         self._logprobs = LazyLogprobs()
         if verified.newest is not None:
             row.num_launched += 1
             self._table.advance_only(verified.newest, 1 + len(verified.accepted))
 
     def _launch(self) -> None:
-        """Start the forward pass on every row's newest token."""
+        """Launch the forward pass over every row's newest token; does not wait for it, except for grammars."""
         slots, newest = self._table.slots, self._table.newest
         assert newest is not None  # noqa: S101 - there are rows
         raw = self._model(newest[:, None], cache=self._table.layers)[:, -1, :]
@@ -226,7 +230,7 @@ class DecodeBatch:
         mx.async_eval(sampled, *self._logprobs.arrays)  # type: ignore[no-untyped-call]
         for row in slots:
             row.num_launched += 1
-            row.num_held += 1
+            row.num_computed += 1
         self._num_steps += 1
         if self._num_steps % METADATA_EVAL_STEPS == 0:
             _eval_cache_metadata(self._table.layers)

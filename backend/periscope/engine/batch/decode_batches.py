@@ -1,4 +1,4 @@
-"""DecodeBatches: all rows past their prompt, in batches of rows of similar length. Worker thread only."""
+"""DecodeBatches: all decoding rows of one model, in batches of rows of similar length. Worker thread only."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class DecodeBatches:
-    """Owns the batches; one is there as long as it has rows.
+    """Owns the decode batches of one model. A batch is dropped as soon as it has no rows.
 
     Args:
-        new_batch: an empty one.
-        grouping: says which rows share one.
+        new_batch: makes an empty batch.
+        grouping: decides which rows share a batch.
     """
 
     def __init__(self, new_batch: Callable[[], DecodeBatch], grouping: Grouping) -> None:
@@ -32,21 +32,21 @@ class DecodeBatches:
         self._batches: list[DecodeBatch] = []
 
     def __len__(self) -> int:
-        """Rows that are not retired."""
+        """Number of rows that are not retired."""
         return sum(len(batch) for batch in self._batches)
 
     @property
     def reaches(self) -> Sequence[Sequence[int]]:
-        """The tokens that the rows of each batch have room for."""
+        """`Row.reach` of the rows of each batch."""
         return [[row.reach for row in batch.rows] for batch in self._batches]
 
     @property
     def nbytes(self) -> int:
-        """What the caches take, padding included."""
+        """Bytes of the caches of all batches, padding included."""
         return sum(batch.nbytes for batch in self._batches)
 
     def add(self, joining: Sequence[tuple[Row, LayerCaches]]) -> None:
-        """Rows whose caches hold all of their prompt but the last token; those of one batch join it together."""
+        """Add rows whose caches hold all of their prompt but the last token; those of one batch join at once."""
         reaches = [list(batch) for batch in self.reaches]
         parts: list[list[tuple[Row, LayerCaches]]] = [[] for _ in reaches]
         for row, caches in joining:
@@ -62,12 +62,12 @@ class DecodeBatches:
                 batch.add(part)
 
     def finish_exports(self) -> None:
-        """Hand over the states of retired rows, without waiting any longer."""
+        """Copy out the remaining layers of retired rows now and hand their states to the prompt cache."""
         for batch in self._batches:
             batch.finish_exports()
 
     def retire(self, ids: Iterable[int]) -> None:
-        """Nothing more is computed for these rows; their states are kept. Unknown ids are ignored."""
+        """Stop computing these rows and keep their states. Unknown ids are ignored."""
         retired = list(ids)
         for batch in self._batches:
             batch.retire(retired)
@@ -75,12 +75,12 @@ class DecodeBatches:
 
     @property
     def growth_bytes(self) -> int:
-        """What the next step adds to the caches; 0 for nearly every step."""
+        """Bytes that the next step adds to the caches; 0 in nearly every step."""
         return sum(batch.growth_bytes() for batch in self._batches)
 
     @property
     def has_reclaimable(self) -> bool:
-        """Slots of retired rows, or tokens in flight: their rows may have ended."""
+        """Whether reading the tokens in flight or compacting retired slots may free memory."""
         return any(batch.has_in_flight or batch.num_slots > len(batch) for batch in self._batches)
 
     @property
@@ -90,11 +90,11 @@ class DecodeBatches:
 
     @property
     def views(self) -> Sequence[Sequence[RowView]]:
-        """What the scheduler sees: the rows of each batch."""
+        """The rows of each batch, as the scheduler sees them."""
         return [batch.views for batch in self._batches]
 
     def row(self, row_id: int) -> Row | None:
-        """The row of this id that is not retired."""
+        """The row with this id, unless it is retired or not decoding."""
         return next((row for batch in self._batches for row in batch.rows if row.id == row_id), None)
 
     def compact(self) -> None:
@@ -103,35 +103,39 @@ class DecodeBatches:
             batch.compact()
 
     def preempt(self, ids: Collection[int]) -> list[Row]:
-        """Take rows out without keeping their states; nothing may be in flight, see `read`."""
+        """Remove rows without keeping their states, and return them. Call `read` first: nothing may be in flight."""
         preempted = [row for batch in self._batches for row in batch.preempt(ids)]
         self._drop_empty()
         return preempted
 
     def extract(self, row: Row) -> tuple[LayerCaches, int]:
-        """A copy of a row's caches, and how many tokens they hold. Shares memory until written to."""
+        """A copy of a row's caches, which shares memory until one is written to, and how many tokens they hold."""
         return next(batch.extract(row) for batch in self._batches if row in batch.rows)
 
-    def settle(self) -> list[Sampled]:
-        """Block until the tokens in flight are there; fails as `step`."""
-        return self._of_each(DecodeBatch.settle)
+    def synchronize(self) -> list[Sampled]:
+        """Block until the tokens in flight are computed, without reading them; fails as `step` does."""
+        return self._of_each(DecodeBatch.synchronize)
 
     def abandon(self) -> None:
-        """Let go of everything."""
+        """Drop all rows and caches, and keep no states."""
         for batch in self._batches:
             batch.abandon()
         self._batches = []
 
     def step(self, *, reads_now: bool = False) -> list[Sampled]:
-        """A token for every row, see `DecodeBatch.step`. A batch whose step fails loses its rows, and no others."""
+        """One token for every row, see `DecodeBatch.step`. If a batch fails, all of its rows fail and no others do."""
         return self._of_each(DecodeBatch.step, reads_now=reads_now, may_speculate=len(self._batches) == 1)
 
     def read(self) -> list[Sampled]:
-        """The tokens in flight of all batches; fails as `step`."""
+        """Block until the tokens in flight are computed and return them; fails as `step` does."""
         return self._of_each(DecodeBatch.read)
 
     def _of_each(self, work: Callable[..., list[Sampled]], **settings: bool) -> list[Sampled]:
-        """No closure is called here: the frames of an error keep functions, and functions what they enclose."""
+        """Call `work` on every batch; a failure is the result of that batch's rows.
+
+        `work` is no closure: the traceback of an error keeps its frames alive, and with them all that a closure
+        captured.
+        """
         results = []
         for batch in self._batches:
             try:

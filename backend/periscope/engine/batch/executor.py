@@ -1,7 +1,7 @@
 """Executor: applies the plan of each step to the prompts and rows of one text model. Worker thread only.
 
-It decides nothing: what is prefilled, joined, retired and preempted stands in the plan. It measures what steps take,
-for the plans that come.
+It decides nothing: the plan says what is prefilled, joined, retired and preempted. It measures how long steps take, for
+later plans.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ logger = logging.getLogger(__name__)
 
 
 class Executor:
-    """Owns the prompts that are not decoding, and what was measured; applies plans to them and to the decode batches.
+    """Owns the waiting and prefilling prompts and the measurements; applies plans to them and to the decode batches.
 
     Attributes:
-        decoding: the rows past their prompt.
-        prompts: those that wait or are prefilled, in order of arrival.
+        decoding: the decoding rows.
+        prompts: requests that are waiting or prefilling, in order of arrival.
     """
 
     def __init__(
@@ -57,23 +57,23 @@ class Executor:
         self._memory = memory
         self._drafter = drafter
         self._clock = clock
-        self._retired: list[Prompt] = []  # removed; a chunk of theirs is under way
+        self._retired: list[Prompt] = []  # removed, with a chunk under way
         self._measurements = Measurements()
-        self._had_read = True  # nothing was in flight after the step before
+        self._none_in_flight = True  # nothing was in flight after the previous step
 
     @property
     def has_work(self) -> bool:
-        """A step would do something, though it may be for nobody who waits."""
+        """Whether a step has something to do, if only for requests that have been removed."""
         return bool(self.prompts or self._retired or len(self.decoding))
 
     @property
     def has_prompts(self) -> bool:
-        """There are requests, or removed ones, that are not decoding."""
+        """Whether some requests, removed ones included, are waiting or prefilling."""
         return bool(self.prompts or self._retired)
 
     @property
     def rows_bytes(self) -> int:
-        """What the caches of all requests take now, those of removed ones and of the draft model included."""
+        """Bytes of all requests' caches now, those of removed requests and of the draft model included."""
         prefilling = sum(prompt.nbytes for prompt in (*self.prompts, *self._retired))
         return prefilling + self.decoding.nbytes + self._drafter_bytes
 
@@ -82,10 +82,10 @@ class Executor:
         return 0 if self._drafter is None else self._drafter.nbytes
 
     def view(self, removed: Iterable[int]) -> SchedulerView:
-        """What the next plan rests on.
+        """All that the next plan depends on, besides the timings.
 
         Args:
-            removed: ids of requests that were removed since the step before.
+            removed: ids of requests that were removed since the previous step.
         """
         prompts = [*(prompt.view() for prompt in self.prompts), *(each.view(is_retired=True) for each in self._retired)]
         memory = MemoryView(
@@ -107,14 +107,14 @@ class Executor:
 
     @property
     def timings(self) -> Timings:
-        """What earlier steps took."""
+        """How long earlier steps took."""
         prompts = (*self.prompts, *self._retired)
         chunk_token_s = {prompt.row.id: prompt.token_s for prompt in prompts if prompt.token_s is not None}
         slice_s = {prompt.row.id: prompt.slice_s for prompt in prompts if prompt.slice_s is not None}
         return self._measurements.timings(chunk_token_s, slice_s)
 
     def apply(self, plan: StepPlan) -> list[Sampled]:
-        """One step; a token for every decoding row, and what failed."""
+        """Run one step. Returns a token for every decoding row, and the requests that failed."""
         self._retire(plan.retires)
         if plan.reclaims:
             return self._reclaim()
@@ -128,14 +128,14 @@ class Executor:
         if plan.max_kept_bytes is not None:
             self._prompt_cache.trim_to(plan.max_kept_bytes)
         if plan.prefills:
-            results += self.decoding.settle()  # so that what a step takes and what a slice takes are told apart
+            results += self.decoding.synchronize()  # so that steps and slices are timed separately
             results += self._of_prompts(self._prefill, plan.prefills)
         if plan.joins:
             self._join(plan.joins)
         return results + self._decode(reads_now=plan.reads_now)
 
     def _retire(self, ids: Sequence[int]) -> None:
-        """Removed requests: their states are kept, those with a chunk under way once it has been computed."""
+        """Retire removed requests. Their states are kept, for those with a chunk under way once it is computed."""
         if not ids:
             return
         retired = [prompt for prompt in self.prompts if prompt.row.id in ids]
@@ -151,27 +151,27 @@ class Executor:
         self._retired.remove(prompt)
 
     def _reclaim(self) -> list[Sampled]:
-        """Read the tokens in flight, and give up everything that no request needs."""
+        """Read the tokens in flight, and free all memory that no request needs."""
         results = self.decoding.read()
         self._retired.clear()
         self.decoding.compact()
         if self._drafter is not None:
             self._drafter.forget()
-        self._had_read = True
+        self._none_in_flight = True
         return results
 
     def _preempt(self, ids: Sequence[int]) -> None:
-        """These requests give up their memory and wait, in order of arrival; what they have said is computed again."""
+        """Free the memory of these requests. They wait in order of arrival and are prefilled again."""
         for prompt in self.prompts:
             if prompt.row.id in ids:
                 prompt.reset()
         self.prompts += [Prompt(row) for row in self.decoding.preempt(ids)]
         self.prompts.sort(key=lambda prompt: prompt.row.id)
         mx.clear_cache()
-        logger.info("%d requests wait for memory again, %d go on", len(ids), len(self.decoding))
+        logger.info("%d requests were preempted to free memory, %d go on", len(ids), len(self.decoding))
 
     def _of_prompts(self, work: Callable[[Prompt, Any], None], items: Sequence[Start | Prefill]) -> list[Sampled]:
-        """Each item's work on its prompt. A failure in it is that prompt's alone, which is skipped from then on."""
+        """Apply `work` to each item's prompt. A failure fails that prompt alone; its later items are skipped."""
         failed = []
         for item in items:
             prompt = self._prompt(item.row_id)
@@ -187,14 +187,14 @@ class Executor:
         return next((prompt for prompt in (*self.prompts, *self._retired) if prompt.row.id == row_id), None)
 
     def _fail(self, prompt: Prompt, error: Exception) -> list[Sampled]:
-        if prompt in self._retired:  # nobody waits for it; what comes next will meet the same and say so
+        if prompt in self._retired:  # its client has left; if the device is broken, the next step raises the same
             self._retired.remove(prompt)
             return []
         self.prompts.remove(prompt)
         return [Sampled(prompt.row.id, 0, error=error, is_model_failure=True)]
 
     def _start(self, prompt: Prompt, start: Start) -> None:
-        """Give it a copy of the state that it starts from, or empty caches."""
+        """Give a prompt a copy of the state that it starts from, or empty caches."""
         caches = None if start.prefix is None else self._copy_of(start.prefix)
         prompt.num_computed = 0 if caches is None or start.prefix is None else start.prefix.num_tokens
         prompt.caches = make_prompt_cache(self._model) if caches is None else caches
@@ -202,17 +202,17 @@ class Executor:
             prompt.row.num_cached_tokens = prompt.num_computed
 
     def _copy_of(self, prefix: Prefix) -> LayerCaches | None:
-        """The state trimmed to its prefix; None when its request has failed meanwhile."""
+        """A copy of the state, trimmed to the prefix; None if its request has failed since the plan was made."""
         if prefix.source is Source.KEPT:
             return self._prompt_cache.fetch(prefix.key, prefix.num_tokens)
         prompt = self._prompt(prefix.key)
         if prompt is not None and prompt.caches is not None:
-            caches, num_held = copy.deepcopy(prompt.caches), prompt.num_computed + prompt.num_chunk_tokens
+            caches, num_computed = copy.deepcopy(prompt.caches), prompt.num_computed + prompt.num_chunk_tokens
         elif (row := self.decoding.row(prefix.key)) is not None:
-            caches, num_held = self.decoding.extract(row)
+            caches, num_computed = self.decoding.extract(row)
         else:
             return None
-        trim_prompt_cache(caches, num_held - prefix.num_tokens)
+        trim_prompt_cache(caches, num_computed - prefix.num_tokens)
         return caches
 
     def _prefill(self, prompt: Prompt, prefill: Prefill) -> None:
@@ -237,7 +237,7 @@ class Executor:
             self.keep(prompt.row.tokens[: prompt.num_computed], copy.deepcopy(prompt.caches))
 
     def _join(self, ids: Sequence[int]) -> None:
-        """Complete prompts start decoding, together: each time their batch is copied."""
+        """Complete prompts start decoding. They join together, because each join copies a batch."""
         joining = [prompt for prompt in self.prompts if prompt.row.id in ids and prompt.is_complete]
         self.prompts = [prompt for prompt in self.prompts if prompt not in joining]
         self.decoding.add([(prompt.row, prompt.caches) for prompt in joining if prompt.caches is not None])
@@ -247,9 +247,9 @@ class Executor:
             return []
         started = self._clock()
         results = self.decoding.step(reads_now=reads_now)
-        if reads_now or not self._had_read:  # else it had nothing to wait for, and its duration tells nothing
+        if reads_now or not self._none_in_flight:  # else it waited for no token, and its duration means nothing
             self._measurements.note_step(self._clock() - started)
-        self._had_read = reads_now
+        self._none_in_flight = reads_now
         return results
 
     def keep(self, tokens: list[int], caches: LayerCaches, freed_bytes: int = 0) -> None:
@@ -257,7 +257,7 @@ class Executor:
         self._memory.keep(tokens, caches, rows_bytes=self.rows_bytes, freed_bytes=freed_bytes)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Drop all requests and their caches, and keep no states."""
         self.prompts.clear()
         self._retired.clear()
         self.decoding.abandon()

@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens, computed beside the sampling for the rows that asked and for nobody else."""
+"""Log-probabilities of sampled tokens, computed with the sampling for those rows that ask. Worker thread only."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LazyLogprobs:
-    """Those of tokens in flight: lazy arrays with one line for each row that asked.
+    """The log-probabilities of tokens in flight: lazy arrays over the rows that ask.
 
     Attributes:
-        rows: the rows that asked.
-        tokens, chosen: `(lines, 1)`, the sampled tokens and their log-probabilities.
-        top_ids, top_values: `(lines, num_top)`, in no order; None when nobody wants alternatives.
+        rows: the rows that ask, in the order of the arrays.
+        tokens, chosen: `(rows, 1)`, the sampled tokens and their log-probabilities.
+        top_ids, top_values: `(rows, num_top)`, unordered; None when no row asks for alternatives.
     """
 
     rows: Sequence[Row] = ()
@@ -32,43 +32,43 @@ class LazyLogprobs:
 
     @classmethod
     def of(cls, rows: Sequence[Row], logits: mx.array, sampled: mx.array) -> LazyLogprobs:
-        """From the model's own logits `(rows, vocab)` and the tokens `(rows,)` that were sampled."""
-        wanting = [index for index, row in enumerate(rows) if row.params.logprobs and not row.is_retired]
-        if not wanting:
+        """From the model's own logits `(rows, vocab)`, before penalties and masks, and the sampled tokens `(rows,)`."""
+        asking = [index for index, row in enumerate(rows) if row.params.logprobs and not row.is_retired]
+        if not asking:
             return cls()
-        lines = mx.array(wanting)
-        asked = logits[lines].astype(mx.float32)
+        indices = mx.array(asking)
+        asked = logits[indices].astype(mx.float32)
         logprobs = asked - mx.logsumexp(asked, axis=-1, keepdims=True)
-        tokens = sampled[lines][:, None].astype(mx.int32)
+        tokens = sampled[indices][:, None].astype(mx.int32)
         chosen = mx.take_along_axis(logprobs, tokens, axis=-1)
-        num_top = min(max(rows[index].params.top_logprobs for index in wanting), logits.shape[-1] - 1)
+        num_top = min(max(rows[index].params.top_logprobs for index in asking), logits.shape[-1] - 1)
         ids = values = None
         if num_top:
             ids = mx.argpartition(-logprobs, num_top - 1, axis=-1)[:, :num_top]
             values = mx.take_along_axis(logprobs, ids, axis=-1)
-        return cls([rows[index] for index in wanting], tokens, chosen, ids, values)
+        return cls([rows[index] for index in asking], tokens, chosen, ids, values)
 
     @property
     def arrays(self) -> list[mx.array]:
-        """To be evaluated with the tokens."""
+        """The arrays to evaluate with the tokens."""
         every = (self.tokens, self.chosen, self.top_ids, self.top_values)
         return [array for array in every if array is not None]
 
     def read(self, token_text: Callable[[int], TokenText]) -> dict[int, TokenLogprob]:
-        """By row id; blocks until they are computed."""
+        """Log-probabilities by row id; blocks until they are computed."""
         if self.tokens is None or self.chosen is None:
             return {}
-        tokens, chosen = _lines(self.tokens), _lines(self.chosen)
+        tokens, chosen = _values(self.tokens), _values(self.chosen)
         nothing: list[list[float]] = [[] for _ in self.rows]
-        ids = nothing if self.top_ids is None else _lines(self.top_ids)
-        values = nothing if self.top_values is None else _lines(self.top_values)
+        ids = nothing if self.top_ids is None else _values(self.top_ids)
+        values = nothing if self.top_values is None else _values(self.top_values)
         found = {}
-        for line, row in enumerate(self.rows):
-            ranked = sorted(zip(values[line], ids[line], strict=True), key=lambda pair: -pair[0])
+        for index, row in enumerate(self.rows):
+            ranked = sorted(zip(values[index], ids[index], strict=True), key=lambda pair: -pair[0])
             top = tuple((token_text(int(token)), value) for value, token in ranked[: row.params.top_logprobs])
-            found[row.id] = TokenLogprob(token_text(int(tokens[line][0])), chosen[line][0], top)
+            found[row.id] = TokenLogprob(token_text(int(tokens[index][0])), chosen[index][0], top)
         return found
 
 
-def _lines(array: mx.array) -> list[list[float]]:
+def _values(array: mx.array) -> list[list[float]]:
     return cast("list[list[float]]", array.tolist())

@@ -6,39 +6,39 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: What is prefilled beside decoding rows takes about as long as this many of their steps.
+#: Beside decoding rows, the prefill of one step takes about as long as this many decode steps.
 GAP_STEPS = 3.0
-#: A chunk is as long as makes a layer slice of it take about this many steps.
+#: Chunks are sized so that one layer slice takes about this many decode steps.
 SLICE_STEPS = 1.2
-#: A chunk is no shorter than this: below, tokens hardly cost more than the forward pass over weights and context does.
+#: Chunks are not shorter than this: below it, the weights and the context dominate the cost of the forward pass.
 MIN_TOKENS = 8
-#: Until there is a measurement, a token of prompt is taken to cost this part of a decode step.
+#: Assumed cost of a prompt token, in decode steps, until it has been measured.
 ASSUMED_TOKEN_STEPS = 1 / 8
-#: A chunk, however short, is taken to cost this part of a decode step: its forward pass reads all weights too.
+#: Least cost of a chunk, in decode steps: its forward pass reads all weights, however short it is.
 MIN_CHUNK_STEPS = 0.5
-#: A waiting prompt counts as this many tokens shorter with every token that is prefilled of another.
+#: Every token that is prefilled of another prompt makes a waiting one count as this many tokens shorter.
 AGEING = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """A prompt that is not prefilled to its end. `num_passed_over`: tokens prefilled of others since it came."""
+    """A prompt to prefill. `num_passed_over`: tokens of other prompts that were prefilled since it arrived."""
 
     num_left: int
     num_passed_over: int
 
 
 def next_prompt(prompts: Sequence[Queued]) -> int:
-    """Index of the prompt to prefill next: the shortest first, with ageing; of equals, the one that came first."""
+    """Index of the prompt to prefill next: the shortest, with ageing; of equals, the first to arrive."""
     return min(range(len(prompts)), key=lambda i: prompts[i].num_left - AGEING * prompts[i].num_passed_over)
 
 
 def chunk_tokens(num_left: int, most: int, *, num_slices: int, token_steps: float | None) -> int:
-    """How many tokens of a prompt with `num_left` are the next chunk beside decoding rows; chunks are of equal length.
+    """How many of the `num_left` tokens of a prompt form the next chunk beside decoding rows; chunks are equal.
 
     Args:
         num_slices: layer slices that a chunk is computed in.
-        token_steps: what a token cost, in decode steps, its part of the forward pass included; None = not known.
+        token_steps: cost of a token in decode steps, its part of the fixed costs included; None = not measured.
     """
     wanted = SLICE_STEPS * num_slices / (token_steps or ASSUMED_TOKEN_STEPS)
     num_chunks = max(round(num_left / max(wanted, MIN_TOKENS)), 1)
@@ -46,7 +46,7 @@ def chunk_tokens(num_left: int, most: int, *, num_slices: int, token_steps: floa
 
 
 def estimated_slice_steps(num_tokens: int, *, num_slices: int, token_steps: float | None) -> float | None:
-    """What a layer slice of a chunk will take, in decode steps, before one is measured; None = not known."""
+    """Expected cost of a layer slice in decode steps, before one is measured; None = tokens are not measured either."""
     if token_steps is None:
         return None
     return max(token_steps * num_tokens, MIN_CHUNK_STEPS) / num_slices
@@ -55,14 +55,14 @@ def estimated_slice_steps(num_tokens: int, *, num_slices: int, token_steps: floa
 def slices_now(num_left: int, *, slice_steps: float | None, spent_steps: float) -> int:
     """How many layer slices of a chunk are computed before the next decode step.
 
-    Numbered cases: 1 nobody knows yet what a slice takes: one, to see, and only as the first of a step; 2 the first of
-    a step: as many as the gap has room for, and at least one; 3 after others in the same step: as many as there is
-    still room for, maybe none.
+    Numbered cases: 1 the cost of a slice is not known: one, to measure it, and only as the first of a step; 2 the first
+    of a step: as many as fit the gap, and at least one; 3 after others in the same step: as many as still fit, maybe
+    none.
 
     Args:
-        num_left: of the chunk.
-        slice_steps: what a slice takes, in decode steps; None = not known.
-        spent_steps: planned for prompts in this step so far.
+        num_left: slices left of the chunk.
+        slice_steps: cost of a slice in decode steps; None = not known.
+        spent_steps: decode steps' worth of prefill already planned for this step.
     """
     is_first = spent_steps == 0
     if slice_steps is None:  # 1

@@ -1,4 +1,4 @@
-"""PrefillDraft: the part of a plan that is about prompts, put together one layer slice after the other. Pure."""
+"""PrefillDraft: the part of a plan that is about prompts: which start, and which layer slices are computed. Pure."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ from periscope.engine.batch.step_plan import Prefill, PromptView, SchedulerView,
 if TYPE_CHECKING:
     from periscope.engine.batch.timings import Timings
 
-#: What a token costs at the beginning of a prompt tells what it costs up to here; further on attention makes it dearer.
-BEGINNING_TOKENS = 256
+#: Up to this context length, a token is taken to cost what it does in the first chunk of a prompt; beyond, attention
+#: over the context adds to it.
+SHORT_CONTEXT_TOKENS = 256
 
 
 @dataclass(slots=True)
 class _Progress:
-    """Where a prompt will be when the plan so far has been applied."""
+    """The state of a prompt once the plan so far has been applied."""
 
     view: PromptView
     is_started: bool
@@ -55,8 +56,9 @@ class PrefillDraft:
     """Owns one step's starts and prefills while they are being planned.
 
     Attributes:
-        completed: prompts of which nothing is left to prefill.
-        is_decoding: somebody waits for the decode step, so what is prefilled has to fit the gap.
+        starts, prefills, finishes_exports: as in `StepPlan`.
+        completed: prompts that have nothing left to prefill.
+        is_decoding: there are decoding rows, so the prefill has to fit the gap between two of their steps.
     """
 
     def __init__(
@@ -76,16 +78,17 @@ class PrefillDraft:
         self._spent_steps = 0.0
 
     def finish_chunks(self, retired: Sequence[PromptView]) -> None:
-        """Chunks under way of prompts that were removed: the first as far as the gap allows; all when nobody waits."""
+        """Continue the chunks under way of removed prompts: the first, within the gap; all if no row is decoding."""
         under_way = [_Progress.of(prompt) for prompt in retired if prompt.num_slices_left]
         for progress in under_way[:1] if self.is_decoding else under_way:
             self._go_on(progress)
 
     def prefill(self, startable: Sequence[PromptView], *, num_free: int) -> None:
-        """As much of the started and startable prompts as fits between two decode steps; a chunk when nobody waits.
+        """Plan as many layer slices as fit between two decode steps, or one whole chunk if no row is decoding.
 
         Args:
-            num_free: how many may be started.
+            startable: waiting prompts for which there is memory, in order of arrival.
+            num_free: how many of them may be started.
         """
         if num_free <= 0:
             startable = []
@@ -102,12 +105,12 @@ class PrefillDraft:
                 self.completed.append(progress.view)
                 queue.remove(progress)
             if self.prefills and not self.is_decoding:
-                return  # somebody's first token comes first
+                return  # a prompt that is complete now gets its first token before the next chunk
 
     def _start(self, progress: _Progress) -> bool:
-        """Choose what it starts from; False when a state that would serve it better will be there after a later step.
+        """Choose the state that a prompt starts from; False if it should wait for a longer prefix.
 
-        A prompt that begins alike is prefilling, or a retired row's state is still being copied out.
+        That is when a prompt that shares more of it is prefilling, or a retired row that does is being copied out.
         """
         wanted = progress.view.tokens
         if waits_for_sibling(wanted, self._prefilling, self._view.kept):
@@ -123,7 +126,7 @@ class PrefillDraft:
         return True
 
     def _go_on(self, progress: _Progress) -> bool:
-        """Plan layer slices of the chunk under way, or of a new one; False when none fits."""
+        """Plan layer slices of the chunk under way, or of a new one; False if none fits."""
         num_tokens = 0 if progress.num_slices_left else self._next_chunk(progress)
         num_left = self._num_slices if num_tokens else progress.num_slices_left
         num_slices, slice_steps = num_left, math.inf
@@ -144,7 +147,7 @@ class PrefillDraft:
         return True
 
     def _next_chunk(self, progress: _Progress) -> int:
-        """How many tokens of a prompt the next chunk has; it ends at a checkpoint at the latest."""
+        """Number of tokens of the next chunk, which never goes beyond the next checkpoint."""
         num = min(progress.num_left, self._max_chunk_tokens)
         if self.is_decoding:
             token_s = self._own_token_s(progress)
@@ -154,12 +157,12 @@ class PrefillDraft:
         return min([num, *(mark - done for mark in progress.view.checkpoints if mark > done)])
 
     def _slice_steps(self, progress: _Progress, num_tokens: int) -> float | None:
-        """What a layer slice takes, in decode steps: as measured, or reckoned from what tokens took; None = unknown."""
+        """Cost of a layer slice in decode steps, measured or estimated from the cost of tokens; None = unknown."""
         measured_s = self._timings.slice_s.get(progress.view.row_id)
         if not num_tokens and measured_s is not None:
             return self._timings.in_steps(measured_s)
         token_s = self._own_token_s(progress)
-        if token_s is None and progress.num_computed <= BEGINNING_TOKENS:
+        if token_s is None and progress.num_computed <= SHORT_CONTEXT_TOKENS:
             token_s = self._timings.token_s
         return estimated_slice_steps(
             num_tokens or progress.num_chunk_tokens,
@@ -168,7 +171,7 @@ class PrefillDraft:
         )
 
     def _own_token_s(self, progress: _Progress) -> float | None:
-        """What a token of this prompt took: in the chunk that was under way before this step, or in the one before."""
+        """Seconds per token of this prompt, in the chunk under way or in the previous one; None = not measured."""
         row_id, num_tokens = progress.view.row_id, progress.view.num_chunk_tokens
         slice_s = self._timings.slice_s.get(row_id)
         if slice_s is not None and num_tokens:
@@ -181,7 +184,7 @@ def _state_of(prompt: PromptView, num_computed: int) -> StateView:
 
 
 def _decoding_states(view: SchedulerView) -> list[StateView]:
-    """What decoding rows computed of their prompts; the last token is their first input."""
+    """The prompts of decoding rows as states, without the last token, which was their first decode input."""
     return [
         StateView(Source.LIVE, row.row_id, row.prompt, len(row.prompt) - 1) for batch in view.batches for row in batch
     ]

@@ -1,8 +1,8 @@
-"""Prompt: a request whose prompt is not prefilled to its end, and its chunk under way. Worker thread only.
+"""Prompt: a request that is waiting or prefilling, and its chunk under way. Worker thread only.
 
-MLX computes nothing before it is asked to, so the forward pass over a chunk is built whole and computed in layer
-slices: asking for one layer's keys and values computes the layers before it and no more. Rows that decode get their
-tokens in between, and never wait for all of a chunk. Knows nothing of who comes next, and when.
+MLX is lazy, so the forward pass over a chunk is built whole and evaluated in layer slices: evaluating one layer's keys
+and values computes the layers up to it and no more. Decoding rows get their tokens in between and never wait for a
+whole chunk. Does not decide which prompt is prefilled, or when.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class _Chunk:
-    """Tokens on their way through the layers.
+    """A chunk of a prompt whose forward pass has been built and is being computed.
 
     Attributes:
-        slices: caches still to be computed, in the order of the layers.
-        slice_s: what each of the last slices took; None = none is computed.
-        spent_s: on all slices so far.
+        slices: the caches of each layer slice still to be computed, in the order of the layers.
+        slice_s: seconds per slice when slices were last computed; None before the first.
+        spent_s: seconds spent on all slices so far.
     """
 
     num_tokens: int
@@ -41,15 +41,15 @@ class _Chunk:
 
 @dataclass(slots=True, eq=False)
 class Prompt:
-    """One request's prompt on its way into its caches.
+    """Owns a row that is waiting or prefilling, and the caches computed so far.
 
     Attributes:
-        row: also one that has been decoding and was preempted: what it has said is prefilled with its prompt.
-        checkpoints: lengths at which the state is to be kept.
-        tokens: `(num_tokens,)`, all of the row's.
-        caches: hold `num_computed` tokens, and those of the chunk under way; None until it is started.
-        num_passed_over: tokens prefilled of other prompts since it came.
-        token_s: what a token of its last chunk took, its part of the forward pass included; None = there was none.
+        row: new, or preempted while it was decoding; then its completion so far is prefilled with its prompt.
+        checkpoints: lengths in tokens at which the state is kept.
+        tokens: `(num_tokens,)`, all tokens of the row.
+        caches: hold `num_computed` tokens and those of the chunk under way; None until it is started.
+        num_passed_over: tokens of other prompts that were prefilled since it arrived.
+        token_s: seconds per token of its last chunk, the fixed cost of the forward pass included; None before one.
     """
 
     row: Row
@@ -65,7 +65,7 @@ class Prompt:
         self.tokens = np.asarray(self.row.tokens, dtype=np.int64)
 
     def view(self, *, is_retired: bool = False) -> PromptView:
-        """What the scheduler sees of it."""
+        """The prompt, as the scheduler sees it."""
         return PromptView(
             row_id=self.row.id,
             tokens=self.tokens,
@@ -80,48 +80,48 @@ class Prompt:
         )
 
     def reset(self) -> None:
-        """Let go of what was computed: its memory is needed by requests that came before."""
+        """Preempt: drop what was computed, because older requests need the memory."""
         self.caches, self._chunk, self.num_computed = None, None, 0
 
     @property
     def nbytes(self) -> int:
-        """What its caches take."""
+        """Bytes of the caches."""
         return sum(int(cache.nbytes) for cache in self.caches or ())
 
     @property
     def num_left(self) -> int:
-        """The last token is not prefilled: it is the first input of decoding."""
+        """Tokens left to prefill. The last token is not one of them: it is the first input of decoding."""
         return len(self.row.tokens) - 1 - self.num_computed
 
     @property
     def is_complete(self) -> bool:
-        """It can start decoding."""
+        """Whether it can start decoding."""
         return self.caches is not None and self.num_left == 0
 
     @property
     def num_chunk_tokens(self) -> int:
-        """Of the chunk that is being computed."""
+        """Tokens of the chunk under way; 0 = there is none."""
         return 0 if self._chunk is None else self._chunk.num_tokens
 
     @property
     def num_slices_left(self) -> int:
-        """Of the chunk that is being computed."""
+        """Layer slices left of the chunk under way; 0 = there is none."""
         return 0 if self._chunk is None else len(self._chunk.slices)
 
     @property
     def slice_s(self) -> float | None:
-        """What each of the last slices of the chunk under way took; None = none is computed."""
+        """Seconds per layer slice of the chunk under way, as last measured; None before its first slice."""
         return None if self._chunk is None else self._chunk.slice_s
 
     def start_chunk(self, model: Callable[..., mx.array], num_tokens: int) -> None:
-        """Build the forward pass over the next tokens; nothing is computed yet."""
-        assert self.caches is not None and self._chunk is None  # noqa: S101, PT018 - started, and one at a time
+        """Build the forward pass over the next `num_tokens` tokens. Nothing is computed yet."""
+        assert self.caches is not None and self._chunk is None  # noqa: S101, PT018 - started, and one chunk at a time
         reserve(self.caches, self.num_computed + num_tokens)
         model(mx.array([self.row.tokens[self.num_computed : self.num_computed + num_tokens]]), cache=self.caches)
         self._chunk = _Chunk(num_tokens, deque(_slices_of(self.caches)))
 
     def compute(self, num_slices: int, clock: Callable[[], float]) -> int:
-        """Compute layer slices of the chunk under way; returns its number of tokens once all are done, else 0."""
+        """Compute layer slices of the chunk under way; blocks. Returns its number of tokens when it is done, else 0."""
         chunk = self._chunk
         assert chunk is not None  # noqa: S101 - it was started
         started = clock()
@@ -145,5 +145,8 @@ def num_slices_of(caches: LayerCaches) -> int:
 
 
 def _slices_of(caches: LayerCaches) -> list[list[Any]]:
-    """The first layer's keys and values are next to nothing by themselves: they are computed with the second's."""
+    """The caches of each layer slice: one layer each, but the first two together.
+
+    The first layer's keys and values are one projection of the embeddings, too little work for a slice of its own.
+    """
     return [caches[:2], *([cache] for cache in caches[2:])]

@@ -1,7 +1,7 @@
-"""PromptCache: KV states of earlier prompts, kept for prompts that begin alike. Worker thread only.
+"""PromptCache: KV states of earlier requests, kept for prompts that share a prefix. Worker thread only.
 
-Bounded by bytes at every moment. States go in when a row ends, however it ends, and at checkpoints for models whose
-caches cannot be trimmed. The least recently used go first.
+Bounded in bytes at every moment. A state is kept when a row ends, unless it failed, and at checkpoints for models whose
+caches cannot be trimmed. The least recently used state is evicted first.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from periscope.engine.device.memory import flat
 #: One mlx-lm cache object per layer, of a single sequence.
 LayerCaches: TypeAlias = list[Any]
 
-#: Each look compares with every state: more than these would be felt, and are more conversations than anybody has.
+#: Every lookup compares the prompt with every state, so their number is bounded too. This is far more conversations
+#: than one server has open at a time.
 MAX_STATES = 128
-#: More capacity than this many times the tokens is not kept.
+#: A kept cache with more capacity than this many times its tokens is copied to its exact length.
 _SPARE_FACTOR = 1.25
 
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """`caches` hold exactly the tokens of `view`; `nbytes` is what their arrays take, spare capacity included."""
+    """A kept state: `caches` hold exactly the tokens of `view`; `nbytes` includes spare capacity."""
 
     view: StateView
     caches: LayerCaches
@@ -38,9 +39,10 @@ class _Entry:
 
 
 class PromptCache:
-    """Owns the kept states. `max_bytes` 0 keeps nothing; changed, it holds from the next `keep` on.
+    """Owns the kept states. States are handed out as copies, which share memory until one is written to.
 
-    A state is handed out as a copy that shares memory with the kept one until either is written to.
+    Attributes:
+        max_bytes: may be changed, with effect from the next `keep`; 0 keeps nothing.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -57,16 +59,16 @@ class PromptCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all kept states; after every `keep` not above `max_bytes`."""
+        """Bytes of all kept states; at most `max_bytes` after every `keep`."""
         return self._nbytes
 
     @property
     def states(self) -> Sequence[StateView]:
-        """What is kept, the least recently used first."""
+        """The kept states, the least recently used first."""
         return [entry.view for entry in self._entries.values()]
 
     def fetch(self, key: int, num_tokens: int) -> LayerCaches | None:
-        """A copy of a kept state, trimmed to its first `num_tokens`; None when it is not kept any more."""
+        """A copy of a kept state, trimmed to its first `num_tokens` tokens; None if it has been evicted."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -77,9 +79,9 @@ class PromptCache:
         return caches
 
     def keep(self, tokens: Sequence[int], caches: LayerCaches) -> None:
-        """Take over a state that holds exactly `tokens`; the caller must not use it any more (a copy is fine).
+        """Take over a state that holds exactly `tokens`; the caller must not use `caches` any more.
 
-        Kept prefixes of it that it can be trimmed to are dropped. A state above the bound is not kept at all.
+        Kept states that this one can be trimmed to are dropped. A state larger than `max_bytes` is not kept.
         """
         self.trim_to(self.max_bytes)
         if len(tokens) < MIN_TOKENS or self.max_bytes == 0:
@@ -89,7 +91,7 @@ class PromptCache:
         nbytes = sum(int(cache.nbytes) for cache in caches)
         if nbytes > self.max_bytes:
             return
-        # Slices of a batch are lazy: unevaluated they would hold on to the whole batch.
+        # Slices of a batch are lazy: unevaluated, they would keep the whole batch in memory.
         mx.eval([cache.state for cache in caches])
         mine = np.asarray(tokens, dtype=np.int64)
         is_trimmable = can_be_trimmed(caches)
@@ -101,7 +103,7 @@ class PromptCache:
                 self._drop(key)
             elif shared == len(mine) and kept.is_trimmable:
                 self._entries.move_to_end(key)
-                return  # a longer state holds all of this one
+                return  # this state is a prefix of a longer one that can be trimmed to it
         self._num_kept += 1
         view = StateView(Source.KEPT, self._num_kept, mine, len(mine), is_trimmable)
         self._entries[self._num_kept] = _Entry(view, caches, nbytes)
@@ -109,12 +111,12 @@ class PromptCache:
         self.trim_to(self.max_bytes)
 
     def trim_to(self, max_bytes: int) -> None:
-        """Drop the least recently used until no more than `max_bytes` are held, in no more than MAX_STATES."""
+        """Evict the least recently used states until at most `max_bytes` and MAX_STATES states are left."""
         while self._entries and (self._nbytes > max_bytes or len(self._entries) > MAX_STATES):
             self._drop(next(iter(self._entries)))
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all kept states."""
         self._entries.clear()
         self._nbytes = 0
 
@@ -123,7 +125,7 @@ class PromptCache:
 
 
 def _drop_spare(cache: Any) -> None:
-    """Plain caches grow in blocks: what is spare is let go where it is a large part of a state."""
+    """Copy a plain cache to its exact length if its spare capacity is a large part of it."""
     if type(cache) is KVCache and cache.keys is not None and cache.keys.shape[2] > cache.offset * _SPARE_FACTOR:
         keys, values = cache.keys_and_values()
         cache.keys, cache.values = mx.contiguous(keys), mx.contiguous(values)
@@ -132,6 +134,6 @@ def _drop_spare(cache: Any) -> None:
 def can_be_trimmed(caches: LayerCaches) -> bool:
     """Whether a state can be trimmed to any length.
 
-    mlx-lm 0.32 says so of Llama 4's chunks even when their front is gone.
+    mlx-lm 0.32 claims it of Llama 4's chunked caches even when their first tokens have been dropped; those are refused.
     """
     return can_trim_prompt_cache(caches) and not any(getattr(cache, "start_position", 0) for cache in flat(caches))

@@ -1,8 +1,9 @@
-"""The caches of the rows that decode together, in the three shapes they can have. Worker thread only.
+"""The KV caches of the rows of one decode batch, in three layouts. Worker thread only.
 
-`AloneCaches`: one row, its caches as the model made them. `SlotCaches`: several rows of a model with plain KV caches,
-each in a slot of its own, so that a row comes and goes without the others being copied. `PaddedCaches`: mlx-lm's own
-batch caches, for every other kind (sliding windows, state-space layers), which copy all rows when one comes or goes.
+`SingleRowCaches`: one row, its caches as the model made them. `SlotCaches`: several rows of a model with plain KV
+caches, each in a slot of its own, so that a row is added or removed without copying the others. `PaddedCaches`:
+mlx-lm's own batch caches, for every other kind (sliding windows, state-space layers); they copy all rows to add or
+remove one.
 """
 
 from __future__ import annotations
@@ -19,57 +20,57 @@ from periscope.engine.device.memory import BLOCK_TOKENS, flat, window_of
 
 
 class RowCaches(Protocol):
-    """Caches of rows numbered from 0. After `append`, `replace` and `keep` the object itself has changed."""
+    """Caches of rows numbered from 0. `append`, `replace` and `keep` change the object in place."""
 
     @property
     def layers(self) -> list[Any]:
-        """What the model is called with, one a layer."""
+        """The caches that the model is called with, one per layer."""
         ...
 
     @property
     def can_replace(self) -> bool:
-        """Whether a row's place can be taken by another's."""
+        """Whether `replace` is supported."""
         ...
 
     def advance(self) -> None:
-        """A forward pass of one token a row has been built."""
+        """Note that a forward pass over one token of each row has been built."""
         ...
 
     def extract(self, index: int) -> LayerCaches:
-        """One row's own caches."""
+        """The caches of one row as if it had been computed alone; they may share memory with the batch."""
         ...
 
     def append(self, states: Sequence[LayerCaches]) -> None:
-        """More rows, at the end."""
+        """Add rows after the last."""
         ...
 
     def replace(self, index: int, state: LayerCaches) -> None:
-        """Another row in the place of one that has left."""
+        """Put a new row into the slot of a retired one."""
         ...
 
     def keep(self, indices: Sequence[int]) -> None:
-        """These rows stay, in this order."""
+        """Reduce the batch to these rows, in this order."""
         ...
 
 
-def together(states: Sequence[LayerCaches], num_tokens: int) -> RowCaches:
-    """The caches of rows that begin to decode together.
+def batch_caches(states: Sequence[LayerCaches], num_tokens: int) -> RowCaches:
+    """The caches of rows that start to decode as one batch.
 
     Args:
-        num_tokens: room for so many tokens a row is made at once, where rows have slots: growing copies all of them.
+        num_tokens: the initial capacity of each slot, because growing later copies all slots. `SlotCaches` only.
     """
     if len(states) == 1:
-        return AloneCaches(states[0])
+        return SingleRowCaches(states[0])
     return SlotCaches(states, num_tokens) if _are_plain(states) else PaddedCaches(states)
 
 
 def free_tokens(caches: RowCaches) -> float:
-    """How many tokens every row can take before an array has to grow; infinity where none ever does."""
+    """How many tokens every row can take before an array has to grow; infinity if none ever does."""
     return min((_free_tokens(cache) for cache in flat(caches.layers)), default=math.inf)
 
 
 def growth_bytes(caches: RowCaches, num_tokens: int) -> int:
-    """What the arrays grow by when every row takes so many tokens more; all kinds grow by blocks."""
+    """Bytes that the arrays grow by when every row takes `num_tokens` more; all kinds grow in whole blocks."""
     num_blocks = -(-num_tokens // BLOCK_TOKENS)
     return sum(
         int(cache.nbytes) * num_blocks * BLOCK_TOKENS // _capacity(cache)
@@ -84,14 +85,16 @@ def _free_tokens(cache: Any) -> float:
     capacity, window = _capacity(cache), window_of(cache)
     if window is not None and capacity >= window:
         return math.inf
-    held = getattr(cache, "_idx", None)  # mlx-lm's name, in batch and window caches, for where the next token goes
-    if held is None:
-        held = cache.offset - getattr(cache, "start_position", 0)
-    return capacity - int(held)
+    num_stored = getattr(
+        cache, "_idx", None
+    )  # mlx-lm's name, in batch and window caches, for where the next token goes
+    if num_stored is None:
+        num_stored = cache.offset - getattr(cache, "start_position", 0)
+    return capacity - int(num_stored)
 
 
 def _capacity(cache: Any) -> int:
-    """Tokens that its arrays have room for; 0 before the first."""
+    """Tokens that the arrays have room for; 0 before the first token."""
     keys = cache.keys
     if keys is None:
         return 0
@@ -103,41 +106,41 @@ def _are_plain(states: Sequence[LayerCaches]) -> bool:
     return all(type(cache) is KVCache and not cache.empty() for state in states for cache in state)
 
 
-class AloneCaches:
-    """One row: the fastest, and the only way for caches that mlx-lm cannot batch."""
+class SingleRowCaches:
+    """One row, its caches as the model made them: the fastest layout, and the only one for caches without `merge`."""
 
     can_replace = False
 
     def __init__(self, state: LayerCaches) -> None:
         self.layers = state
         plain = [cache for cache in flat(state) if type(cache) is KVCache and not cache.empty()]
-        if plain:  # a row taken out of a batch has no room for its next token, and growing then would not be foreseen
+        if plain:  # a row extracted from a batch has no room for its next token; `growth_bytes` would miss it
             reserve(plain, plain[0].offset + 1)
 
     def advance(self) -> None:
         return
 
-    def extract(self, index: int) -> LayerCaches:  # noqa: ARG002 - there is one
+    def extract(self, index: int) -> LayerCaches:  # noqa: ARG002 - there is only one row
         return self.layers
 
     def append(self, states: Sequence[LayerCaches]) -> None:  # noqa: ARG002
-        raise RuntimeError("a row alone has no batch to append to")
+        raise RuntimeError("the caches of a single row cannot be appended to")
 
     def replace(self, index: int, state: LayerCaches) -> None:  # noqa: ARG002
-        raise RuntimeError("a row alone has no place to give away")
+        raise RuntimeError("the caches of a single row have no slots to replace")
 
     def keep(self, indices: Sequence[int]) -> None:  # noqa: ARG002
         return
 
 
 class PaddedCaches:
-    """Over mlx-lm's batch caches, which pad every row on the left to the longest."""
+    """mlx-lm's batch caches, which pad every row on the left to the length of the longest."""
 
     can_replace = False
 
     def __init__(self, states: Sequence[LayerCaches]) -> None:
         self.layers = _merged(states)
-        _to_blocks(self.layers)
+        _pad_to_blocks(self.layers)
 
     def advance(self) -> None:
         return
@@ -148,27 +151,27 @@ class PaddedCaches:
     def append(self, states: Sequence[LayerCaches]) -> None:
         for cache, others in zip(self.layers, _merged(states), strict=True):
             cache.extend(others)
-        _to_blocks(self.layers)
+        _pad_to_blocks(self.layers)
 
     def replace(self, index: int, state: LayerCaches) -> None:  # noqa: ARG002
-        raise RuntimeError("mlx-lm's batch caches have no places to give away")
+        raise RuntimeError("mlx-lm's batch caches have no slots to replace")
 
     def keep(self, indices: Sequence[int]) -> None:
         for cache in self.layers:
             cache.filter(list(indices))
-        _to_blocks(self.layers)
+        _pad_to_blocks(self.layers)
 
 
-def _to_blocks(layers: LayerCaches) -> None:
-    """Give batch caches whole blocks, with room for the next token.
+def _pad_to_blocks(layers: LayerCaches) -> None:
+    """Resize batch caches to whole blocks, with room for the next token.
 
-    mlx-lm 0.32 merges to the exact length and adds a block to it with the next token, which is more than was reckoned
-    and comes in a step in which nobody expects growth.
+    mlx-lm 0.32 merges to the exact length and adds a block at the next token. That is more than `KVFootprint` says,
+    and it happens in a step for which `growth_bytes` was 0.
     """
     for cache in flat(layers):
         if type(cache) is BatchKVCache and cache.keys is not None:
-            capacity = _blocks(cache._idx + 1)  # noqa: SLF001 - mlx-lm has no way to ask for it
-            cache.keys, cache.values = _at(cache.keys, capacity), _at(cache.values, capacity)
+            capacity = _whole_blocks(cache._idx + 1)  # noqa: SLF001 - mlx-lm has no way to ask for it
+            cache.keys, cache.values = _resized(cache.keys, capacity), _resized(cache.values, capacity)
 
 
 def _merged(states: Sequence[LayerCaches]) -> LayerCaches:
@@ -176,7 +179,7 @@ def _merged(states: Sequence[LayerCaches]) -> LayerCaches:
 
 
 class _Lengths:
-    """How many tokens each row's slot holds; shared by the layers of one batch. `offset` is the same on the device."""
+    """How many tokens each slot holds, shared by the layers of one batch; `offset` `(rows,)` is its device copy."""
 
     def __init__(self, lengths: Iterable[int]) -> None:
         self.set(lengths)
@@ -195,9 +198,9 @@ class _Lengths:
 
 
 class _SlotLayer:
-    """One layer's keys and values `(rows, heads, capacity, head_dim)`; row r holds its tokens from the left.
+    """One layer's keys and values `(rows, heads, capacity, head_dim)`, each row's tokens from the left.
 
-    What mlx-lm's models ask of a cache, for passes of one token a row.
+    Implements what mlx-lm's models call on a cache, for forward passes over one token per row.
     """
 
     def __init__(self, lengths: _Lengths, keys: mx.array, values: mx.array) -> None:
@@ -207,7 +210,7 @@ class _SlotLayer:
 
     @property
     def offset(self) -> mx.array:
-        """Each row's position of the token that comes."""
+        """`(rows,)`, the position of each row's next token."""
         return self._lengths.offset
 
     @property
@@ -216,14 +219,14 @@ class _SlotLayer:
 
     @property
     def _idx(self) -> int:
-        """As in mlx-lm's batch caches: where the longest row's next token goes."""
+        """The position of the longest row's next token, under the name that mlx-lm's batch caches have for it."""
         return self._lengths.longest
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         self.reserve(self._lengths.longest + 1)
-        place = self._lengths.offset[:, None, None, None]
-        self.keys = mx.put_along_axis(self.keys, mx.broadcast_to(place, keys.shape), keys, axis=2)
-        self.values = mx.put_along_axis(self.values, mx.broadcast_to(place, values.shape), values, axis=2)
+        position = self._lengths.offset[:, None, None, None]
+        self.keys = mx.put_along_axis(self.keys, mx.broadcast_to(position, keys.shape), keys, axis=2)
+        self.values = mx.put_along_axis(self.values, mx.broadcast_to(position, values.shape), values, axis=2)
         end = self._lengths.longest + 1
         return self.keys[..., :end, :], self.values[..., :end, :]
 
@@ -233,30 +236,30 @@ class _SlotLayer:
         return_array: bool = False,
         window_size: int | None = None,
     ) -> mx.array | None:
-        """Which of the slots' tokens each row may look at; None = all."""
+        """Which cached tokens each row may attend to; None = all of them."""
         lengths = self._lengths
         if not return_array and window_size is None and min(lengths.values) == lengths.longest:
             return None
-        places = mx.arange(lengths.longest + 1)
+        positions = mx.arange(lengths.longest + 1)
         newest = lengths.offset[:, None, None, None]
-        mask = places <= newest
-        return mask if window_size is None else mask & (places > newest - window_size)
+        mask = positions <= newest
+        return mask if window_size is None else mask & (positions > newest - window_size)
 
     def reserve(self, num_tokens: int) -> None:
         capacity = self.keys.shape[2]
         if num_tokens > capacity:
-            self.keys = _at(self.keys, _blocks(num_tokens))
-            self.values = _at(self.values, _blocks(num_tokens))
+            self.keys = _resized(self.keys, _whole_blocks(num_tokens))
+            self.values = _resized(self.values, _whole_blocks(num_tokens))
 
 
 class SlotCaches:
-    """Plain KV caches side by side. A row that comes takes the place of one that has left, if there is one."""
+    """Plain KV caches, one slot per row. A new row can take the slot of a retired one without copying the others."""
 
     can_replace = True
 
     def __init__(self, states: Sequence[LayerCaches], num_tokens: int) -> None:
         self._lengths = _Lengths([state[0].offset for state in states])
-        capacity = _blocks(max(num_tokens, self._lengths.longest + 1))
+        capacity = _whole_blocks(max(num_tokens, self._lengths.longest + 1))
         self.layers = [_SlotLayer(self._lengths, *_stacked(layer, capacity)) for layer in zip(*states, strict=True)]
 
     def advance(self) -> None:
@@ -268,18 +271,18 @@ class SlotCaches:
 
     @property
     def num_layers(self) -> int:
-        """For `extract_layer`."""
+        """Number of layers that `extract_layer` can copy."""
         return len(self.layers)
 
     def extract_layer(self, index: int, length: int, number: int) -> KVCache:
-        """A copy of one layer of a row's first tokens, made now; also after the row has left its place."""
+        """An evaluated copy of the first `length` tokens of a row in layer `number`. The row may be retired."""
         cache = _plain(self.layers[number], index, length)
         mx.eval(cache.keys, cache.values)
         return cache
 
     def append(self, states: Sequence[LayerCaches]) -> None:
         lengths = [*self._lengths.values, *(state[0].offset for state in states)]
-        capacity = _blocks(max(lengths) + 1)
+        capacity = _whole_blocks(max(lengths) + 1)
         for layer, others in zip(self.layers, zip(*states, strict=True), strict=True):
             layer.reserve(capacity)
             keys, values = _stacked(others, layer.keys.shape[2])
@@ -299,34 +302,34 @@ class SlotCaches:
         self._lengths.set(lengths)
 
     def keep(self, indices: Sequence[int]) -> None:
-        lines = mx.array(list(indices))
+        rows = mx.array(list(indices))
         lengths = [self._lengths.values[index] for index in indices]
-        capacity = _blocks(max(lengths) + 1)
+        capacity = _whole_blocks(max(lengths) + 1)
         for layer in self.layers:
-            layer.keys = layer.keys[lines, :, :capacity]
-            layer.values = layer.values[lines, :, :capacity]
+            layer.keys = layer.keys[rows, :, :capacity]
+            layer.values = layer.values[rows, :, :capacity]
         self._lengths.set(lengths)
 
 
 def reserve(caches: LayerCaches, num_tokens: int, at_most: int | None = None) -> None:
-    """Make plain caches as long as they will get: growing block by block would copy all of them each time.
+    """Give plain caches room for `num_tokens` at once, because growing block by block copies them each time.
 
-    Whole blocks, so that what a prompt takes is what was reckoned: mlx-lm (0.32) adds a block to the length as it is.
+    Capacities are whole blocks, as `KVFootprint` counts them; mlx-lm 0.32 would add a block to the exact length.
 
     Args:
-        at_most: so many of them now.
+        at_most: how many caches to resize in this call; None = all.
     """
     short = [c for c in caches if type(c) is KVCache and c.keys is not None and c.keys.shape[2] < num_tokens]
     for cache in short[:at_most]:
-        cache.keys = _at(cache.keys, _blocks(num_tokens))
-        cache.values = _at(cache.values, _blocks(num_tokens))
+        cache.keys = _resized(cache.keys, _whole_blocks(num_tokens))
+        cache.values = _resized(cache.values, _whole_blocks(num_tokens))
 
 
 def trim_to_windows(caches: LayerCaches) -> None:
-    """Let go of what sliding windows have moved past.
+    """Drop the tokens that have left their sliding windows.
 
-    mlx-lm 0.32 keeps all of a chunk of a prompt behind its window until the next pass, which is as much again where
-    chunks are as long as windows.
+    mlx-lm 0.32 keeps a whole prefill chunk in addition to the window until the next forward pass. With chunks as long
+    as windows, that doubles the cache.
     """
     for cache in flat(caches):
         if type(cache) is RotatingKVCache and not cache.keep and cache.keys is not None:
@@ -341,12 +344,12 @@ def _trim_to_window(cache: RotatingKVCache) -> None:
         mx.eval(cache.keys, cache.values)
 
 
-def _blocks(num_tokens: int) -> int:
+def _whole_blocks(num_tokens: int) -> int:
     return -(-num_tokens // BLOCK_TOKENS) * BLOCK_TOKENS
 
 
-def _at(array: mx.array, capacity: int) -> mx.array:
-    """The array cut or lengthened to a capacity; what stands behind a row's own tokens is never looked at."""
+def _resized(array: mx.array, capacity: int) -> mx.array:
+    """The array `(rows, heads, capacity, head_dim)` trimmed or padded to a capacity. Padding is never attended to."""
     rows, heads, length, size = array.shape
     if length >= capacity:
         return array[:, :, :capacity]
@@ -354,19 +357,19 @@ def _at(array: mx.array, capacity: int) -> mx.array:
 
 
 def _stacked(caches: Sequence[KVCache], capacity: int) -> tuple[mx.array, mx.array]:
-    """Each one's own tokens in a place of its own; the memory is asked for once."""
+    """Keys and values of all caches, each in a slot of its own; each array is allocated once."""
     return (
-        _in_places([cache.keys[..., : cache.offset, :] for cache in caches], capacity),
-        _in_places([cache.values[..., : cache.offset, :] for cache in caches], capacity),
+        _in_slots([cache.keys[..., : cache.offset, :] for cache in caches], capacity),
+        _in_slots([cache.values[..., : cache.offset, :] for cache in caches], capacity),
     )
 
 
-def _in_places(arrays: Sequence[mx.array], capacity: int) -> mx.array:
+def _in_slots(arrays: Sequence[mx.array], capacity: int) -> mx.array:
     _, heads, _, size = arrays[0].shape
-    places = mx.zeros((len(arrays), heads, capacity, size), arrays[0].dtype)
+    slots = mx.zeros((len(arrays), heads, capacity, size), arrays[0].dtype)
     for index, array in enumerate(arrays):
-        places[index : index + 1, :, : array.shape[2], :] = array
-    return places
+        slots[index : index + 1, :, : array.shape[2], :] = array
+    return slots
 
 
 def _plain(layer: _SlotLayer, index: int, length: int) -> KVCache:

@@ -1,4 +1,4 @@
-"""What rows do to their own logits before a token is drawn: penalties, biases, grammars. Worker thread only."""
+"""What changes each row's logits before sampling: penalties, biases and grammars. Worker thread only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def processed(rows: Sequence[Row], newest: mx.array, logits: mx.array) -> mx.array:
-    """Penalties and biases, row by row; rows without any cost nothing.
+    """Logits `(rows, vocab)` with each row's penalties and biases applied; the input if no row has any.
 
     Args:
         newest: `(rows,)`, each row's newest token.
@@ -35,7 +35,10 @@ def processed(rows: Sequence[Row], newest: mx.array, logits: mx.array) -> mx.arr
 
 
 def masked(rows: Sequence[Row], newest: mx.array, logits: mx.array, eos_token_ids: Collection[int]) -> mx.array:
-    """What grammars forbid, taken out. They need the newest tokens, so the forward pass is started first."""
+    """Logits `(rows, vocab)` in which tokens that a row's grammar forbids are minus infinity.
+
+    The matchers need the newest tokens, so this starts computing the logits and then blocks until those are there.
+    """
     if not any(row.matcher for row in rows):
         return logits
     mx.async_eval(logits)  # type: ignore[no-untyped-call]
@@ -58,11 +61,11 @@ def masked(rows: Sequence[Row], newest: mx.array, logits: mx.array, eos_token_id
 
 
 def _prefers(logits: mx.array, wanted: np.ndarray, *, to: np.ndarray) -> bool:
-    """Whether the likeliest of some tokens is likelier than those of another set. Waits for the device.
+    """Whether the most likely token is in the set `wanted` rather than in the set `to`. Blocks until it is computed.
 
     Args:
         logits: `(1, vocab)`.
-        wanted, to: words of both sets' bits.
+        wanted, to: sets of token ids, as words of bits.
     """
     best, other = (apply_bits(logits, words[None]).max() for words in (wanted, to))
     return bool((best > other).item())

@@ -1,7 +1,7 @@
-"""How much memory the rows of one model may take, and what has to go when they grow. Worker thread only.
+"""How much memory the rows of one model may take, and what gives way when they grow. Worker thread only.
 
-Rows are admitted by what they take once they have grown a little further (`Row.reach`), so that a row that has just
-been admitted is not the next one to go. What they really take is compared with the budget whenever an array grows.
+A prompt is started when its row fits with room for its next block of tokens (`Row.reach`), so that a row that has just
+been started is not the next to be preempted. The actual bytes are compared with the budget whenever an array grows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """Memory that a request holds. `row_id` grows with the order of arrival."""
+    """The memory of one request. `row_id` grows with the order of arrival."""
 
     row_id: int
     num_bytes: int
@@ -32,8 +32,8 @@ class Holding:
 def newest_to_preempt(holdings: Sequence[Holding], room_bytes: int) -> list[int]:
     """Pure: ids of the newest requests that must give up their memory so that the others fit into `room_bytes`.
 
-    The oldest request is never among them, whatever it holds: so each step of it makes progress, and every request is
-    the oldest one day.
+    The oldest request is never among them, whatever its size. So it makes progress with every step, and since every
+    request becomes the oldest in time, every request is served.
     """
     by_age = sorted(holdings, key=lambda holding: holding.row_id)
     total_bytes = sum(holding.num_bytes for holding in by_age)
@@ -50,7 +50,7 @@ class RowMemory:
     """Owns the bound of the prompt cache: kept states may take what live rows leave of the budget, and no more.
 
     Args:
-        checks_requests: refuse what cannot fit, before it is read.
+        checks_requests: refuse prompts that cannot fit, before they are prefilled.
     """
 
     def __init__(self, budget: KVBudget, prompt_cache: PromptCache, *, checks_requests: bool) -> None:
@@ -60,14 +60,14 @@ class RowMemory:
 
     @property
     def most_tokens(self) -> float:
-        """Tokens that a row may have when it is alone: what the budget is at most, divided by what a token takes."""
+        """The longest row that the budget can hold by itself, in tokens; infinity when requests are not checked."""
         return self._budget.most_tokens if self._checks_requests else math.inf
 
     def check_fits(self, num_prompt_tokens: int, rows_bytes: int) -> None:
-        """Whether a prompt could be held by itself, with everything else of this model gone.
+        """Check that a prompt would fit if this model held nothing else.
 
         Raises:
-            MemoryExceeded: it could not.
+            MemoryExceeded: it would not.
         """
         if not self._checks_requests:
             return
@@ -77,32 +77,21 @@ class RowMemory:
             raise MemoryExceeded(num_prompt_tokens=num_prompt_tokens, needed_bytes=needed, available_bytes=available)
 
     def room_bytes(self, rows_bytes: int) -> int:
-        """What rows and kept states may take together now, of which the rows hold `rows_bytes`."""
+        """What rows and kept states may take together now; the rows take `rows_bytes` of it already."""
         return self._budget.total_bytes(rows_bytes + self._prompt_cache.nbytes)
 
-    def make_room(self, wanted_bytes: int, rows_bytes: int) -> bool:
-        """Let kept states go until rows may take `wanted_bytes`; whether they may then.
-
-        Args:
-            rows_bytes: what the rows hold now.
-        """
-        room_bytes = self.room_bytes(rows_bytes)
-        if wanted_bytes + self._prompt_cache.nbytes > room_bytes:
-            self._prompt_cache.trim_to(max(room_bytes - wanted_bytes, 0))
-        return wanted_bytes <= room_bytes
-
     def keep(self, tokens: list[int], caches: LayerCaches, *, rows_bytes: int, freed_bytes: int = 0) -> None:
-        """Hand a state to the prompt cache, if there is room for it. Never raises: a state is only kept for speed.
+        """Hand a state to the prompt cache, if there is room for it. Never raises: states are only kept for speed.
 
         Args:
-            rows_bytes: what the rows hold now, the one whose state this is included.
-            freed_bytes: what of it will be free when that row is gone.
+            rows_bytes: what the rows take now, including the row that this state comes from.
+            freed_bytes: how much of `rows_bytes` is freed when that row is removed.
         """
         try:
-            held_bytes = rows_bytes + self._prompt_cache.nbytes
-            left_bytes = max(self._budget.total_bytes(held_bytes) - (rows_bytes - freed_bytes), 0)
-            self._prompt_cache.max_bytes = min(self._budget.kept_bytes(held_bytes), left_bytes)
+            used_bytes = rows_bytes + self._prompt_cache.nbytes
+            left_bytes = max(self._budget.total_bytes(used_bytes) - (rows_bytes - freed_bytes), 0)
+            self._prompt_cache.max_bytes = min(self._budget.kept_bytes(used_bytes), left_bytes)
             self._prompt_cache.keep(tokens, caches)
-        except Exception as error:  # noqa: BLE001 - if the device is broken, the next step will say so too
-            # Its text alone: the frames of its traceback would hold the batch for as long as somebody keeps the record.
+        except Exception as error:  # noqa: BLE001 - if the device is broken, the next step raises it again
+            # Only the text is logged: a traceback's frames would keep the batch alive as long as the log record.
             logger.warning("a state of %d tokens is not kept: %s: %s", len(tokens), type(error).__name__, str(error))

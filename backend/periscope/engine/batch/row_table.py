@@ -1,6 +1,7 @@
 """RowTable: the rows of one decode batch, their caches and their newest tokens. Worker thread only.
 
-A row is added, retired, and compacted away; its state can be extracted. Knows nothing of forward passes and sampling.
+A row is added, retired, and later compacted away; its state can be extracted. Knows nothing of forward passes and
+sampling.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import mlx.core as mx
 import numpy as np
 
 from periscope.engine.batch.grouping import LONG_TOKENS
-from periscope.engine.batch.row_caches import RowCaches, SlotCaches, free_tokens, growth_bytes, together
+from periscope.engine.batch.row_caches import RowCaches, SlotCaches, batch_caches, free_tokens, growth_bytes
 from periscope.engine.batch.sampling import GREEDY
 
 if TYPE_CHECKING:
@@ -25,14 +26,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Compacting copies the rows that stay, so retired rows are computed on until they are this part of all slots, or for
-#: this many steps. Beside a long row that copy takes as long as many steps, so it waits until most slots are retired.
+#: Compacting copies the rows that stay. So the slots of retired rows are computed along until they are this part of all
+#: slots, or for this many steps. Copying a long row takes as long as many steps, so beside one, compacting waits until
+#: most slots are retired.
 COMPACT_PART = 0.25
 COMPACT_STEPS = 16
 COMPACT_PART_OF_LONG = 0.6
 
-#: Takes over a state: the tokens that caches hold exactly, the caches, and how many bytes of the batch are free once
-#: its row is gone.
+#: Takes over a state: the tokens that the caches hold, the caches, and how many bytes of the batch are freed once its
+#: row has been removed.
 KeepState: TypeAlias = Callable[["list[int]", "LayerCaches", int], None]
 
 
@@ -42,11 +44,11 @@ class RowTable:
     A retired row keeps its slot until the table is compacted or another row takes its place.
 
     Args:
-        keep: takes the state of every row that is retired.
-        keeps_states: whether `keep` has any use for them; extracting one from a batch costs a copy.
+        keep: called with the state of every retired row.
+        keeps_states: whether to extract states at all; each costs a copy.
 
     Attributes:
-        newest: `(slots,)`, each row's newest token, maybe not computed yet; None while there are no rows.
+        newest: `(slots,)`, each row's newest token, lazy; None while there are no rows.
     """
 
     def __init__(self, keep: KeepState, *, keeps_states: bool) -> None:
@@ -56,31 +58,31 @@ class RowTable:
         self._slots: list[Row] = []
         self._caches: RowCaches | None = None
         self._num_steps_uncompacted = 0
-        self._num_free = 0.0  # tokens that every row can surely take before an array grows
+        self._num_free = 0.0  # a lower bound of the tokens that every row can take before an array grows
         self._exports: deque[_Export] = deque()
 
     def __len__(self) -> int:
-        """Rows that are not retired."""
+        """Number of rows that are not retired."""
         return len(self.rows)
 
     @property
     def slots(self) -> Sequence[Row]:
-        """All rows in the order of the caches, retired ones included."""
+        """All rows in the order of their slots, retired ones included."""
         return self._slots
 
     @property
     def rows(self) -> Sequence[Row]:
-        """Rows that are not retired."""
+        """The rows that are not retired, in the order of their slots."""
         return [row for row in self._slots if not row.is_retired]
 
     @property
     def layers(self) -> list[Any]:
-        """What the model is called with, one cache a layer."""
+        """The caches that the model is called with, one per layer."""
         return [] if self._caches is None else self._caches.layers
 
     @property
     def nbytes(self) -> int:
-        """What the caches take, padding included."""
+        """Bytes of the caches, padding included."""
         return sum(int(cache.nbytes) for cache in self.layers)
 
     @property
@@ -89,9 +91,9 @@ class RowTable:
         return [np.asarray(export.tokens, dtype=np.int64) for export in self._exports]
 
     def add(self, joining: Sequence[tuple[Row, LayerCaches]]) -> None:
-        """Rows whose caches hold all of their prompt but the last token; they take the slots of retired rows first."""
+        """Add rows whose caches hold all of their prompt but the last token; free slots are used first."""
         for row, _ in joining:
-            row.num_held = len(row.tokens) - 1
+            row.num_computed = len(row.tokens) - 1
         self._num_free = 0.0
         left = list(joining)
         if self._caches is not None and self._caches.can_replace:
@@ -113,9 +115,9 @@ class RowTable:
         states = [state for _, state in joining]
         reach = max(row.reach for row in (*self.rows, *(row for row, _ in joining)))
         if self._caches is None:
-            self._caches = together(states, reach)
+            self._caches = batch_caches(states, reach)
         elif len(self._slots) == 1:
-            self._caches = together([self._caches.extract(0), *states], reach)
+            self._caches = batch_caches([self._caches.extract(0), *states], reach)
         else:
             self._caches.append(states)
         tokens = mx.array([row.tokens[-1] for row, _ in joining], dtype=mx.uint32)
@@ -123,31 +125,31 @@ class RowTable:
         self._slots.extend(row for row, _ in joining)
 
     def advance(self, newest: mx.array) -> None:
-        """A forward pass over one token of each row has been built, and these are the tokens sampled from it."""
+        """Note that a forward pass over one token of each row has been built, and the tokens sampled from it."""
         assert self._caches is not None  # noqa: S101 - there are rows
         self._caches.advance()
         self.newest = newest
         self._num_free -= 1
 
     def advance_only(self, newest: int, num_tokens: int) -> None:
-        """The only row has taken `num_tokens` in one verified forward pass, and this is its newest token."""
+        """Note that the only row took `num_tokens` tokens in one speculative step; `newest` is its newest token."""
         self.newest = mx.array([newest], dtype=mx.uint32)
         self._num_free -= num_tokens
 
     def growth_bytes(self, num_tokens: int) -> int:
-        """What the caches grow by when every row takes so many tokens: 0 but for the few steps in which arrays grow."""
+        """Bytes that the caches grow by when every row takes `num_tokens` tokens; 0 except when arrays must grow."""
         if self._caches is None or self._num_free >= num_tokens:
             return 0
         self._num_free = free_tokens(self._caches)
         return 0 if self._num_free >= num_tokens else growth_bytes(self._caches, num_tokens)
 
     def extract(self, row: Row) -> tuple[LayerCaches, int]:
-        """A copy of a row's caches, and how many tokens they hold. Shares memory until written to."""
+        """A copy of a row's caches, which shares memory until one is written to, and how many tokens they hold."""
         assert self._caches is not None  # noqa: S101 - there are rows
-        return copy.deepcopy(self._caches.extract(self._slots.index(row))), row.num_held
+        return copy.deepcopy(self._caches.extract(self._slots.index(row))), row.num_computed
 
     def retire(self, rows: Sequence[Row]) -> None:
-        """Nothing more is computed for these rows; their states are handed to `keep`, long ones layer by layer."""
+        """Stop computing these rows and hand their states to `keep`: short ones now, long ones layer by layer."""
         states = []
         for row in rows:
             row.is_retired, row.sampling, row.processors, row.matcher = True, GREEDY, [], None
@@ -161,9 +163,9 @@ class RowTable:
             self.clear()
 
     def _extract_or_export(self, row: Row) -> list[tuple[list[int], LayerCaches]]:
-        """The tokens and the caches of a retired row; empty where the copy is made later, in steps of one layer."""
+        """The tokens and caches of a retired row; empty when they will be copied out layer by layer, or are lost."""
         assert self._caches is not None  # noqa: S101 - there are rows
-        tokens = row.tokens[: row.num_held]
+        tokens = row.tokens[: row.num_computed]
         if len(tokens) > LONG_TOKENS and len(self) and isinstance(self._caches, SlotCaches):
             self._exports.append(_Export(row, tokens))
             return []
@@ -174,9 +176,9 @@ class RowTable:
             return []
 
     def export_layer(self) -> None:
-        """Copy one layer of the long row that was retired first; nothing when there is none.
+        """Copy one layer of the long row that was retired first, if there is one.
 
-        If that fails, the state is given up and nothing else.
+        Never raises: if the copy fails, this state is not kept.
         """
         if not self._exports:
             return
@@ -194,22 +196,22 @@ class RowTable:
             self._keep(export.tokens, export.state, 0)
 
     def finish_exports(self) -> None:
-        """Hand over the states of all long rows that were retired, now."""
+        """Copy out the remaining layers of all retired long rows now and hand over their states."""
         while self._exports:
             self.export_layer()
 
     def preempt(self, ids: Collection[int]) -> list[Row]:
-        """Take rows out without keeping their states, so that they can be computed again; returns them."""
+        """Remove rows without keeping their states, so that they can be prefilled again, and return them."""
         preempted = [row for row in self.rows if row.id in ids]
         self._keep_slots([i for i, row in enumerate(self._slots) if not row.is_retired and row not in preempted])
         return preempted
 
     def compact(self) -> None:
-        """Take out the slots of retired rows."""
+        """Remove the slots of retired rows."""
         self._keep_slots([index for index, row in enumerate(self._slots) if not row.is_retired])
 
     def compact_if_worth_it(self) -> None:
-        """Once a step: compact when enough slots have been retired for long enough."""
+        """Compact if enough slots are retired, or some have been for long enough. Called once per step."""
         if self._exports:
             return
         num_retired = len(self._slots) - len(self)
@@ -225,7 +227,7 @@ class RowTable:
             self.compact()
 
     def _keep_slots(self, stay: list[int]) -> None:
-        """These stay, in this order."""
+        """Reduce the table to these slots, in this order."""
         self.finish_exports()
         if len(stay) == len(self._slots):
             return
@@ -234,7 +236,7 @@ class RowTable:
             return
         assert self.newest is not None and self._caches is not None  # noqa: S101, PT018 - there are rows
         if len(stay) == 1:
-            self._caches = together([self._caches.extract(stay[0])], 0)
+            self._caches = batch_caches([self._caches.extract(stay[0])], 0)
         else:
             self._caches.keep(stay)
         self._slots = [self._slots[index] for index in stay]
@@ -243,14 +245,19 @@ class RowTable:
         self._num_free = 0.0
 
     def clear(self) -> None:
-        """Let go of all rows and caches, and of states that are still being copied out."""
+        """Drop all rows and caches, and the states that are still being copied out."""
         self._exports.clear()
         self._slots, self._caches, self.newest = [], None, None
 
 
 @dataclass(slots=True)
 class _Export:
-    """A retired row whose state is handed over layer by layer. `tokens`: what the state holds."""
+    """A retired row whose state is copied out layer by layer.
+
+    Attributes:
+        tokens: those that the state holds.
+        state: the layers copied so far.
+    """
 
     row: Row
     tokens: list[int]

@@ -1,4 +1,4 @@
-"""Row: one request inside a text model's batch. Worker thread only."""
+"""Row: one completion in a text model's batch. Worker thread only."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One request in the batch. Owned by whichever of the batch's rooms it is in.
+    """One completion in the batch. Owned by its `Prompt` until it decodes, then by the `RowTable` of its batch.
 
     Attributes:
         prompt: token ids `(num_prompt_tokens,)`.
-        tokens: the prompt, then what was read of the completion.
+        tokens: the prompt, then the completion tokens that have been read.
+        num_cached_tokens: prompt tokens that were taken from a computed prefix; reported as usage.
         num_launched: completion tokens sampled, the one in flight included.
-        num_held: how many of `tokens` the caches hold.
-        is_retired: nobody waits for its tokens; its slot in the batch is only not compacted yet.
-        is_shortened: the model would have gone on, but hardly any tokens were left to complete its output.
-        fault: what a processor or matcher of this row raised; its tokens are worthless from then on.
+        num_computed: how many of `tokens` the caches hold.
+        is_retired: it gets no further tokens; its slot in the batch has not been compacted yet.
+        is_shortened: its grammar ended the output early so that it is complete within `max_tokens`.
+        fault: what a processor or matcher of this row raised; its tokens are invalid from then on.
     """
 
     id: int
@@ -40,40 +41,40 @@ class Row:
     matcher: Matcher | None = None
     num_cached_tokens: int = 0
     num_launched: int = 0
-    num_held: int = 0
+    num_computed: int = 0
     is_retired: bool = False
     is_shortened: bool = False
     fault: Exception | None = None
 
     @property
     def num_read(self) -> int:
-        """Completion tokens read."""
+        """Completion tokens that have been read from the device."""
         return len(self.tokens) - len(self.prompt)
 
     @property
     def num_left(self) -> int:
-        """Completion tokens that may still be sampled."""
+        """Completion tokens that may still be launched."""
         return (self.params.max_tokens or 1) - self.num_launched
 
     @property
     def reach(self) -> int:
-        """Tokens that its caches are given room for: those it has and those of its next block, as far as it may go."""
+        """Tokens that its caches are given room for: its own and those of its next block, within `max_tokens`."""
         return len(self.tokens) + min((self.params.max_tokens or 1) - self.num_read, BLOCK_TOKENS)
 
     @property
     def is_read(self) -> bool:
-        """Nobody waits for its newest token: it was read, it is still the prompt's last, or the row is retired."""
+        """No token of this row is waited for: all that were launched have been read, or the row is retired."""
         return self.is_retired or self.num_read == self.num_launched
 
     @property
     def is_fully_launched(self) -> bool:
-        """Its last token by `max_tokens` is in flight: no further forward pass is for it."""
+        """Its last token by `max_tokens` has been launched, so it needs no further forward pass."""
         return not self.is_retired and self.num_left <= 0
 
     @contextmanager
     def guarding(self) -> Iterator[None]:
-        """Whatever the row's own processors or matcher raise in here stays this row's."""
+        """Catch what the row's own processors or matcher raise inside, as the `fault` of this row alone."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - whatever it is
+        except Exception as error:  # noqa: BLE001 - it fails this row, and no other
             self.fault = self.fault or error

@@ -26,9 +26,9 @@ class RowSampling:
     """How one row is sampled; fixed for its life.
 
     Attributes:
-        temperature: 0 = greedy; the filters are off then.
-        filters: (top_k, top_p, min_p), each neutral when it filters nothing.
-        seed: 64 bits; drawn at random when the request named none.
+        temperature: 0 = greedy, without filters.
+        filters: (top_k, top_p, min_p), each with its neutral value (0, 1.0, 0.0) when it is off.
+        seed: 64 bits; random when the request has none.
     """
 
     temperature: float
@@ -37,9 +37,9 @@ class RowSampling:
 
     @classmethod
     def of(cls, params: GenerationParams, *, vocab_size: int) -> RowSampling:
-        """Temperature None is 1 (as OpenAI has it)."""
+        """The settings of a request. A temperature of None is 1, as in OpenAI's API."""
         temperature = 1.0 if params.temperature is None else params.temperature
-        if temperature == 0.0 or params.top_p == 0.0:  # an empty nucleus still holds the likeliest token
+        if temperature == 0.0 or params.top_p == 0.0:  # top_p 0 still keeps the most likely token
             return GREEDY
         top_k = params.top_k or 0
         top_p = 1.0 if params.top_p is None else params.top_p
@@ -63,14 +63,14 @@ def _mix(word: int) -> int:
     return word ^ (word >> 31)
 
 
-#: logits `(rows, vocab)` and one (sampling, position in its completion) for each row -> token ids `(rows,)`.
+#: For each row of the logits: how it is sampled, and the position of the sampled token in its completion.
 Draws: TypeAlias = Sequence[tuple[RowSampling, int]]
 
 _categorical_by_row = mx.vmap(lambda logits, key: mx.random.categorical(logits, key=key))
 
 
 def sample(logits: mx.array, draws: Draws) -> mx.array:
-    """Lazy token ids `(rows,)`, from logits `(rows, vocab)`."""
+    """Lazy token ids `(rows,)`, sampled from logits `(rows, vocab)`."""
     groups: dict[tuple[int, float, float], list[int]] = {}
     for index, (sampling, _) in enumerate(draws):
         if sampling.temperature > 0.0:
@@ -100,8 +100,8 @@ def _sample_group(logits: mx.array, filters: tuple[int, float, float], draws: Dr
     return _categorical_by_row(logits.astype(mx.float32) * inverse, keys)
 
 
-#: The row's newest token `(1,)`, None before its first, and its logits `(1, vocab)` -> logits `(1, vocab)`. Stateful:
-#: called once for every token, in order; work does not grow with the length.
+#: Takes the row's newest completion token `(1,)`, None before the first, and its logits `(1, vocab)`; returns logits
+#: `(1, vocab)`. Stateful: called once for every token, in order. Its cost does not grow with the completion.
 LogitsProcessor: TypeAlias = Callable[["mx.array | None", mx.array], mx.array]
 
 
@@ -160,7 +160,7 @@ class LogitBias:
 
 
 def logits_processors_for(params: GenerationParams, prompt: Sequence[int]) -> list[LogitsProcessor]:
-    """Fresh processors for one row; empty when nothing is asked for, so that the batch stays on its fast path."""
+    """New processors for one row. Empty when all settings are neutral, so that the batch stays on its fast path."""
     processors: list[LogitsProcessor] = []
     if params.repetition_penalty not in (None, 1.0):
         processors.append(RepetitionPenalty(params.repetition_penalty or 1.0, prompt))

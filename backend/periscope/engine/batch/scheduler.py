@@ -1,7 +1,7 @@
-"""Scheduler: what one step of a text model's batch does. Pure: the same view and timings give the same plan.
+"""Scheduler: decides what one step of a text model's batch does. Pure: the same view and timings give the same plan.
 
-It has no clock and no device. Time is known only as what earlier steps took, so that a plan made on one machine holds
-on every machine that applies it.
+It has no clock and no device. Time is known only through the durations of earlier steps, so that a plan made on one
+machine can be applied on every machine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from periscope.engine.batch.grouping import Grouping
     from periscope.engine.batch.timings import Timings
 
-#: Caches grow by so many tokens.
+#: Slots are measured in steps of this many tokens, the block size of the caches.
 _REACH_STEP = 256
 
 
@@ -28,11 +28,11 @@ class SchedulerSettings:
     """What does not change while a model is loaded.
 
     Attributes:
-        max_rows: that prefill or decode at once; more wait.
-        max_chunk_tokens: prompt tokens in one forward pass.
+        max_rows: most requests that prefill or decode at once; more wait.
+        max_chunk_tokens: most prompt tokens in one forward pass.
         num_slices: layer slices that a chunk is computed in.
         shares_live: a prompt may start from the state of a live request, because all caches can be trimmed.
-        grouping: which rows share a batch, and what batches hold.
+        grouping: which rows share a batch, and how many bytes batches take.
     """
 
     max_rows: int
@@ -49,12 +49,12 @@ class Scheduler:
         self._settings = settings
 
     def plan(self, view: SchedulerView, timings: Timings) -> StepPlan:
-        """What the next step does.
+        """Plan the next step.
 
         Numbered cases: 1 the caches would grow beyond the room: memory is reclaimed, and if nothing can be, the newest
         requests are preempted; 2 removed prompts have a chunk under way: it goes on, so that their states can be kept;
         3 prompts are complete: they join, and nothing is prefilled; 4 prompts are started and prefilled, and those that
-        are complete then join, but for long ones beside decoding rows, which join in a step of their own.
+        are then complete join, except for long ones beside decoding rows, which join in a step of their own.
         """
         live = _without_removed(view)
         retires = tuple(sorted(view.removed))
@@ -95,15 +95,15 @@ class Scheduler:
         )
 
     def _num_free(self, live: SchedulerView) -> int:
-        """Rows that may be started."""
+        """How many prompts may be started within `max_rows`."""
         num_decoding = sum(len(batch) for batch in live.batches)
         return self._settings.max_rows - num_decoding - sum(prompt.is_started for prompt in live.prompts)
 
     def _startable(self, live: SchedulerView, memory: _Memory) -> Sequence[PromptView]:
-        """Prompts that wait and for whose rows there is memory.
+        """Waiting prompts whose rows fit into memory, in order of arrival.
 
-        In order of arrival: once one does not fit, those behind it wait too, or it would wait for ever. One that is
-        alone is started whether it fits or not.
+        Once one does not fit, those behind it wait too; else it might wait for ever. If nothing else is running, the
+        first is started whether it fits or not.
         """
         startable: list[PromptView] = []
         batches = memory.batches
@@ -111,7 +111,7 @@ class Scheduler:
             if prompt.is_started or prompt.is_retired:
                 continue
             with_it = self._settings.grouping.joined(batches, [prompt.reach])
-            if batches and self._settings.grouping.held_bytes(with_it) > memory.room_bytes:
+            if batches and self._settings.grouping.cache_bytes(with_it) > memory.room_bytes:
                 break
             startable.append(prompt)
             batches = with_it
@@ -119,58 +119,58 @@ class Scheduler:
 
 
 class _Memory:
-    """What the rows of a view hold, and what is promised to the prompts that have been started.
+    """The bytes that the rows of a view take, and those reserved for the prompts that have been started.
 
     Attributes:
-        batches: the tokens that the decoding rows have room for, once all started prompts have joined them.
-        needed_bytes: after the next step, promises included.
+        batches: the lengths that rows have room for, by batch, as if all started prompts had joined.
+        needed_bytes: bytes after the next step, reserved ones included.
     """
 
     def __init__(self, grouping: Grouping, live: SchedulerView) -> None:
         self.room_bytes = live.memory.room_bytes
         self._grouping = grouping
         self._live = live
-        self._decoding = [[_held_reach(row, grouping) for row in batch] for batch in live.batches]
+        self._decoding = [[_slot_reach(row, grouping) for row in batch] for batch in live.batches]
         self._started = [prompt for prompt in live.prompts if prompt.is_started]
         self.batches = grouping.joined(self._decoding, [prompt.reach for prompt in self._started])
         memory = live.memory
         self._real_bytes = memory.decoding_bytes + memory.growth_bytes + memory.drafter_bytes
-        self.needed_bytes = self._real_bytes + self._promised_bytes(self.batches)
+        self.needed_bytes = self._real_bytes + self._reserved_bytes(self.batches)
 
-    def _promised_bytes(self, batches: Sequence[Sequence[int]]) -> int:
-        return self._grouping.held_bytes(batches) - self._grouping.held_bytes(self._decoding)
+    def _reserved_bytes(self, batches: Sequence[Sequence[int]]) -> int:
+        return self._grouping.cache_bytes(batches) - self._grouping.cache_bytes(self._decoding)
 
     def with_started(self, reaches: Sequence[int]) -> int:
-        """`needed_bytes` once prompts of these reaches have been started."""
+        """`needed_bytes` if prompts of these reaches are started too."""
         if not reaches:
             return self.needed_bytes
         batches = self._grouping.joined(self.batches, reaches)
-        return max(self._real_bytes + self._promised_bytes(batches), self._grouping.held_bytes(batches))
+        return max(self._real_bytes + self._reserved_bytes(batches), self._grouping.cache_bytes(batches))
 
     def reach_of(self, row_id: int) -> int:
         return next(prompt.reach for prompt in self._live.prompts if prompt.row_id == row_id)
 
     def max_kept_bytes(self, needed_bytes: int | None = None) -> int | None:
-        """What kept states may take when the rows need so much; None = they take no more than that."""
+        """Bytes that kept states may take if rows need `needed_bytes`; None = they take no more than that already."""
         left = max(self.room_bytes - (self.needed_bytes if needed_bytes is None else needed_bytes), 0)
         return left if self._live.memory.kept_bytes > left else None
 
     @property
     def holdings(self) -> list[Holding]:
-        """What each request holds or is promised."""
+        """The bytes that each request takes or has reserved."""
         holdings = [Holding(row.row_id, row.num_bytes) for batch in self._live.batches for row in batch]
         batches: list[list[int]] = [list(reaches) for reaches in self._decoding]
         for prompt in self._started:
             joined = self._grouping.joined(batches, [prompt.reach])
-            num_bytes = self._grouping.held_bytes(joined) - self._grouping.held_bytes(batches)
+            num_bytes = self._grouping.cache_bytes(joined) - self._grouping.cache_bytes(batches)
             if not prompt.is_retired:
                 holdings.append(Holding(prompt.row_id, num_bytes))
             batches = joined
         return holdings
 
 
-def _held_reach(row: RowView, grouping: Grouping) -> int:
-    """The tokens that a row's slot has room for: a slot may be longer than its row will ever get."""
+def _slot_reach(row: RowView, grouping: Grouping) -> int:
+    """The tokens that a row's slot has room for, which may be more than the row will ever have."""
     reach, footprint = row.reach, grouping.footprint
     while footprint.nbytes(reach) < row.num_bytes and footprint.nbytes(reach + _REACH_STEP) > footprint.nbytes(reach):
         reach += _REACH_STEP
@@ -178,7 +178,7 @@ def _held_reach(row: RowView, grouping: Grouping) -> int:
 
 
 def _without_removed(view: SchedulerView) -> SchedulerView:
-    """The view once the removed requests have been retired: rows are gone, prompts stay while a chunk is under way."""
+    """The view after removed requests are retired: without their rows; prompts that were started stay, as retired."""
     if not view.removed:
         return view
     prompts = [

@@ -1,4 +1,4 @@
-"""Which computed state a prompt starts from: requests often begin alike. Pure; knows no caches, only their tokens."""
+"""Which computed state a prompt starts from, because requests often share a prefix. Pure; sees tokens, not caches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import numpy as np
 
-#: Shorter prefixes are computed faster than they are looked after.
+#: A shorter prefix is faster to prefill again than to keep.
 MIN_TOKENS = 16
 #: A live request's state is worth copying when it saves the computation of this many tokens.
 MIN_LIVE_TOKENS = 64
@@ -26,10 +26,10 @@ class StateView:
     """The tokens of a computed state.
 
     Attributes:
-        key: of the prompt cache's entry, or the id of the request's row.
-        tokens: `(num_tokens,)` or more.
-        num_tokens: of them that the state holds and a prompt may start from.
-        is_trimmable: to any length; else it serves only prompts that begin with all of it.
+        key: the prompt cache's key of the entry, or the id of the request's row.
+        tokens: `(num_tokens,)` or longer.
+        num_tokens: how many of `tokens` the state holds, so that a prompt may start from them.
+        is_trimmable: it can be trimmed to any length; else it serves only prompts that start with all of it.
     """
 
     source: Source
@@ -39,7 +39,7 @@ class StateView:
     is_trimmable: bool = True
 
     def num_shared(self, wanted: np.ndarray) -> int:
-        """How many tokens of a prompt this state saves; at least one is left to compute, and 0 when it is not worth it.
+        """How many tokens of a prompt need not be prefilled with this state: never all, and 0 below `MIN_TOKENS`.
 
         Args:
             wanted: `(num_tokens,)`, all of the prompt.
@@ -50,7 +50,7 @@ class StateView:
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """The first `num_tokens` of a prompt are those of a state, which is copied and trimmed to them."""
+    """The prefix that a prompt shares with a state, which is copied and trimmed to `num_tokens` tokens."""
 
     source: Source
     key: int
@@ -58,10 +58,10 @@ class Prefix:
 
 
 def longest_prefix(wanted: np.ndarray, kept: Iterable[StateView], live: Iterable[StateView] = ()) -> Prefix | None:
-    """What a prompt should start from; None = from nothing.
+    """The prefix that a prompt should start from; None = from empty caches.
 
-    Of equal states the first is taken. A live one has to save a good part more than a kept one, because copying it
-    costs memory.
+    Of equal states the first is taken. A live state has to save `MIN_LIVE_TOKENS` more than a kept one, because copying
+    it costs memory.
     """
     best, best_length = None, 0
     for states, least in ((kept, 1), (live, MIN_LIVE_TOKENS)):
@@ -78,10 +78,10 @@ def _longest(wanted: np.ndarray, states: Iterable[StateView]) -> tuple[StateView
 
 
 def waits_for_sibling(wanted: np.ndarray, prefilling: Iterable[StateView], kept: Sequence[StateView]) -> bool:
-    """Whether a prompt that is being prefilled will soon hold what this one would have to compute too.
+    """Whether another prompt is being prefilled that will soon hold a prefix which this one would compute again.
 
     Args:
-        prefilling: all tokens of those prompts; `num_tokens` are computed.
+        prefilling: those prompts with all of their tokens, of which `num_tokens` are computed.
     """
     pairs = [(common_prefix(wanted[:-1], other.tokens), other) for other in prefilling]
     shared = max((length for length, other in pairs if other.num_tokens < len(wanted)), default=0)
@@ -92,7 +92,7 @@ def waits_for_sibling(wanted: np.ndarray, prefilling: Iterable[StateView], kept:
 
 
 def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
-    """How many leading values are equal."""
+    """Pure: the length of the common prefix of two arrays."""
     size = min(len(a), len(b))
     differs = a[:size] != b[:size]
     first = int(differs.argmax()) if size else 0

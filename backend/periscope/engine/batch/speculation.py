@@ -1,6 +1,6 @@
-"""Speculative decoding: a small model drafts what a row will say next, and the big one verifies it in one forward pass.
+"""Speculative decoding: a draft model proposes a row's next tokens, and the model verifies them in one forward pass.
 
-Worker thread only. It changes no token: what the big model would not have sampled is thrown away.
+Worker thread only. It changes no token: drafted tokens that the model would not have sampled are discarded.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from periscope.engine.batch.prompt_cache import LayerCaches
     from periscope.engine.batch.rows import Row
 
-#: Tokens the draft model reads in one step to catch up with a row it has not followed.
+#: Tokens that the draft model prefills in one step to catch up with a row.
 CATCH_UP_TOKENS = 512
 
 
 class Drafter:
-    """Owns the draft model and its caches, which follow one row at a time and must be trimmable. One for all batches.
+    """Owns the draft model and its caches, which hold one row at a time and must be trimmable. Shared by all batches.
 
     Source: Leviathan et al. 2023, with the greedy draft and exact match of mlx-lm's speculative_generate_step.
     """
@@ -34,58 +34,58 @@ class Drafter:
         self.num_draft_tokens = num_draft_tokens
         self._model = model
         self._caches: list[Any] = []
-        self._held = np.zeros(0, dtype=np.int64)  # the tokens that the caches hold
+        self._computed = np.zeros(0, dtype=np.int64)  # tokens that the caches hold
         self.forget()
 
     def forget(self) -> None:
-        """Let the caches go; the row that is followed is prefilled again when it is next drafted for."""
+        """Drop the caches. The next row to draft for is prefilled from its start."""
         self._caches = make_prompt_cache(self._model)
-        self._held = self._held[:0]
+        self._computed = self._computed[:0]
 
     @property
     def nbytes(self) -> int:
-        """What the caches of the draft model take."""
+        """Bytes of the draft model's caches."""
         return sum(int(cache.nbytes) for cache in self._caches)
 
     def propose(self, tokens: Sequence[int], num_tokens: int) -> mx.array | None:
-        """A lazy draft `(num_tokens,)` of what follows `tokens`; None while it is still catching up with them."""
+        """Draft what follows `tokens`: lazy token ids `(num_tokens,)`, or None while the caches are catching up."""
         wanted = np.asarray(tokens, dtype=np.int64)
-        self._trim(common_prefix(self._held, wanted[:-1]))
-        unread = wanted[len(self._held) :]
-        if len(unread) > CATCH_UP_TOKENS:
-            self._feed(mx.array(unread[:CATCH_UP_TOKENS]))
+        self._trim(common_prefix(self._computed, wanted[:-1]))
+        uncomputed = wanted[len(self._computed) :]
+        if len(uncomputed) > CATCH_UP_TOKENS:
+            self._feed(mx.array(uncomputed[:CATCH_UP_TOKENS]))
             mx.eval([cache.state for cache in self._caches])
-            self._held = wanted[: len(self._held) + CATCH_UP_TOKENS]
+            self._computed = wanted[: len(self._computed) + CATCH_UP_TOKENS]
             return None
-        token = mx.array(unread)
+        token = mx.array(uncomputed)
         drafted = []
         for _ in range(num_tokens):
             token = self._feed(token)
             drafted.append(token)
-        self._held = wanted
+        self._computed = wanted
         return mx.concatenate(drafted)
 
-    def settle(self, drafted: Sequence[int]) -> None:
-        """What was drafted in the last proposal; the caches hold all of it but the last token."""
-        self._held = np.concatenate([self._held, np.asarray(drafted[:-1], dtype=np.int64)])
+    def note_drafted(self, drafted: Sequence[int]) -> None:
+        """Note the token ids of the last proposal; the caches hold all of them but the last."""
+        self._computed = np.concatenate([self._computed, np.asarray(drafted[:-1], dtype=np.int64)])
 
     def _feed(self, tokens: mx.array) -> mx.array:
         logits = self._model(tokens[None], cache=self._caches)
         return mx.argmax(logits[:, -1, :], axis=-1)
 
     def _trim(self, length: int) -> None:
-        if length < len(self._held):
-            trim_prompt_cache(self._caches, len(self._held) - length)
-            self._held = self._held[:length]
+        if length < len(self._computed):
+            trim_prompt_cache(self._caches, len(self._computed) - length)
+            self._computed = self._computed[:length]
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What one verified forward pass gave a row.
+    """The result of one speculative step.
 
     Attributes:
-        accepted: drafted tokens that the big model samples too, as far as the first that ends the sequence.
-        newest: the token that the big model samples after those; None when the last accepted one ends the sequence.
+        accepted: drafted tokens that the model samples too, up to the first that ends the sequence.
+        newest: the token that the model samples after those; None when the last accepted token ends the sequence.
     """
 
     accepted: tuple[int, ...]
@@ -93,7 +93,7 @@ class Verified:
 
 
 class SpeculativeStep:
-    """One forward pass of the big model over a row's last token and a draft of what follows it."""
+    """Runs the model once over a row's last token and a draft of what follows it."""
 
     def __init__(self, model: Callable[..., mx.array], drafter: Drafter, *, end_token_ids: Collection[int]) -> None:
         self._model = model
@@ -102,11 +102,11 @@ class SpeculativeStep:
 
     @property
     def most_tokens(self) -> int:
-        """How many tokens the caches take in one step at most."""
+        """The most tokens that are added to the caches in one step."""
         return 1 + self._drafter.num_draft_tokens
 
-    def is_for(self, rows: Sequence[Row]) -> bool:
-        """Whether a batch of these rows should be drafted for: one row whose sampling has no memory of its own."""
+    def can_run(self, rows: Sequence[Row]) -> bool:
+        """Whether a speculative step is possible: one row, not at its end, without processors, grammar or logprobs."""
         if len(rows) != 1:
             return False
         (row,) = rows
@@ -114,10 +114,10 @@ class SpeculativeStep:
         return is_plain and row.num_left > 1
 
     def run(self, row: Row, caches: LayerCaches) -> Verified:
-        """Verify a draft of what follows the row's tokens, the last of which is not in `caches` yet; blocks.
+        """Draft and verify what follows the row's tokens, the last of which is not in `caches` yet; blocks.
 
-        While the drafter is still catching up this is an ordinary step, only not overlapped. The caches hold the
-        row's last token and the accepted ones afterwards.
+        While the drafter is catching up this is an ordinary step, but not overlapped with the next. Afterwards the
+        caches hold the row's last token and the accepted ones.
         """
         drafted = self._drafter.propose(row.tokens, min(self._drafter.num_draft_tokens, row.num_left - 1))
         draft = mx.zeros((0,), dtype=mx.uint32) if drafted is None else drafted
@@ -125,19 +125,19 @@ class SpeculativeStep:
         logits = self._model(inputs[None], cache=caches)[0]
         wanted = sample(logits, [(row.sampling, row.num_launched + ahead) for ahead in range(len(inputs))])
         mx.eval(wanted, draft)
-        sampled, guessed = cast("list[int]", wanted.tolist()), cast("list[int]", draft.tolist())
-        if guessed:
-            self._drafter.settle(guessed)
-        verified = _verified(sampled, guessed, self._end_token_ids)
-        trim_prompt_cache(caches, len(guessed) - len(verified.accepted))
+        sampled, drafted_ids = cast("list[int]", wanted.tolist()), cast("list[int]", draft.tolist())
+        if drafted_ids:
+            self._drafter.note_drafted(drafted_ids)
+        verified = _verified(sampled, drafted_ids, self._end_token_ids)
+        trim_prompt_cache(caches, len(drafted_ids) - len(verified.accepted))
         return verified
 
 
-def _verified(sampled: Sequence[int], guessed: Sequence[int], end_token_ids: Collection[int]) -> Verified:
-    """Pure: what of a draft holds. `sampled` has one token more than `guessed`."""
-    for num, (token, guess) in enumerate(zip(sampled, guessed, strict=False)):
-        if token != guess:
+def _verified(sampled: Sequence[int], drafted_ids: Sequence[int], end_token_ids: Collection[int]) -> Verified:
+    """Pure: which drafted tokens are accepted. `sampled` has one token more than `drafted_ids`."""
+    for num, (token, drafted_id) in enumerate(zip(sampled, drafted_ids, strict=False)):
+        if token != drafted_id:
             return Verified(tuple(sampled[:num]), token)
         if token in end_token_ids:
             return Verified(tuple(sampled[: num + 1]), None)
-    return Verified(tuple(guessed), sampled[len(guessed)])
+    return Verified(tuple(drafted_ids), sampled[len(drafted_ids)])

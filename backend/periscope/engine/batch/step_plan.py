@@ -1,6 +1,6 @@
 """What the scheduler sees before a step and what it decides: frozen data, without arrays of the device.
 
-Machines that shard one model apply the same plan, or their collectives would wait for each other for ever.
+Machines that shard one model must apply the same plan, or their collectives wait for each other for ever.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PromptView:
-    """A request that is not decoding: its prompt waits, or is prefilled, or is complete and has not joined a batch.
+    """A request that is waiting, prefilling, or complete and has not joined a batch yet.
 
     Attributes:
         row_id: grows with the order of arrival.
         tokens: `(num_tokens,)`; the last is not prefilled, it is the first input of decoding.
-        reach: tokens that its row will have room for at first.
+        reach: tokens that its row will have room for at first, see `Row.reach`.
         checkpoints: lengths at which chunks end, so that the state can be kept there.
-        is_started: it holds caches, which may be empty.
+        is_started: it has caches, which may be empty.
         num_computed: tokens that the caches hold, without those of the chunk under way.
-        num_chunk_tokens: of the chunk under way; 0 = there is none.
-        num_slices_left: layer slices of that chunk.
-        num_passed_over: tokens prefilled of other prompts since it came.
+        num_chunk_tokens: tokens of the chunk under way; 0 = there is none.
+        num_slices_left: layer slices of that chunk still to be computed.
+        num_passed_over: tokens of other prompts that were prefilled since it arrived.
         is_retired: it was removed; the chunk under way is computed to its end so that the state can be kept.
     """
 
@@ -55,8 +55,8 @@ class RowView:
 
     Attributes:
         prompt: `(num_prompt_tokens,)`.
-        reach: tokens that it has room for at first.
-        num_bytes: what its slot of its batch takes after the next step.
+        reach: tokens that it has room for at first, see `Row.reach`.
+        num_bytes: bytes of its slot after the next step.
     """
 
     row_id: int
@@ -70,13 +70,13 @@ class MemoryView:
     """Bytes of the caches of one model.
 
     Attributes:
-        room_bytes: that rows and kept states may take together.
-        kept_bytes: of the prompt cache.
-        decoding_bytes: of all batches, retired slots included.
-        growth_bytes: that the next decode step adds to the batches; 0 for nearly every step.
-        drafter_bytes: of the draft model's caches.
-        has_reclaimable: retired slots, retired prompts, tokens in flight (their rows may have ended) or a draft
-            model's caches are there to be given up before a row is preempted.
+        room_bytes: what rows and kept states may take together.
+        kept_bytes: what the prompt cache takes.
+        decoding_bytes: what all batches take, retired slots included.
+        growth_bytes: what the next decode step adds to the batches; 0 in nearly every step.
+        drafter_bytes: what the draft model's caches take.
+        has_reclaimable: there is memory to free before a row is preempted: retired slots, retired prompts, the draft
+            model's caches, or tokens in flight, whose rows may have ended.
     """
 
     room_bytes: int
@@ -89,14 +89,14 @@ class MemoryView:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SchedulerView:
-    """All that a plan rests on, with the timings.
+    """All that a plan depends on, besides the timings.
 
     Attributes:
         prompts: in order of arrival.
         batches: the decoding rows of each batch.
         kept: the states in the prompt cache.
         exports: tokens of retired rows whose states are still being copied out of their batch.
-        removed: ids of requests that were removed since the step before.
+        removed: ids of requests that were removed since the previous step.
     """
 
     memory: MemoryView
@@ -109,7 +109,7 @@ class SchedulerView:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A prompt gets caches: a copy of a state's prefix, or empty ones."""
+    """A prompt gets caches: a copy of a state trimmed to `prefix`, or empty ones."""
 
     row_id: int
     prefix: Prefix | None = None
@@ -120,7 +120,7 @@ class Prefill:
     """Layer slices of one chunk of a prompt.
 
     Attributes:
-        num_tokens: of the chunk that begins here; 0 = the chunk under way goes on.
+        num_tokens: tokens of the chunk that starts here; 0 = the chunk under way continues.
     """
 
     row_id: int
@@ -133,18 +133,18 @@ class StepPlan:
     """One step, in the order in which the executor applies it.
 
     Attributes:
-        retires: ids of removed requests; what was computed of them is kept.
-        reclaims: the tokens in flight are read, and all memory that no request needs is given up. Nothing else happens
-            in such a step: what follows rests on what is left then.
-        preempts: ids of requests that give up their memory and wait again.
-        finishes_exports: the states of retired rows are copied out at once.
-        compacts: slots of retired rows are taken out of all batches.
+        retires: ids of removed requests; their states are kept.
+        reclaims: the tokens in flight are read, and all memory that no request needs is freed. Nothing else happens in
+            such a step, because the next plan depends on what is left.
+        preempts: ids of requests whose memory is freed; they wait and are prefilled again.
+        finishes_exports: the states of retired rows that are being copied out are finished now.
+        compacts: the slots of retired rows are removed from all batches.
         starts: prompts that get caches.
         max_kept_bytes: the prompt cache is trimmed to this; None = it fits.
         prefills: layer slices, in this order.
         joins: prompts that are complete and start decoding in this step.
-        reads_now: the tokens that this step samples are read in it, because prompts wait and the device will soon do
-            something else.
+        reads_now: the tokens that this step samples are read in it, because prompts wait and the device will prefill
+            them next.
     """
 
     retires: tuple[int, ...] = ()
@@ -159,5 +159,5 @@ class StepPlan:
     reads_now: bool = False
 
 
-#: A step in which nothing is to be decided: every row gets a token.
+#: The plan of a step with nothing to decide: every row gets a token.
 DECODE_ONLY = StepPlan()

@@ -1,7 +1,7 @@
-"""TextBatch: all requests of one text model, from their prompt to their last token. Worker thread only.
+"""TextBatch: all requests of one text model, from admission to the last token. Worker thread only.
 
-waiting -> prefilling -> decoding -> retired. In each step the scheduler plans, which is pure, and the executor applies:
-as many layer slices of prompts as take a few decode steps, then a token for every decoding row.
+A request is waiting, prefilling, decoding, then retired. In each step the scheduler makes a plan, which is pure, and
+the executor applies it: layer slices of prompts that take a few decode steps, then one token for every decoding row.
 """
 
 from __future__ import annotations
@@ -37,28 +37,29 @@ if TYPE_CHECKING:
     from periscope.engine.device.memory import KVBudget
     from periscope.engine.worker.commands import Submit
 
-#: Steps between two looks at how much room the decoding rows' growth leaves to the prompt cache.
+#: Steps between two checks of how much room the growth of decoding rows leaves to the prompt cache.
 _ROOM_CHECK_STEPS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class BatchSettings:
-    """How a model's requests are batched; the model's own facts first.
+    """How a model's requests are batched: facts of the model first, then settings.
 
     Attributes:
         vocab_size: width of the logits.
-        pass_bytes: what a further forward pass costs, see `Grouping`.
-        can_share_passes: several rows' caches can be put side by side.
+        forward_pass_bytes: cost of one more forward pass, see `Grouping`.
+        can_batch_rows: several rows can share a forward pass.
+        token_text: the text of a token id, for log-probabilities.
         wants_checkpoints: the caches cannot be trimmed, so states are kept at the prompts' checkpoints.
-        max_rows: that prefill or decode at once; more wait.
-        max_chunk_tokens: prompt tokens in one forward pass.
-        checks_memory: refuse what cannot fit, before it is prefilled.
+        max_rows: most requests that prefill or decode at once; more wait.
+        max_chunk_tokens: most prompt tokens in one forward pass.
+        checks_memory: refuse prompts that cannot fit, before they are prefilled.
     """
 
     eos_token_ids: frozenset[int]
     vocab_size: int
-    pass_bytes: int
-    can_share_passes: bool
+    forward_pass_bytes: int
+    can_batch_rows: bool
     token_text: Callable[[int], TokenText]
     wants_checkpoints: bool
     max_rows: int
@@ -67,9 +68,12 @@ class BatchSettings:
 
 
 class TextBatch:
-    """Owns what has been asked of one model: admitted and removed requests. The executor owns where they are.
+    """Owns admission to and removal from one model's batch. The `Executor` owns the requests in between.
 
-    Shares the prompt cache with the batches after it.
+    Does not own the prompt cache: it outlives this batch and is used by the next one.
+
+    Attributes:
+        working_bytes: bytes of all requests' caches when last checked, once in `_ROOM_CHECK_STEPS` steps.
     """
 
     def __init__(
@@ -82,7 +86,7 @@ class TextBatch:
         drafter: Drafter | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.working_bytes = 0  # at the last look
+        self.working_bytes = 0
         self._model = model
         self._settings = settings
         self._prompt_cache = prompt_cache
@@ -91,8 +95,8 @@ class TextBatch:
         self._drafter = drafter
         self._num_rows = 0
         self._num_steps = 0
-        self._removed: set[int] = set()  # since the last step
-        grouping = Grouping(budget.footprint, settings.pass_bytes, settings.can_share_passes)
+        self._removed: set[int] = set()  # ids, since the last step
+        grouping = Grouping(budget.footprint, settings.forward_pass_bytes, settings.can_batch_rows)
         decoding = DecodeBatches(self._new_decode_batch, grouping)
         self._executor = Executor(model, decoding, prompt_cache, self._memory, drafter=drafter, clock=clock)
         self._scheduler = Scheduler(
@@ -166,7 +170,7 @@ class TextBatch:
 
     @property
     def has_work(self) -> bool:
-        """The next step has something to do, though it may be for nobody who waits."""
+        """Whether the next step has something to do, if only for requests that have been removed."""
         return bool(self._removed) or self._executor.has_work
 
     def step(self) -> list[Sampled]:

@@ -1,4 +1,4 @@
-"""What steps and prompt tokens take, as measured in earlier steps. Knows no clock: durations are handed in."""
+"""How long decode steps and prompt tokens took in earlier steps. Has no clock: durations are passed in."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _NEWEST_PART = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """All that a plan knows of time; None or absent = not measured yet.
+    """All that a plan knows of time, in seconds; None or absent = not measured yet.
 
     Attributes:
-        step_s: a decode step of the rows that run, smoothed.
-        token_s: a token at the beginning of a prompt, its part of the forward pass included.
-        chunk_token_s: by row id, a token of the prompt's chunk before.
+        step_s: a decode step of the running rows, smoothed.
+        token_s: a token in the first chunk of a prompt, its part of the fixed costs included.
+        chunk_token_s: by row id, a token of the prompt's previous chunk.
         slice_s: by row id, a layer slice of the chunk under way.
     """
 
@@ -38,14 +38,14 @@ class Measurements:
         self._token_s: float | None = None
 
     def note_step(self, duration_s: float) -> None:
-        """A decode step whose tokens were waited for."""
+        """Record a decode step whose tokens were waited for."""
         known_s = duration_s if self._step_s is None else self._step_s
         self._step_s = known_s + _NEWEST_PART * (duration_s - known_s)
 
     def note_first_tokens(self, token_s: float | None) -> None:
-        """What a token cost in a chunk at the beginning of a prompt."""
+        """Record the seconds per token of a chunk at the start of a prompt."""
         self._token_s = token_s
 
     def timings(self, chunk_token_s: Mapping[int, float], slice_s: Mapping[int, float]) -> Timings:
-        """A snapshot, with what is known of each prompt."""
+        """A snapshot, with what was measured of each prompt."""
         return Timings(self._step_s, self._token_s, chunk_token_s, slice_s)

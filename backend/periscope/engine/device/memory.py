@@ -162,12 +162,12 @@ class KVBudget:
     memory: DeviceMemory
     prompt_cache_bytes: int | None = None
 
-    def total_bytes(self, held_bytes: int) -> int:
-        """All that rows and prompt cache may take together, of which they hold `held_bytes` now.
+    def total_bytes(self, used_bytes: int) -> int:
+        """All that rows and prompt cache may take together, of which they hold `used_bytes` now.
 
         What the device's budget leaves is read each time: weights and other models come and go.
         """
-        others = max(self.memory.active_bytes() - held_bytes, 0) + self.memory.promised_bytes
+        others = max(self.memory.active_bytes() - used_bytes, 0) + self.memory.promised_bytes
         left = max(self.memory.budget_bytes() - others, 0)
         return left if self.limit_bytes is None else min(self.limit_bytes, left)
 
@@ -179,9 +179,9 @@ class KVBudget:
             budget_bytes if self.limit_bytes is None else min(self.limit_bytes, budget_bytes)
         )
 
-    def kept_bytes(self, held_bytes: int) -> int:
+    def kept_bytes(self, used_bytes: int) -> int:
         """What of `total_bytes` kept states may take."""
-        total = self.total_bytes(held_bytes)
+        total = self.total_bytes(used_bytes)
         if self.prompt_cache_bytes is None:
             return int(total * DEFAULT_PROMPT_CACHE_PART)
         return min(self.prompt_cache_bytes, total)

@@ -96,25 +96,25 @@ class DeviceTurn:
         """
         ticket = _Ticket(self._lock, is_background=is_background)
         try:
-            self._take(ticket)
+            self._acquire(ticket)
             yield
         finally:
-            self._give_on(ticket)
+            self._release(ticket)
 
-    def _take(self, mine: _Ticket) -> None:
+    def _acquire(self, mine: _Ticket) -> None:
         with self._lock:
             self._settle()
             self._waiting.append(mine)
-            self._pass_on()
+            self._grant()
             while self._holder is not mine:
                 # What is owed runs out without anybody's doing; of all else that helps this thread is told.
                 is_timed = mine.is_background and self._owed_s > 0
                 mine.looks_at = self._settled_at + self._owed_s if is_timed else math.inf
                 mine.woken.wait(self._owed_s if is_timed else None)
                 self._settle()
-                self._pass_on()
+                self._grant()
 
-    def _give_on(self, mine: _Ticket) -> None:
+    def _release(self, mine: _Ticket) -> None:
         """Also for a wait that an exception ended."""
         with self._lock:
             self._settle()
@@ -122,7 +122,7 @@ class DeviceTurn:
                 self._holder = None
             elif mine in self._waiting:
                 self._waiting.remove(mine)
-            self._pass_on()
+            self._grant()
 
     def _set_active(self, participant: Participant, *, is_active: bool) -> None:
         """Only foreground participants: a background one counts while it waits."""
@@ -132,7 +132,7 @@ class DeviceTurn:
                 self._active.add(participant)
             else:
                 self._active.discard(participant)
-            self._pass_on()
+            self._grant()
 
     def _settle(self) -> None:
         """Charge the time since the last change. Before every change, under the lock."""
@@ -140,7 +140,7 @@ class DeviceTurn:
         self._owed_s = owed_after(self._view(), now - self._settled_at, self.background_share)
         self._settled_at = now
 
-    def _pass_on(self) -> None:
+    def _grant(self) -> None:
         """Hand a free turn to whoever is next. After every change, under the lock."""
         chosen = next_turn(self._view())
         if chosen is not None:
