@@ -1,7 +1,7 @@
-"""How much memory a prompt's KV cache will take, and whether there is room for it. Worker thread only.
+"""How much memory KV caches take, and how much the device has for them.
 
-The cost of a token is measured once on the loaded model's own caches, so that every architecture is right: full
-attention grows with the length, a sliding window up to its size, a state-space layer not at all.
+The bytes per token are measured once on the loaded model's own caches, so that they are right for every architecture:
+full attention grows with the length, a sliding window up to its size, a state-space layer not at all.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import mlx.core as mx
 
 #: mlx-lm's caches grow in blocks of this many tokens.
 BLOCK_TOKENS = 256
-#: Part of the device's memory that models and caches may take: the rest is for activations and other programs.
+#: Part of the device's memory for weights and caches. The rest is for activations and other programs.
 USABLE_PART = 0.9
-#: Where the device does not tell its memory (MLX's CPU backend), this part of the machine's is ours.
+#: Part of the machine's memory for weights and caches where the device reports none (MLX's CPU backend).
 USABLE_PART_OF_HOST = 0.5
-#: Part of the memory for KV caches that kept states may take, unless configured.
+#: Part of the KV cache memory that the prompt cache may take, unless configured.
 DEFAULT_PROMPT_CACHE_PART = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """One cache object. `slot_bytes` per token up to `max_slots`, and `fixed_bytes` whatever the length."""
+    """Size of one cache object: `slot_bytes` per token up to `max_slots` tokens, plus `fixed_bytes`."""
 
     slot_bytes: int
     max_slots: int | None
@@ -40,25 +40,28 @@ class _Layer:
 
 @dataclass(frozen=True, slots=True)
 class KVFootprint:
-    """Bytes of one sequence's caches by its length. Pure."""
+    """Bytes of one sequence's caches as a function of its length. Pure."""
 
     layers: tuple[_Layer, ...]
 
     @classmethod
     def measure(cls, caches: Iterable[Any]) -> KVFootprint:
-        """From caches that have seen a few tokens."""
+        """Measure caches that hold a few tokens. Reads their shapes; evaluates nothing."""
         return cls(tuple(_layer(cache) for cache in flat(caches)))
 
     def nbytes(self, num_tokens: int) -> int:
-        """Bytes of the caches of a sequence of that many tokens."""
+        """Bytes of the caches of a sequence of `num_tokens` tokens."""
         return sum(layer.nbytes(num_tokens) for layer in self.layers)
 
     def most_tokens(self, num_bytes: int) -> float:
-        """The longest sequence whose caches take no more than that; infinity where they stop growing before."""
+        """The longest sequence whose caches take at most `num_bytes`; infinity if no layer grows with the length."""
         growing = sum(layer.slot_bytes for layer in self.layers if layer.max_slots is None)
         if growing == 0:
             return math.inf
-        low, high = 0, num_bytes // (growing * BLOCK_TOKENS)  # in blocks; windows and fixed parts take from it
+        low, high = (
+            0,
+            num_bytes // (growing * BLOCK_TOKENS),
+        )  # in blocks; an upper bound, because windows and fixed parts take some of the bytes
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if self.nbytes(middle * BLOCK_TOKENS) <= num_bytes else (low, middle - 1)
@@ -66,7 +69,7 @@ class KVFootprint:
 
 
 def flat(caches: Iterable[Any]) -> Iterator[Any]:
-    """The cache objects of all layers, those inside mlx-lm's `CacheList` too."""
+    """The cache objects of all layers, with mlx-lm's `CacheList` flattened."""
     for cache in caches:
         inner = getattr(cache, "caches", None)
         if inner is None:
@@ -76,7 +79,7 @@ def flat(caches: Iterable[Any]) -> Iterator[Any]:
 
 
 def window_of(cache: Any) -> int | None:
-    """Tokens that a cache holds at most; None = all of them. mlx-lm has sliding windows and chunks (Llama 4)."""
+    """Most tokens that a cache holds; None = all. Sliding windows and the chunks of Llama 4 have such a bound."""
     window: int | None = getattr(cache, "max_size", None) or getattr(cache, "chunk_size", None)
     return window
 
@@ -87,40 +90,42 @@ def _layer(cache: Any) -> _Layer:
     if keys is None:
         return _Layer(0, None, nbytes)
     widest = keys[0] if isinstance(keys, (tuple, list)) else keys  # quantised keys are (values, scales, biases)
-    return _Layer(nbytes // int(widest.shape[-2]), _most_slots(cache), 0)
+    return _Layer(nbytes // int(widest.shape[-2]), _max_slots(cache), 0)
 
 
-def _most_slots(cache: Any) -> int | None:
-    """Tokens that the arrays of a cache have room for at most; None = it depends on the length alone.
+def _max_slots(cache: Any) -> int | None:
+    """Most tokens that the arrays of a cache have room for; None = they grow with the length.
 
-    Llama 4's chunks are cut back only when a token comes, by copying; till then a block or two more are held.
+    Llama 4's chunked caches are trimmed by copying when the next token is added, and take up to two blocks more until
+    then.
     """
     window = window_of(cache)
     return window if window is None or hasattr(cache, "max_size") else window + 2 * BLOCK_TOKENS
 
 
 def device_budget_bytes(configured_bytes: int | None = None) -> int:
-    """For the weights and caches of all models: as configured, but never more than the device recommends."""
+    """Bytes for the weights and caches of all models: as configured, but never more than the device recommends."""
     info = mx.device_info()
-    told = info.get("max_recommended_working_set_size") or info.get("total_memory")
-    if told is not None:
-        return int(int(told) * USABLE_PART) if configured_bytes is None else min(configured_bytes, int(told))
-    ours = int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * USABLE_PART_OF_HOST)
-    return ours if configured_bytes is None else min(configured_bytes, ours)
+    recommended = info.get("max_recommended_working_set_size") or info.get("total_memory")
+    if recommended is not None:
+        limit = int(recommended)
+        return int(limit * USABLE_PART) if configured_bytes is None else min(configured_bytes, limit)
+    usable = int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * USABLE_PART_OF_HOST)
+    return usable if configured_bytes is None else min(configured_bytes, usable)
 
 
 class WiredLimit:
-    """How much of what is in use is kept from being paged out: one limit for the process.
+    """Metal's wired limit: how many bytes in use are kept from being paged out. One per process.
 
-    It is set once, or generators of the model libraries that come and go would unwire each other's weights (mlx-lm
-    0.32, mlx-vlm 0.7).
+    It is set once. The generators of mlx-lm 0.32 and mlx-vlm 0.7 set and reset it for each run, so that models in one
+    process would unwire each other's weights.
     """
 
     _is_set = False
 
     @classmethod
     def set_once(cls, limit_bytes: int | None = None) -> None:
-        """To what Metal recommends, or less if so configured; only the first call counts. Nothing without Metal."""
+        """Set what Metal recommends, or `limit_bytes` if less. Only the first call counts; without Metal, none does."""
         recommended = mx.device_info().get("max_recommended_working_set_size") if mx.metal.is_available() else None
         if recommended is not None and not cls._is_set:
             cls._is_set = True
@@ -128,11 +133,11 @@ class WiredLimit:
 
 
 class DeviceMemory:
-    """What the device has for us, or what of it we were told to use; read anew at every question.
+    """The memory of the device that this process may use. Nothing is cached: every call reads it anew.
 
     Attributes:
-        promised_bytes: kept for models that are loading, and taken by other processes of ours; whoever shares this
-            memory among models sets it, from any thread.
+        promised_bytes: reserved for models that are loading and for captioner processes. Set by the owner of the
+            memory ledger, from any thread.
     """
 
     def __init__(self, budget_bytes: int | None = None) -> None:
@@ -140,11 +145,11 @@ class DeviceMemory:
         self._configured_bytes = budget_bytes
 
     def budget_bytes(self) -> int:
-        """For weights and caches together."""
+        """Bytes for weights and caches together."""
         return device_budget_bytes(self._configured_bytes)
 
     def active_bytes(self) -> int:
-        """What MLX holds now, of all models of this process."""
+        """Bytes that MLX has allocated now, for all models of this process."""
         return int(mx.get_active_memory())
 
 
@@ -153,8 +158,9 @@ class KVBudget:
     """How much KV memory the rows of one model may take.
 
     Attributes:
-        limit_bytes: as configured; None = all that the device's budget leaves.
-        prompt_cache_bytes: of it for kept states, as configured; None = a part of what there is at the time.
+        footprint: bytes of one sequence's caches.
+        limit_bytes: configured limit of rows and prompt cache together; None = all that the device's budget leaves.
+        prompt_cache_bytes: configured limit of the prompt cache; None = DEFAULT_PROMPT_CACHE_PART of what there is.
     """
 
     footprint: KVFootprint
@@ -163,9 +169,9 @@ class KVBudget:
     prompt_cache_bytes: int | None = None
 
     def total_bytes(self, used_bytes: int) -> int:
-        """All that rows and prompt cache may take together, of which they hold `used_bytes` now.
+        """Bytes that rows and prompt cache may take together; they take `used_bytes` of it now.
 
-        What the device's budget leaves is read each time: weights and other models come and go.
+        The device's memory is read at every call, because other models are loaded and unloaded.
         """
         others = max(self.memory.active_bytes() - used_bytes, 0) + self.memory.promised_bytes
         left = max(self.memory.budget_bytes() - others, 0)
@@ -173,14 +179,14 @@ class KVBudget:
 
     @property
     def most_tokens(self) -> float:
-        """The longest sequence that could ever be held, with nothing else in memory."""
+        """The longest sequence, in tokens, that fits when nothing else is in memory."""
         budget_bytes = self.memory.budget_bytes()
         return self.footprint.most_tokens(
             budget_bytes if self.limit_bytes is None else min(self.limit_bytes, budget_bytes)
         )
 
     def kept_bytes(self, used_bytes: int) -> int:
-        """What of `total_bytes` kept states may take."""
+        """Bytes of `total_bytes` that the prompt cache may take."""
         total = self.total_bytes(used_bytes)
         if self.prompt_cache_bytes is None:
             return int(total * DEFAULT_PROMPT_CACHE_PART)

@@ -1,6 +1,6 @@
-"""The turn at the accelerator: one bounded piece of work at a time, in fair shares between text and captions.
+"""DeviceTurn: one bounded piece of work at a time on the device, in fair shares between text and captions.
 
-Owns no thread: workers block here on theirs. Knows nothing of models, and no clock but the one it is given.
+Owns no thread: workers block here on their own threads. Knows nothing of models, and only the clock that it is given.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 DEFAULT_BACKGROUND_SHARE = 0.25
-#: A waiting thread is not woken to set its timer anew for less than this.
+#: A waiting thread is not woken to restart its timer if it would wake less than this earlier.
 _TIMER_SLACK_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """All that a decision rests on.
+    """All that a decision depends on.
 
     Attributes:
-        waiting: `is_background` of each that waits for the turn, the longest first.
-        holder: `is_background` of the one that has the turn; None = it is free.
-        has_active_foreground: a foreground participant waits, holds the turn, or is between two pieces of work.
-        owed_s: device time that the foreground gets before the next background turn; below zero, the background's
-            credit: foreground time that it has waited through beyond what was owed.
+        waiting: `is_background` of each waiting thread, the longest waiting first.
+        holder: `is_background` of the thread that has the turn; None = the turn is free.
+        has_active_foreground: a foreground participant waits, has the turn, or is between two pieces of work.
+        owed_s: device time that the foreground gets before the next background turn. Below zero it is the background's
+            credit: foreground time that it waited through beyond what was owed.
     """
 
     waiting: tuple[bool, ...]
@@ -36,17 +36,17 @@ class View:
 
 
 def owed_after(view: View, elapsed_s: float, background_share: float) -> float:
-    """Pure: `owed_s` when things have stood as in the view for `elapsed_s`."""
-    if not view.has_active_foreground:  # 1. what is owed is void when nobody is there to use it
+    """Pure: the new `owed_s`, when the view has been unchanged for `elapsed_s`."""
+    if not view.has_active_foreground:  # 1. a debt to an absent foreground is void
         return 0.0
-    if view.holder is True:  # 2. background work is paid for afterwards: its length is not known before
+    if view.holder is True:  # 2. background work is charged afterwards, because its duration is not known before
         return view.owed_s + elapsed_s * (1 - background_share) / background_share
-    left_s = view.owed_s - elapsed_s  # 3. the foreground's work, or the free device kept for it: it had its chance
-    return left_s if any(view.waiting) else max(left_s, 0.0)  # 4. a background that does not wait saves nothing up
+    left_s = view.owed_s - elapsed_s  # 3. foreground work, or the free device kept for it, pays the debt off
+    return left_s if any(view.waiting) else max(left_s, 0.0)  # 4. credit is only for a background that waits
 
 
 def next_turn(view: View) -> int | None:
-    """Pure: which of those who wait takes the turn now; None = nobody may."""
+    """Pure: the index of the waiting thread that takes the turn now; None = none may."""
     if view.holder is not None:
         return None
     foreground, background = (view.waiting.index(kind) if kind in view.waiting else None for kind in (False, True))
@@ -56,15 +56,16 @@ def next_turn(view: View) -> int | None:
 
 
 class DeviceTurn:
-    """Owned by the process's composition root and shared by all workers, which `join` it.
+    """Owned by the process's composition root and shared by all workers, which `join` it. Safe from any thread.
 
-    A worker takes the turn around one decode step, one prefill chunk, one image or one slice of a load. Among equals
-    the first to come is the first served. While foreground work (text) is there, background work (captions, loads)
-    gets `background_share` of the time, and all of it otherwise. Nothing is saved up: not by those who are idle, and
-    a foreground that does not come for what it is owed loses it second by second, so none that hangs stops the rest.
+    A worker takes the turn around one decode step, one prefill chunk, one image or one slice of a load. Within a class
+    turns are given in order of arrival. While there is foreground work (text), background work (captions, loads) gets
+    `background_share` of the time, and all of it otherwise. Nothing is saved up: idle participants gain nothing, and a
+    foreground that does not use the time it is owed loses it second by second, so one that hangs does not block the
+    rest.
 
-    A plain `threading.Lock` is not fair at all, and first come, first served would give an image of one second as
-    many turns as a decode step of 20 ms.
+    A plain `threading.Lock` is not fair, and pure order of arrival would give an image of one second as many turns as
+    a decode step of 20 ms.
     """
 
     def __init__(
@@ -85,14 +86,14 @@ class DeviceTurn:
         return f"<DeviceTurn taken={self._holder is not None} waiting={len(self._waiting)} owed_s={self._owed_s:.3f}>"
 
     def join(self, name: str, *, is_background: bool) -> Participant:
-        """A worker's own handle: background = it makes way for those that are not."""
+        """A handle for one worker. A background worker gives way to foreground ones."""
         return Participant(self, name, is_background=is_background)
 
     @contextmanager
     def held(self, *, is_background: bool = True) -> Iterator[None]:
-        """Block until it is this thread's turn; give it on at exit.
+        """Block until it is this thread's turn; release it at exit.
 
-        Without a handle this is for one-off pieces such as the slices of a load, which should not stall decoding.
+        For work without a `Participant`, such as the slices of a load, which should not stall decoding.
         """
         ticket = _Ticket(self._lock, is_background=is_background)
         try:
@@ -107,15 +108,15 @@ class DeviceTurn:
             self._waiting.append(mine)
             self._grant()
             while self._holder is not mine:
-                # What is owed runs out without anybody's doing; of all else that helps this thread is told.
+                # A debt runs out with time alone, so the wait is timed; every other change notifies this thread.
                 is_timed = mine.is_background and self._owed_s > 0
-                mine.looks_at = self._settled_at + self._owed_s if is_timed else math.inf
+                mine.wakes_at = self._settled_at + self._owed_s if is_timed else math.inf
                 mine.woken.wait(self._owed_s if is_timed else None)
                 self._settle()
                 self._grant()
 
     def _release(self, mine: _Ticket) -> None:
-        """Also for a wait that an exception ended."""
+        """Give the turn back, or stop waiting for it when an exception ended the wait."""
         with self._lock:
             self._settle()
             if self._holder is mine:
@@ -125,7 +126,7 @@ class DeviceTurn:
             self._grant()
 
     def _set_active(self, participant: Participant, *, is_active: bool) -> None:
-        """Only foreground participants: a background one counts while it waits."""
+        """Note that a foreground participant has, or no longer has, work between two turns."""
         with self._lock:
             self._settle()
             if is_active:
@@ -135,20 +136,20 @@ class DeviceTurn:
             self._grant()
 
     def _settle(self) -> None:
-        """Charge the time since the last change. Before every change, under the lock."""
+        """Charge the time since the last change. Called before every change, with the lock held."""
         now = self._clock()
         self._owed_s = owed_after(self._view(), now - self._settled_at, self.background_share)
         self._settled_at = now
 
     def _grant(self) -> None:
-        """Hand a free turn to whoever is next. After every change, under the lock."""
+        """Grant a free turn to the next waiting thread. Called after every change, with the lock held."""
         chosen = next_turn(self._view())
         if chosen is not None:
             self._holder = self._waiting.pop(chosen)
             self._holder.woken.notify()
         elif self._holder is None and self._waiting:  # the device is kept for the foreground, for `_owed_s` at most
             first = self._waiting[0]
-            if first.looks_at > self._settled_at + self._owed_s + _TIMER_SLACK_S:
+            if first.wakes_at > self._settled_at + self._owed_s + _TIMER_SLACK_S:
                 first.woken.notify()
 
     def _view(self) -> View:
@@ -158,7 +159,7 @@ class DeviceTurn:
 
 
 class Participant:
-    """One worker's handle at the turn. Get it from `DeviceTurn.join`; used by that worker's thread."""
+    """One worker's handle to the turn, from `DeviceTurn.join`. Used by that worker's thread only."""
 
     def __init__(self, turn: DeviceTurn, name: str, *, is_background: bool) -> None:
         self.name = name
@@ -171,13 +172,13 @@ class Participant:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Block until it is this participant's turn; give it on at exit. Around one bounded piece of work."""
+        """Block until it is this participant's turn; release it at exit. Wrap one bounded piece of work."""
         with self._turn.held(is_background=self.is_background):
             yield
 
     @property
     def is_active(self) -> bool:
-        """It has more to do than the piece it holds or waits with: rows to decode. Cheap to set again and again."""
+        """Whether it has further work after the current piece, such as rows to decode. Cheap to set repeatedly."""
         return self._is_active
 
     @is_active.setter
@@ -189,18 +190,18 @@ class Participant:
             self._turn._set_active(self, is_active=is_active)  # noqa: SLF001 - the handle is part of the turn
 
     def leave(self) -> None:
-        """Idempotent. The worker has ended: nothing is kept for it any more."""
+        """Note that the worker has ended, so that no device time is kept for it. Idempotent."""
         self.is_active = False
 
 
 class _Ticket:
-    """One wait for the turn. Guarded by the turn's lock.
+    """One thread's wait for the turn. Guarded by the turn's lock.
 
     Attributes:
-        looks_at: when its thread looks by itself whether it may go.
+        wakes_at: clock time at which its thread wakes by itself to check whether it may go; infinity = never.
     """
 
     def __init__(self, lock: threading.Lock, *, is_background: bool) -> None:
         self.is_background = is_background
-        self.looks_at = math.inf
+        self.wakes_at = math.inf
         self.woken = threading.Condition(lock)
