@@ -1,6 +1,6 @@
-"""What a model will take, told by its files before it is loaded: headers are read, weights are not.
+"""How much memory a model will take, from its files before it is loaded: headers are read, weights are not.
 
-Any thread; blocks for a few file reads. Knows the files' format and which of them the loaders take, nothing of pools.
+Any thread; blocks for a few file reads. Knows the file format and which files the loaders read, nothing of pools.
 """
 
 from __future__ import annotations
@@ -17,25 +17,27 @@ from periscope.engine.loading.kv_shape import KVShape, count_of, text_config_of
 from periscope.engine.loading.loader import context_length_of, find_on_disk, read_model_config
 from periscope.errors import ModelLoadError
 
-#: A conversation of this length should fit: shorter, and a model is loaded only to refuse what it is loaded for.
+#: Tokens of one conversation for which memory is reserved. With less, a model would be loaded and then refuse ordinary
+#: requests.
 RESERVED_TOKENS = 8192
-#: One picture's tokens (up to 2,700 of those our captioners make of 1080p), the instruction and the caption.
+#: Tokens of one picture (up to 2,700 for 1080p with the captioners we test), the instruction and the caption.
 RESERVED_CAPTION_TOKENS = 4096
-#: Where config.json does not tell what a token's KV states take: they are rarely more for a few thousand tokens.
+#: Reserve for KV caches, as a part of the weights, where config.json does not describe them: a few thousand tokens
+#: rarely take more.
 RESERVED_PART_OF_WEIGHTS = 0.1
-#: Captioners are shown pictures of this size at most unless they say less themselves (`max_side_px` is 1024).
+#: Largest picture that a captioner gets (`max_side_px` is 1024), unless its own configuration says less.
 PICTURE_PIXELS = 1024 * 1024
-#: 24 for the pixels in float32, twice in time; the rest for about eight arrays of a vision tower's hidden states
-#: (1,280 wide for a patch of 14 x 14 pixels, in float32).
+#: Working memory per pixel: 24 bytes for the pixels in float32, twice in time; the rest for about eight arrays of a
+#: vision tower's hidden states (1,280 wide for a patch of 14 x 14 pixels, in float32).
 BYTES_PER_PIXEL = 256
-#: The format's own limit.
+#: Most bytes of a header that the safetensors format allows.
 MAX_HEADER_BYTES = 100_000_000
 
 _FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _CAST_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _DEFAULT_FLOAT_BYTES = 2
-#: Parts of multimodal checkpoints, and heads that predict further ahead: mlx-lm 0.32 drops them (but for muse_spark's
-#: eyes, which are missing here until its load tells its `weights_bytes`).
+#: Parts of multimodal checkpoints, and heads that predict several tokens ahead: mlx-lm 0.32 drops them. Exception: it
+#: keeps the vision part of muse_spark, which is not counted until the loaded model reports its `weights_bytes`.
 _NOT_TEXT = frozenset(
     (
         *("vision_tower", "vision_model", "visual", "multi_modal_projector", "mm_projector", "embed_vision"),
@@ -43,37 +45,37 @@ _NOT_TEXT = frozenset(
     )
 )
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
-#: Of the last layers of Gemma 4, which look at the keys and values of layers before them.
+#: Tensors that the last layers of Gemma 4 do not use, because they attend to keys and values of earlier layers.
 _OWN_KEYS = re.compile(r"\.self_attn\.(k_proj|v_proj|k_norm)\.")
-#: Stored beside a matrix in eight bits, with which mlx-lm makes half precision of it.
+#: Suffix of the scales stored beside an 8-bit matrix, with which mlx-lm converts it to half precision.
 _SCALE = "_scale_inv"
-#: Architectures of which mlx-lm 0.32 takes eight-bit floats for whole numbers: the model loads, and says nonsense.
-#: Exit: when their `sanitize` uses `mx.from_fp8`, as others do.
+#: Architectures whose 8-bit floats mlx-lm 0.32 reads as integers: the model loads and generates nonsense. Exit: when
+#: their `sanitize` uses `mx.from_fp8`, as others do.
 _MISREAD_IN_EIGHT_BITS = frozenset({"ministral3"})
 
 
 @dataclass(frozen=True, slots=True)
 class _Tensor:
-    """One entry of a header. `dtype` in the format's own words."""
+    """One entry of a header. `dtype` is the name that the file format has for it, such as BF16."""
 
     dtype: str
     nbytes: int
 
     def loaded_bytes(self, dtype: str | None) -> int:
-        """As cast by the loader: only what is stored as floats is cast."""
+        """Bytes once loaded with `dtype`: the loader casts only what is stored as floats."""
         stored = _FLOAT_BYTES.get(self.dtype)
         return self.nbytes if dtype is None or stored is None else self.nbytes // stored * _CAST_BYTES[dtype]
 
 
 def measure(model: str, config: EngineConfig, *, kind: ModelKind = ModelKind.TEXT) -> Footprint:
-    """What loading the model like this would take; blocks while its headers are read.
+    """The bytes that loading a model with this configuration would take; blocks while its headers are read.
 
     Args:
-        model: a folder or a hub id, as the engines take it.
-        kind: a captioner is loaded by `VisionLanguageEngine`, which reads other files and needs room for a picture.
+        model: a folder or a hub id.
+        kind: a captioner is loaded by `VisionLanguageEngine`, which reads other files and needs memory for a picture.
 
     Raises:
-        ModelLoadError: it is not here, not complete, or no model; says what to do.
+        ModelLoadError: the model is not on this disk, incomplete, or not a model; the message says what to do.
     """
     path = find_on_disk(model, config.revision)
     model_config = read_model_config(path)
@@ -91,7 +93,7 @@ def measure(model: str, config: EngineConfig, *, kind: ModelKind = ModelKind.TEX
 
 
 def _tensors(model: str, path: Path, model_config: JSONObject, *, kind: ModelKind) -> list[_Tensor]:
-    """Those that the loader keeps, as it keeps them; see `_is_text` for what may be one too many."""
+    """The tensors that the loader keeps, with their sizes once loaded. `_is_text` says which may be one too many."""
     found: dict[str, _Tensor] = {}
     for file in _weight_files(model, path, kind=kind):
         try:
@@ -111,11 +113,11 @@ def _tensors(model: str, path: Path, model_config: JSONObject, *, kind: ModelKin
 
 
 def _is_text(name: str, text: JSONObject) -> bool:
-    """Whether mlx-lm 0.32 keeps it of a checkpoint as its makers published it; converted ones hold nothing else.
+    """Whether mlx-lm 0.32 keeps a tensor of an original checkpoint; checkpoints converted for MLX hold no others.
 
-    Numbered cases: 1 parts that are not the text model's; 2 a layer after the last, which predicts further ahead;
-    3 keys of layers that have none. A head that is the table of embeddings again counts, though most architectures drop
-    it: some do not.
+    Numbered cases: 1 parts that do not belong to the text model; 2 a layer after the last, which predicts several
+    tokens ahead; 3 keys of layers that have none. A head tied to the embedding table is counted, because some
+    architectures keep it, though most do not.
     """
     if not _NOT_TEXT.isdisjoint(name.split(".")):  # 1
         return False
@@ -129,7 +131,7 @@ def _is_text(name: str, text: JSONObject) -> bool:
 
 
 def _unpacked(name: str, tensor: _Tensor, found: Mapping[str, _Tensor]) -> _Tensor:
-    """Eight-bit floats with scales of their own become half precision, and their scales go."""
+    """A tensor as mlx-lm loads it: 8-bit floats with scales become half precision, and the scales are dropped."""
     if name.endswith(_SCALE) and name.removesuffix(_SCALE) in found:
         return _Tensor(tensor.dtype, 0)
     return _Tensor("BF16", tensor.nbytes * _FLOAT_BYTES["BF16"]) if _is_packed(name, found) else tensor
@@ -140,10 +142,10 @@ def _is_packed(name: str, found: Mapping[str, _Tensor]) -> bool:
 
 
 def _weight_files(model: str, path: Path, *, kind: ModelKind) -> list[Path]:
-    """As the loaders choose: mlx-lm 0.32 by name; mlx-vlm 0.7 by the index, else all but Mistral's second copy."""
+    """The files that the loaders read: mlx-lm 0.32 by name; mlx-vlm 0.7 by the index, else all but Mistral's copy."""
     named = _named_by_index(path)
     present = [file for file in named if file.is_file()]
-    if present and len(present) < len(named):  # an index that fits none of the files is older than they are
+    if present and len(present) < len(named):  # an index that names no existing file is outdated, and ignored
         missing = next(file for file in named if file not in present)
         raise ModelLoadError(
             f"{missing.name} of {model} is missing, {len(named) - len(present)} of {len(named)} files of weights are: "
@@ -159,7 +161,7 @@ def _weight_files(model: str, path: Path, *, kind: ModelKind) -> list[Path]:
 
 
 def _named_by_index(path: Path) -> list[Path]:
-    """The files that the index lists; none when there is no index that can be read."""
+    """The files that the index lists; empty when there is no readable index."""
     try:
         index = json.loads((path / "model.safetensors.index.json").read_text(encoding="utf-8"))
         return [path / str(name) for name in sorted({*index["weight_map"].values()})]
@@ -173,7 +175,7 @@ def _read_header(file: Path) -> dict[str, _Tensor]:
     Source: https://huggingface.co/docs/safetensors (8 bytes of length, JSON, data).
 
     Raises:
-        ValueError: continues a sentence that begins with the file's name.
+        ValueError: the file is damaged; the message continues a sentence that starts with the file's name.
     """
     size = file.stat().st_size
     with file.open("rb") as source:
@@ -192,7 +194,7 @@ def _check_size(size: int, least: int) -> None:
 
 
 def _entries(header: bytes) -> Iterator[tuple[str, tuple[_Tensor, int]]]:
-    """Name, tensor, and where its data ends."""
+    """Name and tensor of each entry, and the offset at which its data ends."""
     try:
         table = json.loads(header)
     except (ValueError, RecursionError):
@@ -215,7 +217,7 @@ def _fix(model: str) -> str:
 
 
 def _kv_item_bytes(tensors: Iterable[_Tensor], dtype: str | None) -> int:
-    """Bytes of one number of the KV states: they are computed in the type that most of the floats are stored in."""
+    """Bytes of one number in the KV caches, which have the type that most of the floats are stored in."""
     if dtype is not None:
         return _CAST_BYTES[dtype]
     sizes: dict[str, int] = {}
@@ -228,7 +230,7 @@ def _kv_item_bytes(tensors: Iterable[_Tensor], dtype: str | None) -> int:
 def _kv_bytes(
     model_config: JSONObject, config: EngineConfig, weights_bytes: int, item_bytes: int, *, kind: ModelKind
 ) -> int:
-    """KV states of what the model is for at least: one conversation, or one picture and its caption."""
+    """Bytes to reserve for KV caches: for one conversation, or for one picture and its caption."""
     if config.kv_limit_bytes is not None:
         return config.kv_limit_bytes
     shape = KVShape.of(model_config)
@@ -240,7 +242,7 @@ def _kv_bytes(
 
 
 def _max_pixels(path: Path) -> int:
-    """Of one picture as the captioner looks at it."""
+    """Most pixels of one picture after the captioner's own preprocessing."""
     try:
         told = json.loads((path / "preprocessor_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

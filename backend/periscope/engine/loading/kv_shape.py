@@ -1,7 +1,7 @@
-"""What a conversation's caches hold, told by a model's config.json. Pure; knows no files, no weights and no MLX.
+"""KVShape: the size of a conversation's caches, estimated from config.json. Pure: no files, no weights, no MLX.
 
-The names are those of the families' own configs, and the shapes those of the caches that mlx-lm 0.32 makes for them. It
-is an estimate for before a model is loaded: once it is, `KVFootprint` measures the caches themselves.
+The keys are those of the families' own configs, and the shapes those of the caches that mlx-lm 0.32 makes for them. The
+estimate serves until the model is loaded; then `KVFootprint` measures the caches themselves.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import StrEnum
 from periscope.core import JSONObject
 from periscope.engine.device.memory import BLOCK_TOKENS
 
-#: What configs of a family leave out because transformers has it as a default, where mlx-lm's is the same or none.
+#: What a family's configs leave out because transformers has it as a default; mlx-lm's default is the same or none.
 FAMILY_DEFAULTS: Mapping[str, JSONObject] = {
     "gemma3_text": {
         "head_dim": 256,
@@ -23,14 +23,14 @@ FAMILY_DEFAULTS: Mapping[str, JSONObject] = {
         "sliding_window_pattern": 6,
     },
 }
-#: Architectures whose compressed states (`kv_lora_rank`) mlx-lm keeps compressed. Others expand them, each in its way.
+#: Architectures whose compressed states (`kv_lora_rank`) mlx-lm caches as they are. Others are cached expanded.
 _KEPT_COMPRESSED = frozenset({"deepseek_v3", "glm4_moe_lite", "joyai_llm_flash", "kimi_k2", "mistral4"})
-#: Llama 4: of every so many layers one looks at all tokens, the others at a chunk of `attention_chunk_size`.
+#: Llama 4: one in this many layers attends to all tokens, the others to chunks of `attention_chunk_size`.
 _CHUNK_PATTERN = 4
 
 
 class _Kind(StrEnum):
-    """What a layer remembers: all tokens, those in a window, those in a chunk, or a state of one size."""
+    """What a layer caches: all tokens, those in a sliding window, those in a chunk, or a state of fixed size."""
 
     FULL = "full"
     WINDOW = "window"
@@ -40,13 +40,13 @@ class _Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KVShape:
-    """The layers of a model with caches of their own, by what they remember.
+    """The layers of a model that have caches of their own, by what they cache.
 
     Attributes:
-        kinds: one a layer.
-        token_numbers: numbers that a layer of a kind keeps of a token.
-        state_numbers: numbers that a layer with a state keeps whatever the length.
-        window_tokens: of sliding windows and of chunks.
+        kinds: one per layer.
+        token_numbers: numbers per token, by kind of layer.
+        state_numbers: numbers of a layer with a state, whatever the length.
+        window_tokens: tokens in a sliding window and in a chunk; 0 = no bound.
     """
 
     kinds: Sequence[_Kind]
@@ -56,7 +56,7 @@ class KVShape:
 
     @classmethod
     def of(cls, model_config: JSONObject) -> KVShape | None:
-        """None when the config does not tell it plainly."""
+        """The shape that a config describes; None when the config does not say enough."""
         text = text_config_of(model_config)
         token_numbers = _token_numbers(text)
         kinds = _kinds(text)
@@ -68,7 +68,7 @@ class KVShape:
         return cls(kinds, numbers, _state_numbers(text), windows)
 
     def numbers(self, num_tokens: int) -> int:
-        """Numbers in all caches of a conversation of that many tokens."""
+        """How many numbers all caches hold for a conversation of `num_tokens` tokens."""
         return sum(self._of_layer(kind, num_tokens) for kind in self.kinds)
 
     def _of_layer(self, kind: _Kind, num_tokens: int) -> int:
@@ -76,20 +76,20 @@ class KVShape:
             return self.state_numbers
         num_slots = -(-num_tokens // BLOCK_TOKENS) * BLOCK_TOKENS
         window = self.window_tokens.get(kind, 0)
-        if window:  # a chunk's cache grows by a block or two beyond the chunk before its front is cut off
+        if window:  # a chunked cache grows up to two blocks beyond the chunk before it is trimmed
             num_slots = min(num_slots, window + (2 * BLOCK_TOKENS if kind is _Kind.CHUNK else 0))
         return num_slots * self.token_numbers[kind]
 
 
 def text_config_of(model_config: JSONObject) -> JSONObject:
-    """The part that is about the text model, with what its family leaves out."""
+    """The part of a config that describes the text model, with its family's defaults filled in."""
     nested = model_config.get("text_config")
     text = nested if isinstance(nested, dict) else model_config
     return FAMILY_DEFAULTS.get(str(text.get("model_type")), {}) | text
 
 
 def _token_numbers(text: JSONObject) -> int:
-    """Of one layer: keys and values, or the compressed state and the rotated part of the keys; 0 when not told."""
+    """Per token of one layer: keys and values, or compressed state and rotated part of the keys; 0 = unknown."""
     if "kv_lora_rank" in text:
         rotated = count_of(text, "qk_rope_head_dim")
         is_kept = rotated and text.get("model_type") in _KEPT_COMPRESSED
@@ -101,13 +101,13 @@ def _token_numbers(text: JSONObject) -> int:
 
 
 def _global_token_numbers(text: JSONObject) -> int:
-    """Of a layer without a window, where the family gives those other heads (Gemma 4); else 0."""
+    """Per token of a layer without a window, if such layers have other heads (Gemma 4); else 0."""
     kv_heads = count_of(text, "num_global_key_value_heads") if text.get("attention_k_eq_v") is True else 0
     return 2 * (kv_heads or count_of(text, "num_key_value_heads")) * count_of(text, "global_head_dim")
 
 
 def _state_numbers(text: JSONObject) -> int:
-    """Of one layer of linear attention or of Mamba 2, the memory of its convolution included."""
+    """Numbers in the state of one layer of linear attention or Mamba 2, that of its convolution included."""
     keys = count_of(text, "linear_num_key_heads") * count_of(text, "linear_key_head_dim")
     values = count_of(text, "linear_num_value_heads") * count_of(text, "linear_value_head_dim")
     linear = values * count_of(text, "linear_key_head_dim")
@@ -119,7 +119,7 @@ def _state_numbers(text: JSONObject) -> int:
 
 
 def _kinds(text: JSONObject) -> Sequence[_Kind]:
-    """Of the layers that have caches; the last `num_kv_shared_layers` look at those of layers before them."""
+    """Kinds of the layers that have caches; the last `num_kv_shared_layers` use those of earlier layers."""
     num_layers = count_of(text, "num_hidden_layers")
     listed = text.get("layer_types")
     if isinstance(listed, list) and listed and text.get("model_type") != "llama4_text":
@@ -136,7 +136,7 @@ def _listed_kind(name: str) -> _Kind:
 
 
 def _kind_at(text: JSONObject, index: int) -> _Kind:
-    """Where kinds are not listed they follow a pattern, whose last layer looks at everything."""
+    """The kind of a layer where the config lists none: the last layer of every pattern attends to all tokens."""
     for key, kind in (("full_attention_interval", _Kind.STATE), ("sliding_window_pattern", _Kind.WINDOW)):
         if pattern := count_of(text, key):
             return _Kind.FULL if (index + 1) % pattern == 0 else kind
@@ -145,6 +145,6 @@ def _kind_at(text: JSONObject, index: int) -> _Kind:
 
 
 def count_of(config: JSONObject, key: str) -> int:
-    """A positive whole number of a config; 0 when there is none."""
+    """The positive whole number under a key of a config; 0 when there is none."""
     value = config.get(key)
     return value if type(value) is int and value > 0 else 0

@@ -1,6 +1,6 @@
 """From a path or hub id to a model in memory. Runs on the worker thread that will use the model; may block for minutes.
 
-Never downloads: what is not on this disk is an error that says how to get it.
+Never downloads: a model that is not on this disk is an error that says how to fetch it.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Bytes of weights read in one turn at the device: small enough not to hold up a running decode for long.
+#: Bytes of weights read in one turn at the device: few enough not to delay running decodes for long.
 LOAD_SLICE_BYTES = 256 * 1024 * 1024
-#: Held while model libraries are imported and build a model or tokenizer. transformers 5 imports its parts lazily, and
-#: two threads doing that at once see half-made modules ("cannot import name AutoProcessor"). Weights are read outside.
+#: Acquired while the model libraries are imported and build a model or tokenizer. transformers 5 imports its parts
+#: lazily, and two threads that do so at once see partly initialized modules ("cannot import name AutoProcessor").
+#: Weights are read without it.
 LIBRARY_LOCK = threading.Lock()
-#: What a model with no stated context is taken to have.
+#: Context length in tokens of a model whose config does not state one.
 FALLBACK_CONTEXT_LENGTH = 4096
 _CONTEXT_KEYS = ("max_position_embeddings", "max_sequence_length", "seq_length", "n_positions")
 
-#: (bytes loaded, bytes in all)
+#: Called with (bytes loaded, bytes in total) after each slice, on the worker thread.
 LoadProgress: TypeAlias = Callable[[int, int], None]
 
 
@@ -48,7 +49,7 @@ def find_on_disk(model: str, revision: str | None = None) -> Path:
     """The folder that holds the model's files.
 
     Raises:
-        ModelLoadError: neither a folder nor a model in the hub cache; says how to fetch it.
+        ModelLoadError: it is neither a folder nor a model in the hub cache; the message says how to fetch it.
     """
     path = Path(model).expanduser()
     if path.is_dir():
@@ -75,7 +76,7 @@ def read_model_config(path: Path) -> JSONObject:
     """The model's config.json.
 
     Raises:
-        ModelLoadError: it is missing or no JSON object.
+        ModelLoadError: the file is missing or not a JSON object.
     """
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
@@ -87,7 +88,7 @@ def read_model_config(path: Path) -> JSONObject:
 
 
 def context_length_of(config: JSONObject, limit: int | None) -> int:
-    """Pure: tokens the model takes, at most `limit`. What is said of the text model goes before what is said of all."""
+    """Pure: the model's context length in tokens, at most `limit`. The text model's own config takes precedence."""
     for source in (text_config_of(config), config):
         for key in _CONTEXT_KEYS:
             if isinstance(value := source.get(key), int) and value > 0:
@@ -96,22 +97,22 @@ def context_length_of(config: JSONObject, limit: int | None) -> int:
 
 
 def has_vision(config: JSONObject) -> bool:
-    """Pure: whether the config speaks of a vision part, under any of the names that mlx-vlm's models have for it."""
+    """Pure: whether the config has a vision part, under any of the names that mlx-vlm's models use."""
     return any(word in key for key in config for word in ("vision", "visual", "image", "img", "mm_"))
 
 
 def vocab_size_of(config: JSONObject) -> int | None:
-    """Pure: rows of the embedding table, if the config says."""
+    """Pure: rows of the embedding table; None when the config does not say."""
     nested = config.get("text_config")
     size = config.get("vocab_size", nested.get("vocab_size") if isinstance(nested, dict) else None)
     return size if isinstance(size, int) else None
 
 
 def prepare_libraries() -> None:
-    """Idempotent. Settings of MLX and the model libraries that hold for the whole process.
+    """Apply the process-wide settings of MLX and the model libraries. Idempotent.
 
-    Without a GPU, `mx.compile` starts the C++ compiler for a second per kernel on first use: run unfused instead.
-    transformers 5 warns of the arguments mlx-vlm 0.7 passes to its processors, at every image.
+    Without a GPU, `mx.compile` runs the C++ compiler for about a second per kernel at first use, so it is disabled.
+    transformers 5 warns at every image of arguments that mlx-vlm 0.7 passes to its processors, so it logs errors only.
     """
     logging.getLogger("transformers").setLevel(logging.ERROR)
     WiredLimit.set_once()
@@ -120,7 +121,7 @@ def prepare_libraries() -> None:
 
 
 def materialize(model: Any, dtype: str | None, turn: DeviceTurn, progress: LoadProgress = _no_progress) -> None:
-    """Read lazily loaded weights in slices, each in its own turn at the device, so that a load stalls no decode."""
+    """Read lazily loaded weights, cast to `dtype` if given. Each slice has its own turn, so that decoding goes on."""
     if dtype is not None:
         _cast(model, getattr(mx, dtype))
     arrays = [array for _, array in tree_flatten(model.parameters())]
@@ -134,7 +135,7 @@ def materialize(model: Any, dtype: str | None, turn: DeviceTurn, progress: LoadP
 
 
 def _cast(model: Any, dtype: mx.Dtype) -> None:
-    """All floats but those whose precision the architecture depends on (a router's biases, decay rates)."""
+    """Cast all floats, except those that the architecture needs in full precision (a router's biases, decay rates)."""
     may_cast = getattr(model, "cast_predicate", lambda _name: True)
 
     def cast(name: str, array: mx.array) -> mx.array:
@@ -144,7 +145,7 @@ def _cast(model: Any, dtype: mx.Dtype) -> None:
 
 
 def weights_bytes(network: Any) -> int:
-    """What a model's loaded weights take."""
+    """Bytes of a model's loaded weights."""
     return sum(array.nbytes for _, array in tree_flatten(network.parameters()))
 
 
