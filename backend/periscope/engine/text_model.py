@@ -1,4 +1,4 @@
-"""A loaded text model: weights, tokenizer, what was measured of it, and how to start a batch. Worker thread only."""
+"""TextModel: a loaded text model with its tokenizer, its measured sizes and its prompt cache. Worker thread only."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Starting the kernels of a forward pass takes about as long as reading so many bytes.
+#: Launching the kernels of a forward pass takes about as long as reading this many bytes from memory.
 _FORWARD_PASS_OVERHEAD_BYTES = 32 * 2**20
-#: A short prompt, for seeing whether the model still works.
+#: Length of the prompt with which `prove` checks that the model still works.
 _NUM_PROOF_TOKENS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class TextFacts:
-    """What the event loop's side keeps of a text model.
+    """What the event loop needs to know of a text model. Frozen, so that it can cross threads.
 
     Attributes:
         tokenizer: mlx-lm's wrapper.
-        vocab_size: width of the logits; may be more than the tokenizer knows.
-        wants_checkpoints: its caches cannot be cut back at any length.
-        is_batched: requests that run together share forward passes; else each token of each is a pass of its own.
+        vocab_size: width of the logits; may be larger than the tokenizer's vocabulary.
+        wants_checkpoints: its caches cannot be trimmed to any length.
+        is_batched: running requests share forward passes; else every token of every request takes one of its own.
     """
 
     tokenizer: Any
@@ -65,12 +65,12 @@ class TextFacts:
 
 
 class TextModel:
-    """Owns the weights and the prompt cache, which outlives a batch that had to be given up.
+    """Owns the weights and the prompt cache, which outlives batches: after a failure a new one is made.
 
     Attributes:
-        vocab_size: width of the logits; may be more than the tokenizer knows.
-        wants_checkpoints: its caches cannot be cut back at any length.
-        is_batched: requests that run together share forward passes.
+        vocab_size: width of the logits; may be larger than the tokenizer's vocabulary.
+        wants_checkpoints: its caches cannot be trimmed to any length.
+        is_batched: running requests share forward passes.
     """
 
     def __init__(
@@ -110,7 +110,11 @@ class TextModel:
         progress: LoadProgress,
         memory: DeviceMemory | None = None,
     ) -> TextModel:
-        """Read weights and tokenizer from a folder; blocks."""
+        """Read weights and tokenizer from a folder, and those of the draft model; blocks.
+
+        Raises:
+            ModelLoadError: the draft model is missing or does not fit this one; anything else is the library's error.
+        """
         prepare_libraries()
         with LIBRARY_LOCK:
             model, tokenizer = _read(path)
@@ -125,7 +129,7 @@ class TextModel:
     def _check_can_draft(self, draft_caches: LayerCaches) -> None:
         if self.wants_checkpoints or not all(_can_always_be_trimmed(cache) for cache in flat(draft_caches)):
             raise ModelLoadError(
-                "`draft_model` needs a model and a draft model whose caches can be cut back at any length, which "
+                "`draft_model` needs a model and a draft model whose caches can be trimmed to any length, which "
                 "sliding windows and state-space layers cannot. Remove `draft_model`."
             )
 
@@ -156,10 +160,10 @@ class TextModel:
         return new_detokenizer(self.tokenizer)
 
     def prove(self) -> None:
-        """A pass over a few tokens, as over a prompt, and one over a single token, as in decoding.
+        """Check that the model still works: a forward pass over a few tokens, as in prefill, and one as in decoding.
 
         Raises:
-            GenerationFailed: the logits are no numbers; anything else is what the model or the device raised.
+            GenerationFailed: the logits are not numbers; anything else is what the model or the device raised.
         """
         for network in self.networks:
             caches = make_prompt_cache(network)
@@ -169,20 +173,24 @@ class TextModel:
 
 
 def _read(path: Path) -> tuple[Any, Any]:
-    """The lazy weights and the tokenizer of a folder."""
+    """A model with lazy weights and its tokenizer, from a folder."""
     try:
         model, tokenizer = load(str(path), lazy=True)
     except StrictDataclassError:
-        # transformers 5 refuses a config.json in which a field has not the type it wants now (Llama 4's
-        # `attn_temperature_tuning: 4`, transformers#44882), though the tokenizer has no use for the field. Exit: when
-        # AutoTokenizer lets such a config pass.
+        # transformers 5 refuses a config.json with a field of another type than it expects (Llama 4's
+        # `attn_temperature_tuning: 4`, transformers#44882), though the tokenizer does not use the field. Exit: when
+        # AutoTokenizer accepts such a config.
         plain = PreTrainedConfig.from_pretrained(path)
         model, tokenizer = load(str(path), tokenizer_config={"config": plain}, lazy=True)
     return model, tokenizer
 
 
 def _load_draft(model: str, revision: str | None, tokenizer: Any) -> Any:
-    """The draft model's lazy weights, once it is known to speak the same tokens."""
+    """The draft model with lazy weights.
+
+    Raises:
+        ModelLoadError: it is not on this disk, or its vocabulary is not that of `tokenizer`.
+    """
     path = find_on_disk(model, revision)
     with LIBRARY_LOCK:
         draft_model, draft_tokenizer = _read(path)
@@ -195,9 +203,9 @@ def _load_draft(model: str, revision: str | None, tokenizer: Any) -> Any:
 
 
 def _warm_up(model: Any) -> tuple[LayerCaches, int]:
-    """One token through the model: its caches, for measuring, and the width of its logits.
+    """Run one token through the model. Returns its caches, to be measured, and the width of its logits.
 
-    Also evaluates what the weights alone do not (a rope's private frequencies), and compiles the first kernels.
+    This also evaluates arrays that are not parameters (a rope's frequencies) and compiles the first kernels.
     """
     caches = make_prompt_cache(model)
     logits = model(mx.array([[0]]), cache=caches)
@@ -206,10 +214,10 @@ def _warm_up(model: Any) -> tuple[LayerCaches, int]:
 
 
 def _can_batch_rows(model: Any, caches: LayerCaches) -> bool:
-    """Whether two rows of different lengths can be computed in one pass.
+    """Whether two rows of different lengths can be computed in one forward pass. Tries it.
 
-    mlx-lm has caches that cannot be put side by side (Llama 4's chunks), and models that reckon with one position for
-    all rows (gpt_bigcode, ropes that stretch with the length): those say so only when they are called.
+    mlx-lm has caches without `merge` (Llama 4's chunks), and models that use one position for all rows (gpt_bigcode,
+    ropes that scale with the length), which fail only when they are called.
     """
     if not all(hasattr(cache, "merge") for cache in flat(caches)):
         return False
@@ -218,12 +226,12 @@ def _can_batch_rows(model: Any, caches: LayerCaches) -> bool:
     try:
         rows = batch_caches([copy.deepcopy(caches), longer], BLOCK_TOKENS)
         mx.eval(model(mx.array([[0], [0]]), cache=rows.layers))
-    except Exception as error:  # noqa: BLE001 - whatever the architecture's code does not expect
-        logger.info("Two rows cannot be computed in one pass: %s", error)
+    except Exception as error:  # noqa: BLE001 - the architecture's code may raise anything
+        logger.info("Rows of this model cannot be batched, each takes forward passes of its own: %s", error)
         return False
     return True
 
 
 def _can_always_be_trimmed(cache: Any) -> bool:
-    """A window can be cut only until it is full."""
+    """Whether a cache can be trimmed to any length, whatever it holds. A window can only until it is full."""
     return bool(cache.is_trimmable()) and window_of(cache) is None
