@@ -1,4 +1,4 @@
-"""A model small enough to be measured in milliseconds."""
+"""Fixtures: a model small enough to be measured in milliseconds."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ TINY = Shape(hidden=64, layers=2, heads=4, kv_heads=2, head_dim=16, mlp=128, voc
 
 @pytest.fixture(scope="session")
 def tiny_random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the bench's own kind of model."""
+    """A folder with a small random model, as the benchmarks write it."""
     return write_random_model(tmp_path_factory.mktemp("models") / "tiny-random", TINY)

@@ -1,4 +1,4 @@
-"""Who is given what, and when."""
+"""Which prompts contenders get, and in which order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from periscope.bench.samples import Batch, Row
 
 
 class Recorder:
-    """A contender that remembers what it was asked."""
+    """A contender that records its prompts."""
 
     def __init__(self, name: str, log: list[tuple[str, tuple[str, ...], int]]) -> None:
         self.name = name
@@ -31,7 +31,7 @@ def run(rounds: int, workloads: Sequence[Workload]) -> tuple[list[tuple[str, tup
 
 
 def test_contenders_take_turns_on_the_same_prompts() -> None:
-    """In each round all get the same, one after the other, and none always goes first."""
+    """In each round all contenders get the same prompts one after the other, and none always goes first."""
     log, _ = run(3, [Workload("2", 2, 5)])
     pairs = list(itertools.pairwise(log))[::2]
     assert all(one[1:] == other[1:] for one, other in pairs)
@@ -39,14 +39,14 @@ def test_contenders_take_turns_on_the_same_prompts() -> None:
 
 
 def test_the_warm_up_is_short_and_not_counted() -> None:
-    """Round 0 is run by everybody and reported by nobody."""
+    """All contenders run round 0, and no sample reports it."""
     log, rounds = run(2, [Workload("1", 1, 5)])
     assert [max_tokens for _, _, max_tokens in log] == [WARM_UP_TOKENS] * 2 + [64] * 4
     assert rounds == [1, 2, 1, 2]
 
 
-def test_who_drops_out_is_not_missed() -> None:
-    """The others go on; what it did before still counts."""
+def test_the_others_go_on_when_a_contender_drops_out() -> None:
+    """When a contender fails, the others are still measured, and its earlier samples still count."""
 
     class Dropout(Recorder):
         async def run(self, prompts: Sequence[str], max_tokens: int) -> Batch | None:
@@ -58,8 +58,8 @@ def test_who_drops_out_is_not_missed() -> None:
     assert [(sample.workload, sample.contender) for sample in samples] == [("1", "raw"), ("1", "peer"), ("2", "raw")]
 
 
-def test_no_two_prompts_of_different_rounds_begin_alike() -> None:
-    """A prompt cache must not make decode look fast; rows of one round begin alike only where that is the point."""
+def test_prompts_of_different_rounds_share_no_prefix() -> None:
+    """No prompt cache helps between rounds; rows of one round share a prefix only in the workload that measures it."""
     plain, sharing = Workload("3", 3, 20), Workload("shared", 3, 20, num_shared=30)
     prompts = [prompt for workload in (plain, sharing) for number in (1, 2) for prompt in workload.prompts(number)]
     assert len({tuple(prompt.split()[:4]) for prompt in prompts}) == 3 + 3 + 1 + 1

@@ -1,4 +1,4 @@
-"""The arithmetic of gaps."""
+"""The arithmetic of the gaps between tokens."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 from periscope.bench.gaps import (
     NEIGHBOUR_METRICS,
-    Asked,
     NeighbourSample,
+    TimedRequest,
     gaps_in,
     is_steady,
     neighbour_figures_of,
@@ -24,22 +24,22 @@ def times(*gaps: float) -> list[float]:
 
 #: Twenty steps of 0.5 s; a long prompt comes at 10 s, its first token at 18 s, its last at 20 s.
 RUNNING = times(*[0.5] * 20, 4.0, 0.5, 2.5, 1.0, 1.0, 0.5, 0.75, 3.0)
-LONG = Asked(10.0, (18.0, 19.0, 20.0))
+LONG = TimedRequest(10.0, (18.0, 19.0, 20.0))
 
 
-def sample_of(long: Asked = LONG, running: list[list[float]] | None = None) -> NeighbourSample:
+def sample_of(long: TimedRequest = LONG, running: list[list[float]] | None = None) -> NeighbourSample:
     return neighbour_sample_of(
         running or [RUNNING],
         long=long,
-        short=Asked(11.0, (14.0, 14.5)),
-        alone=Asked(1.0, (3.0,)),
+        short=TimedRequest(11.0, (14.0, 14.5)),
+        alone=TimedRequest(1.0, (3.0,)),
         number=2,
         num_prompt_tokens=600,
     )
 
 
-def test_gaps_are_told_in_ordinary_steps() -> None:
-    """A step is what the stream had before the long prompt came; nothing of the later time changes it."""
+def test_gaps_are_counted_in_ordinary_steps() -> None:
+    """A step is the median gap before the long prompt was sent, whatever happens later."""
     assert sample_of() == NeighbourSample(
         round=2,
         num_prompt_tokens=600,
@@ -55,7 +55,7 @@ def test_gaps_are_told_in_ordinary_steps() -> None:
 
 
 def test_a_gap_belongs_to_the_time_its_middle_is_in() -> None:
-    """So the gap in which the long prompt came counts as its doing, and each gap once."""
+    """The gap in which the long prompt arrives counts as caused by it, and each gap counts once."""
     answer = times(1.0, 1.0, 4.0, 1.0)
     assert gaps_in([answer], end_s=2.5) == [1.0, 1.0]
     assert gaps_in([answer], 2.5, 6.5) == [4.0]
@@ -64,21 +64,21 @@ def test_a_gap_belongs_to_the_time_its_middle_is_in() -> None:
 
 
 def test_from_one_answer_to_the_next_is_no_gap() -> None:
-    """A model that ends its answer is asked again; that it has to wait for its turn is not a stall of a stream."""
+    """The time between two answers of the running stream is not a gap in it."""
     assert gaps_in([[0.0, 1.0], [], [9.0], [20.0, 21.0, 23.0]]) == [1.0, 1.0, 2.0]
 
 
 def test_of_a_hundred_gaps_one_may_be_longer_than_the_99th_percentile() -> None:
-    """Two may not."""
+    """The 99th percentile ignores the longest of a hundred gaps, but not the second longest."""
     one, two = ([0.5] * 20 + [0.1] * (100 - many) + [4.0] * many + [0.5] * 8 for many in (1, 2))
-    told = [sample_of(Asked(10.0, (times(*gaps)[120],)), [times(*gaps)]) for gaps in (one, two)]
+    told = [sample_of(TimedRequest(10.0, (times(*gaps)[120],)), [times(*gaps)]) for gaps in (one, two)]
     assert [sample.longest_gap_steps for sample in told] == pytest.approx([8.0, 8.0])
     assert [sample.p99_gap_steps for sample in told] == pytest.approx([0.2, 8.0])
 
 
 def test_a_long_row_that_never_decoded_has_no_steps() -> None:
-    """They are left out, of the figures too, and are not zeros."""
-    alone = sample_of(Asked(10.0, (18.0,)))
+    """Samples and figures leave these metrics out instead of reporting zeros."""
+    alone = sample_of(TimedRequest(10.0, (18.0,)))
     assert (alone.joined_step_steps, alone.joined_longest_gap_steps) == (None, None)
     figures = {figure.metric: figure.value for figure in neighbour_figures_of([alone, alone])}
     assert figures["joined_step_steps"] is None
@@ -99,5 +99,5 @@ def test_a_long_row_that_never_decoded_has_no_steps() -> None:
     ],
 )
 def test_a_stream_is_steady_once_it_keeps_its_pace(gaps: list[float], expected: bool) -> None:
-    """Not before it has settled; and a machine that never settles is measured all the same."""
+    """A stream is not steady before its pace has settled, and always is after the maximum of gaps."""
     assert is_steady(gaps) is expected

@@ -1,4 +1,4 @@
-"""Whole benches on a tiny model: what they report, never how fast it was."""
+"""Whole benchmarks on a tiny model: what they report, never how fast it was."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def served(tiny_random_model: Path) -> GenerationReport:
 
 
 def test_engine_and_raw_loop_do_the_same_work(tiny_random_model: Path) -> None:
-    """As many tokens each, in every batch, and every figure beside its ratio."""
+    """Both generate the same number of tokens in every batch, and every figure has its ratio."""
     told: list[str] = []
     report = asyncio.run(bench_engine(settings(tiny_random_model), told.append))
     work = [(sample.workload, sample.contender, sample.num_tokens) for sample in report.samples]
@@ -43,24 +43,24 @@ def test_engine_and_raw_loop_do_the_same_work(tiny_random_model: Path) -> None:
 
 
 def test_the_report_says_what_was_measured(served: GenerationReport) -> None:
-    """Versions, device, shape and number format stand beside the figures."""
+    """The report has versions, device, model shape and dtype beside the figures."""
     assert served.environment.mlx
     assert served.environment.num_cpus >= 1
     assert (served.model.shape["num_hidden_layers"], served.model.dtype) == (2, "F32")
 
 
 def test_http_does_the_same_work_too(served: GenerationReport) -> None:
-    """Every workload, one with a shared beginning among them, has all contenders and their tokens."""
+    """Every workload, one with a shared prefix among them, has all contenders and their tokens."""
     work = {(sample.workload, sample.contender): sample.num_tokens for sample in served.samples}
     contenders = ("raw", "engine", "http", "mlx_lm.server")
-    expected = {"1": 4, "2": 8, "4, shared beginning": 16}
+    expected = {"1": 4, "2": 8, "4, shared prefix": 16}
     assert work == {(name, contender): tokens for name, tokens in expected.items() for contender in contenders}
     assert all(sample.cpu_ms_per_token is not None for sample in served.samples)
     assert served.http_above_raw_ttft_ms is not None
 
 
-def test_a_peer_that_fails_ends_nobody_elses_run(served: GenerationReport) -> None:
-    """It is in no figure, and both the report and its table say that it failed."""
+def test_a_peer_that_fails_does_not_end_the_run(served: GenerationReport) -> None:
+    """A failed peer is in no figure, and both the report and its table say that it failed."""
     (failure,) = served.peer_failures
     assert failure.name == DEAF.name
     assert all(figure.contender != DEAF.name for figure in served.figures)
@@ -72,7 +72,7 @@ def test_a_peer_that_fails_ends_nobody_elses_run(served: GenerationReport) -> No
 
 
 def test_a_conversation_reports_what_was_cached(served: GenerationReport) -> None:
-    """Each turn: prompt = cached + computed, and later turns compute little more than their own words."""
+    """A prompt is its cached and prefilled tokens, and later turns prefill little more than their own words."""
     assert [turn.number for turn in served.turns] == [1, 2, 3]
     assert all(turn.num_prompt_tokens == turn.num_cached_tokens + turn.num_prefilled_tokens for turn in served.turns)
     first, second, third = served.turns
@@ -82,6 +82,6 @@ def test_a_conversation_reports_what_was_cached(served: GenerationReport) -> Non
 
 
 def test_a_model_that_is_not_here_is_told() -> None:
-    """Before anything is started."""
+    """A missing model is an error before anything is started."""
     with pytest.raises(ModelLoadError, match="no folder"):
         asyncio.run(bench_serve(GenerationSettings(model="./nowhere"), lambda _: None))

@@ -1,4 +1,4 @@
-"""What servers say in streams."""
+"""Streams of chat completions, as different servers send them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from periscope.bench.http import Answer, StreamReading, chat, client_of
+from periscope.bench.http import Answer, StreamRecorder, chat, client_of
 from periscope.core import JSONObject, TextDelta
 from periscope.errors import PeriscopeError, RemoteAnswerBroken
 from periscope.remote.chat_answers import ChatStreamDecoder
@@ -36,45 +36,45 @@ MLX_VLM: list[JSONObject] = [
 ]
 
 
-def read(stream: list[JSONObject], reading: StreamReading) -> Answer:
+def read(stream: list[JSONObject], recorder: StreamRecorder) -> Answer:
     decoder = ChatStreamDecoder("peer")
     for chunk in stream:
         for event in decoder.feed(json.dumps(chunk)):
-            reading.feed(event)
-    reading.feed(decoder.finish())
-    return reading.answer()
+            recorder.feed(event)
+    recorder.feed(decoder.finish())
+    return recorder.answer()
 
 
 @pytest.mark.parametrize(("stream", "text"), [(MLX_LM, "baruvi pi"), (MLX_VLM, " baruvi pi")])
 def test_peers_streams_are_read(stream: list[JSONObject], text: str) -> None:
-    """Tokens by the server's own count, and a time for each piece that shows something."""
+    """The answer has the server's own count of tokens, and a time for each piece of visible text."""
     arrived: list[float] = []
-    answer = read(stream, StreamReading(0.0, arrived.append))
+    answer = read(stream, StreamRecorder(0.0, arrived.append))
     assert (answer.text, answer.row.num_tokens) == (text, 2)
     assert (answer.num_prompt_tokens, answer.num_cached_tokens) == (9, 3)
     assert list(answer.row.times_s) == arrived
     assert len(arrived) == 2
 
 
-def test_who_does_not_count_is_counted() -> None:
-    """A piece of text is a token, reasoning too, by whichever name."""
+def test_tokens_are_counted_when_the_server_does_not() -> None:
+    """Without usage, every piece of text counts as a token, reasoning too, under either field name."""
     deltas = ({"role": "assistant"}, {"reasoning": "a"}, {"reasoning_content": "b"}, {"content": "c"})
     stream: list[JSONObject] = [{"choices": [{"delta": delta, "finish_reason": None}]} for delta in deltas]
     stream.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
-    assert read(stream, StreamReading(0.0)).row.num_tokens == 3
+    assert read(stream, StreamRecorder(0.0)).row.num_tokens == 3
 
 
 def test_half_an_answer_is_none() -> None:
-    """A stream that broke off must not look fast."""
-    reading = StreamReading(0.0)
-    reading.feed(TextDelta("a"))
+    """A stream that broke off is an error instead of a fast answer."""
+    recorder = StreamRecorder(0.0)
+    recorder.feed(TextDelta("a"))
     with pytest.raises(PeriscopeError, match="before it was complete"):
-        reading.answer()
+        recorder.answer()
 
 
 @pytest.mark.parametrize(("max_tries", "num_dropped"), [(1, 0), (3, 2)])
 def test_a_dropped_connection_is_tried_again_as_often_as_allowed(max_tries: int, num_dropped: int) -> None:
-    """By default never: our own server may not drop any."""
+    """By default a dropped connection is not retried, because our own server must not drop any."""
     dropped: list[list[bytes]] = [[]] * num_dropped
     answered = stream(*(json.dumps(chunk) for chunk in MLX_LM))
 
@@ -92,7 +92,7 @@ def test_a_dropped_connection_is_tried_again_as_often_as_allowed(max_tries: int,
 
 
 def test_an_answer_that_has_begun_is_not_asked_for_again() -> None:
-    """Its tokens would be counted twice."""
+    """A stream that breaks after its first token is not retried, because its tokens would be counted twice."""
 
     async def run() -> None:
         async with hostile(stream(json.dumps(MLX_LM[0]))) as server, client_of(server.url) as client:

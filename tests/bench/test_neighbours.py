@@ -1,4 +1,4 @@
-"""A whole bench of neighbours on a tiny model: what it reports, never how fast it was."""
+"""A whole `bench neighbours` on a tiny model: what it reports, never how fast it was."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from periscope.errors import InvalidRequest, ModelLoadError
 
 
 def test_every_figure_of_a_long_prompt_beside_a_stream(tiny_random_model: Path) -> None:
-    """One sample per round after the warm-up; the long prompt is as long as asked for, and all came to its end."""
+    """There is one sample per round after the warm-up, with a long prompt of the requested length and every figure."""
     told: list[str] = []
     settings = NeighbourSettings(model=str(tiny_random_model), rounds=1, prompt_tokens=400, short_after_s=0.0)
     report = asyncio.run(bench_neighbours(settings, told.append))
@@ -29,7 +29,7 @@ def test_every_figure_of_a_long_prompt_beside_a_stream(tiny_random_model: Path) 
 
 @pytest.mark.parametrize(("prompt_tokens", "model"), [(2000, None), (6000, "nowhere")])
 def test_what_cannot_be_measured_is_told_first(tiny_random_model: Path, prompt_tokens: int, model: str | None) -> None:
-    """A prompt that the model's context cannot hold, with the most that it can; a model that is not here."""
+    """A prompt beyond the model's context is an error that names the limit; so is a model that is not on this disk."""
     asked = str(tiny_random_model.parent / model if model else tiny_random_model)
     settings = NeighbourSettings(model=asked, prompt_tokens=prompt_tokens)
     expected = ModelLoadError if model else InvalidRequest

@@ -1,4 +1,4 @@
-"""Other people's servers."""
+"""Other servers as contenders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEAF = Peer("deaf", ("{python}", "-m", "http.server", "--bind", "{host}", "{port
 
 
 def test_commands_name_the_model_and_the_port() -> None:
-    """Braces in a path are a path's own."""
+    """The command has model and port filled in, and braces in a path are left alone."""
     assert command_of(MLX_VLM, Path("/models/{a}"), 8000) == (
         *(sys.executable, "-m", "mlx_vlm.server", "--model", "/models/{a}"),
         *("--host", "127.0.0.1", "--port", "8000"),
@@ -27,7 +27,7 @@ def test_commands_name_the_model_and_the_port() -> None:
 
 
 def test_a_peer_answers_with_its_own_processor_time(tiny_random_model: Path) -> None:
-    """mlx-lm's server, which is always there, on the bench's model, without any hub."""
+    """mlx-lm's server answers on a random model, offline, and its CPU time is measured."""
 
     async def run() -> tuple[Batch | None, str | None]:
         async with PeerContender(MLX_LM, tiny_random_model) as peer:
@@ -42,7 +42,7 @@ def test_a_peer_answers_with_its_own_processor_time(tiny_random_model: Path) -> 
 
 
 def test_a_peer_that_cannot_take_part_says_why_once(tmp_path: Path) -> None:
-    """With the end of its log; its process is gone, and who is asked again stays out."""
+    """The failure has the end of the log, the process has ended, and the peer takes no further part."""
 
     async def run(peer: Peer) -> str | None:
         async with PeerContender(peer, tmp_path) as contender:

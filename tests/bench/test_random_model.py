@@ -1,4 +1,4 @@
-"""The model that needs no download."""
+"""The model with random weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.bench.conftest import TINY
 
 
 def test_the_same_seed_gives_the_same_model(tiny_random_model: Path, tmp_path: Path) -> None:
-    """What one machine measures, another can measure again; another seed is another model."""
+    """A seed determines the weights, so that runs can be repeated; another seed gives another model."""
     again = write_random_model(tmp_path / "again", TINY)
     other = write_random_model(tmp_path / "other", TINY, seed=1)
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
@@ -23,7 +23,7 @@ def test_the_same_seed_gives_the_same_model(tiny_random_model: Path, tmp_path: P
 
 
 def test_its_greedy_answers_run_on_and_wander(tiny_random_model: Path) -> None:
-    """No answer ends early or repeats one token, and each comes back from a conversation as the tokens it was."""
+    """No answer ends early or repeats one token, and its text is tokenised into the generated tokens again."""
 
     async def answers() -> tuple[list[GenerationOutput], list[tuple[int, ...]]]:
         async with await InferenceEngine.load(str(tiny_random_model)) as engine:
@@ -39,7 +39,7 @@ def test_its_greedy_answers_run_on_and_wander(tiny_random_model: Path) -> None:
 
 
 def test_a_word_of_a_prompt_is_one_token(tiny_random_model: Path) -> None:
-    """So the length of a prompt is what was asked for, whatever words were drawn."""
+    """Every word is one token, so prompts have the requested length."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(tiny_random_model / "tokenizer.json"))

@@ -1,4 +1,4 @@
-"""The arithmetic of a bench."""
+"""The arithmetic of a benchmark."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def sample(contender: str, number: int, *, tokens_per_s: float = 1.0, ttft_s: fl
 
 
 def test_decoding_is_measured_while_all_rows_decode() -> None:
-    """Neither the prompts still being read nor the rows left alone at the end count; end to end counts everything."""
+    """The decode rate counts only the time in which all rows decode; the end-to-end rate counts all of it."""
     early, late = Row(5, (1.0, 1.5, 2.0, 2.5, 3.0)), Row(7, (2.0, 2.25, 2.5, 3.0, 4.0, 5.0, 6.0))
     batch = Batch((early, late), cpu_s=0.6)
     made = sample_of(batch, workload="2", contender="engine", number=3)
@@ -42,7 +42,7 @@ def test_decoding_is_measured_while_all_rows_decode() -> None:
 
 
 def test_what_cannot_be_known_is_left_out() -> None:
-    """One token has no decode speed, and a process that cannot be looked at has no processor time."""
+    """One token has no decode rate, and a process whose CPU time is unknown has no CPU time per token."""
     made = sample_of(Batch((Row(1, (0.5,)),), cpu_s=None), workload="1", contender="http", number=1)
     assert (made.decode_tokens_per_s, made.cpu_ms_per_token) == (None, None)
     assert made.tokens_per_s == 2.0
@@ -62,7 +62,7 @@ def test_ratios_are_of_the_same_round() -> None:
 
 
 def test_a_round_without_its_baseline_has_no_ratio() -> None:
-    """It is never compared with another round's."""
+    """A sample is never compared with the baseline of another round."""
     alone = figures_of([sample("raw", 1), sample("engine", 2)])
     assert all(figure.ratio is None for figure in alone if figure.contender == "engine")
 
@@ -75,7 +75,7 @@ def test_figures_stand_in_the_order_of_the_samples() -> None:
 
 
 def test_the_first_token_over_http_is_compared_by_difference() -> None:
-    """In milliseconds, with the raw loop of the same round."""
+    """The difference is in milliseconds, to the raw loop of the same round."""
     samples = [sample("raw", 1, ttft_s=1.0), sample("raw", 2, ttft_s=2.0)]
     samples += [sample("http", 1, ttft_s=1.25), sample("http", 2, ttft_s=2.5)]
     assert ttft_above_baseline_ms(samples, "1", "http") == Spread(375.0, 250.0, 500.0)
@@ -86,5 +86,5 @@ def test_the_first_token_over_http_is_compared_by_difference() -> None:
     ("values", "expected"), [([], None), ([None], None), ([3.0, None, 1.0, 2.0], Spread(2.0, 1.0, 3.0))]
 )
 def test_a_spread_is_of_what_is_there(values: list[float | None], expected: Spread | None) -> None:
-    """Missing values are not zeros."""
+    """Missing values are left out of a spread instead of counting as zeros."""
     assert spread_of(values) == expected

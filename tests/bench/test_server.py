@@ -1,4 +1,4 @@
-"""The server under measurement."""
+"""The server that is measured."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def children() -> set[int]:
 
 
 def test_a_server_that_cannot_start_says_why() -> None:
-    """With the end of its log, and without leaving a process."""
+    """The error has the end of the log, and no process is left."""
 
     async def run() -> None:
         async with serving({"models": [{"name": "x", "local_path": "/nowhere", "flavour": "sweet"}]}):
@@ -32,7 +32,7 @@ def test_a_server_that_cannot_start_says_why() -> None:
 
 
 def test_captions_are_measured_new_and_seen_before() -> None:
-    """Alone and four together, over one server: ours, or any that runs; a failure is the server's own sentence."""
+    """Captions are measured one and four at a time, on any server; a failure has the server's message."""
 
     async def run() -> None:
         async with serving(DEMO_PAIR) as server, client_of(server.url) as client:
@@ -52,6 +52,6 @@ def test_captions_are_measured_new_and_seen_before() -> None:
 
 
 def test_pictures_are_alike_only_by_their_key() -> None:
-    """Caption caches must miss what is new and hit what was seen."""
+    """The same key gives the same picture, and other keys give others."""
     assert picture_url(1, 2) == picture_url(1, 2)
     assert len({picture_url(1, number) for number in range(20)}) == 20

@@ -1,4 +1,4 @@
-"""Measuring: Periscope beside the plain mlx-lm loop on the same model, in the same minutes, from the outside.
+"""Benchmarks: Periscope beside the plain mlx-lm loop, on the same model, in the same run.
 
-Only the commands import it. It drives the engine as a library and the server over HTTP, as any program would.
+Only `cli` imports it. It uses the engine as a library and the server over HTTP, as any other program would.
 """

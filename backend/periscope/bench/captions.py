@@ -1,4 +1,4 @@
-"""`bench caption`: seconds per caption, alone and four together, of new pictures and of the same ones again."""
+"""`bench caption`: seconds per caption, one and four at a time, for new pictures and for cached ones. Event loop."""
 
 from __future__ import annotations
 
@@ -18,13 +18,18 @@ if TYPE_CHECKING:
     from periscope.bench.contenders import Tell
     from periscope.remote import OpenAIClient
 
-#: Pictures asked for together.
+#: Numbers of pictures that are requested at the same time.
 SIZES = (1, 4)
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionSettings:
-    """What is asked. `url`: a running server; None = one of our own over the embedded pair. `model`: None = default."""
+    """What to measure.
+
+    Attributes:
+        url: a running server; None = start one with the embedded pair.
+        model: None = the server's default.
+    """
 
     url: str | None = None
     model: str | None = None
@@ -33,7 +38,7 @@ class CaptionSettings:
 
 @dataclass(frozen=True, slots=True)
 class CaptionSample:
-    """One batch of pictures in one round. `s_per_caption`: the whole time over the number of pictures."""
+    """One batch of pictures in one round. `s_per_caption`: time of the batch, divided by its pictures."""
 
     round: int
     num_pictures: int
@@ -43,7 +48,7 @@ class CaptionSample:
 
 @dataclass(frozen=True, slots=True)
 class CaptionFigure:
-    """All rounds of one case."""
+    """The spread over all rounds for one number of pictures, cached or not."""
 
     num_pictures: int
     is_cached: bool
@@ -52,7 +57,7 @@ class CaptionFigure:
 
 @dataclass(frozen=True, slots=True)
 class CaptionReport:
-    """What came out."""
+    """The results of `bench caption`."""
 
     settings: CaptionSettings
     environment: Environment
@@ -61,13 +66,13 @@ class CaptionReport:
 
 
 async def bench_caption(settings: CaptionSettings, tell: Tell, *, api_key: str | None = None) -> CaptionReport:
-    """Measure; round 0 warms up.
+    """Measure all cases in every round. Round 0 warms up and is not reported.
 
     Raises:
-        PeriscopeError: the server did not start, or a picture was not described.
+        PeriscopeError: the server did not start, or a caption failed.
     """
     samples: list[CaptionSample] = []
-    # A server that runs on may remember the pictures of an earlier bench.
+    # A running server may have cached the pictures of an earlier benchmark, so each run draws others.
     drawing = time.time_ns()
     async with _server(settings.url, api_key) as client:
         for number in range(settings.rounds + 1):

@@ -1,4 +1,4 @@
-"""A server in a process of its own: its log, its processor time, its end. Event loop; knows no server in particular."""
+"""Child: a server process with its log, its CPU time and its end. Event loop; knows no server in particular."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     import psutil
 
 _STOP_TIMEOUT_S = 30.0
-#: What a process that has ended wrote last is there at once, unless a process of its own holds the pipe.
+#: The rest of an ended process's log is there at once, unless one of its children keeps the pipe open.
 _LAST_WORDS_TIMEOUT_S = 5.0
-#: Of its log, told when something goes wrong, and what is kept to find them in.
+#: Lines of the log in an error message, and how many characters of the log are kept for them.
 _TOLD_LINES = 12
 _KEPT_CHARS = 8000
 
 
 class Child:
-    """Owns the log of a process, stdout and stderr together, of which the end is kept."""
+    """Owns the log of a process, stdout and stderr together, and keeps its end."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None  # noqa: S101 - a pipe was asked for
@@ -33,11 +33,11 @@ class Child:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the process is gone."""
+        """Whether the process has ended."""
         return self._process.returncode is not None
 
     async def find(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
-        """Read up to the line with this; None = the log ended without."""
+        """Read the log up to the first line that matches; None = the log ended without one."""
         async for line in self._log:
             self._see(line)
             if found := pattern.search(line.decode(errors="replace")):
@@ -45,11 +45,11 @@ class Child:
         return None
 
     def drain(self) -> None:
-        """From now on read whatever it says, so that it never blocks on a full pipe."""
+        """Read the log in the background from now on, so that the process never blocks on a full pipe."""
         self._draining = asyncio.create_task(self._read_to_end())
 
     async def last_lines(self) -> str:
-        """The end of the log; of a process that has ended, to its last word."""
+        """The last lines of the log; complete if the process has ended."""
         if self.has_ended and self._draining is not None:
             draining, self._draining = self._draining, None
             with suppress(TimeoutError):
@@ -58,9 +58,9 @@ class Child:
         return "\n".join(self._seen.splitlines()[-_TOLD_LINES:])
 
     def cpu_s(self) -> float | None:
-        """Processor time of the process and those it started; None once it is gone.
+        """CPU seconds of the process and its children; None once it has ended.
 
-        None also without psutil, which only development environments have.
+        Also None without psutil, which only development environments have.
         """
         try:
             import psutil
@@ -81,14 +81,14 @@ class Child:
 
 
 def _used_s(process: psutil.Process) -> float:
-    """Its own, and that of children which have ended."""
+    """CPU seconds of a process and of its children that have ended."""
     times = process.cpu_times()
     return float(times.user + times.system + times.children_user + times.children_system)
 
 
 @asynccontextmanager
 async def child(argv: Sequence[str], **environment: str) -> AsyncIterator[Child]:
-    """Inside, the process runs, in our environment less what configures Periscope; at the end it is stopped, kindly."""
+    """Run a process inside the context, without our PERISCOPE_ variables. It is terminated, then killed, at exit."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PERISCOPE_")}
     process = await asyncio.create_subprocess_exec(
         *argv,
@@ -109,7 +109,7 @@ async def child(argv: Sequence[str], **environment: str) -> AsyncIterator[Child]
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
-    """The caller kills what does not listen."""
+    """Send SIGTERM and wait for `_STOP_TIMEOUT_S`. The caller kills a process that is still running then."""
     with suppress(ProcessLookupError, TimeoutError):
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(_STOP_TIMEOUT_S):

@@ -1,4 +1,4 @@
-"""Who takes part and what they are given: a workload's prompts to each contender in turn, round after round."""
+"""Contenders and workloads: every round gives each workload's prompts to each contender in turn. Event loop."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
 
 Tell: TypeAlias = Callable[[str], None]
 
-#: Enough for every path to have run once.
+#: Tokens of each answer in the warm-up round: enough for every code path to run once.
 WARM_UP_TOKENS = 8
 
 
 class Contender(Protocol):
-    """Something that answers chats; one batch at a time."""
+    """Something that answers chats, one batch at a time."""
 
     @property
     def name(self) -> str: ...
 
     async def run(self, prompts: Sequence[str], max_tokens: int) -> Batch | None:
-        """Answer user messages together, greedily, none shorter than the model ends by itself.
+        """Answer user messages as one batch, greedily, each up to `max_tokens` or the model's end token.
 
-        None = it does not take part any more.
+        None = it has failed and takes no further part.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Requests handed over together: `num_rows` prompts of `num_words` words each, after `num_shared` equal ones."""
+    """`num_rows` requests sent together; each prompt is `num_shared` shared words, then `num_words` of its own."""
 
     name: str
     num_rows: int
@@ -43,7 +43,7 @@ class Workload:
     num_shared: int = 0
 
     def prompts(self, number: int) -> list[str]:
-        """Pure: those of one round; no other round has a beginning in common with them, so no prompt cache helps."""
+        """Pure: the prompts of one round. Rounds share no prefix, so that no prompt cache helps."""
         own = [words(self.num_words, self.name, number, row) for row in range(self.num_rows)]
         shared = words(self.num_shared, self.name, number, "shared")
         return [f"{shared} {text}".strip() for text in own]
@@ -52,7 +52,7 @@ class Workload:
 async def measure(
     contenders: Sequence[Contender], workloads: Sequence[Workload], *, rounds: int, max_tokens: int, tell: Tell
 ) -> list[Sample]:
-    """Round 0 warms up and is not in the result. The contenders take turns, and turns at going first."""
+    """Measure all workloads. Round 0 warms up and is left out; in every round another contender goes first."""
     samples: list[Sample] = []
     for number in range(rounds + 1):
         tell(f"round {number} of {rounds}" if number else "warming up")
@@ -69,10 +69,10 @@ async def measure(
 
 
 def user_message(text: str) -> Message:
-    """Pure: a user's words as the engine takes them."""
+    """Pure: a user message for the engine."""
     return Message(Role.USER, (TextPart(text),))
 
 
 def user_wire(text: str) -> JSONObject:
-    """Pure: the same on the wire."""
+    """Pure: a user message in OpenAI's JSON."""
     return {"role": "user", "content": text}

@@ -1,4 +1,4 @@
-"""A conversation that grows: every turn carries all earlier ones, so only what is new should cost."""
+"""A growing conversation: every turn sends all earlier ones, so only its new tokens should be prefilled."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Turn:
     """One turn of one round; `number` counts from 1.
 
     Attributes:
-        num_prefilled_tokens: prompt tokens that were computed.
-        caption_ms: part of `ttft_s` that captions took; None without pictures.
+        num_prefilled_tokens: prompt tokens that were not taken from the prompt cache.
+        caption_ms: the part of `ttft_s` spent on captions; None without pictures.
     """
 
     round: int
@@ -36,14 +36,14 @@ class Turn:
 async def converse(
     client: OpenAIClient, *, number: int, turns: int, num_words: int, max_tokens: int, has_pictures: bool
 ) -> list[Turn]:
-    """One whole conversation, of the round `number`."""
+    """Hold one conversation, that of round `number`, and return its turns."""
     history: list[JSONObject] = []
-    told: list[Turn] = []
+    measured: list[Turn] = []
     for turn in range(1, turns + 1):
         history.append(_question(words(num_words, "turn", number, turn), (number, turn) if has_pictures else None))
         answer = await chat(client, history, max_tokens)
         history.append({"role": "assistant", "content": answer.text})
-        told.append(
+        measured.append(
             Turn(
                 round=number,
                 number=turn,
@@ -55,7 +55,7 @@ async def converse(
                 caption_ms=answer.caption_ms,
             )
         )
-    return told
+    return measured
 
 
 def _question(text: str, picture: tuple[int, int] | None) -> JSONObject:

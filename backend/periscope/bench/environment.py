@@ -1,4 +1,4 @@
-"""What a figure depends on besides the code: versions, device, matrix library, model."""
+"""What figures depend on besides our code: versions, device, BLAS library, model."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _SHAPE_KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Where something was measured.
+    """The software and machine of a measurement.
 
     Attributes:
-        has_openblas: preloaded; MLX's CPU build links a reference BLAS that is forty times slower.
-        openblas_num_threads: as the environment limits it. Its threads wait by spinning, which is processor time.
+        has_openblas: OpenBLAS is preloaded; MLX's CPU build links a reference BLAS that is forty times slower.
+        openblas_num_threads: OPENBLAS_NUM_THREADS. Its threads wait by spinning, which counts as CPU time.
     """
 
     periscope: str
@@ -48,7 +48,7 @@ class Environment:
     openblas_num_threads: str | None
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The lines that a report shows."""
         blas = "OpenBLAS preloaded" if self.has_openblas else "no OpenBLAS preloaded"
         if self.has_openblas and self.openblas_num_threads is not None:
             blas += f" (OPENBLAS_NUM_THREADS={self.openblas_num_threads})"
@@ -59,7 +59,7 @@ class Environment:
 
 
 def environment() -> Environment:
-    """Of this process; a server started by it has the same."""
+    """The environment of this process; a server that it starts has the same."""
     return Environment(
         periscope=__version__,
         python=platform.python_version(),
@@ -75,7 +75,7 @@ def environment() -> Environment:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredModel:
-    """What was measured. `dtype`: of most weights on disk. `quantization`: as the model's config says it."""
+    """The model of a measurement. `dtype`: that of most weights on disk. `quantization`: as in its config.json."""
 
     name: str
     shape: dict[str, object]
@@ -83,16 +83,16 @@ class MeasuredModel:
     quantization: object
 
     def line(self) -> str:
-        """For people."""
+        """The line that a report shows."""
         shape = ", ".join(f"{key} {value}" for key, value in self.shape.items())
         return f"model {self.name}: {shape}, {self.dtype}" + (", quantized" if self.quantization else "")
 
 
 def measured_model(path: Path, name: str) -> MeasuredModel:
-    """Read from the files of a model.
+    """Describe a model from its files.
 
     Raises:
-        ModelLoadError: it has no readable config.json.
+        ModelLoadError: the model has no readable config.json.
     """
     config = read_model_config(path)
     shape = {key: config[key] for key in _SHAPE_KEYS if key in config}
@@ -100,7 +100,7 @@ def measured_model(path: Path, name: str) -> MeasuredModel:
 
 
 def _dtype(path: Path) -> str:
-    """From the header of one weight file: eight bytes of length, then JSON."""
+    """The most common dtype in the header of the first weight file: eight bytes of length, then JSON."""
     for file in sorted(path.glob("*.safetensors")):
         with file.open("rb") as weights:
             (size,) = struct.unpack("<Q", weights.read(8))

@@ -1,4 +1,4 @@
-"""What becomes of a running stream while others come: gaps between its tokens, in ordinary steps. Pure."""
+"""Gaps between the tokens of a running stream while others arrive, in units of its usual step. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from periscope.bench.samples import Spread, spread_of
 
-#: Of `NeighbourSample`, in the order in which they are shown.
+#: Fields of `NeighbourSample`, in the order in which they are shown.
 NEIGHBOUR_METRICS = (
     "step_s",
     "longest_gap_steps",
@@ -21,39 +21,40 @@ NEIGHBOUR_METRICS = (
     "joined_step_steps",
     "joined_longest_gap_steps",
 )
-#: Steps are steady when the medians of the last two windows of gaps are as near to each other as this.
+#: A stream is steady when the medians of its last two windows of this many gaps differ by at most this part.
 _WINDOW = 24
 _NEAR = 0.1
-#: Before this many gaps a stream has not settled; after so many a machine is as steady as it gets.
+#: A stream with fewer gaps is not steady yet; one with more is taken to be as steady as the machine allows.
 _MIN_GAPS = 64
 _MAX_GAPS = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One request: when it was handed over, and when its tokens came, at least one, by the same clock."""
+class TimedRequest:
+    """One request: when it was sent, and when its tokens arrived (at least one), in seconds of the same clock."""
 
     asked_s: float
     times_s: tuple[float, ...]
 
     @property
     def ttft_s(self) -> float:
-        """Time to first token."""
+        """Time to first token in seconds."""
         return self.times_s[0] - self.asked_s
 
 
 @dataclass(frozen=True, slots=True)
 class NeighbourSample:
-    """One round. A step is an ordinary one: the running stream's median gap just before the long prompt came.
+    """One round. A step is the running stream's median gap just before the long prompt was sent.
 
     Attributes:
-        num_prompt_tokens: of the long prompt, as the server counted them.
-        longest_gap_steps: of the running stream, from the long prompt's arrival to its first token; `p99_gap_steps` of
-            the same gaps.
-        short_ttft_steps: time to first token of the short prompt that came a little after the long one.
-        long_alone_ttft_s: time to first token of another prompt as long, with nobody beside it.
-        joined_step_steps: the running stream's median gap while the long row decodes beside it, and
-            `joined_longest_gap_steps` the longest of those; None when there was none.
+        num_prompt_tokens: tokens of the long prompt, as the server counted them.
+        step_s: the length of a step.
+        longest_gap_steps: the running stream's longest gap while the long prompt is prefilled; `p99_gap_steps`: the
+            99th percentile of these gaps.
+        short_ttft_steps: time to first token of the short prompt, which is sent a little after the long one.
+        long_alone_ttft_s: time to first token of another prompt of the same length on an idle server.
+        joined_step_steps: the running stream's median gap while the long row decodes too; `joined_longest_gap_steps`:
+            the longest of these gaps. None when there were none.
     """
 
     round: int
@@ -70,20 +71,20 @@ class NeighbourSample:
 
 @dataclass(frozen=True, slots=True)
 class NeighbourFigure:
-    """One metric over all rounds."""
+    """The spread of one metric over all rounds."""
 
     metric: str
     value: Spread | None
 
 
 def gaps_in(answers: Sequence[Sequence[float]], begin_s: float = -math.inf, end_s: float = math.inf) -> list[float]:
-    """Pure: between a stream's tokens, of those gaps whose middle is in this time. Not from one answer to the next."""
+    """Pure: the gaps within a stream's answers, in seconds, whose middle is between `begin_s` and `end_s`."""
     pairs = [pair for times_s in answers for pair in itertools.pairwise(times_s)]
     return [after - before for before, after in pairs if begin_s <= (before + after) / 2 < end_s]
 
 
 def is_steady(gaps: Sequence[float]) -> bool:
-    """Pure: whether a stream's latest gaps tell what an ordinary step is."""
+    """Pure: whether a stream's latest gaps are even enough to define a step."""
     if not _MIN_GAPS <= len(gaps) < _MAX_GAPS:
         return len(gaps) >= _MAX_GAPS
     before, now = (statistics.median(part) for part in (gaps[-2 * _WINDOW : -_WINDOW], gaps[-_WINDOW:]))
@@ -93,16 +94,16 @@ def is_steady(gaps: Sequence[float]) -> bool:
 def neighbour_sample_of(
     running: Sequence[Sequence[float]],
     *,
-    long: Asked,
-    short: Asked,
-    alone: Asked,
+    long: TimedRequest,
+    short: TimedRequest,
+    alone: TimedRequest,
     number: int,
     num_prompt_tokens: int,
 ) -> NeighbourSample:
     """Pure: the figures of the round `number`.
 
     Args:
-        running: when the tokens of the running stream came, answer by answer, by the clock of the others.
+        running: arrival times of the running stream's tokens, one list per answer, by the same clock as the others.
     """
     step_s = statistics.median(gaps_in(running, end_s=long.asked_s)[-2 * _WINDOW :])
     beside = sorted(gap / step_s for gap in gaps_in(running, long.asked_s, long.times_s[0]))

@@ -1,4 +1,4 @@
-"""`bench engine` and `bench serve`: builds the contenders over one model, measures, and sums up. Event loop."""
+"""`bench engine` and `bench serve`: make the contenders for one model, measure them, and report. Event loop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from periscope.engine import EngineConfig, InferenceEngine
 if TYPE_CHECKING:
     from periscope.remote import OpenAIClient
 
-#: A system prompt's worth of words that four requests share, and the words of their own.
+#: A workload whose requests share a prefix as long as a system prompt: shared words, own words, requests.
 _SHARED_WORDS = 360
 _OWN_WORDS = 40
 _SHARING_ROWS = 4
@@ -32,14 +32,14 @@ _SHARING_ROWS = 4
 
 @dataclass(frozen=True, slots=True)
 class GenerationSettings:
-    """What is asked.
+    """What to measure.
 
     Attributes:
         model: folder or hub id; None = random weights.
-        num_rows: sizes of batches.
-        turns: of the conversation, which only a server has.
-        has_pictures: one in every turn of the conversation.
-        peers: other people's servers that take part, too.
+        num_rows: batch sizes.
+        turns: turns of the conversation; `bench serve` only.
+        has_pictures: every turn of the conversation has a picture.
+        peers: other servers to measure beside ours.
     """
 
     model: str | None = None
@@ -54,10 +54,10 @@ class GenerationSettings:
 
 @dataclass(frozen=True, slots=True)
 class GenerationReport:
-    """What came out.
+    """The results of `bench engine` or `bench serve`.
 
     Attributes:
-        http_above_raw_ttft_ms: how much later HTTP's first token is than the raw loop's, one request at a time.
+        http_above_raw_ttft_ms: the server's time to first token less the raw loop's, one request at a time.
     """
 
     settings: GenerationSettings
@@ -71,7 +71,7 @@ class GenerationReport:
 
 
 async def bench_engine(settings: GenerationSettings, tell: Tell) -> GenerationReport:
-    """The raw loop and the engine, in this process.
+    """Measure the raw loop and the engine, in this process.
 
     Raises:
         PeriscopeError: the model cannot be used.
@@ -85,13 +85,13 @@ async def bench_engine(settings: GenerationSettings, tell: Tell) -> GenerationRe
 
 
 async def bench_serve(settings: GenerationSettings, tell: Tell) -> GenerationReport:
-    """The same and a server of its own, which then also holds conversations; with peers if wanted.
+    """Measure the raw loop, the engine, a server of its own and the peers, then conversations with the server.
 
     Raises:
         PeriscopeError: the model cannot be used, or the server did not start.
     """
     config = _engine_config(settings)
-    workloads = [*_plain(settings), Workload("4, shared beginning", _SHARING_ROWS, _OWN_WORDS, _SHARED_WORDS)]
+    workloads = [*_plain(settings), Workload("4, shared prefix", _SHARING_ROWS, _OWN_WORDS, _SHARED_WORDS)]
     async with AsyncExitStack() as stack:
         path = await stack.enter_async_context(model_files(settings.model))
         models = models_yaml(path, config, has_captioner=settings.has_pictures)
@@ -151,11 +151,11 @@ async def _measure(
 
 
 async def _converse(client: OpenAIClient, settings: GenerationSettings, tell: Tell) -> list[Turn]:
-    """The first turn of round 0 warms up: nothing else has asked the captioner yet."""
+    """Hold the conversations. Round 0 is one turn, which warms the captioner up, and is left out."""
     turns: list[Turn] = []
     for number in range(settings.rounds + 1):
         tell(f"conversation {number} of {settings.rounds}" if number else "conversation: warming up")
-        told = await converse(
+        measured = await converse(
             client,
             number=number,
             turns=settings.turns if number else 1,
@@ -163,5 +163,5 @@ async def _converse(client: OpenAIClient, settings: GenerationSettings, tell: Te
             max_tokens=settings.max_tokens,
             has_pictures=settings.has_pictures,
         )
-        turns += told if number else []
+        turns += measured if number else []
     return turns

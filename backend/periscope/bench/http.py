@@ -1,4 +1,4 @@
-"""The server as a client sees it: streamed chat completions and captions, with the times at which things arrive."""
+"""A server as its clients see it: streamed chat completions and captions, with arrival times. Event loop."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from periscope.core import JSONObject, OutputEvent
 
 
-#: Its name as a contender.
+#: The name of our server as a contender.
 OUR_SERVER = "http"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One streamed completion. `caption_ms`: spent on captions of its pictures; None when it had none."""
+    """One streamed completion. `caption_ms`: time spent on captions of its pictures; None when it had none."""
 
     text: str
     row: Row
@@ -38,7 +38,7 @@ class Answer:
 
 
 def client_of(url: str, api_key: str | None = None, *, max_silence_s: float | None = None) -> OpenAIClient:
-    """A client for one server; there is no limit to patience with our own."""
+    """A client for one server; without `max_silence_s` it waits for ever."""
     return OpenAIClient(Endpoint(f"{url}/v1", api_key, Timeouts(connect_s=None, silence_s=max_silence_s)))
 
 
@@ -51,32 +51,32 @@ async def chat(
     max_tries: int = 1,
     arrived: Callable[[float], None] = lambda _: None,
 ) -> Answer:
-    """Ask, greedily, and read to the end.
+    """Send one greedy chat completion and read its stream to the end.
 
     Args:
-        max_tries: for a connection that is dropped before anything is said; the time that costs is in the answer's.
-        arrived: told of each token as it comes, by `time.perf_counter`.
+        max_tries: attempts when the connection is dropped before the first token; the answer's times include all.
+        arrived: called with the time of each token as it arrives, by `time.perf_counter`.
 
     Raises:
-        RemoteError: why there is no answer.
+        RemoteError: the server cannot be reached, refuses the request, or breaks off.
     """
     body: JSONObject = {"model": model, "messages": list(messages), "max_tokens": max_tokens, "temperature": 0}
-    reading = StreamReading(time.perf_counter(), arrived)
+    recorder = StreamRecorder(time.perf_counter(), arrived)
     for number in range(1, max_tries + 1):
         try:
             async with aclosing(client.stream_chat(body)) as events:
                 async for event in events:
-                    reading.feed(event)
+                    recorder.feed(event)
             break
         except (RemoteUnreachable, RemoteAnswerBroken) as error:
             has_begun = isinstance(error, RemoteAnswerBroken) and error.has_begun
             if has_begun or number == max_tries:
                 raise
-    return reading.answer()
+    return recorder.answer()
 
 
-class StreamReading:
-    """Owns what one stream has said so far. `started`: when it was asked for, by `time.perf_counter`."""
+class StreamRecorder:
+    """Owns the text and arrival times of one stream so far. `started`: when it was sent, by `time.perf_counter`."""
 
     def __init__(self, started: float, arrived: Callable[[float], None] = lambda _: None) -> None:
         self._started = started
@@ -86,7 +86,7 @@ class StreamReading:
         self._finished: Finished | None = None
 
     def feed(self, event: OutputEvent) -> None:
-        """One event, as soon as it is there. What people see has a time, reasoning too."""
+        """Record one event on arrival. Answer text and reasoning both get a time."""
         match event:
             case TextDelta(text) | ReasoningDelta(text):
                 now = time.perf_counter()
@@ -98,7 +98,11 @@ class StreamReading:
                 self._finished = event
 
     def answer(self) -> Answer:
-        """Who does not count tokens has one in every piece of text."""
+        """The completed answer. For a server that reports no usage, every piece of text counts as one token.
+
+        Raises:
+            PeriscopeError: the stream ended before the answer was complete.
+        """
         if self._finished is None:
             raise PeriscopeError("The server ended an answer before it was complete.")
         usage, vision = self._finished.usage, self._finished.vision
@@ -113,10 +117,10 @@ class StreamReading:
 
 
 class HTTPContender:
-    """A server, over sockets. Processor time is the server's alone.
+    """A server over HTTP. `cpu_s` counts the server's CPU time, without the client's.
 
     Args:
-        model: what it is asked for.
+        model: the model name that requests use.
         max_tries: see `chat`.
     """
 
@@ -149,10 +153,10 @@ class HTTPContender:
 
 
 async def captions(client: OpenAIClient, urls: Sequence[str], model: str | None) -> None:
-    """Have pictures described, each in a request of its own, all together.
+    """Request captions for pictures, one request each, all at the same time.
 
     Raises:
-        PeriscopeError: one was not.
+        PeriscopeError: a caption failed.
     """
 
     async def describe(url: str) -> None:

@@ -1,4 +1,4 @@
-"""The engine as a library, in this process."""
+"""EngineContender: the engine used as a library, in this process. Event loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class EngineContender:
-    """`InferenceEngine.generate_stream`, from words to words. Owns nothing."""
+    """Runs `InferenceEngine.generate_stream`, from messages to text. Does not own the engine."""
 
     name = "engine"
 

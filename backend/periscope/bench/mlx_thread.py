@@ -1,4 +1,4 @@
-"""A thread for MLX work outside of an engine. Arrays stay on it; callers get plain data."""
+"""MLXThread: a thread for MLX work outside an engine. Arrays stay on it; callers get plain data."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ T = TypeVar("T")
 
 
 class MLXThread:
-    """Owns one thread; an async context manager that ends it.
+    """Owns one thread, which ends with the async context.
 
-    MLX's streams belong to the thread that made them, and a thread that does not give them back lets the process abort
-    at exit (MLX 0.32).
+    MLX's streams belong to the thread that made them. The thread clears them before it ends, because otherwise the
+    process aborts at exit (MLX 0.32).
     """
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="periscope-bench")
 
     async def run(self, work: Callable[[], T]) -> T:
-        """The result of a call on the thread; calls run one after the other."""
+        """Call `work` on the thread and return its result. Calls run one after the other."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     async def __aenter__(self) -> Self:

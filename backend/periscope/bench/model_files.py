@@ -1,4 +1,4 @@
-"""The folder of the model to be measured: one on this disk, or one with random weights for as long as it is needed."""
+"""The folder of the model to measure: one on this disk, or a temporary one with random weights."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from periscope.engine.loading.loader import find_on_disk
 
 @asynccontextmanager
 async def model_files(model: str | None, shape: Shape = Shape()) -> AsyncIterator[Path]:
-    """A folder or hub id as it lies on the disk; without one, random weights of this shape, there only inside.
+    """The folder of a model; for None, a temporary one with random weights of this shape, deleted at exit.
 
     Raises:
-        ModelLoadError: there is no such model.
+        ModelLoadError: the model is not on this disk.
     """
     if model is not None:
         yield find_on_disk(model)
@@ -29,5 +29,5 @@ async def model_files(model: str | None, shape: Shape = Shape()) -> AsyncIterato
 
 
 def shown_name(model: str | None) -> str:
-    """Pure: what a report calls it."""
+    """Pure: the name of the model in reports."""
     return model or "with random weights"

@@ -1,4 +1,4 @@
-"""`bench neighbours`: what a long prompt does to a stream that runs, and to a short prompt that comes after it."""
+"""`bench neighbours`: how a long prompt delays a running stream, and a short prompt after it. Event loop."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Self
 from periscope.bench.contenders import user_wire
 from periscope.bench.environment import Environment, MeasuredModel, environment, measured_model
 from periscope.bench.gaps import (
-    Asked,
     NeighbourFigure,
     NeighbourSample,
+    TimedRequest,
     gaps_in,
     is_steady,
     neighbour_figures_of,
@@ -34,29 +34,29 @@ if TYPE_CHECKING:
     from periscope.bench.contenders import Tell
     from periscope.remote import OpenAIClient
 
-#: Of the running stream and of the short prompt.
+#: Sizes of the running stream's prompt and of the short request.
 _RUNNING_WORDS = 30
 _SHORT_WORDS = 50
 _SHORT_TOKENS = 2
-#: Of the warm-up's long prompt, at most: every path once.
+#: Longest prompt of the warm-up round: enough for every code path to run once.
 _WARM_UP_WORDS = 600
-#: Kept free in a model's context for the words of its chat template.
+#: Part of a model's context that is left for its chat template.
 _TEMPLATE_TOKENS = 64
-#: A model with random weights has room for a stream that runs as long as any prompt takes.
+#: Context of a model with random weights beyond the long prompt, so that the running stream outlasts its prefill.
 _RUNNING_TOKENS = 32768
-#: A model that ends its answers at once is never seen decoding.
+#: Answers after which a model is given up whose answers are too short to measure.
 _MAX_ANSWERS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class NeighbourSettings:
-    """What is asked.
+    """What to measure.
 
     Attributes:
         model: folder or hub id; None = random weights.
-        prompt_tokens: of the long prompt, in words, most of which are one token.
-        long_tokens: that the long row decodes beside the running one.
-        short_after_s: how long after the long prompt the short one comes.
+        prompt_tokens: length of the long prompt in words, most of which are one token.
+        long_tokens: tokens that the long row decodes beside the running one.
+        short_after_s: delay between sending the long and the short prompt.
     """
 
     model: str | None = None
@@ -68,7 +68,7 @@ class NeighbourSettings:
 
 @dataclass(frozen=True, slots=True)
 class NeighbourReport:
-    """What came out."""
+    """The results of `bench neighbours`."""
 
     settings: NeighbourSettings
     environment: Environment
@@ -78,7 +78,7 @@ class NeighbourReport:
 
 
 async def bench_neighbours(settings: NeighbourSettings, tell: Tell) -> NeighbourReport:
-    """Measure, on a server of its own; round 0 warms up.
+    """Measure on a server of its own. Round 0 warms up and is not reported.
 
     Raises:
         InvalidRequest: the model's context is too small for the long prompt.
@@ -117,29 +117,30 @@ async def _round(
     async with _RunningStream(client, number, context_length) as stream:
         await stream.until(lambda: is_steady(gaps_in(stream.answers)))
 
-        async def ask_short() -> tuple[Asked, Answer]:
+        async def ask_short() -> tuple[TimedRequest, Answer]:
             await asyncio.sleep(settings.short_after_s)
             return await _ask(client, words(_SHORT_WORDS, "short", number), _SHORT_TOKENS)
 
-        (long, told), (short, _) = await asyncio.gather(
+        (long, answer), (short, _) = await asyncio.gather(
             _ask(client, words(num_words, "long", number), settings.long_tokens), ask_short()
         )
         await stream.until(lambda: stream.newest_s > long.times_s[-1])
     return neighbour_sample_of(
-        stream.answers, long=long, short=short, alone=alone, number=number, num_prompt_tokens=told.num_prompt_tokens
+        stream.answers, long=long, short=short, alone=alone, number=number, num_prompt_tokens=answer.num_prompt_tokens
     )
 
 
-async def _ask(client: OpenAIClient, text: str, max_tokens: int) -> tuple[Asked, Answer]:
+async def _ask(client: OpenAIClient, text: str, max_tokens: int) -> tuple[TimedRequest, Answer]:
     asked_s = time.perf_counter()
     answer = await chat(client, [user_wire(text)], max_tokens)
-    return Asked(asked_s, tuple(asked_s + time_s for time_s in answer.row.times_s)), answer
+    return TimedRequest(asked_s, tuple(asked_s + time_s for time_s in answer.row.times_s)), answer
 
 
 class _RunningStream:
-    """Owns a stream that runs inside the context: where the model ends an answer, the next one is asked for at once.
+    """Owns a stream that runs inside the context: when the model ends an answer, the next is requested at once.
 
-    `answers`: when tokens came, by `time.perf_counter`; one list per answer.
+    Attributes:
+        answers: arrival times of the tokens, by `time.perf_counter`; one list per answer.
     """
 
     def __init__(self, client: OpenAIClient, number: int, max_tokens: int) -> None:
@@ -151,14 +152,14 @@ class _RunningStream:
 
     @property
     def newest_s(self) -> float:
-        """When the newest token came."""
+        """Arrival time of the newest token; 0 before the first."""
         return max((times_s[-1] for times_s in self.answers if times_s), default=0.0)
 
     async def until(self, is_enough: Callable[[], bool]) -> None:
-        """Returns at the token that makes it so.
+        """Wait for the token after which `is_enough` is true.
 
         Raises:
-            PeriscopeError: the server failed, or nobody could measure this model.
+            PeriscopeError: the server failed, or the model's answers are too short to measure.
         """
         while not is_enough():
             if self._running.done():

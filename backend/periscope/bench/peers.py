@@ -1,6 +1,6 @@
-"""Other people's servers on the same model: as their users start them, asked by the same client. Event loop.
+"""Peers: other servers on the same model, started as their users do and measured by the same client. Event loop.
 
-A peer that does not start, or fails on the way, takes no further part, and the others go on.
+A peer that does not start, or fails later, takes no further part, and the others go on.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 _START_TIMEOUT_S = 600.0
 _POLL_S = 0.05
-#: A server whose working thread has died keeps its clients waiting for ever.
+#: Limit for servers that keep their clients waiting for ever after their worker thread has died.
 _MAX_SILENCE_S = 300.0
-#: mlx_lm.server 0.32 lets five connections wait, and drops some of sixteen that come at once; SDKs ask again, too.
+#: mlx_lm.server 0.32 has a listen backlog of five and drops some of sixteen simultaneous connections. SDKs retry, too.
 _MAX_TRIES = 3
 _HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One of them.
+    """How to start a peer.
 
     Attributes:
-        argv: how it is started; `{python}`, `{model}` (a folder), `{host}` and `{port}` are filled in.
-        model: what a request names, likewise.
+        argv: its command; `{python}`, `{model}` (a folder), `{host}` and `{port}` are filled in.
+        model: the model name in requests, filled in likewise.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Peer:
 
 
 _WHERE = ("--model", "{model}", "--host", "{host}", "--port", "{port}")
-#: Those that we depend on, so that they are always there.
+#: The servers of packages that we depend on, which are always installed.
 PEERS = (
     Peer("mlx_lm.server", ("{python}", "-m", "mlx_lm", "server", *_WHERE)),
     Peer("mlx_vlm.server", ("{python}", "-m", "mlx_vlm.server", *_WHERE)),
@@ -63,12 +63,12 @@ class PeerFailure:
 
 
 def command_of(peer: Peer, model: Path, port: int) -> tuple[str, ...]:
-    """Pure: how it is started on this port."""
+    """Pure: the command that starts a peer on this port."""
     return tuple(part.format(python=sys.executable, model=model, host=_HOST, port=port) for part in peer.argv)
 
 
 class PeerContender:
-    """Owns a peer's server, which runs inside the context until it fails; then `failure` says why."""
+    """Owns a peer's server, which runs inside the context until it fails. `failure` says why; None = it has not."""
 
     def __init__(self, peer: Peer, model: Path) -> None:
         self.name = peer.name
@@ -77,7 +77,7 @@ class PeerContender:
         self._model = model
         self._running = AsyncExitStack()
         self._server: Child | None = None
-        self._asked: HTTPContender | None = None
+        self._contender: HTTPContender | None = None
 
     async def __aenter__(self) -> Self:
         try:
@@ -92,10 +92,10 @@ class PeerContender:
         await self._running.aclose()
 
     async def run(self, prompts: Sequence[str], max_tokens: int) -> Batch | None:
-        if self._asked is None:
+        if self._contender is None:
             return None
         try:
-            return await self._asked.run(prompts, max_tokens)
+            return await self._contender.run(prompts, max_tokens)
         except PeriscopeError as error:
             await self._give_up(f"failed at {len(prompts)} at once: {str(error) or type(error).__name__}")
             return None
@@ -111,28 +111,30 @@ class PeerContender:
         client = client_of(f"http://{_HOST}:{port}", max_silence_s=_MAX_SILENCE_S)
         await self._running.enter_async_context(client)
         asked_for = self._peer.model.format(model=self._model)
-        self._asked = HTTPContender(client, self._server.cpu_s, name=self.name, model=asked_for, max_tries=_MAX_TRIES)
+        self._contender = HTTPContender(
+            client, self._server.cpu_s, name=self.name, model=asked_for, max_tries=_MAX_TRIES
+        )
 
     async def _give_up(self, reason: str) -> None:
-        """Its process goes, too: what it still works on would slow the others down."""
-        self._asked = None
+        """Record the failure and end the peer's process, whose remaining work would slow the others down."""
+        self._contender = None
         await self._running.aclose()
         log = "" if self._server is None else await self._server.last_lines()
         self.failure = f"{reason}\n{log}".rstrip()
 
 
 def _free_port() -> int:
-    """One that nobody listens on now; not every server can be asked which one it chose itself."""
+    """A port that is free now. Needed because not every server reports a port that it chose itself."""
     with socket.socket() as one:
         one.bind((_HOST, 0))
         return int(one.getsockname()[1])
 
 
 async def _listening(server: Child, port: int) -> None:
-    """Ready or nearly so: its first request may wait for the model, and belongs to the warm-up.
+    """Wait until a server accepts connections. It may still be loading; the warm-up round waits for that.
 
     Raises:
-        PeriscopeError: it ended instead.
+        PeriscopeError: its process ended.
     """
     while not server.has_ended:
         try:

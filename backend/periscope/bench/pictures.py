@@ -1,4 +1,4 @@
-"""Pictures of the kind the embedded captioner knows, no two alike."""
+"""Pictures of the kind that the embedded captioner was trained on, no two alike. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SIDE_PX = 240
 
 
 def picture_url(*key: object) -> str:
-    """Pure: a coloured shape on white as a `data:` URL; what it looks like is drawn by `key`."""
+    """Pure: a coloured shape on white as a `data:` URL. `key` seeds its shape, place, size and colour."""
     drawn = random.Random(repr(key))
     image = Image.new("RGB", (_SIDE_PX, _SIDE_PX), "white")
     left, top, side = drawn.randint(10, 80), drawn.randint(10, 80), drawn.randint(80, 150)

@@ -1,7 +1,7 @@
-"""A text model of a realistic shape with random weights, so that a benchmark needs no download. Says fluent nonsense.
+"""A text model of a realistic shape with random weights, so that a benchmark needs no download.
 
-Every token that is ever sampled is a word with a space before it: an answer that goes back into a conversation is read
-as the very tokens that were generated, as with a trained model. So prompt caches are measured, and not the tokenizer.
+Every token that can be sampled is a word with a space before it. So an answer that is sent back in a conversation is
+tokenised into the tokens that were generated, as with a trained model, and the prompt cache finds them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from periscope.bench.words import WORDS
 from periscope.core import JSONObject
 
-#: How the byte-level alphabet writes a space.
+#: A space in the byte-level alphabet.
 _SPACE = "Ġ"
 _SYLLABLES = tuple(consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou")
 _ROLES = ("system", "user", "assistant", "tool")
@@ -29,15 +29,15 @@ _CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|> {{ m.role }} {{ m.content | trim }}<|im_end|>{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|> assistant{% endif %}"
 )
-#: Large enough that greedy output wanders instead of repeating one token.
+#: Standard deviation of the weights: large enough that greedy output does not repeat one token.
 _NOISE = 0.25
-#: Of the embeddings of bare bytes and control tokens: their logits are near 0, and the largest of thousands is not.
+#: Scale of the embeddings of single bytes and control tokens: keeps their logits near 0, so that others are larger.
 _NEVER_SAMPLED = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A Qwen3 architecture. `vocab_size` is the tokenizer's too."""
+    """The sizes of a Qwen3 architecture. `vocab_size` is the tokenizer's too."""
 
     hidden: int = 512
     layers: int = 8
@@ -104,12 +104,12 @@ def _write_tokenizer(folder: Path, vocab_size: int) -> list[int]:
         "chat_template": _CHAT_TEMPLATE,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    assert tokenizer.get_vocab_size() == vocab_size  # noqa: S101 - the words below never run out
+    assert tokenizer.get_vocab_size() == vocab_size  # noqa: S101 - `_merges` has more than enough words
     return [*range(len(alphabet)), vocab_size - 2, vocab_size - 1]
 
 
 def _merges(first: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """One merge per beginning of a word: the given words, then made-up ones, without end worth mentioning."""
+    """One merge per prefix of a word: first the given words, then millions of made-up ones."""
     made_up = ("".join(parts) for n in (2, 3, 4) for parts in itertools.product(_SYLLABLES, repeat=n))
     seen: set[str] = set()
     for word in itertools.chain(first, made_up):

@@ -1,4 +1,4 @@
-"""The baseline: mlx-lm's own batch generator in the shortest loop that its users write. Runs on an `MLXThread`."""
+"""RawLoop: the baseline, mlx-lm's own batch generator in the shortest loop that its users write. `MLXThread` only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from periscope.engine.loading.loader import LIBRARY_LOCK, prepare_libraries
 
 
 class RawLoop:
-    """Owns a model of its own, on its thread. Prompts are tokenised outside of the measured time."""
+    """Owns a second copy of the model, on its thread. Prompts are tokenised outside the measured time."""
 
     name = BASELINE
 
@@ -41,10 +41,10 @@ class RawLoop:
         config: EngineConfig,
         tokenise: Callable[[str], Awaitable[Sequence[int]]],
     ) -> Self:
-        """Load on the thread that will generate.
+        """Load the model on the thread that will generate.
 
         Args:
-            tokenise: a user's message as the tokens of a chat, those that the other contenders make of it.
+            tokenise: renders a user message as a chat and tokenises it, exactly as the engine does.
         """
 
         def load_model() -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""Reports as people read them: a heading that says what was measured where, and one table. Pure but for the console."""
+"""Reports for people: a heading that says what was measured where, and tables. Writes to a console, nothing else."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from periscope.bench.peers import PeerFailure
     from periscope.bench.samples import Figure, Spread
 
-#: Of output that is no terminal.
+#: Least width of output that is not a terminal, so that tables fit into files.
 _MIN_WIDTH = 132
 #: metric -> (heading, factor from its unit to the shown one, digits)
 _COLUMNS = {
@@ -30,21 +30,21 @@ _COLUMNS = {
     "ttft_s": ("first token ms", 1000, 0),
     "cpu_ms_per_token": ("CPU ms/tok", 1, 1),
 }
-#: metric -> (what it is, its unit as shown, factor to that unit, digits)
+#: metric -> (description, unit as shown, factor to that unit, digits)
 _NEIGHBOUR_LINES = {
     "step_s": ("running stream alone: ordinary step", "ms", 1000, 1),
-    "longest_gap_steps": ("while the long prompt is read: longest gap", "steps", 1, 1),
-    "p99_gap_steps": ("while the long prompt is read: 99 of 100 gaps are at most", "steps", 1, 1),
+    "longest_gap_steps": ("while the long prompt is prefilled: longest gap", "steps", 1, 1),
+    "p99_gap_steps": ("while the long prompt is prefilled: 99 of 100 gaps are at most", "steps", 1, 1),
     "short_ttft_steps": ("short prompt behind the long one: first token", "steps", 1, 1),
     "long_ttft_s": ("long prompt: first token", "s", 1, 2),
-    "long_alone_ttft_s": ("long prompt with nobody beside it: first token", "s", 1, 2),
+    "long_alone_ttft_s": ("long prompt on an idle server: first token", "s", 1, 2),
     "joined_step_steps": ("while the long row decodes, too: step", "steps", 1, 1),
     "joined_longest_gap_steps": ("while the long row decodes, too: longest gap", "steps", 1, 1),
 }
 
 
 def print_generation(report: GenerationReport, console: Console) -> None:
-    """Everything but the raw samples."""
+    """Print the results of `bench engine` or `bench serve`, without the raw samples."""
     _heading(console, [*report.environment.lines(), report.model.line(), *_method(report)])
     console.print(_figures_table(report.figures, report.peer_failures))
     for failure in report.peer_failures:
@@ -56,7 +56,7 @@ def print_generation(report: GenerationReport, console: Console) -> None:
 
 
 def print_captions(report: CaptionReport, console: Console) -> None:
-    """Everything but the raw samples."""
+    """Print the results of `bench caption`, without the raw samples."""
     where = report.settings.url or "a server of its own, embedded captioner"
     _heading(console, [*report.environment.lines(), f"{where}; {report.settings.rounds} rounds, median (low-high)"])
     table = _table("pictures at once", "", "ms per caption")
@@ -67,7 +67,7 @@ def print_captions(report: CaptionReport, console: Console) -> None:
 
 
 def print_neighbours(report: NeighbourReport, console: Console) -> None:
-    """Everything but the raw samples."""
+    """Print the results of `bench neighbours`, without the raw samples."""
     settings = report.settings
     num_tokens = statistics.median(sample.num_prompt_tokens for sample in report.samples)
     method = (
@@ -127,7 +127,7 @@ def _neighbours_table(figures: Sequence[NeighbourFigure]) -> Table:
 
 
 def _turns_table(turns: Sequence[Turn]) -> Table:
-    """Medians of the rounds."""
+    """One line per turn, with the medians over the rounds."""
     has_pictures = any(turn.caption_ms is not None for turn in turns)
     headings = ["conversation, turn", "first token ms", "prompt tokens", "cached", "computed"]
     table = _table(*headings, *(["captions ms"] if has_pictures else []))

@@ -1,4 +1,4 @@
-"""What is measured and what is made of it: times of rows, figures of one run, medians and ratios. Pure."""
+"""Measured times, and the figures computed from them: per round, then medians and ratios. Pure."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-#: Every ratio is to this contender.
+#: The contender that all ratios compare with.
 BASELINE = "raw"
-#: Of `Sample`, in the order in which they are shown.
+#: Fields of `Sample`, in the order in which they are shown.
 METRICS = ("decode_tokens_per_s", "tokens_per_s", "ttft_s", "cpu_ms_per_token")
 
 
@@ -17,8 +17,8 @@ class Row:
     """One request of a batch.
 
     Attributes:
-        num_tokens: as counted by who made them; a token that shows nothing has no time.
-        times_s: when tokens arrived, at least one, in seconds since the batch was handed over.
+        num_tokens: as the contender counted them; tokens without visible text have no time.
+        times_s: arrival times of tokens, at least one, in seconds since the batch was sent.
     """
 
     num_tokens: int
@@ -26,18 +26,18 @@ class Row:
 
     @property
     def first_s(self) -> float:
-        """When the first token came."""
+        """Arrival time of the first token."""
         return self.times_s[0]
 
     @property
     def last_s(self) -> float:
-        """When the last token came."""
+        """Arrival time of the last token."""
         return self.times_s[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Requests that were handed over together. `cpu_s`: processor time of the process that worked; None = unknown."""
+    """Requests that were sent together. `cpu_s`: CPU time of the contender's process; None = unknown."""
 
     rows: tuple[Row, ...]
     cpu_s: float | None
@@ -48,11 +48,11 @@ class Sample:
     """The figures of one contender in one round.
 
     Attributes:
-        decode_tokens_per_s: tokens over time while all rows of the batch decode: after the last of them has its first
-            token, until the first of them has its last. None when there is no such time.
-        tokens_per_s: all tokens over the whole time, prompts included.
+        decode_tokens_per_s: tokens per second while all rows of the batch decode: from the last row's first token to
+            the first row's last token. None when there is no such time.
+        tokens_per_s: completion tokens over the whole time, prefill included.
         ttft_s: time to first token, median of the rows.
-        cpu_ms_per_token: processor time over all tokens, prompts included.
+        cpu_ms_per_token: CPU time per completion token, prefill included.
     """
 
     workload: str
@@ -68,7 +68,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The middle of several rounds, and how far they reach."""
+    """Median, minimum and maximum over several rounds."""
 
     median: float
     low: float
@@ -77,7 +77,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One metric of one contender over all rounds. `ratio`: to the baseline of the same round, each time."""
+    """One metric of one contender over all rounds. `ratio`: to the baseline of the same round."""
 
     workload: str
     contender: str
@@ -116,7 +116,7 @@ def _decode_tokens_per_s(rows: Sequence[Row]) -> float | None:
 
 
 def spread_of(values: Iterable[float | None]) -> Spread | None:
-    """Pure: of the values that are there; None when there are none."""
+    """Pure: the spread of the values that are not None; None when there are none."""
     known = [value for value in values if value is not None]
     return Spread(statistics.median(known), min(known), max(known)) if known else None
 
@@ -135,7 +135,7 @@ def _figure(samples: Sequence[Sample], workload: str, contender: str, metric: st
 
 
 def ttft_above_baseline_ms(samples: Sequence[Sample], workload: str, contender: str) -> Spread | None:
-    """Pure: how much later the first token comes than the baseline's of the same round, in milliseconds."""
+    """Pure: time to first token less the baseline's of the same round, in milliseconds."""
     values = _by_round(samples, workload, contender, "ttft_s")
     baselines = _by_round(samples, workload, BASELINE, "ttft_s")
     return spread_of((value - baselines[number]) * 1000 for number, value in values.items() if number in baselines)

@@ -1,4 +1,4 @@
-"""A real `periscope serve` in a process of its own, on a free port, over a models.yaml made for it."""
+"""A `periscope serve` process on a free port, with a models.yaml made for it. Event loop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from periscope.errors import PeriscopeError
 if TYPE_CHECKING:
     from periscope.engine import EngineConfig
 
-#: What a client asks for.
+#: The model's name in requests.
 MODEL_NAME = "bench"
 _CAPTIONER: JSONObject = {"name": "captioner", "local_path": "embedded:captioner", "preload": True}
 _SEES_BY_PROXY: JSONObject = {"vision_mode": "proxy", "vision_proxy": {"model": "captioner"}}
@@ -34,14 +34,14 @@ _START_TIMEOUT_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server that is ready. `cpu_s`: processor time it has used; None = unknown."""
+    """A server that is ready. `cpu_s`: CPU seconds it has used so far; None = unknown."""
 
     url: str
     cpu_s: Callable[[], float | None]
 
 
 def models_yaml(model: Path, config: EngineConfig, *, has_captioner: bool) -> JSONObject:
-    """Pure: the model under the settings it has in process, with the embedded captioner if wanted."""
+    """Pure: a configuration with the model under the settings of `config`, and the embedded captioner if wanted."""
     params = {"max_num_seqs": config.max_num_seqs, "prefill_chunk_size": config.prefill_chunk_size}
     entry = {"name": MODEL_NAME, "local_path": str(model), "preload": True, "params": params}
     if not has_captioner:
@@ -51,10 +51,10 @@ def models_yaml(model: Path, config: EngineConfig, *, has_captioner: bool) -> JS
 
 @asynccontextmanager
 async def serving(config: JSONObject) -> AsyncIterator[RunningServer]:
-    """Inside, a server with this models.yaml answers; it is stopped at the end.
+    """Run a server with this models.yaml inside the context.
 
     Raises:
-        PeriscopeError: it did not start; with the end of its log.
+        PeriscopeError: the server did not start; the message has the end of its log.
     """
     with tempfile.TemporaryDirectory(prefix="periscope-bench-") as folder:
         file = Path(folder) / "models.yaml"

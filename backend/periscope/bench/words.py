@@ -1,10 +1,10 @@
-"""Prompts that no two rows and no two rounds share, made of plain words. Pure; knows no model."""
+"""Prompts of plain words, different for every row and round. Pure; knows no model."""
 
 from __future__ import annotations
 
 import random
 
-#: Common in English, so that most tokenizers have a token of their own for each.
+#: Common English words, so that most tokenizers have a token of its own for each.
 WORDS = tuple(
     """
     about after again all also always and answer any ask away back because before best better between blue book both
@@ -25,5 +25,5 @@ WORDS = tuple(
 
 
 def words(count: int, *key: object) -> str:
-    """Pure: `count` words, drawn by whatever `key` says; the same key gives the same text."""
+    """Pure: `count` random words, seeded by `key`: the same key gives the same text."""
     return " ".join(random.Random(repr(key)).choices(WORDS, k=count))
