@@ -1,4 +1,4 @@
-"""Long prompts beside running rows: room is made and states are copied piece by piece, and nothing else changes."""
+"""Long prompts beside running rows: caches are resized and states copied out in steps, and no token changes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def alone(model: Path, tokens: list[int], params: GenerationParams) -> list[int]
 
 @pytest.mark.parametrize("num_running", [1, 2])
 def test_tokens_are_the_same_beside_a_long_prompt(tiny_text_model: Path, batch: TextBatch, num_running: int) -> None:
-    """Rows that run and a long one that joins them and leaves again each say what they say alone."""
+    """Running rows and a long row that joins them and ends get the tokens they get alone."""
     run = Run(batch)
     running = run.admit(*(submit(tokens, ENDLESS) for tokens in RUNNING[:num_running]))
     while not all(run.tokens.values()):
@@ -46,7 +46,7 @@ def test_tokens_are_the_same_beside_a_long_prompt(tiny_text_model: Path, batch: 
 
 @pytest.mark.parametrize("num_steps_between", [0, 1, 20])
 def test_a_long_row_s_state_is_kept_though_it_is_copied_slowly(batch: TextBatch, num_steps_between: int) -> None:
-    """The next turn finds all of the conversation, whether it comes at once, in the middle of the copy, or later."""
+    """The next turn starts from the whole conversation, whether it arrives before, during or after the copy."""
     run = Run(batch)
     run.admit(submit(RUNNING[0], ENDLESS))
     run.step()
@@ -65,14 +65,14 @@ def test_a_long_row_s_state_is_kept_though_it_is_copied_slowly(batch: TextBatch,
 def test_two_long_prompts_and_a_cancelled_one_leave_the_others_as_they_were(
     tiny_text_model: Path, batch: TextBatch
 ) -> None:
-    """Room made for a prompt that goes away is no harm, and the next long prompt takes it."""
+    """A long prompt that is cancelled while it is prefilled changes nothing for the others or the next long prompt."""
     run = Run(batch)
     (running,) = run.admit(submit(RUNNING[0], ENDLESS))
     run.step()
-    (gone,) = run.admit(submit(OTHER, SHORT))
+    (removed,) = run.admit(submit(OTHER, SHORT))
     for _ in range(3):
         run.step()
-    run.remove(gone)
+    run.remove(removed)
     first, second = run.admit(submit(LONG, SHORT), submit(OTHER, SHORT))
     run.to_the_end()
     assert run.tokens[first] == alone(tiny_text_model, LONG, SHORT)
@@ -80,8 +80,8 @@ def test_two_long_prompts_and_a_cancelled_one_leave_the_others_as_they_were(
     assert run.tokens[running] == alone(tiny_text_model, RUNNING[0], ENDLESS)
 
 
-def test_the_running_row_may_end_while_a_long_one_is_taken_out(tiny_text_model: Path, batch: TextBatch) -> None:
-    """When nobody is left to wait, the state is handed over at once, and the batch starts afresh."""
+def test_the_running_row_may_end_while_a_long_one_is_copied_out(tiny_text_model: Path, batch: TextBatch) -> None:
+    """When no row is left, the state is handed over at once, and the batch can be used again."""
     run = Run(batch)
     (running,) = run.admit(submit(RUNNING[0], ENDLESS))
     run.step()

@@ -1,4 +1,4 @@
-"""Models whose caches are not plain: state-space layers that cannot be cut back, windows, and chunks."""
+"""Models whose caches are not plain: state-space layers that cannot be trimmed, windows, and chunks."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return load(write_text_model(tmp_path_factory.mktemp(kind) / kind, model_type=kind), SETTINGS)
 
 
-def test_alone_and_in_company_a_request_gets_the_same(model: TextModel) -> None:
-    """Rows of different lengths come and go; nobody's tokens change."""
+def test_alone_and_batched_a_request_gets_the_same(model: TextModel) -> None:
+    """Rows of different lengths join and end with the tokens they get alone."""
     batch = model.new_batch()
     submits = [
         submit(prompt(length), GenerationParams(temperature=0.0, max_tokens=5 + length % 9))
@@ -46,7 +46,7 @@ def test_alone_and_in_company_a_request_gets_the_same(model: TextModel) -> None:
 
 
 def test_a_conversation_goes_on_from_its_last_state(model: TextModel) -> None:
-    """The state after an answer is a beginning of the next prompt: it is used whole, and the tokens are right."""
+    """The next prompt starts from the whole state after an answer, and gets the right tokens."""
     history = prompt(40)
     for turn in range(4):
         run = Run(model.new_batch())
@@ -59,13 +59,13 @@ def test_a_conversation_goes_on_from_its_last_state(model: TextModel) -> None:
 
 
 def load_again(model: TextModel) -> TextBatch:
-    """A batch of the same weights that has seen nothing."""
+    """A batch of the same weights with an empty prompt cache."""
     model._prompt_cache.clear()
     return model.new_batch()
 
 
 def test_a_changed_ending_goes_on_from_the_last_checkpoint(model: TextModel) -> None:
-    """Another question after the same system prompt computes only the question, though nothing can be cut back."""
+    """Another question after the same system prompt prefills only the question, though no state can be trimmed."""
     system = prompt(100)
     first, second = [*system, *prompt(30)], [*system, *prompt(30)]
     batch = model.new_batch()
@@ -80,7 +80,7 @@ def test_a_changed_ending_goes_on_from_the_last_checkpoint(model: TextModel) -> 
 
 
 def test_repeating_a_prompt_gives_the_same_tokens(model: TextModel) -> None:
-    """An exact repeat is right, whatever of it could be kept."""
+    """An exact repeat gets the same tokens, whether or not a state was kept."""
     batch = model.new_batch()
     again = submit(prompt(120), GREEDY, checkpoints=(70, 110))
     batch.clear_prompt_cache()
@@ -88,18 +88,18 @@ def test_repeating_a_prompt_gives_the_same_tokens(model: TextModel) -> None:
     assert all_of(batch, again, again) == first * 2
 
 
-def test_a_beginning_that_has_left_the_window_is_computed_again(model: TextModel) -> None:
-    """A long prompt's state is not cut back to where its window no longer reaches."""
-    beginning = prompt(100)
-    long, short = [*beginning, *prompt(300)], [*beginning, *prompt(20)]
+def test_a_prefix_that_has_left_the_window_is_prefilled_again(model: TextModel) -> None:
+    """A long prompt's state is not trimmed to tokens that have left its window."""
+    prefix = prompt(100)
+    long, short = [*prefix, *prompt(300)], [*prefix, *prompt(20)]
     (cold,) = all_of(load_again(model), submit(short, GREEDY))
     batch = load_again(model)
     all_of(batch, submit(long, GREEDY))
     assert all_of(batch, submit(short, GREEDY)) == [cold]
 
 
-def test_caches_that_cannot_stand_side_by_side_still_decode_together(tmp_path: Path) -> None:
-    """Requests to such a model take turns token by token; none waits for another's end."""
+def test_rows_that_cannot_be_batched_still_decode_at_the_same_time(tmp_path: Path) -> None:
+    """Requests to such a model take turns token by token, and none waits for another to end."""
     batch = load(write_text_model(tmp_path / "chunks", model_type="llama4"), SETTINGS).new_batch()
     run = Run(batch)
     endless = GenerationParams(temperature=0.0, max_tokens=500, logit_bias=((257, -100.0),))
@@ -110,7 +110,7 @@ def test_caches_that_cannot_stand_side_by_side_still_decode_together(tmp_path: P
 
 
 def test_such_a_model_cannot_be_drafted_for(tmp_path: Path) -> None:
-    """What cannot be cut back cannot take back a wrong guess; the error says so at load."""
+    """A model whose caches cannot be trimmed is refused a draft model at load."""
     path = write_text_model(tmp_path / "hybrid", model_type="lfm2")
     with pytest.raises(ModelLoadError, match="draft_model"):
         load(path, EngineConfig(draft_model=str(path)))

@@ -1,4 +1,4 @@
-"""Memory for a few rows, and more of them: the newest wait again, go on where they were, and nobody is lost."""
+"""More rows than memory: the newest are preempted, go on where they were later, and all are served."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ NEARLY_A_BLOCK, REST = 240, 280
 #: No answer ends by itself.
 NO_END = ((257, -100.0),)
 PARAMS = GenerationParams(temperature=0.0, max_tokens=REST, logit_bias=NO_END)
-#: Memory that a pass takes beside the caches, on so small a model, and a layer's copy while it grows.
-PASS_BYTES = 2**20
+#: Memory of a forward pass beside the caches on so small a model, and of a layer copied while it grows.
+FORWARD_PASS_BYTES = 2**20
 
 holdings = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 1000)), unique_by=lambda pair: pair[0]).map(
     lambda pairs: [Holding(*pair) for pair in pairs]
@@ -40,15 +40,15 @@ def prompt(length: int) -> list[int]:
 
 
 @given(holdings, st.integers(-100, 5000))
-def test_only_as_many_of_the_newest_go_as_have_to(held: list[Holding], room_bytes: int) -> None:
-    """Whoever goes is newer than all who stay, the oldest stays, and with one fewer gone the rest would not fit."""
-    gone = newest_to_preempt(held, room_bytes)
-    stay = sorted((each for each in held if each.row_id not in gone), key=lambda each: each.row_id)
-    assert bool(stay) == bool(held)
-    assert all(row_id > stay[-1].row_id for row_id in gone)
+def test_no_more_of_the_newest_are_preempted_than_necessary(holding: list[Holding], room_bytes: int) -> None:
+    """The preempted are the newest, never include the oldest, and with one fewer the rest would not fit."""
+    preempted = newest_to_preempt(holding, room_bytes)
+    stay = sorted((each for each in holding if each.row_id not in preempted), key=lambda each: each.row_id)
+    assert bool(stay) == bool(holding)
+    assert all(row_id > stay[-1].row_id for row_id in preempted)
     assert len(stay) <= 1 or sum(each.num_bytes for each in stay) <= room_bytes
-    if gone:
-        back = next(each for each in held if each.row_id == min(gone))
+    if preempted:
+        back = next(each for each in holding if each.row_id == min(preempted))
         assert sum(each.num_bytes for each in (*stay, back)) > room_bytes
 
 
@@ -58,7 +58,7 @@ def plain(tiny_text_model: Path) -> TextModel:
 
 
 def limited(path: Path, num_rows: int, num_tokens: int) -> TextModel:
-    """A model with memory for so many rows of so many tokens."""
+    """A model with memory for `num_rows` rows of `num_tokens` tokens."""
     row_bytes = load(path)._budget.footprint.nbytes(num_tokens)
     return load(path, EngineConfig(kv_limit_bytes=num_rows * row_bytes, prefill_chunk_size=64))
 
@@ -71,26 +71,24 @@ def batch(tiny_text_model: Path) -> Iterator[TextBatch]:
     made.close()
 
 
-def held_bytes(batch: TextBatch) -> int:
+def used_bytes(batch: TextBatch) -> int:
     return batch._executor.rows_bytes + batch.prompt_cache_bytes
 
 
 def run_within(batch: TextBatch, *submits: Submit, limit_bytes: int) -> tuple[Run, list[int], int]:
-    """All of them at once; nothing is ever held above the limit. The last number counts rows that waited again."""
+    """Run all at once, checking the limit after each step. Returns the run, row ids and number of preemptions."""
     run, num_preempted, before = Run(batch), 0, 0
     rows = run.admit(*submits)
     while run.live:
         run.step()
-        assert held_bytes(batch) <= limit_bytes
+        assert used_bytes(batch) <= limit_bytes
         again = sum(bool(waiting.row.num_read) for waiting in batch._executor.prompts)
         num_preempted, before = num_preempted + max(again - before, 0), again
     return run, rows, num_preempted
 
 
-def test_eight_long_rows_in_memory_for_two_say_what_they_say_in_room_for_all(
-    plain: TextModel, batch: TextBatch
-) -> None:
-    """Each starts with one block and ends with three: more start than can end, those wait again, all in the limit."""
+def test_eight_long_rows_in_memory_for_two_get_the_same_tokens(plain: TextModel, batch: TextBatch) -> None:
+    """Rows grow from one block to three; some are preempted, all get the usual tokens, within the limit."""
     limit_bytes = 2 * plain._budget.footprint.nbytes(768)
     submits = [submit(prompt(5), replace(PARAMS, max_tokens=515)) for _ in range(8)]
     expected = all_of(plain.new_batch(), *submits)
@@ -100,11 +98,11 @@ def test_eight_long_rows_in_memory_for_two_say_what_they_say_in_room_for_all(
     run, rows, num_preempted = run_within(batch, *submits, limit_bytes=limit_bytes)
     assert [run.tokens[row] for row in rows] == expected
     assert num_preempted >= 2
-    assert mx.get_peak_memory() <= start_bytes + limit_bytes + PASS_BYTES
+    assert mx.get_peak_memory() <= start_bytes + limit_bytes + FORWARD_PASS_BYTES
 
 
 def test_the_oldest_goes_on_without_a_pause(batch: TextBatch) -> None:
-    """Whoever came first is never preempted, and who came later never ends before it for that."""
+    """The oldest row gets a token with every step; the others are served too."""
     run = Run(batch)
     oldest, *others = run.admit(*(submit(prompt(NEARLY_A_BLOCK), PARAMS) for _ in range(4)))
     while not run.tokens[oldest]:
@@ -119,7 +117,7 @@ def test_the_oldest_goes_on_without_a_pause(batch: TextBatch) -> None:
 
 @pytest.mark.parametrize("model_type", sorted(set(SHAPES) - {"qwen3"}))
 def test_other_kinds_of_caches_are_bounded_too(model_type: str, tmp_path: Path) -> None:
-    """Windows, state-space layers, chunks: rows wait again and say what they say alone."""
+    """Rows of windows, state-space layers and chunks are preempted and get the tokens they get alone."""
     path = write_text_model(tmp_path / model_type, model_type=model_type)
     model = limited(path, 2, 768)
     submits = [submit(prompt(NEARLY_A_BLOCK), PARAMS) for _ in range(3)]
@@ -130,7 +128,7 @@ def test_other_kinds_of_caches_are_bounded_too(model_type: str, tmp_path: Path) 
 
 
 def test_sampling_penalties_and_logprobs_go_on_where_they_were(plain: TextModel, batch: TextBatch) -> None:
-    """A row's seed, its counts of tokens and its log-probabilities know nothing of a pause."""
+    """Preemption changes nothing of a row's sampling, its penalties or its log-probabilities."""
     submits = [
         submit(
             prompt(NEARLY_A_BLOCK),
@@ -156,7 +154,7 @@ def test_sampling_penalties_and_logprobs_go_on_where_they_were(plain: TextModel,
 
 
 def test_a_grammar_goes_on_where_it_was(plain: TextModel, batch: TextBatch) -> None:
-    """Held to a schema, a row that waited again goes on inside its JSON."""
+    """A row constrained to a schema that is preempted goes on inside its JSON."""
     from periscope.engine.structured.compiler import GrammarCompiler
     from periscope.engine.text.chat_template import ChatTokenizer
 
@@ -170,19 +168,19 @@ def test_a_grammar_goes_on_where_it_was(plain: TextModel, batch: TextBatch) -> N
     schema = {"type": "array", "items": {"type": "boolean"}, "minItems": 100, "maxItems": 100}
     grammar = compiler.json(ResponseFormat(schema), starts_in_reasoning=False)
 
-    def held(tokens: list[int]) -> Submit:
+    def constrained(tokens: list[int]) -> Submit:
         return Submit(submit(tokens).prompt, GenerationParams(temperature=0.0, max_tokens=REST), NOBODY, grammar)
 
     prompts = [prompt(NEARLY_A_BLOCK) for _ in range(4)]
-    expected = all_of(plain.new_batch(), *map(held, prompts))
+    expected = all_of(plain.new_batch(), *map(constrained, prompts))
     limit_bytes = 2 * plain._budget.footprint.nbytes(768)
-    run, rows, num_preempted = run_within(batch, *map(held, prompts), limit_bytes=limit_bytes)
+    run, rows, num_preempted = run_within(batch, *map(constrained, prompts), limit_bytes=limit_bytes)
     assert num_preempted
     assert [run.tokens[row] for row in rows] == expected
 
 
 def test_a_row_that_fills_all_memory_by_itself_ends_for_its_length(tiny_text_model: Path) -> None:
-    """As at the end of the context: alone or in company it says the same, and the end is told as `length`."""
+    """It ends with finish reason `length`, with the same tokens alone and batched."""
     model = limited(tiny_text_model, 1, 512)
     submits = [submit(prompt(12), replace(PARAMS, max_tokens=1500)) for _ in range(3)]
     limit_bytes = model._budget.limit_bytes or 0
@@ -191,8 +189,8 @@ def test_a_row_that_fills_all_memory_by_itself_ends_for_its_length(tiny_text_mod
     assert all(run.last[row].finish_reason is FinishReason.LENGTH for row in rows)
 
 
-def test_a_row_that_waits_again_can_be_removed(batch: TextBatch) -> None:
-    """It holds nothing then, and the others go on."""
+def test_a_preempted_row_can_be_removed(batch: TextBatch) -> None:
+    """A preempted row that is removed holds no memory, and the others go on."""
     run = Run(batch)
     rows = run.admit(*(submit(prompt(NEARLY_A_BLOCK), PARAMS) for _ in range(4)))
     while not any(waiting.row.num_read for waiting in batch._executor.prompts):
@@ -204,8 +202,8 @@ def test_a_row_that_waits_again_can_be_removed(batch: TextBatch) -> None:
     assert batch._executor.rows_bytes == 0
 
 
-def test_a_prompt_that_is_being_read_makes_way_for_older_rows(plain: TextModel, tiny_text_model: Path) -> None:
-    """What was read of a newer prompt is given up when an older row grows, and read again later."""
+def test_a_prefilling_prompt_is_preempted_for_older_rows(plain: TextModel, tiny_text_model: Path) -> None:
+    """The caches of a newer prompt are freed when an older row grows, and it is prefilled again later."""
     batch = limited(tiny_text_model, 3, 768).new_batch()
     submits = [submit(prompt(500), PARAMS) for _ in range(2)]
     late = submit(prompt(700), GenerationParams(temperature=0.0, max_tokens=20))

@@ -1,4 +1,4 @@
-"""Which prompt is prefilled next and how much of it: the promises about waiting."""
+"""Which prompt is prefilled next, and how much of it."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def chunk(num_left: int, *, most: int = 512, num_slices: int = NUM_LAYERS, token
 
 
 def test_a_short_prompt_goes_before_a_long_one() -> None:
-    """Fifty tokens do not wait for thirty thousand."""
+    """A prompt of fifty tokens does not wait for one of thirty thousand."""
     assert next_prompt([Queued(30_000, 0), Queued(50, 0)]) == 1
 
 
 def test_of_equal_prompts_the_first_to_come_is_first() -> None:
-    """Among equals it is a queue."""
+    """Prompts of equal length are prefilled in order of arrival."""
     assert next_prompt([Queued(80, 0), Queued(80, 0)]) == 0
 
 
-def test_a_prompt_that_is_begun_is_finished_before_its_equals() -> None:
-    """Reading all a little would keep everybody waiting."""
+def test_a_started_prompt_is_finished_before_its_equals() -> None:
+    """A started prompt has fewer tokens left, so it is prefilled to its end before others of its length."""
     left, passed_over = [200, 200, 200], [0, 0, 0]
     order = []
     while any(left):
@@ -50,29 +50,29 @@ def test_a_prompt_that_is_begun_is_finished_before_its_equals() -> None:
 
 
 def test_a_long_prompt_is_not_starved_by_short_ones_that_keep_coming() -> None:
-    """With every token read of others it comes nearer to its turn."""
+    """Every token that is prefilled of other prompts brings a waiting one nearer to its turn."""
     long = Queued(10_000, 0)
-    num_read = 0
+    num_passed_over = 0
     while next_prompt([long, Queued(50, 0)]) == 1:
-        num_read += 50
-        long = Queued(10_000, num_read)
-    assert num_read <= 10_000 / AGEING
+        num_passed_over += 50
+        long = Queued(10_000, num_passed_over)
+    assert num_passed_over <= 10_000 / AGEING
 
 
 def test_a_chunk_is_as_long_as_its_layers_fit_the_gap_one_by_one() -> None:
-    """The more layers there are to stop between, the longer a chunk may be."""
+    """The more layer slices a chunk has, the longer it may be."""
     assert chunk(1000 * WANTED) == WANTED
     assert chunk(1000 * WANTED, num_slices=2 * NUM_LAYERS) == 2 * WANTED
 
 
 def test_the_end_of_a_prompt_is_no_chunk_of_its_own() -> None:
-    """A few tokens would cost a whole pass over the weights: what is left is cut into equal chunks."""
+    """The rest of a prompt is cut into equal chunks, because a short last one would cost a whole forward pass."""
     assert chunk(WANTED + 10) == WANTED + 10
     assert chunk(2 * WANTED + 20) == WANTED + 10
 
 
-def test_where_tokens_are_dear_chunks_are_short_and_never_a_token_at_a_time() -> None:
-    """A pass over weights and a long context is not made for one token."""
+def test_where_tokens_are_expensive_chunks_are_short_but_not_too_short() -> None:
+    """However much a token costs, a chunk has at least the minimum of tokens."""
     assert chunk(10_000, token_steps=50.0) == MIN_TOKENS
 
 
@@ -80,25 +80,25 @@ def test_where_tokens_are_dear_chunks_are_short_and_never_a_token_at_a_time() ->
 def test_a_chunk_is_something_and_bounded_whatever_was_measured(
     num_left: int, most: int, num_slices: int, token_steps: float | None
 ) -> None:
-    """Never more than is left or allowed, and never nothing."""
+    """A chunk has at least one token, and at most what is left and allowed."""
     num = chunk(num_left, most=most, num_slices=num_slices, token_steps=token_steps)
     assert 1 <= num <= min(num_left, most)
 
 
 def test_layers_are_computed_until_the_gap_is_full() -> None:
-    """As many as fit, to the nearest; one at least, or reading would never end."""
+    """As many slices are computed as fit the gap, rounded, and at least one, so that every prompt makes progress."""
     assert slices_now(10, slice_steps=GAP_STEPS / 4, spent_steps=0.0) == 4
     assert slices_now(2, slice_steps=GAP_STEPS / 4, spent_steps=0.0) == 2
     assert slices_now(10, slice_steps=GAP_STEPS * 5, spent_steps=0.0) == 1
 
 
-def test_what_nobody_has_measured_is_tried_with_one_layer() -> None:
-    """The first chunk of a new prompt cannot take many times the gap."""
+def test_an_unmeasured_chunk_starts_with_one_slice() -> None:
+    """While the cost of a slice is unknown, one is computed, so that it cannot exceed the gap many times."""
     assert slices_now(10, slice_steps=None, spent_steps=0.0) == 1
 
 
 def test_several_prompts_share_one_gap() -> None:
-    """After one prompt's part there is as much for the next as is left of the gap, which may be nothing."""
+    """After the slices of one prompt, the next gets what is left of the gap, which may be nothing."""
     assert slices_now(10, slice_steps=GAP_STEPS / 4, spent_steps=GAP_STEPS / 2) == 2
     assert slices_now(10, slice_steps=GAP_STEPS / 2, spent_steps=GAP_STEPS * 0.8) == 0
     assert slices_now(10, slice_steps=None, spent_steps=GAP_STEPS) == 0

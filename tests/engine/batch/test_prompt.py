@@ -1,4 +1,4 @@
-"""Prompts that are read a few layers at a time, on real (tiny) models of several layers and kinds of caches."""
+"""Prompts prefilled a few layers at a time, on real (tiny) models with several kinds of caches."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> TextModel:
 
 
 def ticking() -> Callable[[], float]:
-    """A clock by which everything takes a second."""
+    """A clock by which every measured duration is a second."""
     ticks = iter(range(10**6))
     return lambda: float(next(ticks))
 
@@ -54,7 +54,7 @@ def prompt_of(model: TextModel, tokens: list[int]) -> Prompt:
 
 
 def test_layer_by_layer_the_caches_become_what_they_become_at_once(model: TextModel) -> None:
-    """The next token's logits are the same to the bit, whatever kind of caches the model has."""
+    """Prefill in layer slices gives the same logits, bit by bit, as one forward pass, for every kind of cache."""
     tokens = tokens_of(150)
     pieces, whole = prompt_of(model, tokens), prompt_of(model, tokens)
     for num in (100, 49):
@@ -70,7 +70,7 @@ def test_layer_by_layer_the_caches_become_what_they_become_at_once(model: TextMo
 
 
 def test_a_chunk_counts_when_all_of_its_layers_are_there(plain: TextModel) -> None:
-    """Until then nothing of it is read; then its cost is known, per token of it."""
+    """A chunk counts as computed after its last slice; then its cost per token is known."""
     prompt = prompt_of(plain, tokens_of(41))
     prompt.start_chunk(plain._model, 40)
     assert [prompt.compute(1, ticking()) for _ in range(NUM_SLICES)] == [0, 0, 0, 0, 40]
@@ -82,7 +82,7 @@ NUM_SLICES = NUM_LAYERS - 1
 
 
 def running_beside(batch: TextBatch) -> tuple[Run, int]:
-    """A batch in which one row decodes, without an end."""
+    """A batch in which one row decodes endlessly."""
     run = Run(batch)
     (running,) = run.admit(submit(tokens_of(12), ENDLESS))
     while len(run.tokens[running]) < 4:
@@ -91,7 +91,7 @@ def running_beside(batch: TextBatch) -> tuple[Run, int]:
 
 
 def test_beside_a_stream_prompts_get_the_same_tokens(model: TextModel) -> None:
-    """Long and short prompts read in turns, a few layers each, say what they say alone."""
+    """Long and short prompts that are prefilled in turns, a few layers each, get the tokens they get alone."""
     submits = [submit(tokens_of(length), SHORT) for length in (300, 40, 7, 120)]
     expected = []
     for each in submits:
@@ -107,45 +107,45 @@ def test_beside_a_stream_prompts_get_the_same_tokens(model: TextModel) -> None:
 
 
 def fresh(model: TextModel) -> TextBatch:
-    """A batch that has seen nothing, by whose clock every step and every few layers take as long."""
+    """A new batch with a clock by which all steps and slices take equally long."""
     batch = model.new_batch(ticking())
     batch.clear_prompt_cache()
     return batch
 
 
-def test_one_removed_between_two_layers_leaves_what_it_had_read_with_its_chunk(plain: TextModel) -> None:
-    """The chunk under way is computed to its end, then the state is kept, and the row is gone."""
+def test_a_prompt_removed_between_two_slices_leaves_its_state_with_the_chunk(plain: TextModel) -> None:
+    """The chunk under way is computed to its end, then the state is kept and the prompt dropped."""
     long = tokens_of(1000)
     seen = set()
     for num_steps in range(1, 10):
         batch = fresh(plain)
         run, running = running_beside(batch)
-        (gone,) = run.admit(submit(long, SHORT))
+        (removed,) = run.admit(submit(long, SHORT))
         for _ in range(num_steps):
             run.step()
         (prompt,) = batch._executor.prompts
         seen.add(prompt.num_slices_left > 0)
-        num_read = prompt.num_computed + prompt.num_chunk_tokens
-        run.remove(gone)
+        num_computed = prompt.num_computed + prompt.num_chunk_tokens
+        run.remove(removed)
         (again,) = run.admit(submit(long, SHORT))
         while not run.tokens[again]:
             run.step()
-        assert run.last[again].num_cached_tokens == num_read
+        assert run.last[again].num_cached_tokens == num_computed
         assert len(run.tokens[running]) > 4
     assert True in seen
 
 
 @pytest.mark.parametrize("ends_by_itself", [True, False])
 def test_a_removed_prompt_holds_nothing_once_nobody_decodes(plain: TextModel, ends_by_itself: bool) -> None:
-    """The batch asks for a further step until all of it has gone."""
+    """The batch has work until a removed prompt has been dropped."""
     batch = fresh(plain)
     run = Run(batch)
     (running,) = run.admit(submit(tokens_of(12), SHORT))
     while len(run.tokens[running]) < 6:
         run.step()
-    (gone,) = run.admit(submit(tokens_of(400), SHORT))
+    (removed,) = run.admit(submit(tokens_of(400), SHORT))
     run.step()
-    run.remove(gone)
+    run.remove(removed)
     if ends_by_itself:
         run.to_the_end()
     else:
@@ -156,8 +156,8 @@ def test_a_removed_prompt_holds_nothing_once_nobody_decodes(plain: TextModel, en
     assert batch.prompt_cache_bytes > 0
 
 
-def test_a_neighbour_that_begins_alike_goes_on_from_a_chunk_under_way(plain: TextModel) -> None:
-    """What is borrowed is what is read, not what is still between two layers."""
+def test_a_prompt_with_the_same_prefix_starts_beside_a_chunk_under_way(plain: TextModel) -> None:
+    """It starts from the tokens that are computed, without those of the chunk under way."""
     shared = tokens_of(200)
     one, other = [*shared, *tokens_of(300)], [*shared, *tokens_of(330)]
     expected = all_of(fresh(plain), submit(one, SHORT)) + all_of(fresh(plain), submit(other, SHORT))

@@ -1,4 +1,4 @@
-"""PromptCache: the longest beginning, never more bytes than allowed, and nothing that changes under its owner."""
+"""PromptCache: it finds the longest prefix, keeps within its bytes, and its copies are independent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHAT = list(range(100))
 
 
 def state(tokens: Sequence[int]) -> LayerCaches:
-    """One layer whose keys are the tokens themselves."""
+    """A state of one layer whose keys are the tokens themselves."""
     cache = KVCache()
     keys = mx.array(list(tokens), dtype=mx.float32).reshape(1, 1, -1, 1)
     cache.update_and_fetch(keys, keys)
@@ -31,20 +31,20 @@ def tokens_in(caches: LayerCaches) -> list[int]:
 
 
 def fixed_state(num: int) -> LayerCaches:
-    """One layer that cannot be trimmed, as of a state-space model."""
+    """A state of one layer that cannot be trimmed, as of a state-space model."""
     cache = ArraysCache(1)
     cache[0] = mx.full((1, 4), num)
     return [cache]
 
 
 def fetch(cache: PromptCache, tokens: Sequence[int]) -> tuple[LayerCaches | None, int]:
-    """As a step does it: the plan names the prefix, the executor copies it."""
+    """Find and copy a prefix as a step does: the plan names it, the executor fetches it."""
     prefix = longest_prefix(np.asarray(tokens, dtype=np.int64), cache.states)
     return (None, 0) if prefix is None else (cache.fetch(prefix.key, prefix.num_tokens), prefix.num_tokens)
 
 
-def test_the_longest_kept_beginning_is_found() -> None:
-    """A conversation that goes on finds all of its last turn, and the state holds exactly those tokens."""
+def test_the_longest_kept_prefix_is_found() -> None:
+    """The next turn of a conversation finds all of the last turn, and the state holds exactly those tokens."""
     cache = PromptCache(MB)
     cache.keep(CHAT[:40], state(CHAT[:40]))
     cache.keep([*CHAT[:60], 999], state([*CHAT[:60], 999]))
@@ -55,7 +55,7 @@ def test_the_longest_kept_beginning_is_found() -> None:
 
 
 def test_an_exact_hit_leaves_one_token_to_compute() -> None:
-    """The model needs an input: a prompt that is wholly known is trimmed by one token."""
+    """A fully cached prompt is trimmed by one token, because the model needs an input."""
     cache = PromptCache(MB)
     cache.keep(CHAT, state(CHAT))
     caches, length = fetch(cache, CHAT)
@@ -65,7 +65,7 @@ def test_an_exact_hit_leaves_one_token_to_compute() -> None:
 
 
 def test_what_is_handed_out_can_be_written_to() -> None:
-    """A row that goes on from a kept state does not change it."""
+    """Writing to a fetched state does not change the kept one."""
     cache = PromptCache(MB)
     cache.keep(CHAT, state(CHAT))
     caches, _ = fetch(cache, [*CHAT, 1])
@@ -78,8 +78,8 @@ def test_what_is_handed_out_can_be_written_to() -> None:
     assert tokens_in(again) == CHAT
 
 
-def test_interleaved_conversations_do_not_push_each_other_out() -> None:
-    """Three agents at once each find their own last turn."""
+def test_interleaved_conversations_do_not_evict_each_other() -> None:
+    """Three conversations at once each find their own last turn."""
     cache = PromptCache(MB)
     chats = [[1000 * agent + i for i in range(120)] for agent in range(3)]
     for end in (40, 80, 119):
@@ -90,7 +90,7 @@ def test_interleaved_conversations_do_not_push_each_other_out() -> None:
     assert len(cache) == 3  # each turn took the place of the one before
 
 
-def test_a_state_that_cannot_be_trimmed_serves_only_what_goes_on_from_it() -> None:
+def test_a_state_that_cannot_be_trimmed_serves_only_its_continuations() -> None:
     """Checkpoints of state-space models are used whole or not at all."""
     cache = PromptCache(MB)
     cache.keep(CHAT[:30], fixed_state(30))
@@ -102,7 +102,7 @@ def test_a_state_that_cannot_be_trimmed_serves_only_what_goes_on_from_it() -> No
 
 
 def test_a_few_equal_tokens_are_no_hit() -> None:
-    """Below the threshold a copy costs more than it saves."""
+    """A shared prefix below the threshold is not used, because copying costs more than it saves."""
     cache = PromptCache(MB)
     cache.keep(CHAT, state(CHAT))
     assert fetch(cache, [*CHAT[: MIN_TOKENS - 1], 5000, 5001]) == (None, 0)
@@ -120,8 +120,8 @@ def test_spare_capacity_is_not_kept() -> None:
     assert tokens_in(caches) == [*CHAT, 7]
 
 
-def test_there_are_never_more_states_than_can_be_looked_through() -> None:
-    """Thousands of small prompts do not make every look slow."""
+def test_the_number_of_states_is_bounded() -> None:
+    """Thousands of small prompts leave at most the maximum of states, so lookups stay fast."""
     cache = PromptCache(MB)
     for number in range(MAX_STATES + 20):
         cache.keep([number, *range(500, 520)], state([number, *range(500, 520)]))
@@ -131,7 +131,7 @@ def test_there_are_never_more_states_than_can_be_looked_through() -> None:
 
 
 def test_a_size_of_zero_keeps_nothing() -> None:
-    """It can be switched off."""
+    """With a size of zero, no state is kept."""
     cache = PromptCache(0)
     cache.keep(CHAT, state(CHAT))
     assert (len(cache), cache.nbytes) == (0, 0)
@@ -161,8 +161,8 @@ def test_bytes_stay_within_the_bound_and_are_counted_right(
     assert (len(cache), cache.nbytes) == (0, 0)
 
 
-def test_a_state_that_has_been_dropped_is_told() -> None:
-    """A plan may name a state that is not kept any more."""
+def test_fetching_an_evicted_state_gives_none() -> None:
+    """A plan may name a state that has been evicted since; fetching it gives None."""
     cache = PromptCache(MB)
     cache.keep(CHAT, state(CHAT))
     (kept,) = cache.states

@@ -1,4 +1,4 @@
-"""RowTable on real caches: slots are taken, given up and compacted, and each row's state stays its own."""
+"""RowTable on real caches: slots are taken, retired and compacted, and each row keeps its own state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARAMS = GenerationParams(max_tokens=100)
 
 
 class Kept:
-    """What a table has handed over."""
+    """The states that a table has handed over."""
 
     def __init__(self) -> None:
         self.states: list[tuple[list[int], LayerCaches]] = []
@@ -31,7 +31,7 @@ class Kept:
 
 
 def row(number: int, length: int) -> tuple[Row, LayerCaches]:
-    """A row whose tokens are its own, and caches whose keys are all of them but the last."""
+    """A row with tokens of its own, and caches whose keys are all of them but the last."""
     tokens = [1000 * number + i for i in range(length)]
     caches = []
     for _ in range(NUM_LAYERS):
@@ -58,7 +58,7 @@ def table(kept: Kept) -> RowTable:
 
 
 def assert_whole(table: RowTable) -> None:
-    """Each row's newest token stands in its slot, and its caches hold the tokens before."""
+    """Check that each row's newest token is in its slot, and that its caches hold the tokens before it."""
     assert table.newest is not None
     newest = cast("list[int]", table.newest.tolist())
     assert len(newest) == len(table.slots)
@@ -69,7 +69,7 @@ def assert_whole(table: RowTable) -> None:
 
 
 def test_each_row_has_its_own_slot(table: RowTable) -> None:
-    """One alone, two more beside it, one more to many: tokens and caches are those that came."""
+    """A single row, then two more, then one more: each keeps its tokens and caches."""
     table.add([row(1, 20)])
     assert_whole(table)
     table.add([row(2, 50), row(3, 5)])
@@ -93,7 +93,7 @@ def test_a_retired_row_leaves_its_state_and_its_slot_to_the_next(table: RowTable
 
 
 def test_retired_slots_are_compacted_once_they_are_many_or_old(table: RowTable) -> None:
-    """A tenth of the slots is carried along for some steps, half of them is not."""
+    """A few retired slots are kept for some steps; many are compacted at once."""
     table.add([row(number, 10 + number) for number in range(1, 11)])
     table.retire([table.rows[0]])
     for _ in range(COMPACT_STEPS - 1):
@@ -108,7 +108,7 @@ def test_retired_slots_are_compacted_once_they_are_many_or_old(table: RowTable) 
 
 
 def test_a_long_row_is_exported_layer_by_layer(table: RowTable, kept: Kept) -> None:
-    """Its slot is neither compacted nor given away before all of its state is copied."""
+    """Its slot is neither compacted nor replaced before all of its state is copied."""
     table.add([row(1, LONG_TOKENS + 50), row(2, 30)])
     long = table.rows[0]
     table.retire([long])
@@ -125,7 +125,7 @@ def test_a_long_row_is_exported_layer_by_layer(table: RowTable, kept: Kept) -> N
 
 
 def test_a_preempted_row_leaves_nothing_behind(table: RowTable, kept: Kept) -> None:
-    """It goes out as it came, its state is not kept, and the others' slots are compacted at once."""
+    """A preempted row is returned without its state being kept, and the others are compacted at once."""
     table.add([row(1, 20), row(2, 30), row(3, 40)])
     table.retire([table.rows[0]])
     kept.states.clear()
@@ -138,8 +138,8 @@ def test_a_preempted_row_leaves_nothing_behind(table: RowTable, kept: Kept) -> N
     assert (len(table), table.nbytes, table.newest) == (0, 0, None)
 
 
-def test_growth_is_told_before_it_happens(table: RowTable) -> None:
-    """Nothing while there is room, and whole blocks for every row in the step that needs them."""
+def test_growth_is_reported_before_it_happens(table: RowTable) -> None:
+    """Growth is 0 while there is room, and a whole block for every row in the step that needs it."""
     table.add([row(1, 256), row(2, 30)])
     before = table.nbytes  # two blocks a row: a row is given room for the block that comes
     assert table.growth_bytes(1) == 0

@@ -1,4 +1,4 @@
-"""Sampling and penalties: the arithmetic the parameters promise."""
+"""Sampling and penalties: the arithmetic that the parameters promise."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ PARAMS = st.builds(
 @given(st.lists(st.tuples(PARAMS, st.integers(0, 10_000)), min_size=1, max_size=6), st.integers(0, 2**32 - 1))
 @settings(max_examples=40, deadline=None)
 def test_a_row_s_token_does_not_depend_on_its_neighbours(rows: list[tuple[GenerationParams, int]], noise: int) -> None:
-    """Whatever shares the batch: seed and position alone decide."""
+    """A row's token depends on its seed and position, not on the rows beside it."""
     logits = mx.random.normal((len(rows), 64), key=mx.random.key(noise))
     draws = [(RowSampling.of(params, vocab_size=64), position) for params, position in rows]
     together = sample(logits, draws).tolist()
@@ -84,7 +84,7 @@ def test_a_row_s_token_does_not_depend_on_its_neighbours(rows: list[tuple[Genera
 
 
 def test_without_a_seed_two_rows_differ() -> None:
-    """Nobody gets the same story twice unless they asked for it."""
+    """Two rows without a seed get different tokens."""
     one, other = (RowSampling.of(GenerationParams(temperature=1.0), vocab_size=4) for _ in range(2))
     assert one.seed != other.seed
 
@@ -113,7 +113,7 @@ def test_repetition_penalty_counts_the_prompt_and_minds_the_sign() -> None:
 
 
 def test_logit_bias_moves_the_named_tokens_only() -> None:
-    """-100 takes a token out of the running, +100 makes it certain, the others stay as they were."""
+    """A bias of -100 rules a token out, +100 makes it certain, and the others stay as they were."""
     bias = LogitBias([(0, -100.0), (3, 1.5)])
     assert bias(None, mx.zeros((1, 4))).tolist() == [[-100.0, 0.0, 0.0, 1.5]]
 

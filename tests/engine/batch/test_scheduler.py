@@ -1,4 +1,4 @@
-"""The scheduler's plans, case by case, and that nothing but the view and the timings decides them."""
+"""The scheduler's plans, case by case, and that they depend on nothing but the view and the timings."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def tokens(length: int, kind: int = 0) -> np.ndarray:
 
 
 def prompt(row_id: int, length: int = 101, **changes: Any) -> PromptView:
-    """A prompt that begins like no other."""
+    """A prompt that shares no prefix with another."""
     return PromptView(row_id, tokens(length, row_id), reach=length + BLOCK, **changes)
 
 
@@ -53,11 +53,11 @@ DECODING = ((row(1),),)
 
 
 def test_with_nothing_to_decide_rows_decode() -> None:
-    """No prompts and no growth: the step's tokens stay in flight."""
+    """Without prompts and growth, rows decode and their tokens stay in flight."""
     assert plan(batches=DECODING) == StepPlan()
 
 
-def test_when_nobody_decodes_a_whole_chunk_is_prefilled_and_no_more() -> None:
+def test_without_decoding_rows_one_whole_chunk_is_prefilled() -> None:
     """A prompt of one chunk joins in the same step; the next prompt waits for its turn."""
     done = plan(prompt(1), prompt(2))
     assert done == StepPlan(starts=(Start(1),), prefills=(Prefill(1, NUM_SLICES, 100),), joins=(1,), reads_now=True)
@@ -66,7 +66,7 @@ def test_when_nobody_decodes_a_whole_chunk_is_prefilled_and_no_more() -> None:
 
 
 def test_a_prompt_without_anything_to_prefill_joins_beside_another_s_chunk() -> None:
-    """One token, or an exact repeat: it costs no time."""
+    """A prompt of one token, or an exact repeat, joins at once, because it costs no time."""
     planned = plan(prompt(1, 1), prompt(2, 50))
     assert [start.row_id for start in planned.starts] == [1, 2]
     assert planned.prefills == (Prefill(2, NUM_SLICES, 49),)
@@ -74,7 +74,7 @@ def test_a_prompt_without_anything_to_prefill_joins_beside_another_s_chunk() -> 
 
 
 def test_beside_decoding_rows_prompts_share_the_gap() -> None:
-    """Chunks of 1 step each: three fit a gap of three, and those that are complete join."""
+    """Three chunks that cost a step each fit a gap of three, and the complete prompts join."""
     prompts = [prompt(number) for number in range(2, 5)]
     planned = SCHEDULER.plan(SchedulerView(PLENTY, prompts, batches=DECODING), TIMINGS)
     assert [each.row_id for each in planned.prefills] == [2, 3, 4]
@@ -83,7 +83,7 @@ def test_beside_decoding_rows_prompts_share_the_gap() -> None:
 
 
 def test_what_is_not_measured_gets_one_slice_and_ends_the_plan() -> None:
-    """The first plan is a careful one: nobody knows yet what a slice takes."""
+    """While the cost of a slice is unknown, the plan has one slice and nothing after it."""
     planned = plan(prompt(2), prompt(3), batches=DECODING, timings=UNKNOWN)
     assert [(each.row_id, each.num_slices) for each in planned.prefills] == [(2, 1)]
     far_on = prompt(2, 2000, is_started=True, num_computed=1000)
@@ -91,7 +91,7 @@ def test_what_is_not_measured_gets_one_slice_and_ends_the_plan() -> None:
 
 
 def test_a_chunk_under_way_goes_on_as_its_slices_were_measured() -> None:
-    """Slices that took a step each: as many as fill the gap, at least one however dear they are."""
+    """As many measured slices as fill the gap are planned, and at least one, whatever it costs."""
     under_way = prompt(2, 500, is_started=True, num_chunk_tokens=128, num_slices_left=5)
     for slice_s, num_slices in ((1.0, 3), (0.5, 5), (50.0, 1)):
         planned = plan(under_way, batches=DECODING, timings=replace(TIMINGS, slice_s={2: slice_s}))
@@ -99,14 +99,14 @@ def test_a_chunk_under_way_goes_on_as_its_slices_were_measured() -> None:
 
 
 def test_a_chunk_ends_at_a_checkpoint() -> None:
-    """There its state is to be kept."""
+    """A chunk ends at a checkpoint, so that the state can be kept there."""
     assert plan(prompt(1, 101, checkpoints=(40, 90))).prefills == (Prefill(1, NUM_SLICES, 40),)
     begun = prompt(1, 101, checkpoints=(40, 90), is_started=True, num_computed=40)
     assert plan(begun).prefills == (Prefill(1, NUM_SLICES, 50),)
 
 
 def test_no_more_prompts_are_started_than_rows_are_free() -> None:
-    """Three decode and one is prefilled of four: nobody else is started, whoever is shorter."""
+    """With four rows, three decoding and one prefilling, no other prompt is started, however short."""
     started = prompt(4, 500, is_started=True)
     planned = plan(started, prompt(5, 30), batches=((row(1), row(2), row(3)),))
     assert planned.starts == ()
@@ -114,7 +114,7 @@ def test_no_more_prompts_are_started_than_rows_are_free() -> None:
 
 
 def test_what_does_not_fit_waits_and_is_not_overtaken() -> None:
-    """The room is for two rows of two blocks beside the one that decodes; a small prompt behind does not pass."""
+    """A small prompt does not overtake a larger one that waits for memory."""
     room = replace(PLENTY, room_bytes=4 * BLOCK)
     large, small = prompt(2, 700), prompt(3, 20)
     assert plan(large, small, batches=DECODING, memory=room).starts == ()
@@ -122,12 +122,12 @@ def test_what_does_not_fit_waits_and_is_not_overtaken() -> None:
 
 
 def test_one_that_is_alone_is_started_whether_it_fits_or_not() -> None:
-    """Nothing would ever make more room."""
+    """A single prompt is started even if it does not fit, because nothing would ever free more memory."""
     assert plan(prompt(2, 700), memory=replace(PLENTY, room_bytes=1)).starts == (Start(2),)
 
 
 def test_a_prompt_starts_from_the_longest_state() -> None:
-    """Of kept ones and live ones, trimmed to what is shared; a live one only where it saves a good part more."""
+    """The longest kept or live state is chosen, trimmed to the prefix; a live one must save a good part more."""
     wanted = prompt(5, 301)
     kept = StateView(Source.KEPT, 9, tokens(200, 5), 200)
     live = RowView(1, tokens(280, 5), reach=600, num_bytes=600)
@@ -138,14 +138,14 @@ def test_a_prompt_starts_from_the_longest_state() -> None:
 
 
 def test_a_state_that_cannot_be_trimmed_is_used_whole_or_not_at_all() -> None:
-    """As of state-space layers."""
+    """A state that cannot be trimmed is used only if the prompt starts with all of it."""
     whole = StateView(Source.KEPT, 9, tokens(100, 5), 100, is_trimmable=False)
     longer = StateView(Source.KEPT, 8, tokens(400, 5), 400, is_trimmable=False)
     assert plan(prompt(5, 301), kept=(longer, whole)).starts == (Start(5, Prefix(Source.KEPT, 9, 100)),)
 
 
-def test_requests_that_begin_alike_compute_the_beginning_once() -> None:
-    """One is started, the others wait until it has what they share."""
+def test_requests_with_a_common_prefix_prefill_it_once() -> None:
+    """One request is started, and the others wait until it has computed the shared prefix."""
     alike = [PromptView(number, tokens(300), reach=500) for number in (1, 2, 3)]
     assert [start.row_id for start in plan(*alike).starts] == [1]
     has_it = replace(alike[0], is_started=True, num_computed=299)
@@ -166,7 +166,7 @@ def test_a_state_that_is_still_being_copied_out_is_waited_for() -> None:
 
 
 def test_a_long_prompt_joins_in_a_step_of_its_own() -> None:
-    """Joining copies; beside decoding rows that is not added to what the last slices take."""
+    """Joining copies a batch, so beside decoding rows a long prompt joins in a step without prefill."""
     last = prompt(
         2, LONG_TOKENS + 100, is_started=True, num_computed=LONG_TOKENS + 50, num_chunk_tokens=49, num_slices_left=1
     )
@@ -178,7 +178,7 @@ def test_a_long_prompt_joins_in_a_step_of_its_own() -> None:
 
 
 def test_removed_rows_are_retired_and_nothing_is_started_before_their_states_are_there() -> None:
-    """A prompt that is prefilled goes on."""
+    """Removed rows are retired, no prompt is started in that step, and a prefilling one goes on."""
     going_on = prompt(3, 101, is_started=True)
     planned = plan(going_on, prompt(4), batches=((row(1), row(2)),), removed=frozenset({1}))
     assert planned.retires == (1,)
@@ -187,18 +187,18 @@ def test_removed_rows_are_retired_and_nothing_is_started_before_their_states_are
 
 
 def test_a_removed_prompt_s_chunk_is_computed_to_its_end() -> None:
-    """Beside decoding rows slice by slice, else at once; nobody else is prefilled meanwhile."""
+    """The chunk of a removed prompt is computed in the gaps of decoding rows, else at once; no other is prefilled."""
     removed = prompt(2, 500, is_started=True, num_chunk_tokens=128, num_slices_left=5)
     timings = replace(TIMINGS, slice_s={2: 1.0})
     for view in ({"removed": frozenset({2})}, {}):
-        gone = replace(removed, is_retired=not view)
-        beside = plan(gone, prompt(3), batches=DECODING, timings=timings, **view)
+        retired = replace(removed, is_retired=not view)
+        beside = plan(retired, prompt(3), batches=DECODING, timings=timings, **view)
         assert (beside.prefills, beside.starts, beside.joins) == ((Prefill(2, 3),), (), ())
-        assert plan(gone, prompt(3), timings=timings, **view).prefills == (Prefill(2, 5),)
+        assert plan(retired, prompt(3), timings=timings, **view).prefills == (Prefill(2, 5),)
 
 
 def test_kept_states_give_way_to_rows() -> None:
-    """To those that grow, and to those that are promised room; no further than they have to."""
+    """Kept states are evicted for rows that grow and for reserved room, and no more than necessary."""
     memory = MemoryView(room_bytes=6 * BLOCK, kept_bytes=4 * BLOCK, decoding_bytes=2 * BLOCK, growth_bytes=BLOCK)
     assert plan(batches=DECODING, memory=memory).max_kept_bytes == 3 * BLOCK
     assert plan(batches=DECODING, memory=replace(memory, growth_bytes=0)).max_kept_bytes is None
@@ -208,15 +208,15 @@ def test_kept_states_give_way_to_rows() -> None:
 FULL = MemoryView(room_bytes=4 * BLOCK, decoding_bytes=4 * BLOCK, growth_bytes=2 * BLOCK)
 
 
-def test_before_anybody_is_preempted_what_nobody_needs_is_given_up() -> None:
-    """Retired slots, tokens in flight and the draft model's caches go first, in a step that does nothing else."""
+def test_memory_is_reclaimed_before_rows_are_preempted() -> None:
+    """Retired slots, tokens in flight and the draft model's caches are reclaimed first, in a step of its own."""
     batches = ((row(1, 3 * BLOCK), row(2, 3 * BLOCK)),)
     first = plan(prompt(3), batches=batches, memory=replace(FULL, has_reclaimable=True))
     assert first == StepPlan(reclaims=True)
 
 
 def test_the_newest_are_preempted_when_caches_would_grow_beyond_the_room() -> None:
-    """As many as have to be, prompts that are prefilled included; the oldest never is."""
+    """As many of the newest are preempted as necessary, prefilling prompts included, and never the oldest."""
     batches = ((row(1, 3 * BLOCK), row(2, 3 * BLOCK)),)
     assert plan(batches=batches, memory=FULL).preempts == (2,)
     newest = prompt(3, 20, is_started=True)
@@ -227,7 +227,7 @@ def test_the_newest_are_preempted_when_caches_would_grow_beyond_the_room() -> No
 
 @st.composite
 def views(draw: st.DrawFn) -> SchedulerView:
-    """Any mixture of prompts in all phases and rows, with memory for all or for few of them."""
+    """Any mixture of prompts in all states and rows, with memory for all or for few of them."""
     num_rows = draw(st.integers(0, 4))
     rows = [
         RowView(number, tokens(draw(st.integers(1, 400)), draw(st.integers(0, 2))), 600, draw(st.integers(1, 5000)))
@@ -270,7 +270,7 @@ per_prompt = st.dictionaries(st.integers(10, 15), st.floats(0, 10))
 
 @given(views(), st.builds(Timings, seconds, seconds, per_prompt, per_prompt))
 def test_the_same_view_and_timings_give_the_same_plan(view: SchedulerView, timings: Timings) -> None:
-    """Copies of both, planned by another scheduler: machines that shard a model plan alike."""
+    """Another scheduler makes the same plan from copies of both, so machines that shard a model agree."""
     copied = replace(
         view,
         prompts=[replace(each, tokens=each.tokens.copy()) for each in view.prompts],
@@ -284,7 +284,7 @@ def test_the_same_view_and_timings_give_the_same_plan(view: SchedulerView, timin
 
 
 def assert_can_be_applied(planned: StepPlan, view: SchedulerView) -> None:
-    """Slices are of chunks that are there, chunks begin and end inside their prompts, rows are bounded."""
+    """Check that slices belong to chunks, chunks lie within their prompts, and rows are bounded."""
     prompts = {each.row_id: each for each in view.prompts}
     starts = {start.row_id: start for start in planned.starts}
     assert not any(prompts[row_id].is_started or row_id in view.removed for row_id in starts)
@@ -318,7 +318,7 @@ def assert_prefills(prefills: Sequence[Prefill], prompts: dict[int, PromptView],
 
 @pytest.mark.parametrize("num_running", [1, 3])
 def test_what_is_planned_fits_the_gap(num_running: int) -> None:
-    """By what is known, one plan's slices take no more than the gap and half a slice."""
+    """By the known costs, the slices of one plan take at most the gap and half a slice."""
     batches = (tuple(row(number) for number in range(1, num_running + 1)),)
     planned = plan(prompt(10, 90), prompt(11, 3000), batches=batches)
     took = sum(each.num_slices * max(each.num_tokens * 0.01, 0.5) / NUM_SLICES for each in planned.prefills)
@@ -326,7 +326,7 @@ def test_what_is_planned_fits_the_gap(num_running: int) -> None:
 
 
 class Device(NamedTuple):
-    """What a chunk takes, in decode steps: a forward pass, and each token more with every token before it."""
+    """The cost of a chunk in decode steps: a fixed part, and a part per token that grows with the context."""
 
     pass_steps: float
     token_steps: float
@@ -339,7 +339,7 @@ class Device(NamedTuple):
 
 
 class Simulation:
-    """Owns a decoding row, prompts that come one after the other beside it, and the time that their plans take.
+    """Owns a decoding row, prompts that arrive one after the other beside it, and the time that their plans take.
 
     `gaps`: in decode steps, one a plan.
     """
@@ -388,7 +388,7 @@ class Simulation:
 def test_thousands_of_tokens_are_prefilled_in_gaps_of_a_few_steps(
     device: Device, spikes: frozenset[int], before: list[int]
 ) -> None:
-    """However dear tokens and contexts are, from the first plan on, and after steps that took far too long."""
+    """Gaps stay a few steps long whatever tokens and contexts cost, from the first plan on, and after slow steps."""
     simulation = Simulation(device, spikes)
     for number, length in enumerate([*before, 10_000]):
         simulation.prefill(10 + number, length)

@@ -1,4 +1,4 @@
-"""Speculative decoding changes the speed and nothing else."""
+"""Speculative decoding changes the speed and no token."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ SEEDED = GenerationParams(temperature=1.0, seed=4, top_k=20, max_tokens=24)
 
 @pytest.fixture(scope="module")
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same vocabulary, other weights: its guesses are mostly wrong."""
+    """A draft model with the same vocabulary and other weights, whose drafts are mostly wrong."""
     return write_text_model(tmp_path_factory.mktemp("draft") / "draft", seed=8)
 
 
 @pytest.mark.parametrize("params", [GREEDY, SEEDED], ids=["greedy", "seeded"])
 @pytest.mark.parametrize("draft", ["itself", "another"])
-def test_guessing_ahead_changes_no_token(
+def test_drafting_changes_no_token(
     tiny_text_model: Path, other_model: Path, draft: str, params: GenerationParams
 ) -> None:
-    """With a perfect and with a poor draft model, alone, in company and from a warm cache: the same tokens."""
+    """With a perfect and a poor draft model, alone, batched and from a warm cache, the tokens are the same."""
     plain = load(tiny_text_model).new_batch()
     drafting = load(
         tiny_text_model, EngineConfig(draft_model=str(tiny_text_model if draft == "itself" else other_model))
@@ -42,7 +42,7 @@ def test_guessing_ahead_changes_no_token(
     assert [tokens for each in submits for tokens in all_of(drafting, each)] == expected
 
 
-def test_a_right_guess_saves_steps(tiny_text_model: Path) -> None:
+def test_accepted_drafts_save_steps(tiny_text_model: Path) -> None:
     """A draft model that is always right gives several tokens a step."""
     drafting = Run(load(tiny_text_model, EngineConfig(draft_model=str(tiny_text_model))).new_batch())
     (row,) = drafting.admit(submit(PROMPTS[2], GREEDY))
@@ -53,7 +53,7 @@ def test_a_right_guess_saves_steps(tiny_text_model: Path) -> None:
 
 @pytest.mark.parametrize("max_tokens", [1, 2, 3, 4, 5, 6, 7])
 def test_a_limit_is_kept_to_the_token(tiny_text_model: Path, max_tokens: int) -> None:
-    """No guess runs past max_tokens."""
+    """No draft goes beyond max_tokens."""
     batch = load(tiny_text_model, EngineConfig(draft_model=str(tiny_text_model))).new_batch()
     run = Run(batch)
     (row,) = run.admit(submit(PROMPTS[1], GenerationParams(temperature=0.0, max_tokens=max_tokens)))
@@ -62,8 +62,8 @@ def test_a_limit_is_kept_to_the_token(tiny_text_model: Path, max_tokens: int) ->
     assert run.last[row].finish_reason is FinishReason.LENGTH
 
 
-def test_the_state_after_guessing_is_right(tiny_text_model: Path) -> None:
-    """What is kept of a row that was guessed ahead for goes on as if it had not been."""
+def test_the_state_after_speculative_steps_is_right(tiny_text_model: Path) -> None:
+    """The state of a row that was drafted for can be continued like any other."""
     plain = load(tiny_text_model).new_batch()
     drafting = load(tiny_text_model, EngineConfig(draft_model=str(tiny_text_model))).new_batch()
     for num_steps in range(1, 6):
@@ -77,14 +77,14 @@ def test_the_state_after_guessing_is_right(tiny_text_model: Path) -> None:
 
 
 def test_a_draft_model_of_another_vocabulary_is_refused(tiny_text_model: Path) -> None:
-    """It would guess other tokens; the error says what to choose instead."""
+    """A draft model with other tokens is an error at load that says what to choose instead."""
     from periscope.demo import EMBEDDED_MODELS
 
     with pytest.raises(ModelLoadError, match="another vocabulary"):
         load(tiny_text_model, EngineConfig(draft_model=str(EMBEDDED_MODELS["embedded:text"])))
 
 
-def test_a_draft_model_that_is_not_here_is_told_with_the_fix(tiny_text_model: Path) -> None:
-    """Nothing is downloaded."""
+def test_a_missing_draft_model_is_an_error_with_the_fix(tiny_text_model: Path) -> None:
+    """A missing draft model is not downloaded; the error says how to fetch it."""
     with pytest.raises(ModelLoadError, match="no folder"):
         load(tiny_text_model, EngineConfig(draft_model="/nowhere/at/all"))

@@ -1,4 +1,4 @@
-"""TextBatch on a real (tiny) model: exactness, shared beginnings, bounded memory, failures that stay where they are."""
+"""TextBatch on a real (tiny) model: exact tokens, shared prefixes, bounded memory, contained failures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEEDED = GenerationParams(temperature=1.0, seed=3, top_k=30, max_tokens=16, freq
 def test_alone_in_a_batch_and_from_a_warm_cache_a_request_gets_the_same(
     batch: TextBatch, params: GenerationParams
 ) -> None:
-    """Neither company nor a kept state changes a token."""
+    """Neither other rows nor a kept state change a token."""
     submits = [submit(prompt(length), params) for length in (1, 2, 15, 40, 64, 65, 130, 200)] * 2
     together = all_of(batch, *submits)
     warm = all_of(batch, *submits)
@@ -35,7 +35,7 @@ def test_alone_in_a_batch_and_from_a_warm_cache_a_request_gets_the_same(
 
 
 def test_a_growing_conversation_computes_only_what_is_new(batch: TextBatch) -> None:
-    """Each turn finds all of the turn before, its answer included."""
+    """Each turn starts from all of the turn before, its answer included."""
     history, reason = prompt(50), None
     for turn in range(6):
         run = Run(batch)
@@ -49,7 +49,7 @@ def test_a_growing_conversation_computes_only_what_is_new(batch: TextBatch) -> N
 
 
 def test_an_exact_repeat_computes_one_token(batch: TextBatch) -> None:
-    """Sending the same prompt again is answered from its state, with the same tokens."""
+    """A repeated prompt starts from its own state and gets the same tokens."""
     tokens = prompt(100)
     first = all_of(batch, submit(tokens))
     run = Run(batch)
@@ -59,8 +59,8 @@ def test_an_exact_repeat_computes_one_token(batch: TextBatch) -> None:
     assert [run.tokens[row]] == first
 
 
-def test_requests_that_begin_alike_read_the_beginning_once(model: TextModel, batch: TextBatch) -> None:
-    """Five at once with the same long beginning: one computes it, and the others borrow it, even with no cache."""
+def test_requests_with_a_common_prefix_prefill_it_once(model: TextModel, batch: TextBatch) -> None:
+    """Of five requests with the same long prefix, one prefills it and the others copy it, even with no cache."""
     shared = prompt(192)
     submits = [submit([*shared, number]) for number in range(5)]
     for cache_bytes in (0, 2**20):
@@ -72,8 +72,8 @@ def test_requests_that_begin_alike_read_the_beginning_once(model: TextModel, bat
         batch.clear_prompt_cache()
 
 
-def test_a_cancelled_request_leaves_what_it_had_read(batch: TextBatch) -> None:
-    """Half a prompt, read for somebody who left, is there for the next."""
+def test_a_cancelled_request_leaves_its_state(batch: TextBatch) -> None:
+    """The state of a prompt that was cancelled halfway is kept for the next request."""
     tokens = prompt(200)
     run = Run(batch)
     (row,) = run.admit(submit(tokens))
@@ -84,24 +84,24 @@ def test_a_cancelled_request_leaves_what_it_had_read(batch: TextBatch) -> None:
     assert run.last[again].num_cached_tokens == 64
 
 
-def test_a_row_can_leave_at_any_moment(batch: TextBatch) -> None:
-    """Waiting, reading, just joined or decoding: the others' tokens stay what they were."""
+def test_a_row_can_be_removed_at_any_moment(batch: TextBatch) -> None:
+    """A row is removed while waiting, prefilling, just joined or decoding, and the others get the same tokens."""
     others = [submit(prompt(60)), submit(prompt(130))]
     expected = all_of(batch, *others)
     leaver = submit(prompt(150), GenerationParams(temperature=0.0, max_tokens=100))
     for num_steps in range(14):
         batch.clear_prompt_cache()
         run = Run(batch)
-        (leaving,) = run.admit(leaver)
+        (removed,) = run.admit(leaver)
         rows = run.admit(*others)
         for _ in range(num_steps):
             run.step()
-        run.remove(leaving)
+        run.remove(removed)
         run.to_the_end()
         assert [run.tokens[row] for row in rows] == expected
 
 
-def test_short_prompts_get_their_first_token_while_a_long_one_is_read(batch: TextBatch) -> None:
+def test_short_prompts_get_their_first_token_during_a_long_prefill(batch: TextBatch) -> None:
     """A request of 50 tokens behind one of 1,900 starts within twenty steps of the stream that runs."""
     run = Run(batch)
     (running,) = run.admit(submit(prompt(10), GenerationParams(temperature=0.0, max_tokens=400)))
@@ -121,7 +121,7 @@ def test_short_prompts_get_their_first_token_while_a_long_one_is_read(batch: Tex
 
 
 def test_a_running_stream_gets_a_token_with_every_step_of_a_long_prefill(batch: TextBatch) -> None:
-    """Reading a long prompt never takes two chunks between two tokens of a running stream."""
+    """A running stream gets a token between any two chunks of a long prompt."""
     run = Run(batch)
     (running,) = run.admit(submit(prompt(10), GenerationParams(temperature=0.0, max_tokens=400)))
     for _ in range(8):
@@ -134,7 +134,7 @@ def test_a_running_stream_gets_a_token_with_every_step_of_a_long_prefill(batch: 
 
 
 def test_no_more_rows_run_at_once_than_allowed(model: TextModel) -> None:
-    """Beyond max_rows requests wait, and all are served."""
+    """Requests beyond max_rows wait, and all are served."""
     batch = batch_over(model, max_rows=3)
     run = Run(batch)
     run.admit(*(submit(prompt(20)) for _ in range(8)))
@@ -144,8 +144,8 @@ def test_no_more_rows_run_at_once_than_allowed(model: TextModel) -> None:
     assert all(len(tokens) == 16 for tokens in run.tokens.values())
 
 
-def test_an_error_while_a_prompt_is_read_is_that_prompt_s_alone(model: TextModel) -> None:
-    """Out of memory on one prompt: its request fails, running rows and waiting prompts go on untouched."""
+def test_an_error_in_prefill_fails_that_prompt_alone(model: TextModel) -> None:
+    """When the prefill of a prompt raises, its request fails, and running rows and waiting prompts go on."""
     unreliable = Unreliable(model._model)
     batch = batch_over(model, unreliable)
     good = [submit(prompt(30)), submit(prompt(90))]
@@ -163,7 +163,7 @@ def test_an_error_while_a_prompt_is_read_is_that_prompt_s_alone(model: TextModel
 
 
 def test_an_error_in_a_decode_step_fails_its_rows_and_no_others(model: TextModel) -> None:
-    """The rows of the failed step are told; prompts that were being read and later requests are served."""
+    """The rows of the failed step fail; prefilling prompts and later requests are served."""
     unreliable = Unreliable(model._model)
     batch = batch_over(model, unreliable)
     later = submit(prompt(150))
@@ -171,14 +171,14 @@ def test_an_error_in_a_decode_step_fails_its_rows_and_no_others(model: TextModel
     run = Run(batch)
     (doomed,) = run.admit(submit([*prompt(20), 255]))  # the last token of a prompt is read by the decode step
     unreliable.poison = 255
-    (reading,) = run.admit(later)
+    (prefilling,) = run.admit(later)
     run.to_the_end()
     assert isinstance(run.last[doomed].error, RuntimeError)
-    assert run.tokens[reading] == expected
+    assert run.tokens[prefilling] == expected
 
 
 def test_a_row_whose_last_token_is_in_flight_is_told_when_the_next_step_fails(model: TextModel) -> None:
-    """It was no part of the pass that failed, so its answer is whole; its neighbour fails, and nobody is lost."""
+    """A row that was not part of the failed forward pass gets its last token; its neighbour fails."""
     unreliable = Unreliable(model._model)
     batch = batch_over(model, unreliable)
     tokens = random.Random(8).choices(range(250), k=40)
@@ -197,7 +197,7 @@ def test_a_row_whose_last_token_is_in_flight_is_told_when_the_next_step_fails(mo
 
 
 def test_logprobs_are_the_model_s_own_and_come_with_alternatives(batch: TextBatch) -> None:
-    """Greedy tokens lead their alternatives, which are ranked; a neighbour who did not ask gets none."""
+    """Greedy tokens lead their ranked alternatives; a row that did not ask for logprobs gets none."""
     tokens = prompt(40)
     plain = GenerationParams(temperature=0.0, max_tokens=6, logprobs=True, top_logprobs=3)
     run = Run(batch)
@@ -214,7 +214,7 @@ def test_logprobs_are_the_model_s_own_and_come_with_alternatives(batch: TextBatc
 
 
 def test_a_biased_token_wins_or_never_comes(batch: TextBatch) -> None:
-    """logit_bias of 100 and -100 do what OpenAI says."""
+    """A logit_bias of 100 forces a token and -100 bans it, as OpenAI documents."""
     tokens = prompt(10)
     (free,) = all_of(batch, submit(tokens))
     (forced,) = all_of(batch, submit(tokens, GenerationParams(temperature=0.0, max_tokens=4, logit_bias=((7, 100.0),))))
@@ -226,13 +226,13 @@ def test_a_biased_token_wins_or_never_comes(batch: TextBatch) -> None:
 
 @pytest.mark.parametrize("token", [258, 10**9])
 def test_a_bias_outside_the_vocabulary_is_the_client_s_error(batch: TextBatch, token: int) -> None:
-    """It never reaches the device, where it would write to foreign memory."""
+    """A biased token outside the vocabulary is refused, because on the device it would write out of bounds."""
     with pytest.raises(InvalidRequest, match=str(token)):
         batch.admit(submit([1, 2], GenerationParams(logit_bias=((token, 1.0),))))
 
 
 def test_a_picture_is_no_prompt_for_a_text_model(batch: TextBatch) -> None:
-    """A text model named as captioner says so."""
+    """A text model refuses a prompt with images."""
     from periscope.core import Image
     from periscope.engine.worker.commands import Submit
 
