@@ -1,4 +1,4 @@
-"""What a prompt's caches will take, told before they exist."""
+"""KV cache sizes before the caches exist, and the memory that is left for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from periscope.engine.device.memory import DeviceMemory, KVBudget, KVFootprint, 
 
 
 class FixedMemory(DeviceMemory):
-    """A device of a given size."""
+    """A device with a given amount of memory."""
 
     def __init__(self, budget: int, active: int) -> None:
         super().__init__()
@@ -31,19 +31,19 @@ def fed(cache: KVCache | RotatingKVCache, num_tokens: int) -> KVCache | Rotating
 
 @pytest.mark.parametrize("num_tokens", [1, 256, 257, 1000])
 def test_the_estimate_is_what_the_cache_then_takes(num_tokens: int) -> None:
-    """Measured on one token, right for a thousand: the byte count of a real cache of that length."""
+    """The size measured on one token is that of a real cache of any length."""
     footprint = KVFootprint.measure([fed(KVCache(), 1), fed(KVCache(), 1)])
     assert footprint.nbytes(num_tokens) == 2 * fed(KVCache(), num_tokens).nbytes
 
 
 def test_a_sliding_window_stops_growing() -> None:
-    """Past its window a layer costs no more, however long the prompt."""
+    """Beyond its window a layer takes no more memory, however long the prompt is."""
     footprint = KVFootprint.measure([fed(RotatingKVCache(max_size=512), 1)])
     assert footprint.nbytes(100_000) == footprint.nbytes(512) == 512 * 2 * 2 * 16 * 4
 
 
 def test_a_state_space_layer_costs_the_same_at_any_length() -> None:
-    """Only layers that keep keys grow; caches inside a list count too."""
+    """Only layers with keys grow with the length; caches inside a `CacheList` count too."""
     arrays = ArraysCache(1)
     arrays[0] = mx.zeros((1, 100))
     footprint = KVFootprint.measure([CacheList(arrays, fed(KVCache(), 1))])
@@ -52,7 +52,7 @@ def test_a_state_space_layer_costs_the_same_at_any_length() -> None:
 
 
 def test_room_is_what_other_models_leave() -> None:
-    """What this model's own caches hold is its to use again; weights and other models' memory are not."""
+    """A model's own caches count as free for it; weights and other models' memory do not."""
     budget = KVBudget(KVFootprint(()), None, FixedMemory(budget=1000, active=700))
     assert budget.total_bytes(0) == 300
     assert budget.total_bytes(used_bytes=200) == 500
@@ -61,21 +61,21 @@ def test_room_is_what_other_models_leave() -> None:
     assert KVBudget(KVFootprint(()), 500, FixedMemory(budget=1000, active=1200)).total_bytes(0) == 0
 
 
-def test_what_others_were_promised_is_not_there() -> None:
-    """A model that is being loaded finds the memory that it was promised, whoever else has long prompts meanwhile."""
+def test_memory_promised_to_others_is_not_free() -> None:
+    """Memory that is reserved for a loading model is not used for the caches of others."""
     memory = FixedMemory(budget=1000, active=700)
     memory.promised_bytes = 250
     assert KVBudget(KVFootprint(()), None, memory).total_bytes(used_bytes=200) == 250
 
 
 def test_this_machine_has_memory() -> None:
-    """Also where MLX tells nothing of its device."""
+    """The budget is positive also where MLX does not report the memory of its device."""
     assert DeviceMemory().budget_bytes() == device_budget_bytes() > 2**28
     assert DeviceMemory().active_bytes() >= 0
 
 
 def test_a_configured_budget_holds_up_to_what_the_machine_recommends() -> None:
-    """Less is a choice; more would be paged out, whoever asked for it."""
+    """A configured budget counts if it is below what the device recommends, and is limited to that."""
     assert DeviceMemory(2**20).budget_bytes() == device_budget_bytes(2**20) == 2**20
     most = device_budget_bytes(2**60)
     assert device_budget_bytes() <= most < 2**50
@@ -86,7 +86,7 @@ def test_a_configured_budget_holds_up_to_what_the_machine_recommends() -> None:
 def test_kept_states_may_take_what_is_configured_or_a_quarter_of_what_there_is(
     configured: int | None, kept: int
 ) -> None:
-    """Of all that rows and kept states may hold together, and never more than that."""
+    """Kept states may take the configured bytes or a quarter of the total, and never more than the total."""
     budget = KVBudget(KVFootprint(()), None, FixedMemory(budget=1000, active=700), configured)
     assert budget.kept_bytes(used_bytes=100) == kept
 

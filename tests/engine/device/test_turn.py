@@ -1,4 +1,4 @@
-"""DeviceTurn: exclusive, in fair shares, and nobody is left waiting."""
+"""DeviceTurn: exclusive, in fair shares, and no thread is left waiting."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_share_is_a_part(share: float) -> None:
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -95,7 +95,7 @@ def test_a_step_that_waits_counts_without_being_announced() -> None:
 
 
 def test_only_one_thread_is_inside() -> None:
-    """Whoever they are and however they come and go, no two workers step at the same time, and all get through."""
+    """No two workers have the turn at the same time, and all of them finish."""
     turn = DeviceTurn(0.5)
     inside, most, num_turns = [0], [0], [0]
 
@@ -114,7 +114,7 @@ def test_only_one_thread_is_inside() -> None:
     assert (most, num_turns) == ([1], [1200])
 
 
-def test_an_exception_inside_gives_the_turn_on() -> None:
+def test_an_exception_inside_releases_the_turn() -> None:
     """A failing step does not lock the device for ever."""
     turn = DeviceTurn()
     handle = turn.join("text", is_background=False)
@@ -149,7 +149,7 @@ def test_text_gets_what_a_waiting_captioner_owes_it() -> None:
 
 @pytest.mark.parametrize("ends", ["idle", "leaves"])
 def test_a_captioner_is_woken_when_text_has_ended(ends: str) -> None:
-    """What text is still owed does not keep the device from others once its last row is gone."""
+    """Once the last row of a text model has ended, a waiting captioner is woken, whatever was owed."""
     clock = Clock()
     turn = DeviceTurn(clock=clock)
     decode, images = turn.join("text", is_background=False), turn.join("captioner", is_background=True)
@@ -164,8 +164,8 @@ def test_a_captioner_is_woken_when_text_has_ended(ends: str) -> None:
     finish(captioning)
 
 
-def test_a_captioner_looks_by_itself_when_text_never_comes_back() -> None:
-    """A text worker that is gone without a word stops a waiting captioner for what it was owed only."""
+def test_a_captioner_wakes_by_itself_when_text_never_comes_back() -> None:
+    """A text worker that disappears delays a waiting captioner only for the time it was owed."""
     ticks = itertools.count()
     turn = DeviceTurn(clock=lambda: next(ticks) / 1000)
     decode, images, load = turn.join("text", is_background=False), turn.join("captioner", is_background=True), turn
@@ -176,8 +176,8 @@ def test_a_captioner_looks_by_itself_when_text_never_comes_back() -> None:
     finish(*waiting)
 
 
-def test_text_waits_for_nobody_who_is_away() -> None:
-    """A captioner that is busy elsewhere keeps text from nothing, whatever its credit."""
+def test_text_does_not_wait_for_an_absent_captioner() -> None:
+    """A captioner that is not waiting does not delay text, whatever its credit."""
     clock = Clock()
     turn = DeviceTurn(0.95, clock=clock)
     decode, images = turn.join("text", is_background=False), turn.join("captioner", is_background=True)
@@ -192,7 +192,7 @@ def test_text_waits_for_nobody_who_is_away() -> None:
 
 
 def test_a_load_makes_way_for_text() -> None:
-    """A slice of a load is paid for like an image: the next one waits until text has had its share."""
+    """A slice of a load is charged like an image: the next one waits until text has had its share."""
     clock = Clock()
     turn = DeviceTurn(0.5, clock=clock)
     decode = turn.join("text", is_background=False)
@@ -206,8 +206,8 @@ def test_a_load_makes_way_for_text() -> None:
     finish(loading)
 
 
-def test_an_interrupted_wait_leaves_no_gap() -> None:
-    """A thread that is torn out of its wait does not get a turn that nobody gives on."""
+def test_an_interrupted_wait_does_not_block_the_turn() -> None:
+    """A thread whose wait is interrupted does not receive a turn that it would never release."""
     turn = DeviceTurn()
     decode = turn.join("text", is_background=False)
     interrupted = threading.Event()
@@ -238,7 +238,7 @@ def test_an_interrupted_wait_leaves_no_gap() -> None:
 
 
 def test_reprs_tell_the_state() -> None:
-    """Who prints a turn or a handle sees who waits for what."""
+    """The repr of a turn or a handle shows its state."""
     turn = DeviceTurn()
     handle = turn.join("demo", is_background=True)
     with handle.held():

@@ -1,4 +1,4 @@
-"""What a model will take, told by its files: as much as it then takes, and a clear error where they are not whole."""
+"""The footprint of a model from its files: what it takes once loaded, and clear errors for incomplete files."""
 
 from __future__ import annotations
 
@@ -61,21 +61,21 @@ def quantise(folder: Path) -> Path:
 @pytest.mark.parametrize("dtype", [None, "float32", "bfloat16"])
 @pytest.mark.parametrize("model_type", sorted(SHAPES))
 def test_text_models_take_what_their_headers_tell(tmp_path: Path, model_type: str, dtype: str | None) -> None:
-    """To the byte, as stored and cast."""
+    """The bytes told before a load are exactly those after it, as stored and when cast."""
     folder, config = write_text_model(tmp_path / "tiny", model_type=model_type), EngineConfig(dtype=dtype)
     assert measure(str(folder), config).weights_bytes == loaded_bytes(folder, config, InferenceEngine)
 
 
 @pytest.mark.parametrize("dtype", [None, "float32", "float16"])
 def test_quantised_weights_stay_and_their_scales_are_cast(tmp_path: Path, dtype: str | None) -> None:
-    """Casting a quantised model doubles its floats alone."""
+    """Casting a quantised model changes the size of its floats only."""
     folder, config = quantise(write_text_model(tmp_path / "tiny")), EngineConfig(dtype=dtype)
     assert measure(str(folder), config).weights_bytes == loaded_bytes(folder, config, InferenceEngine)
 
 
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])
 def test_the_demo_pair_takes_what_is_told(dtype: str | None) -> None:
-    """Text and captioner, each by the loader that loads it."""
+    """The footprints of text model and captioner are those that their own loaders give."""
     config = EngineConfig(dtype=dtype)
     assert measure(str(TEXT), config).weights_bytes == loaded_bytes(TEXT, config, InferenceEngine)
     told = measure(str(CAPTIONER), config, kind=ModelKind.CAPTIONER).weights_bytes
@@ -83,7 +83,7 @@ def test_the_demo_pair_takes_what_is_told(dtype: str | None) -> None:
 
 
 def test_a_draft_model_counts(tiny_text_model: Path) -> None:
-    """Both models are in memory, so both are told."""
+    """The weights of a draft model are part of the footprint."""
     config = EngineConfig(draft_model=str(tiny_text_model))
     told = measure(str(tiny_text_model), config).weights_bytes
     assert told == 2 * measure(str(tiny_text_model), EngineConfig()).weights_bytes
@@ -91,14 +91,14 @@ def test_a_draft_model_counts(tiny_text_model: Path) -> None:
 
 
 def test_what_mlx_lm_leaves_out_is_not_counted() -> None:
-    """The eyes of a model that is loaded for its text."""
+    """The vision part of a model that is loaded for its text is not counted."""
     blind = measure(str(CAPTIONER), EngineConfig()).weights_bytes
     assert blind == loaded_bytes(CAPTIONER, EngineConfig(), InferenceEngine)
     assert blind < measure(str(CAPTIONER), EngineConfig(), kind=ModelKind.CAPTIONER).weights_bytes
 
 
 def test_each_loader_s_own_files_are_read(tmp_path: Path) -> None:
-    """mlx-lm goes by the names, mlx-vlm by the index; a tensor that is in two files is in memory once."""
+    """mlx-lm reads files by name, mlx-vlm by the index; a tensor in two files counts once."""
     folder = write_text_model(tmp_path / "tiny")
     once = measure(str(folder), EngineConfig()).weights_bytes
     shutil.copy(folder / "model.safetensors", folder / "model-copy.safetensors")
@@ -114,7 +114,7 @@ def test_each_loader_s_own_files_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("context", "limit", "tokens"), [(2048, None, 2048), (2048, 300, 512), (100_000, None, 8192)])
 def test_room_is_wanted_for_one_conversation(tmp_path: Path, context: int, limit: int | None, tokens: int) -> None:
-    """The KV states of a whole context, of 8192 tokens at most: to the byte what the caches of that length take."""
+    """The reserve is exactly what caches of the whole context take, for 8192 tokens at most."""
     folder = write_text_model(tmp_path / "tiny", context_length=context)
     model = load(folder)
     footprint: KVFootprint = model._budget.footprint
@@ -122,7 +122,7 @@ def test_room_is_wanted_for_one_conversation(tmp_path: Path, context: int, limit
 
 
 def test_the_limit_of_the_file_is_the_room_that_is_wanted(tiny_text_model: Path) -> None:
-    """`params.mem` says what KV caches may take, so that much is set aside."""
+    """A configured limit of the KV caches is the reserve."""
     footprint = measure(str(tiny_text_model), EngineConfig(kv_limit_bytes=12_345))
     assert footprint.reserve_bytes == 12_345
     assert footprint.total_bytes == footprint.weights_bytes + 12_345
@@ -132,7 +132,7 @@ def test_the_limit_of_the_file_is_the_room_that_is_wanted(tiny_text_model: Path)
 def test_where_the_config_does_not_tell_a_tenth_of_the_weights_is_set_aside(
     tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    """Missing, odd or compressed: nothing is made up."""
+    """Where the config does not describe the caches, the reserve is a tenth of the weights."""
     folder = write_text_model(tmp_path / "tiny")
     edit_config(folder, num_key_value_heads=None, **change)
     footprint = measure(str(folder), EngineConfig())
@@ -140,7 +140,7 @@ def test_where_the_config_does_not_tell_a_tenth_of_the_weights_is_set_aside(
 
 
 def test_linear_attention_grows_no_states(tmp_path: Path) -> None:
-    """In a hybrid model only the layers that keep keys count."""
+    """In a hybrid model the reserve grows only with the layers that have keys."""
     folder = write_text_model(tmp_path / "tiny")
     plain = measure(str(folder), EngineConfig()).reserve_bytes
     edit_config(folder, layer_types=["linear_attention", "full_attention"])
@@ -148,7 +148,7 @@ def test_linear_attention_grows_no_states(tmp_path: Path) -> None:
 
 
 def test_captioners_want_room_for_a_picture_and_its_caption() -> None:
-    """KV states of the context, and the pixels that the preprocessor lets through."""
+    """A captioner's reserve is for the KV caches of its context and the pixels of a picture."""
     told = json.loads((CAPTIONER / "preprocessor_config.json").read_text())["max_pixels"]
     kv_bytes = 2 * 3 * 2 * 32 * 4 * 2048
     assert (
@@ -202,7 +202,7 @@ DAMAGES = {
 @pytest.mark.parametrize("kind", list(ModelKind))
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_files_that_are_not_whole_are_told_with_the_fix(tmp_path: Path, damage: Any, kind: ModelKind) -> None:
-    """Before anything is loaded or anybody unloaded for it."""
+    """Incomplete files are an error with the fix, before anything is loaded or unloaded."""
     folder = write_text_model(tmp_path / "tiny")
     damage(folder)
     with pytest.raises(ModelLoadError, match=rf"{DAMAGES[damage]}.*: put the whole model into that folder\.$"):
@@ -210,7 +210,7 @@ def test_files_that_are_not_whole_are_told_with_the_fix(tmp_path: Path, damage: 
 
 
 def test_a_model_of_the_hub_is_to_be_pulled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An interrupted download is finished by the command that began it."""
+    """For an incomplete download the error names the command that finishes it."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     repository = tmp_path / "models--somebody--tiny"
     remove(write_text_model(repository / "snapshots" / ("0" * 40)))
@@ -236,7 +236,7 @@ ARRAYS = st.builds(np.zeros, SHAPE, st.sampled_from(["f2", "f4", "f8", "u1", "i2
 )
 @settings(max_examples=100, deadline=None)
 def test_whatever_is_written_is_summed_right(arrays: dict[str, np.ndarray], dtype: str | None) -> None:
-    """Any tensors of any types and shapes, none included; floats alone are cast."""
+    """The weights of any tensors are summed right, and only floats are cast."""
     size = {None: 0, "float16": 2, "float32": 4}[dtype]
     expected = sum(
         array.size * size if dtype is not None and array.dtype.kind == "f" else array.nbytes

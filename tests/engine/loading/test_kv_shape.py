@@ -1,4 +1,4 @@
-"""Caches of a conversation as real repositories' configs tell them; `families` compares with the caches themselves."""
+"""Cache sizes from the configs of real repositories; `families` compares them with the caches themselves."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ LLAMA_4_SCOUT: dict[str, Any] = {
     ],
 )
 def test_a_conversation_takes_what_the_family_keeps_of_it(config: dict[str, Any], numbers: int) -> None:
-    """Windows end, compressed states stay so, linear attention keeps one state whatever the length."""
+    """Windows are bounded, compressed states stay compressed, and linear attention has a state of fixed size."""
     shape = KVShape.of(config)
     assert shape is not None
     assert shape.numbers(NUM_TOKENS) == numbers
@@ -111,7 +111,7 @@ def test_chunks_end_where_full_attention_goes_on() -> None:
     ],
 )
 def test_what_is_not_told_plainly_is_not_made_up(config: dict[str, Any]) -> None:
-    """Nothing is guessed of unknown architectures with compressed states, nor of a config without sizes."""
+    """There is no estimate for unknown architectures with compressed states, nor for a config without sizes."""
     assert KVShape.of(config) is None
 
 
@@ -123,7 +123,7 @@ def test_what_a_family_leaves_out_is_known() -> None:
 
 
 def test_the_text_model_s_own_context_counts() -> None:
-    """A wrapper's number may be that of another part; one that alone says something is believed."""
+    """The text model's own context length takes precedence over the wrapper's, which counts if it is the only one."""
     config = {"max_position_embeddings": 77, "text_config": {"max_position_embeddings": 4096}}
     assert context_length_of(config, None) == 4096
     assert context_length_of(config, 1024) == 1024
