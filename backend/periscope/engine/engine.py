@@ -1,4 +1,4 @@
-"""InferenceEngine: the text engine as a library. Event loop side; the model lives on its worker thread."""
+"""InferenceEngine: the text engine as a library. Used on the event loop; the model lives on its worker thread."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: Threads that tokenise prompts and compile grammars: a slow schema must not hold up everybody's prompts.
+#: Threads that tokenise prompts and compile grammars. More than one, so that a slow schema does not block all prompts.
 NUM_PREPARING_THREADS = 2
 #: Plain text, token ids, a chat for the model's template, or what `InferenceEngine.render` made of one of them.
 Prompt: TypeAlias = str | Sequence[int] | Sequence[Message] | RenderedPrompt
@@ -59,11 +59,11 @@ Prompt: TypeAlias = str | Sequence[int] | Sequence[Message] | RenderedPrompt
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What is known of a loaded text model.
+    """The properties of a loaded text model.
 
     Attributes:
-        context_length: tokens, prompt and completion together.
-        is_batched: requests that run together share forward passes; else they take turns, token by token.
+        context_length: in tokens, prompt and completion together.
+        is_batched: whether concurrent requests share forward passes; else they take turns, token by token.
     """
 
     name: str
@@ -114,8 +114,8 @@ class InferenceEngine(HostedEngine):
             config: how to load and run it.
             turn: shared by engines of one process, so that they do not starve each other.
             progress: called on the worker thread with (bytes loaded, bytes in all).
-            memory: shared by engines of one process: the budget of all of them, and what of it was promised to others;
-                None = what the device recommends.
+            memory: the memory budget that all engines of one process share, and their reservations in it; None = what
+                the device recommends.
 
         Raises:
             ModelLoadError: it is not here, or cannot be loaded; says why and what to do.
@@ -126,7 +126,7 @@ class InferenceEngine(HostedEngine):
         shared_turn = turn or DeviceTurn()
 
         def load_model() -> TextModel:
-            with LIBRARY_LOCK:  # mlx-lm takes seconds to import: paid here, not when the program starts
+            with LIBRARY_LOCK:  # importing mlx-lm takes seconds: done here, not at start-up
                 from periscope.engine.text_model import TextModel
             return TextModel.load(path, settings, shared_turn, progress, memory)
 
@@ -140,7 +140,7 @@ class InferenceEngine(HostedEngine):
         try:
             return await cls._over(worker, path, model_config, settings)
         except BaseException as error:
-            await HostedEngine(worker).close()  # or its thread and the weights would stay for ever
+            await HostedEngine(worker).close()  # else its thread and the weights would never be freed
             if isinstance(error, PeriscopeError) or not isinstance(error, Exception):
                 raise
             raise ModelLoadError(
@@ -151,7 +151,7 @@ class InferenceEngine(HostedEngine):
     async def _over(
         cls, worker: RunningWorker[TextFacts], path: Path, model_config: JSONObject, settings: EngineConfig
     ) -> Self:
-        """What the event loop's side needs beside a loaded model. May raise anything, if its files are broken."""
+        """Build tokenizer, grammar compiler and model info of a loaded model. Broken files may raise anything."""
         from periscope.engine.structured.compiler import GrammarCompiler
 
         facts = worker.facts
@@ -186,28 +186,28 @@ class InferenceEngine(HostedEngine):
 
     @property
     def output_format(self) -> OutputFormat:
-        """How this model marks reasoning and tool calls in its text."""
+        """How this model marks reasoning and tool calls in its output."""
         return self._tokenizer.output_format
 
     def tokenize(self, text: str) -> tuple[int, ...]:
-        """Token ids of a text; blocks for the length of the text."""
+        """Token ids of a text. Blocks for a time proportional to its length."""
         return self._tokenizer.encode(text)
 
     def detokenize(self, token_ids: Sequence[int]) -> str:
-        """Text of token ids, special tokens included."""
+        """Text of token ids, including that of special tokens."""
         return self._tokenizer.decode(token_ids)
 
     async def render(
         self, prompt: Prompt, tools: Sequence[Tool] = (), template_kwargs: JSONObject | None = None
     ) -> RenderedPrompt:
-        """Prompt tokens as the worker will get them, made off the event loop. Idempotent.
+        """Render and tokenise a prompt, off the event loop. A `RenderedPrompt` is returned unchanged.
 
         Args:
-            template_kwargs: handed to the chat template, over those of the engine's config.
+            template_kwargs: variables for the chat template; they override those of the engine's config.
 
         Raises:
             InvalidRequest: the prompt is empty, holds unknown token ids, or the template refuses it.
-            ContextLengthExceeded: it leaves no room for a single token.
+            ContextLengthExceeded: the prompt leaves no room for a single completion token.
             EngineClosed: the engine was closed or its worker ended.
         """
         if isinstance(prompt, RenderedPrompt):
@@ -232,21 +232,23 @@ class InferenceEngine(HostedEngine):
         return RenderedPrompt(self._tokenizer.checked(cast("Sequence[int]", prompt)))
 
     async def constraint_for(self, prompt: RenderedPrompt, output: OutputSpec) -> Constraint:
-        """What the completion must fit, compiled off the event loop, equal ones once, and how it is to be parsed.
+        """The grammar that constrains the completion and the format in which it is parsed.
+
+        Grammars are compiled off the event loop and cached.
 
         Raises:
             InvalidRequest: the schema cannot be enforced; names the keyword.
         """
         opened = prompt.starts_in_reasoning
-        if output.kind_for(self.output_format) is ConstraintKind.NONE:  # nothing to compile, so no wait for a thread
+        if output.kind_for(self.output_format) is ConstraintKind.NONE:  # nothing to compile, so no need for a thread
             return Constraint(None, replace(self.output_format, starts_in_reasoning=opened))
         return await self._off_loop(partial(self._grammars.constraint, output, starts_in_reasoning=opened))
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
-        """Work on a request in the executor. What it fails of is that request's failure, whatever it is.
+        """Run `work` in the executor. Any exception becomes an error of the request that it is for.
 
         Raises:
-            PeriscopeError: what the work raised on purpose, else GenerationFailed.
+            PeriscopeError: the work raised it. Other exceptions become GenerationFailed.
             EngineClosed: the engine was closed.
         """
         if not self.is_alive:
@@ -265,23 +267,23 @@ class InferenceEngine(HostedEngine):
         *,
         constraint: Constraint | None = None,
     ) -> GenerationStream:
-        """A generation, started by iterating over what this returns; that is its cancellation handle too.
+        """Return a stream of chunks, which is the cancellation handle too. Iterating over it starts the generation.
 
-        `max_tokens` is cut to what the context leaves. Iterating raises RequestError when the prompt or the schema
+        `max_tokens` is limited to what the context leaves. Iterating raises RequestError when the prompt or the schema
         cannot be used (see `render`, `constraint_for`), EngineClosed when the worker has ended, GenerationFailed when
         the model failed.
 
         Args:
-            output: tools, whether to call them, and the form of the answer.
-            constraint: what `constraint_for` gave for the output, if it is known already.
+            output: tools, tool choice and response format.
+            constraint: the result of `constraint_for` for `output`, if the caller has it already.
         """
 
         async def prepare() -> PreparedRequest:
             rendered = await self.render(prompt, output.tools)
-            held = constraint or await self.constraint_for(rendered, output)
+            constrained_by = constraint or await self.constraint_for(rendered, output)
             room = self.model_info.context_length - len(rendered.token_ids)
             limited = replace(params, max_tokens=min(params.max_tokens or room, room))
-            return PreparedRequest(rendered, limited, held.grammar)
+            return PreparedRequest(rendered, limited, constrained_by.grammar)
 
         def submit(prepared: PreparedRequest) -> TokenStream:
             tokens = TokenPrompt(prepared.prompt.token_ids, prepared.prompt.checkpoints)
@@ -295,10 +297,10 @@ class InferenceEngine(HostedEngine):
         params: GenerationParams = GenerationParams(),
         output: OutputSpec = OutputSpec(),
     ) -> GenerationOutput:
-        """The whole generation at once. Cancelling the awaiting task frees its row.
+        """Generate the whole completion. Cancelling the awaiting task frees its row.
 
         Raises:
-            PeriscopeError: as `generate_stream`, or GenerationFailed while it ran.
+            PeriscopeError: as iterating over `generate_stream` does.
         """
         async with self.generate_stream(prompt, params, output) as stream:
             chunks = [chunk async for chunk in stream]
@@ -311,6 +313,6 @@ class InferenceEngine(HostedEngine):
             )
 
     async def close(self) -> None:
-        """Idempotent: free the model and end its thread. Running generations fail with EngineClosed."""
+        """Free the model and end its thread. Idempotent. Running generations fail with EngineClosed."""
         await super().close()
         self._executor.shutdown(wait=False)

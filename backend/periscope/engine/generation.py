@@ -1,4 +1,4 @@
-"""One generation of a text engine: its chunks, its cancellation handle, what it took. Event loop only."""
+"""One generation of a text engine: its chunks, its cancellation handle, its statistics. Event loop only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class GenerationStats:
-    """What one generation took. `num_completion_tokens` counts the end-of-sequence token too."""
+    """Token counts and times of one generation. `num_completion_tokens` includes the end-of-sequence token."""
 
     num_prompt_tokens: int
     num_completion_tokens: int
@@ -48,7 +48,7 @@ class GenerationOutput:
 
 @dataclass(frozen=True, slots=True)
 class PreparedRequest:
-    """A request as the worker takes it."""
+    """A request that is rendered, limited to the context, and ready to be submitted to the worker."""
 
     prompt: RenderedPrompt
     params: GenerationParams
@@ -58,12 +58,13 @@ class PreparedRequest:
 class GenerationStream:
     """One generation: iterate over its chunks, `cancel` it, read its `stats`. Also an async context manager.
 
-    Owns its place in the worker's batch, which it takes at the first iteration: leaving the `async with` block, or
-    `cancel`, frees the row.
+    Owns its row in the worker's batch, which it submits at the first iteration. `cancel`, or the exit of the
+    `async with` block, frees the row.
 
     Args:
         prepare: renders the prompt and compiles the grammar; may be cancelled at any await.
-        submit: hands both to the worker; does not wait.
+        submit: submits the prepared request to the worker; does not wait.
+        clock: returns seconds, monotonic.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class GenerationStream:
         return chunk
 
     async def _prepared(self) -> PreparedRequest:
-        """What is submitted; ends at once when the generation is cancelled meanwhile, by whomever.
+        """Prepare the request. Returns at once when the generation is cancelled meanwhile.
 
         Raises:
             StopAsyncIteration: `cancel` was called.
@@ -116,7 +117,7 @@ class GenerationStream:
         return preparing.result()
 
     def cancel(self) -> None:
-        """Idempotent, at any time: give the row up; iteration ends."""
+        """Free the row and end the iteration. Idempotent, at any time."""
         self._is_cancelled = True
         if self._preparing is not None:
             self._preparing.cancel()
@@ -125,7 +126,7 @@ class GenerationStream:
 
     @property
     def stats(self) -> GenerationStats:
-        """So far."""
+        """Counts and times up to the latest chunk."""
         return GenerationStats(
             num_prompt_tokens=self._num_prompt_tokens,
             num_completion_tokens=self._num_tokens,
@@ -144,6 +145,6 @@ class GenerationStream:
 
 
 def _note_end(preparing: asyncio.Task[PreparedRequest]) -> None:
-    """Nobody may be left to be told of an error: it is not worth a line in the log then."""
+    """Retrieve the exception of a task that is no longer awaited, so that asyncio does not log it."""
     if not preparing.cancelled():
         preparing.exception()

@@ -1,4 +1,4 @@
-"""TokenStream: the one thread -> asyncio crossing."""
+"""TokenStream: reports from a worker thread to a reader on the event loop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def chunk(text: str, reason: FinishReason | None = None) -> TokenChunk:
 
 
 def test_chunks_arrive_in_order_from_another_thread() -> None:
-    """What a worker puts is what the reader gets, in order, then the end."""
+    """The reader gets the chunks that the worker puts, in order, then the end."""
 
     async def run() -> None:
         stream = TokenStream(asyncio.get_running_loop())
@@ -37,20 +37,20 @@ def test_chunks_arrive_in_order_from_another_thread() -> None:
 
 
 def test_a_waiting_reader_is_woken() -> None:
-    """A reader that was there first gets the chunk when it comes."""
+    """A reader that already waits is woken by a chunk."""
 
     async def run() -> None:
         stream = TokenStream(asyncio.get_running_loop())
-        reading = asyncio.create_task(anext(stream))
+        next_chunk = asyncio.create_task(anext(stream))
         await asyncio.sleep(0)
         await asyncio.to_thread(stream.put, chunk("late"))
-        assert (await reading).text == "late"
+        assert (await next_chunk).text == "late"
 
     asyncio.run(run())
 
 
 def test_a_reader_too_far_behind_loses_its_row_and_the_worker_never_waits() -> None:
-    """The bound holds: what fits is delivered, then the reader is told."""
+    """A reader that is too slow gets the chunks within the capacity, then ReaderTooSlow."""
 
     async def run() -> None:
         stream = TokenStream(asyncio.get_running_loop(), capacity=3)
@@ -65,7 +65,7 @@ def test_a_reader_too_far_behind_loses_its_row_and_the_worker_never_waits() -> N
 
 
 def test_a_failure_is_raised_once_after_what_came_before() -> None:
-    """A failing row still delivers what it had; afterwards the stream is over."""
+    """A failing row still delivers its earlier chunks; the stream ends after the error."""
 
     async def run() -> None:
         stream = TokenStream(asyncio.get_running_loop())
@@ -85,11 +85,11 @@ def test_cancelling_a_waiting_read_leaves_the_stream_usable() -> None:
 
     async def run() -> None:
         stream = TokenStream(asyncio.get_running_loop())
-        reading = asyncio.create_task(anext(stream))
+        next_chunk = asyncio.create_task(anext(stream))
         await asyncio.sleep(0)
-        reading.cancel()
+        next_chunk.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await reading
+            await next_chunk
         stream.put(chunk("kept"))
         assert (await anext(stream)).text == "kept"
 
@@ -97,14 +97,14 @@ def test_cancelling_a_waiting_read_leaves_the_stream_usable() -> None:
 
 
 def test_cancel_wakes_the_reader_and_tells_the_worker() -> None:
-    """After cancel nobody waits and nothing is kept."""
+    """After `cancel` a waiting reader is released and no report is kept."""
 
     async def run() -> None:
         stream = TokenStream(asyncio.get_running_loop())
-        reading = asyncio.create_task(anext(stream, None))
+        next_chunk = asyncio.create_task(anext(stream, None))
         await asyncio.sleep(0)
         stream.cancel()
-        assert await reading is None
+        assert await next_chunk is None
         assert stream.is_abandoned
         stream.put(chunk("dropped"))
         assert [item async for item in stream] == []
@@ -113,14 +113,14 @@ def test_cancel_wakes_the_reader_and_tells_the_worker() -> None:
 
 
 def test_a_closed_loop_counts_as_an_abandoned_reader() -> None:
-    """A worker outliving its event loop drops the row instead of raising."""
+    """A worker that outlives the event loop abandons the row instead of raising."""
     loop = asyncio.new_event_loop()
     stream = TokenStream(loop)
 
     async def wait_a_turn() -> None:
-        reading = asyncio.ensure_future(anext(stream))
+        next_chunk = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0)
-        reading.cancel()
+        next_chunk.cancel()
 
     loop.run_until_complete(wait_a_turn())
     stream._waiter = loop.create_future()

@@ -152,7 +152,7 @@ def test_a_failing_step_fails_its_requests_and_the_worker_goes_on() -> None:
 
 
 def test_a_worker_whose_every_step_fails_ends() -> None:
-    """A model that cannot step any more is not kept up as if it were well."""
+    """A worker whose model can no longer step ends, so that the model is not reported as alive."""
 
     async def use(host: HostedEngine) -> None:
         for _ in range(3):
@@ -167,7 +167,7 @@ def test_a_worker_whose_every_step_fails_ends() -> None:
 
 
 def test_a_request_that_fails_every_time_it_is_sent_does_not_end_a_healthy_worker() -> None:
-    """However often a client tries again: what fails is its request, as a pass without any request shows."""
+    """A request that fails again and again does not end the worker while a forward pass without it works."""
     script = Script([explode])
 
     async def use(host: HostedEngine) -> None:
@@ -181,7 +181,7 @@ def test_a_request_that_fails_every_time_it_is_sent_does_not_end_a_healthy_worke
 
 
 def test_what_was_raised_on_purpose_reaches_the_client_in_its_own_words() -> None:
-    """A grammar or a processor that says what is wrong is not replaced by a sentence about the model."""
+    """A `PeriscopeError` from a grammar or logits processor reaches the client with its own message."""
     told = GenerationFailed("The output's grammar failed: too many states.")
 
     async def use(host: HostedEngine) -> None:
@@ -219,7 +219,7 @@ def test_a_fault_in_one_row_s_processor_is_that_row_s_failure() -> None:
 
 
 def test_failures_of_single_rows_never_end_the_worker() -> None:
-    """A client who sends a hundred poisonous requests in a row does not take the model down."""
+    """Requests that fail one after another, each in its own row, do not end the worker."""
     script = Script([fail(ValueError("poison"), is_model_failure=False)])
 
     async def use(host: HostedEngine) -> None:
@@ -232,7 +232,7 @@ def test_failures_of_single_rows_never_end_the_worker() -> None:
 
 
 def test_a_model_that_fails_again_and_again_ends_its_worker() -> None:
-    """Failures out of the model itself are counted, also where the batch survives them."""
+    """Failures of the model itself are counted, even if the batch survives them."""
     script = Script([fail(MemoryError("no memory"), is_model_failure=True)], is_broken=True)
 
     async def use(host: HostedEngine) -> None:
@@ -257,13 +257,13 @@ def test_an_undecodable_token_is_its_row_s_failure() -> None:
 
 
 def test_an_abandoned_row_is_removed_before_the_next_step() -> None:
-    """A reader that goes away costs at most the step under way."""
+    """A row whose reader has cancelled is removed before the next step."""
     script = Script([say(1)])
 
     async def use(host: HostedEngine) -> None:
-        gone, stays = host.submit(GOOD_PROMPT, PARAMS), host.submit(GOOD_PROMPT, PARAMS)
-        await anext(gone)
-        gone.cancel()
+        cancelled, stays = host.submit(GOOD_PROMPT, PARAMS), host.submit(GOOD_PROMPT, PARAMS)
+        await anext(cancelled)
+        cancelled.cancel()
         while not script.removed:
             await anext(stays)
         assert script.removed[0] == 0  # a reader that does not keep up with so fast a model may follow
@@ -273,7 +273,7 @@ def test_an_abandoned_row_is_removed_before_the_next_step() -> None:
 
 
 def test_what_removed_rows_leave_to_be_done_is_done_without_any_row() -> None:
-    """The batch gets the steps it asks for, at the device like any other, and then the worker rests."""
+    """A batch that needs steps without any row gets them, with the device turn, and then the worker idles."""
     done = threading.Event()
     script = Script([say(1)])
 
@@ -284,11 +284,11 @@ def test_what_removed_rows_leave_to_be_done_is_done_without_any_row() -> None:
         return say(1)(rows)
 
     async def use(host: HostedEngine) -> None:
-        gone = host.submit(GOOD_PROMPT, PARAMS)
-        await anext(gone)
+        cancelled = host.submit(GOOD_PROMPT, PARAMS)
+        await anext(cancelled)
         script.num_owed_steps = 3
         script.steps[:] = [tidy]
-        gone.cancel()
+        cancelled.cancel()
         assert await asyncio.to_thread(done.wait, 30)
         assert script.removed == [0]
 
@@ -296,7 +296,7 @@ def test_what_removed_rows_leave_to_be_done_is_done_without_any_row() -> None:
 
 
 def test_a_failed_load_is_reported_in_one_sentence() -> None:
-    """Whatever the loader raises arrives as ModelLoadError with its kind and words."""
+    """Whatever the loader raises becomes a ModelLoadError with the exception's type and message."""
 
     def load() -> ScriptedModel:
         raise OSError("disk on fire")
@@ -306,7 +306,7 @@ def test_a_failed_load_is_reported_in_one_sentence() -> None:
 
 
 def test_cancelling_a_load_ends_the_thread() -> None:
-    """Nobody waits for a load that is no longer wanted, and its thread does not stay."""
+    """A cancelled load returns at once, and its thread ends after the load."""
     entered, go_on = threading.Event(), threading.Event()
     script = Script([say(1)])
 

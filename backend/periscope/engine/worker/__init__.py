@@ -1,1 +1,1 @@
-"""A model's own thread: what is sent to it, what it reports, and who starts and ends it."""
+"""The worker thread of a loaded model, the commands it takes, the reports it makes, and the host that owns it."""

@@ -17,8 +17,8 @@ class TokenPrompt:
 
     Attributes:
         token_ids: at least one.
-        checkpoints: lengths of beginnings that other prompts are likely to share (ends of messages), ascending. A
-            model whose caches cannot be cut back keeps its state there.
+        checkpoints: lengths, in tokens, of the prefixes that other prompts are likely to share (ends of messages),
+            ascending. A model whose caches cannot be trimmed keeps a copy of its state at these lengths.
     """
 
     token_ids: tuple[int, ...]
@@ -39,7 +39,7 @@ class Submit:
 
     Attributes:
         params: `max_tokens` is set.
-        grammar: what the completion must fit, compiled off this thread.
+        grammar: constrains the completion; compiled on another thread. None = unconstrained.
     """
 
     prompt: TokenPrompt | ImagePrompt
@@ -50,12 +50,12 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Shutdown:
-    """Give up every row, free the model and end the thread."""
+    """Fail every row, free the model and end the thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseMemory:
-    """Give back what is only kept for later: the states of earlier prompts, buffers that MLX holds ready."""
+    """Free the prompt cache and the buffers in MLX's allocator cache. Running rows keep their memory."""
 
 
 Command: TypeAlias = Submit | ReleaseMemory | Shutdown

@@ -1,4 +1,4 @@
-"""What a worker asks of a model and its batch. Text models and captioners differ only behind this."""
+"""The interface between a worker and its model and batch, which text models and captioners implement."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """One row's result of one step. With a `finish_reason` or an `error` the batch has dropped the row by itself.
+    """One row's result of one step. The batch has already removed a row that has a `finish_reason` or an `error`.
 
     Attributes:
-        finish_reason: the row's last token is this.
-        is_eos: `token_id` ends the sequence and is no text.
-        num_cached_tokens: prompt tokens of this row that were not computed.
-        error: the row has failed, and `token_id` means nothing. What a sampler, processor or picture of the row raised.
-        is_model_failure: the error came out of the model itself: so could the next row's.
+        finish_reason: set if this is the row's last token.
+        is_eos: `token_id` is an end-of-sequence token, which is not part of the text.
+        num_cached_tokens: prompt tokens of this row that came from the prompt cache.
+        error: what this row's sampler, logits processor or image raised; `token_id` is meaningless then.
+        is_model_failure: the model itself raised the error, so other rows may fail in the same way.
     """
 
     row: int
@@ -35,45 +35,48 @@ class Sampled:
 
 
 class Batch(Protocol):
-    """Rows in flight. After `step` raised, every row is lost and only `close` may be called."""
+    """The rows of one model, used on its worker thread only.
+
+    After `step` has raised, all rows are lost and only `close` may be called.
+    """
 
     def admit(self, submit: Submit) -> int:
-        """Take a request in and return its row id. May raise for this request; the others are unharmed."""
+        """Add a request and return its row id. An exception concerns this request only; other rows go on."""
         ...
 
     def prepare(self) -> None:
-        """What the next step needs of the processor alone, done before the device is taken."""
+        """Do the CPU work of the next step, before the worker acquires the device."""
         ...
 
     def step(self) -> Iterable[Sampled]:
-        """One bounded piece of work on the device: a decode step of all rows, some prefill, one picture."""
+        """Do a bounded amount of work on the device: one decode step of all rows, some prefill, or one image."""
         ...
 
     def remove(self, rows: Sequence[int]) -> None:
-        """Mark rows, in any phase, to be dropped by the next step. Unknown ones are ignored; never raises."""
+        """Mark rows, in any phase, for removal by the next step. Unknown row ids are ignored. Never raises."""
         ...
 
     @property
     def has_work(self) -> bool:
-        """A further step has something to do, be it only to let go of removed rows."""
+        """Whether another step has something to do, even if it is only to free removed rows."""
         ...
 
     @property
     def working_bytes(self) -> int:
-        """What its rows take now, about."""
+        """About how much memory the rows take now, without the prompt cache."""
         ...
 
     @property
     def prompt_cache_bytes(self) -> int:
-        """What is kept of earlier prompts."""
+        """How much memory the prompt cache takes."""
         ...
 
     def clear_prompt_cache(self) -> None:
-        """Forget earlier prompts."""
+        """Drop all entries of the prompt cache."""
         ...
 
     def close(self) -> None:
-        """Let go of all rows and caches."""
+        """Drop all rows and caches."""
         ...
 
 
@@ -81,11 +84,11 @@ FactsT_co = TypeVar("FactsT_co", covariant=True)
 
 
 class LoadedModel(Protocol[FactsT_co]):
-    """A model in memory, as its worker sees it. Nothing else keeps it: the worker frees it by letting go."""
+    """A model in memory. Its worker holds the only reference, so that dropping it frees the model."""
 
     @property
     def facts(self) -> FactsT_co:
-        """What other threads may know and keep: nothing that leads to its arrays."""
+        """What other threads may know and keep. Holds no reference to an array of the model."""
         ...
 
     @property
@@ -94,13 +97,13 @@ class LoadedModel(Protocol[FactsT_co]):
         ...
 
     def new_batch(self) -> Batch:
-        """An empty batch."""
+        """Return an empty batch."""
         ...
 
     def new_detokenizer(self) -> Detokenizer:
-        """A fresh detokenizer for one row."""
+        """Return a new detokenizer for one row."""
         ...
 
     def prove(self) -> None:
-        """One small forward pass that has nothing to do with any request: the model works, or this raises."""
+        """Run one small forward pass that is independent of all requests. Raises if the model does not work."""
         ...

@@ -42,10 +42,10 @@ async def start_worker(
     """Start a worker's thread and wait until its model is loaded. Cancelling ends the thread after the load.
 
     Args:
-        is_background: its work makes way for that of other workers (see `DeviceTurn`).
+        is_background: its steps yield the device to those of foreground workers (see `DeviceTurn`).
 
     Raises:
-        ModelLoadError: why the load failed.
+        ModelLoadError: the model could not be loaded; says why.
     """
     loop = asyncio.get_running_loop()
     loaded: asyncio.Future[FactsT] = loop.create_future()
@@ -87,7 +87,7 @@ class HostedEngine:
 
     @property
     def is_alive(self) -> bool:
-        """The model is loaded and takes requests."""
+        """Whether the model is loaded and accepts requests."""
         return self._thread.state is WorkerState.RUNNING
 
     @property
@@ -97,23 +97,23 @@ class HostedEngine:
 
     @property
     def weights_bytes(self) -> int:
-        """What the model's parameters take in memory, those of a draft model included."""
+        """Memory that the model's parameters take, including those of a draft model."""
         return self._thread.weights_bytes
 
     @property
     def working_bytes(self) -> int:
-        """About what live requests take beside the weights; 0 when there are none."""
+        """Memory that live requests take in addition to the weights, approximately; 0 when there are none."""
         return self._thread.working_bytes
 
     @property
     def prompt_cache_bytes(self) -> int:
-        """Memory kept for prompts that begin like earlier ones."""
+        """Memory that the prompt cache takes."""
         return self._thread.prompt_cache_bytes
 
     def release_memory(self) -> None:
-        """Give back, soon, what is only kept for later: states of earlier prompts, MLX's spare buffers.
+        """Ask the worker to free its prompt cache and MLX's spare buffers. Does not wait for it.
 
-        Running requests are not touched.
+        Running requests are not affected.
         """
         self._thread.send(ReleaseMemory())
 

@@ -16,10 +16,10 @@ class TokenChunk:
 
     Attributes:
         text: decoded text that can no longer change; empty while a character or a stop string is incomplete.
-        token_ids: tokens this chunk stands for; an end-of-sequence token is counted, not listed.
+        token_ids: the tokens of this chunk, without an end-of-sequence token (which `num_tokens` counts).
         num_tokens: tokens sampled in this step; 0 only in `BEGUN`.
-        num_cached_tokens: prompt tokens that were not computed for this row; told with the first chunk.
-        logprobs: one per entry of `token_ids`, if the params asked for them.
+        num_cached_tokens: prompt tokens that came from the prompt cache; set on the first chunk.
+        logprobs: one per entry of `token_ids`, if the parameters ask for them; else empty.
         finish_reason: set on the last chunk only.
     """
 
@@ -31,13 +31,13 @@ class TokenChunk:
     finish_reason: FinishReason | None = None
 
 
-#: Before a captioner's other chunks: the picture's turn has come, and what it takes from now on is its own time.
+#: Sent before a captioner's other chunks, when work on the image starts. Time limits of the image count from here.
 BEGUN: Final = TokenChunk(text="", token_ids=(), num_tokens=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The row ended without a result."""
+    """The row's request has failed; no chunks follow."""
 
     error: PeriscopeError
 

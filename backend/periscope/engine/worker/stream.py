@@ -1,4 +1,4 @@
-"""The one crossing from a worker thread to asyncio."""
+"""TokenStream: the only path of a request's results from a worker thread to asyncio."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
     from periscope.engine.worker.reports import Report
 
-#: Chunks a reader may be behind. At 100 tokens/s this is more than half a minute of not reading.
+#: How many chunks may wait for the reader. At 100 tokens/s these are more than 40 seconds of output.
 DEFAULT_CAPACITY = 4096
 
 
 class TokenStream:
     """Owned by its reader on the event loop; a worker thread only puts reports and reads `is_abandoned`.
 
-    Putting never blocks and never waits for the loop: a reader that falls `capacity` chunks behind loses its row
-    (it reads what is there, then gets `ReaderTooSlow`), so the batch never waits for anybody.
+    `put` never blocks, so a slow reader cannot stall the batch. A reader that falls `capacity` chunks behind loses its
+    row: it still gets the chunks that are queued, then `ReaderTooSlow`.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, capacity: int = DEFAULT_CAPACITY) -> None:
@@ -40,15 +40,15 @@ class TokenStream:
 
     @property
     def is_abandoned(self) -> bool:
-        """Nobody will read further reports: the row may be dropped without a word."""
+        """Whether the reader has given up, so that the worker may remove the row without a report."""
         return self._is_abandoned
 
     def put(self, report: Report) -> None:
-        """Worker thread: hand over a report. After a last chunk or a failure, further reports are dropped."""
+        """Queue a report. Worker thread only. Reports after the last chunk or a failure are ignored."""
         put_all([(self, report)])
 
     def _take(self, report: Report) -> bool:
-        """Whether its reader must be woken."""
+        """Queue a report; returns whether the reader is waiting and must be woken."""
         with self._lock:
             if self._is_ended or self._is_abandoned:
                 return False
@@ -64,7 +64,7 @@ class TokenStream:
             self._waiter.set_result(None)
 
     def cancel(self) -> None:
-        """Event loop, idempotent: no more reports are wanted; the worker drops the row at its next look."""
+        """Give up the request. Event loop only, idempotent. The worker removes the row before its next step."""
         self._is_abandoned = True
         with self._lock:
             self._reports.clear()
@@ -75,11 +75,11 @@ class TokenStream:
         return self
 
     async def __anext__(self) -> TokenChunk:
-        """The next chunk.
+        """Wait for the next chunk.
 
         Raises:
             StopAsyncIteration: after the last chunk, or after `cancel`.
-            PeriscopeError: what the worker reported as the row's failure.
+            PeriscopeError: the row has failed.
         """
         while True:
             with self._lock:
@@ -99,15 +99,15 @@ class TokenStream:
 
 
 def put_all(reports: Iterable[tuple[TokenStream, Report]]) -> None:
-    """Worker thread: hand over what one step gave to all its rows, and wake each event loop once."""
+    """Queue the reports of one step and wake each event loop once. Worker thread only."""
     sleeping: dict[asyncio.AbstractEventLoop, list[TokenStream]] = {}
     for stream, report in reports:
-        if stream._take(report):  # noqa: SLF001 - one of us
+        if stream._take(report):  # noqa: SLF001 - same module
             sleeping.setdefault(stream._loop, []).append(stream)  # noqa: SLF001
     for loop, streams in sleeping.items():
         try:
             loop.call_soon_threadsafe(_wake_all, streams)
-        except RuntimeError:  # the loop is closed: the readers are gone
+        except RuntimeError:  # the loop is closed, and its readers with it
             for stream in streams:
                 stream._is_abandoned = True  # noqa: SLF001
 

@@ -1,6 +1,6 @@
-"""A model's thread: it alone loads, steps and frees the model. Drain -> admit -> step -> emit.
+"""The worker thread of a model. Only this thread loads, steps and frees it, in a loop: drain, admit, step, report.
 
-MLX streams belong to threads and lazy arrays to their streams, so nothing of a model may be touched elsewhere.
+MLX streams belong to a thread and lazy arrays to a stream, so no other thread may touch an array of the model.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How often an idle worker looks whether the program has ended without closing it.
+#: How often an idle worker checks whether the main thread has ended without closing it.
 _IDLE_POLL_S = 1.0
-#: Models that are unloaded together collect their garbage one after another.
+#: Serialises garbage collection: `gc.collect` does nothing while another thread collects.
 _COLLECTING = threading.Lock()
 _MAX_COLLECTIONS = 3
-#: A model that fails its own proof so often in a row, each time after a step that failed, is given up.
+#: The worker ends after so many consecutive failures of `LoadedModel.prove`, each of which followed a failed step.
 MAX_FAILED_PROOFS = 3
 
 FactsT = TypeVar("FactsT")
 
 
 class WorkerState(StrEnum):
-    """Where a worker is in its one-way life."""
+    """States of a worker, in the only order in which they occur."""
 
     LOADING = "loading"
     RUNNING = "running"
@@ -66,7 +66,7 @@ class _Row:
     stops: StopStrings
 
     def chunk(self, sampled: Sampled) -> TokenChunk:
-        """Decode one sampled token. A stop string ends the row here, whatever the batch says."""
+        """Decode one sampled token. Stop strings are matched here, so they end the row even if the batch goes on."""
         reason = sampled.finish_reason
         text = "" if sampled.is_eos else self.stops.feed(self.detokenizer.feed(sampled.token_id))
         if reason is not None and not self.stops.is_hit:
@@ -89,14 +89,14 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
 
     `load` runs first, on this thread. `on_loaded` and `on_ended` are called on this thread, once each: `on_loaded`
     with the model's facts or with the error that ended the load. The thread is not a daemon (MLX aborts the process
-    when one is alive at exit); it ends by itself when the main thread has gone.
+    when one is alive at exit); it ends by itself once the main thread has ended.
 
     Attributes:
-        weights_bytes: what the model's parameters take, once it is loaded.
-        prompt_cache_bytes: memory kept for prompts that begin alike.
-        working_bytes: about what live requests take beside the weights.
-        freed_bytes: what the device got back when the model was freed (other workers' doings in that moment included);
-            None before, and for ever when something still held on to the model.
+        weights_bytes: memory of the model's parameters; 0 until it is loaded.
+        prompt_cache_bytes: memory of the prompt cache.
+        working_bytes: memory that live requests take in addition to the weights, approximately.
+        freed_bytes: how much active memory fell when the model was freed (allocations of other workers at that moment
+            distort it). None before that, and if the model could not be freed because it was still referenced.
     """
 
     def __init__(
@@ -129,17 +129,17 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
 
     @property
     def num_rows(self) -> int:
-        """Live rows now, waiting for prefill included; informative from other threads."""
+        """Number of live rows, including those that wait for prefill. Other threads get a snapshot."""
         return len(self._rows)
 
     def send(self, command: Command) -> None:
-        """Any thread: hand over a command. After the end, a submitted stream fails at once."""
+        """Queue a command. Any thread. Once the worker has ended, a submitted request fails at once."""
         self._inbox.put(command)
         if self.state is WorkerState.ENDED:
             self._refuse_inbox()
 
     def run(self) -> None:
-        """The thread: load, serve, free. Never raises."""
+        """Load the model, serve requests, free the model. Never raises."""
         try:
             if self._start_model():
                 self._serve()
@@ -186,7 +186,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         return bool(self._rows) or (self._batch is not None and self._batch.has_work)
 
     def _drain(self) -> bool:
-        """Take in what is waiting; blocks only while there is nothing to do. False = time to end."""
+        """Handle the queued commands; blocks only while there is no work. Returns False when the worker must end."""
         while True:
             try:
                 command = self._inbox.get(block=not self._has_work, timeout=_IDLE_POLL_S)
@@ -213,7 +213,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         except PeriscopeError as error:
             _let_go(error)
             submit.stream.put(Failure(error))
-        except Exception as error:  # noqa: BLE001 - one bad request is not the others' problem
+        except Exception as error:  # noqa: BLE001 - a bad request must not fail the other rows
             submit.stream.put(Failure(as_generation_failure(error)))
         else:
             self._rows[row] = _Row(submit.stream, detokenizer, StopStrings(submit.params.stop))
@@ -247,9 +247,9 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
             self._batch.prepare()
             with self._turn.held():
                 results = list(self._batch.step())
-        except Exception as error:  # noqa: BLE001 - the batch is lost, the worker is not
+        except Exception as error:  # noqa: BLE001 - the batch is lost, but the worker goes on
             failure = as_generation_failure(error)
-        if failure is not None:  # out here the error is gone, and with it the arrays of the frames it came through
+        if failure is not None:  # outside `except`, so that the error no longer keeps the arrays of its frames alive
             self._rebuild(failure)
             self._prove()
             return
@@ -263,7 +263,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
             self._num_failed_proofs = 0
 
     def _prove(self) -> None:
-        """After a failed step: was it the request, or does the model not work any more? Only that counts against it."""
+        """After a failed step, test whether the model itself still works. A fault of the request is not counted."""
         assert self._model is not None  # noqa: S101 - set before _serve
         try:
             with self._turn.held():
@@ -276,15 +276,15 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
             self._num_failed_proofs = 0
 
     def _report(self, sampled: Sampled) -> tuple[TokenStream, Report] | None:
-        """What a row's reader is told; a row that has ended is gone after this."""
+        """The report of one result and its stream; None for unknown rows. Removes the row if it has ended."""
         live = self._rows.get(sampled.row)
         if live is None:
             return None
         try:
             report: Report = Failure(as_generation_failure(sampled.error)) if sampled.error else live.chunk(sampled)
-        except Exception as error:  # noqa: BLE001 - undecodable tokens are this row's problem
+        except Exception as error:  # noqa: BLE001 - undecodable tokens fail this row only
             report = Failure(as_generation_failure(error))
-        if sampled.error or sampled.finish_reason:  # the batch has dropped the row by itself
+        if sampled.error or sampled.finish_reason:  # the batch has already removed the row
             del self._rows[sampled.row]
         elif isinstance(report, Failure) or report.finish_reason:
             self._remove([sampled.row])
@@ -303,7 +303,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         self._batch = self._model.new_batch()
 
     def _free_model(self) -> None:
-        """Give everything back on the thread that made it, then drop the thread's MLX state.
+        """Free the model on the thread that loaded it, then clear the thread's MLX streams.
 
         Without `clear_streams` as the last act MLX 0.32 aborts the process at interpreter exit.
         """
@@ -345,7 +345,10 @@ def _ignore(_outcome: object) -> None:
 
 
 def _collect(watched: list[weakref.ref[Any]]) -> None:
-    """Garbage, until these are gone: while another thread collects, `gc.collect` returns at once and does nothing."""
+    """Collect garbage until the watched objects are freed, at most `_MAX_COLLECTIONS` times.
+
+    While another thread collects, `gc.collect` returns at once and does nothing, hence the lock and the repetition.
+    """
     for _ in range(_MAX_COLLECTIONS):
         with _COLLECTING:
             gc.collect()
@@ -354,24 +357,24 @@ def _collect(watched: list[weakref.ref[Any]]) -> None:
 
 
 def _let_go(error: BaseException | None) -> None:
-    """Clear the frames an error came through: they hold the model, and who keeps the error (a log, too) keeps them.
+    """Clear the frames of an error's traceback: they reference the model, and would live as long as the error.
 
-    Also the frames that called those and have returned since; those that run have nothing to hide.
+    The callers of these frames are cleared too if they have returned. Running frames are left alone.
     """
     while error is not None:
         step = error.__traceback__
-        while step is not None:  # each: one that went through a generator has no callers behind its first frame
+        while step is not None:  # every step: an error that came out of a generator has no callers at its first frame
             for frame, _ in traceback.walk_stack(step.tb_frame):
-                with suppress(RuntimeError):  # it runs
+                with suppress(RuntimeError):  # the frame is running
                     frame.clear()
             step = step.tb_next
         error = error.__cause__ or error.__context__
 
 
 def as_generation_failure(error: BaseException) -> PeriscopeError:
-    """What a client is told of an exception while its request ran.
+    """The error that a client gets for an exception that its request met.
 
-    What was raised on purpose says itself what is the matter; of everything else the kind is told, not the internals.
+    A `PeriscopeError` is returned as it is. Of any other exception the client learns the type only; the log has it all.
     """
     if isinstance(error, PeriscopeError):
         _let_go(error)
