@@ -1,4 +1,4 @@
-"""From messages to what a chat template reads, and from there to tokens."""
+"""ChatTokenizer: messages to the chat template's input, and to prompt tokens."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def result(call_id: str, text: str) -> Message:
     ],
 )
 def test_messages_take_the_shape_templates_read(message: Message, expected: dict[str, Any]) -> None:
-    """Content is one string, arguments are objects where they can be, nothing empty is told."""
+    """Content is one string, arguments are objects if possible, and empty fields are left out."""
     assert template_message(message) == expected
 
 
@@ -144,7 +144,7 @@ def test_a_request_s_template_settings_go_over_the_model_s(tmp_path: Path) -> No
     [("{{ messages[0].content }}<think>\n", True), ("{{ messages[0].content }}<think>\n\n</think>\n\n", False)],
 )
 def test_an_opened_think_block_is_told(tmp_path: Path, template: str, is_open: bool) -> None:
-    """The parser has to know when the prompt has begun the reasoning already."""
+    """The parser is told when the prompt has already opened the think block."""
     tokenizer = chat_tokenizer(tmp_path, template)
     assert tokenizer.render([user("x")]).starts_in_reasoning is is_open
 
@@ -260,14 +260,14 @@ FIRST_CALL += "{{ m.tool_calls[0].function if m.tool_calls }}<|im_end|>\n{% endf
 def test_what_a_template_refuses_or_loses_is_put_otherwise(
     tmp_path: Path, template: str, messages: list[Message], shown: list[str]
 ) -> None:
-    """Every message reaches the model, whatever the template insists on or skips without a word."""
+    """Every message reaches the model, whatever the template requires or silently drops."""
     turns = prompt_of(chat_tokenizer(tmp_path, template), *messages).split("<|im_start|>")
     assert [turn.strip() for turn in turns[:1]] == [""]
     assert [turn.startswith(part) for turn, part in zip(turns[1:], shown, strict=True)] == [True] * len(shown)
 
 
 def test_messages_a_template_takes_are_left_as_they_stand(tmp_path: Path) -> None:
-    """Nothing is merged or moved without need."""
+    """Messages that the template renders completely are not changed."""
     prompt = prompt_of(chat_tokenizer(tmp_path), system("a"), user("b"), user("c"), system("d"))
     assert prompt.count("<|im_start|>") == 5
 
@@ -310,7 +310,7 @@ LAST_DIFFERS += "add_generation_prompt }}"
 
 @pytest.mark.parametrize("template", [TOOLED, NEEDS_USER])
 def test_checkpoints_stand_after_the_system_prompt_and_before_the_answer(tmp_path: Path, template: str) -> None:
-    """They are lengths of token beginnings that a later prompt of the conversation, or a new one, shares."""
+    """Checkpoints are lengths of token prefixes that a later prompt of this or a new conversation shares."""
     tokenizer = chat_tokenizer(tmp_path, template, wants_checkpoints=True)
     chat = [system("You code."), user("Hi."), assistant("Yes?"), user("Go.")]
     prompt = tokenizer.render(chat, [ADD])
@@ -325,7 +325,7 @@ def test_checkpoints_stand_after_the_system_prompt_and_before_the_answer(tmp_pat
 
 
 def test_checkpoints_are_only_where_the_prompt_begins_so(tmp_path: Path) -> None:
-    """A template that writes the last message otherwise gets the shorter beginning; none is empty or the whole."""
+    """If the template writes the last message differently, the prefix is shorter, but never empty or whole."""
     tokenizer = chat_tokenizer(tmp_path / "differs", LAST_DIFFERS, wants_checkpoints=True)
     assert tokenizer.render([system("ab"), user("cd")]).checkpoints == (3, 6)
     assert tokenizer.render([user("cd")]).checkpoints == (3,)
@@ -334,5 +334,5 @@ def test_checkpoints_are_only_where_the_prompt_begins_so(tmp_path: Path) -> None
 
 
 def test_checkpoints_cost_nothing_unless_wanted(tmp_path: Path) -> None:
-    """A model whose caches can be cut back needs none."""
+    """A model whose caches can be trimmed needs no checkpoints."""
     assert chat_tokenizer(tmp_path).render([system("a"), user("x")]).checkpoints == ()

@@ -1,4 +1,4 @@
-"""Text out of tokens: whole characters, and stop strings that never leak."""
+"""Detokenizing: whole characters only, and no part of a stop string."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_character_cut_off_at_the_end_is_dropped(tokenizer: Tokenizer) -> None
 
 @given(ids=st.lists(st.integers(0, 257), max_size=60))
 def test_no_sequence_of_tokens_makes_it_raise(tokenizer: Tokenizer, ids: list[int]) -> None:
-    """Models write invalid bytes; a row must survive them."""
+    """Invalid bytes in the output do not fail the row."""
     detokenizer = FastDetokenizer(tokenizer)
     for token in ids:
         detokenizer.feed(token)

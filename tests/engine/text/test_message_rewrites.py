@@ -1,4 +1,4 @@
-"""What is done to messages so that templates take them."""
+"""Rewrites of messages for chat templates with limits."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_rewrite_loses_nothing_and_changes_nothing_in_place(number: int) -> No
 
 
 def test_a_chat_that_needs_no_rewrite_is_tried_once() -> None:
-    """No template is asked the same question twice."""
+    """No two attempts are equal."""
     assert list(attempts([said("user", "a"), said("assistant", "b")])) == [[said("user", "a"), said("assistant", "b")]]
 
 
@@ -88,7 +88,7 @@ def test_parallel_calls_are_put_one_after_the_other() -> None:
 
 
 def test_results_are_named_after_their_calls() -> None:
-    """A name the client gave stays."""
+    """A tool result keeps the name that the client gave it."""
     named = with_result_names(
         [calling("x", "y"), said("tool", "1", tool_call_id="x"), said("tool", "2", tool_call_id="y", name="own")]
     )
@@ -112,14 +112,14 @@ def test_results_stand_in_the_order_of_their_calls() -> None:
 
 
 def test_a_text_goes_into_the_system_message_there_is() -> None:
-    """Behind what it says, or as one of its own."""
+    """The text is appended to the first system message, or becomes a system message."""
     assert with_system_text([said("system", "a"), said("user", "b")], "t")[0] == said("system", "a\n\nt")
     assert with_system_text([said("user", "b")], "t") == [said("system", "t"), said("user", "b")]
     assert with_system_text([], "t") == [said("system", "t")]
 
 
 def test_text_beside_calls_goes_before_them_or_into_their_result() -> None:
-    """Its words stay where the model reads them in order; calls without a result keep theirs."""
+    """The text moves into the first result; calls without a result keep their text."""
     turn = [calling("x", text="t"), said("tool", "1", tool_call_id="x")]
     assert text_before_calls(turn) == [said("assistant", "t"), calling("x"), turn[1]]
     told = "(The assistant said with this call: t)\n\n1"
@@ -137,7 +137,7 @@ def test_only_calls_and_results_become_text() -> None:
 
 
 def test_an_assistant_that_begins_answers_a_silent_user() -> None:
-    """Only where it is first, behind the system messages."""
+    """An empty user message is added only before an assistant message that comes first after the system messages."""
     begun = [said("system", "s"), said("assistant", "a")]
     assert user_first(begun) == [said("system", "s"), said("user", ""), said("assistant", "a")]
     assert user_first([said("user", "u"), said("assistant", "a")]) == [said("user", "u"), said("assistant", "a")]

@@ -57,7 +57,7 @@ def test_each_family_is_recognised(
 
 
 def test_a_model_without_markers_has_no_tools(tmp_path: Path) -> None:
-    """Nothing is guessed of a model that gives no sign."""
+    """A model without any known marker gets the plain format."""
     assert format_of(tmp_path) == OutputFormat()
     assert not OutputFormat().has_tools
 
@@ -86,7 +86,7 @@ def test_the_markers_of_reasoning_are_recognised(
     [("a", "a"), ({"default": "a", "tool_use": "b"}, "a\nb"), (None, "")],
 )
 def test_a_template_may_be_one_or_several_or_none(template: Any, text: str) -> None:
-    """All of a model's templates count."""
+    """The markers of all named templates are considered."""
 
     class Templated:
         chat_template = template

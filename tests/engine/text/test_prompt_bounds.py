@@ -113,7 +113,7 @@ def test_what_templates_drop_is_not_counted() -> None:
 
 
 def test_more_messages_than_tokens_cannot_fit(tmp_path: Path) -> None:
-    """However short they are: ten thousand of them would take seconds to render."""
+    """Too many messages are refused however short they are: ten thousand would take seconds to render."""
     write_tokenizer(tmp_path)
     tokenizer = ChatTokenizer(tokenizer_utils.load(tmp_path), {}, context_length=1000)
     chat = [user("a"), Message(Role.ASSISTANT, (TextPart("b"),))] * 500
@@ -123,7 +123,7 @@ def test_more_messages_than_tokens_cannot_fit(tmp_path: Path) -> None:
 
 @given(st.text(st.sampled_from("ab \n"), max_size=40), st.integers(0, 3 * PIECE_CHARS))
 def test_pieces_are_the_text(text: str, size: int) -> None:
-    """However it is cut, nothing is lost, and no piece is long."""
+    """The pieces of a text together are the text, and none is longer than the limit."""
     whole = (text or "x") * (size // max(len(text), 1))
     pieces = list(pieces_of(whole))
     assert "".join(pieces) == whole
@@ -141,7 +141,7 @@ def test_a_text_far_over_the_context_is_given_up_after_a_few_pieces() -> None:
 
 
 def test_a_text_that_fits_is_tokenised_in_one_go() -> None:
-    """Long words and few tokens: counted first, then made as if there were no bound."""
+    """A long text of few tokens is counted first, then tokenised as a whole."""
     tokenizer = CountingTokenizer()
     text = ("x" * 999 + " ") * 500
     assert len(PromptBounds(None, 600).encode(tokenizer.encode, text)) == 500

@@ -143,7 +143,7 @@ def test_every_word_arrives_or_the_request_is_refused(tmp_path: Path, shape: str
     ],
 )
 def test_where_tools_are_told(tmp_path: Path, shape: str, place: ToolPlace) -> None:
-    """By the template if it tells all that a model must know of a tool, else where it carries a text about it."""
+    """Tools are described by the template if it shows all their parts, else in a text that it renders."""
     tokenizer = chat_tokenizer(tmp_path, SHAPES[shape])
     assert tokenizer._fit is not None
     assert tokenizer._fit.tool_place is place
@@ -220,7 +220,7 @@ def test_a_template_for_tools_is_taken_where_there_is_one(tmp_path: Path) -> Non
 
 
 def test_the_beginning_of_a_conversation_stays_the_same(tmp_path: Path) -> None:
-    """What is rewritten does not depend on what comes later, or no cached prefix would hold."""
+    """Rewrites do not depend on later messages, so that cached prefixes stay valid."""
     tokenizer = chat_tokenizer(tmp_path, SHAPES["calls only"])
     turns = [said(Role.SYSTEM, "Be."), ASK, replace(CALLED, parts=(TextPart("Look."),)), RESULT, ANSWER, ASK]
     prompts = [prompt_of(tokenizer, *turns[:length], tools=(WEATHER,)) for length in (2, 4, 6)]
@@ -229,7 +229,7 @@ def test_the_beginning_of_a_conversation_stays_the_same(tmp_path: Path) -> None:
 
 
 def test_reasoning_of_earlier_turns_is_the_template_s_to_leave_out(tmp_path: Path) -> None:
-    """It is no loss that is made up for, and the log says so."""
+    """Dropped reasoning of earlier turns is not rewritten, and the log says so."""
     tokenizer = chat_tokenizer(tmp_path, SHAPES["reasoning"])
     thought = Message(Role.ASSISTANT, (TextPart("Well."),), reasoning="Hmm.")
     assert "Hmm." not in prompt_of(tokenizer, ASK, thought, ASK)
@@ -238,7 +238,7 @@ def test_reasoning_of_earlier_turns_is_the_template_s_to_leave_out(tmp_path: Pat
 
 
 def test_what_a_template_does_not_carry_is_in_its_notes(tmp_path: Path) -> None:
-    """For whoever runs the server: what is put otherwise, and where."""
+    """The notes tell the server's operator what is rewritten, and where it goes."""
     notes = " ".join(chat_tokenizer(tmp_path, SHAPES["no system"]).notes)
     assert "knows no tools" in notes
     assert "writes no `name` of user messages" in notes
@@ -246,7 +246,7 @@ def test_what_a_template_does_not_carry_is_in_its_notes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["chat_template", "tools", "messages", "tokenize", "continue_final_message"])
 def test_a_client_sets_variables_of_the_template_and_nothing_else(tmp_path: Path, name: str) -> None:
-    """Not the template itself, which is a program, nor what it is given."""
+    """A request cannot set the template itself, the messages or the renderer's other arguments."""
     tokenizer = chat_tokenizer(tmp_path, CHAT_TEMPLATE)
     with pytest.raises(InvalidRequest, match="cannot be set") as caught:
         tokenizer.render([ASK], template_kwargs={name: "x"})

@@ -1,4 +1,4 @@
-"""What each token says on its own."""
+"""TokenTable: the text and bytes of single tokens."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_special_tokens_show_their_own_text(
 
 
 def test_ids_of_a_padded_vocabulary_say_nothing(demo_tokenizer: PreTrainedTokenizerFast) -> None:
-    """Ids that only the logits have, and ids that nobody has, are empty instead of an error."""
+    """Ids beyond the tokenizer's vocabulary have empty texts instead of raising."""
     table = TokenTable(demo_tokenizer)
     assert table.text(len(demo_tokenizer) + 5) == TokenText(len(demo_tokenizer) + 5, "", b"")
     assert table.text(-1).utf8 == b""

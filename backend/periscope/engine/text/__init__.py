@@ -1,1 +1,1 @@
-"""From messages to tokens and back: chat templates, prompt bounds, detokenizing."""
+"""Chat templates, tokenising within bounds, and detokenizing."""

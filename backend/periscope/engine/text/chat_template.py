@@ -1,4 +1,4 @@
-"""Messages to prompt tokens: the model's own chat template and tokenizer, with what the parsers must know of them.
+"""Renders messages with a model's chat template, tokenises them, and tells the parsers its output format.
 
 Used from small executor threads (tokenising is CPU work); a lock guards the tokenizer, which is not thread-safe.
 """
@@ -30,9 +30,9 @@ class RenderedPrompt:
     """A prompt ready for the worker.
 
     Attributes:
-        starts_in_reasoning: the template itself opened the think block.
-        checkpoints: lengths of beginnings that later prompts are likely to share, ascending, none of them empty or
-            the whole; only from a `ChatTokenizer` that wants them.
+        starts_in_reasoning: the template has opened the think block, so that the completion starts inside it.
+        checkpoints: lengths, in tokens, of the proper prefixes that later prompts are likely to share, ascending. Empty
+            unless the `ChatTokenizer` was made with `wants_checkpoints`.
     """
 
     token_ids: tuple[int, ...]
@@ -40,8 +40,8 @@ class RenderedPrompt:
     checkpoints: tuple[int, ...] = ()
 
 
-#: Arguments of the renderers of transformers and mlx-lm, which a client would set beside the template's variables: the
-#: template itself (a program that may run for ever), the messages and the form of what comes back.
+#: Arguments of `apply_chat_template` in transformers and mlx-lm, which share a namespace with the template's variables.
+#: A client must not set them: they replace the template (which may loop for ever), the messages or the return type.
 _NO_TEMPLATE_SETTINGS = frozenset(
     {
         "conversation",
@@ -61,21 +61,22 @@ _NO_TEMPLATE_SETTINGS = frozenset(
         "return_assistant_tokens_mask",
     }
 )
-#: Begins like no user's text, so that two prompts that differ in the first user message part right before it.
+#: A text that no user message starts with. Two prompts that differ in their first user message diverge right before it.
 _NO_USER_TEXT = "\u2063"
-#: Of a call's arguments. Templates write them with recursive code.
+#: Nesting depth of a call's arguments. Templates serialise them recursively.
 _MAX_ARGUMENTS_DEPTH = 128
-#: Half of a surrogate pair, which stands for no character.
+#: One half of a surrogate pair, which is not a character.
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 class ChatTokenizer:
-    """Owns the locked use of one model's tokenizer outside its worker. Making one probes the chat template: it blocks.
+    """Owns one model's tokenizer outside its worker, and its lock. Construction probes the chat template and blocks.
 
     Args:
-        template_kwargs: handed to the chat template (`enable_thinking`, ...).
-        context_length: a prompt that is certain to be longer is refused before it is rendered or tokenised as a whole.
-        wants_checkpoints: find the checkpoints of a prompt, at the cost of rendering and encoding its beginnings again.
+        template_kwargs: variables for the chat template (`enable_thinking`, ...).
+        vocab_size: width of the model's logits; None = the tokenizer's size.
+        context_length: in tokens; a prompt that is certain to be longer is refused before it is fully tokenised.
+        wants_checkpoints: find a prompt's checkpoints, which renders and tokenises its shared prefixes once more.
     """
 
     def __init__(
@@ -105,24 +106,24 @@ class ChatTokenizer:
 
     @property
     def has_tools(self) -> bool:
-        """Whether the model can be told of tools, and its own calls be read."""
+        """Whether tools can be put into the prompt, and the model's tool calls can be parsed."""
         return self.output_format.has_tools and (self._fit is None or self._fit.tool_place is not ToolPlace.NOWHERE)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the chat template does not carry, and what becomes of it; for the log."""
+        """What the chat template leaves out, and how messages are rewritten because of it; for the log."""
         return () if self._fit is None else self._fit.notes
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of a plain text of any length."""
+        """Token ids of a plain text of any length. Takes the lock."""
         with self._lock:
             return tuple(self._tokenizer.encode(text))
 
     def plain_prompt(self, text: str) -> RenderedPrompt:
-        """A plain text as the prompt.
+        """Tokenise a plain text as a prompt.
 
         Raises:
-            ContextLengthExceeded: it is certain not to fit; told before all of it is tokenised.
+            ContextLengthExceeded: it is certain not to fit; raised before all of it is tokenised.
         """
         with self._lock:
             self._bounds.check([text])
@@ -134,10 +135,10 @@ class ChatTokenizer:
             return str(self._tokenizer.decode(list(token_ids)))
 
     def checked(self, token_ids: Sequence[int]) -> tuple[int, ...]:
-        """The same ids, known to be in the vocabulary (an id outside of it reads foreign memory).
+        """Return the ids if all are in the vocabulary. An id outside it would read out of bounds in the embedding.
 
         Raises:
-            InvalidRequest: one is not.
+            InvalidRequest: an id is outside the vocabulary.
         """
         for token_id in token_ids:
             if not 0 <= token_id < self._vocab_size:
@@ -147,16 +148,16 @@ class ChatTokenizer:
     def render(
         self, messages: Sequence[Message], tools: Sequence[Tool] = (), template_kwargs: JSONObject | None = None
     ) -> RenderedPrompt:
-        """The prompt the model was trained to answer, with the assistant's turn opened. Blocks; takes the lock.
+        """Render and tokenise a chat, with the assistant's turn opened. Blocks; takes the lock.
 
-        Messages and tools that the template refuses, or would lose, are put otherwise (`template_fit`).
+        Messages and tools that the template refuses or would leave out are rewritten first (`template_fit`).
 
         Args:
-            template_kwargs: of this request, over the model's own.
+            template_kwargs: the request's template variables; they override the model's.
 
         Raises:
-            InvalidRequest: the template refuses these messages, or loses a part of them, however they are put.
-            ContextLengthExceeded: they are certain not to fit; told before all of it is rendered and tokenised.
+            InvalidRequest: the template refuses the messages, or leaves a part of them out, in every rewritten form.
+            ContextLengthExceeded: they are certain not to fit; raised before they are fully tokenised.
         """
         if self._fit is None:
             raise InvalidRequest("This model has no chat template: it completes plain text only.", param="model")
@@ -196,10 +197,10 @@ class ChatTokenizer:
 
     def _checkpoints(self, chat: FittedChat, token_ids: tuple[int, ...], render: Render) -> tuple[int, ...]:
         lengths: set[int] = set()
-        for beginning in _beginnings(chat.messages):
+        for prefix in _shared_prefixes(chat.messages):
             try:
-                shorter = render(beginning, chat.schemas)
-            except Exception:  # noqa: BLE001 - see `Render`; without a checkpoint all is as right, only slower
+                shorter = render(prefix, chat.schemas)
+            except Exception:  # noqa: BLE001 - see `Render`; a missing checkpoint costs only time
                 shorter = ""
             shared = shorter[: _common_length(shorter, chat.text)]
             alone = self._tokenizer.encode(shared, add_special_tokens=False)
@@ -208,10 +209,10 @@ class ChatTokenizer:
 
 
 def _checked_settings(template_kwargs: JSONObject) -> JSONObject:
-    """The same settings.
+    """Return the settings if all are variables of the template.
 
     Raises:
-        InvalidRequest: one is no variable of templates, but an argument of what renders them.
+        InvalidRequest: one is an argument of the function that renders templates (`_NO_TEMPLATE_SETTINGS`).
     """
     for name in template_kwargs:
         if name in _NO_TEMPLATE_SETTINGS:
@@ -222,17 +223,17 @@ def _checked_settings(template_kwargs: JSONObject) -> JSONObject:
     return template_kwargs
 
 
-def _beginnings(chat: Messages) -> tuple[Messages, Messages]:
-    """Two chats that begin like this one: up to the first user message, and all of it (with no new turn opened).
+def _shared_prefixes(chat: Messages) -> tuple[Messages, Messages]:
+    """Two chats that later prompts may start with: the system messages, and the whole chat without a new turn.
 
-    The first holds some user message, for there are templates that refuse to go without.
+    The first ends with a placeholder user message, because some templates refuse a chat without one.
     """
     system = list(itertools.takewhile(lambda message: message["role"] == "system", chat))
     return [*system, {"role": "user", "content": _NO_USER_TEXT}], chat
 
 
 def _common_length(one: Sequence[Any], other: Sequence[Any]) -> int:
-    """How much of two sequences is the same from their beginning on."""
+    """Length of the common prefix of two sequences."""
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
@@ -241,12 +242,12 @@ def template_message(
     control_tokens: re.Pattern[str] | None = None,
     reasoning_keys: Sequence[str] = REASONING_KEYS[:1],
 ) -> JSONObject:
-    """Pure: a message as chat templates expect it (the Hugging Face shape, string content, arguments as objects).
+    """A message as chat templates expect it (the Hugging Face shape, string content, arguments as objects). Pure.
 
     Args:
-        control_tokens: taken apart by a space wherever they stand in data parts, so that a picture that shows
-            `<|im_end|>` cannot end the turn it is described in.
-        reasoning_keys: what the template calls a message's reasoning.
+        control_tokens: broken up by a space wherever they occur in data parts, so that a picture that shows
+            `<|im_end|>` cannot end the turn that describes it.
+        reasoning_keys: the keys under which the template looks for a message's reasoning.
     """
     out: JSONObject = {"role": str(message.role), "content": _content(message, control_tokens)}
     if message.name is not None:
@@ -278,19 +279,19 @@ def _content(message: Message, control_tokens: re.Pattern[str] | None) -> str:
 
 
 def _control_tokens_of(tokenizer: Any) -> re.Pattern[str] | None:
-    """Every added token: those the tokenizer would take out of any text it meets."""
+    """A pattern of all added tokens, which the tokenizer recognises in any text; None if there are none."""
     tokens = [token for token in tokenizer.get_added_vocab() if len(token) > 1]
     return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))) if tokens else None
 
 
 def _reasoning_keys_of(template: str) -> tuple[str, ...]:
-    """The keys the template reads; the usual one if it reads none."""
+    """The reasoning keys that the template mentions; the usual one if it mentions none."""
     read = (key for key in REASONING_KEYS if re.search(rf"""\.{key}\b|['"]{key}['"]""", template))
     return tuple(read) or REASONING_KEYS[:1]
 
 
 def _arguments(text: str) -> Any:
-    """The object that the text is; the text itself where it is none, or nested too deep for templates to write."""
+    """The JSON object in the text; the text itself if it is none, or is nested too deep for templates."""
     try:
         value = _whole_characters(json.loads(text or "{}"), _MAX_ARGUMENTS_DEPTH)
     except (ValueError, RecursionError):
@@ -299,7 +300,11 @@ def _arguments(text: str) -> Any:
 
 
 def _whole_characters(value: Any, max_depth: int) -> Any:
-    """The same value with U+FFFD for each half of a surrogate pair: an escape can write one, no tokenizer takes it."""
+    """Replace lone surrogates, which JSON escapes can produce and tokenizers reject, by U+FFFD.
+
+    Raises:
+        ValueError: the value is nested deeper than `max_depth`.
+    """
     if isinstance(value, str):
         return _HALF_CHARACTER.sub("\ufffd", value)
     if not isinstance(value, (dict, list)):
@@ -312,6 +317,6 @@ def _whole_characters(value: Any, max_depth: int) -> Any:
 
 
 def tool_schema(tool: Tool) -> JSONObject:
-    """Pure: a tool as templates and mlx-lm's parsers expect it (the OpenAI shape)."""
+    """A tool as templates and mlx-lm's parsers expect it (the OpenAI shape). Pure."""
     function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
     return {"type": "function", "function": function}

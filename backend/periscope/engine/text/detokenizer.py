@@ -1,6 +1,6 @@
-"""Token ids to text, one token at a time: whole characters only, and never a piece of a stop string.
+"""Turns token ids into text one token at a time, in whole characters and without any part of a stop string.
 
-Owned by one row, used on its worker thread. Pure apart from its own buffer.
+Each object is owned by one row and used on its worker thread only.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ class Detokenizer(Protocol):
     """Incremental decoding of one completion."""
 
     def feed(self, token_id: int) -> str:
-        """Text that became certain with this token; empty while a character is incomplete."""
+        """Return the text that this token completes; empty while a character is incomplete."""
         ...
 
     def finish(self) -> str:
-        """What is left at the end. Bytes that never became a character are dropped."""
+        """Return the remaining text. Bytes of an incomplete character are dropped."""
         ...
 
 
 class FastDetokenizer:
-    """Over the Rust tokenizer's own stream, which knows every decoder and holds incomplete UTF-8 back."""
+    """Uses the Rust tokenizer's `DecodeStream`, which supports every decoder and buffers incomplete UTF-8."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -63,7 +63,7 @@ class SlowDetokenizer:
 
 
 def new_detokenizer(tokenizer: Any) -> Detokenizer:
-    """A fresh detokenizer for mlx-lm's `TokenizerWrapper`."""
+    """A new detokenizer for mlx-lm's `TokenizerWrapper`."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and hasattr(backend, "id_to_token"):
         return FastDetokenizer(backend)
@@ -71,37 +71,37 @@ def new_detokenizer(tokenizer: Any) -> Detokenizer:
 
 
 class StopStrings:
-    """Cuts a text at the stop string that is complete first, and holds back what might become one.
+    """Ends a text before the first complete stop string, and buffers text that may become one.
 
-    `feed` and `finish` together return exactly the text before it, however the text was sliced.
+    `feed` and `finish` together return exactly the text before the stop string, however the text was split.
     """
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
-        self._held = ""
+        self._buffered = ""
         self.is_hit = False
 
     def feed(self, text: str) -> str:
-        """Text that is certain not to belong to a stop string."""
+        """Return the text that is certain not to be part of a stop string."""
         if not self._stops or self.is_hit:
             return "" if self.is_hit else text
-        text = self._held + text
+        text = self._buffered + text
         hits = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
         if hits:
-            self.is_hit, self._held = True, ""
+            self.is_hit, self._buffered = True, ""
             return text[: min(hits)[1]]
-        num_held = max(_overlap(text, stop) for stop in self._stops)
-        self._held = text[len(text) - num_held :]
-        return text[: len(text) - num_held]
+        num_buffered = max(_overlap(text, stop) for stop in self._stops)
+        self._buffered = text[len(text) - num_buffered :]
+        return text[: len(text) - num_buffered]
 
     def finish(self) -> str:
-        """The end has come: what was held back is text after all."""
-        held, self._held = self._held, ""
-        return held
+        """Return the text that was buffered as a possible stop string. Call once, at the end."""
+        buffered, self._buffered = self._buffered, ""
+        return buffered
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that is a proper beginning of `stop`."""
+    """Length of the longest suffix of `text` that is a proper prefix of `stop`."""
     for size in range(min(len(text), len(stop) - 1), 0, -1):
         if stop.startswith(text[-size:]):
             return size

@@ -1,6 +1,6 @@
-"""What can be done to messages so that a chat template takes them. Pure; when it is done is in `template_probes`.
+"""Rewrites of messages for chat templates with limits. Pure; `template_probes` decides when each is applied.
 
-Works on messages in the shape templates read (dicts of role, content, tool_calls, ...); never changes one in place.
+Messages are in the shape templates read (dicts of role, content, tool_calls, ...) and are never changed in place.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from periscope.engine.text.tool_text import arguments_text, calls_text, result_t
 
 Messages: TypeAlias = list[JSONObject]
 
-#: Lines of system prompts that carry numbers of the single call, of no use to a model: they would make every prompt
-#: differ from its first tokens on, and no cached prefix would ever fit. Claude Code begins its prompt with
+#: Lines of system prompts with values that change in every request and mean nothing to a model. Every prompt would
+#: differ in its first tokens, so that no cached prefix would ever match. Claude Code starts its prompt with
 #: `x-anthropic-billing-header: cc_version=2.1.3.abc; cc_entrypoint=cli; cch=12345;`.
 _VOLATILE_LINE = re.compile(r"^x-anthropic-billing-header:.*\n?", re.MULTILINE | re.IGNORECASE)
 
 
 def without_volatile_lines(messages: Sequence[JSONObject]) -> Messages:
-    """System messages lose lines that change with every call, and go when nothing is left of them."""
+    """Remove the lines of system messages that change with every request, and messages that are empty then."""
     kept = []
     for message in messages:
         if message["role"] == "system" and _VOLATILE_LINE.search(message["content"]):
@@ -36,7 +36,7 @@ def without_volatile_lines(messages: Sequence[JSONObject]) -> Messages:
 
 
 def with_result_names(messages: Sequence[JSONObject]) -> Messages:
-    """Tool results name the tool, which clients leave to the call and some templates insist on."""
+    """Add the tool's name to tool results: clients state it in the call only, and some templates require it."""
     names: dict[str, str] = {}
     named = []
     for message in messages:
@@ -47,7 +47,7 @@ def with_result_names(messages: Sequence[JSONObject]) -> Messages:
 
 
 def in_call_order(messages: Sequence[JSONObject]) -> Messages:
-    """Results that follow their calls stand in the order of the calls: most templates write no ids."""
+    """Sort the results that follow parallel calls in the order of the calls, because most templates write no ids."""
     ordered = list(messages)
     for at, message in enumerate(messages):
         places = {call["id"]: place for place, call in enumerate(message.get("tool_calls", ()))}
@@ -59,19 +59,19 @@ def in_call_order(messages: Sequence[JSONObject]) -> Messages:
 
 
 def with_system_text(messages: Sequence[JSONObject], text: str) -> Messages:
-    """The text behind the first system message, which is made if there is none."""
+    """Append the text to the first system message, or add a system message."""
     if not messages or messages[0]["role"] != "system":
         return [{"role": "system", "content": text}, *messages]
     return [{**messages[0], "content": _joined(messages[0]["content"], text)}, *messages[1:]]
 
 
 def names_as_text(role: str, messages: Messages) -> Messages:
-    """Who speaks, where several take part in one role, before what they say."""
+    """Put the `name` of messages of this role before their text."""
     return [_unnamed(message) if message["role"] == role else message for message in messages]
 
 
 def result_names_as_text(messages: Messages) -> Messages:
-    """The name of a result that is not the name of its call, before the result."""
+    """Put the `name` of a tool result before its text where it differs from the name of the call."""
     names: dict[str, str] = {}
     told = []
     for message in messages:
@@ -82,12 +82,12 @@ def result_names_as_text(messages: Messages) -> Messages:
 
 
 def arguments_as_text(messages: Messages) -> Messages:
-    """For templates that add a call's arguments to a string (DeepSeek R1)."""
+    """Write arguments as JSON text, for templates that concatenate them with a string (DeepSeek R1)."""
     return _with_calls(messages, lambda call: _with_function(call, arguments=_text_of_arguments(call)))
 
 
 def text_before_calls(messages: Messages) -> Messages:
-    """What is said beside calls as a message before them, for templates that write only the calls (Llama 3)."""
+    """Move the text beside calls into a message before them, for templates that drop it (Llama 3)."""
     split: Messages = []
     for message in messages:
         if message.get("tool_calls") and message["content"]:
@@ -99,7 +99,7 @@ def text_before_calls(messages: Messages) -> Messages:
 
 
 def text_with_result(messages: Messages) -> Messages:
-    """What is said beside calls in their first result, for templates that take no message between (Mistral)."""
+    """Move the text beside calls into their first result, for templates that allow no further message (Mistral)."""
     moved = list(messages)
     for at, message in enumerate(messages):
         result = next(_results_after(messages, at), None)
@@ -111,7 +111,7 @@ def text_with_result(messages: Messages) -> Messages:
 
 
 def nine_letter_ids(messages: Messages) -> Messages:
-    """For templates that take ids of nine letters and digits only (Mistral)."""
+    """Replace call ids by nine letters and digits, for templates that accept no others (Mistral)."""
     renamed = _with_calls(messages, lambda call: {**call, "id": _short_id(call["id"])})
     return [
         {**message, "tool_call_id": _short_id(message["tool_call_id"])} if message.get("tool_call_id") else message
@@ -120,7 +120,7 @@ def nine_letter_ids(messages: Messages) -> Messages:
 
 
 def one_call_each(messages: Messages) -> Messages:
-    """Parallel calls one after the other, each followed by its result (Llama 3, gpt-oss)."""
+    """Split parallel calls into single calls, each followed by its result (Llama 3, gpt-oss)."""
     split: Messages = []
     placed: set[int] = set()
     for at, message in enumerate(messages):
@@ -140,12 +140,12 @@ def one_call_each(messages: Messages) -> Messages:
 
 
 def _results_after(messages: Messages, at: int) -> Iterator[int]:
-    """Where the tool results stand that follow a message at once."""
+    """Indices of the tool results that directly follow a message."""
     return itertools.takewhile(lambda result: messages[result]["role"] == "tool", range(at + 1, len(messages)))
 
 
 def reasoning_before_text(messages: Messages) -> Messages:
-    """For templates that refuse reasoning and text beside a call (gpt-oss)."""
+    """Move reasoning into the text of messages with calls, for templates that refuse both beside a call (gpt-oss)."""
     return [
         {
             **{key: value for key, value in message.items() if key not in REASONING_KEYS},
@@ -158,7 +158,7 @@ def reasoning_before_text(messages: Messages) -> Messages:
 
 
 def one_system_message(messages: Messages) -> Messages:
-    """All system messages as the first message."""
+    """Merge all system messages into one, at the front."""
     system = [message for message in messages if message["role"] == "system"]
     if not system or messages[: len(system)] == system[:1]:
         return messages
@@ -169,7 +169,7 @@ def one_system_message(messages: Messages) -> Messages:
 
 
 def user_first(messages: Messages) -> Messages:
-    """A user who says nothing before an assistant that begins, for templates where the user has the first turn."""
+    """Insert an empty user message before a leading assistant message, for templates that require a user first."""
     num_system = sum(1 for _ in itertools.takewhile(lambda message: message["role"] == "system", messages))
     if [message["role"] for message in messages[num_system : num_system + 1]] != ["assistant"]:
         return messages
@@ -177,7 +177,7 @@ def user_first(messages: Messages) -> Messages:
 
 
 def neighbours_joined(messages: Messages) -> Messages:
-    """Neighbouring messages of one role as one, so that user and assistant take turns."""
+    """Merge adjacent messages of the same role, so that user and assistant alternate."""
     joined: Messages = []
     for message in messages:
         last = joined[-1] if joined else None
@@ -197,9 +197,9 @@ def _both(one: JSONObject, other: JSONObject) -> JSONObject:
 
 
 def tools_as_text(messages: Messages) -> Messages:
-    """Calls and results as text of assistant and user, for templates that know no tools.
+    """Write calls and results as text of assistant and user, for templates without tools.
 
-    What becomes text is joined with its neighbours of the same role, and nothing else is.
+    Only messages that become text are merged with adjacent messages of the same role.
     """
     told: Messages = []
     was_told = False
@@ -225,13 +225,13 @@ def _tool_text(message: JSONObject) -> JSONObject:
 
 
 def system_as_user(messages: Messages) -> Messages:
-    """System messages as the beginning of what the user says (Gemma 2)."""
+    """Turn system messages into user messages and merge adjacent ones, for templates without that role (Gemma 2)."""
     return neighbours_joined(
         [{**_unnamed(message), "role": "user"} if message["role"] == "system" else message for message in messages]
     )
 
 
-#: Keys under which templates look for a message's reasoning.
+#: Keys under which templates read a message's reasoning.
 REASONING_KEYS = ("reasoning_content", "thinking")
 
 
@@ -261,7 +261,7 @@ def _text_of_arguments(call: JSONObject) -> str:
 
 
 def _unnamed(message: JSONObject) -> JSONObject:
-    """The name as part of the text."""
+    """Move the name of a message into its text."""
     if not message.get("name"):
         return message
     plain = {key: value for key, value in message.items() if key != "name"}

@@ -1,6 +1,6 @@
-"""How a model marks reasoning and tool calls, told from its chat template and its added tokens. Pure.
+"""Detects how a model marks reasoning and tool calls from its chat template and added tokens. Pure.
 
-mlx-lm knows most families; this adds those it has no parser for, and those it does not recognise by the template.
+mlx-lm detects most families. This adds those it has no parser for, and those it does not recognise by the template.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from periscope.core import OutputFormat, ToolCallStyle
 
-#: Harmony's markers of reasoning. Its parser knows the rest.
+#: The reasoning markers of Harmony. `HarmonyParser` knows the other markers.
 _HARMONY = OutputFormat(
     think_start="<|channel|>analysis<|message|>", think_end="<|end|>", tool_call_style=ToolCallStyle.HARMONY
 )
@@ -24,8 +24,8 @@ _THINK_MARKERS = (
 )
 
 
-#: (strings that give a family away in the template or among the added tokens, its module of mlx_lm.tool_parsers).
-#: The first row whose strings are all there, where mlx-lm recognised nothing: the more telling ones first.
+#: (strings in the template or among the added tokens that identify a family, its module in mlx_lm.tool_parsers).
+#: Used if mlx-lm recognises no parser. The first row with all strings present wins, so specific rows come first.
 _FAMILIES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("<minimax:tool_call>",), "minimax_m2"),
     (("<|tool_call>", "<tool_call|>"), "gemma4"),
@@ -36,14 +36,14 @@ _FAMILIES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("<tool_call>", "</tool_call>"), "json_tools"),
     (("[TOOL_CALLS]",), "mistral"),
 )
-#: In every Llama from 3.1 on; those tuned to write their calls otherwise are in the table above.
+#: In every Llama from 3.1 on. Llamas that were tuned to another call format match a row of the table above.
 _LLAMA_CLUE = "<|python_tag|>"
-#: Models of Mistral's since 2025; those before write an array.
+#: In Mistral's models since 2025. Earlier ones write calls as a JSON array.
 _MISTRAL_CLUE = "[ARGS]"
 
 
 def output_format_of(tokenizer: Any) -> OutputFormat:
-    """The format of the model behind mlx-lm's `TokenizerWrapper`. What the model's files say outright goes first."""
+    """The output format of the model behind mlx-lm's `TokenizerWrapper`. Explicit entries of its files win."""
     text = "\n".join([template_text(tokenizer), *tokenizer.get_added_vocab()])
     parser = _parser_module(tokenizer, text)
     if parser is None and all(clue in text for clue in _HARMONY_CLUES):
@@ -64,7 +64,7 @@ def output_format_of(tokenizer: Any) -> OutputFormat:
 
 
 def hermes_calls(own: OutputFormat) -> OutputFormat:
-    """The format of a model that is told of tools as text (`tool_text`): its own reasoning, Hermes's calls."""
+    """The format of a model whose prompt holds tools as text (`tool_text`): its own reasoning, calls as in Hermes."""
     if own.tool_call_style is ToolCallStyle.HERMES:
         return own
     module = importlib.import_module("mlx_lm.tool_parsers.json_tools")

@@ -1,12 +1,12 @@
-"""What a prompt may cost before it is known to fit: refused by arithmetic, then counted piece by piece.
+"""Refuses prompts that cannot fit the context before they cost much: by arithmetic, then by counting in pieces.
 
 Rendering and tokenising take time and memory in proportion to the text (tokenising 50 MB took 93 s and 9.7 GB), and a
-text that cannot fit the context need not be paid for. Two bounds, from cheap to exact:
+text that cannot fit the context should not cost that. Two checks, from cheap to exact:
 
-1. Arithmetic. A token stands for a limited number of characters, so a text has at least so many tokens.
-2. Counting. A long text is tokenised in pieces, each forgotten at once, until the pieces alone are too many.
+1. Arithmetic. A token covers a limited number of characters, which gives a lower bound for the number of tokens.
+2. Counting. A long text is tokenised in pieces, whose tokens are discarded, until their number exceeds the context.
 
-Only what passes both is tokenised in one go, exactly as it would be without them.
+A text that passes both checks is tokenised as a whole, so its tokens do not depend on the checks.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from periscope.errors import ContextLengthExceeded
 if TYPE_CHECKING:
     from typing import Final
 
-#: A text of up to this many characters for each token of the context is tokenised at once: most prompts that fit, in
-#: any language, so that only those near or over the limit are counted first.
+#: A text of up to this many characters per token of the context is tokenised without counting first. That covers most
+#: prompts that fit, in any language; only those near or over the limit are counted.
 CHARS_PER_TOKEN_AT_ONCE: Final = 4
 #: Characters of a piece. Small, because turning a piece's tokens into Python objects holds the interpreter's lock.
 PIECE_CHARS: Final = 16 * 1024
-#: A cut may change the tokens around it. Each piece counts for this many fewer, and all of them for one percent less,
-#: so that a prompt that fits is never refused for where it was cut.
+#: A cut may change the tokens around it. So each piece counts as this many tokens fewer, and all pieces as one percent
+#: fewer: a prompt that fits must not be refused because of the cuts.
 TOKENS_LOST_BY_CUT: Final = 32
 _SURE_SHARE: Final = 0.99
 
-#: Steps of a tokenizer that never make a text shorter, not counting whitespace ...
+#: Normalizers and pre-tokenizers that never make a text shorter, not counting whitespace.
 _KEEPING_STEPS = frozenset(
     {"NFD", "NFKD", "Prepend", "Strip", "ByteLevel", "Metaspace", "Whitespace", "WhitespaceSplit", "Digits"}
 )
-#: ... and those that may put a letter and its marks together as one character, of up to four.
+#: Normalizers that may compose a letter and its marks, up to four characters, into one.
 _COMPOSING_STEPS = frozenset({"NFC", "NFKC"})
 _MOST_COMPOSED = 4
 _WHITESPACE = " \n\t\r\f\v"
@@ -44,11 +44,11 @@ _NUM_BYTE_VALUES = 256
 
 
 class PromptBounds:
-    """Owns what is known of one tokenizer's tokens, found out at first use. Used with the tokenizer's lock held.
+    """Owns the measured properties of one tokenizer, computed at first use. The caller holds the tokenizer's lock.
 
     Args:
         tokenizer: mlx-lm's wrapper around the model's tokenizer.
-        context_length: prompt and completion together; None = nothing is refused.
+        context_length: in tokens, prompt and completion together; None = nothing is refused.
     """
 
     def __init__(self, tokenizer: Any, context_length: int | None) -> None:
@@ -57,19 +57,19 @@ class PromptBounds:
 
     @cached_property
     def reach(self) -> int | None:
-        """Characters that one token stands for, at most; None where no such number is known."""
+        """The most characters that one token covers; None if there is no such bound."""
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         return None if backend is None else reach_of(backend)
 
     def check(self, texts: Iterable[str], *, num_messages: int = 0) -> None:
-        """Refuse by arithmetic what cannot fit, however the template puts it.
+        """Refuse by arithmetic what cannot fit, however the template formats it.
 
         Args:
-            texts: what certainly goes into the prompt; see `certain_texts`.
-            num_messages: those that say something: a template puts marks between them, so each has a token of its own.
+            texts: texts that are certainly in the prompt; see `certain_texts`.
+            num_messages: number of non-empty messages. Templates separate them, so each has at least one token.
 
         Raises:
-            ContextLengthExceeded: with the least number of tokens that they can have.
+            ContextLengthExceeded: states the least number of tokens that they can have.
         """
         if self._context_length is None or self.reach is None:
             return
@@ -82,7 +82,7 @@ class PromptBounds:
         """`encode(text)`, unless its pieces alone have too many tokens.
 
         Raises:
-            ContextLengthExceeded: with the number of tokens that were counted when it was clear.
+            ContextLengthExceeded: states the number of tokens counted so far.
         """
         limit = self._context_length
         if limit is not None and len(text) > CHARS_PER_TOKEN_AT_ONCE * limit:
@@ -95,7 +95,7 @@ class PromptBounds:
 
 
 def pieces_of(text: str) -> Iterator[str]:
-    """Pure: the text in order, in pieces of about `PIECE_CHARS`, cut before whitespace where there is any."""
+    """Pure: split a text into pieces of at most `PIECE_CHARS` characters, before whitespace where possible."""
     start = 0
     while start < len(text):
         end = start + PIECE_CHARS
@@ -107,10 +107,10 @@ def pieces_of(text: str) -> Iterator[str]:
 
 
 def certain_texts(messages: Sequence[Message], tools: Sequence[Tool], think_end: str | None) -> Iterator[str]:
-    """Pure: the parts of a chat that every template puts into the prompt.
+    """Pure: the texts of a chat that every template puts into the prompt.
 
-    Left out is what templates drop by design: the reasoning of earlier turns, as a field of its own or before
-    `think_end` in the content.
+    The reasoning of earlier turns is not among them, neither the field nor the content before `think_end`, because
+    templates drop it by design.
     """
     for message in messages:
         text = message.text
@@ -126,7 +126,7 @@ def certain_texts(messages: Sequence[Message], tools: Sequence[Tool], think_end:
 
 
 def _strings_in(schema: JSONObject) -> Iterator[str]:
-    """Names and texts of a tool's schema, which is nested no deeper than JSON on its way in may be."""
+    """All keys and string values of a tool's schema."""
     pending: list[Any] = [schema]
     while pending:
         value = pending.pop()
@@ -140,14 +140,17 @@ def _strings_in(schema: JSONObject) -> Iterator[str]:
 
 
 def certain_chars(text: str) -> int:
-    """Pure: characters of a text that no template trims and no tokenizer drops, put together at their closest."""
+    """Pure: the least number of characters of a text that reach the tokenizer's model.
+
+    Whitespace may be trimmed or dropped, and other than in ASCII characters may be composed.
+    """
     text = text.strip()
     num_chars = len(text) - sum(map(text.count, _WHITESPACE))
     return num_chars if text.isascii() else num_chars // _MOST_COMPOSED
 
 
 def reach_of(backend: Any) -> int | None:
-    """Characters that one token stands for, at most; None where a run of characters could be one token or none.
+    """The most characters that one token covers; None if a run of any length could become one token or none.
 
     Args:
         backend: a `tokenizers.Tokenizer`.
@@ -161,14 +164,14 @@ def reach_of(backend: Any) -> int | None:
         from tokenizers.pre_tokenizers import ByteLevel
 
         is_whole = set(ByteLevel.alphabet()) <= vocabulary.keys()
-    else:  # a character that is in no token falls back to its bytes, or is dropped
+    else:  # a character outside the vocabulary falls back to its bytes, or is dropped
         has_fallback = bool(getattr(backend.model, "byte_fallback", False))
         is_whole = has_fallback and all(f"<0x{value:02X}>" in vocabulary for value in range(_NUM_BYTE_VALUES))
     return max(map(len, vocabulary)) if is_whole else None
 
 
 def _steps_of(part: Any) -> list[JSONObject]:
-    """A normalizer or pre-tokenizer, a sequence as its members; tokenizers (0.23) tells them as JSON to pickle only."""
+    """The steps of a normalizer or pre-tokenizer. tokenizers 0.23 exposes them as JSON only through pickling."""
     if part is None:
         return []
     spec = json.loads(part.__getstate__())

@@ -1,12 +1,12 @@
-"""What one chat template carries, and how messages and tools are put so that all of a request reaches the model.
+"""Finds what a chat template leaves out, and rewrites messages and tools so that the model gets the whole request.
 
-Templates leave out without a word what their authors did not think of: tools, a second system message, a name, text
-beside a call. Two things find that out. Probes, once per template: short conversations with a word that must come
-back; what they lose is always rewritten, so that the beginning of a conversation stays the same from turn to turn.
-And a check per shape of conversation: the request's own messages with a word in the place of every text. A request
-that loses a word however it is put is refused.
+Templates silently leave out what their authors did not think of: tools, a second system message, a name, text beside
+a call. Two checks find that. Probes run once per template: short conversations with a word that the rendered text must
+contain. A rewrite that a probe needs is always applied, so that the prefix of a conversation stays the same from turn
+to turn. The second check runs once per shape of conversation: the request's own messages, with a unique word in place
+of every text. A request that loses a word with every rewrite is refused.
 
-What is left out by design and stays so: the reasoning of earlier turns.
+The reasoning of earlier turns is left out by design and stays so.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from periscope.engine.text.template_probes import PROBE_TOOL, PROBE_WORD, REWRIT
 from periscope.engine.text.tool_text import described_by_schema, tools_text
 from periscope.errors import InvalidRequest
 
-#: Messages and tools to a prompt, by the template with its settings. May raise anything: it is Jinja code of the
-#: model's authors, mostly its own `raise_exception`.
+#: Renders messages and tools with the template and its settings. May raise anything: a template is code
+#: of the model's authors, which most often calls `raise_exception`.
 Render: TypeAlias = Callable[[Messages, list[JSONObject]], str]
 
-#: Shapes of conversations known to be carried whole; a client has few, and each is small.
+#: How many shapes of conversations that render completely are remembered. A client has few, and each is small.
 _MAX_KNOWN_SHAPES = 256
 
 
 class ToolPlace(StrEnum):
-    """Where a template's tools are told.
+    """Where in the prompt the tools are described.
 
     Attributes:
-        TEMPLATE: by the template itself.
-        DESCRIPTION: by the template, which leaves parameters out: they are told in the description.
-        SYSTEM: as text in the system message, for the template knows no tools.
-        NOWHERE: the template has room for neither.
+        TEMPLATE: the template writes them.
+        DESCRIPTION: the template writes them without parameters, which are appended to the description.
+        SYSTEM: in the text of the system message, because the template ignores tools.
+        NOWHERE: the template shows neither tools nor a system message; requests with tools are refused.
     """
 
     TEMPLATE = "template"
@@ -57,7 +57,7 @@ class ToolPlace(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FittedChat:
-    """Messages and tools as the template takes them, and what it makes of them with the assistant's turn opened."""
+    """Messages and tools as rewritten for the template, and the rendered text with the assistant's turn opened."""
 
     messages: Messages
     schemas: list[JSONObject]
@@ -65,10 +65,10 @@ class FittedChat:
 
 
 class TemplateFit:
-    """Owns what is known of one chat template. Not thread-safe; the probes run when it is made (some milliseconds).
+    """Owns the probe results of one chat template. Not thread-safe. Construction runs the probes (some milliseconds).
 
     Args:
-        render: with the model's own template settings.
+        render: renders with the model's own template settings.
     """
 
     def __init__(self, render: Render) -> None:
@@ -80,14 +80,14 @@ class TemplateFit:
         self.notes = tuple(_notes(render, self.tool_place, plain))
 
     def fit(self, messages: Messages, schemas: list[JSONObject], render: Render, settings: str = "") -> FittedChat:
-        """The request as the template carries it.
+        """Rewrite a request so that the template renders all of it.
 
         Args:
-            render: with the request's template settings.
-            settings: what tells this request's template settings from those of others.
+            render: renders with the request's template settings.
+            settings: a key that identifies the request's template settings.
 
         Raises:
-            InvalidRequest: the template refuses it, or leaves a part out, however it is put.
+            InvalidRequest: the template refuses it, or leaves a part out, with every rewrite.
         """
         told, shown = self._told(schemas)
         marked, words = _marked(messages)
@@ -112,7 +112,7 @@ class TemplateFit:
         raise _refusal(refusal, lost)
 
     def _told(self, schemas: list[JSONObject]) -> tuple[str, list[JSONObject]]:
-        """Text about the tools for the system message, and the tools for the template."""
+        """The text about tools for the system message, and the tools that are passed to the template."""
         if not schemas or self.tool_place is ToolPlace.TEMPLATE:
             return "", schemas
         match self.tool_place:
@@ -156,7 +156,7 @@ def _refusal(refusal: Exception | None, lost: list[str]) -> InvalidRequest:
 
 
 def _needed(render: Render, schemas: list[JSONObject]) -> tuple[Rewrite, ...]:
-    """The rewrites without which this template silently loses what it is given, and with which it does not."""
+    """The rewrites that this template needs: it silently drops a probe's word without them, and keeps it with them."""
     needed: list[Rewrite] = []
     for rewrite in REWRITES:
         for probe in rewrite.probes:
@@ -170,7 +170,7 @@ def _needed(render: Render, schemas: list[JSONObject]) -> tuple[Rewrite, ...]:
 
 
 def _carries(render: Render, probe: Messages, schemas: list[JSONObject], word: str = PROBE_WORD) -> bool | None:
-    """Whether the word of a probe comes back; None when the template refuses it, and so loses nothing in silence."""
+    """Whether the rendered probe contains the word; None if the template raises, which is not a silent loss."""
     try:
         return word in render(probe, schemas)
     except Exception:  # noqa: BLE001 - see `Render`
@@ -181,7 +181,7 @@ def _word(number: int) -> str:
     return f"{PROBE_WORD}{number}x"
 
 
-#: What every tool has that a model must know to call it.
+#: Stand for the parts of a tool that a model must see: name, description, parameter and its description.
 _TOOL_WORDS = frozenset({_word(0), _word(1), _word(2), _word(3)})
 _PARAMETER_WORDS = frozenset({_word(2), _word(3)})
 _TOLD_TOOL: JSONObject = {
@@ -199,7 +199,7 @@ _TOLD_TOOL: JSONObject = {
 _ASK: JSONObject = {"role": "user", "content": "Ask."}
 _ANSWER: JSONObject = {"role": "assistant", "content": "Well."}
 _RULES: JSONObject = {"role": "system", "content": "Be."}
-#: A template may tell of tools only where there is a system message, or none, or at the first question.
+#: Some templates show tools only with a system message, only without one, or only at the first user message.
 _TOOL_PROBES = (
     [_ASK],
     [_RULES, _ASK],
@@ -226,7 +226,7 @@ def _tool_place_of(render: Render, needed: tuple[Rewrite, ...]) -> ToolPlace:
 
 
 def _lost_of_tool(render: Render, tool: JSONObject) -> frozenset[str]:
-    """Which of the tool's words do not come back. A template that refuses all probes loses all."""
+    """The tool's words that are missing from a rendered probe; all of them if the template refuses all probes."""
     lost: frozenset[str] | None = None
     for probe in _TOOL_PROBES:
         try:
@@ -263,7 +263,7 @@ def _notes(render: Render, place: ToolPlace, needed: tuple[Rewrite, ...]) -> Ite
 
 
 def _marked(messages: Messages) -> tuple[Messages, dict[str, str]]:
-    """The same conversation with a word for every text, and where in the request each word stands."""
+    """The conversation with a unique word in place of every text, and the field of the request for each word."""
     words: dict[str, str] = {}
     names: dict[str, tuple[str, str]] = {}
 
@@ -301,7 +301,7 @@ def _marked_function(function: JSONObject, mark: Callable[[str], str], place: st
 
 
 def _missing(words: dict[str, str], render: Callable[[], str]) -> list[str]:
-    """Places of the words that do not come back; none when the template refuses them, but not the request itself."""
+    """Fields whose words are missing from the rendered text; none if the template refuses the marked messages."""
     try:
         text = render()
     except Exception:  # noqa: BLE001 - see `Render`
@@ -310,7 +310,7 @@ def _missing(words: dict[str, str], render: Callable[[], str]) -> list[str]:
 
 
 def _shape_of(messages: Messages) -> Hashable:
-    """What templates look at: who speaks with what beside whom, and about how long it goes on."""
+    """What templates branch on: roles, which fields are set, adjacent messages, and the rough number of messages."""
     kinds = [_kind_of(message) for message in messages]
     neighbours = frozenset(zip([None, *kinds], kinds, [*kinds[1:], None], strict=False))
     return len(messages).bit_length(), neighbours

@@ -1,7 +1,7 @@
-"""When messages are rewritten for a chat template: a table of rewrites, from harmless to drastic, with probes. Pure.
+"""The table of rewrites for chat templates, from harmless to drastic, with the probes that tell which are needed. Pure.
 
-A probe is a short conversation with a word in it that must come back: a template that renders it without the word
-loses such messages without saying so.
+A probe is a short conversation that contains a certain word. A template that renders the probe without the word
+silently loses such messages.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from periscope.engine.text.message_rewrites import (
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """One way to make messages easier on a template.
+    """One rewrite of messages for templates with a certain limit.
 
     Attributes:
-        apply: messages that need no change come out equal.
-        probes: conversations that hold the word `PROBE_WORD` once. A template that renders one of them without that
-            word, and with it when it is rewritten, silently loses such messages, so that they are always rewritten.
-        is_alone: tried on its own only; the later rewrites do not build on it.
-        is_tried: also a way out when a template refuses messages, not only when it loses them.
-        note: what a template that needs it does, for the log.
+        apply: the rewrite; messages that need no change come out equal.
+        probes: conversations that contain `PROBE_WORD` once. If a template renders one of them without the word, and
+            its rewritten form with it, the rewrite is always applied.
+        is_alone: tried on its own only; later rewrites do not build on its result.
+        is_tried: tried too when a template refuses messages, not only when it loses them.
+        note: the template's limit, for the log.
     """
 
     apply: Callable[[Messages], Messages]
@@ -50,7 +50,7 @@ class Rewrite:
 
 
 def attempts(messages: Messages) -> Iterator[Messages]:
-    """The messages as they stand, then with more and more of the rewrites; what was tried is not tried again."""
+    """Yield the messages unchanged, then with more and more rewrites. Rewrites that change nothing are skipped."""
     yield messages
     for rewrite in REWRITES:
         if not rewrite.is_tried:
@@ -62,7 +62,7 @@ def attempts(messages: Messages) -> Iterator[Messages]:
             messages = rewritten
 
 
-#: A word in no template's own text, and the tool that the probes call.
+#: A word that no template contains. `PROBE_TOOL` is the tool that the probes call.
 PROBE_WORD = "Zwoelfkreuzer"
 PROBE_TOOL: JSONObject = {
     "type": "function",
@@ -75,7 +75,7 @@ PROBE_TOOL: JSONObject = {
 
 
 def called(*arguments: str, name: str = "probe", text: str = "", results: Sequence[str] = ()) -> Messages:
-    """A conversation with one call for each argument, and their results, all known unless they are given."""
+    """A conversation with one call per argument and their results, which default to "known"."""
     ids = [f"call{number:05}" for number in range(len(arguments))]
     calls = [
         {"id": call_id, "type": "function", "function": {"name": name, "arguments": {"a": argument}}}
@@ -101,7 +101,7 @@ _NAMED = {
 }
 _UNKNOWN_RESULT = [_said("tool", "known", tool_call_id="call00009", name=PROBE_WORD)]
 
-#: From harmless to drastic.
+#: In the order in which they are applied, from harmless to drastic.
 REWRITES = (
     *(
         Rewrite(partial(names_as_text, role), (probe,), is_tried=False, note=f"writes no `name` of {role} messages")

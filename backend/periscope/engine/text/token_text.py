@@ -1,4 +1,4 @@
-"""What each token of a vocabulary says, on its own. One table per model, used on its worker thread."""
+"""The text and bytes of each token of a vocabulary. One table per model, used on its worker thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SPACE_PIECE = "\u2581"
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """Character -> byte, as byte-level tokenizers write them: printable bytes as they are, the others from U+0100 on.
+    """Character to byte in byte-level tokenizers: printable bytes map to themselves, the others from U+0100 on.
 
     Source: GPT-2's `bytes_to_unicode`.
     """
@@ -26,7 +26,7 @@ _BYTE_OF_CHAR = _byte_alphabet()
 
 
 class TokenTable:
-    """Owns the texts of a vocabulary's tokens, made when first asked for.
+    """Owns the texts of a vocabulary's tokens, each computed at its first use.
 
     Args:
         tokenizer: a Hugging Face tokenizer or mlx-lm's wrapper of one.

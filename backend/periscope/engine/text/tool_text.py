@@ -1,7 +1,7 @@
 """Tools, calls and results as plain text, for chat templates that have no place for them. Pure.
 
-The form is that of Hermes, which Qwen's templates write too and most models have read: what a model writes after this
-text is what `ToolCallStyle.HERMES` reads.
+The format is that of Hermes, which Qwen's templates use too and most models were trained on. Calls that a model writes
+after this text are parsed as `ToolCallStyle.HERMES`.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ To call a function, write a JSON object with its name and its arguments within <
 
 
 def tools_text(schemas: Iterable[JSONObject]) -> str:
-    """What tools there are and how they are called; goes into the system message."""
+    """The tools and how to call them, as text for the system message."""
     return "\n".join([_BEFORE_TOOLS, *(json.dumps(schema, ensure_ascii=False) for schema in schemas), _AFTER_TOOLS])
 
 
 def calls_text(functions: Sequence[JSONObject]) -> str:
-    """Calls (name and arguments), one after the other."""
+    """Calls (name and arguments) as text, one per block."""
     return "\n".join(f"<tool_call>\n{_call(function)}\n</tool_call>" for function in functions)
 
 
 def result_text(content: str) -> str:
-    """What a call gave."""
+    """The result of a call as text."""
     return f"<tool_response>\n{content}\n</tool_response>"
 
 
 def arguments_text(arguments: object) -> str:
-    """Arguments as JSON; text stays as it is."""
+    """Arguments as JSON; a string is returned unchanged."""
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
 def described_by_schema(tool: JSONObject) -> JSONObject:
-    """The tool with its parameters told in its description, for templates that write no parameters."""
+    """The tool with its parameters in its description, for templates that leave parameters out."""
     function = tool["function"]
     parameters = json.dumps(function["parameters"], ensure_ascii=False)
     told = f"Parameters as a JSON schema: {parameters}"
