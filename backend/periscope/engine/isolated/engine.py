@@ -1,16 +1,16 @@
-"""IsolatedVisionLanguageEngine: a captioner in a process of its own. Event loop only; the model is on the other side.
+"""IsolatedVisionLanguageEngine: a captioner in a process of its own. Event loop only; the model is in that process.
 
-The process is a fresh interpreter (MLX does not survive a fork). Whatever befalls it, a crash in a kernel, the system's
-memory killer, a step that never ends, costs the descriptions under way and nothing else; the pool starts a new one.
+The process is a fresh interpreter (MLX does not survive a fork). A crash in a kernel, the system's out-of-memory killer
+or a step that never ends costs the running descriptions and nothing else; the pool starts a new process.
 
-What is different from a captioner in the server's own process:
+Differences from a captioner in the server's own process:
 
-- Turns at the device do not reach across processes: the system alone divides the GPU, `captioner_share` has no effect.
+- `DeviceTurn` does not work across processes: the system alone divides the GPU, and `captioner_share` has no effect.
 - Its memory is its own: MLX counts, caches and limits it there, and the server's `mx.get_active_memory` does not see
-  it. The pool's ledger counts it by `weights_bytes`, as any other's. The wired limit caps in each process what that one
-  keeps from being paged out; there it is what Metal recommends, `memory.wired_limit` is for the server alone. As long
-  as the ledger holds, what all of them wire together is within the budget.
-- Unloaded, it gives all of its memory back, for sure.
+  it. The pool counts it by `weights_bytes`, like any other model. The wired limit applies to each process separately:
+  here it is what Metal recommends, and `memory.wired_limit` concerns the server's process only. As long as the pool
+  keeps to its budget, the wired memory of all processes together is within the budget.
+- Unloading returns all of its memory, because the process ends.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PROGRAM = Path(program.__file__)
-#: How long a cancelled row may stay in the batch. No step takes so long, not even a large picture on a slow machine.
+#: How long a cancelled row may stay in the batch. No step takes that long, not even a large image on a slow machine.
 HANG_S = 30.0
 #: A process that is asked to end does so at once, unless it is stopped or stuck in a call that never returns.
 CLOSE_S = 5.0
@@ -65,7 +65,7 @@ _MANY_BYTES = 65536
 
 
 class IsolatedVisionLanguageEngine:
-    """Owns the process and the descriptions it owes, by number. Requests of all callers share its batch."""
+    """Owns the process and its pending descriptions, by number. Requests of all callers share its batch."""
 
     def __init__(self, process: asyncio.subprocess.Process, name: str, progress: LoadProgress, hang_s: float) -> None:
         assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - started with pipes
@@ -101,58 +101,58 @@ class IsolatedVisionLanguageEngine:
         """Start a process and load a vision-language model in it. Cancelling ends the process.
 
         Args:
-            turn: not used; here for the sake of one signature for all engines.
-            hang_s: how long a description that nobody waits for may go on, before the process counts as hung.
-            program: what the process runs.
+            turn: ignored; all engines have the same signature.
+            hang_s: how long a cancelled description may run before the process counts as hung and is killed.
+            program: the script that the process runs.
 
         Raises:
-            ModelLoadError: the model is not here, or cannot be loaded.
+            ModelLoadError: the model is not on this disk, or cannot be loaded.
         """
         engine = cls(await _start(program), Path(model).name, progress, hang_s)
         try:
             await engine._load(Load(model, config or EngineConfig()))
         except BaseException:
-            await engine._put_down()
+            await engine._kill_and_wait()
             raise
         return engine
 
     @property
     def is_alive(self) -> bool:
-        """The model is loaded and takes requests."""
+        """Whether the model is loaded and accepts requests."""
         return self._model is not None and not self._is_closing and not self._ended.is_set()
 
     @property
     def num_rows(self) -> int:
-        """Requests the process holds now, cancelled ones that it has not dropped yet included."""
+        """Requests in the process, including cancelled ones that it has not removed yet."""
         return len(self._owed) + len(self._cancelled)
 
     @property
     def path(self) -> Path:
-        """The folder it was loaded from."""
+        """The folder that the model was loaded from."""
         return Path(self._model.path if self._model else "")
 
     @property
     def working_bytes(self) -> int:
-        """Nothing of this process; what it takes in its own is bounded by the room reserved for it."""
+        """Always 0: requests take memory in the other process only, bounded by its reservation."""
         return 0
 
     @property
     def weights_bytes(self) -> int:
-        """What its weights take in memory, in the memory of its process."""
+        """Memory that the weights take in the other process."""
         return self._model.weights_bytes if self._model else 0
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """The id of the captioner's process."""
         return self._process.pid
 
     async def describe(
         self, image: Image, prompt: str, max_tokens: int, *, on_begun: Callable[[], None] = lambda: None
     ) -> tuple[str, int]:
-        """Greedy text about one image (may be empty), and the tokens it took. Cancelling frees its row.
+        """Return a greedy description of one image (may be empty) and its number of tokens. Cancelling frees its row.
 
         Args:
-            on_begun: called once, on the event loop, when the batch has a place for the image.
+            on_begun: called once, on the event loop, when work on the image starts.
 
         Raises:
             GenerationFailed, EngineClosed: this image's request failed.
@@ -174,7 +174,7 @@ class IsolatedVisionLanguageEngine:
         return answer.text, answer.num_tokens
 
     def release_memory(self) -> None:
-        """Give back, soon, what is only kept for speed."""
+        """Ask the process to free its spare memory. Does not wait for it."""
         self._send(ReleaseMemory())
 
     async def ended(self) -> None:
@@ -182,7 +182,7 @@ class IsolatedVisionLanguageEngine:
         await self._ended.wait()
 
     async def close(self) -> None:
-        """Idempotent: end the process. Running requests fail with EngineClosed."""
+        """End the process. Idempotent. Running requests fail with EngineClosed."""
         self._is_closing = True
         self._requests.close()
         deadline = asyncio.get_running_loop().call_later(CLOSE_S, self._kill)
@@ -190,7 +190,7 @@ class IsolatedVisionLanguageEngine:
             await self._ended.wait()
         finally:
             deadline.cancel()
-            self._kill()  # whoever is too impatient to wait gets it at once
+            self._kill()  # at once if the caller is cancelled
 
     async def __aenter__(self) -> Self:
         return self
@@ -208,7 +208,7 @@ class IsolatedVisionLanguageEngine:
         self._model = outcome
 
     def _send(self, request: Request) -> None:
-        """Never waits: what the pipe does not take is kept, and that is no more than the requests under way."""
+        """Write without waiting. What the pipe does not take is buffered, at most the pending requests."""
         if not self._requests.is_closing():
             self._requests.write(frame_of(request))
 
@@ -222,26 +222,26 @@ class IsolatedVisionLanguageEngine:
         self._kill()
 
     def _kill(self) -> None:
-        """Idempotent. Not by `Process.kill`: it polls first, and so takes the exit status away from asyncio (3.11)."""
+        """Kill the process. Idempotent. `Process.kill` polls first, which takes the exit status from asyncio (3.11)."""
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.kill(self._process.pid, signal.SIGKILL)
 
-    async def _put_down(self) -> None:
-        """End a process that has no model."""
+    async def _kill_and_wait(self) -> None:
+        """End a process whose model could not be loaded."""
         self._is_closing = True
         self._kill()
         await self._ended.wait()
 
     async def _read(self) -> None:
-        """The task that takes replies until there are no more, then puts everything in order."""
+        """The task that reads replies until the pipe ends, then fails all pending requests."""
         try:
             while (reply := await next_message(self._replies)) is not None:
                 self._take(reply)
         except BrokenFrame as error:
-            logger.error("captioner %s sent %s, so it is killed", self._name, error)  # noqa: TRY400 - told in words
+            logger.error("captioner %s sent %s, so it is killed", self._name, error)  # noqa: TRY400 - expected
         finally:
-            self._kill()  # without this pipe it is of no use, if it still lives
+            self._kill()  # a process without this pipe is of no use
             self._requests.close()
             with suppress(OSError):
                 while await self._replies.read(_MANY_BYTES):
@@ -256,7 +256,7 @@ class IsolatedVisionLanguageEngine:
                 if not self._outcome.done():
                     self._outcome.set_result(reply)
             case Begun(number):
-                self._on_begun.pop(number, _nobody_asks)()
+                self._on_begun.pop(number, _ignore_begun)()
             case Dropped(number):
                 self._forget(number)
             case Described(number) | Failed(int(number)):
@@ -289,15 +289,15 @@ class IsolatedVisionLanguageEngine:
         self._ended.set()
 
 
-def _nobody_asks() -> None:
-    """The caller has left before its image was begun."""
+def _ignore_begun() -> None:
+    """Stands in for the `on_begun` of a caller that was cancelled."""
 
 
 async def _start(program: Path) -> asyncio.subprocess.Process:
-    """A fresh interpreter that imports what this one does, wherever that is installed."""
+    """Start a fresh interpreter with the import path of this one."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
-        "-P",  # or the folder of the program would be searched first
+        "-P",  # else the folder of the program would be first in the import path
         str(program),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -310,5 +310,5 @@ def _import_path() -> str:
 
 
 def _told(status: int) -> str:
-    """Pure: an exit status in words."""
+    """Pure: an exit status as text."""
     return f"exit status {status}" if status >= 0 else f"signal {-status}: {signal.strsignal(-status)}"

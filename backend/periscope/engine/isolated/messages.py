@@ -1,8 +1,8 @@
-"""What crosses between the server and a captioner's own process: frozen data, each in a frame with its length.
+"""The messages between the server and a captioner's process: frozen data, each in a frame that starts with its length.
 
-Both sides run this very module. Pickle is safe here: the pipe is anonymous and leads only to a process that we started
-as ourselves, and nothing but the classes of this module's table is made of what comes out of it. It guards against a
-process that breaks, not against a model's code that means harm: that runs with the user's rights on either side.
+Both sides run this module. Pickle is safe here: the pipe is anonymous and leads only to a process that we started as
+the same user, and only classes of this module's table are unpickled. The table guards against a broken process, not
+against malicious code in a model, which has the user's rights in either process.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from periscope.engine.config import EngineConfig
 from periscope.errors import PeriscopeError
 
 _LENGTH_BYTES = 4
-#: Holds the largest picture that `max_side_px` allows. Four bytes of stray text are a larger number.
+#: Enough for the largest image that `max_side_px` allows. Four bytes of stray text, read as a length, exceed it.
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """In, first and once: load this model."""
+    """Request, sent once and first: load this model."""
 
     model: str
     config: EngineConfig
@@ -33,9 +33,9 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Describe:
-    """In: describe this image. Answered exactly once under its number, by `Described`, `Failed` or `Dropped`.
+    """Request: describe this image. Answered exactly once under its number, by `Described`, `Failed` or `Dropped`.
 
-    Before that it may be told that the image has `Begun`.
+    `Begun` may come before the answer.
     """
 
     number: int
@@ -46,19 +46,19 @@ class Describe:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """In: nobody waits for this description any more."""
+    """Request: cancel this description."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseMemory:
-    """In: give back what is kept for speed alone."""
+    """Request: free memory that is kept only for speed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Out: how far the load is."""
+    """Reply: the progress of the load."""
 
     done_bytes: int
     total_bytes: int
@@ -66,7 +66,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Out: the model is there."""
+    """Reply: the model is loaded."""
 
     path: str
     weights_bytes: int
@@ -74,14 +74,14 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """Out: an image's turn has come; its answer follows."""
+    """Reply: work on an image has started."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """Out: an image's text."""
+    """Reply: the description of an image."""
 
     number: int
     text: str
@@ -90,17 +90,17 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Out: a cancelled description has left the batch."""
+    """Reply: the row of a cancelled description has been removed from the batch."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Out: an error of ours, taken apart, because not every class of them can be pickled.
+    """Reply: a PeriscopeError, taken apart because not every subclass can be pickled.
 
     Attributes:
-        number: of the description; None = the load.
+        number: the description that failed; None = the load.
     """
 
     number: int | None
@@ -110,11 +110,11 @@ class Failed:
 
     @classmethod
     def of(cls, error: PeriscopeError, number: int | None = None) -> Failed:
-        """An error as it can cross."""
+        """Take an error apart."""
         return cls(number, type(error), error.args, vars(error))
 
     def error(self) -> PeriscopeError:
-        """The error as it was on the other side."""
+        """Rebuild the error that the other side raised."""
         error = self.kind.__new__(self.kind, *self.args)
         vars(error).update(self.details)
         return error
@@ -124,7 +124,7 @@ Request: TypeAlias = Load | Describe | Cancel | ReleaseMemory
 Reply: TypeAlias = Progress | Loaded | Begun | Described | Dropped | Failed
 
 _MESSAGES = (Load, Describe, Cancel, ReleaseMemory, Progress, Loaded, Begun, Described, Dropped, Failed)
-#: All that may come out of a frame, by module and name.
+#: The only classes that are unpickled, by module and name.
 _CLASSES = {
     (kind.__module__, kind.__qualname__): kind
     for kind in (*_MESSAGES, Image, EngineConfig, *vars(errors).values())
@@ -133,7 +133,7 @@ _CLASSES = {
 
 
 class BrokenFrame(Exception):
-    """What came out of the pipe is no message."""
+    """The bytes in the pipe are not a message."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -142,16 +142,16 @@ class _Unpickler(pickle.Unpickler):
 
 
 def frame_of(message: Request | Reply) -> bytes:
-    """Pure: a message as it goes into the pipe."""
+    """Pure: encode a message with its length in front."""
     body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     return len(body).to_bytes(_LENGTH_BYTES, "big") + body
 
 
 async def next_message(pipe: asyncio.StreamReader) -> Request | Reply | None:
-    """The next message; None when the other side has closed its end, be it in the middle of one.
+    """Read the next message; None if the other side has closed the pipe, even in the middle of a message.
 
     Raises:
-        BrokenFrame: what came is no message.
+        BrokenFrame: the bytes are not a message.
     """
     try:
         length = int.from_bytes(await pipe.readexactly(_LENGTH_BYTES), "big")

@@ -1,8 +1,8 @@
-"""The inside of a captioner's own process: an ordinary `VisionLanguageEngine` behind a pair of pipes.
+"""The captioner's process: a `VisionLanguageEngine` behind a pair of pipes.
 
-Everything here runs on the process's only event loop; the model has its worker thread as everywhere. The process lives
-as long as the pipe from the server. When that ends, because the server closed it or is gone in whatever way, so does
-the process, at once and whatever the model is doing: there is nothing to put in order, the system takes memory back.
+Everything here runs on the process's only event loop; the model has a worker thread, as in the server. The process ends
+when the pipe from the server ends, because the server has closed it or has exited or crashed. It ends at once, whatever
+the model is doing: nothing needs to be cleaned up, and the system reclaims the memory.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from periscope.errors import EngineClosed, PeriscopeError
 
 logger = logging.getLogger(__name__)
 
-#: How often it is looked whether a cancelled row has left the batch: a worker tells nobody.
-_LOOK_S = 0.02
+#: How often to check whether a cancelled row has been removed from the batch, which a worker does not report.
+_POLL_S = 0.02
 
 
 def run(pipe_to_server: int) -> NoReturn:
-    """Serve until the server closes its end. Never returns; does not run what is registered for the exit.
+    """Serve until the server closes its end of the pipe. Never returns, and runs no exit handlers.
 
     Args:
-        pipe_to_server: file descriptor that replies are written to; requests come in by standard input.
+        pipe_to_server: file descriptor for replies; requests are read from standard input.
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     try:
@@ -55,7 +55,7 @@ def run(pipe_to_server: int) -> NoReturn:
 
 
 class _CaptionerProcess:
-    """Owns the engine and the descriptions under way, by number. Event loop only."""
+    """Owns the engine and the tasks of running descriptions, by number. Event loop only."""
 
     def __init__(self, replies: BinaryIO) -> None:
         self._replies = replies
@@ -63,7 +63,7 @@ class _CaptionerProcess:
         self._describing: dict[int, asyncio.Task[None]] = {}
 
     async def serve(self) -> None:
-        """Take requests until the pipe ends."""
+        """Handle requests until the pipe ends, then end the process."""
         requests = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(requests), sys.stdin)
@@ -83,7 +83,11 @@ class _CaptionerProcess:
             os._exit(0)
 
     async def _load(self, model: str, config: EngineConfig) -> None:
-        """Also waits for the end of the engine, which is that of the process."""
+        """Load the model, then wait for the end of its engine, which ends the process.
+
+        Raises:
+            EngineClosed: the engine has ended.
+        """
         loop = asyncio.get_running_loop()
 
         def progress(done: int, total: int) -> None:
@@ -114,12 +118,12 @@ class _CaptionerProcess:
         self._reply(answer)
 
     async def _acknowledge(self, engine: VisionLanguageEngine, number: int) -> None:
-        """Tell that a cancelled row is gone, once the worker has dropped it: one that hangs never does."""
-        while engine.num_rows > len(self._describing):  # noqa: ASYNC110 - see _LOOK_S
-            await asyncio.sleep(_LOOK_S)
+        """Reply `Dropped` once the worker has removed a cancelled row. A hanging worker never does."""
+        while engine.num_rows > len(self._describing):  # noqa: ASYNC110 - see _POLL_S
+            await asyncio.sleep(_POLL_S)
         self._reply(Dropped(number))
 
     def _reply(self, reply: Reply) -> None:
-        """May wait for the server to read; nothing else would be due meanwhile."""
+        """Write a reply. Blocks the loop until the server reads, which delays nothing but further replies."""
         self._replies.write(frame_of(reply))
         self._replies.flush()

@@ -1,7 +1,7 @@
-"""The first steps of a captioner's own process: run as a script, by `IsolatedVisionLanguageEngine` alone.
+"""The script that a captioner's process runs. Started by `IsolatedVisionLanguageEngine` only.
 
-Before anything else is imported it takes the pipe to the server away from standard output, so that what a library
-prints, even while it is imported, goes to the log (standard error) and not between two messages.
+It first moves the pipe to the server from standard output to another descriptor, before any other import. So what a
+library prints, even while it is imported, goes to the log (standard error) and not between two messages.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import signal
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the server decides what it means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the server handles it
     pipe_to_server = os.dup(1)
     os.dup2(2, 1)
 
