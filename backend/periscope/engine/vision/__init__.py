@@ -1,1 +1,1 @@
-"""Vision-language models: pictures and instructions in, descriptions out."""
+"""Vision-language models: their batch over mlx-vlm, and the engine that serves image descriptions."""

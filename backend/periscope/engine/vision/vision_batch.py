@@ -1,6 +1,6 @@
-"""A vision-language model and its batch: the facade over mlx-vlm, where its version quirks are met in one place.
+"""A vision-language model and its batch: the facade over mlx-vlm that contains all workarounds for its versions.
 
-Worker thread only. One image a row, then an instruction; greedy, because mlx-vlm 0.7 has one sampler per batch.
+Worker thread only. A row is one image and an instruction. Greedy, because mlx-vlm 0.7 has one sampler per batch.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 #: unequal length are prefilled together or an image prompt is cut into chunks. Exit: mlx-vlm#1668 and its kin.
 WHOLE_PROMPT_TOKENS = 1 << 20
 _PROOF_SIDE_PX = 56
-#: A picture that every model can read, for seeing whether the model still works.
+#: An image that every model can process, for testing whether the model still works.
 _PROOF_PROMPT = ImagePrompt(
     Image(
         rgb=bytes([128]) * (3 * _PROOF_SIDE_PX**2),
@@ -53,7 +53,7 @@ _PROOF_PROMPT = ImagePrompt(
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A picture and its prompt as arrays; `row` is what the worker knows it by."""
+    """An image and its prompt as arrays, ready for the model. `row` is the id that `admit` returned."""
 
     row: int
     max_tokens: int
@@ -62,7 +62,7 @@ class _Prepared:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A picture whose turn has not come. `stream` is None for the model's own proof."""
+    """An image that waits for a place in the batch. `stream` is None for the test of the model (`prove`)."""
 
     row: int
     prompt: ImagePrompt
@@ -75,10 +75,10 @@ class _Waiting:
 
 
 class VisionBatch:
-    """Facade over mlx-vlm's `BatchGenerator`. Pictures wait here, in order of arrival, until it has a place.
+    """Facade over mlx-vlm's `BatchGenerator`. Images wait here, first come, first served, until it has room.
 
-    Then one picture a step is encoded. The batch would take more than it decodes, shortest prompts first: rows that
-    have begun would stand still while a crowd behind them is encoded, and its features would take memory.
+    One image per step is then encoded. `BatchGenerator` alone would encode all queued images, shortest prompts first:
+    running rows would stall meanwhile, and the features of all images would take memory.
     """
 
     def __init__(self, model: Any, processor: Any, *, max_rows: int) -> None:
@@ -90,7 +90,7 @@ class VisionBatch:
         self._prepared: _Prepared | None = None
         self._failed: list[Sampled] = []
         self._row_of_uid: dict[int, int] = {}
-        self._gone_uids: list[int] = []  # removed since the last step
+        self._removed_uids: list[int] = []  # to be removed from the generator by the next step
         self._generator = BatchGenerator(
             model.language_model,
             processor,
@@ -101,8 +101,8 @@ class VisionBatch:
             greedy_sampling=True,
             stream=mx.default_stream(mx.default_device()),
         )
-        # mlx-vlm 0.7 sets the process's wired limit for as long as a generator lives, and `close` sets it back to what
-        # it was (and does nothing else): several of them, closed in any order, would leave it at anything.
+        # mlx-vlm 0.7 changes the process's wired limit while a generator lives, and `close` only restores the previous
+        # value. Several generators, closed in any order, would leave a wrong limit, so it is restored at once.
         self._generator.close()
 
     def admit(self, submit: Submit) -> int:
@@ -111,37 +111,37 @@ class VisionBatch:
         return self.queue(submit.prompt, submit.params.max_tokens or 1, submit.stream)
 
     def queue(self, prompt: ImagePrompt, max_tokens: int, stream: TokenStream | None = None) -> int:
-        """A picture to describe; the id of its row. `stream` is told when its turn has come."""
+        """Queue an image and return its row id. `stream` gets `BEGUN` when work on the image starts."""
         self._num_rows += 1
         self._pending.append(_Waiting(self._num_rows, prompt, max_tokens, stream))
         return self._num_rows
 
     def prepare(self) -> None:
-        """One picture's pixels and prompt, as the model takes them, if the batch has a place for it.
+        """Preprocess the next image and its prompt if the batch has room for another row.
 
-        Its reader is told before the work: a picture that makes the model hang has been begun.
+        `BEGUN` is sent before the work, so that it is sent for an image that makes the model hang, too.
         """
         if self._pending and self._prepared is None and len(self._row_of_uid) < self._max_rows:
             picture = self._pending.popleft()
             picture.tell_begun()
             try:
                 self._prepared = _Prepared(picture.row, picture.max_tokens, self._inputs_of(picture.prompt))
-            except Exception as error:  # noqa: BLE001 - this picture's problem alone
+            except Exception as error:  # noqa: BLE001 - fails this image only
                 self._failed.append(Sampled(picture.row, 0, error=error))
 
     @property
     def has_work(self) -> bool:
-        return bool(self._pending or self._prepared or self._failed or self._row_of_uid or self._gone_uids)
+        return bool(self._pending or self._prepared or self._failed or self._row_of_uid or self._removed_uids)
 
     def step(self) -> list[Sampled]:
-        for uid in self._gone_uids:
+        for uid in self._removed_uids:
             self._generator.remove(uid)
-        self._gone_uids.clear()
+        self._removed_uids.clear()
         if self._prepared is not None:
             prepared, self._prepared = self._prepared, None
             try:
                 self._row_of_uid[self._insert(prepared)] = prepared.row
-            except Exception as error:  # noqa: BLE001 - this picture's problem alone
+            except Exception as error:  # noqa: BLE001 - fails this image only
                 self._failed.append(Sampled(prepared.row, 0, error=error, is_model_failure=True))
             failed, self._failed = self._failed, []
             return failed
@@ -160,7 +160,7 @@ class VisionBatch:
         )
 
     def _insert(self, prepared: _Prepared) -> int:
-        """Encode the picture and queue its prompt."""
+        """Encode the image and queue its prompt for prefill; returns its uid in the generator."""
         inputs = prepared.inputs
         ids, pixels = inputs.pop("input_ids"), inputs.pop("pixel_values", None)
         mask = inputs.pop("attention_mask", None)
@@ -183,7 +183,7 @@ class VisionBatch:
 
     @property
     def working_bytes(self) -> int:
-        return 0  # a few pictures' rows, which the room reserved for them covers
+        return 0  # the rows of a few images, which the model's reservation covers
 
     @property
     def prompt_cache_bytes(self) -> int:
@@ -193,12 +193,12 @@ class VisionBatch:
         return
 
     def remove(self, rows: Sequence[int]) -> None:
-        gone = set(rows)
-        self._pending = deque(picture for picture in self._pending if picture.row not in gone)
-        if self._prepared is not None and self._prepared.row in gone:
+        removed = set(rows)
+        self._pending = deque(picture for picture in self._pending if picture.row not in removed)
+        if self._prepared is not None and self._prepared.row in removed:
             self._prepared = None
-        for uid in [uid for uid, row in self._row_of_uid.items() if row in gone]:
-            self._gone_uids.append(uid)
+        for uid in [uid for uid, row in self._row_of_uid.items() if row in removed]:
+            self._removed_uids.append(uid)
             del self._row_of_uid[uid]
 
     def close(self) -> None:
@@ -211,7 +211,7 @@ def _pil_image(image: Image) -> PIL.Image.Image:
 
 
 class VisionLanguageModel:
-    """A loaded vision-language model: weights, processor, and how to start a batch over them."""
+    """Owns the weights and the processor of a loaded vision-language model. A `LoadedModel`; worker thread only."""
 
     def __init__(self, model: Any, processor: Any, config: EngineConfig) -> None:
         self._model = model
@@ -220,7 +220,7 @@ class VisionLanguageModel:
 
     @classmethod
     def load(cls, path: Path, config: EngineConfig, turn: DeviceTurn, progress: LoadProgress) -> VisionLanguageModel:
-        """Read weights and processor from a folder; blocks."""
+        """Load weights and processor from a folder. Blocks. May raise anything that mlx-vlm raises."""
         prepare_libraries()
         with LIBRARY_LOCK:
             model, processor = load(str(path), lazy=True)
@@ -236,11 +236,11 @@ class VisionLanguageModel:
         return [self._model]
 
     def new_batch(self) -> VisionBatch:
-        with LIBRARY_LOCK:  # the wired limit is changed and set back in there: one at a time
+        with LIBRARY_LOCK:  # it changes and restores the wired limit, which must not overlap
             return VisionBatch(self._model, self._processor, max_rows=self._config.max_num_seqs)
 
     def prove(self) -> None:
-        """A word about a small gray picture, the way every caption is made, in a batch of its own."""
+        """Generate one token for a small gray image in a batch of its own. Raises if the model does not work."""
         batch = self.new_batch()
         batch.queue(_PROOF_PROMPT, 1)
         while batch.has_work:

@@ -1,4 +1,4 @@
-"""VisionLanguageEngine: an image and an instruction in, words out. Event loop side; the model lives on its worker."""
+"""VisionLanguageEngine: describes images. Used on the event loop; the model lives on its worker thread."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class VisionLanguageEngine(HostedEngine):
         """Load a vision-language model from a folder or the hub cache.
 
         Raises:
-            ModelLoadError: it is not here, or cannot be loaded.
+            ModelLoadError: it is not on this disk, cannot be loaded, or has no vision part.
         """
         settings = config or EngineConfig()
         path = find_on_disk(model, settings.revision)
@@ -52,7 +52,7 @@ class VisionLanguageEngine(HostedEngine):
         shared_turn = turn or DeviceTurn()
 
         def load_model() -> VisionLanguageModel:
-            with LIBRARY_LOCK:  # mlx-vlm takes seconds to import, and text-only users never need it
+            with LIBRARY_LOCK:  # importing mlx-vlm takes seconds, and text-only use does not need it
                 from periscope.engine.vision.vision_batch import VisionLanguageModel
             return VisionLanguageModel.load(path, settings, shared_turn, progress)
 
@@ -61,11 +61,11 @@ class VisionLanguageEngine(HostedEngine):
     async def describe(
         self, image: Image, prompt: str, max_tokens: int, *, on_begun: Callable[[], None] = lambda: None
     ) -> tuple[str, int]:
-        """Greedy text about one image (may be empty), and the tokens it took. Cancelling frees its row.
+        """Return a greedy description of one image (may be empty) and its number of tokens. Cancelling frees its row.
 
         Args:
-            on_begun: called once, on the event loop, when the batch has a place for the image. Until then it waits for
-                the images of other callers.
+            on_begun: called once, on the event loop, when work on the image starts. Until then it waits for the images
+                of other callers.
 
         Raises:
             GenerationFailed, EngineClosed: this image's request failed.
