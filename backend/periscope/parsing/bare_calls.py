@@ -49,7 +49,7 @@ class BareCallDialect:
 #: Llama 3: alone or, in the mode for code, after a tag; several are parted by semicolons or stand in a list.
 LLAMA = BareCallDialect(tag="<|python_tag|>", dropped=("<|eom_id|>", "<|eot_id|>"))
 #: The same by a grammar: anything else that looks like a call is an answer.
-LLAMA_HELD = replace(LLAMA, separators=re.compile(r"[\s;]*"), is_exact=True)
+LLAMA_CONSTRAINED = replace(LLAMA, separators=re.compile(r"[\s;]*"), is_exact=True)
 #: `[{"name": ..., "arguments": {...}}, ...]`, by a grammar.
 FORCED = BareCallDialect(is_forced=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from periscope.core import OutputFormat, OutputSpec, ToolCallStyle
-from periscope.parsing.bare_calls import FORCED, LLAMA, LLAMA_HELD, BareCallParser
+from periscope.parsing.bare_calls import FORCED, LLAMA, LLAMA_CONSTRAINED, BareCallParser
 from periscope.parsing.contracts import Parser, new_call_id
 from periscope.parsing.harmony import HarmonyParser
 from periscope.parsing.stream import OutputParser
@@ -24,7 +24,7 @@ def parser_for(
     is_constrained, style = output_format.is_constrained, output_format.tool_call_style
     split = HarmonyParser if style is ToolCallStyle.HARMONY else OutputParser
     if style is ToolCallStyle.LLAMA:
-        dialect = LLAMA_HELD if is_constrained else LLAMA
+        dialect = LLAMA_CONSTRAINED if is_constrained else LLAMA
     elif style is ToolCallStyle.ARRAY:
         dialect = FORCED
     else:

@@ -1,9 +1,9 @@
-"""Structured output that is completed while there are tokens left for it.
+"""Completes structured output before `max_tokens` cuts it off.
 
 A grammar says what may come next, not when to stop: a string without `maxLength`, an array without `maxItems` or a tree
-can grow until `max_tokens` cuts it off, and JSON that is cut off is no JSON. So the shortest completion that can be
-found is looked for from time to time. Near the end nothing is begun that could not be completed any more; at the end
-the completion is written token by token.
+can grow until `max_tokens` truncates it, and truncated JSON is invalid. So a short completion is searched for from time
+to time. When few tokens are left, tokens are masked that open more than could still be closed. In the end the
+completion is forced token by token.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher
     from numpy.typing import NDArray
 
-#: Tokens to spare, beyond the completion, with which the completion is written: forced text can be taken apart worse
-#: than the completion takes it.
+#: The completion is forced once no more than this many tokens are left beyond it. A reserve, because forced text may
+#: tokenise into more tokens than the completion has.
 FORCED_TOKENS = 4
-#: Tokens to spare below which every token that opens something is checked: at least, and at most.
+#: Every token that opens something is checked once fewer spare tokens than this are left: the least and greatest value.
 MIN_CHECKED_TOKENS, MAX_CHECKED_TOKENS = 48, 512
-#: No longer completion is looked for: some milliseconds.
+#: The longest completion that is searched for, which takes some milliseconds.
 MAX_COMPLETION_TOKENS = 1024
-#: The part of the tokens to spare that is written before the next look: the completion may grow thrice as fast.
+#: The next search comes after a fourth of the spare tokens. The completion may grow by three tokens for each of them.
 _PART_BETWEEN_LOOKS = 4
 
-#: Up to so many allowed tokens each is checked by itself.
+#: If at most so many tokens are allowed, each is checked individually.
 _MAX_FEW = 32
 
 _QUOTE = b'"'
 _ENDS = b"}]"
-#: How null begins, and how nothing of JSON does but the text of a string.
+#: The first byte of `null`, and a byte that is allowed only inside strings.
 _NULL, _LETTER = b"n", b"m"
 _OPENERS = b'"[{,\\'
 _NOT_STRUCTURE = bytes({*range(256)} - {*b'"[]{},:\\'})
-#: What is tried where text has to go on; patterns and formats ask for the first more often than for the others.
+#: Bytes that are tried where a string must go on, those first that patterns and formats require most often.
 _FREQUENT = b"@.a0"
 _OTHERS = bytes(code for code in range(0x20, 0x7F) if code not in b"@.a0[{")
 
 
 class ClosingTokens:
-    """What a vocabulary's tokens do to open strings, arrays and objects; immutable, made once and shared.
+    """Which tokens of a vocabulary open or close strings, arrays and objects. Immutable, made once and shared.
 
     Args:
-        token_bytes: of each token id.
-        eos_token_ids: which of them end a sequence.
-        num_bits: in the words of a mask, a multiple of 32.
+        token_bytes: the bytes of each token id.
+        eos_token_ids: the end-of-sequence tokens.
+        num_bits: number of bits in a mask, a multiple of 32.
     """
 
     def __init__(self, token_bytes: Sequence[bytes], eos_token_ids: Sequence[int], num_bits: int) -> None:
@@ -68,10 +68,10 @@ class ClosingTokens:
                 self._kinds[token_id] = kinds.setdefault(structure, len(kinds) + 1)
 
     def choices(self, words: NDArray[np.uint32]) -> dict[int, NDArray[np.int64]]:
-        """Pure: the allowed tokens that may open something, in groups that do the same, by a number for each group.
+        """Pure: the allowed tokens that may open something, in groups of equal effect, by the number of the group.
 
-        In a string or a number those with the same brackets, quotes and commas do the same, and those without any open
-        nothing. Where only few tokens are allowed each may be the beginning of another name or value.
+        Inside a string or number, tokens with the same brackets, quotes and commas have the same effect, and those
+        without any open nothing. If few tokens are allowed, each may start another name or value and is its own group.
         """
         token_ids = np.flatnonzero(unpacked(words))
         if len(token_ids) <= _MAX_FEW:
@@ -80,20 +80,20 @@ class ClosingTokens:
         return {int(kind): token_ids[kinds == kind] for kind in np.unique(kinds[kinds > 0])}
 
     def is_in_string(self, words: NDArray[np.uint32]) -> bool:
-        """Pure: no value and no punctuation of JSON begins like that."""
+        """Pure: whether a string is open, told by a letter that is allowed only inside strings."""
         token_id = self.one_byte.get(_LETTER)
         return token_id is not None and has(words, token_id)
 
 
 @dataclass(frozen=True, slots=True)
 class Thoughts:
-    """How reasoning before an answer ends.
+    """How the reasoning before an answer ends.
 
     Attributes:
-        end_tokens: any one of these ends it.
-        spelled_start, spelled_end: its markers, where they are text and no tokens.
-        end_text_tokens: `spelled_end` as tokens.
-        is_open: the prompt has opened it.
+        end_tokens: any one of these tokens ends it.
+        spelled_start, spelled_end: its markers, if they are text and not special tokens.
+        end_text_tokens: the tokens of `spelled_end`.
+        is_open: whether the prompt has opened it.
     """
 
     end_tokens: tuple[int, ...] = ()
@@ -104,7 +104,7 @@ class Thoughts:
 
 
 class Closing:
-    """Owns how far one row is from a complete output. Used by the row's matcher, on its worker thread."""
+    """Owns one row's distance from a complete output. Used by the row's matcher, on its worker thread."""
 
     def __init__(self, tokens: ClosingTokens, thoughts: Thoughts) -> None:
         self._tokens = tokens
@@ -112,15 +112,15 @@ class Closing:
         self._text = b""
         self._is_thinking = thoughts.is_open and bool(thoughts.spelled_end)
         self._look_at = math.inf
-        self._completion: list[int] | None = None  # the last that was found, less what of it was written since
+        self._completion: list[int] | None = None  # the latest found, without the tokens of it that were written since
         self._last_length = 0
         self._num_checked = MIN_CHECKED_TOKENS
-        self._lengths: dict[int, float] = {}  # of the completion after an opener; known while a string goes on
+        self._lengths: dict[int, float] = {}  # of the completion after a token, by its group; valid inside one string
         self._is_completing = False
-        self._forced: deque[int] = deque()  # what is left of the completion
+        self._forced: deque[int] = deque()  # tokens of the completion that are still to be forced
 
     def see(self, token_id: int, text: bytes) -> None:
-        """The output goes on like this. Only spelled markers of reasoning have to be watched for."""
+        """Record a token of the output. Tracks the known completion and reasoning markers that are text."""
         goes_on = self._completion is not None and self._completion[:1] == [token_id]
         self._completion = self._completion[1:] if self._completion is not None and goes_on else None
         thoughts = self._thoughts
@@ -134,9 +134,9 @@ class Closing:
             self._is_thinking = False
 
     def narrowed(self, matcher: LLMatcher, words: NDArray[np.uint32], num_left: int) -> NDArray[np.uint32]:
-        """What is allowed of `words`, so that the output will be complete after `num_left` further tokens.
+        """Return the mask `words`, restricted so that the output is complete after `num_left` further tokens.
 
-        Nothing is changed while there are plenty, and where no completion is found that is short enough.
+        Returns `words` itself while many tokens are left, or if no completion is found that is short enough.
         """
         if self._is_completing:
             wanted = [self._forced.popleft()] if self._forced else self._tokens.eos_token_ids
@@ -155,20 +155,20 @@ class Closing:
         return _only([self._forced.popleft()], words)
 
     def _known(self, completion: list[int] | None) -> list[int] | None:
-        """This, or what is left of the last, whichever is shorter."""
+        """The shorter one of this completion and the rest of the previous one; remembers it."""
         if completion is None or (self._completion is not None and len(self._completion) < len(completion)):
             return self._completion
         self._completion = completion
         return completion
 
     def _measured(self, completion: Sequence[int]) -> int:
-        """Its length; what it grows by tells how much a single token may open."""
+        """Length of the completion. Its growth since the last search sets the number of tokens to be checked."""
         growth, self._last_length = len(completion) - self._last_length, len(completion)
         self._num_checked = min(max(self._num_checked, 2 * growth), MAX_CHECKED_TOKENS)
         return len(completion)
 
     def _affordable(self, matcher: LLMatcher, words: NDArray[np.uint32], room: int) -> NDArray[np.uint32]:
-        """Without tokens after which a completion takes more than `room`."""
+        """Mask the tokens after which the completion takes more than `room` tokens."""
         choices = self._tokens.choices(words)
         if len(choices) == 1:
             return words
@@ -183,16 +183,17 @@ class Closing:
         return rest if rest.any() else words
 
     def _length_after(self, matcher: LLMatcher, token_id: int, room: int) -> float:
-        """Of the completion; infinite if none is found."""
+        """Length of the completion after this token; infinite if none is found."""
         ahead = matcher.deep_copy()
         ahead.consume_token(token_id)
         completion = self._shortest(ahead, MAX_CHECKED_TOKENS, enough=room)
         return math.inf if completion is None else len(completion)
 
     def _shortest(self, matcher: LLMatcher, max_tokens: int, *, enough: int = 0) -> list[int] | None:
-        """Tokens after which the output is complete: few, if not always the fewest; None if none are found.
+        """Search for a short completion, not necessarily the shortest; None if none is found.
 
-        Two ways are tried, if the first is not short enough: which names can be left out, a grammar does not tell.
+        If the first search finds more than `enough` tokens, a second one tries tokens in another order, because a
+        grammar does not tell which properties can be left out.
         """
         first = self._found(matcher.deep_copy(), max_tokens, is_backward=False)
         if first is not None and len(first) <= enough:
@@ -201,7 +202,7 @@ class Closing:
         return first if second is None else second
 
     def _found(self, ahead: LLMatcher, max_tokens: int, *, is_backward: bool) -> list[int] | None:
-        """One completion. Moves the matcher to its end."""
+        """Search greedily for one completion. Advances the matcher."""
         written: list[int] = list(self._thoughts.end_text_tokens) if self._is_thinking else []
         ahead.consume_tokens(written)
         while not ahead.is_accepting():
@@ -218,10 +219,10 @@ class Closing:
         return [int(token_id) for token_id in np.flatnonzero(unpacked(allowed_words(ahead)))[:1]]
 
     def _preferred(self, ahead: LLMatcher, turn: int, *, is_backward: bool) -> Iterator[int]:
-        """Tokens to be tried in turn; a letter that is allowed tells that a string is open.
+        """Yield tokens in the order in which they are tried. An allowed letter means that a string is open.
 
-        What may not end yet may need a nought (a multiple of ten), another digit (more than 0.0) or any other
-        character (a pattern): they take turns.
+        A value that may not end yet may need a zero (a multiple of ten), another digit (more than 0.0) or any other
+        character (a pattern), so these alternate with `turn`.
         """
         one_byte = self._tokens.one_byte
         yield from self._thoughts.end_tokens
@@ -247,7 +248,7 @@ def _bytes_of(text: bytes) -> Iterator[bytes]:
 
 
 def _only(token_ids: Sequence[int], words: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Those of these tokens that are allowed; all that is allowed if none of them is."""
+    """Restrict a mask to these tokens; the mask itself if none of them is allowed."""
     only = np.zeros_like(words)
     for token_id in token_ids:
         only[token_id // 32] |= np.uint32(1) << np.uint32(token_id % 32)

@@ -1,6 +1,6 @@
-"""Structured output: grammars that leave a model only the tokens a JSON schema or a forced tool call allows.
+"""Compiles JSON schemas and tool calls to grammars that constrain which tokens a model may generate.
 
-Grammars are compiled off the worker threads; each row of a batch owns a matcher on its worker. Knows no HTTP.
+Grammars are compiled on executor threads; each row of a batch owns a matcher on its worker thread. Knows no HTTP.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from periscope.engine.structured.token_bits import WORD_BITS, allowed_words, num
 from periscope.engine.structured.token_tree import token_tree
 from periscope.errors import InvalidRequest
 
-#: Compiled grammars kept; a client repeats its few schemas.
+#: Number of compiled grammars that are cached. A client repeats few schemas.
 MAX_CACHED_GRAMMARS = 32
-#: Tokens tried before a grammar is taken: enough to meet what a compiler cannot see, such as an object that has to
-#: hold itself or a choice too wide for one step.
+#: Tokens that are generated on trial before a grammar is accepted. Enough to find what the compiler does not detect,
+#: such as an object that must contain itself or too many alternatives for one step.
 _NUM_TRIED_TOKENS = 16
 #: A row's automaton takes 20 to 40 MB at worst (ordinary schemas: a few hundred states), a step some 10 ms at worst.
 #: An optional property takes four items, so an object may have about a thousand.
 _LIMITS = LLParserLimits(max_lexer_states=20_000, max_items_in_row=4_000, verbose_errors=False)
-#: Schemas inside a refused one that are tried to find the one to blame.
+#: How many subschemas of a refused schema are compiled to find the one that cannot be enforced.
 _MAX_LOOKS = 64
 #: What may stand in the header of a message of gpt-oss.
 _HARMONY_NAME = re.compile(r"[^\s<>]*")
@@ -56,11 +56,11 @@ _BITS = np.left_shift(np.uint32(1), np.arange(WORD_BITS, dtype=np.uint32))
 
 
 class GrammarCompiler:
-    """Owns one text model's compiled grammars and the tokenizer they are compiled for. Thread-safe; may block.
+    """Owns one text model's compiled grammars and its llguidance tokenizer. Thread-safe; blocks while compiling.
 
     Args:
         tokenizer: mlx-lm's wrapper.
-        vocab_size: width of the model's logits; may be more than the tokenizer knows.
+        vocab_size: width of the model's logits; may exceed the tokenizer's vocabulary.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class GrammarCompiler:
         self._grammars: OrderedDict[str, Grammar] = OrderedDict()
 
     def constraint(self, spec: OutputSpec, *, starts_in_reasoning: bool) -> Constraint:
-        """What completions of this spec must fit, and how they are read.
+        """The grammar that constrains completions of this spec, and the format in which they are parsed.
 
         Raises:
             InvalidRequest: a schema cannot be enforced or satisfied, or a tool to be called is not offered.
@@ -88,7 +88,7 @@ class GrammarCompiler:
             case ConstraintKind.CALLS:
                 grammar = self.tool_call(tools, choice, starts_in_reasoning=starts_in_reasoning)
             case ConstraintKind.JSON:
-                assert spec.response_format is not None  # noqa: S101 - what the kind means
+                assert spec.response_format is not None  # noqa: S101 - implied by the kind
                 grammar = self.json(
                     spec.response_format, tools, is_parallel=is_parallel, starts_in_reasoning=starts_in_reasoning
                 )
@@ -105,9 +105,9 @@ class GrammarCompiler:
         is_parallel: bool = True,
         starts_in_reasoning: bool,
     ) -> Grammar:
-        """The answer is JSON of this schema, or one or more calls of these tools, and nothing else.
+        """Constrain the answer to JSON of this schema, or to one or more calls of these tools.
 
-        Reasoning may go before. Arguments fit the schemas of strict tools, and are any object for others.
+        Reasoning may come first. Arguments fit the schemas of strict tools, and are any object for others.
 
         Raises:
             InvalidRequest: a schema cannot be enforced or satisfied; names the keyword.
@@ -126,7 +126,7 @@ class GrammarCompiler:
         return grammar
 
     def text(self, tools: Sequence[Tool], *, is_parallel: bool, starts_in_reasoning: bool) -> Grammar:
-        """The answer is as the model likes, but what it calls is one of these tools, with arguments as for `json`.
+        """Leave the answer free, but constrain its calls to these tools, with arguments as for `json`.
 
         Raises:
             InvalidRequest: a strict tool's parameters cannot be enforced; names the keyword.
@@ -139,7 +139,7 @@ class GrammarCompiler:
         return self._compiled(f"text {is_parallel}", called, write, starts_in_reasoning=starts_in_reasoning)
 
     def tool_call(self, tools: Sequence[Tool], choice: ToolChoice, *, starts_in_reasoning: bool) -> Grammar:
-        """The answer is one or more tool calls and nothing else. Reasoning may go before.
+        """Constrain the answer to one or more tool calls. Reasoning may come first.
 
         Raises:
             InvalidRequest: no such tool, or a tool's parameters cannot be enforced; names the keyword.
@@ -190,16 +190,16 @@ class GrammarCompiler:
         return grammar
 
     def _check_part(self, part: _Part, tokens: LLTokenizer) -> None:
-        """By itself it can be compiled, and begun.
+        """Check that one schema compiles alone and allows some output.
 
         Raises:
-            InvalidRequest: it cannot; says which part.
+            InvalidRequest: it does not; names the part.
         """
         is_raw_name = self._output_format.tool_call_style is ToolCallStyle.HARMONY
         if is_raw_name and not _HARMONY_NAME.fullmatch(part.name):
             raise InvalidRequest(
-                f"This model cannot be held to a call of a tool named {part.name!r}: blanks, `<` and `>` end its "
-                "names. Rename the tool.",
+                f"This model cannot be constrained to a call of a tool named {part.name!r}: blanks, `<` and `>` end "
+                "its names. Rename the tool.",
                 param=part.param,
             )
         try:
@@ -212,7 +212,7 @@ class GrammarCompiler:
         _try_out(_compile(tokens, text.alone(text.schema(schema)), param), param)
 
     def _place_of_failure(self, part: _Part, tokens: LLTokenizer) -> str:
-        """Where the smallest schema stands inside the part's that cannot be enforced by itself; empty = all of it."""
+        """Path of the innermost subschema that cannot be enforced on its own; empty = the whole schema."""
         place, node, num_tries = "", part.source, 0
         while True:
             for keyword, name, below in children_of(node):
@@ -233,10 +233,10 @@ class GrammarCompiler:
         return True
 
     def _check_unlike_calls(self, answer: _Part, names: Sequence[str]) -> None:
-        """Llama marks its calls by nothing but how they begin.
+        """Check that JSON answers cannot be taken for calls, which Llama marks only by their first characters.
 
         Raises:
-            InvalidRequest: JSON of this schema might begin like a call, whose arguments nothing would hold.
+            InvalidRequest: JSON of this schema might start like a call, whose arguments would be unconstrained.
         """
         tokens = self._tokens()
         text = GrammarText(self._take_apart, self._output_format)
@@ -252,7 +252,7 @@ class GrammarCompiler:
                 )
 
     def _take_apart(self, text: str) -> Marker:
-        """The added tokens of a marker, which no text spells, and the text between them."""
+        """Split a marker into the ids of its special tokens and the text between them."""
         ids = {token: token_id for token, token_id in self._tokenizer.get_added_vocab().items() if token in text}
         special = {token: id_ for token, id_ in ids.items() if self._tokens().is_special_token(id_)}
         if not special:
@@ -262,13 +262,13 @@ class GrammarCompiler:
         return [special.get(part, part) for part in parts]
 
     def _tokens(self) -> LLTokenizer:
-        """The vocabulary as llguidance wants it: seconds for a big one, so only when it is needed, and once."""
+        """The vocabulary for llguidance, made once, at its first use: seconds for a big one."""
         if self._token_tree is None:
             self._token_tree = token_tree(self._tokenizer, self._vocab_size, self._eos_token_ids)
         return self._token_tree
 
     def _token_kinds(self, tokens: LLTokenizer) -> tuple[DigitTokens, ClosingTokens]:
-        """As the vocabulary: once, under the lock."""
+        """The token tables for numbers and for closing. Made once, at their first use. Under the lock."""
         if self._kinds is None:
             num_tokens = min(tokens.vocab_size, self._vocab_size)
             num_bits = num_words(self._vocab_size) * WORD_BITS
@@ -278,7 +278,7 @@ class GrammarCompiler:
         return self._kinds
 
     def _thoughts(self, tokens: LLTokenizer, end: str, *, is_open: bool) -> Thoughts:
-        """How reasoning is ended early: by its marker, be that a token or text."""
+        """How reasoning ends: by a marker that is a token or text."""
         first, *_ = self._take_apart(end)
         if isinstance(first, int):
             return Thoughts(end_tokens=(first,))
@@ -287,7 +287,9 @@ class GrammarCompiler:
 
 
 def apply_bits(logits: mx.array, bits: NDArray[np.uint32]) -> mx.array:
-    """Logits with what is not allowed at minus infinity, on any device; words go over, a 32nd of the vocabulary.
+    """Set the logits of tokens that are not allowed to minus infinity, on any device.
+
+    The mask is transferred as packed words, one per 32 tokens, and unpacked on the device.
 
     Args:
         logits: (rows, vocabulary).
@@ -303,13 +305,14 @@ _LEAVE_STRICT_OUT = " Or leave the tool's `strict` out."
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A schema inside a grammar, and where it comes from.
+    """A schema in a grammar, and where it comes from.
 
     Attributes:
-        schema: as it is compiled.
-        source: as the client wrote it.
-        name: of the tool it holds the arguments of.
-        way_out: what else the client can do when it is refused.
+        schema: the schema as it is compiled.
+        param: the field of the request that contains it.
+        source: the schema as the client sent it.
+        name: the tool whose arguments it constrains; empty for an answer.
+        way_out: what the client can do instead, as a sentence for the error.
     """
 
     schema: JSONObject
@@ -325,10 +328,10 @@ class _Part:
 
     @classmethod
     def of_arguments(cls, tool: Tool, *, is_forced: bool = False) -> _Part:
-        """The tool's parameters, as an object whatever they leave open; any object where nothing has to hold them.
+        """The schema of a tool's arguments, always an object; any object if the tool is neither strict nor forced.
 
         Raises:
-            InvalidRequest: they are no object, or cannot be enforced.
+            InvalidRequest: the parameters are not of type object, or cannot be enforced.
         """
         parameters = {key: value for key, value in tool.parameters.items() if key != "nullable"}
         part = cls({"type": "object"}, "tools", parameters, tool.name, "" if is_forced else _LEAVE_STRICT_OUT)
@@ -341,12 +344,12 @@ class _Part:
             check_enforceable(parameters, part.param)
         except InvalidRequest as error:
             raise part.refusal(error) from None
-        if parameters.get("$ref") is None:  # it says itself what it is; beside one to itself no `type` is taken
+        if parameters.get("$ref") is None:  # else the referenced schema states its type
             parameters = {**parameters, "type": "object"}
         return replace(part, schema=rewritten(parameters))
 
     def refusal(self, error: InvalidRequest, place: str = "") -> InvalidRequest:
-        """The error, with the tool and the place in its schema that it is about."""
+        """The error, with the name of the tool and the path in its schema."""
         whose = f"Tool `{self.name}`: " if self.name else ""
         where = f"At `{place}`: " if place else ""
         return InvalidRequest(f"{whose}{where}{error.message}{self.way_out}", param=self.param)
@@ -357,7 +360,11 @@ def _by_name(parts: Sequence[_Part]) -> list[tuple[str, JSONObject]]:
 
 
 def _serialised(parts: Sequence[_Part]) -> str:
-    """As JSON; keys keep their order, which is the order a model writes them in."""
+    """The parts as JSON, for the cache key. Keys keep their order, in which the model writes them.
+
+    Raises:
+        InvalidRequest: a schema is nested too deep, or contains NaN or an infinity.
+    """
     try:
         return json.dumps([(part.name, part.schema) for part in parts], allow_nan=False)
     except (RecursionError, ValueError):
@@ -375,7 +382,11 @@ def _compile(tokens: LLTokenizer, lark: str, param: str) -> LLMatcher:
 
 
 def _try_out(matcher: LLMatcher, param: str) -> None:
-    """Write a few tokens: it has to be possible, and cheap enough."""
+    """Generate a few tokens on trial.
+
+    Raises:
+        InvalidRequest: nothing is allowed, or the grammar exceeds the limits.
+    """
     for _ in range(_NUM_TRIED_TOKENS):
         allowed = np.flatnonzero(unpacked(allowed_words(matcher)))
         if matcher.is_error() or not len(allowed):

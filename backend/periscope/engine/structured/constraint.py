@@ -1,4 +1,4 @@
-"""What an `OutputSpec` becomes for one model: a compiled grammar, and the format in which its output is parsed."""
+"""Constraint: an `OutputSpec` compiled for one model, as a grammar and the format in which its output is parsed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """How a completion comes out.
+    """The grammar of a completion and its output format, decided together so that they agree.
 
     Attributes:
-        grammar: what it must fit; None = it is free.
-        output_format: how it marks reasoning and calls.
+        grammar: constrains the completion; None = unconstrained.
+        output_format: how the completion marks reasoning and calls.
     """
 
     grammar: Grammar | None

@@ -1,6 +1,6 @@
-"""What llguidance says of a grammar, in the client's words. Pure.
+"""Translates llguidance's errors for clients. Pure.
 
-Its messages speak of its own options, rules and regexes, which mean nothing to who wrote a schema.
+llguidance's messages are about its own options, rules and regexes, which mean nothing to the author of a schema.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _TOO_COMPLEX = "it is too complex; make it smaller, or its patterns and choices 
 _UNKNOWN = "it asks for what cannot be checked while the model writes; say it with simpler keywords"
 
 _GRAMMAR = re.compile(r"\n +\d+ \|")
-#: (what a message holds, what is said instead). The first that is found counts. Groups stand for what a client wrote.
+#: (pattern of a message, explanation). The first match wins. Groups are parts of the client's schema.
 _EXPLANATIONS: tuple[tuple[str, str], ...] = (
     (
         r"oneOf constraints are not supported",
@@ -50,8 +50,8 @@ _EXPLANATIONS: tuple[tuple[str, str], ...] = (
 
 
 def explained(message: str) -> str:
-    """Why it cannot be enforced, as the end of a sentence without its full stop."""
-    message = _GRAMMAR.split(message, maxsplit=1)[0]  # below it stands the grammar, with a client's words in it
+    """The reason why a schema cannot be enforced, as the end of a sentence without its full stop."""
+    message = _GRAMMAR.split(message, maxsplit=1)[0]  # the grammar follows, which contains text of the client
     for pattern, explanation in _EXPLANATIONS:
         found = re.search(pattern, message)
         if found is not None:

@@ -1,7 +1,7 @@
-"""A grammar's text, in llguidance's dialect of Lark. Pure; knows neither tokenizers nor llguidance's objects.
+"""Writes grammars in llguidance's dialect of Lark. Pure; knows neither tokenizers nor llguidance's objects.
 
-Everything a model may do before its answer is part of the grammar: whether to reason, where reasoning ends, and that
-the completion does not. So a token that holds the end of a marker and the beginning of the answer is no special case.
+The grammar covers all that a model may write before its answer: whether it reasons, and how reasoning ends. So a token
+that contains the end of a marker and the start of the answer needs no special case.
 """
 
 from __future__ import annotations
@@ -14,39 +14,40 @@ from typing import TypeAlias
 
 from periscope.core import JSONObject, OutputFormat, ToolCallStyle
 
-#: A marker taken apart: ids of tokens that are markers of their own, and the text between.
+#: A marker as a sequence of special token ids and the text between them.
 Marker: TypeAlias = Sequence[int | str]
-#: Names of tools, and schemas of their arguments.
+#: Pairs of a tool's name and the schema of its arguments.
 CallableTools: TypeAlias = Sequence[tuple[str, JSONObject]]
 
-#: JSON on one line, spaced as Python writes it: what models have read most, and no room to ramble in blanks.
+#: JSON on one line with Python's spacing, which models have seen most; flexible whitespace would allow endless blanks.
 _COMPILER_SETTINGS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-#: Calls in one answer: a model that never stops calling is stopped.
+#: The most calls in one answer, for models that never stop calling.
 MAX_PARALLEL_CALLS = 16
 
 _FINAL = "<|channel|>final<|message|>"
 _END, _NEXT_MESSAGE = "<|end|>", "<|start|>assistant"
 #: Messages of gpt-oss that are neither answer nor call.
 _ASIDES = ("<|channel|>analysis<|message|>", "<|channel|>commentary<|message|>")
-#: What its parser, besides the end of a message, drops or reads as more than text.
+#: The markers, other than the end of a message, that `HarmonyParser` does not read as text.
 _HARMONY_MARKERS = ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|return|>", "<|call|>")
 _PYTHON_TAG = "<|python_tag|>"
 _LLAMA_MARKERS = (_PYTHON_TAG, "<|eom_id|>", "<|eot_id|>")
-#: How a text begins that Llama's parser takes for a call; `\s` means four characters more in Python than in Rust.
+#: The start of a text that Llama's parser takes for a call. Python's `\s` matches four characters more than Rust's.
 _LLAMA_OPENING = r'[\s\x1c-\x1f;]*\{"name": "'
 _JSON_PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|[{}]|: |, ')
-#: What Mistral's parser takes for a name.
+#: The names that Mistral's parser accepts.
 _MISTRAL_NAME = re.compile(r"[\w-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class _CallSyntax:
-    """The text around names and arguments; markers in it count as such.
+    """The text around names and arguments of calls. Special tokens in it are written as tokens.
 
     Attributes:
-        marker: where it stands, calls follow.
-        before, between, after: around all calls, between two.
-        quotes_name: the name stands in JSON.
+        marker: announces that calls follow.
+        before, between, after: the text before the first call, between two calls, and after the last one.
+        quotes_name: whether the name is in a JSON string.
+        max_calls: the most calls in one answer.
     """
 
     marker: str = ""
@@ -64,8 +65,8 @@ class GrammarText:
     """Owns the rules of one grammar while they are written.
 
     Args:
-        take_apart: finds the markers' tokens in a text.
-        output_format: how calls are written where a grammar holds them (`OutputFormat.constrained`).
+        take_apart: splits a marker into special tokens and text.
+        output_format: how constrained calls are written (`OutputFormat.constrained`).
     """
 
     def __init__(self, take_apart: Callable[[str], Marker], output_format: OutputFormat) -> None:
@@ -76,34 +77,34 @@ class GrammarText:
         self._num_schemas = 0
 
     def schema(self, schema: JSONObject) -> str:
-        """A new rule: JSON of this schema. Returns its name."""
+        """Add a rule for JSON of this schema; returns the rule's name."""
         name = f"json_{self._num_schemas}"
         self._num_schemas += 1
         self._rules.append(f"{name}: %json {json.dumps({**schema, 'x-guidance': _COMPILER_SETTINGS})}")
         return name
 
     def json(self, schema: JSONObject) -> str:
-        """An answer of JSON."""
+        """The rule body of an answer in JSON."""
         final = _FINAL if self._style is ToolCallStyle.HARMONY else ""
         return f"{self._marker(final)} {self.schema(schema)}"
 
     def json_or_calls(self, schema: JSONObject, tools: CallableTools, *, is_parallel: bool) -> str:
-        """An answer of JSON, or of one or more calls."""
+        """The rule body of an answer in JSON, or of one or more calls."""
         is_bare = self._style is ToolCallStyle.LLAMA
         return f"{self.json(schema)} | {self.calls(tools, is_parallel=is_parallel, in_json_pieces=is_bare)}"
 
     def calls(self, tools: CallableTools, *, is_parallel: bool, in_json_pieces: bool = False) -> str:
-        """An answer of one or more calls.
+        """The rule body of an answer of one or more calls.
 
         Args:
-            in_json_pieces: the answer may be JSON instead. The lexer takes the longest piece of all that may come next,
-                and does not go back: those of a call must be those of JSON.
+            in_json_pieces: the answer may be JSON instead. The lexer takes the longest lexeme and does not backtrack,
+                so the lexemes of a call must be those of JSON.
         """
         syntax = self._with_call(tools, in_json_pieces=in_json_pieces)
         return f"{self._marker(syntax.marker)} {self._calls(syntax, is_parallel=is_parallel)}"
 
     def text_and_calls(self, tools: CallableTools, *, is_parallel: bool) -> str:
-        """Any answer whose calls, if there are any, are of these tools."""
+        """The rule body of any answer whose calls, if there are any, are of these tools."""
         syntax = self._with_call(tools)
         calls = self._calls(syntax, is_parallel=is_parallel)
         thoughts = [self._format.think_start] if self._format.think_start else []
@@ -121,7 +122,7 @@ class GrammarText:
         return f"({tagged} {calls} | {text})"
 
     def _with_call(self, tools: CallableTools, *, in_json_pieces: bool = False) -> _CallSyntax:
-        """Adds the rule of one call."""
+        """Add the rule `call` for one call of any of the tools; returns the syntax around it."""
         syntax = _call_syntax(self._format, [name for name, _ in tools])
         options = []
         for name, schema in tools:
@@ -141,17 +142,17 @@ class GrammarText:
         return f"{self._marker(syntax.before)} call {more} {self._marker(syntax.after)}"
 
     def alone(self, answer: str) -> str:
-        """The grammar of the answer alone."""
+        """The grammar of a completion that consists of the answer only."""
         return "\n".join([f"start: {answer}", *self._rules])
 
     def thought_end(self) -> str:
-        """The marker that ends reasoning; empty where there is none."""
+        """The marker that ends reasoning; empty if the format has none."""
         return _END if self._style is ToolCallStyle.HARMONY else self._format.think_end or ""
 
     def after_reasoning(self, answer: str, *, starts_in_reasoning: bool) -> str:
-        """The grammar of a completion whose reasoning comes first.
+        """The grammar of a completion that may start with reasoning.
 
-        Reasoning that the prompt has opened must be closed. Otherwise it is the model's choice to open it.
+        Reasoning that the prompt has opened must be closed. Otherwise the model decides whether to open it.
         """
         others: tuple[str, ...] = ()
         if self._style is ToolCallStyle.HARMONY:
@@ -165,18 +166,18 @@ class GrammarText:
         return self.alone(f"({self._marker(opening)} thought {before})? {after} ({answer})")
 
     def _text(self, without: Collection[str], *, unlike: str = "") -> str:
-        """A new rule: free text, maybe none.
+        """Add a rule for free text, which may be empty; returns its name.
 
         Args:
-            without: what must not be spelled in it.
-            unlike: a pattern it must not begin with.
+            without: strings that must not occur in the text.
+            unlike: a pattern that the text must not start with.
         """
         name = f"TEXT_{len(self._rules)}"
         self._rules.append(f"{name}: {_excluding('(?s:.*)', without, unlike)}")
         return name
 
     def _text_up_to(self, marker: str, without: Collection[str], *, unlike: str = "") -> str:
-        """Free text up to the first `marker`, be it one token or spelled, and the marker."""
+        """The rule body of free text up to and including the first `marker`, as a special token or as text."""
         name = f"spelled_{len(self._rules)}"
         self._rules.append(f"{name}[lazy]: {_excluding(f'(?s:.*){_pattern(marker)}', without, unlike)}")
         if all(isinstance(part, str) for part in self._take_apart(marker)):
@@ -189,7 +190,7 @@ class GrammarText:
 
 
 def has_reasoning(output_format: OutputFormat) -> bool:
-    """Whether completions of this format may begin with reasoning that can be told from the answer."""
+    """Whether completions of this format may start with reasoning that has markers."""
     return output_format.tool_call_style is ToolCallStyle.HARMONY or bool(
         output_format.think_start and output_format.think_end
     )
@@ -213,7 +214,7 @@ def _call_syntax(output_format: OutputFormat, names: Iterable[str]) -> _CallSynt
 
 
 def _excluding(pattern: str, without: Collection[str], unlike: str) -> str:
-    """A terminal: this pattern, but with none of `without` in it, and not beginning like that."""
+    """A terminal that matches `pattern`, contains none of `without`, and does not start with `unlike`."""
     excluded = [rf"(?s:.*)({'|'.join(map(_pattern, without))})(?s:.*)"] if without else []
     excluded += [f"{unlike}(?s:.*)"] if unlike else []
     return " & ".join([f"/{pattern}/", *(f"~/{other}/" for other in excluded)])

@@ -1,4 +1,4 @@
-"""Which JSON schemas a grammar can hold a model to. Pure; knows nothing of grammars' syntax or of tokens.
+"""Checks whether a JSON schema can be enforced by a grammar. Pure; knows nothing of grammars' syntax or of tokens.
 
 llguidance refuses keywords it knows and cannot enforce, but skips those it does not know, and takes time exponential in
 some intersections. What this module lets through is enforced as written and compiles in bounded time.
@@ -17,7 +17,7 @@ from periscope.errors import InvalidRequest
 
 Schema: TypeAlias = JSONObject | bool
 
-#: Schemas inside schemas; the compiler's own stack ends at 128 levels of JSON, two to a schema.
+#: Nesting depth of schemas. The compiler's stack ends at 128 levels of JSON, two per schema.
 MAX_SCHEMA_DEPTH = 60
 #: Schemas met below an intersection once its references are followed. The compiler's work doubles with each level of
 #: an `allOf` of references: past this it takes seconds.
@@ -35,7 +35,7 @@ _VALUES = frozenset({
     "minLength", "maxLength", "pattern", "format", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
     "multipleOf", "nullable",
 })
-#: They say something about a value and forbid none.
+#: Keywords that describe a value without constraining it.
 ANNOTATIONS = frozenset({
     "$schema", "$id", "id", "$comment", "title", "description", "default", "examples", "example",
     "deprecated", "readOnly", "writeOnly", "discriminator", "contentMediaType", "contentEncoding", "externalDocs",
@@ -43,12 +43,12 @@ ANNOTATIONS = frozenset({
 })
 # fmt: on
 _MAX_SHOWN = 100
-#: The compiler reads its own settings from here.
+#: The keyword from which the compiler reads its own settings.
 _COMPILER_SETTINGS = "x-guidance"
 
 
 def check_enforceable(schema: JSONObject, param: str) -> None:
-    """Refuse what could not be enforced or would take too long to compile.
+    """Refuse a schema that could not be enforced or would take too long to compile.
 
     Args:
         param: where the schema stands in the request.
@@ -60,7 +60,7 @@ def check_enforceable(schema: JSONObject, param: str) -> None:
 
 
 class _Check:
-    """Owns the walk over one schema."""
+    """Owns the walk over one schema, keyword by keyword."""
 
     def __init__(self, root: JSONObject, param: str) -> None:
         self._root = root
@@ -116,7 +116,7 @@ class _Check:
 
 
 class _Intersection:
-    """Owns the measure of what has to hold at once below one schema, references followed."""
+    """Owns the counts of what applies to one value at once below a schema, following references."""
 
     def __init__(self, root: JSONObject, param: str) -> None:
         self._root = root
@@ -141,7 +141,7 @@ class _Intersection:
             )
 
     def _measure_multiples(self) -> None:
-        """The compiler's automaton of several is that of their least common multiple."""
+        """Check several `multipleOf` by their least common multiple, which determines the size of the automaton."""
         anywhere = [each for path, multiples in self._multiples.items() if "*" in path for each in multiples]
         for path, multiples in self._multiples.items():
             met = anywhere if "*" in path else [*anywhere, *multiples]
@@ -181,7 +181,7 @@ def _value_name(keyword: str, name: str | None) -> str:
 
 
 def intersects(schema: JSONObject) -> bool:
-    """Whether several of its keywords constrain one value through other schemas."""
+    """Whether several schemas or keywords constrain the same value."""
     meeting = [keyword for keyword in schema if keyword not in ANNOTATIONS | DEFINITIONS]
     branches = schema.get("allOf")
     if isinstance(branches, list) and len(branches) > 1:

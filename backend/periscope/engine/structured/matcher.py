@@ -1,4 +1,4 @@
-"""A compiled grammar, and one row's place in it. Knows llguidance's matcher, and no schema, prompt or format."""
+"""A compiled grammar, and one row's state in it. Knows llguidance's matcher, but no schema, prompt or format."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Grammar:
     """A compiled grammar: immutable, usable from any thread, shared between rows.
 
     Args:
-        digits: tells which tokens make numbers longer.
-        max_whole_digits: of a number, before the point.
-        closing: tells which tokens open and close strings, arrays and objects.
+        digits: which tokens make numbers longer.
+        max_whole_digits: the most digits of a number before the point.
+        closing: which tokens open and close strings, arrays and objects.
         thoughts: how reasoning before the output ends.
     """
 
@@ -43,18 +43,18 @@ class Grammar:
         self._thoughts = thoughts
 
     def new_matcher(self) -> Matcher:
-        """A matcher that has seen nothing of its completion yet; microseconds."""
+        """Return a matcher at the start of a completion. Takes microseconds."""
         watch = NumberWatch(self._digits, self._max_whole_digits)
         closing = Closing(self._closing, self._thoughts)
         return Matcher(self._prototype.deep_copy(), self._tokens, self._vocab_size, watch, closing)
 
 
 class Matcher:
-    """Owns one row's place in its grammar, on the row's worker thread.
+    """Owns one row's state in its grammar. Used on the row's worker thread only.
 
     Attributes:
-        held_back: words of the tokens that the grammar allows after the last look, but the tokens left do not; None if
-            there are none.
+        held_back: mask of the tokens that the grammar allows but that the last `allowed_bits` left out, because too few
+            tokens are left; None if there are none.
     """
 
     def __init__(
@@ -68,15 +68,15 @@ class Matcher:
         self._num_words = num_words(vocab_size)
 
     def allowed_bits(self, num_left: int | None = None) -> NDArray[np.uint32]:
-        """Words of the tokens that may come next: bit `t % 32` of word `t // 32` is set when token `t` is allowed.
+        """The mask of tokens that may come next: bit `t % 32` of word `t // 32` is set when token `t` is allowed.
 
-        An end-of-sequence token is allowed once the output is complete, and nothing else when nothing can follow.
+        End-of-sequence tokens are allowed once the output is complete, and are the only ones if nothing can follow.
 
         Args:
-            num_left: tokens that may still be written, this one included; None = any number.
+            num_left: tokens that may still be generated, including this one; None = unlimited.
 
         Raises:
-            GenerationFailed: the grammar turned out too complex to go on with.
+            GenerationFailed: the grammar has exceeded the limits of complexity.
         """
         words = allowed_words(self._matcher)
         self._check()
@@ -90,10 +90,10 @@ class Matcher:
         return narrowed
 
     def consume(self, token_id: int) -> None:
-        """Take in a token the model produced after the prompt.
+        """Advance by a token that the model has generated.
 
         Raises:
-            GenerationFailed: it was not allowed, or the grammar turned out too complex.
+            GenerationFailed: the token was not allowed, or the grammar has exceeded the limits of complexity.
         """
         self._matcher.consume_token(token_id)
         self._check()

@@ -1,8 +1,8 @@
-"""How long the numbers are that a model writes in JSON.
+"""Limits the number of digits in JSON numbers.
 
-JSON's grammar lets digits go on for ever, and so does a model that repeats itself. The compiler of JSON schemas has no
-bounds for digits. Here tokens that begin with more digits than are left are taken out of those that a grammar allows,
-as long as it allows any other: so what is left always fits the schema.
+JSON allows endless digits, a model that repeats itself writes them, and llguidance has no limit for them. So tokens
+that start with more digits than are left are masked, as long as the grammar allows any other token: the output still
+fits the schema.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from periscope.engine.structured.token_bits import packed, unpacked
 MAX_FRACTION_DIGITS = 17
 MAX_EXPONENT_DIGITS = 3
 
-#: The number that a text ends with, where JSON may hold one, as (whole, point, fraction, exponent sign, exponent).
+#: The number at the end of a text, if JSON may contain one there, as (whole, point, fraction, exponent sign, exponent).
 _LAST_NUMBER = re.compile(rb"(?:^|[\s:,\[>])-?([0-9]+)(?:(\.)([0-9]*))?(?:([eE][+-]?)([0-9]*))?$")
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Digits that a number may still have.
+    """How many digits a number may still get.
 
     Attributes:
-        is_fraction: they stand after the point.
+        is_fraction: whether they are after the point.
     """
 
     num_digits: int
@@ -37,7 +37,7 @@ class Room:
 
 
 def room_for_digits(text: bytes, max_whole_digits: int) -> Room | None:
-    """Pure: at the end of this text; None where no number is being written."""
+    """Pure: the room for digits at the end of this text; None if it does not end in a number."""
     found = _LAST_NUMBER.search(text)
     if found is None:
         return None
@@ -50,11 +50,11 @@ def room_for_digits(text: bytes, max_whole_digits: int) -> Room | None:
 
 
 class DigitTokens:
-    """What a vocabulary's tokens begin with; immutable, made once for a vocabulary and shared.
+    """How many digits each token of a vocabulary starts with. Immutable, made once per vocabulary and shared.
 
     Args:
-        token_bytes: of each token id.
-        num_bits: in the words of a mask, a multiple of 32.
+        token_bytes: the bytes of each token id.
+        num_bits: number of bits in a mask, a multiple of 32.
     """
 
     def __init__(self, token_bytes: Sequence[bytes], num_bits: int) -> None:
@@ -69,10 +69,10 @@ class DigitTokens:
         self.longest = int(self._num_digits.max())
 
     def without_long_numbers(self, words: NDArray[np.uint32], room: Room) -> NDArray[np.uint32]:
-        """Pure: what is allowed, of tokens that begin with digits only those that there is room for.
+        """Pure: mask the tokens that start with more digits than there is room for.
 
-        Where quotes or letters may come this is no number. Where only digits may come the number has to go on: after
-        the point with one that ends it, which zeros do not where the least value is excluded.
+        If quotes or letters are allowed, no number is being written. If only digits are allowed, the number must go on:
+        after the point with a digit other than zero, because zeros may never satisfy an exclusive minimum.
         """
         allowed = unpacked(words)
         if (allowed & self._is_text).any():
@@ -84,7 +84,7 @@ class DigitTokens:
 
 
 class NumberWatch:
-    """Owns the end of one row's text, in which a number may be growing."""
+    """Owns the tail of one row's text, which may end in an unfinished number."""
 
     def __init__(self, digits: DigitTokens, max_whole_digits: int) -> None:
         self._digits = digits
@@ -93,11 +93,11 @@ class NumberWatch:
         self._end = b""
 
     def see(self, text: bytes) -> None:
-        """The text goes on like this."""
+        """Append to the text."""
         self._end = (self._end + text)[-self._length :]
 
     def bounded(self, words: NDArray[np.uint32]) -> NDArray[np.uint32]:
-        """What is allowed after the text so far."""
+        """Mask the tokens that would make the number at the end of the text too long."""
         if self._end[-1:] not in _NUMBER_ENDS:
             return words
         room = room_for_digits(self._end, self._max_whole_digits)

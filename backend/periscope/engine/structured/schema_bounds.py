@@ -1,7 +1,7 @@
-"""Bounds in JSON schemas: which of them can be enforced exactly, and how they are given to the grammar compiler. Pure.
+"""Bounds in JSON schemas: checks that they can be enforced exactly, and adjusts them for the grammar compiler. Pure.
 
-llguidance (1.x) reads bounds as 64-bit floats and keeps integers in 64 bits: beyond that it enforces other bounds than
-those it was given, or fails in the middle of an answer. What is let through here holds exactly.
+llguidance (1.x) reads bounds as 64-bit floats and integers as 64-bit integers. Beyond these it enforces other bounds
+than the schema's, or fails in the middle of an answer. Bounds that this module accepts are enforced exactly.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any, TypeGuard
 
 from periscope.core import JSONObject
 
-#: Beyond them floats, which is what most JSON readers have, miss integers.
+#: The greatest integer below which floats, which most JSON parsers use, represent all integers.
 MAX_SAFE_INTEGER = 2**53 - 1
-#: Of numbers: up to here the compiler's integers and floats agree.
+#: The greatest bound of a number for which the compiler's integers and floats agree.
 MAX_BOUND = 2**62
-#: Of characters, items and properties: the compiler's regexes count to it.
+#: The greatest count of characters, items or properties that the compiler's regexes support.
 MAX_COUNT = 2**31 - 1
-#: Of `multipleOf`, its point shifted away: the automaton has a state for each remainder. With 9,999 the compiler gives
-#: up in the middle of an answer; 999,983 takes it a minute.
+#: The greatest `multipleOf`, scaled to an integer. The automaton has a state for each remainder: with 9,999 the
+#: compiler gives up in the middle of an answer, and 999,983 takes it a minute.
 MAX_MULTIPLE = 4096
 
 _LOWER = ("minimum", "exclusiveMinimum")
@@ -45,14 +45,14 @@ def objection(keyword: str, value: object) -> str | None:
 
 
 def holds_anyway(keyword: str, value: object) -> bool:
-    """Whether the bound is so wide that no number that can be written is beyond it."""
+    """Whether every number that can be generated satisfies the bound, because it is so wide."""
     if not _is_number(value):
         return False
     return (keyword in _LOWER and value < -MAX_BOUND) or (keyword in _UPPER and value > MAX_BOUND)
 
 
 def least_common_multiple(*values: float) -> int:
-    """Of positive numbers, their points shifted away together; `MAX_BOUND` where one has too many digits for that."""
+    """Least common multiple of positive numbers, scaled to integers; `MAX_BOUND` if one has too many digits."""
     if not all(1 / MAX_BOUND < value < MAX_BOUND for value in values):
         return MAX_BOUND
     decimals = [Decimal(str(value)) for value in values]
@@ -66,10 +66,10 @@ def whole(value: Any) -> Any:
 
 
 def bound_exactly(schema: JSONObject) -> None:
-    """In place: its bounds as the compiler enforces them exactly, or more tightly by less than a float can tell.
+    """Adjust bounds in place so that the compiler enforces them exactly, or tighter by less than a float's precision.
 
-    `objection` has nothing against them. A bound that holds anyway goes, and a range beyond the integers that floats
-    have gets its other end, without which the compiler does not take it.
+    `objection` must have accepted them. Bounds that always hold are removed. A range beyond the integers that floats
+    represent gets its missing end, without which the compiler rejects it.
     """
     is_integer = schema.get("type") == "integer"
     for keyword in (*_LOWER, *_UPPER):
@@ -94,7 +94,7 @@ def _close_range(schema: JSONObject, ends: tuple[str, str], other_ends: tuple[st
 
 
 def _inside(bound: float, towards: float, *, is_integer: bool) -> float:
-    """The nearest float inside of the bound, as the compiler reads it: integers exactly, others by the digits shown."""
+    """The nearest float within the bound. The compiler reads integers exactly and others by their decimal digits."""
     near = float(bound)
     while _is_outside(near, bound, towards, is_integer=is_integer):
         near = math.nextafter(near, towards)

@@ -1,13 +1,13 @@
-"""A client's JSON schema as the grammar compiler takes it. Pure.
+"""Rewrites a client's JSON schema for the grammar compiler. Pure.
 
-What clients leave open is said, what the compiler does not know is told in keywords it knows, and numbers are bounded.
+It makes explicit what clients leave open, expresses unsupported keywords by supported ones, and bounds numbers.
 
-Validators let every number, string and array pass where a schema speaks of properties alone; clients that write such a
-schema mean objects. So a schema without `type` is of the types that its keywords speak of. Where branches of an `allOf`
-speak of several types, each holds of values of its own type alone, as for a validator. Validators also let every
-further property pass where `additionalProperties` is not said, and a small model that may add properties adds them
-without end. So an object that names properties has those alone, as in OpenAI's strict mode, vLLM and llama.cpp; who
-wants more says `additionalProperties: true`. Whatever is written is valid under the schema as it was sent.
+Validators accept any number, string or array if a schema has keywords for objects only, but clients that write such a
+schema mean objects. So a schema without `type` gets the types that its keywords apply to. If the branches of an `allOf`
+apply to several types, each constrains values of its own type only, as in a validator. Validators also accept further
+properties if `additionalProperties` is missing, and a small model that may add properties adds them without end. So an
+object that names properties may have only those, as in OpenAI's strict mode, vLLM and llama.cpp, unless the schema says
+`additionalProperties: true`. All output is valid under the schema that the client sent.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _TIME = (
 )
 _N = rf"[0-9]{{1,{_MAX_TIME_DIGITS}}}"
 _TIME_PART = rf"T({_N}H({_N}M({_N}S)?)?|{_N}M({_N}S)?|{_N}S)"
-#: Formats whose digits the compiler would let run on. RFC 3339.
+#: Formats for which the compiler would allow endless digits. Source: RFC 3339.
 _BOUNDED_FORMATS = {
     "date-time": rf"^{_DATE}[tT]{_TIME}$",
     "time": rf"^{_TIME}$",
     "duration": rf"^P(({_N}Y({_N}M({_N}D)?)?|{_N}M({_N}D)?|{_N}D)({_TIME_PART})?|{_TIME_PART}|{_N}W)$",
 }
-#: Those the compiler knows. Any other is an annotation, as JSON schema has it.
+#: Formats that the compiler enforces. Any other is an annotation, as JSON Schema specifies.
 _KNOWN_FORMATS = frozenset({"date", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})
 
-#: RFC 5321 and RFC 1035.
+#: The longest strings of a format. Source: RFC 5321 and RFC 1035.
 _MAX_LENGTHS = {"email": 254, "hostname": 253}
 
 _DRAFT = re.compile(r"https?://json-schema\.org/(draft-0[4-7]|draft/20(19-09|20-12))/schema#?$")
@@ -52,12 +52,12 @@ _NUMBERS = frozenset({"const", "enum", *NUMBER_KEYWORDS})
 
 
 def rewritten(root: JSONObject, node: JSONObject | None = None) -> JSONObject:
-    """The schema for the compiler; of a part of it alone when `node` is given. `check_enforceable` has let it pass."""
+    """The schema for the compiler, or that of its subschema `node`. `check_enforceable` must have accepted `root`."""
     return _Rewrite(root).run(root if node is None else node)
 
 
 def max_number_digits(schema: JSONObject) -> int:
-    """Digits before the point that a number of this schema may have: more only if it speaks of greater numbers."""
+    """The most digits before the point of a number: those of `MAX_SAFE_INTEGER`, or of a greater one in the schema."""
     return max(len(str(MAX_SAFE_INTEGER)), *map(_num_digits, _numbers_in(schema)), 0)
 
 
@@ -74,7 +74,7 @@ class _Rewrite:
 
     def run(self, node: JSONObject) -> JSONObject:
         schema = self._schema(node, is_typed=False)
-        if _DRAFT.match(str(self._root.get("$schema", ""))):  # it says what some keywords mean
+        if _DRAFT.match(str(self._root.get("$schema", ""))):  # it determines the meaning of some keywords
             schema["$schema"] = self._root["$schema"]
         definitions: JSONObject = {}
         while self._pending:
@@ -86,11 +86,11 @@ class _Rewrite:
         return schema
 
     def _schema(self, node: Any, *, is_typed: bool, is_mixed: bool = False) -> Any:
-        """One schema and what is inside of it.
+        """Rewrite one schema and its subschemas.
 
         Args:
-            is_typed: it only adds to another one, which says of what type the value is.
-            is_mixed: it also holds beside schemas of other types, so that no definition it refers to adds a type.
+            is_typed: it is part of a schema that already states the type of the value.
+            is_mixed: it applies together with schemas of other types, so definitions that it refers to get no type.
         """
         if not isinstance(node, dict):
             return node
@@ -113,7 +113,7 @@ class _Rewrite:
         return {"anyOf": [schema, {"type": "null"}]} if is_nullable else schema
 
     def _is_mixed(self, schema: JSONObject) -> bool:
-        """Whether schemas that speak of different types hold at once here."""
+        """Whether schemas for different types apply to the same value here."""
         return ("allOf" in schema or ("$ref" in schema and len(schema) > 1)) and self._types_of(schema).is_mixed
 
     def _add_type(self, schema: JSONObject, *, is_typed: bool, is_mixed: bool) -> None:

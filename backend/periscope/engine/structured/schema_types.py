@@ -1,4 +1,4 @@
-"""Which types a JSON schema is about: those it says, and those that its keywords speak of. Pure."""
+"""The types that a JSON schema is about: those it declares, and those that its keywords apply to. Pure."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class SchemaTypes:
     """Types of the values that one schema is about; `number` stands for integers, too.
 
     Attributes:
-        spoken: what its keywords are about that say no type. Values of other types pass them.
-        told: what is said by `type`, `enum` or `const`.
-        is_told: some of what has to hold says its types.
+        spoken: types that keywords such as `minLength` apply to. Values of other types are valid under them.
+        told: types that `type`, `enum` or `const` declare.
+        is_told: whether any part of the schema declares its types.
     """
 
     spoken: frozenset[str] = frozenset()
@@ -36,29 +36,29 @@ class SchemaTypes:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether keywords speak of another type than a value of this schema may have."""
+        """Whether keywords apply to several types, or to others than those declared."""
         return bool(self.spoken) and len(self.spoken | self.told) > 1
 
     @property
     def listed(self) -> list[str]:
-        """The spoken ones, always in one order."""
+        """The types in `spoken`, in a fixed order."""
         return [kind for kind in _BY_KEYWORDS if kind in self.spoken]
 
 
 def types_by_keywords(schema: JSONObject) -> list[str]:
-    """The types that its own keywords speak of."""
+    """The types that the schema's own keywords apply to."""
     return [kind for kind, keywords in _BY_KEYWORDS.items() if any(schema.get(word) is not None for word in keywords)]
 
 
 class TypesOf:
-    """Owns what is known of one document's definitions."""
+    """Owns the types of one document's definitions, each computed once."""
 
     def __init__(self, root: JSONObject) -> None:
         self._root = root
         self._definitions: dict[str, SchemaTypes] = {}
 
     def __call__(self, schema: Any, depth: int = 0) -> SchemaTypes:
-        """Of the schema and of whatever has to hold beside it, references followed."""
+        """The types of a schema and of all schemas that apply with it, following references."""
         if not isinstance(schema, dict) or depth > MAX_SCHEMA_DEPTH:
             return SchemaTypes()
         return _met([_own(schema), *self._beside(schema, depth + 1)])
@@ -73,7 +73,7 @@ class TypesOf:
 
     def _definition(self, reference: str, depth: int) -> SchemaTypes:
         if reference not in self._definitions:
-            self._definitions[reference] = SchemaTypes()  # what refers to itself says nothing by that
+            self._definitions[reference] = SchemaTypes()  # a self-reference adds no types
             self._definitions[reference] = self(resolve(self._root, reference), depth)
         return self._definitions[reference]
 
@@ -117,7 +117,7 @@ def _branches(schema: JSONObject, keyword: str) -> list[Any]:
 
 
 def _met(parts: Iterable[SchemaTypes]) -> SchemaTypes:
-    """Of all parts at once."""
+    """The types of parts that all apply."""
     parts = list(parts)
     spoken = frozenset[str]().union(*(part.spoken for part in parts))
     told = frozenset[str]().union(*(part.told for part in parts))
@@ -125,6 +125,6 @@ def _met(parts: Iterable[SchemaTypes]) -> SchemaTypes:
 
 
 def _one_of(branches: list[SchemaTypes]) -> SchemaTypes:
-    """Of any of them: where one branch leaves its types open, nothing is said."""
+    """The types of alternatives. They declare types only if every branch does."""
     met = _met(branches)
     return SchemaTypes(met.spoken, met.told, all(branch.is_told for branch in branches))

@@ -1,4 +1,4 @@
-"""A tokenizer's vocabulary as llguidance wants it."""
+"""Makes llguidance's tokenizer from a model's tokenizer."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from periscope.engine.text.token_text import TokenTable
 
 
 def token_tree(tokenizer: Any, vocab_size: int, eos_token_ids: list[int]) -> LLTokenizer:
-    """The tree of all tokens; seconds for a big vocabulary.
+    """Make the trie of all tokens. Takes seconds for a big vocabulary.
 
     Args:
         tokenizer: mlx-lm's wrapper, or what it wraps.
         vocab_size: width of the model's logits.
     """
-    inner = getattr(tokenizer, "_tokenizer", tokenizer)  # mlx-lm's wrapper hides it; llguidance asks for its class
+    inner = getattr(tokenizer, "_tokenizer", tokenizer)  # unwrapped, because llguidance checks the class
     if isinstance(inner, PreTrainedTokenizerFast):
         return from_tokenizer(inner, n_vocab=max(vocab_size, len(inner)), eos_token=eos_token_ids)
     return LLTokenizer(TokenizerWrapper(_SlowVocabulary(inner)), eos_token=eos_token_ids)
@@ -37,5 +37,5 @@ class _SlowVocabulary:
 
     def __call__(self, text: str) -> list[int]:
         if not isinstance(text, str):
-            raise TypeError("text, not bytes")  # how llguidance finds out
+            raise TypeError("text, not bytes")  # llguidance calls with bytes to find out whether they are supported
         return list(self._tokenizer.encode(text, add_special_tokens=False))
