@@ -105,7 +105,7 @@ def test_a_process_killed_in_mid_caption_fails_its_captions_and_no_more(caplog: 
 
 
 def test_a_process_that_hangs_is_killed() -> None:
-    """Stopped in its tracks it keeps a row that nobody waits for: it is ended, and the others' captions fail."""
+    """A stopped process that keeps a cancelled row is killed, and the other captions fail."""
 
     async def use(engine: IsolatedVisionLanguageEngine) -> None:
         os.kill(engine.pid, signal.SIGSTOP)
@@ -186,7 +186,7 @@ def test_a_process_that_dies_while_it_loads_is_a_load_error(tmp_path: Path) -> N
 
 
 def test_a_process_that_talks_nonsense_is_killed(tmp_path: Path) -> None:
-    """What cannot be understood is not guessed at."""
+    """A process that sends anything but messages is killed."""
     nonsense = program(tmp_path, "import sys, threading\nprint('hello, server', flush=True)\nthreading.Event().wait()")
     with pytest.raises(ModelLoadError):
         asyncio.run(IsolatedVisionLanguageEngine.load(CAPTIONER, program=nonsense))
@@ -194,7 +194,7 @@ def test_a_process_that_talks_nonsense_is_killed(tmp_path: Path) -> None:
 
 
 def test_closing_is_idempotent_and_fails_captions_under_way() -> None:
-    """Nobody waits for a closed captioner, and closing twice at once is closing."""
+    """Closing fails pending captions at once, and may be called twice at the same time."""
 
     async def use(engine: IsolatedVisionLanguageEngine) -> None:
         running = [asyncio.create_task(caption(engine, i)) for i in range(4)]
@@ -209,7 +209,7 @@ def test_closing_is_idempotent_and_fails_captions_under_way() -> None:
 
 
 def test_closing_a_process_that_hangs_ends_it() -> None:
-    """Whoever cannot wait for it to end by itself need not."""
+    """Cancelling `close` kills the process at once."""
 
     async def use(engine: IsolatedVisionLanguageEngine) -> None:
         os.kill(engine.pid, signal.SIGSTOP)

@@ -135,7 +135,7 @@ def test_the_end_is_allowed_exactly_when_the_output_is_complete(letters: Vocabul
     ],
 )
 def test_an_object_has_the_properties_that_it_names(demo: Vocabulary, change: dict[str, Any], is_open: bool) -> None:
-    """And no others, unless the schema speaks of others; a model that may add properties need not ever end."""
+    """Only named properties are allowed unless the schema allows others, because a model may add them without end."""
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], **change}
     grammar = demo.compiler().json(ResponseFormat(schema), starts_in_reasoning=False)
     assert demo.accepts(grammar, '{"a": 1, "b": true}') == is_open
@@ -179,7 +179,7 @@ def test_rows_do_not_share_their_place(demo: Vocabulary) -> None:
 
 
 def test_a_token_that_was_not_allowed_fails_its_row(demo: Vocabulary) -> None:
-    """A matcher that is fed what it forbade raises, then and later, instead of letting anything pass."""
+    """A matcher that is fed what it forbade raises, then and later, instead of allowing anything."""
     matcher = demo.compiler().json(ANY_OBJECT, starts_in_reasoning=False).new_matcher()
     with pytest.raises(GenerationFailed):
         matcher.consume(demo.ids("hello")[0])

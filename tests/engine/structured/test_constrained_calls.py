@@ -1,4 +1,4 @@
-"""Calls that a grammar holds: whatever a model would rather write, what a client gets of it is what was promised."""
+"""Calls that a grammar constrains: whatever a model prefers to write, the parsed output is what was promised."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def test_a_name_that_cannot_be_written_is_refused(letters: Vocabulary, family: s
 
 
 def test_mistral_names_beyond_its_syntax_are_written_in_json(letters: Vocabulary) -> None:
-    """Its older array, which the same parser reads."""
+    """Names that its newer syntax cannot hold are written in Mistral's older array, which the same parser reads."""
     grammar = letters.compiler(FAMILIES["mistral"]).text([Tool("a.b")], is_parallel=True, starts_in_reasoning=False)
     assert letters.accepts(grammar, 'So: [TOOL_CALLS][{"name": "a.b", "arguments": {}}]')
     assert not letters.accepts(grammar, "So: [TOOL_CALLS]a.b[ARGS]{}")

@@ -54,11 +54,11 @@ def test_a_bound_never_lets_in_what_is_beyond_it(bound: int, kind: str) -> None:
     [((6, 4), 12), ((0.5, 0.75), 150), ((7, 0.1), 70), ((1e-9,), 1), ((100.0,), 100), ((1e-40, 1), MAX_BOUND)],
 )
 def test_multiples_are_counted_without_their_points(numbers: tuple[float, ...], multiple: int) -> None:
-    """As the compiler does, whose work grows with them."""
+    """Several `multipleOf` count by their least common multiple, as in the compiler's automaton."""
     assert least_common_multiple(*numbers) == multiple
 
 
 @pytest.mark.parametrize("value", [True, "5", None, float("nan"), [], 0, -1])
-def test_what_is_no_bound_is_somebody_elses_to_refuse(value: object) -> None:
+def test_values_that_are_no_bounds_are_left_to_the_compiler(value: object) -> None:
     """The compiler says of which type a keyword's value must be."""
     assert not any(objection(keyword, value) for keyword in ("minimum", "maximum", "minLength", "multipleOf"))

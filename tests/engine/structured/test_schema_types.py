@@ -1,4 +1,4 @@
-"""Which types a schema is about."""
+"""SchemaTypes: the types that a schema declares or that its keywords apply to."""
 
 from __future__ import annotations
 

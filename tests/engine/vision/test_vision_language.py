@@ -126,7 +126,7 @@ def test_a_cancelled_caption_leaves_its_neighbours_alone() -> None:
 
 
 def test_closing_fails_captions_under_way() -> None:
-    """Nobody waits for a closed captioner."""
+    """Closing fails the captions that are pending."""
 
     async def use(engine: VisionLanguageEngine) -> None:
         running = [asyncio.create_task(engine.describe(image_of(i), DEFAULT_CAPTION_PROMPT, 64)) for i in range(4)]
