@@ -36,7 +36,7 @@ TRANSCRIPTS: list[tuple[str, list[Event]]] = [
         "<|channel|>analysis<|message|>Hm.<|channel|>final<|message|>Yes.",
         [ReasoningDelta("Hm."), TextDelta("Yes.")],
     ),
-    # A model held to a grammar writes no channel.
+    # A constrained model writes no channel.
     ('{"to": "assistant"}', [TextDelta('{"to": "assistant"}')]),
     ("<|channel|>analysis<|message|>Hm.<|end|>\n[1]", [ReasoningDelta("Hm."), TextDelta("[1]")]),
     # Words that a header could begin with.

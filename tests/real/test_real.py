@@ -113,7 +113,7 @@ def test_a_forced_call_is_made_and_its_result_is_heard(sdk: openai.OpenAI) -> No
 
 
 def test_json_fits_its_schema(sdk: openai.OpenAI) -> None:
-    """A real model held to a schema ends its answer, and the answer is valid."""
+    """A real model that is constrained to a schema ends its answer, and the answer is valid."""
     schema = {
         "type": "object",
         "properties": {"capital": {"type": "string", "maxLength": 30}, "is_in_europe": {"type": "boolean"}},

@@ -53,7 +53,7 @@ LLAMA_CONSTRAINED = replace(LLAMA, separators=re.compile(r"[\s;]*"), is_exact=Tr
 #: `[{"name": ..., "arguments": {...}}, ...]`, by a grammar.
 FORCED = BareCallDialect(is_forced=True)
 
-#: An object is known not to be a call by its beginning, so that an answer in JSON streams.
+#: An object is known not to be a call by its first characters, so that an answer in JSON is streamed.
 _OPENING_LENGTH = 64
 _KEYS = ("name", "type", "id", "function", "parameters", "arguments")
 _CALL_OPENING = re.compile(rf'\{{\s*"({"|".join(_KEYS)})"')

@@ -30,7 +30,7 @@ _MISTRAL_OPENING = re.compile(r"\s*([\w-]+)\s*(?:\[CALL_ID\][\w-]*\s*)?\[ARGS\]\
 
 
 def json_opening(text: str) -> tuple[str, int] | None:
-    """Pure; a `ReadOpening`."""
+    """Pure: read the opening of a call in this syntax; a `ReadOpening`."""
     found = _JSON_OPENING.match(text)
     if found is None:
         return None
@@ -41,7 +41,7 @@ def json_opening(text: str) -> tuple[str, int] | None:
 
 
 def mistral_opening(text: str) -> tuple[str, int] | None:
-    """Pure; a `ReadOpening`."""
+    """Pure: read the opening of a call in this syntax; a `ReadOpening`."""
     found = _MISTRAL_OPENING.match(text)
     return None if found is None else (found[1], found.end())
 

@@ -29,7 +29,7 @@ class Parser(Protocol):
 
     @property
     def num_tool_calls(self) -> int:
-        """Tool calls begun so far."""
+        """Number of tool calls that have been emitted so far, at least in part."""
         ...
 
     def feed(self, text: str) -> list[Delta]:

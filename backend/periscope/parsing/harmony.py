@@ -1,4 +1,4 @@
-"""The output of gpt-oss: messages in channels, for the user, for a tool, or for nobody.
+"""The output of gpt-oss: messages in channels, for the user, for a tool, or for neither.
 
 `<|channel|>analysis<|message|>...<|end|>` is reasoning, `final` the answer, `commentary` a preamble to it, and a
 message `to=functions.NAME` a tool call whose arguments are its body. The opening `<|start|>assistant` is part of the
@@ -48,7 +48,7 @@ class _Place(StrEnum):
 class HarmonyParser:
     """Owns the parse of one completion: where it stands, the header or call that is open. A `Parser`.
 
-    Text outside of any message is answer (a model held to a grammar writes nothing else). Control tokens and headers
+    Text outside of any message is answer (a constrained model writes nothing else). Control tokens and headers
     are dropped wherever they stand, except inside a JSON string of a call. Without tools a call is answer, too.
 
     Args:

@@ -44,7 +44,7 @@ class MarkerSet:
         return match.span()
 
     def _hold_from(self, text: str, begin: int) -> int:
-        """Where the longest tail begins that is the beginning of a marker, but not a whole one."""
+        """Index of the longest suffix of the text that is a proper prefix of a marker."""
         for start in range(max(begin, len(text) - self._longest + 1), len(text)):
             if text[start] not in self._first_characters:
                 continue

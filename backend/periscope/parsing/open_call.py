@@ -35,7 +35,7 @@ class OpenCall:
 
     @property
     def has_begun(self) -> bool:
-        """Whether it has been emitted."""
+        """Whether the start of the call has been emitted."""
         return self._reader is not None and self._reader.has_begun
 
     @property
@@ -60,7 +60,7 @@ class OpenCall:
 
     @property
     def body(self) -> str:
-        """The text after the marker."""
+        """The call's text after its marker."""
         return "".join(self._pieces[1:])
 
     def take(self, text: str) -> int:

@@ -42,7 +42,7 @@ class _Space(StrEnum):
     """What happens to whitespace that comes next."""
 
     KEPT = "kept"  # inside an answer or a train of thought
-    HELD = "held"  # where an answer may begin: kept if it does, dropped before a marker
+    PENDING = "pending"  # where an answer may begin: kept if it does, dropped before a marker
     DROPPED = "dropped"  # directly after a think marker, where models write newlines
 
 
@@ -79,9 +79,9 @@ class OutputParser:
         self._markers = {state: MarkerSet(edges) for state, edges in self._edges.items()}
         starts_in_reasoning = format.starts_in_reasoning and bool(format.think_end)
         self._state = _State.REASONING if starts_in_reasoning else _State.NORMAL
-        self._space = _Space.DROPPED if starts_in_reasoning else _Space.HELD
+        self._space = _Space.DROPPED if starts_in_reasoning else _Space.PENDING
         self._tail = ""  # may still become a marker
-        self._gap: list[str] = []  # held whitespace
+        self._gap: list[str] = []  # whitespace that waits for what follows it
         self._events: list[Delta] = []
         self._counter = CallCounter(new_call_id)
         self._call = self._open_call("")
@@ -177,13 +177,13 @@ class OutputParser:
         if self._call.has_begun:
             self._gap.clear()
         if self._call.is_over:
-            self._state, self._space = _State.NORMAL, _Space.HELD
+            self._state, self._space = _State.NORMAL, _Space.PENDING
         return length
 
     def _take_text(self, text: str) -> None:
         if self._space is not _Space.KEPT:
             content = text.lstrip()
-            if self._space is _Space.HELD:
+            if self._space is _Space.PENDING:
                 self._gap.append(text[: len(text) - len(content)])
             text = content
         if not text:
@@ -224,7 +224,7 @@ class OutputParser:
 
     def _close_call(self, end: str, *, is_cut_off: bool = False) -> None:
         if self._call.has_begun:
-            self._space = _Space.HELD
+            self._space = _Space.PENDING
             return
         try:
             calls = self._parse(self._call.body)
@@ -234,7 +234,7 @@ class OutputParser:
                 self._emit_text(self._call.raw + end)
             return
         self._gap.clear()
-        self._space = _Space.HELD
+        self._space = _Space.PENDING
         for name, arguments in calls:
             self._events += self._counter.whole(name, arguments)
 

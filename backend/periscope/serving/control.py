@@ -187,7 +187,7 @@ class ControlService:
         return self._model(name)
 
     def pin(self, model: str, *, pinned: bool) -> ModelStatus:
-        """Pin or unpin a model."""
+        """Pin a model in memory, or unpin it."""
         name = self._name_of(model)
         self._pool.pin(name, is_pinned=pinned)
         return self._model(name)

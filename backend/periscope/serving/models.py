@@ -51,7 +51,7 @@ class ModelNames:
         self.default = self.all[0]
 
     def select(self, model: ServedModel) -> None:
-        """Make this the default model."""
+        """Make this the default model, for requests that name none."""
         self.default = model
 
     def resolve(self, name: str) -> ServedModel:

@@ -167,7 +167,7 @@ class ChatService:
         )
 
     def health(self) -> Health:
-        """Instant; no device, no waiting."""
+        """The server's health at this moment. Touches no device and does not wait."""
         is_starting = self._models.default.name in self._pool.preloading
         return health_of(self.statuses(), self._models, is_starting=is_starting, is_stopping=self._is_stopping)
 

@@ -50,8 +50,8 @@ def batch_over(model: TextModel, inside: Any = None, *, cache_bytes: int = 0, **
     settings = BatchSettings(
         eos_token_ids=frozenset({257}),
         vocab_size=258,
-        can_share_passes=True,
-        pass_bytes=changes.pop("pass_bytes", 2**30),
+        can_batch_rows=True,
+        forward_pass_bytes=changes.pop("forward_pass_bytes", 2**30),
         token_text=model._token_table.text,
         wants_checkpoints=False,
         max_rows=changes.pop("max_rows", 16),
