@@ -67,6 +67,11 @@ class ClosingTokens:
                 structure = text.translate(None, _NOT_STRUCTURE)
                 self._kinds[token_id] = kinds.setdefault(structure, len(kinds) + 1)
 
+    def spelled(self, text: bytes) -> list[int]:
+        """The text in tokens of one byte each; empty if the vocabulary lacks one of them."""
+        ids = [self.one_byte.get(byte) for byte in _bytes_of(text)]
+        return [] if None in ids else [token_id for token_id in ids if token_id is not None]
+
     def choices(self, words: NDArray[np.uint32]) -> dict[int, NDArray[np.int64]]:
         """Pure: the allowed tokens that may open something, in groups of equal effect, by the number of the group.
 
@@ -104,11 +109,16 @@ class Thoughts:
 
 
 class Closing:
-    """Owns one row's distance from a complete output. Used by the row's matcher, on its worker thread."""
+    """Owns one row's distance from a complete output. Used by the row's matcher, on its worker thread.
 
-    def __init__(self, tokens: ClosingTokens, thoughts: Thoughts) -> None:
+    Args:
+        fragments: texts that may complete a string that cannot end yet; each is tried as a whole.
+    """
+
+    def __init__(self, tokens: ClosingTokens, thoughts: Thoughts, fragments: Sequence[bytes] = ()) -> None:
         self._tokens = tokens
         self._thoughts = thoughts
+        self._fragments = [ids for text in fragments if (ids := tokens.spelled(text + _QUOTE))]
         self._text = b""
         self._is_thinking = thoughts.is_open and bool(thoughts.spelled_end)
         self._look_at = math.inf
@@ -143,7 +153,7 @@ class Closing:
             return _only(wanted, words)
         if num_left > self._look_at:
             return words
-        completion = self._known(self._shortest(matcher, min(num_left, MAX_COMPLETION_TOKENS)))
+        completion = self._known(self.shortest(matcher, min(num_left, MAX_COMPLETION_TOKENS)))
         num_spare = num_left - (0 if completion is None else self._measured(completion))
         self._look_at = num_left - max(1, (num_spare - self._num_checked) // _PART_BETWEEN_LOOKS)
         if not completion or num_spare > self._num_checked:
@@ -186,10 +196,10 @@ class Closing:
         """Length of the completion after this token; infinite if none is found."""
         ahead = matcher.deep_copy()
         ahead.consume_token(token_id)
-        completion = self._shortest(ahead, MAX_CHECKED_TOKENS, enough=room)
+        completion = self.shortest(ahead, MAX_CHECKED_TOKENS, enough=room)
         return math.inf if completion is None else len(completion)
 
-    def _shortest(self, matcher: LLMatcher, max_tokens: int, *, enough: int = 0) -> list[int] | None:
+    def shortest(self, matcher: LLMatcher, max_tokens: int, *, enough: int = 0) -> list[int] | None:
         """Search for a short completion, not necessarily the shortest; None if none is found.
 
         If the first search finds more than `enough` tokens, a second one tries tokens in another order, because a
@@ -213,6 +223,10 @@ class Closing:
         return written
 
     def _next(self, ahead: LLMatcher, turn: int, *, is_backward: bool) -> list[int]:
+        if self._fragments and not ahead.validate_tokens(self._fragments[0][-1:]):
+            for fragment in self._fragments:
+                if ahead.validate_tokens(fragment) == len(fragment):
+                    return fragment
         for token_id in self._preferred(ahead, turn, is_backward=is_backward):
             if ahead.validate_tokens([token_id]):
                 return [token_id]

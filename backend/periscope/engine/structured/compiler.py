@@ -30,6 +30,7 @@ from periscope.core import (
 )
 from periscope.engine.structured.closing import ClosingTokens, Thoughts
 from periscope.engine.structured.constraint import Constraint
+from periscope.engine.structured.fragments import fragments_of
 from periscope.engine.structured.grammar_errors import NOTHING_FITS, explained
 from periscope.engine.structured.grammar_text import GrammarText, Marker, has_reasoning
 from periscope.engine.structured.json_schema import check_enforceable, children_of, place_of
@@ -182,6 +183,7 @@ class GrammarCompiler:
                 digits=digits,
                 max_whole_digits=max(max_number_digits(part.schema) for part in parts),
                 closing=closing,
+                fragments=fragments_of([part.schema for part in parts], tokens, closing),
                 thoughts=self._thoughts(tokens, text.thought_end(), is_open=is_open) if reasons else Thoughts(),
             )
             grammar = self._grammars.setdefault(key, new)

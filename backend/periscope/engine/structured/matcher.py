@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
@@ -21,6 +23,7 @@ class Grammar:
         max_whole_digits: the most digits of a number before the point.
         closing: which tokens open and close strings, arrays and objects.
         thoughts: how reasoning before the output ends.
+        fragments: texts that may complete strings; see `fragments`.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class Grammar:
         max_whole_digits: int,
         closing: ClosingTokens,
         thoughts: Thoughts,
+        fragments: Sequence[bytes] = (),
     ) -> None:
         self._prototype = prototype
         self._tokens = tokens
@@ -41,11 +45,12 @@ class Grammar:
         self._max_whole_digits = max_whole_digits
         self._closing = closing
         self._thoughts = thoughts
+        self._fragments = fragments
 
     def new_matcher(self) -> Matcher:
         """Return a matcher at the start of a completion. Takes microseconds."""
         watch = NumberWatch(self._digits, self._max_whole_digits)
-        closing = Closing(self._closing, self._thoughts)
+        closing = Closing(self._closing, self._thoughts, self._fragments)
         return Matcher(self._prototype.deep_copy(), self._tokens, self._vocab_size, watch, closing)
 
 
