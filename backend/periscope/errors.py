@@ -45,6 +45,18 @@ class ImageInvalid(RequestError):
     """The bytes of an image cannot be taken: unreadable, unsupported format, or over a limit."""
 
 
+class DocumentInvalid(RequestError):
+    """A document cannot be taken: encrypted, broken, of an unknown format, over a limit, or not in the request.
+
+    Attributes:
+        reason: the same for the text model, in a few words, where the conversation goes on without the document.
+    """
+
+    def __init__(self, message: str, *, reason: str, param: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.reason = reason
+
+
 class ImageSourceRefused(RequestError):
     """The image's address is of a kind that is never or not now fetched (`file:`, a path, `http(s):`)."""
 

@@ -41,6 +41,7 @@ from periscope.vision.backends.remote import RemoteCaptioner
 from periscope.vision.backends.remote_server import RemoteServer
 from periscope.vision.backends.weights import weights_id
 from periscope.vision.captioner import CaptionerId
+from periscope.vision.documents.settings import DocumentMode, DocumentSettings
 from periscope.vision.images.in_flight import BytesInFlight
 from periscope.vision.images.limits import ImageLimits
 from periscope.vision.intake import ImageIntake
@@ -342,6 +343,13 @@ def _proxy_settings(vision: VisionProxyConfig, reader: TextReader | None) -> Pro
         reading=None
         if reader is None
         else ReadingSettings(reader, max_chars=vision.reader_max_chars, timeout_s=vision.reader_timeout_s),
+        documents=DocumentSettings(
+            mode=DocumentMode(vision.documents),
+            max_bytes=vision.max_document_bytes,
+            max_pages=vision.max_document_pages,
+            max_page_px=vision.max_page_px,
+            max_chars=vision.document_max_chars,
+        ),
     )
 
 

@@ -184,7 +184,16 @@ BAD: list[tuple[Any, str | None, str]] = [
     (content({}), "messages[0].content[0]", "invalid_value"),
     (content({"type": ["text"]}), "messages[0].content[0]", "invalid_value"),
     (content({"type": "text", "text": "a"}, {"type": "input_audio"}), "messages[0].content[1]", "invalid_value"),
-    (content({"type": "file", "file": {}}), "messages[0].content[0]", "invalid_value"),
+    (content({"type": "file", "file": "x"}), "messages[0].content[0].file", "invalid_value"),
+    (content({"type": "file", "file": {"file_data": 5}}), "messages[0].content[0].file.file_data", "invalid_value"),
+    (content({"type": "input_file", "filename": 5}), "messages[0].content[0].filename", "invalid_value"),
+    (content({"type": "document"}), "messages[0].content[0].source", "invalid_value"),
+    (content({"type": "document", "source": {"type": "x"}}), "messages[0].content[0].source.type", "invalid_value"),
+    (
+        content({"type": "document", "source": {"type": "text", "data": "x"}, "citations": {"enabled": True}}),
+        "messages[0].content[0].citations",
+        "invalid_value",
+    ),
     (content({"type": "tool_use", "id": "t", "name": "f"}), "messages[0].content[0]", "invalid_value"),
     (
         content({"type": "tool_use", "id": "t", "name": "f", "input": [1]}, role="assistant"),

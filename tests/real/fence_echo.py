@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from periscope import EngineConfig, GenerationParams, InferenceEngine, Message, Role, TextPart
 from periscope.core import ImagePart
 from periscope.runtime import Runtime
-from periscope.vision.prompts import caption_block
+from periscope.vision.prompts import caption_block, image_label
 from tests.config.files import load_text
 from tests.e2e.drawing import circle, data_url, number, square
 
@@ -112,7 +112,7 @@ def questions(pictures: Sequence[Described]) -> Iterator[Question]:
 def block_of(picture: Described, wording: str) -> str:
     """The picture's block; an empty wording is the product's own."""
     if not wording:
-        return caption_block(1, picture.size, CAPTIONER, picture.caption)
+        return caption_block(image_label(1), picture.size, CAPTIONER, picture.caption)
     size = f"{picture.size[0]}x{picture.size[1]}"
     return wording.format(size=size, by=CAPTIONER, text=picture.caption, end="[End of image 1]")
 

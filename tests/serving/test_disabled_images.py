@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from periscope.core import ImagePart, Message, Role, VisionMode
+from periscope.core import FilePart, Finished, ImagePart, Message, Role, VisionMode
 from periscope.errors import ImageInvalid, ImageRejected, ModelUnavailable
 from periscope.serving.disabled_images import PLACEHOLDER
 from periscope.serving.models import DisabledImages, ServedModel
@@ -56,5 +57,20 @@ def test_a_broken_image_is_the_client_s_error_before_any_event(tiny_text_model: 
         events = rooms.service.stream(request(user("data:image/png;base64,AAAA")))
         with pytest.raises(ImageInvalid):
             await anext(events)
+
+    with_rooms(tiny_text_model, use)
+
+
+def test_a_model_without_vision_reads_the_text_of_documents(tiny_text_model: Path) -> None:
+    """That needs no captioner; a native model gets it the same way."""
+
+    async def use(rooms: Rooms) -> None:
+        part = FilePart("messages[0].content[0]", "a.txt", text="a few words")
+        for model in ("blind", "native"):
+            events = await events_of(
+                rooms, replace(request(user("what?")), messages=(Message(Role.USER, (part,)),), model=model)
+            )
+            assert isinstance(events[-1], Finished)
+        assert not rooms.captioner.entered.is_set()
 
     with_rooms(tiny_text_model, use)

@@ -1,6 +1,7 @@
 """Parts of a message's content that several dialects share: images as each of them writes them, as core parts. Pure.
 
-No image is looked at: an address, or base64 with its media type, becomes the address that `vision` reads. A part of
+No image is looked at: an address, or base64 with its media type, becomes the address that `vision` reads. A PDF in the
+place of an image, as some clients send it, is a document. A part of
 another dialect is taken on every route, because chats go on elsewhere with the history they have.
 
     OpenAI chat     {"type": "image_url", "image_url": {"url": ...} or "..."}
@@ -16,14 +17,19 @@ import re
 from typing import Any
 
 from periscope.api.wording import kind_of
-from periscope.core import ImagePart, JSONObject
+from periscope.core import FilePart, ImagePart, JSONObject
 from periscope.errors import InvalidRequest
 
 #: A media type goes into a `data:` URL, so it may hold nothing that would end it early.
 _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+")
 
+#: How a PDF begins, in base64.
+_PDF_BASE64 = "JVBERi0"
+#: A media type with its parameters is shorter.
+_MAX_HEADER_CHARS = 256
 
-def image_url_part(part: JSONObject, path: str) -> ImagePart:
+
+def image_url_part(part: JSONObject, path: str) -> ImagePart | FilePart:
     """An image of OpenAI's: the URL itself, or an object around it. `detail` is a hint, and not needed.
 
     Raises:
@@ -31,30 +37,51 @@ def image_url_part(part: JSONObject, path: str) -> ImagePart:
     """
     value = part.get("image_url")
     if isinstance(value, dict):
-        return ImagePart(_url(value.get("url"), f"{path}.image_url.url"), path)
-    return ImagePart(_url(value, f"{path}.image_url"), path)
+        return _image_or_document(_url(value.get("url"), f"{path}.image_url.url"), path)
+    return _image_or_document(_url(value, f"{path}.image_url"), path)
 
 
-def image_block(part: JSONObject, path: str) -> ImagePart:
+def image_block(part: JSONObject, path: str) -> ImagePart | FilePart:
     """An image of Anthropic's (`source`), or of MCP's, which tool results carry (`data`, `mimeType`).
 
     Raises:
         InvalidRequest: names the field that is of the wrong type.
     """
     if "source" not in part and "data" in part:
-        return ImagePart(_data_url(part.get("mimeType"), part["data"], f"{path}.mimeType", f"{path}.data"), path)
+        url = data_url(part.get("mimeType"), part["data"], f"{path}.mimeType", f"{path}.data")
+        return _image_or_document(url, path)
     source = part.get("source")
     if not isinstance(source, dict):
         raise wrong_type(f"{path}.source", "an object", source)
     at = f"{path}.source"
     match source.get("type"):
         case "base64":
-            url = _data_url(source.get("media_type"), source.get("data"), f"{at}.media_type", f"{at}.data")
+            url = data_url(source.get("media_type"), source.get("data"), f"{at}.media_type", f"{at}.data")
         case "url":
             url = _url(source.get("url"), f"{at}.url")
         case other:
             raise wrong_type(f"{at}.type", "`base64` or `url`", other)
-    return ImagePart(url, path)
+    return _image_or_document(url, path)
+
+
+def is_document_url(url: str) -> bool:
+    """Whether a `data:` URL holds a PDF, by its media type or its first bytes."""
+    head, comma, _ = url[:_MAX_HEADER_CHARS].partition(",")
+    kind = head.strip().lower()
+    if not comma or not kind.startswith("data:"):
+        return False
+    return kind.startswith("data:application/pdf") or url.startswith(_PDF_BASE64, len(head) + 1)
+
+
+def data_url(media_type: Any, data: Any, media_path: str, data_path: str) -> str:
+    """Base64 with its media type as one address.
+
+    Raises:
+        InvalidRequest: names the one that is of the wrong type.
+    """
+    if not isinstance(media_type, str) or not _MEDIA_TYPE.fullmatch(media_type):
+        raise wrong_type(media_path, "a media type such as `image/png`", media_type)
+    return f"data:{media_type};base64,{string_at(data_path, data)}"
 
 
 def string_at(path: str, value: Any) -> str:
@@ -73,10 +100,8 @@ def wrong_type(path: str, expected: str, value: Any) -> InvalidRequest:
     return InvalidRequest(f"`{path}` must be {expected}, got {kind_of(value)}.", param=path)
 
 
-def _data_url(media_type: Any, data: Any, media_path: str, data_path: str) -> str:
-    if not isinstance(media_type, str) or not _MEDIA_TYPE.fullmatch(media_type):
-        raise wrong_type(media_path, "a media type such as `image/png`", media_type)
-    return f"data:{media_type};base64,{string_at(data_path, data)}"
+def _image_or_document(url: str, path: str) -> ImagePart | FilePart:
+    return FilePart(path, url=url) if is_document_url(url) else ImagePart(url, path)
 
 
 def _url(value: Any, path: str) -> str:

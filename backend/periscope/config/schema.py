@@ -214,6 +214,18 @@ class VisionProxyConfig(Section):
     reader_max_chars: int = _setting(
         8000, "Longest text of one image; the rest is cut off.", "characters", ge=1, le=1_000_000
     )
+    documents: Literal["auto", "text", "pages", "both"] = _setting(
+        "auto",
+        "Of a PDF: text, pages as pictures, or both; auto: text, and as pictures pages without any or with figures.",
+    )
+    max_document_bytes: Annotated[int, Field(ge=KIB, le=GIB), BYTES] = _setting(
+        32 * MIB, "One PDF or text file.", "bytes"
+    )
+    max_document_pages: int = _setting(100, "Of one PDF; more is refused.", "pages", ge=1, le=10_000)
+    max_page_px: int = _setting(2000, "Longest side of a page's picture.", "pixels", ge=28, le=8192)
+    document_max_chars: int = _setting(
+        100_000, "Text of one document; the rest is cut off, and its block says so.", "characters", ge=1, le=10_000_000
+    )
 
 
 class RemoteConfig(Section):

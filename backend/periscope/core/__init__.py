@@ -4,6 +4,7 @@ Nothing here knows HTTP, MLX or Pillow. All of it may cross threads.
 """
 
 from periscope.core.messages import (
+    FilePart,
     Image,
     ImagePart,
     Message,
@@ -86,6 +87,7 @@ __all__ = [
     "CaptionedImage",
     "ConstraintKind",
     "EndReason",
+    "FilePart",
     "FinishReason",
     "Finished",
     "Footprint",

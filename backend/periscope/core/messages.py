@@ -41,7 +41,26 @@ class ImagePart:
     param: str
 
 
-Part: TypeAlias = TextPart | ImagePart
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A document as the client sent it; nothing is decoded yet. One of `url`, `text` and `missing` is set.
+
+    Attributes:
+        param: where it stands in the request, for errors (`messages[0].content[1]`).
+        name: what the client calls it; "" if it does not say.
+        url: a `data:` URL.
+        text: all of it, where the client sent words instead of a file.
+        missing: why its content is not in the request, and the fix; for the client.
+    """
+
+    param: str
+    name: str = ""
+    url: str | None = field(default=None, repr=False)
+    text: str | None = field(default=None, repr=False)
+    missing: str | None = None
+
+
+Part: TypeAlias = TextPart | ImagePart | FilePart
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +85,18 @@ class Message:
 
     @property
     def text(self) -> str:
-        """The text parts joined with newlines; image parts are left out."""
+        """The text parts joined with newlines; images and documents are left out."""
         return "\n".join(part.text for part in self.parts if isinstance(part, TextPart))
 
     @property
     def images(self) -> tuple[ImagePart, ...]:
         """The image parts in order."""
         return tuple(part for part in self.parts if isinstance(part, ImagePart))
+
+    @property
+    def files(self) -> tuple[FilePart, ...]:
+        """The documents in order."""
+        return tuple(part for part in self.parts if isinstance(part, FilePart))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from periscope.core import Message, Waiting
 from periscope.vision.blocks import Rewritten
+from periscope.vision.documents.settings import DocumentMode, DocumentSettings
 from periscope.vision.proxy import VisionProxy
+from periscope.vision.settings import ProxySettings
 
 if TYPE_CHECKING:
     from periscope.pool.ticket import Ticket
     from periscope.serving.models import ServedModel
+
+#: A model without vision reads the text of documents: that needs no model at all.
+_WITHOUT_VISION: Final = ProxySettings(documents=DocumentSettings(mode=DocumentMode.TEXT))
 
 
 async def captioned(
@@ -24,15 +29,15 @@ async def captioned(
         place: the reserved place at the text model. If it is refused meanwhile, the captions are cancelled.
 
     Raises:
-        ImageInvalid, ImageSourceRefused: an image cannot be taken; before any captioning.
+        ImageInvalid, ImageSourceRefused, DocumentInvalid: one cannot be taken; before any captioning.
         ServerBusy: the captioner or the intake has too many requests, or an image's turn did not come in time.
         ModelUnavailable, ServerStopping: the place was refused.
         CaptionerUnavailable: an image could not be captioned, and the model's `on_error` asks for an error.
     """
-    assert model.proxy is not None  # noqa: S101 - proxy mode always has its settings
     told: asyncio.Queue[Waiting | None] = asyncio.Queue()
     rewriting = asyncio.create_task(
-        proxy.rewrite(messages, model.captioner, model.proxy, tell=told.put_nowait), name="caption images"
+        proxy.rewrite(messages, model.captioner, model.proxy or _WITHOUT_VISION, tell=told.put_nowait),
+        name="caption images",
     )
     refusal = asyncio.create_task(place.refused(), name="notice a refused place")
     for task in (rewriting, refusal):

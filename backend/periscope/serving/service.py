@@ -107,7 +107,7 @@ class ChatService:
         Then the request's images are let go: nothing holds their base64 while the answer is generated.
         """
         request, vision = _as_seen(request, model), None
-        has_images = _has_images(request)
+        has_images = _has_images(request) or _has_files(request)
         with self._pool.ticket(model.name, is_reserved=has_images) as ticket:
             if has_images:
                 seeing = captioned(request.messages, model, ticket, proxy=self._proxy)
@@ -187,6 +187,10 @@ def _num_images(request: GenerationRequest) -> int:
 
 def _has_images(request: GenerationRequest) -> bool:
     return any(message.images for message in request.messages)
+
+
+def _has_files(request: GenerationRequest) -> bool:
+    return any(message.files for message in request.messages)
 
 
 def _as_seen(request: GenerationRequest, model: ServedModel) -> GenerationRequest:

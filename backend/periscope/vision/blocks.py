@@ -69,9 +69,12 @@ def rewritten(
     _report_failures(seen, settings.on_error)
     left_out = f"only the newest {settings.limits.max_images} images that are new in a request are described"
     blocks = [
-        marker(each.picture.place.number, each.picture.size, left_out)
-        if each.answer is None
-        else _block(each.picture, each.answer.result, each.reading, sources)
+        _block(
+            each.picture,
+            CaptionFailed(left_out) if each.answer is None else each.answer.result,
+            each.reading,
+            sources,
+        )
         for each in seen
     ]
     return Rewritten(_with_blocks(messages, blocks), _usage(seen))
@@ -106,18 +109,16 @@ def _report_failures(seen: Sequence[SeenPicture], on_error: OnError) -> None:
 
 
 def _block(picture: Picture, result: Caption | CaptionFailed, reading: ReadPicture, sources: Sources) -> str:
-    number, size = picture.place.number, picture.size
+    label, size = picture.place.label, picture.size
     verbatim = (
-        verbatim_section(number, sources.reader, reading.text)
+        verbatim_section(label, sources.reader, reading.text)
         if reading.failure is None
-        else unread_section(number, reading.failure)
+        else unread_section(label, reading.failure)
     )
     if not isinstance(result, CaptionFailed):
-        return caption_block(number, size, sources.captioner, result.text, verbatim)
+        return caption_block(label, size, sources.captioner, result.text, verbatim)
     return (
-        undescribed_block(number, size, result.reason, verbatim)
-        if reading.text
-        else marker(number, size, result.reason)
+        undescribed_block(label, size, result.reason, verbatim) if reading.text else marker(label, size, result.reason)
     )
 
 

@@ -1,31 +1,28 @@
-"""ImageIntake reads and checks the images of a request; pixels are decoded only for captions that have to be made.
+"""ImageIntake reads and checks the images and documents of a request. Pixels are decoded only where they are needed.
 
 Its methods run on the event loop; reading and decoding block, so they run in the executor it is given.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 from periscope.core import Image, ImagePart, Message
-from periscope.errors import ServerStopping
+from periscope.vision.documents.opening import DocumentOpening, PageImage
+from periscope.vision.documents.pdf import PageFile, draw
 from periscope.vision.images.decode import ImageHeader, decode, read_header
 from periscope.vision.images.formats import format_of
 from periscope.vision.images.in_flight import Admission, BytesInFlight
 from periscope.vision.images.limits import ImageLimits
 from periscope.vision.images.source import fetch
-from periscope.vision.prompts import caption_prompt
+from periscope.vision.prompts import Label, caption_prompt, image_label
 from periscope.vision.settings import ProxySettings
-
-T = TypeVar("T")
-
-_STOPPING = "The server is stopping."
+from periscope.vision.threads import Threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,28 +30,48 @@ class ImagePlace:
     """One image part, with what its place in the conversation decides.
 
     Attributes:
-        number: its position among all images of the conversation, from 1.
-        part: as the client sent it.
+        label: what its block is called: the number of an image counts all images of the conversation, from 1.
+        part: as the client sent it, or a page of a document that it sent.
         prompt: what the captioner is asked about it.
     """
 
-    number: int
+    label: Label
     part: ImagePart
     prompt: str
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image whose bytes have been read and whose header has been checked; its pixels are not decoded yet."""
+    """An image whose bytes have been read and whose header has been checked; its pixels are not decoded yet.
+
+    Attributes:
+        file: the image file's bytes, or the page of a document that is to be drawn.
+    """
 
     place: ImagePlace
-    data: bytes
+    file: bytes | PageFile
     header: ImageHeader
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it is a page of a document."""
+        return isinstance(self.file, PageFile)
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels, upright, of the image as the client sent it."""
         return self.header.width, self.header.height
+
+    def decoded(self, limits: ImageLimits) -> Image:
+        """Blocks: its pixels, scaled down to `limits.max_side_px`.
+
+        Raises:
+            ImageInvalid, DocumentInvalid: the pixels are broken or cut off; the page cannot be drawn.
+            ServerBusy: a page's turn to be drawn did not come.
+        """
+        if isinstance(self.file, PageFile):
+            return draw(self.file, max_side_px=limits.max_side_px, sha256=self.header.sha256)
+        return decode(self.file, limits, sha256=self.header.sha256, param=self.place.part.param)
 
     def decoded_bytes(self, limits: ImageLimits) -> int:
         """Memory that its pixels will take as 8-bit RGB, scaled down to `limits.max_side_px`."""
@@ -64,9 +81,22 @@ class Picture:
 
 
 class AdmittedImages:
-    """Owns the pictures of one admitted request. Decoded pixels are added to the bytes that the request holds."""
+    """Owns the pictures of one admitted request. Decoded pixels are added to the bytes that the request holds.
 
-    def __init__(self, pictures: Sequence[Picture], admission: Admission, run: _Executor, limits: ImageLimits) -> None:
+    Attributes:
+        messages: without documents: text and images stand in their places.
+        pictures: one for each image in the messages, in order.
+    """
+
+    def __init__(
+        self,
+        messages: Sequence[Message],
+        pictures: Sequence[Picture],
+        admission: Admission,
+        run: Threads,
+        limits: ImageLimits,
+    ) -> None:
+        self.messages = messages
         self.pictures = pictures
         self._admission = admission
         self._run = run
@@ -76,114 +106,70 @@ class AdmittedImages:
         """Decode these pictures of the request, in order, off the event loop.
 
         Raises:
-            ImageInvalid: the pixels of a picture are broken or cut off.
+            ImageInvalid, DocumentInvalid: the pixels of a picture are broken or cut off; a page cannot be drawn.
+            ServerBusy: a page's turn to be drawn did not come.
             ServerStopping: the executor was shut down.
         """
         limits = self._limits
         self._admission.add(sum(picture.decoded_bytes(limits) for picture in pictures))
-        return await self._run.all(
-            partial(decode, picture.data, limits, sha256=picture.header.sha256, param=picture.place.part.param)
-            for picture in pictures
-        )
+        return await self._run.all(partial(picture.decoded, limits) for picture in pictures)
 
 
 class ImageIntake:
-    """Owns the executor that reads and decodes images, and the bound on the bytes that all requests hold.
+    """Owns the threads that read and decode images, and the bound on the bytes that all requests hold.
 
-    The images of a request are admitted together, before any of them is read.
+    The images and documents of a request are admitted together, before any of them is read.
     """
 
     def __init__(self, *, executor: Executor | None = None, in_flight: BytesInFlight | None = None) -> None:
-        self._run = _Executor(executor)
+        self._run = Threads(executor)
         self._in_flight = in_flight or BytesInFlight()
+        self._documents = DocumentOpening()
 
     @asynccontextmanager
-    async def admitted(self, places: Sequence[ImagePlace], limits: ImageLimits) -> AsyncIterator[AdmittedImages]:
-        """Admit a request's images and read them; they count as held until the block is left.
+    async def admitted(self, messages: Sequence[Message], settings: ProxySettings) -> AsyncIterator[AdmittedImages]:
+        """Admit a request's images and documents and read them; they count as held until the block is left.
 
         Raises:
+            DocumentInvalid: a document cannot be taken.
             ImageInvalid, ImageSourceRefused: an image cannot be taken; of several errors, that of the first image.
-            ServerBusy: too many bytes of images are in the server already.
+            ServerBusy: too many bytes of images are in the server already, or too many documents.
             ServerStopping: the executor was shut down.
         """
-        async with self._in_flight.admitted(_sent_bytes(places)) as admission:
+        limits = settings.limits
+        async with self._in_flight.admitted(_sent_bytes(messages)) as admission:
+            opened = await self._documents.opened(messages, settings.documents, self._run)
+            places = image_places(opened, settings)
             pictures = await self._run.all(partial(_read_picture, place, limits) for place in places)
-            yield AdmittedImages(pictures, admission, self._run, limits)
-
-
-class _Executor:
-    """Runs the blocking calls of a request in parallel, in the threads of an executor that somebody else owns."""
-
-    def __init__(self, executor: Executor | None) -> None:
-        self._executor = executor
-
-    async def all(self, calls: Iterable[Callable[[], T]]) -> list[T]:
-        """Results of all calls, in order. Of several errors the first call's is raised, so that the answer is stable.
-
-        Calls behind one that has failed are not begun: nobody would see their results.
-
-        Raises:
-            ServerStopping: the executor was shut down before or meanwhile.
-        """
-        loop = asyncio.get_running_loop()
-        try:
-            failed: list[int] = []
-            running = [
-                loop.run_in_executor(self._executor, _unless_behind, failed, number, call)
-                for number, call in enumerate(calls)
-            ]
-        except RuntimeError as error:  # how an executor says that it takes nothing any more
-            raise ServerStopping(_STOPPING) from error
-        done = await asyncio.gather(*running, return_exceptions=True)
-        results: list[T] = []
-        for result in done:
-            if isinstance(result, asyncio.CancelledError):  # not by us: then `gather` itself would have raised it
-                raise ServerStopping(_STOPPING)
-            if isinstance(result, BaseException):
-                raise result
-            results.append(result)
-        return results
-
-
-class _BehindFailureError(Exception):
-    """A call was not begun, because one before it failed; that one's error is told."""
-
-
-def _unless_behind(failed: list[int], number: int, call: Callable[[], T]) -> T:
-    """Runs the call and notes its number if it fails.
-
-    Args:
-        failed: numbers of the calls that failed so far; several threads add to it.
-
-    Raises:
-        _BehindFailureError: one before it has failed, so it was not begun.
-        Exception: the call's own error.
-    """
-    if any(each < number for each in failed):
-        raise _BehindFailureError
-    try:
-        return call()
-    except BaseException:
-        failed.append(number)
-        raise
+            yield AdmittedImages(opened, pictures, admission, self._run, limits)
 
 
 def image_places(messages: Sequence[Message], settings: ProxySettings) -> Iterator[ImagePlace]:
-    """Pure: all images of a conversation, in order, with their numbers and caption prompts."""
+    """Pure: all images of a conversation, in order, with their labels and caption prompts."""
     number = 0
     for message in messages:
         prompt = caption_prompt(settings.prompt, message.text if settings.use_question else "")
         for part in message.images:
-            number += 1
-            yield ImagePlace(number, part, prompt)
+            if isinstance(part, PageImage):
+                yield ImagePlace(part.label, part, prompt)
+            else:
+                number += 1
+                yield ImagePlace(image_label(number), part, prompt)
 
 
-def _sent_bytes(places: Sequence[ImagePlace]) -> int:
-    """Memory that images take as base64 text and as decoded bytes, which exist at the same time."""
-    return sum(len(place.part.url) for place in places) * 7 // 4
+def _sent_bytes(messages: Sequence[Message]) -> int:
+    """Memory that images and documents take as base64 text and as decoded bytes, which exist at the same time."""
+    images = sum(len(part.url) for message in messages for part in message.images)
+    files = sum(len(part.url or part.text or "") for message in messages for part in message.files)
+    return (images + files) * 7 // 4
 
 
 def _read_picture(place: ImagePlace, limits: ImageLimits) -> Picture:
+    """Blocks. A page needs no reading: what identifies it is known before it is drawn."""
+    if isinstance(place.part, PageImage):
+        page = place.part.page
+        sha256 = hashlib.sha256(page.facts.encode()).hexdigest()
+        return Picture(place, page, ImageHeader(page.width, page.height, sha256))
     param = place.part.param
     data = fetch(place.part, limits, check_head=partial(format_of, param=param))
     return Picture(place, data, read_header(data, limits, param=param))

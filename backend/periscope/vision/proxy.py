@@ -1,4 +1,4 @@
-"""VisionProxy rewrites a conversation with images into one without. Event loop only.
+"""VisionProxy rewrites a conversation with images and documents into one without. Event loop only.
 
 It knows nothing of HTTP, the model pool or MLX: captions come from the `Captioner` that each call names.
 """
@@ -14,8 +14,8 @@ from periscope.errors import CaptionFailed
 from periscope.vision.blocks import Rewritten, SeenPicture, Sources, captioned_image, rewritten
 from periscope.vision.captioner import Captioner
 from periscope.vision.captioning import NOT_AVAILABLE, ImageCaptioning
-from periscope.vision.intake import AdmittedImages, ImageIntake, Picture, image_places
-from periscope.vision.reading import ImageReading
+from periscope.vision.intake import AdmittedImages, ImageIntake
+from periscope.vision.reading import ImageReading, ReadPicture
 from periscope.vision.settings import ProxySettings
 
 _NO_CAPTIONER = Answer(CaptionFailed(NOT_AVAILABLE), is_made=False)
@@ -42,9 +42,9 @@ class VisionProxy:
         *,
         tell: Tell = lambda _: None,
     ) -> Rewritten:
-        """Replace every image part by one text part: its description, and the text in it.
+        """Replace every image part by one text part: its description, and the text in it; and documents by theirs.
 
-        Images are numbered through the whole conversation.
+        Images are numbered through the whole conversation, and so are documents.
 
         Captions that are in the cache are always used, however many there are. Of those that have to be made, the
         newest `settings.limits.max_images` are made; the other images get a marker, which they keep in later turns
@@ -55,47 +55,54 @@ class VisionProxy:
             tell: called with what the request waits for, unless all captions are in the cache.
 
         Raises:
-            ImageInvalid, ImageSourceRefused: an image cannot be taken; raised before any captioning.
+            ImageInvalid, ImageSourceRefused, DocumentInvalid: an image or a document cannot be taken; raised before any
+                captioning.
             CaptionerUnavailable: an image could not be captioned, and `on_error` asks for an error.
             ServerBusy: the captioner or the intake has too many requests, or an image's turn did not come in time.
         """
-        places = list(image_places(messages, settings))
-        if not places:
+        if not any(message.images or message.files for message in messages):
             return Rewritten(tuple(messages), VisionUsage())
-        async with self._intake.admitted(places, settings.limits) as admitted:
+        async with self._intake.admitted(messages, settings) as admitted:
             pictures = admitted.pictures
             if captioner is None:
                 left_out = frozenset(range(len(pictures) - settings.limits.max_images))
             else:
                 left_out = await self._captioning.left_out(pictures, captioner, settings)
-            shown = [picture for at, picture in enumerate(pictures) if at not in left_out]
-            seen = iter(await self._seen(shown, admitted, captioner, settings, tell))
-            all_seen = [SeenPicture(each, None) if at in left_out else next(seen) for at, each in enumerate(pictures)]
-            return rewritten(messages, all_seen, _sources(captioner, settings), settings)
+            seen = await self._seen(admitted, left_out, captioner, settings, tell)
+            return rewritten(admitted.messages, seen, _sources(captioner, settings), settings)
 
     async def _seen(
         self,
-        pictures: Sequence[Picture],
         admitted: AdmittedImages,
+        left_out: frozenset[int],
         captioner: Captioner | None,
         settings: ProxySettings,
         tell: Tell,
     ) -> list[SeenPicture]:
-        """Describe and read these pictures side by side. Of two errors the captioner's is raised."""
+        """Describe and read the pictures side by side, but for those left out. Of two errors the captioner's is raised.
+
+        A page that is left out is read all the same: what matters in a document is its words.
+        """
+        pictures = admitted.pictures
+        shown = [picture for at, picture in enumerate(pictures) if at not in left_out]
+        to_read = {at: picture for at, picture in enumerate(pictures) if at not in left_out or picture.is_page}
         reading = asyncio.create_task(
-            self._reading.of(pictures, settings.limits, settings.reading), name="read the text in images"
+            self._reading.of(tuple(to_read.values()), settings.limits, settings.reading), name="read the text in images"
         )
         try:
             if captioner is None:
-                await admitted.decode(pictures)  # broken ones are the client's error
-                answers = [_NO_CAPTIONER] * len(pictures)
+                await admitted.decode([each for each in shown if not each.is_page])  # broken ones: the client's error
+                answers = iter([_NO_CAPTIONER] * len(shown))
             else:
-                answers = await self._captioning.answers(pictures, admitted, captioner, settings, tell)
-            texts = await reading
+                answers = iter(await self._captioning.answers(shown, admitted, captioner, settings, tell))
+            texts = dict(zip(to_read, await reading, strict=True))
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
-        return [SeenPicture(*each) for each in zip(pictures, answers, texts, strict=True)]
+        return [
+            SeenPicture(picture, None if at in left_out else next(answers), texts.get(at, ReadPicture()))
+            for at, picture in enumerate(pictures)
+        ]
 
     async def describe(
         self, parts: Sequence[ImagePart], captioner: Captioner, settings: ProxySettings
@@ -107,10 +114,9 @@ class VisionProxy:
             ImageInvalid, ImageSourceRefused: an image cannot be taken.
             ServerBusy: the captioner, or the intake of images, has too many requests already.
         """
-        places = list(image_places([Message(Role.USER, tuple(parts))], settings))
-        async with self._intake.admitted(places, settings.limits) as admitted:
+        async with self._intake.admitted([Message(Role.USER, tuple(parts))], settings) as admitted:
             await self._captioning.check_all(admitted.pictures, captioner, settings)
-            seen = await self._seen(admitted.pictures, admitted, captioner, settings, lambda _: None)
+            seen = await self._seen(admitted, frozenset(), captioner, settings, lambda _: None)
             sources = _sources(captioner, settings)
             return tuple(
                 captioned_image(each.picture, each.answer, each.reading, sources)

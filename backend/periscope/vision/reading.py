@@ -19,8 +19,7 @@ from periscope.captions.cache import Answer, CaptionCache
 from periscope.captions.caption import Caption, CaptionOutcome
 from periscope.captions.keys import cache_key
 from periscope.core import Tell
-from periscope.errors import CaptionFailed, ImageInvalid, ServerBusy, ServerStopping
-from periscope.vision.images.decode import decode
+from periscope.errors import CaptionFailed, DocumentInvalid, ImageInvalid, ServerBusy, ServerStopping
 from periscope.vision.images.limits import ImageLimits
 from periscope.vision.intake import Picture
 from periscope.vision.prompts import printable
@@ -74,7 +73,7 @@ class ImageReading:
         """One result for each picture, in order; without settings nothing is read.
 
         Raises:
-            ImageInvalid: the pixels of a picture are broken.
+            ImageInvalid, DocumentInvalid: the pixels of a picture are broken; a page cannot be drawn.
             ServerBusy: a picture's turn did not come in time.
             ServerStopping: the executor was shut down.
         """
@@ -132,8 +131,7 @@ def reading_key(image_sha256: str, settings: ReadingSettings) -> str:
 
 def _text_in(picture: Picture, limits: ImageLimits, settings: ReadingSettings) -> str:
     """Blocks: the text of a picture, cut to `settings.max_chars`."""
-    image = decode(picture.data, limits, sha256=picture.header.sha256, param=picture.place.part.param)
-    text = printable(text_of(settings.reader.read(image))).rstrip()
+    text = printable(text_of(settings.reader.read(picture.decoded(limits)))).rstrip()
     if len(text) > settings.max_chars:
         text = f"{text[: settings.max_chars]}\n(cut off after {settings.max_chars} characters)"
     return text
@@ -145,8 +143,10 @@ def _outcome(reading: asyncio.Future[str], settings: ReadingSettings, *, elapsed
     error = reading.exception()
     if error is None:
         return Caption(reading.result(), num_tokens=0, elapsed_ms=elapsed_ms)
-    if isinstance(error, ImageInvalid):
+    if isinstance(error, (ImageInvalid, DocumentInvalid)):
         raise error
+    if isinstance(error, ServerBusy):
+        return error
     logger.warning("reader %s failed: %s: %s", settings.reader.name, type(error).__name__, error)
     return CaptionFailed("the reader failed")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from periscope.vision.documents.settings import DocumentSettings
 from periscope.vision.images.limits import ImageLimits
 from periscope.vision.prompts import DEFAULT_CAPTION_PROMPT
 from periscope.vision.readers.reader import TextReader
@@ -46,6 +47,7 @@ class ProxySettings:
         timeout_s: how long the captioner may work on all captions of a request; neither loads nor waits are in it.
         use_question: tell the captioner the text of the image's message; captions then depend on it.
         reading: how the text in images is read, beside the captions; None = it is not.
+        documents: how PDFs and text files are read.
     """
 
     prompt: str = DEFAULT_CAPTION_PROMPT
@@ -55,3 +57,4 @@ class ProxySettings:
     use_question: bool = False
     limits: ImageLimits = ImageLimits()
     reading: ReadingSettings | None = None
+    documents: DocumentSettings = DocumentSettings()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from periscope.api.content import image_block, image_url_part, string_at, wrong_type
+from periscope.api.documents import document_block, file_part
 from periscope.api.wording import kind_of
 from periscope.core import JSONObject, Part, TextPart
 from periscope.errors import InvalidRequest
@@ -108,18 +109,30 @@ def _image(part: JSONObject, path: str) -> tuple[Part, ...]:
     return (image_block(part, path),)
 
 
+def _file(part: JSONObject, path: str) -> tuple[Part, ...]:
+    return (file_part(part, path),)
+
+
+def _document(part: JSONObject, path: str) -> tuple[Part, ...]:
+    return document_block(part, path, lambda content, at: _decode_content(content, at, _IN_DOCUMENTS))
+
+
 def _tool_result(part: JSONObject, path: str) -> tuple[Part, ...]:
     """Anthropic's block: its content takes its place. One inside another is refused, like any unknown part."""
     content = part.get("content")
     return () if content is None else _decode_content(content, f"{path}.content", _PLAIN_PARTS)
 
 
+_IN_DOCUMENTS: Mapping[str, _Decode] = {"text": _text, "image": _image}
 _PLAIN_PARTS: Mapping[str, _Decode] = {
     "text": _text,
     "image_url": _image_url,
     "input_text": _text,
     "input_image": _image_url,
     "image": _image,
+    "file": _file,
+    "input_file": _file,
+    "document": _document,
     "output_text": _text,
     "refusal": _refusal,
 }

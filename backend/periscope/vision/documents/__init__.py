@@ -1,0 +1,1 @@
+"""Documents in a conversation become text and pictures of pages."""

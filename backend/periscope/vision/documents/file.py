@@ -1,0 +1,176 @@
+"""From a document as the client sent it to its bytes, and what kind of file they are. Pure.
+
+The bytes decide: media types and names are often wrong. Nothing here opens a file or a connection.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+import pybase64
+
+from periscope.core import FilePart
+from periscope.errors import DocumentInvalid, ImageInvalid
+from periscope.vision.documents.settings import DocumentSettings
+from periscope.vision.images.formats import format_of
+
+#: What error messages list.
+TAKEN: Final = (
+    "Taken are PDF, pictures, and text of every kind (plain, Markdown, CSV, JSON, HTML, XML, source code) in UTF-8, "
+    "UTF-16 or Latin-1."
+)
+#: Enough for every media type with parameters.
+_MAX_HEADER_CHARS: Final = 256
+_WHITESPACE: Final = b" \t\r\n\f\v"
+_TO_STANDARD_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
+#: Readers of PDF find the header anywhere in the first kilobyte, and so do we.
+_PDF: Final = re.compile(rb"[\s\S]{0,1019}?%PDF-")
+#: Files that are often sent and not taken: a name, the way on, and how they begin.
+_OTHERS: Final = (
+    (
+        "an Office or OpenDocument file",
+        re.compile(rb"PK\x03\x04[\s\S]{0,4000}(?:\[Content_Types\]|mimetypeapplication)"),
+    ),
+    ("an old Office file", re.compile(rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")),
+    ("an RTF file", re.compile(rb"\{\\rtf")),
+    ("a ZIP archive", re.compile(rb"PK\x03\x04")),
+    ("a compressed archive", re.compile(rb"\x1f\x8b|BZh|7z\xbc\xaf|\xfd7zXZ|\x28\xb5\x2f\xfd")),
+)
+#: Control characters that stand in text.
+_TEXT_CONTROLS: Final = frozenset(b"\t\n\v\f\r\x1b")
+
+
+class FileKind(StrEnum):
+    """How a file is read."""
+
+    PDF = "pdf"
+    PICTURE = "picture"
+    TEXT = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentFile:
+    """A document's content.
+
+    Attributes:
+        data: of a PDF; empty otherwise.
+        sha256: hex digest of a PDF's bytes; "" otherwise.
+        text: of a text.
+        note: what the text model has to know of how the text was read.
+    """
+
+    kind: FileKind
+    data: bytes = field(default=b"", repr=False)
+    sha256: str = ""
+    text: str = field(default="", repr=False)
+    note: str = ""
+
+
+def read_file(part: FilePart, settings: DocumentSettings) -> DocumentFile:
+    """Pure, may block: what the client sent, and what it is.
+
+    Raises:
+        DocumentInvalid: it is not in the request, no base64, empty, too large, or of a kind that is not taken.
+    """
+    if part.missing is not None:
+        raise DocumentInvalid(part.missing, reason="the attached file is unavailable", param=part.param)
+    if part.text is not None:
+        _check_size(len(part.text.encode(errors="surrogatepass")), part, settings)
+        return DocumentFile(FileKind.TEXT, text=part.text)
+    data = _bytes_of(part.url or "", part, settings)
+    if _PDF.match(data):
+        return DocumentFile(FileKind.PDF, data, hashlib.sha256(data).hexdigest())
+    other = next((name for name, magic in _OTHERS if magic.match(data)), None)
+    if other is not None:
+        raise _not_taken(f"is {other}, which is not taken. Save or print it as PDF and send that.", part)
+    text = _decoded_text(data)
+    if text is not None:
+        return DocumentFile(FileKind.TEXT, text=text[0], note=text[1])
+    if _is_picture(data, part.param):
+        return DocumentFile(FileKind.PICTURE)
+    raise _not_taken("is no kind of file that is taken: it is binary, and no PDF or picture.", part)
+
+
+def _not_taken(why: str, part: FilePart) -> DocumentInvalid:
+    name = f" ({part.name[:100]})" if part.name else ""
+    return DocumentInvalid(
+        f"The document in `{part.param}`{name} {why} {TAKEN}", reason="its format is not taken", param=part.param
+    )
+
+
+def _bytes_of(url: str, part: FilePart, settings: DocumentSettings) -> bytes:
+    url = url.strip()
+    comma = url.find(",", 0, _MAX_HEADER_CHARS)
+    if not url[:5].lower() == "data:" or comma < 0:
+        raise DocumentInvalid(
+            f"The document in `{part.param}` is no data: URL. Send it as `data:application/pdf;base64,` and the bytes; "
+            "addresses and paths are never read.",
+            reason="the attached file is unavailable",
+            param=part.param,
+        )
+    attributes = [attribute.strip().lower() for attribute in url[:comma].split(";")]
+    payload = url[comma + 1 :]
+    _check_size(len(payload) * 3 // 4 - 2, part, settings)
+    data = _from_base64(payload, part) if "base64" in attributes[1:] else unquote_to_bytes(payload)
+    if not data:
+        raise DocumentInvalid(f"The document in `{part.param}` is empty.", reason="it is empty", param=part.param)
+    _check_size(len(data), part, settings)
+    return data
+
+
+def _from_base64(payload: str, part: FilePart) -> bytes:
+    """White space, percent-encoding, missing padding and the URL-safe alphabet are forgiven."""
+    if "%" in payload:
+        payload = unquote_to_bytes(payload).decode("latin-1")
+    try:
+        digits = payload.encode("ascii").translate(_TO_STANDARD_ALPHABET, _WHITESPACE).rstrip(b"=")
+        return pybase64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
+    except (UnicodeEncodeError, binascii.Error):
+        raise DocumentInvalid(
+            f"The document in `{part.param}` is not valid base64. It may be cut off or encoded twice; encode its bytes "
+            "again.",
+            reason="it is broken or cut off",
+            param=part.param,
+        ) from None
+
+
+def _check_size(num_bytes: int, part: FilePart, settings: DocumentSettings) -> None:
+    if num_bytes > settings.max_bytes:
+        raise DocumentInvalid(
+            f"The document in `{part.param}` has {num_bytes:,} bytes; at most {settings.max_bytes:,} are taken "
+            "(`max_document_bytes`). Send it smaller, or in several files.",
+            reason="it is too large",
+            param=part.param,
+        )
+
+
+def _decoded_text(data: bytes) -> tuple[str, str] | None:
+    """The text of these bytes and a note on its encoding; None if they are no text."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        try:
+            return data.decode("utf-16"), ""
+        except UnicodeDecodeError:
+            return None
+    if b"\0" in data:
+        return None
+    try:
+        return data.decode("utf-8-sig"), ""
+    except UnicodeDecodeError:
+        pass
+    if any(byte < 0x20 and byte not in _TEXT_CONTROLS for byte in set(data)):
+        return None
+    return data.decode("latin-1"), "read as Latin-1"
+
+
+def _is_picture(data: bytes, param: str) -> bool:
+    try:
+        format_of(data, param=param)
+    except ImageInvalid:
+        return False
+    return True

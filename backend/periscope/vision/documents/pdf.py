@@ -1,0 +1,264 @@
+"""Reads and draws the pages of PDF files. The only module that uses PDFium.
+
+PDFium knows no threads, so one lock is held around everything that is done with a file. Its objects are closed before
+the lock is given back, because the collector would close them on any thread. All calls block: they run in an executor
+thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from periscope.core import Image
+from periscope.errors import DocumentInvalid, ServerBusy
+from periscope.vision.documents.settings import DocumentSettings
+
+if TYPE_CHECKING:
+    from pypdfium2 import PdfDocument, PdfPage
+
+_LOCK: Final = threading.Lock()
+#: Longer than one file may take, so that who waits for one other file is not refused.
+_WAIT_S: Final = 30.0
+_RETRY_AFTER_S: Final = 5
+#: Part of what identifies a drawn page: raise it when pages are drawn in another way.
+_DRAWING_VERSION: Final = 1
+#: A page is shown as a picture beside its text if pictures cover this share of it ...
+_FIGURE_SHARE: Final = 0.25
+#: ... or if it has so many lines and curves: a chart or a drawing. Tables have a few dozen.
+_FIGURE_PATHS: Final = 300
+#: Of a page's objects so many are looked at, in forms within forms down to this depth.
+_MAX_OBJECTS: Final = 5000
+_MAX_DEPTH: Final = 4
+#: Of thinner pages the short side would be too small for the patches of captioners.
+_MAX_ASPECT: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class PageContent:
+    """One page as its file describes it.
+
+    Attributes:
+        text: of its text layer, as PDFium orders it.
+        width, height: in points, as the page is shown.
+        has_figures: pictures cover much of it, it holds a drawing, or form fields.
+        is_blank: nothing at all stands on it.
+    """
+
+    text: str
+    width: float
+    height: float
+    has_figures: bool = False
+    is_blank: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PageFile:
+    """A page that can be drawn, and what identifies its picture without drawing it.
+
+    Attributes:
+        data: the whole PDF.
+        index: of the page, from 0.
+        width, height: in pixels, at most.
+        param: the document's place in the request.
+        max_seconds: how long drawing may take.
+    """
+
+    data: bytes = field(repr=False)
+    file_sha256: str
+    index: int
+    width: int
+    height: int
+    param: str
+    max_seconds: float
+
+    @property
+    def facts(self) -> str:
+        """Everything that its pixels depend on, but for a smaller size; the same in every process."""
+        return f"pdf-page {_DRAWING_VERSION} {self.file_sha256} {self.index} {self.width}x{self.height}"
+
+
+def read_pages(data: bytes, settings: DocumentSettings, *, param: str) -> tuple[PageContent, ...]:
+    """Blocks: what each page of a PDF holds. Nothing is drawn.
+
+    Raises:
+        DocumentInvalid: encrypted, broken, too many pages, or it takes too long.
+        ServerBusy: other documents were being read all the time.
+    """
+    with _opened(data, param) as document:
+        num_pages = len(document)
+        check_num_pages(num_pages, settings, param=param)
+        deadline = time.monotonic() + settings.max_seconds
+        pages = []
+        for index in range(num_pages):
+            if time.monotonic() > deadline:
+                raise _too_slow(param, f"page {index + 1} of {num_pages}", settings.max_seconds)
+            with closing(document.get_page(index)) as page:
+                pages.append(_content(page))
+        return tuple(pages)
+
+
+def check_num_pages(num_pages: int, settings: DocumentSettings, *, param: str) -> None:
+    """Pure.
+
+    Raises:
+        DocumentInvalid: these are more pages than are taken of one document.
+    """
+    if num_pages > settings.max_pages:
+        raise DocumentInvalid(
+            f"The document in `{param}` has {num_pages:,} pages; at most {settings.max_pages:,} are taken "
+            "(`max_document_pages`). Send the pages that matter, in several files if need be.",
+            reason=f"it has {num_pages} pages, and at most {settings.max_pages} are taken",
+            param=param,
+        )
+
+
+def page_file(
+    data: bytes, file_sha256: str, index: int, content: PageContent, settings: DocumentSettings, *, param: str
+) -> PageFile:
+    """Pure: the page as a picture whose longer side is `settings.max_page_px`.
+
+    Raises:
+        DocumentInvalid: its size is none of a page.
+    """
+    width, height = content.width, content.height
+    if not (min(width, height) > 0 and max(width, height) <= _MAX_ASPECT * min(width, height)):
+        raise DocumentInvalid(
+            f"Page {index + 1} of the document in `{param}` is {width:g} x {height:g} points; such a strip cannot be "
+            "shown. Print the document to PDF with an ordinary page size, or send its text.",
+            reason=f"its page {index + 1} is a strip of {width:g} x {height:g} points",
+            param=param,
+        )
+    scale = settings.max_page_px / max(width, height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return PageFile(data, file_sha256, index, *size, param=param, max_seconds=settings.max_seconds)
+
+
+def draw(page: PageFile, *, max_side_px: int, sha256: str) -> Image:
+    """Blocks: the page's pixels, as `PageFile` gives their size or smaller.
+
+    Raises:
+        DocumentInvalid: it cannot be drawn, or drawing takes too long.
+        ServerBusy: other documents were being read all the time.
+    """
+    scale = min(1.0, max_side_px / max(page.width, page.height))
+    width, height = max(1, round(page.width * scale)), max(1, round(page.height * scale))
+    with _opened(page.data, page.param) as document, closing(document.get_page(page.index)) as shown:
+        rgb = _drawn(shown, width, height, page)
+    return Image(rgb, width, height, source_width=page.width, source_height=page.height, sha256=sha256)
+
+
+@contextmanager
+def _opened(data: bytes, param: str) -> Iterator[PdfDocument]:
+    """The file, while the lock is held. Whatever PDFium raises is the file's fault: the client sent the bytes."""
+    from pypdfium2 import PdfDocument, PdfiumError
+
+    if not _LOCK.acquire(timeout=_WAIT_S):
+        raise ServerBusy("The server is reading other documents. Try again soon.", retry_after_s=_RETRY_AFTER_S)
+    try:
+        with closing(PdfDocument(data)) as document:
+            yield document
+    except PdfiumError as error:
+        raise _unreadable(error, param) from error
+    finally:
+        _LOCK.release()
+
+
+def _unreadable(error: Exception, param: str) -> DocumentInvalid:
+    from pypdfium2 import raw
+
+    code = getattr(error, "err_code", None)
+    if code in (raw.FPDF_ERR_PASSWORD, raw.FPDF_ERR_SECURITY):
+        return DocumentInvalid(
+            f"The document in `{param}` is encrypted, and passwords are not taken. Save it without a password, "
+            "and send that.",
+            reason="it is encrypted",
+            param=param,
+        )
+    return DocumentInvalid(
+        f"The document in `{param}` could not be read as a PDF: it is broken, cut off or has no pages. "
+        "Save or print it to PDF again, and send that.",
+        reason="it is broken or cut off",
+        param=param,
+    )
+
+
+def _too_slow(param: str, where: str, max_seconds: float) -> DocumentInvalid:
+    return DocumentInvalid(
+        f"The document in `{param}` takes more than {max_seconds:g} s to read ({where}). Print it to PDF again, or "
+        "send the pages that matter.",
+        reason="reading it takes too long",
+        param=param,
+    )
+
+
+def _content(page: PdfPage) -> PageContent:
+    from pypdfium2 import raw
+
+    with closing(page.get_textpage()) as layer:
+        text = layer.get_text_range() if layer.count_chars() > 0 else ""
+    width, height = page.get_size()
+    num_annotations = raw.FPDFPage_GetAnnotCount(page)
+    is_blank = raw.FPDFPage_CountObjects(page) == 0 and num_annotations == 0
+    return PageContent(text, width, height, _has_figures(page, num_annotations), is_blank)
+
+
+def _has_figures(page: PdfPage, num_annotations: int) -> bool:
+    from pypdfium2 import raw
+
+    width, height = page.get_size()
+    share, num_paths = 0.0, 0
+    kinds = (raw.FPDF_PAGEOBJ_IMAGE, raw.FPDF_PAGEOBJ_PATH)
+    for each in islice(page.get_objects(kinds, max_depth=_MAX_DEPTH), _MAX_OBJECTS):
+        if each.type == raw.FPDF_PAGEOBJ_PATH:
+            num_paths += 1
+            continue
+        left, bottom, right, top = each.get_bounds()
+        seen = max(0.0, min(right, width) - max(left, 0.0)) * max(0.0, min(top, height) - max(bottom, 0.0))
+        share += seen / max(1.0, width * height)
+    return share >= _FIGURE_SHARE or num_paths >= _FIGURE_PATHS or _has_fields(page, num_annotations)
+
+
+def _has_fields(page: PdfPage, num_annotations: int) -> bool:
+    """Whether there are fields of a form: what is written in them stands in no text layer."""
+    from pypdfium2 import raw
+
+    for index in range(min(num_annotations, _MAX_OBJECTS)):
+        annotation = raw.FPDFPage_GetAnnot(page, index)
+        if not annotation:
+            continue
+        kind = raw.FPDFAnnot_GetSubtype(annotation)
+        raw.FPDFPage_CloseAnnot(annotation)
+        if kind == raw.FPDF_ANNOT_WIDGET:
+            return True
+    return False
+
+
+def _drawn(shown: PdfPage, width: int, height: int, page: PageFile) -> bytes:
+    """The pixels, three bytes each. PDFium asks now and then whether to go on, so that drawing ends in time."""
+    from pypdfium2 import PdfBitmap, raw
+
+    deadline = time.monotonic() + page.max_seconds
+    pause = raw.IFSDK_PAUSE(version=1)
+    is_over = type(pause.NeedToPauseNow)(lambda _: int(time.monotonic() > deadline))
+    pause.NeedToPauseNow = is_over
+    with closing(PdfBitmap.new_native(width, height, raw.FPDFBitmap_BGR, rev_byteorder=True)) as bitmap:
+        bitmap.fill_rect((255, 255, 255, 255), 0, 0, width, height)
+        flags = raw.FPDF_ANNOT | raw.FPDF_REVERSE_BYTE_ORDER
+        status = raw.FPDF_RenderPageBitmap_Start(bitmap, shown, 0, 0, width, height, 0, flags, pause)
+        raw.FPDF_RenderPage_Close(shown)
+        rgb = bytes(bitmap.buffer)
+    if status == raw.FPDF_RENDER_TOBECONTINUED:
+        raise _too_slow(page.param, f"page {page.index + 1}", page.max_seconds)
+    if status != raw.FPDF_RENDER_DONE:
+        raise DocumentInvalid(
+            f"Page {page.index + 1} of the document in `{page.param}` could not be drawn. Print it to PDF again.",
+            reason=f"its page {page.index + 1} could not be drawn",
+            param=page.param,
+        )
+    return rgb
