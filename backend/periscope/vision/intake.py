@@ -14,7 +14,6 @@ from functools import partial
 
 from periscope.core import Image, ImagePart, Message
 from periscope.vision.documents.opening import DocumentOpening, PageImage
-from periscope.vision.documents.pdf import PageFile, draw
 from periscope.vision.images.decode import ImageHeader, decode, read_header
 from periscope.vision.images.formats import format_of
 from periscope.vision.images.in_flight import Admission, BytesInFlight
@@ -45,17 +44,17 @@ class Picture:
     """An image whose bytes have been read and whose header has been checked; its pixels are not decoded yet.
 
     Attributes:
-        file: the image file's bytes, or the page of a document that is to be drawn.
+        data: the image file's bytes; none of a page, which is drawn from its document.
     """
 
     place: ImagePlace
-    file: bytes | PageFile
+    data: bytes
     header: ImageHeader
 
     @property
     def is_page(self) -> bool:
         """Whether it is a page of a document."""
-        return isinstance(self.file, PageFile)
+        return isinstance(self.place.part, PageImage)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -69,9 +68,10 @@ class Picture:
             ImageInvalid, DocumentInvalid: the pixels are broken or cut off; the page cannot be drawn.
             ServerBusy: a page's turn to be drawn did not come.
         """
-        if isinstance(self.file, PageFile):
-            return draw(self.file, max_side_px=limits.max_side_px, sha256=self.header.sha256)
-        return decode(self.file, limits, sha256=self.header.sha256, param=self.place.part.param)
+        part, sha256 = self.place.part, self.header.sha256
+        if isinstance(part, PageImage):
+            return part.drawn(max_side_px=limits.max_side_px, sha256=sha256)
+        return decode(self.data, limits, sha256=sha256, param=part.param)
 
     def decoded_bytes(self, limits: ImageLimits) -> int:
         """Memory that its pixels will take as 8-bit RGB, scaled down to `limits.max_side_px`."""
@@ -169,7 +169,7 @@ def _read_picture(place: ImagePlace, limits: ImageLimits) -> Picture:
     if isinstance(place.part, PageImage):
         page = place.part.page
         sha256 = hashlib.sha256(page.facts.encode()).hexdigest()
-        return Picture(place, page, ImageHeader(page.width, page.height, sha256))
+        return Picture(place, b"", ImageHeader(page.width, page.height, sha256))
     param = place.part.param
     data = fetch(place.part, limits, check_head=partial(format_of, param=param))
     return Picture(place, data, read_header(data, limits, param=param))

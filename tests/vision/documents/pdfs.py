@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import zlib
 from collections.abc import Sequence
 
 import PIL.Image
@@ -90,3 +91,16 @@ def file_part(data: bytes, name: str = "a.pdf", param: str = "messages[0].conten
 
 def asked(*parts: FilePart | str, role: Role = Role.USER) -> Message:
     return Message(role, tuple(TextPart(each) if isinstance(each, str) else each for each in parts))
+
+
+def bomb_pdf(num_paths: int) -> bytes:
+    """A few bytes for each thousand paths in the file; hundreds for each in PDFium's memory."""
+    raw = zlib.compress(b"0 0 1 1 re f " * num_paths, 9).decode("latin-1")
+    return written(
+        [
+            "<< /Type /Catalog /Pages 2 0 R >>",
+            "<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+            "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 4 0 R >>",
+            f"<< /Filter /FlateDecode /Length {len(raw)} >>\nstream\n{raw}\nendstream",
+        ]
+    )

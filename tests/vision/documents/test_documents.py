@@ -12,6 +12,7 @@ from periscope.captions.cache import CaptionCache
 from periscope.core import FilePart, Message, Role
 from periscope.errors import DocumentInvalid
 from periscope.vision.documents.pdf import read_pages
+from periscope.vision.documents.pdf_process import PdfProcess
 from periscope.vision.documents.settings import DocumentMode, DocumentSettings
 from periscope.vision.images.limits import ImageLimits
 from periscope.vision.proxy import VisionProxy
@@ -22,6 +23,7 @@ from tests.vision.chats import RED, block, proxy, texts
 from tests.vision.documents.pdfs import (
     INVOICE,
     asked,
+    bomb_pdf,
     encrypted_pdf,
     file_part,
     picture_pdf,
@@ -272,6 +274,27 @@ def test_drawing_ends_in_time() -> None:
             await shown(asked(file_part(page)), how=settings(max_seconds=1e-9))
 
     run(test())
+
+
+def test_a_small_file_that_takes_gigabytes_costs_only_itself() -> None:
+    """Its process is ended, whether it takes too much memory or too long; the next document is read."""
+
+    async def test() -> None:
+        vision, how = proxy(), settings(max_seconds=20.0)
+        with pytest.raises(DocumentInvalid, match="takes too much time or memory"):
+            await vision.rewrite([asked(file_part(bomb_pdf(8_000_000)))], FakeCaptioner(), how)
+        (got,) = texts(await vision.rewrite([asked(file_part(text_pdf("Words.")))], FakeCaptioner(), how))
+        assert "Words." in got[0]
+
+    run(test())
+
+
+def test_a_page_that_never_ends_is_given_up() -> None:
+    """Also where PDFium does not ask whether to go on."""
+    pdfs = PdfProcess(grace_s=0.0)
+    with pytest.raises(DocumentInvalid, match="takes too much time"):
+        pdfs.read_pages(bomb_pdf(3_000_000), DocumentSettings(max_seconds=0.01), param="p")
+    assert PdfProcess().read_pages(text_pdf("x"), DocumentSettings(), param="p")[0].text == "x"
 
 
 def test_mutated_pdfs_are_read_or_refused() -> None:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from periscope.core import FilePart, ImagePart, Message, Part, Role, TextPart
+from periscope.core import FilePart, Image, ImagePart, Message, Part, Role, TextPart
 from periscope.errors import DocumentInvalid
 from periscope.vision.documents.file import DocumentFile, FileKind, read_file
-from periscope.vision.documents.pdf import PageContent, PageFile, check_num_pages, page_file, read_pages
+from periscope.vision.documents.pdf import PageContent, PageFile, check_num_pages, page_file
+from periscope.vision.documents.pdf_process import PdfProcess
 from periscope.vision.documents.settings import DocumentMode, DocumentSettings
 from periscope.vision.prompts import (
     Label,
@@ -42,6 +43,11 @@ class PageImage(ImagePart):
 
     page: PageFile
     label: Label
+    pdfs: PdfProcess
+
+    def drawn(self, *, max_side_px: int, sha256: str) -> Image:
+        """Blocks: its pixels, as `PdfProcess.draw` gives and raises."""
+        return self.pdfs.draw(self.page, max_side_px=max_side_px, sha256=sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +71,10 @@ class _Unread:
 
 
 class DocumentOpening:
-    """Owns what the pages of recent documents hold, so that a PDF is not read again in every turn."""
+    """Owns the process that reads PDFs, and what the pages of recent ones hold: none is read again in every turn."""
 
     def __init__(self) -> None:
+        self._pdfs = PdfProcess()
         self._known: OrderedDict[str, tuple[PageContent, ...]] = OrderedDict()
 
     async def opened(
@@ -85,14 +92,17 @@ class DocumentOpening:
             return tuple(messages)
         files = await threads.all(partial(_read, place, settings) for place in places)
         contents = await threads.all(
-            partial(_contents, place, file, self._pages_known(file), settings)
+            partial(_contents, place, file, self._pages_known(file), settings, self._pdfs)
             for place, file in zip(places, files, strict=True)
         )
         for file, pages in zip(files, contents, strict=True):
             if isinstance(file, DocumentFile) and isinstance(pages, tuple) and file.sha256:
                 self._remember(file.sha256, pages)
         parts = iter(
-            [_shown(place, file, pages, settings) for place, file, pages in zip(places, files, contents, strict=True)]
+            [
+                _shown(place, file, pages, settings, self._pdfs)
+                for place, file, pages in zip(places, files, contents, strict=True)
+            ]
         )
         return tuple(_with_parts(message, parts) for message in messages)
 
@@ -129,12 +139,13 @@ def _contents(
     file: DocumentFile | _Unread,
     known: tuple[PageContent, ...] | None,
     settings: DocumentSettings,
+    pdfs: PdfProcess,
 ) -> tuple[PageContent, ...] | _Unread:
     """The pages of a PDF; none of anything else."""
     if isinstance(file, _Unread) or file.kind is not FileKind.PDF:
         return ()
     try:
-        pages = known if known is not None else read_pages(file.data, settings, param=place.part.param)
+        pages = known if known is not None else pdfs.read_pages(file.data, settings, param=place.part.param)
         check_num_pages(len(pages), settings, param=place.part.param)
     except DocumentInvalid as error:
         return _forgiven(error, place)
@@ -154,6 +165,7 @@ def _shown(
     file: DocumentFile | _Unread,
     pages: tuple[PageContent, ...] | _Unread,
     settings: DocumentSettings,
+    pdfs: PdfProcess,
 ) -> list[Part]:
     """What stands in the place of a document."""
     label = document_label(place.number, place.part.name)
@@ -167,13 +179,13 @@ def _shown(
         text, rest = _cut(clean_text(file.text), settings.max_chars)
         return [_words(document_block(label, text + rest, file.note))]
     try:
-        return _pages_shown(place, file, pages, settings)
+        return _pages_shown(place, file, pages, settings, pdfs)
     except DocumentInvalid as error:
         return [_words(document_marker(label, _forgiven(error, place).reason))]
 
 
 def _pages_shown(
-    place: _Place, file: DocumentFile, pages: Sequence[PageContent], settings: DocumentSettings
+    place: _Place, file: DocumentFile, pages: Sequence[PageContent], settings: DocumentSettings, pdfs: PdfProcess
 ) -> list[Part]:
     """The blocks and pictures of a PDF's pages, in their order.
 
@@ -195,7 +207,7 @@ def _pages_shown(
             parts.append(_words(blank_page(label)))
         elif _is_shown(content, settings.mode, has_text=bool(text)):
             page = page_file(file.data, file.sha256, index, content, settings, param=param)
-            parts.append(PageImage("", param, page, label))
+            parts.append(PageImage("", param, page, label, pdfs))
         elif not text:
             parts.append(_words(document_marker(label, "it has no text, and pages are not looked at as pictures")))
     if num_left_out:

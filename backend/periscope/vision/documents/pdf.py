@@ -1,13 +1,11 @@
 """Reads and draws the pages of PDF files. The only module that uses PDFium.
 
-PDFium knows no threads, so one lock is held around everything that is done with a file. Its objects are closed before
-the lock is given back, because the collector would close them on any thread. All calls block: they run in an executor
-thread.
+It runs in a process of its own (`pdf_program.py`), on the main thread: PDFium knows no threads, and a hostile file can
+crash it or make it take any amount of memory. The server asks through `PdfProcess`.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -15,17 +13,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from periscope.core import Image
-from periscope.errors import DocumentInvalid, ServerBusy
+from periscope.errors import DocumentInvalid
 from periscope.vision.documents.settings import DocumentSettings
 
 if TYPE_CHECKING:
     from pypdfium2 import PdfDocument, PdfPage
 
-_LOCK: Final = threading.Lock()
-#: Longer than one file may take, so that who waits for one other file is not refused.
-_WAIT_S: Final = 30.0
-_RETRY_AFTER_S: Final = 5
 #: Part of what identifies a drawn page: raise it when pages are drawn in another way.
 _DRAWING_VERSION: Final = 1
 #: A page is shown as a picture beside its text if pictures cover this share of it ...
@@ -88,7 +81,6 @@ def read_pages(data: bytes, settings: DocumentSettings, *, param: str) -> tuple[
 
     Raises:
         DocumentInvalid: encrypted, broken, too many pages, or it takes too long.
-        ServerBusy: other documents were being read all the time.
     """
     with _opened(data, param) as document:
         num_pages = len(document)
@@ -139,34 +131,32 @@ def page_file(
     return PageFile(data, file_sha256, index, *size, param=param, max_seconds=settings.max_seconds)
 
 
-def draw(page: PageFile, *, max_side_px: int, sha256: str) -> Image:
-    """Blocks: the page's pixels, as `PageFile` gives their size or smaller.
+def drawn_size(page: PageFile, max_side_px: int) -> tuple[int, int]:
+    """Pure: width and height of the page's picture, scaled down to `max_side_px`."""
+    scale = min(1.0, max_side_px / max(page.width, page.height))
+    return max(1, round(page.width * scale)), max(1, round(page.height * scale))
+
+
+def draw(page: PageFile, max_side_px: int) -> bytes:
+    """Blocks: the page's pixels, three bytes each, row by row, in `drawn_size`.
 
     Raises:
         DocumentInvalid: it cannot be drawn, or drawing takes too long.
-        ServerBusy: other documents were being read all the time.
     """
-    scale = min(1.0, max_side_px / max(page.width, page.height))
-    width, height = max(1, round(page.width * scale)), max(1, round(page.height * scale))
     with _opened(page.data, page.param) as document, closing(document.get_page(page.index)) as shown:
-        rgb = _drawn(shown, width, height, page)
-    return Image(rgb, width, height, source_width=page.width, source_height=page.height, sha256=sha256)
+        return _drawn(shown, *drawn_size(page, max_side_px), page)
 
 
 @contextmanager
 def _opened(data: bytes, param: str) -> Iterator[PdfDocument]:
-    """The file, while the lock is held. Whatever PDFium raises is the file's fault: the client sent the bytes."""
+    """The file, which is closed at the end. Whatever PDFium raises is the file's fault: the client sent the bytes."""
     from pypdfium2 import PdfDocument, PdfiumError
 
-    if not _LOCK.acquire(timeout=_WAIT_S):
-        raise ServerBusy("The server is reading other documents. Try again soon.", retry_after_s=_RETRY_AFTER_S)
     try:
         with closing(PdfDocument(data)) as document:
             yield document
     except PdfiumError as error:
         raise _unreadable(error, param) from error
-    finally:
-        _LOCK.release()
 
 
 def _unreadable(error: Exception, param: str) -> DocumentInvalid:
