@@ -95,7 +95,7 @@ LAYERS: dict[str, tuple[Callable[[str, DialectTable], Exchange], int, str]] = {
     "time limit of the body": (stalled, 408, "request_timeout"),
     "JSON": (broken, 400, "invalid_json"),
     "decoding": (lambda path, to: exchange(path, to, body={"model": 1}), 400, "invalid_value"),
-    "method": (lambda path, to: exchange(path, to, method="DELETE"), 405, "method_not_allowed"),
+    "method": (lambda path, to: exchange(path, to, method="PATCH"), 405, "method_not_allowed"),
     "no such path": (lambda path, to: exchange(f"{path}/no/such", to), 404, "route_not_found"),
 }
 
