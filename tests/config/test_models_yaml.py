@@ -11,7 +11,7 @@ from periscope.config import json_schema, load
 from periscope.config.document import read_document
 from periscope.config.keys import dotted, section_at, section_of, settings
 from periscope.config.quantities import parse_bytes, parse_seconds
-from periscope.config.schema import fields_of
+from periscope.config.section import fields_of
 from periscope.core import ModelKind, VisionMode
 from tests.config.files import load_text, numbers, properties
 

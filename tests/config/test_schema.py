@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from periscope.config import DType, json_schema
 from periscope.config.keys import section_at, section_of, settings
-from periscope.config.schema import fields_of
+from periscope.config.section import fields_of
 from periscope.core import GenerationParams, VisionMode
 from periscope.errors import InvalidRequest
 from tests.config.files import ONE, SEEDS, load_text, model, numbers, problems_of, properties

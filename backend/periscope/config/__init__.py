@@ -8,17 +8,15 @@ from periscope.config.layers import FLAGS, env_names
 from periscope.config.load import Config, find_file, load
 from periscope.config.report import describe
 from periscope.config.schema import (
-    Capabilities,
     CaptionCacheConfig,
     DType,
     MemoryConfig,
     ModelConfig,
     ModelParams,
-    RemoteConfig,
     ServerConfig,
     ServerLimits,
-    VisionProxyConfig,
 )
+from periscope.config.vision_schema import Capabilities, RemoteConfig, VisionProxyConfig
 
 __all__ = [
     "FLAGS",

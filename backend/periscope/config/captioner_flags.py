@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from periscope.config.document import Problem, config_error
 from periscope.config.layers import flag_origin
-from periscope.config.schema import PATTERN_MEANINGS, RemoteConfig, VisionProxyConfig
+from periscope.config.section import PATTERN_MEANINGS
+from periscope.config.vision_schema import RemoteConfig, VisionProxyConfig
 
 #: The backend that runs in this server.
 LOCAL = "mlx"

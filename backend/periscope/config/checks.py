@@ -17,15 +17,9 @@ from pydantic import ValidationError
 
 from periscope.config.document import Document, Problem
 from periscope.config.keys import Loc, dotted, section_at, settings
-from periscope.config.schema import (
-    PATTERN_MEANINGS,
-    ModelEntry,
-    RemoteConfig,
-    ServerConfig,
-    ServerLimits,
-    fields_of,
-    read_vision_mode,
-)
+from periscope.config.schema import ModelEntry, ServerConfig, ServerLimits
+from periscope.config.section import PATTERN_MEANINGS, fields_of
+from periscope.config.vision_schema import RemoteConfig, read_vision_mode
 from periscope.core import DEFAULT_NAME, VisionMode
 
 _MAX_SHOWN = 60

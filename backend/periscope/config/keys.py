@@ -7,7 +7,8 @@ from typing import Any, TypeAlias, get_args
 
 from pydantic.fields import FieldInfo
 
-from periscope.config.schema import ConfigFile, Section, fields_of
+from periscope.config.schema import ConfigFile
+from periscope.config.section import Section, fields_of
 
 #: Place of a value: keys and list indexes from the top of the file.
 Loc: TypeAlias = tuple[str | int, ...]

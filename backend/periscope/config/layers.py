@@ -16,7 +16,8 @@ from pydantic.fields import FieldInfo
 
 from periscope.config.document import Document, Origin, Problem
 from periscope.config.keys import Loc, section_at, settings
-from periscope.config.schema import ConfigFile, fields_of
+from periscope.config.schema import ConfigFile
+from periscope.config.section import fields_of
 
 ENV_PREFIX = "PERISCOPE_"
 #: Which file to read, in this order before the usual places; not keys of the file.

@@ -17,14 +17,8 @@ from periscope.config.document import Document, Origin, Problem, config_error, r
 from periscope.config.keys import Loc, dotted, leaves
 from periscope.config.layers import ENV_CONFIG, ENV_HOME, FLAGS, lay_environment, lay_flags
 from periscope.config.resolve import absolute, resolve_models
-from periscope.config.schema import (
-    CaptionCacheConfig,
-    ConfigFile,
-    MemoryConfig,
-    ModelConfig,
-    Section,
-    ServerConfig,
-)
+from periscope.config.schema import CaptionCacheConfig, ConfigFile, MemoryConfig, ModelConfig, ServerConfig
+from periscope.config.section import Section
 from periscope.core import ModelKind
 
 FILE_NAME = "models.yaml"

@@ -19,7 +19,8 @@ from periscope.config.captioner_flags import captioner_wish
 from periscope.config.document import Document, Origin, Problem, config_error
 from periscope.config.keys import Loc, attribute_of, dotted
 from periscope.config.layers import flag_origin
-from periscope.config.schema import ConfigFile, ModelConfig, ModelEntry, RemoteConfig, VisionProxyConfig
+from periscope.config.schema import ConfigFile, ModelConfig, ModelEntry
+from periscope.config.vision_schema import RemoteConfig, VisionProxyConfig
 from periscope.core import DEFAULT_NAME, ModelKind, VisionMode, find_model
 
 #: What a `local_path` starts with when the model is inside the package.
