@@ -61,6 +61,10 @@ class ImageSourceRefused(RequestError):
     """The image's address is of a kind that is never or not now fetched (`file:`, a path, `http(s):`)."""
 
 
+class ImageNotFetched(RequestError):
+    """The image's address may be fetched, but no image came from there: no answer, an error, or too slow."""
+
+
 class ContextLengthExceeded(RequestError):
     """The prompt does not fit the model's context.
 

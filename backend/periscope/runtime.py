@@ -17,7 +17,14 @@ import stamina.instrumentation
 from periscope import __version__
 from periscope.captions.cache import CaptionCache
 from periscope.captions.store import CaptionStore
-from periscope.config import CaptionCacheConfig, Config, ModelConfig, RemoteConfig, VisionProxyConfig
+from periscope.config import (
+    CaptionCacheConfig,
+    Config,
+    ModelConfig,
+    RemoteConfig,
+    RemoteImagesConfig,
+    VisionProxyConfig,
+)
 from periscope.core import Footprint, ModelKind, ModelState, VisionMode, find_model, require_model
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig, VisionLanguageEngine
@@ -30,7 +37,7 @@ from periscope.errors import ModelLoadError
 from periscope.events import EventBus, ModelStateChanged
 from periscope.pool.contracts import LoadProgress, ModelSpec, PooledEngine, PoolLimits
 from periscope.pool.pool import ModelPool
-from periscope.remote import Endpoint, OpenAIClient, Timeouts
+from periscope.remote import Endpoint, FetchSettings, OpenAIClient, PictureFetcher, Timeouts
 from periscope.serving.control import ControlService
 from periscope.serving.generation import LocalGenerator
 from periscope.serving.models import DisabledImages, ModelNames, ServedModel
@@ -44,6 +51,7 @@ from periscope.vision.captioner import CaptionerId
 from periscope.vision.documents.settings import DocumentMode, DocumentSettings
 from periscope.vision.images.in_flight import BytesInFlight
 from periscope.vision.images.limits import ImageLimits
+from periscope.vision.images.remote import RemoteImages
 from periscope.vision.intake import ImageIntake
 from periscope.vision.prompts import DEFAULT_CAPTION_PROMPT
 from periscope.vision.proxy import VisionProxy
@@ -110,9 +118,11 @@ class Runtime:
         reading = ImageReading(
             self._captions, executor=self._reading, wait_timeout_s=config.server.limits.wait_timeout_s
         )
-        proxy = VisionProxy(
-            self._captions, intake=ImageIntake(executor=self._decoding, in_flight=in_flight), reading=reading
-        )
+        self._fetcher = _picture_fetcher(config.server.remote_images)
+        web = config.server.remote_images
+        remote = RemoteImages(self._fetcher.fetch, max_per_request=web.max_per_request) if web.enabled else None
+        intake = ImageIntake(executor=self._decoding, in_flight=in_flight, remote=remote)
+        proxy = VisionProxy(self._captions, intake=intake, reading=reading)
         self.service = ChatService(names, self._pool, proxy, requests, self._remote.values())
         self.control = ControlService(
             self.service,
@@ -165,6 +175,7 @@ class Runtime:
         for captioner in self._remote.values():
             await captioner.close()
         await self._captions.close()
+        self._fetcher.close()
         for executor in (self._decoding, self._reading):
             executor.shutdown(wait=False, cancel_futures=True)
 
@@ -311,6 +322,11 @@ def engine_config(model: ModelConfig, config: Config) -> EngineConfig:
 def _caption_cache(config: CaptionCacheConfig) -> CaptionCache:
     store = CaptionStore(Path(config.path)) if config.persist and config.path is not None else None
     return CaptionCache(max_bytes=config.max_bytes, store=store)
+
+
+def _picture_fetcher(config: RemoteImagesConfig) -> PictureFetcher:
+    settings = FetchSettings(config.allow_hosts, timeout_s=config.timeout_s, max_concurrent=config.max_concurrent)
+    return PictureFetcher(settings)
 
 
 def _captioner_id(model: ModelConfig) -> CaptionerId:

@@ -91,6 +91,7 @@ ROWS: Mapping[type[Exception], ErrorRow] = {
     e.ImageInvalid: ErrorRow(400, _CLIENT, "invalid_image"),
     e.DocumentInvalid: ErrorRow(400, _CLIENT, "invalid_document"),
     e.ImageSourceRefused: ErrorRow(400, _CLIENT, "image_source_refused"),
+    e.ImageNotFetched: ErrorRow(400, _CLIENT, "image_not_fetched"),
     e.ContextLengthExceeded: ErrorRow(400, _CLIENT, "context_length_exceeded"),
     e.MemoryExceeded: ErrorRow(400, _CLIENT, "context_length_exceeded"),
     e.AuthenticationFailed: ErrorRow(401, _CLIENT, "invalid_api_key"),

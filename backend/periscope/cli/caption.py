@@ -14,7 +14,7 @@ import typer
 from periscope.cli.exits import CommandFailed, ExitCode, complain, exits
 from periscope.cli.options import AskedModel, ConfigFile, Json, Url, load_config, print_json
 from periscope.core import CaptionedImage, ImagePart, JSONObject
-from periscope.errors import ImageInvalid, ImageSourceRefused, ServerBusy
+from periscope.errors import ImageInvalid, ImageNotFetched, ImageSourceRefused, ServerBusy
 
 if TYPE_CHECKING:
     from periscope.cli.client import Server
@@ -89,7 +89,7 @@ async def in_order(images: Sequence[ImagePart], describe: Describe) -> AsyncGene
         async with limit:
             try:
                 return {"file": image.param, **asdict(await describe(image))}
-            except (ImageInvalid, ImageSourceRefused, ServerBusy) as error:
+            except (ImageInvalid, ImageNotFetched, ImageSourceRefused, ServerBusy) as error:
                 nothing = dict.fromkeys(field.name for field in fields(CaptionedImage))
                 return {"file": image.param, **nothing, "error": error.message}
 

@@ -16,6 +16,7 @@ from periscope.core import CaptionedImage, ImagePart, JSONObject, OutputEvent
 from periscope.errors import (
     AuthenticationFailed,
     ImageInvalid,
+    ImageNotFetched,
     ImageSourceRefused,
     ModelNotFound,
     PeriscopeError,
@@ -39,6 +40,7 @@ _KINDS: Mapping[str | None, type[PeriscopeError]] = {
     "invalid_api_key": AuthenticationFailed,
     "invalid_image": ImageInvalid,
     "image_source_refused": ImageSourceRefused,
+    "image_not_fetched": ImageNotFetched,
     "body_too_large": ImageInvalid,
     "server_busy": ServerBusy,
 }

@@ -13,6 +13,7 @@ from periscope.config.schema import (
     MemoryConfig,
     ModelConfig,
     ModelParams,
+    RemoteImagesConfig,
     ServerConfig,
     ServerLimits,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "ModelConfig",
     "ModelParams",
     "RemoteConfig",
+    "RemoteImagesConfig",
     "ServerConfig",
     "ServerLimits",
     "VisionProxyConfig",

@@ -17,6 +17,7 @@ from periscope.config.section import (
     ALLOWED_HOST,
     API_KEY,
     DAY_S,
+    FETCH_HOST,
     GIB,
     HOST,
     HUB_ID,
@@ -193,6 +194,22 @@ class ServerLimits(Section):
         return 2 * self.max_body_bytes if self.max_body_bytes_in_flight is None else self.max_body_bytes_in_flight
 
 
+class RemoteImagesConfig(Section):
+    """Pictures that clients name by their http(s) addresses."""
+
+    enabled: bool = setting(False, "Fetch them, from public hosts on ports 80 and 443; else they are refused.")
+    allow_hosts: tuple[Annotated[str, Field(pattern=FETCH_HOST, max_length=300)], ...] = setting(
+        (), "Also from these, which may be private: nas.local, 192.168.1.5:8080 or [fd00::5].", strict=False
+    )
+    timeout_s: Annotated[float, Field(ge=0.1, le=600), SECONDS] = setting(
+        20.0, "For one picture, redirects and all; a slow server is cut off sooner.", "seconds"
+    )
+    max_concurrent: int = setting(4, "Fetched at once, over all requests; more wait.", "images", ge=1, le=64)
+    max_per_request: int = setting(
+        16, "Fetched for one request; those of its earlier turns are remembered.", "images", ge=1, le=256
+    )
+
+
 class ServerConfig(Section):
     """The HTTP side."""
 
@@ -219,6 +236,9 @@ class ServerConfig(Section):
     always_include_usage: bool = setting(False, "Streams end with a usage chunk even when the client did not ask.")
     status_as_comments: bool = setting(
         False, "Heartbeats and wait states are SSE comments instead of chunks with an empty delta."
+    )
+    remote_images: RemoteImagesConfig = setting(
+        RemoteImagesConfig(), "Pictures that clients name by their http(s) addresses."
     )
     limits: ServerLimits = setting(ServerLimits(), "What the server takes from clients.")
 

@@ -14,6 +14,7 @@ NAME = r"^[\w.:@+-]+(/[\w.:@+-]+)*$"
 HUB_ID = r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?$"
 HOST = r"^[^\s/]+$"
 ALLOWED_HOST = r"^(\*|[^\s/*]+)$"
+FETCH_HOST = r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]@*]+)(:[0-9]{1,5})?$"
 API_KEY = r"^[!-~]+$"
 BASE_URL = r"^https?://[^\s/?#@]+[^\s?#@]*$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -24,6 +25,7 @@ PATTERN_MEANINGS = {
     HUB_ID: "should be a Hugging Face repository such as mlx-community/Qwen3-4B-Instruct-2507-4bit",
     HOST: "should be a host name or an IP address",
     ALLOWED_HOST: "should be a host name or an IP address, or * for any",
+    FETCH_HOST: "should be a host such as nas.local, 192.168.1.5:8080 or [fd00::5]",
     API_KEY: "should be printable ASCII without spaces",
     BASE_URL: "should be a URL such as http://127.0.0.1:8000/v1, without user name, query or fragment",
     ENV_NAME: "should be the name of an environment variable, such as VLM_API_KEY, and not the key itself",

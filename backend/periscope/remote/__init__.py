@@ -7,12 +7,15 @@ from periscope.remote.captions import caption, flush_captions, kept_captions
 from periscope.remote.chat_answers import ChatAnswer, ChatChoice
 from periscope.remote.endpoint import Endpoint, Timeouts
 from periscope.remote.openai_client import OpenAIClient, RemoteModel
+from periscope.remote.pictures import FetchSettings, PictureFetcher
 
 __all__ = [
     "ChatAnswer",
     "ChatChoice",
     "Endpoint",
+    "FetchSettings",
     "OpenAIClient",
+    "PictureFetcher",
     "RemoteModel",
     "Timeouts",
     "caption",

@@ -6,22 +6,28 @@ Its methods run on the event loop; reading and decoding block, so they run in th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeAlias
 
 from periscope.core import Image, ImagePart, Message
 from periscope.vision.documents.opening import DocumentOpening, PageImage
+from periscope.vision.fetching import Fetching, in_order, num_to_fetch
 from periscope.vision.images.decode import ImageHeader, decode, read_header
 from periscope.vision.images.formats import format_of
 from periscope.vision.images.in_flight import Admission, BytesInFlight
 from periscope.vision.images.limits import ImageLimits
+from periscope.vision.images.remote import RemoteImages, is_remote
 from periscope.vision.images.source import fetch
 from periscope.vision.prompts import Label, caption_prompt, image_label
 from periscope.vision.settings import ProxySettings
 from periscope.vision.threads import Threads
+
+#: An image file's bytes, at hand or fetched again.
+ReadBytes: TypeAlias = Callable[[], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +47,17 @@ class ImagePlace:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image whose bytes have been read and whose header has been checked; its pixels are not decoded yet.
+    """An image whose header has been checked; its pixels are not decoded yet.
 
     Attributes:
-        data: the image file's bytes; none of a page, which is drawn from its document.
+        read: the image file's bytes; none of a page, which is drawn from its document. They are at hand, unless the
+            image was fetched from the web for an earlier request: then it is fetched again, and may raise what that
+            raises.
     """
 
     place: ImagePlace
-    data: bytes
     header: ImageHeader
+    read: ReadBytes = field(repr=False)
 
     @property
     def is_page(self) -> bool:
@@ -61,8 +69,11 @@ class Picture:
         """Width and height in pixels, upright, of the image as the client sent it."""
         return self.header.width, self.header.height
 
-    def decoded(self, limits: ImageLimits) -> Image:
+    def decoded(self, data: bytes, limits: ImageLimits) -> Image:
         """Blocks: its pixels, scaled down to `limits.max_side_px`.
+
+        Args:
+            data: what `read` gave.
 
         Raises:
             ImageInvalid, DocumentInvalid: the pixels are broken or cut off; the page cannot be drawn.
@@ -71,7 +82,7 @@ class Picture:
         part, sha256 = self.place.part, self.header.sha256
         if isinstance(part, PageImage):
             return part.drawn(max_side_px=limits.max_side_px, sha256=sha256)
-        return decode(self.data, limits, sha256=sha256, param=part.param)
+        return decode(data, limits, sha256=sha256, param=part.param)
 
     def decoded_bytes(self, limits: ImageLimits) -> int:
         """Memory that its pixels will take as 8-bit RGB, scaled down to `limits.max_side_px`."""
@@ -107,23 +118,38 @@ class AdmittedImages:
 
         Raises:
             ImageInvalid, DocumentInvalid: the pixels of a picture are broken or cut off; a page cannot be drawn.
+            ImageNotFetched, ImageSourceRefused: a picture had to be fetched again.
             ServerBusy: a page's turn to be drawn did not come.
             ServerStopping: the executor was shut down.
         """
         limits = self._limits
+        files = await in_order([picture.read() for picture in pictures])
         self._admission.add(sum(picture.decoded_bytes(limits) for picture in pictures))
-        return await self._run.all(partial(picture.decoded, limits) for picture in pictures)
+        return await self._run.all(
+            partial(picture.decoded, data, limits) for picture, data in zip(pictures, files, strict=True)
+        )
 
 
 class ImageIntake:
     """Owns the threads that read and decode images, and the bound on the bytes that all requests hold.
 
-    The images and documents of a request are admitted together, before any of them is read.
+    The images and documents of a request are admitted together, before any of them is read. Nobody knows how large an
+    image of the web is before it is here, so the largest that is taken is held for it until then.
+
+    Args:
+        remote: fetches images of the web; None = they are refused.
     """
 
-    def __init__(self, *, executor: Executor | None = None, in_flight: BytesInFlight | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        executor: Executor | None = None,
+        in_flight: BytesInFlight | None = None,
+        remote: RemoteImages | None = None,
+    ) -> None:
         self._run = Threads(executor)
         self._in_flight = in_flight or BytesInFlight()
+        self._remote = remote
         self._documents = DocumentOpening()
 
     @asynccontextmanager
@@ -133,15 +159,46 @@ class ImageIntake:
         Raises:
             DocumentInvalid: a document cannot be taken.
             ImageInvalid, ImageSourceRefused: an image cannot be taken; of several errors, that of the first image.
+                Images of the web are fetched when all others are good.
+            ImageNotFetched: no image came from its address.
+            InvalidRequest: more images would have to be fetched than one request may have.
             ServerBusy: too many bytes of images are in the server already, or too many documents.
             ServerStopping: the executor was shut down.
         """
         limits = settings.limits
-        async with self._in_flight.admitted(_sent_bytes(messages)) as admission:
+        reserved = self._num_to_fetch(messages, limits) * limits.max_bytes
+        async with self._in_flight.admitted(_sent_bytes(messages) + reserved) as admission:
             opened = await self._documents.opened(messages, settings.documents, self._run)
-            places = image_places(opened, settings)
-            pictures = await self._run.all(partial(_read_picture, place, limits) for place in places)
+            places = list(image_places(opened, settings))
+            pictures = await self._pictures(places, admission, limits)
+            admission.give_back(reserved)
             yield AdmittedImages(opened, pictures, admission, self._run, limits)
+
+    def _num_to_fetch(self, messages: Sequence[Message], limits: ImageLimits) -> int:
+        if self._remote is None:
+            return 0
+        parts = [part for message in messages for part in message.images if is_remote(part)]
+        return num_to_fetch(parts, self._remote, limits)
+
+    async def _pictures(self, places: Sequence[ImagePlace], admission: Admission, limits: ImageLimits) -> list[Picture]:
+        """One for each place, in order; those of the web come last, when all others are good."""
+        remote = self._remote
+        is_web = [remote is not None and is_remote(place.part) for place in places]
+        sent = iter(
+            await self._run.all(
+                partial(_read_picture, place, limits) for place, web in zip(places, is_web, strict=True) if not web
+            )
+        )
+        if remote is None or not any(is_web):
+            return list(sent)
+        fetching = Fetching(remote, self._run, admission, limits)
+        on_web = [place for place, web in zip(places, is_web, strict=True) if web]
+        headers = await in_order([fetching.header(place.part) for place in on_web])
+        fetched = (
+            Picture(place, header, partial(fetching.read, place.part, header))
+            for place, header in zip(on_web, headers, strict=True)
+        )
+        return [next(fetched if web else sent) for web in is_web]
 
 
 def image_places(messages: Sequence[Message], settings: ProxySettings) -> Iterator[ImagePlace]:
@@ -169,7 +226,11 @@ def _read_picture(place: ImagePlace, limits: ImageLimits) -> Picture:
     if isinstance(place.part, PageImage):
         page = place.part.page
         sha256 = hashlib.sha256(page.facts.encode()).hexdigest()
-        return Picture(place, b"", ImageHeader(page.width, page.height, sha256))
+        return Picture(place, ImageHeader(page.width, page.height, sha256), partial(_at_hand, b""))
     param = place.part.param
     data = fetch(place.part, limits, check_head=partial(format_of, param=param))
-    return Picture(place, data, read_header(data, limits, param=param))
+    return Picture(place, read_header(data, limits, param=param), partial(_at_hand, data))
+
+
+async def _at_hand(data: bytes) -> bytes:
+    return data

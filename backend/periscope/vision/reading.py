@@ -94,6 +94,7 @@ class ImageReading:
         """Wait for the turn, then read in the executor. The turn ends when the thread is done, not when we give up."""
         if self._is_overdue:
             return CaptionFailed("the reader hangs")
+        data = await picture.read()
         try:
             await asyncio.wait_for(self._turn.acquire(), self._wait_timeout_s)
         except TimeoutError:
@@ -103,7 +104,9 @@ class ImageReading:
             )
         start = self._clock()
         try:
-            reading = asyncio.get_running_loop().run_in_executor(self._executor, _text_in, picture, limits, settings)
+            reading = asyncio.get_running_loop().run_in_executor(
+                self._executor, _text_in, picture, data, limits, settings
+            )
         except RuntimeError as error:  # how an executor says that it takes nothing any more
             self._turn.release()
             raise ServerStopping("The server is stopping.") from error
@@ -129,9 +132,9 @@ def reading_key(image_sha256: str, settings: ReadingSettings) -> str:
     return cache_key("text", image_sha256, facts)
 
 
-def _text_in(picture: Picture, limits: ImageLimits, settings: ReadingSettings) -> str:
+def _text_in(picture: Picture, data: bytes, limits: ImageLimits, settings: ReadingSettings) -> str:
     """Blocks: the text of a picture, cut to `settings.max_chars`."""
-    text = printable(text_of(settings.reader.read(picture.decoded(limits)))).rstrip()
+    text = printable(text_of(settings.reader.read(picture.decoded(data, limits)))).rstrip()
     if len(text) > settings.max_chars:
         text = f"{text[: settings.max_chars]}\n(cut off after {settings.max_chars} characters)"
     return text

@@ -27,6 +27,11 @@ class Admission:
         self.num_bytes += num_bytes
         self._in_flight.held_bytes += num_bytes
 
+    def give_back(self, num_bytes: int) -> None:
+        """Hold so many bytes less, because they were not needed after all; who waits may have room now."""
+        self.num_bytes -= num_bytes
+        self._in_flight.release(num_bytes)
+
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
@@ -65,7 +70,7 @@ class BytesInFlight:
         try:
             yield admission
         finally:
-            self._release(admission.num_bytes)
+            self.release(admission.num_bytes)
 
     async def _admit(self, num_bytes: int) -> None:
         if not self._waiting and self._has_room(num_bytes):
@@ -91,12 +96,13 @@ class BytesInFlight:
     def _abandon(self, waiter: _Waiter) -> None:
         """A waiting request was cancelled or timed out. It may have been admitted in the same turn of the loop."""
         if waiter.admitted.is_set():
-            self._release(waiter.num_bytes)
+            self.release(waiter.num_bytes)
         else:
             self._waiting.remove(waiter)
             self._admit_waiting()  # who was behind it may be smaller
 
-    def _release(self, num_bytes: int) -> None:
+    def release(self, num_bytes: int) -> None:
+        """For an `Admission`: so many of its bytes are not held any more."""
         self.held_bytes -= num_bytes
         self._admit_waiting()
 

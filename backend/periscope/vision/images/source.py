@@ -59,7 +59,9 @@ def fetch(part: ImagePart, limits: ImageLimits, *, check_head: Callable[[bytes],
             return _read_data_url(url, part.param, limits, check_head)
         case "http" | "https":
             raise ImageSourceRefused(
-                f"Remote image addresses are not fetched by this server. {_USE_DATA_URL}", param=part.param
+                "Remote image addresses are not fetched by this server unless `server.remote_images.enabled` is set. "
+                f"{_USE_DATA_URL}",
+                param=part.param,
             )
         case other:
             raise ImageSourceRefused(
