@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from periscope.errors import ImageInvalid, ImageNotFetched, ImageSourceRefused, RequestError
 from periscope.remote.pictures import FetchSettings, PictureFetcher
+from tests.remote.certificates import self_signed
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(2000)
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -53,9 +56,9 @@ class PictureServer:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[PictureServer]:
+async def serving(tls: ssl.SSLContext | None = None) -> AsyncIterator[PictureServer]:
     pictures = PictureServer()
-    server = await asyncio.start_server(pictures.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(pictures.serve, "127.0.0.1", 0, ssl=tls)
     pictures.port = server.sockets[0].getsockname()[1]
     try:
         yield pictures
@@ -79,9 +82,11 @@ class Names:
         return self.addresses.pop(0)
 
 
-def fetcher(server: PictureServer, names: Names | None = None, **settings: Any) -> PictureFetcher:
+def fetcher(
+    server: PictureServer, names: Names | None = None, trust: ssl.SSLContext | None = None, **settings: Any
+) -> PictureFetcher:
     allowed = (f"127.0.0.1:{server.port}", f"pics.test:{server.port}")
-    return PictureFetcher(FetchSettings(allowed, **settings), resolve=names)
+    return PictureFetcher(FetchSettings(allowed, **settings), resolve=names, trust=trust)
 
 
 async def get(pictures: PictureFetcher, url: str, *, check_head: Callable[[bytes], object] = bytes) -> bytes:
@@ -116,6 +121,61 @@ def test_a_picture_is_fetched_with_few_words_about_us(monkeypatch: pytest.Monkey
                 assert f"host: pics.test:{server.port}\r\n" in head
                 assert "user-agent: periscope\r\n" in head
                 assert "cookie" not in head
+
+    run(test())
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return self_signed(tmp_path_factory.mktemp("tls"), "DNS:pics.test")
+
+
+def tls_of(certificate: Path) -> tuple[ssl.SSLContext, list[str | None]]:
+    """The server's side of TLS with this certificate, and the names that clients ask for."""
+    context, asked = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), list[str | None]()
+    context.load_cert_chain(certificate)
+    context.sni_callback = lambda _socket, name, _context: asked.append(name)
+    return context, asked
+
+
+def test_tls_is_with_the_name_and_not_with_the_address(certificate: Path) -> None:
+    """The connection goes to the checked address; SNI and the certificate are those of the name."""
+
+    async def test() -> None:
+        tls, asked = tls_of(certificate)
+        trust = ssl.create_default_context(cafile=certificate)
+        async with serving(tls) as server:
+            server.answers = {"/a": answer()}
+            url = f"https://pics.test:{server.port}/a"
+            assert await get(fetcher(server, Names(["127.0.0.1"]), trust), url) == PNG
+            assert asked == ["pics.test"]
+            with pytest.raises(ImageNotFetched):  # nobody vouches for it
+                await get(fetcher(server, Names(["127.0.0.1"])), url)
+            with pytest.raises(ImageNotFetched):  # it is for another name
+                await get(fetcher(server, None, trust), f"https://127.0.0.1:{server.port}/a")
+            assert len(server.heads) == 1
+
+    run(test())
+
+
+def test_https_is_never_left_for_http(certificate: Path) -> None:
+    """A redirect from https: to http: is refused, unless the target is allowed by name."""
+
+    async def test() -> None:
+        tls, _ = tls_of(certificate)
+        trust = ssl.create_default_context(cafile=certificate)
+        async with serving() as plain, serving(tls) as server:
+            plain.answers = {"/b": answer()}
+            server.answers = {
+                "/a": redirect("http://elsewhere.test/b"),
+                "/allowed": redirect(f"http://127.0.0.1:{plain.port}/b"),
+            }
+            url = f"https://pics.test:{server.port}"
+            with pytest.raises(ImageSourceRefused, match=r"from https: to http:.*elsewhere\.test"):
+                await get(fetcher(server, Names(["127.0.0.1"], ["93.184.216.34"]), trust), f"{url}/a")
+            hosts = (f"pics.test:{server.port}", f"127.0.0.1:{plain.port}")
+            both = PictureFetcher(FetchSettings(hosts), resolve=Names(["127.0.0.1"]), trust=trust)
+            assert await get(both, f"{url}/allowed") == PNG
 
     run(test())
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from periscope.errors import ConfigError, ConnectionFault, RemoteUnreachable
 from periscope.remote import Endpoint, OpenAIClient
+from tests.remote.certificates import self_signed
 from tests.remote.hostile import PATIENCE_S, head
 
 MODELS = b'{"data": [{"id": "m"}]}'
@@ -18,17 +18,7 @@ MODELS = b'{"data": [{"id": "m"}]}'
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that vouches for itself, and its key, in one PEM file."""
-    folder = tmp_path_factory.mktemp("tls")
-    key, cert = folder / "key.pem", folder / "cert.pem"
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=periscope-test -addext"
-    subprocess.run(  # noqa: S603
-        [*command.split(), "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)],
-        check=True,
-        capture_output=True,
-    )
-    (folder / "both.pem").write_bytes(key.read_bytes() + cert.read_bytes())
-    return folder / "both.pem"
+    return self_signed(tmp_path_factory.mktemp("tls"), "IP:127.0.0.1")
 
 
 async def models_over_tls(certificate: Path, ca_file: Path | None) -> list[str]:

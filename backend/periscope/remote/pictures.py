@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -58,19 +59,23 @@ class PictureFetcher:
 
     Args:
         resolve: a host's addresses, raising `OSError` if it has none; None = the system's resolver.
+        trust: whose certificates are taken; None = the usual authorities.
     """
 
-    def __init__(self, settings: FetchSettings, *, resolve: Resolve | None = None) -> None:
+    def __init__(
+        self, settings: FetchSettings, *, resolve: Resolve | None = None, trust: ssl.SSLContext | None = None
+    ) -> None:
         self._settings = settings
         self._turns = asyncio.Semaphore(settings.max_concurrent)
         self._allowed = frozenset(map(allowed_host, settings.allow_hosts))
         self._threads = ThreadPoolExecutor(settings.max_concurrent, thread_name_prefix="periscope-resolve")
         self._resolve = resolve or self._resolved_by_system
+        self._given_trust = trust
 
     @cached_property
-    def _trust(self) -> object:
+    def _trust(self) -> ssl.SSLContext:
         """Reading the authorities takes a while, so it is done once, for the first picture."""
-        return httpx.create_ssl_context(trust_env=False)
+        return self._given_trust or httpx.create_ssl_context(trust_env=False)
 
     def close(self) -> None:
         """Idempotent: take no further names; those under way end by themselves."""
@@ -124,7 +129,7 @@ class PictureFetcher:
         """What the host answers, its body unread; the connection goes to an address that was checked."""
         addresses = await self._checked_addresses(hop, param)
         async with httpx.AsyncClient(
-            verify=self._trust,  # type: ignore[arg-type]  # an SSL context, which only httpx needs to know
+            verify=self._trust,
             trust_env=False,
             timeout=httpx.Timeout(None),  # the whole picture has one limit
             headers=_HEADERS | {"host": hop.authority},
