@@ -112,9 +112,9 @@ def explode(_rows: list[int]) -> list[Sampled]:
     raise MemoryError("out of device memory")
 
 
-def with_worker(script: Script, use: Callable[[HostedEngine], Awaitable[None]]) -> None:
+def with_worker(script: Script, use: Callable[[HostedEngine], Awaitable[None]], turn: DeviceTurn | None = None) -> None:
     async def run() -> None:
-        host = HostedEngine(await start_worker("scripted", lambda: ScriptedModel(script), DeviceTurn()))
+        host = HostedEngine(await start_worker("scripted", lambda: ScriptedModel(script), turn or DeviceTurn()))
         try:
             await use(host)
         finally:
@@ -136,6 +136,30 @@ def test_a_request_that_cannot_be_admitted_fails_alone() -> None:
         assert await text_of(host.submit(GOOD_PROMPT, PARAMS)) == "bc"
 
     with_worker(Script([say(1), say(2, FinishReason.LENGTH)]), use)
+
+
+def test_an_idle_worker_keeps_no_share_of_the_device() -> None:
+    """After its last row, captions get the whole device at once, not the share that they have beside text."""
+    now = [0.0]
+    turn = DeviceTurn(0.25, clock=lambda: now[0])
+
+    def caption_twice() -> None:
+        for _ in range(2):  # beside text, the first second would cost a wait of three, which this clock never shows
+            with turn.held():
+                now[0] += 1.0
+
+    async def use(host: HostedEngine) -> None:
+        for _ in range(3):
+            assert await text_of(host.submit(GOOD_PROMPT, PARAMS)) == "b"
+            async with asyncio.timeout(60):
+                while host.num_rows:
+                    await asyncio.sleep(0)
+                captions = threading.Thread(target=caption_twice, daemon=True)
+                captions.start()
+                while captions.is_alive():
+                    await asyncio.sleep(0)
+
+    with_worker(Script([say(1, FinishReason.STOP)]), use, turn)
 
 
 def test_a_failing_step_fails_its_requests_and_the_worker_goes_on() -> None:

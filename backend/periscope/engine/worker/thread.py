@@ -177,6 +177,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
             self._turn.is_active = bool(self._rows)
             if self._has_work:
                 self._step()
+            self._turn.is_active = bool(self._rows)  # before the wait for work, or no share of the device is given back
             if self._num_failed_proofs >= MAX_FAILED_PROOFS:
                 logger.error("worker %s gives up: its model does not work any more", self.name)
                 return
