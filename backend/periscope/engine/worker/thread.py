@@ -158,6 +158,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
             self._model = self._load()
             self._batch = self._model.new_batch()
             self.weights_bytes = sum(weights_bytes(network) for network in self._model.networks)
+            mx.synchronize()  # the stream frees a computation's temporaries only after it has told its result
         except PeriscopeError as error:
             _let_go(error)
             self._on_loaded(error)
