@@ -164,8 +164,8 @@ class ChaoticMatcher:
         self._dice = dice
 
     @property
-    def held_back(self) -> NDArray[np.uint32] | None:
-        return self._inside.held_back
+    def excluded_bits(self) -> NDArray[np.uint32] | None:
+        return self._inside.excluded_bits
 
     def allowed_bits(self, num_left: int) -> NDArray[np.uint32]:
         if self._dice.falls("grammar", 0.01):

@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 import uvicorn
 
+from periscope.api.dialects import DIALECTS, DialectTable
 from periscope.cli.http_protocol import Patience, protocol_with
 from periscope.core import GenerationRequest, OutputEvent, TextDelta
 from tests.api.driving import FINISHED, HELLO, FakeBackend, Gate, app_over, in_loop
 
 LONG = Patience(60.0, 1, 60.0)
 CHAT = json.dumps(HELLO).encode()
+#: A request whose chunked body does not begin with the size of a chunk.
+UNCHUNKED = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n"
 
 
 def request(body: bytes, *headers: bytes, length: int | None = None) -> bytes:
@@ -27,12 +30,16 @@ def request(body: bytes, *headers: bytes, length: int | None = None) -> bytes:
 
 @asynccontextmanager
 async def served(
-    backend: FakeBackend, patience: Patience, keep_alive_s: int = 60, **settings: Any
+    backend: FakeBackend,
+    patience: Patience,
+    keep_alive_s: int = 60,
+    dialects: DialectTable = DIALECTS,
+    **settings: Any,
 ) -> AsyncIterator[tuple[str, int, uvicorn.Server]]:
     """The app over a real socket; leaving waits until every connection has ended."""
     config = uvicorn.Config(
         app_over(backend, **settings),
-        http=protocol_with(patience),
+        http=protocol_with(patience, dialects),
         lifespan="off",
         log_config=None,
         timeout_keep_alive=keep_alive_s,
@@ -107,10 +114,7 @@ async def test_a_connection_that_says_nothing_is_closed_without_a_word() -> None
     [
         (b"GET /health HTTP/1.1\r\nno header\r\n\r\n", "headers are malformed"),
         (request(CHAT) + b"no method\r\n\r\n", "headers are malformed"),
-        (
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n",
-            "body is not in valid chunks",
-        ),
+        (UNCHUNKED, "body is not in valid chunks"),
     ],
     ids=["headers", "later headers", "chunks"],
 )
@@ -124,6 +128,17 @@ async def test_what_is_no_http_is_a_400_in_the_form_of_all_errors(sent: bytes, f
         status, body = parsed(answers[answers.rindex(b"HTTP/1.1") :])
         assert (status, body["error"]["type"], body["error"]["code"]) == (400, "invalid_request_error", "invalid_http")
         assert fault in body["error"]["message"]
+        writer.close()
+
+
+@in_loop
+async def test_a_request_that_is_not_http_is_refused_in_the_dialect_of_its_path() -> None:
+    """The table of dialects that the protocol is given decides in which form it tells its own errors."""
+    dialects: DialectTable = {**DIALECTS, "/v1/chat": lambda facts: {"fault": facts.row.code}}
+    async with served(FakeBackend(), LONG, dialects=dialects) as (host, port, _):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(UNCHUNKED)
+        assert parsed(await reader.read()) == (400, {"fault": "invalid_http"})
         writer.close()
 
 
@@ -222,7 +237,7 @@ async def test_a_running_answer_that_is_read_is_finished_at_the_end() -> None:
 async def test_a_body_without_room_is_answered_while_it_is_sent() -> None:
     """A client that sends before it listens gets its 503, and the same connection serves its next try."""
     large = json.dumps({**HELLO, "pad": "x" * (3 * 2**20)}).encode()
-    room = {"max_body_bytes": 4 * 2**20, "max_body_bytes_in_flight": 4 * 2**20}
+    room: dict[str, Any] = {"max_body_bytes": 4 * 2**20, "max_body_bytes_in_flight": 4 * 2**20}
     async with served(FakeBackend(), LONG, **room) as (host, port, _):
         first, second = [await asyncio.open_connection(host, port) for _ in range(2)]
         halfway = len(large) // 2

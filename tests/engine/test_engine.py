@@ -190,16 +190,16 @@ def test_what_requests_take_is_told_while_they_run(tiny_text_model: Path) -> Non
     """A long answer's caches are seen beside the weights, and gone with it."""
 
     async def use(engine: InferenceEngine) -> None:
-        assert engine.working_bytes == 0
+        assert engine.memory.working_bytes == 0
         seen = 0
         async with engine.generate_stream("long", GenerationParams(logit_bias=((257, -100.0),), seed=1)) as stream:
             async for _ in stream:
-                seen = max(seen, engine.working_bytes)
+                seen = max(seen, engine.memory.working_bytes)
                 if seen:
                     break
         assert seen > 0
         async with asyncio.timeout(30):
-            while engine.working_bytes:
+            while engine.memory.working_bytes:
                 await asyncio.sleep(0)
 
     with_engine(tiny_text_model, use)

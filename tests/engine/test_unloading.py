@@ -23,7 +23,7 @@ from periscope.engine.structured.matcher import Grammar
 from periscope.engine.text_model import TextModel
 from periscope.engine.worker.commands import TokenPrompt
 from periscope.engine.worker.host import HostedEngine, start_worker
-from periscope.engine.worker.thread import MAX_FAILED_PROOFS
+from periscope.engine.worker.thread import MAX_FAILED_HEALTH_CHECKS
 from periscope.errors import GenerationFailed, MemoryExceeded, ModelLoadError
 from tests.engine import driving
 from tests.engine.freed import freed_bytes
@@ -58,7 +58,7 @@ def test_a_text_model_that_comes_and_goes_leaves_nothing() -> None:
             assert freed_bytes(engine) is None
             assert (await engine.generate(PROMPT, SHORT)).tokens
             await engine.close()
-            assert (freed_bytes(engine) or 0) >= engine.weights_bytes > 0
+            assert (freed_bytes(engine) or 0) >= engine.memory.weights_bytes > 0
 
     asyncio.run(run())
 
@@ -71,7 +71,7 @@ def test_a_captioner_that_comes_and_goes_leaves_nothing() -> None:
             engine = await VisionLanguageEngine.load(CAPTIONER)
             assert (await engine.describe(image_of(cycle % 6), "Describe.", 4))[1]
             await engine.close()
-            assert (freed_bytes(engine) or 0) >= engine.weights_bytes > 0
+            assert (freed_bytes(engine) or 0) >= engine.memory.weights_bytes > 0
 
     asyncio.run(run())
 
@@ -156,7 +156,7 @@ def test_the_error_of_a_refused_request_does_not_keep_the_model(tiny_text_model:
 class FailingMatcher:
     """A grammar that turns out too complex at the third token."""
 
-    held_back = None
+    excluded_bits = None
 
     def __init__(self) -> None:
         self._num_tokens = 0
@@ -202,14 +202,14 @@ def test_a_model_whose_every_step_fails_is_freed_too(tiny_text_model: Path) -> N
 
     async def run() -> HostedEngine:
         host = HostedEngine(await start_worker("broken", load, DeviceTurn()))
-        for _ in range(MAX_FAILED_PROOFS):
+        for _ in range(MAX_FAILED_HEALTH_CHECKS):
             with pytest.raises(GenerationFailed):
                 await anext(host.submit(TokenPrompt((1, 2, 3)), SHORT))
         await host.ended()
         return host
 
     host = asyncio.run(run())
-    assert (freed_bytes(host) or 0) >= host.weights_bytes > 0
+    assert (freed_bytes(host) or 0) >= host.memory.weights_bytes > 0
 
 
 class BreaksDown(nn.Module):  # type: ignore[misc]  # mlx tells no types
@@ -240,10 +240,10 @@ def test_what_is_kept_for_later_is_given_back_on_demand(tiny_text_model: Path, d
         async with await InferenceEngine.load(str(tiny_text_model), config) as engine:
             before = mx.get_active_memory()
             first = await engine.generate(PROMPT, SHORT)
-            assert engine.prompt_cache_bytes > 0
+            assert engine.memory.prompt_cache_bytes > 0
             assert mx.get_active_memory() > before + 1024
             engine.release_memory()
-            while engine.prompt_cache_bytes:
+            while engine.memory.prompt_cache_bytes:
                 await asyncio.sleep(0)
             assert mx.get_active_memory() <= before + 1024
             assert (await engine.generate(PROMPT, SHORT)).tokens == first.tokens

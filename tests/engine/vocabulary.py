@@ -67,7 +67,7 @@ class Vocabulary:
         for num_left in range(max_tokens, 0, -1):
             allowed = self.allowed(matcher, num_left)
             other = next((token for token in allowed if token not in self.eos), None)
-            is_shortened |= matcher.held_back is not None
+            is_shortened |= matcher.excluded_bits is not None
             if other is None:
                 break
             token = next((token for token in wished if token in allowed), other)

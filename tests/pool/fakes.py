@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
-from periscope.core import Footprint, ModelKind
+from periscope.core import EngineMemory, Footprint, ModelKind
 from periscope.errors import PeriscopeError
 from periscope.events import Event, EventBus, ModelStateChanged
 from periscope.pool.contracts import LoadProgress, ModelSpec, PoolLimits
@@ -82,8 +82,8 @@ class FakeEngine:
         return not self._ended.is_set()
 
     @property
-    def weights_bytes(self) -> int:
-        return self.model.weights_bytes
+    def memory(self) -> EngineMemory:
+        return EngineMemory(self.model.weights_bytes, self.working_bytes)
 
     async def ended(self) -> None:
         await self._ended.wait()

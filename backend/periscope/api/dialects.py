@@ -27,7 +27,7 @@ DIALECTS: DialectTable = {"/": encode_error}
 _KEY = "periscope.error_encoder"
 
 
-def encoder_for(path: str, dialects: DialectTable = DIALECTS) -> ErrorEncoder:
+def encoder_for(path: str, dialects: DialectTable) -> ErrorEncoder:
     """Pure: how errors are told on this path, as the client spelled it. The longest entry that covers it counts.
 
     Args:
@@ -41,7 +41,7 @@ def encoder_for(path: str, dialects: DialectTable = DIALECTS) -> ErrorEncoder:
 def encoder_of(scope: MutableMapping[str, Any]) -> ErrorEncoder:
     """How errors are told to the request of this ASGI scope."""
     if _KEY not in scope:
-        scope[_KEY] = encoder_for(scope["path"])
+        scope[_KEY] = encoder_for(scope["path"], DIALECTS)
     return cast("ErrorEncoder", scope[_KEY])
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from periscope.api.dialects import encoder_for
+from periscope.api.dialects import DIALECTS, DialectTable, encoder_for
 from periscope.api.errors import ErrorFacts, ErrorRow
 from periscope.api.replies import dump_json
 
@@ -46,12 +46,16 @@ class Patience:
     send_timeout_s: float
 
 
-def protocol_with(patience: Patience) -> type[asyncio.Protocol]:
-    """The protocol class that uvicorn makes one of for each connection."""
+def protocol_with(patience: Patience, dialects: DialectTable = DIALECTS) -> type[asyncio.Protocol]:
+    """The protocol class that uvicorn makes one of for each connection.
+
+    Args:
+        dialects: the table that the app was made with, for the errors that the protocol answers by itself.
+    """
 
     class Protocol(PatientProtocol):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, patience=patience, **kwargs)
+            super().__init__(*args, patience=patience, dialects=dialects, **kwargs)
 
     return Protocol
 
@@ -87,9 +91,10 @@ class _Deadline:
 class PatientProtocol(H11Protocol):
     """Owns the deadlines of one connection."""
 
-    def __init__(self, *args: Any, patience: Patience, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, patience: Patience, dialects: DialectTable, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._patience = patience
+        self._dialects = dialects
         self._receiving = _Deadline(self.loop, self._give_up_receiving)
         self._sending = _Deadline(self.loop, self._look_at_sending)
         self._send_timeout_s = patience.send_timeout_s
@@ -165,7 +170,7 @@ class PatientProtocol(H11Protocol):
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # in the middle of an answer
             self.transport.abort()
             return
-        tells = encoder_for(self.scope["path"] if self._is_in_body else "/")
+        tells = encoder_for(self.scope["path"] if self._is_in_body else "/", self._dialects)
         body = dump_json(tells(ErrorFacts(ErrorRow(status, "invalid_request_error", code), message)))
         headers = [
             (b"content-type", b"application/json"),

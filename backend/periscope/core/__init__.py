@@ -16,6 +16,7 @@ from periscope.core.messages import (
 from periscope.core.models import (
     MODEL_FILES,
     NOT_MODEL_FILES,
+    EngineMemory,
     Footprint,
     ModelCard,
     ModelKind,
@@ -87,6 +88,7 @@ __all__ = [
     "CaptionedImage",
     "ConstraintKind",
     "EndReason",
+    "EngineMemory",
     "FilePart",
     "FinishReason",
     "Finished",

@@ -55,6 +55,21 @@ class Footprint:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineMemory:
+    """How much memory a loaded model takes now.
+
+    Attributes:
+        weights_bytes: of its parameters, those of a draft model among them.
+        working_bytes: what its running requests take beside the weights, approximately.
+        prompt_cache_bytes: what the prompt cache takes; it is freed when the memory is needed.
+    """
+
+    weights_bytes: int = 0
+    working_bytes: int = 0
+    prompt_cache_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ModelCard:
     """What `/v1/models` tells about a configured model; known before anything is loaded.
 

@@ -43,8 +43,8 @@ logger = logging.getLogger(__name__)
 
 #: Launching the kernels of a forward pass takes about as long as reading this many bytes from memory.
 _FORWARD_PASS_OVERHEAD_BYTES = 32 * 2**20
-#: Length of the prompt with which `prove` checks that the model still works.
-_NUM_PROOF_TOKENS = 4
+#: Length of the prompt with which `check_health` checks that the model still works.
+_NUM_HEALTH_CHECK_TOKENS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class TextModel:
         if config.draft_model is not None:
             draft_model = _load_draft(config.draft_model, config.draft_revision, tokenizer)
             materialize(draft_model, config.dtype, turn)
-        with turn.held():
+        with turn.acquire():
             return cls(model, tokenizer, config, draft_model=draft_model, memory=memory)
 
     def _check_can_draft(self, draft_caches: LayerCaches) -> None:
@@ -159,7 +159,7 @@ class TextModel:
     def new_detokenizer(self) -> Detokenizer:
         return new_detokenizer(self.tokenizer)
 
-    def prove(self) -> None:
+    def check_health(self) -> None:
         """Check that the model still works: a forward pass over a few tokens, as in prefill, and one as in decoding.
 
         Raises:
@@ -167,7 +167,7 @@ class TextModel:
         """
         for network in self.networks:
             caches = make_prompt_cache(network)
-            for num_tokens in (_NUM_PROOF_TOKENS, 1):
+            for num_tokens in (_NUM_HEALTH_CHECK_TOKENS, 1):
                 if bool(mx.isnan(network(mx.array([[0] * num_tokens]), cache=caches)).any().item()):
                     raise GenerationFailed("The model gives no numbers.")
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from periscope.core import Footprint, ModelKind
+from periscope.core import EngineMemory, Footprint, ModelKind
 from periscope.events import Event
 
 
@@ -17,13 +17,8 @@ class PooledEngine(Protocol):
     """What the pool asks of an engine, whatever the engine computes."""
 
     @property
-    def weights_bytes(self) -> int:
-        """What its weights take in memory."""
-        ...
-
-    @property
-    def working_bytes(self) -> int:
-        """What its running requests take beside the weights; 0 for an engine in another process."""
+    def memory(self) -> EngineMemory:
+        """How much memory the model takes now."""
         ...
 
     async def ended(self) -> None:

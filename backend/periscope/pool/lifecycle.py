@@ -67,7 +67,8 @@ class Lifecycle:
         """What the ledger counts: what is reserved, or more while its requests take more."""
         if self.engine is None:
             return self._reserved_bytes
-        return max(self._reserved_bytes, self.engine.weights_bytes + self.engine.working_bytes)
+        memory = self.engine.memory
+        return max(self._reserved_bytes, memory.weights_bytes + memory.working_bytes)
 
     @property
     def outstanding_bytes(self) -> int:
@@ -185,7 +186,7 @@ class Lifecycle:
             self.is_unloading = False
         self.engine, self.error = engine, None
         self._back_off.forget_failed_loads()
-        self._reserved_bytes = engine.weights_bytes + footprint.reserve_bytes
+        self._reserved_bytes = engine.memory.weights_bytes + footprint.reserve_bytes
         self.ready_at = self._hooks.timers.now()
         self.ready_number = self._hooks.next_number()
         self._go(ModelState.READY)

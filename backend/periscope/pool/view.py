@@ -38,7 +38,7 @@ def status_of(slot: Slot, now: float) -> ModelStatus:
         num_waiting=queue.num_waiting,
         max_running=slot.spec.max_running,
         held_bytes=lifecycle.held_bytes,
-        weights_bytes=None if lifecycle.engine is None else lifecycle.engine.weights_bytes,
+        weights_bytes=None if lifecycle.engine is None else lifecycle.engine.memory.weights_bytes,
         load_done_bytes=done_bytes,
         load_total_bytes=total_bytes,
         load_eta_s=lifecycle.load_eta_s,

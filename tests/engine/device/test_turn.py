@@ -52,7 +52,7 @@ def until_waiting(turn: DeviceTurn, number: int) -> None:
 
 
 def use(handle: Participant | DeviceTurn, clock: Clock, seconds: float) -> None:
-    with handle.held():
+    with handle.acquire():
         clock.now += seconds
 
 
@@ -63,10 +63,10 @@ def test_waiting_threads_get_the_turn_in_the_order_they_came() -> None:
     threads: list[threading.Thread] = []
 
     def take(number: int) -> None:
-        with turn.join(f"text {number}", is_background=False).held():
+        with turn.join(f"text {number}", is_background=False).acquire():
             order.append(number)
 
-    with turn.held():
+    with turn.acquire():
         for number in range(5):
             threads.append(start(lambda number=number: take(number)))  # type: ignore[misc]
             until_waiting(turn, number + 1)
@@ -81,10 +81,10 @@ def test_a_step_that_waits_counts_without_being_announced() -> None:
     order: list[str] = []
 
     def take(handle: Participant) -> None:
-        with handle.held():
+        with handle.acquire():
             order.append(handle.name)
 
-    with turn.held():
+    with turn.acquire():
         loading = start(lambda: take(turn.join("load", is_background=True)))
         until_waiting(turn, 1)
         decoding = start(lambda: take(turn.join("text", is_background=False)))
@@ -102,7 +102,7 @@ def test_only_one_thread_is_inside() -> None:
     def work(handle: Participant) -> None:
         for number in range(200):
             handle.is_active = number % 7 != 0
-            with handle.held():
+            with handle.acquire():
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])
                 num_turns[0] += 1
@@ -118,9 +118,9 @@ def test_an_exception_inside_releases_the_turn() -> None:
     """A failing step does not lock the device for ever."""
     turn = DeviceTurn()
     handle = turn.join("text", is_background=False)
-    with pytest.raises(ValueError, match="boom"), handle.held():
+    with pytest.raises(ValueError, match="boom"), handle.acquire():
         raise ValueError("boom")
-    with turn.held():
+    with turn.acquire():
         assert not turn._waiting
 
 
@@ -135,7 +135,7 @@ def test_text_gets_what_a_waiting_captioner_owes_it() -> None:
     seen: list[int] = []
 
     def caption() -> None:
-        with images.held():
+        with images.acquire():
             seen.append(num_steps[0])
 
     captioning = start(caption)
@@ -170,7 +170,7 @@ def test_a_captioner_wakes_by_itself_when_text_never_comes_back() -> None:
     turn = DeviceTurn(clock=lambda: next(ticks) / 1000)
     decode, images, load = turn.join("text", is_background=False), turn.join("captioner", is_background=True), turn
     decode.is_active = True
-    with images.held():
+    with images.acquire():
         waiting = [start(lambda: use(images, Clock(), 0)), start(lambda: use(load, Clock(), 0))]
         until_waiting(turn, 2)
     finish(*waiting)
@@ -227,9 +227,9 @@ def test_an_interrupted_wait_does_not_block_the_turn() -> None:
 
     before = signal.signal(signal.SIGUSR1, interrupt)
     try:
-        with decode.held():
+        with decode.acquire():
             killing = start(kill_when_waiting)
-            with pytest.raises(InterruptedError), turn.held():
+            with pytest.raises(InterruptedError), turn.acquire():
                 pass
             finish(killing)
     finally:
@@ -241,6 +241,6 @@ def test_reprs_tell_the_state() -> None:
     """The repr of a turn or a handle shows its state."""
     turn = DeviceTurn()
     handle = turn.join("demo", is_background=True)
-    with handle.held():
+    with handle.acquire():
         assert repr(turn) == "<DeviceTurn taken=True waiting=0 owed_s=0.000>"
     assert repr(handle) == "<Participant demo background=True active=False>"

@@ -74,8 +74,8 @@ def test_it_is_loaded_and_takes_what_its_files_told(checkpoint: Checkpoint) -> N
         before = mx.get_active_memory()
         async with await InferenceEngine.load(str(checkpoint.path), SETTINGS) as engine:
             taken = mx.get_active_memory() - before
-            assert engine.weights_bytes + second_head_bytes == told.weights_bytes
-            assert engine.weights_bytes <= taken < engine.weights_bytes + PRIVATE_BYTES
+            assert engine.memory.weights_bytes + second_head_bytes == told.weights_bytes
+            assert engine.memory.weights_bytes <= taken < engine.memory.weights_bytes + PRIVATE_BYTES
             assert engine.model_info.context_length == CONTEXT_LENGTH
             assert engine.model_info.is_batched == checkpoint.family.is_batched
             output = await engine.generate(prompt(20), greedy(4))
@@ -187,7 +187,7 @@ def test_in_half_precision_it_takes_what_its_files_told(name: str, tmp_path_fact
 
     async def run() -> None:
         async with await InferenceEngine.load(str(path), SETTINGS) as engine:
-            assert engine.weights_bytes == told.weights_bytes
+            assert engine.memory.weights_bytes == told.weights_bytes
             assert len({(await engine.generate(prompt(50), greedy(6))).tokens for _ in range(2)}) == 1
 
     asyncio.run(run())

@@ -73,11 +73,11 @@ def test_captions_are_those_of_a_captioner_in_this_process() -> None:
             expected = await asyncio.gather(*(caption(here, i) for i in indices))
             assert await asyncio.gather(*(caption(apart, i) for i in indices)) == expected
             assert [await caption(apart, i) for i in indices] == expected
-            assert (apart.path, apart.weights_bytes) == (here.path, here.weights_bytes)
-            assert told[-1] == (here.weights_bytes, here.weights_bytes)
+            assert (apart.path, apart.memory.weights_bytes) == (here.path, here.memory.weights_bytes)
+            assert told[-1] == (here.memory.weights_bytes, here.memory.weights_bytes)
             assert (await caption(apart, 0, max_tokens=3))[1] == 3
             begun: list[int] = []
-            await apart.describe(image_of(0), DEFAULT_CAPTION_PROMPT, 3, on_begun=lambda: begun.append(0))
+            await apart.describe(image_of(0), DEFAULT_CAPTION_PROMPT, 3, on_start=lambda: begun.append(0))
             assert begun == [0]
 
     asyncio.run(run())

@@ -36,7 +36,7 @@ CAPTIONER = EMBEDDED_MODELS["embedded:captioner"]
 def loaded_bytes(model: Path, config: EngineConfig, kind: type[InferenceEngine | VisionLanguageEngine]) -> int:
     async def run() -> int:
         async with await kind.load(str(model), config) as engine:
-            return engine.weights_bytes
+            return engine.memory.weights_bytes
 
     return asyncio.run(run())
 

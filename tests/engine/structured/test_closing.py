@@ -140,7 +140,7 @@ def test_reasoning_that_never_ends_is_followed_by_an_answer(demo: Vocabulary, *,
     thoughts, answer = out.decode().split("[/THINK]")
     assert thoughts.count("a") > 20
     Draft202012Validator(schema).validate(json.loads(answer))
-    assert matcher.held_back is not None
+    assert matcher.excluded_bits is not None
 
 
 def test_a_forced_call_is_complete(demo: Vocabulary) -> None:

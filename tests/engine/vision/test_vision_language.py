@@ -92,7 +92,7 @@ def test_images_are_begun_in_order_when_the_batch_has_a_place() -> None:
             async def describe(index: int) -> None:
                 begun = ("begun", index)
                 await engine.describe(
-                    image_of(index), DEFAULT_CAPTION_PROMPT, 4 + index, on_begun=lambda: order.append(begun)
+                    image_of(index), DEFAULT_CAPTION_PROMPT, 4 + index, on_start=lambda: order.append(begun)
                 )
                 order.append(("ended", index))
 

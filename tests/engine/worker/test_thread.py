@@ -99,7 +99,7 @@ class ScriptedModel:
     def new_detokenizer(self) -> Letters:
         return Letters()
 
-    def prove(self) -> None:
+    def check_health(self) -> None:
         if self._script.is_broken:
             raise MemoryError("no device")
 
@@ -145,7 +145,7 @@ def test_an_idle_worker_keeps_no_share_of_the_device() -> None:
 
     def caption_twice() -> None:
         for _ in range(2):  # beside text, the first second would cost a wait of three, which this clock never shows
-            with turn.held():
+            with turn.acquire():
                 now[0] += 1.0
 
     async def use(host: HostedEngine) -> None:

@@ -40,13 +40,13 @@ class ScriptedModel:
         self.num_running = 0
 
     async def describe(
-        self, image: Image, prompt: str, max_tokens: int, *, on_begun: Callable[[], None]
+        self, image: Image, prompt: str, max_tokens: int, *, on_start: Callable[[], None]
     ) -> tuple[str, int]:
         self.calls.append((image.sha256, prompt, max_tokens))
         await self._places.acquire()
         self.num_running += 1
         try:
-            on_begun()
+            on_start()
             await asyncio.sleep(0)
             return await self._line(image.sha256), 5
         finally:

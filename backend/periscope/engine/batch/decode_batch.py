@@ -116,7 +116,7 @@ class DecodeBatch:
 
     def growth_bytes(self) -> int:
         """Bytes that the next step adds to the caches; 0 except in the few steps in which arrays grow."""
-        return self._table.growth_bytes(1 if self._speculation is None else self._speculation.most_tokens)
+        return self._table.growth_bytes(1 if self._speculation is None else self._speculation.max_tokens_per_step)
 
     def preempt(self, ids: Collection[int]) -> list[Row]:
         """Remove rows without keeping their states, so that they can be prefilled again; nothing may be in flight."""

@@ -50,9 +50,9 @@ def masked(rows: Sequence[Row], newest: mx.array, logits: mx.array, eos_token_id
             if row.num_launched:
                 row.matcher.consume(token)
             bits[index] = row.matcher.allowed_bits(row.num_left)
-            held_back = row.matcher.held_back
-            if held_back is not None and not row.is_shortened:
-                row.is_shortened = _prefers(logits[index : index + 1], held_back, to=bits[index])
+            excluded_bits = row.matcher.excluded_bits
+            if excluded_bits is not None and not row.is_shortened:
+                row.is_shortened = _prefers(logits[index : index + 1], excluded_bits, to=bits[index])
     if not bits:
         return logits
     lines = mx.array(list(bits))

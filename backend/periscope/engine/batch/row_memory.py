@@ -59,9 +59,9 @@ class RowMemory:
         self._checks_requests = checks_requests
 
     @property
-    def most_tokens(self) -> float:
+    def max_num_tokens(self) -> float:
         """The longest row that the budget can hold by itself, in tokens; infinity when requests are not checked."""
-        return self._budget.most_tokens if self._checks_requests else math.inf
+        return self._budget.max_num_tokens if self._checks_requests else math.inf
 
     def check_fits(self, num_prompt_tokens: int, rows_bytes: int) -> None:
         """Check that a prompt would fit if this model held nothing else.

@@ -101,7 +101,7 @@ class SpeculativeStep:
         self._end_token_ids = end_token_ids
 
     @property
-    def most_tokens(self) -> int:
+    def max_tokens_per_step(self) -> int:
         """The most tokens that are added to the caches in one step."""
         return 1 + self._drafter.num_draft_tokens
 

@@ -142,7 +142,7 @@ class TextBatch:
         tokens, params = list(submit.prompt.token_ids), submit.params
         self._memory.check_fits(len(tokens), self._executor.rows_bytes)
         self._check_bias(params.logit_bias)
-        params = replace(params, max_tokens=int(min(params.max_tokens or 1, self._memory.most_tokens - len(tokens))))
+        params = replace(params, max_tokens=int(min(params.max_tokens or 1, self._memory.max_num_tokens - len(tokens))))
         self._num_rows += 1
         row = Row(
             id=self._num_rows,

@@ -53,7 +53,7 @@ class KVFootprint:
         """Bytes of the caches of a sequence of `num_tokens` tokens."""
         return sum(layer.nbytes(num_tokens) for layer in self.layers)
 
-    def most_tokens(self, num_bytes: int) -> float:
+    def max_num_tokens(self, num_bytes: int) -> float:
         """The longest sequence whose caches take at most `num_bytes`; infinity if no layer grows with the length."""
         growing = sum(layer.slot_bytes for layer in self.layers if layer.max_slots is None)
         if growing == 0:
@@ -178,10 +178,10 @@ class KVBudget:
         return left if self.limit_bytes is None else min(self.limit_bytes, left)
 
     @property
-    def most_tokens(self) -> float:
+    def max_num_tokens(self) -> float:
         """The longest sequence, in tokens, that fits when nothing else is in memory."""
         budget_bytes = self.memory.budget_bytes()
-        return self.footprint.most_tokens(
+        return self.footprint.max_num_tokens(
             budget_bytes if self.limit_bytes is None else min(self.limit_bytes, budget_bytes)
         )
 

@@ -90,19 +90,19 @@ class DeviceTurn:
         return Participant(self, name, is_background=is_background)
 
     @contextmanager
-    def held(self, *, is_background: bool = True) -> Iterator[None]:
+    def acquire(self, *, is_background: bool = True) -> Iterator[None]:
         """Block until it is this thread's turn; release it at exit.
 
         For work without a `Participant`, such as the slices of a load, which should not stall decoding.
         """
         ticket = _Ticket(self._lock, is_background=is_background)
         try:
-            self._acquire(ticket)
+            self._wait(ticket)
             yield
         finally:
             self._release(ticket)
 
-    def _acquire(self, mine: _Ticket) -> None:
+    def _wait(self, mine: _Ticket) -> None:
         with self._lock:
             self._settle()
             self._waiting.append(mine)
@@ -171,9 +171,9 @@ class Participant:
         return f"<Participant {self.name} background={self.is_background} active={self._is_active}>"
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def acquire(self) -> Iterator[None]:
         """Block until it is this participant's turn; release it at exit. Wrap one bounded piece of work."""
-        with self._turn.held(is_background=self.is_background):
+        with self._turn.acquire(is_background=self.is_background):
             yield
 
     @property

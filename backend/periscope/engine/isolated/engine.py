@@ -7,9 +7,9 @@ Differences from a captioner in the server's own process:
 
 - `DeviceTurn` does not work across processes: the system alone divides the GPU, and `captioner_share` has no effect.
 - Its memory is its own: MLX counts, caches and limits it there, and the server's `mx.get_active_memory` does not see
-  it. The pool counts it by `weights_bytes`, like any other model. The wired limit applies to each process separately:
-  here it is what Metal recommends, and `memory.wired_limit` concerns the server's process only. As long as the pool
-  keeps to its budget, the wired memory of all processes together is within the budget.
+  it. The pool counts it by `memory.weights_bytes`, like any other model. The wired limit applies to each process
+  separately: here it is what Metal recommends, and `memory.wired_limit` concerns the server's process only. As long as
+  the pool keeps to its budget, the wired memory of all processes together is within the budget.
 - Unloading returns all of its memory, because the process ends.
 """
 
@@ -25,10 +25,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from periscope.core import EngineMemory
+from periscope.engine.closing import ClosedOnExit
 from periscope.engine.config import EngineConfig
 from periscope.engine.isolated import program
 from periscope.engine.isolated.messages import (
-    Begun,
     BrokenFrame,
     Cancel,
     Describe,
@@ -41,6 +42,7 @@ from periscope.engine.isolated.messages import (
     ReleaseMemory,
     Reply,
     Request,
+    Started,
     frame_of,
     next_message,
 )
@@ -49,7 +51,6 @@ from periscope.errors import EngineClosed, ModelLoadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from periscope.core import Image
     from periscope.engine.device.turn import DeviceTurn
@@ -64,7 +65,7 @@ CLOSE_S = 5.0
 _MANY_BYTES = 65536
 
 
-class IsolatedVisionLanguageEngine:
+class IsolatedVisionLanguageEngine(ClosedOnExit):
     """Owns the process and its pending descriptions, by number. Requests of all callers share its batch."""
 
     def __init__(self, process: asyncio.subprocess.Process, name: str, progress: LoadProgress, hang_s: float) -> None:
@@ -77,8 +78,8 @@ class IsolatedVisionLanguageEngine:
         self._outcome: asyncio.Future[Loaded | Failed] = asyncio.get_running_loop().create_future()
         self._model: Loaded | None = None
         self._numbers = itertools.count()
-        self._owed: dict[int, asyncio.Future[Described | Failed]] = {}
-        self._on_begun: dict[int, Callable[[], None]] = {}
+        self._pending: dict[int, asyncio.Future[Described | Failed]] = {}
+        self._on_start: dict[int, Callable[[], None]] = {}
         self._cancelled: dict[int, asyncio.TimerHandle] = {}
         self._is_closing = False
         self._ended = asyncio.Event()
@@ -124,7 +125,7 @@ class IsolatedVisionLanguageEngine:
     @property
     def num_rows(self) -> int:
         """Requests in the process, including cancelled ones that it has not removed yet."""
-        return len(self._owed) + len(self._cancelled)
+        return len(self._pending) + len(self._cancelled)
 
     @property
     def path(self) -> Path:
@@ -132,14 +133,9 @@ class IsolatedVisionLanguageEngine:
         return Path(self._model.path if self._model else "")
 
     @property
-    def working_bytes(self) -> int:
-        """Always 0: requests take memory in the other process only, bounded by its reservation."""
-        return 0
-
-    @property
-    def weights_bytes(self) -> int:
-        """Memory that the weights take in the other process."""
-        return self._model.weights_bytes if self._model else 0
+    def memory(self) -> EngineMemory:
+        """The weights in the other process. Requests count as 0: what they take there is bounded by its reservation."""
+        return EngineMemory(weights_bytes=self._model.weights_bytes if self._model else 0)
 
     @property
     def pid(self) -> int:
@@ -147,12 +143,12 @@ class IsolatedVisionLanguageEngine:
         return self._process.pid
 
     async def describe(
-        self, image: Image, prompt: str, max_tokens: int, *, on_begun: Callable[[], None] = lambda: None
+        self, image: Image, prompt: str, max_tokens: int, *, on_start: Callable[[], None] = lambda: None
     ) -> tuple[str, int]:
         """Return a greedy description of one image (may be empty) and its number of tokens. Cancelling frees its row.
 
         Args:
-            on_begun: called once, on the event loop, when work on the image starts.
+            on_start: called once, on the event loop, when work on the image starts.
 
         Raises:
             GenerationFailed, EngineClosed: this image's request failed.
@@ -160,14 +156,14 @@ class IsolatedVisionLanguageEngine:
         if not self.is_alive:
             raise EngineClosed("This model is no longer loaded.")
         number = next(self._numbers)
-        owed = self._owed[number] = asyncio.get_running_loop().create_future()
-        self._on_begun[number] = on_begun
+        pending = self._pending[number] = asyncio.get_running_loop().create_future()
+        self._on_start[number] = on_start
         self._send(Describe(number, image, prompt, max_tokens))
         try:
-            answer = await owed
+            answer = await pending
         finally:
-            self._on_begun.pop(number, None)
-            if self._owed.pop(number, None) is not None:  # still owed: the caller has been cancelled
+            self._on_start.pop(number, None)
+            if self._pending.pop(number, None) is not None:  # still pending: the caller has been cancelled
                 self._cancel(number)
         if isinstance(answer, Failed):
             raise answer.error()
@@ -191,14 +187,6 @@ class IsolatedVisionLanguageEngine:
         finally:
             deadline.cancel()
             self._kill()  # at once if the caller is cancelled
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def _load(self, request: Load) -> None:
         self._send(request)
@@ -255,8 +243,8 @@ class IsolatedVisionLanguageEngine:
             case Loaded() | Failed(number=None):
                 if not self._outcome.done():
                     self._outcome.set_result(reply)
-            case Begun(number):
-                self._on_begun.pop(number, _ignore_begun)()
+            case Started(number):
+                self._on_start.pop(number, _ignore_start)()
             case Dropped(number):
                 self._forget(number)
             case Described(number) | Failed(int(number)):
@@ -270,9 +258,9 @@ class IsolatedVisionLanguageEngine:
             self._cancelled.pop(number).cancel()
 
     def _answer(self, number: int, answer: Described | Failed) -> None:
-        owed = self._owed.pop(number, None)
-        if owed is not None and not owed.done():
-            owed.set_result(answer)
+        pending = self._pending.pop(number, None)
+        if pending is not None and not pending.done():
+            pending.set_result(answer)
 
     def _end(self, how: str) -> None:
         if self._is_closing:
@@ -280,7 +268,7 @@ class IsolatedVisionLanguageEngine:
         else:
             logger.error("the process of captioner %s has ended unexpectedly (%s)", self._name, how)
             closed = EngineClosed(f"The captioner's process has ended ({how}).")
-        for number in tuple(self._owed):
+        for number in tuple(self._pending):
             self._answer(number, Failed.of(closed))
         for number in tuple(self._cancelled):
             self._forget(number)
@@ -289,8 +277,8 @@ class IsolatedVisionLanguageEngine:
         self._ended.set()
 
 
-def _ignore_begun() -> None:
-    """Stands in for the `on_begun` of a caller that was cancelled."""
+def _ignore_start() -> None:
+    """Stands in for the `on_start` of a caller that was cancelled."""
 
 
 async def _start(program: Path) -> asyncio.subprocess.Process:

@@ -35,7 +35,7 @@ class Load:
 class Describe:
     """Request: describe this image. Answered exactly once under its number, by `Described`, `Failed` or `Dropped`.
 
-    `Begun` may come before the answer.
+    `Started` may come before the answer.
     """
 
     number: int
@@ -73,7 +73,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class Started:
     """Reply: work on an image has started."""
 
     number: int
@@ -121,9 +121,9 @@ class Failed:
 
 
 Request: TypeAlias = Load | Describe | Cancel | ReleaseMemory
-Reply: TypeAlias = Progress | Loaded | Begun | Described | Dropped | Failed
+Reply: TypeAlias = Progress | Loaded | Started | Described | Dropped | Failed
 
-_MESSAGES = (Load, Describe, Cancel, ReleaseMemory, Progress, Loaded, Begun, Described, Dropped, Failed)
+_MESSAGES = (Load, Describe, Cancel, ReleaseMemory, Progress, Loaded, Started, Described, Dropped, Failed)
 #: The only classes that are unpickled, by module and name.
 _CLASSES = {
     (kind.__module__, kind.__qualname__): kind

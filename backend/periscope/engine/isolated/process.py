@@ -15,7 +15,6 @@ from typing import BinaryIO, NoReturn
 
 from periscope.engine.config import EngineConfig
 from periscope.engine.isolated.messages import (
-    Begun,
     Cancel,
     Describe,
     Described,
@@ -26,6 +25,7 @@ from periscope.engine.isolated.messages import (
     Progress,
     ReleaseMemory,
     Reply,
+    Started,
     frame_of,
     next_message,
 )
@@ -98,7 +98,7 @@ class _CaptionerProcess:
         except PeriscopeError as error:
             self._reply(Failed.of(error))
             return
-        self._reply(Loaded(str(engine.path), engine.weights_bytes))
+        self._reply(Loaded(str(engine.path), engine.memory.weights_bytes))
         await engine.ended()
         raise EngineClosed("The captioner's worker has ended.")
 
@@ -109,7 +109,7 @@ class _CaptionerProcess:
                 request.image,
                 request.prompt,
                 request.max_tokens,
-                on_begun=lambda: self._reply(Begun(request.number)),
+                on_start=lambda: self._reply(Started(request.number)),
             )
             answer = Described(request.number, text, num_tokens)
         except PeriscopeError as error:

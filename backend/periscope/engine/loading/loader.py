@@ -128,7 +128,7 @@ def materialize(model: Any, dtype: str | None, turn: DeviceTurn, progress: LoadP
     total = sum(array.nbytes for array in arrays)
     done = 0
     for part in _slices(arrays):
-        with turn.held():
+        with turn.acquire():
             mx.eval(part)
         done += sum(array.nbytes for array in part)
         progress(done, total)

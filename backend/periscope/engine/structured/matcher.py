@@ -58,8 +58,8 @@ class Matcher:
     """Owns one row's state in its grammar. Used on the row's worker thread only.
 
     Attributes:
-        held_back: mask of the tokens that the grammar allows but that the last `allowed_bits` left out, because too few
-            tokens are left; None if there are none.
+        excluded_bits: mask of the tokens that the grammar allows but that the last `allowed_bits` left out, because too
+            few tokens remain to complete the output after them; None if there are none.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Matcher:
         self._tokens = tokens
         self._watch = watch
         self._closing = closing
-        self.held_back: NDArray[np.uint32] | None = None
+        self.excluded_bits: NDArray[np.uint32] | None = None
         self._num_words = num_words(vocab_size)
 
     def allowed_bits(self, num_left: int | None = None) -> NDArray[np.uint32]:
@@ -91,7 +91,7 @@ class Matcher:
         if num_left is None:
             return words
         narrowed = self._closing.narrowed(self._matcher, words, num_left)
-        self.held_back = None if narrowed is words else words & ~narrowed
+        self.excluded_bits = None if narrowed is words else words & ~narrowed
         return narrowed
 
     def consume(self, token_id: int) -> None:
@@ -109,5 +109,5 @@ class Matcher:
     def _check(self) -> None:
         if self._matcher.is_error():
             raise GenerationFailed(
-                f"The output could not be held to its schema: {explained(self._matcher.get_error())}."
+                f"The output could not be constrained to its schema: {explained(self._matcher.get_error())}."
             )

@@ -23,7 +23,7 @@ from periscope.engine.loading.loader import LIBRARY_LOCK, LoadProgress, material
 from periscope.engine.text.detokenizer import Detokenizer, FastDetokenizer, SlowDetokenizer
 from periscope.engine.worker.commands import ImagePrompt
 from periscope.engine.worker.contracts import Sampled
-from periscope.engine.worker.reports import BEGUN
+from periscope.engine.worker.reports import STARTED
 from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
 #: Longer than any caption prompt: mlx-vlm 0.7 gives wrong logits (qwen3_vl) or raises (gemma3) when prompts of
 #: unequal length are prefilled together or an image prompt is cut into chunks. Exit: mlx-vlm#1668 and its kin.
 WHOLE_PROMPT_TOKENS = 1 << 20
-_PROOF_SIDE_PX = 56
+_HEALTH_CHECK_SIDE_PX = 56
 #: An image that every model can process, for testing whether the model still works.
-_PROOF_PROMPT = ImagePrompt(
+_HEALTH_CHECK_PROMPT = ImagePrompt(
     Image(
-        rgb=bytes([128]) * (3 * _PROOF_SIDE_PX**2),
-        width=_PROOF_SIDE_PX,
-        height=_PROOF_SIDE_PX,
-        source_width=_PROOF_SIDE_PX,
-        source_height=_PROOF_SIDE_PX,
+        rgb=bytes([128]) * (3 * _HEALTH_CHECK_SIDE_PX**2),
+        width=_HEALTH_CHECK_SIDE_PX,
+        height=_HEALTH_CHECK_SIDE_PX,
+        source_width=_HEALTH_CHECK_SIDE_PX,
+        source_height=_HEALTH_CHECK_SIDE_PX,
         sha256="",
     ),
     "Describe the image.",
@@ -62,16 +62,16 @@ class _Prepared:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """An image that waits for a place in the batch. `stream` is None for the test of the model (`prove`)."""
+    """An image that waits for a place in the batch. `stream` is None in `check_health`."""
 
     row: int
     prompt: ImagePrompt
     max_tokens: int
     stream: TokenStream | None
 
-    def tell_begun(self) -> None:
+    def report_start(self) -> None:
         if self.stream is not None:
-            self.stream.put(BEGUN)
+            self.stream.put(STARTED)
 
 
 class VisionBatch:
@@ -111,7 +111,7 @@ class VisionBatch:
         return self.queue(submit.prompt, submit.params.max_tokens or 1, submit.stream)
 
     def queue(self, prompt: ImagePrompt, max_tokens: int, stream: TokenStream | None = None) -> int:
-        """Queue an image and return its row id. `stream` gets `BEGUN` when work on the image starts."""
+        """Queue an image and return its row id. `stream` gets `STARTED` when work on the image starts."""
         self._num_rows += 1
         self._pending.append(_Waiting(self._num_rows, prompt, max_tokens, stream))
         return self._num_rows
@@ -119,11 +119,11 @@ class VisionBatch:
     def prepare(self) -> None:
         """Preprocess the next image and its prompt if the batch has room for another row.
 
-        `BEGUN` is sent before the work, so that it is sent for an image that makes the model hang, too.
+        `STARTED` is sent before the work, so that it is sent for an image that makes the model hang, too.
         """
         if self._pending and self._prepared is None and len(self._row_of_uid) < self._max_rows:
             picture = self._pending.popleft()
-            picture.tell_begun()
+            picture.report_start()
             try:
                 self._prepared = _Prepared(picture.row, picture.max_tokens, self._inputs_of(picture.prompt))
             except Exception as error:  # noqa: BLE001 - fails this image only
@@ -239,10 +239,10 @@ class VisionLanguageModel:
         with LIBRARY_LOCK:  # it changes and restores the wired limit, which must not overlap
             return VisionBatch(self._model, self._processor, max_rows=self._config.max_num_seqs)
 
-    def prove(self) -> None:
+    def check_health(self) -> None:
         """Generate one token for a small gray image in a batch of its own. Raises if the model does not work."""
         batch = self.new_batch()
-        batch.queue(_PROOF_PROMPT, 1)
+        batch.queue(_HEALTH_CHECK_PROMPT, 1)
         while batch.has_work:
             batch.prepare()
             for sampled in batch.step():

@@ -10,7 +10,7 @@ from periscope.engine.device.turn import DeviceTurn
 from periscope.engine.loading.loader import LIBRARY_LOCK, LoadProgress, find_on_disk, has_vision, read_model_config
 from periscope.engine.worker.commands import ImagePrompt
 from periscope.engine.worker.host import HostedEngine, RunningWorker, start_worker
-from periscope.engine.worker.reports import BEGUN
+from periscope.engine.worker.reports import STARTED
 from periscope.errors import ModelLoadError
 
 if TYPE_CHECKING:
@@ -59,12 +59,12 @@ class VisionLanguageEngine(HostedEngine):
         return cls(await start_worker(path.name, load_model, shared_turn, is_background=True), path)
 
     async def describe(
-        self, image: Image, prompt: str, max_tokens: int, *, on_begun: Callable[[], None] = lambda: None
+        self, image: Image, prompt: str, max_tokens: int, *, on_start: Callable[[], None] = lambda: None
     ) -> tuple[str, int]:
         """Return a greedy description of one image (may be empty) and its number of tokens. Cancelling frees its row.
 
         Args:
-            on_begun: called once, on the event loop, when work on the image starts. Until then it waits for the images
+            on_start: called once, on the event loop, when work on the image starts. Until then it waits for the images
                 of other callers.
 
         Raises:
@@ -74,8 +74,8 @@ class VisionLanguageEngine(HostedEngine):
         text, num_tokens = "", 0
         try:
             async for chunk in stream:
-                if chunk is BEGUN:
-                    on_begun()
+                if chunk is STARTED:
+                    on_start()
                 text += chunk.text
                 num_tokens += chunk.num_tokens
         finally:

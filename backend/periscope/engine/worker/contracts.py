@@ -104,6 +104,6 @@ class LoadedModel(Protocol[FactsT_co]):
         """Return a new detokenizer for one row."""
         ...
 
-    def prove(self) -> None:
+    def check_health(self) -> None:
         """Run one small forward pass that is independent of all requests. Raises if the model does not work."""
         ...

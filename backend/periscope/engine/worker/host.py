@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Self
+from typing import TYPE_CHECKING, Any, Generic
 
+from periscope.engine.closing import ClosedOnExit
 from periscope.engine.worker.commands import ReleaseMemory, Shutdown, Submit
 from periscope.engine.worker.stream import TokenStream
 from periscope.engine.worker.thread import FactsT, ModelWorker, WorkerState
 from periscope.errors import EngineClosed, PeriscopeError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
-    from periscope.core import GenerationParams
+    from periscope.core import EngineMemory, GenerationParams
     from periscope.engine.device.turn import DeviceTurn
     from periscope.engine.structured.matcher import Grammar
     from periscope.engine.worker.commands import ImagePrompt, TokenPrompt
@@ -75,10 +74,10 @@ async def start_worker(
     return RunningWorker(worker, facts, ended)
 
 
-class HostedEngine:
+class HostedEngine(ClosedOnExit):
     """Owns one worker on behalf of its requests. Base of every engine in this process.
 
-    What it tells of its worker are the worker's latest notes: another thread writes them.
+    Its properties are what the worker's thread noted last.
     """
 
     def __init__(self, worker: RunningWorker[Any]) -> None:
@@ -96,19 +95,9 @@ class HostedEngine:
         return self._thread.num_rows
 
     @property
-    def weights_bytes(self) -> int:
-        """Memory that the model's parameters take, including those of a draft model."""
-        return self._thread.weights_bytes
-
-    @property
-    def working_bytes(self) -> int:
-        """Memory that live requests take in addition to the weights, approximately; 0 when there are none."""
-        return self._thread.working_bytes
-
-    @property
-    def prompt_cache_bytes(self) -> int:
-        """Memory that the prompt cache takes."""
-        return self._thread.prompt_cache_bytes
+    def memory(self) -> EngineMemory:
+        """How much memory the model takes now."""
+        return self._thread.memory
 
     def release_memory(self) -> None:
         """Ask the worker to free its prompt cache and MLX's spare buffers. Does not wait for it.
@@ -140,14 +129,6 @@ class HostedEngine:
         self._thread.send(Shutdown())
         await self._ended.wait()
         await asyncio.to_thread(self._thread.join)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ class TokenChunk:
     Attributes:
         text: decoded text that can no longer change; empty while a character or a stop string is incomplete.
         token_ids: the tokens of this chunk, without an end-of-sequence token (which `num_tokens` counts).
-        num_tokens: tokens sampled in this step; 0 only in `BEGUN`.
+        num_tokens: tokens sampled in this step; 0 only in `STARTED`.
         num_cached_tokens: prompt tokens that came from the prompt cache; set on the first chunk.
         logprobs: one per entry of `token_ids`, if the parameters ask for them; else empty.
         finish_reason: set on the last chunk only.
@@ -32,7 +32,7 @@ class TokenChunk:
 
 
 #: Sent before a captioner's other chunks, when work on the image starts. Time limits of the image count from here.
-BEGUN: Final = TokenChunk(text="", token_ids=(), num_tokens=0)
+STARTED: Final = TokenChunk(text="", token_ids=(), num_tokens=0)
 
 
 @dataclass(frozen=True, slots=True)

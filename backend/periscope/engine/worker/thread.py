@@ -14,13 +14,13 @@ import traceback
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import mlx.core as mx
 
-from periscope.core import FinishReason
+from periscope.core import EngineMemory, FinishReason
 from periscope.engine.loading.loader import weights_bytes
 from periscope.engine.text.detokenizer import StopStrings
 from periscope.engine.worker.commands import ReleaseMemory, Shutdown, Submit
@@ -43,8 +43,8 @@ _IDLE_POLL_S = 1.0
 #: Serialises garbage collection: `gc.collect` does nothing while another thread collects.
 _COLLECTING = threading.Lock()
 _MAX_COLLECTIONS = 3
-#: The worker ends after so many consecutive failures of `LoadedModel.prove`, each of which followed a failed step.
-MAX_FAILED_PROOFS = 3
+#: The worker ends after so many consecutive failures of `LoadedModel.check_health`, which follows each failed step.
+MAX_FAILED_HEALTH_CHECKS = 3
 
 FactsT = TypeVar("FactsT")
 
@@ -92,9 +92,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
     when one is alive at exit); it ends by itself once the main thread has ended.
 
     Attributes:
-        weights_bytes: memory of the model's parameters; 0 until it is loaded.
-        prompt_cache_bytes: memory of the prompt cache.
-        working_bytes: memory that live requests take in addition to the weights, approximately.
+        memory: how much memory the model takes, as of the last step; all 0 until it is loaded.
         freed_bytes: how much active memory fell when the model was freed (allocations of other workers at that moment
             distort it). None before that, and if the model could not be freed because it was still referenced.
     """
@@ -110,9 +108,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
     ) -> None:
         super().__init__(name=f"periscope-{name}", daemon=False)
         self.state = WorkerState.LOADING
-        self.weights_bytes = 0
-        self.prompt_cache_bytes = 0
-        self.working_bytes = 0
+        self.memory = EngineMemory()
         self.freed_bytes: int | None = None
         self._load = load
         self._turn = turn
@@ -122,7 +118,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         self._rows: dict[int, _Row] = {}
         self._model: LoadedModel[FactsT] | None = None
         self._batch: Batch | None = None
-        self._num_failed_proofs = 0
+        self._num_failed_health_checks = 0
 
     def __repr__(self) -> str:
         return f"<ModelWorker {self.name} {self.state} rows={len(self._rows)}>"
@@ -157,7 +153,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
             mx.random.seed(secrets.randbits(32))
             self._model = self._load()
             self._batch = self._model.new_batch()
-            self.weights_bytes = sum(weights_bytes(network) for network in self._model.networks)
+            self.memory = EngineMemory(sum(weights_bytes(network) for network in self._model.networks))
             mx.synchronize()  # the stream frees a computation's temporaries only after it has told its result
         except PeriscopeError as error:
             _let_go(error)
@@ -179,7 +175,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
             if self._has_work:
                 self._step()
             self._turn.is_active = bool(self._rows)  # before the wait for work, or no share of the device is given back
-            if self._num_failed_proofs >= MAX_FAILED_PROOFS:
+            if self._num_failed_health_checks >= MAX_FAILED_HEALTH_CHECKS:
                 logger.error("worker %s gives up: its model does not work any more", self.name)
                 return
 
@@ -228,8 +224,11 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
 
     def _note_memory(self) -> None:
         assert self._batch is not None  # noqa: S101 - set before _serve
-        self.prompt_cache_bytes = self._batch.prompt_cache_bytes
-        self.working_bytes = self._batch.working_bytes if self._rows else 0
+        self.memory = replace(
+            self.memory,
+            working_bytes=self._batch.working_bytes if self._rows else 0,
+            prompt_cache_bytes=self._batch.prompt_cache_bytes,
+        )
 
     def _drop_abandoned_rows(self) -> None:
         self._remove([row for row, live in self._rows.items() if live.stream.is_abandoned])
@@ -247,35 +246,35 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         failure = None
         try:
             self._batch.prepare()
-            with self._turn.held():
+            with self._turn.acquire():
                 results = list(self._batch.step())
         except Exception as error:  # noqa: BLE001 - the batch is lost, but the worker goes on
             failure = as_generation_failure(error)
         if failure is not None:  # outside `except`, so that the error no longer keeps the arrays of its frames alive
             self._rebuild(failure)
-            self._prove()
+            self._check_health()
             return
         is_model_failure = any(result.is_model_failure for result in results)
         reports = [told for sampled in results if (told := self._report(sampled)) is not None]
         self._note_memory()
         put_all(reports)
         if is_model_failure:
-            self._prove()
+            self._check_health()
         elif results:
-            self._num_failed_proofs = 0
+            self._num_failed_health_checks = 0
 
-    def _prove(self) -> None:
+    def _check_health(self) -> None:
         """After a failed step, test whether the model itself still works. A fault of the request is not counted."""
         assert self._model is not None  # noqa: S101 - set before _serve
         try:
-            with self._turn.held():
-                self._model.prove()
+            with self._turn.acquire():
+                self._model.check_health()
         except Exception as error:
             logger.exception("worker %s: the model fails without any request", self.name)
             _let_go(error)
-            self._num_failed_proofs += 1
+            self._num_failed_health_checks += 1
         else:
-            self._num_failed_proofs = 0
+            self._num_failed_health_checks = 0
 
     def _report(self, sampled: Sampled) -> tuple[TokenStream, Report] | None:
         """The report of one result and its stream; None for unknown rows. Removes the row if it has ended."""
@@ -297,7 +296,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         for live in self._rows.values():
             live.stream.put(Failure(error))
         self._rows.clear()
-        self.working_bytes = 0
+        self.memory = replace(self.memory, working_bytes=0)
         self._batch.close()
         self._batch = None
         gc.collect()
@@ -317,7 +316,8 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
             self._batch.close()
         watched = [] if self._model is None else [weakref.ref(part) for part in (self._model, *self._model.networks)]
         self._batch = self._model = None
-        self._load, self._on_loaded, self.prompt_cache_bytes, self.working_bytes = _spent, _ignore, 0, 0
+        self._load, self._on_loaded = _spent, _ignore
+        self.memory = EngineMemory(self.memory.weights_bytes)
         _collect(watched)
         mx.synchronize()
         mx.clear_cache()

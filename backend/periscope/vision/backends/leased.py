@@ -32,7 +32,7 @@ class ImageDescriber(Protocol):
     """A loaded vision-language model, as the lease function gives it."""
 
     async def describe(
-        self, image: Image, prompt: str, max_tokens: int, *, on_begun: Callable[[], None]
+        self, image: Image, prompt: str, max_tokens: int, *, on_start: Callable[[], None]
     ) -> tuple[str, int]:
         """Generate greedy text about one image. Any number of calls may run at once; each is cancellable.
 
@@ -40,7 +40,7 @@ class ImageDescriber(Protocol):
             The text, which may be empty, and the number of generated tokens.
 
         Args:
-            on_begun: called once, when the batch of the model has a place for the image.
+            on_start: called once, when the batch of the model has a place for the image.
 
         Raises:
             EngineClosed: the model was unloaded, or its worker has ended.
@@ -212,7 +212,7 @@ class _Captioning:
             self._count_in_work(1)
 
         try:
-            return await self._model.describe(image, prompt, self._request.max_tokens, on_begun=begin)
+            return await self._model.describe(image, prompt, self._request.max_tokens, on_start=begin)
         finally:
             if num_in_work:
                 self._count_in_work(-num_in_work)

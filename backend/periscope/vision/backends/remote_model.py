@@ -56,7 +56,7 @@ class RemoteModel:
         self._places = asyncio.Semaphore(server.max_concurrent)
 
     async def describe(
-        self, image: Image, prompt: str, max_tokens: int, *, on_begun: Callable[[], None]
+        self, image: Image, prompt: str, max_tokens: int, *, on_start: Callable[[], None]
     ) -> tuple[str, int]:
         """The server's words about one image, which may be none, and how many tokens they took if it says so.
 
@@ -65,7 +65,7 @@ class RemoteModel:
             CaptionFailed: anything else. What the server said is in the log.
         """
         async with self._places:
-            on_begun()
+            on_start()
             url = await asyncio.get_running_loop().run_in_executor(self._encoding, png_data_url, image)
             try:
                 told = await self._ask(caption_body(self._server, url, prompt, max_tokens))
