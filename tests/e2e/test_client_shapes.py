@@ -8,7 +8,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.e2e.drawing import picture, text, user
+from tests.e2e.drawing import picture, user
 
 WEATHER = {
     "type": "function",
@@ -68,13 +68,3 @@ def test_a_strip_is_described(client: httpx.Client, size: tuple[int, int]) -> No
     body = {"messages": [user(picture(Image.new("RGB", size, "red")), "What is this?")], "max_tokens": 4}
     vision = client.post("/v1/chat/completions", json=body).json()["periscope"]["vision"]
     assert (vision["num_images"], vision["num_failed"]) == (1, 0)
-
-
-def test_a_heic_photo_is_named(client: httpx.Client) -> None:
-    """With what to do about it."""
-    url = "data:image/heic;base64,AAAAGGZ0eXBoZWljAAAAAG1pZjFoZWlj"
-    body = {"messages": [user({"type": "image_url", "image_url": {"url": url}}, text("What is this?")["text"])]}
-    reply = client.post("/v1/chat/completions", json=body)
-    assert reply.status_code == 400
-    assert "is a HEIC picture" in reply.json()["error"]["message"]
-    assert "JPEG" in reply.json()["error"]["message"]

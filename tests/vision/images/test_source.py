@@ -122,6 +122,7 @@ def test_too_many_bytes_name_limit_value_and_fix() -> None:
         ("", "no data: URL"),
         ("/9j/4AAQSkZJRgSECRET", "Put `data:image/png;base64,` in front"),
         ("iVBORw0KGgoSECRET", "Put `data:image/png;base64,` in front"),
+        ("AAAAJGZ0eXBoZWljSECRET", "Put `data:image/png;base64,` in front"),
     ],
 )
 def test_every_other_address_is_refused(url: str, says: str) -> None:

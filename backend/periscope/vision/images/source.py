@@ -25,8 +25,8 @@ _WHITESPACE: Final = b" \t\r\n\f\v"
 _TO_STANDARD_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
 #: What may stand behind the digits.
 _PADDING: Final = "=" + _WHITESPACE.decode()
-#: How base64 of JPEG, PNG, GIF, WebP, TIFF and AVIF starts.
-_BARE_BASE64: Final = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkqA", "TU0AK", "AAAAHGZ0eX", "AAAAIGZ0eX")
+#: How base64 of JPEG, PNG, GIF, WebP and TIFF starts, and that of AVIF and HEIC behind the first four characters.
+_BARE_BASE64: Final = re.compile(r"/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkqA|TU0AK|AAAA[A-Z]GZ0eX")
 
 #: Base64 is read in slices, for each is read with the interpreter's lock held, and the first one tells whether the rest
 #: is worth reading. A multiple of four.
@@ -70,7 +70,7 @@ def fetch(part: ImagePart, limits: ImageLimits, *, check_head: Callable[[bytes],
 
 
 def _refused_without_scheme(url: str, param: str) -> ImageSourceRefused:
-    if url.startswith(_BARE_BASE64):
+    if _BARE_BASE64.match(url):
         return ImageSourceRefused(
             f"The image in `{param}` is base64 without an address. Put `data:image/png;base64,` in front of it.",
             param=param,
