@@ -60,6 +60,7 @@ class RequestStatus:
         position: among those that wait for the same model, from 1.
         age_s: since it came.
         num_images: in its messages.
+        num_done, num_total: as in `Waiting`, while its images are being captioned.
     """
 
     id: str
@@ -70,6 +71,8 @@ class RequestStatus:
     progress: float | None = None
     eta_s: float | None = None
     num_images: int = 0
+    num_done: int | None = None
+    num_total: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

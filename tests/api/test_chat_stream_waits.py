@@ -79,6 +79,10 @@ async def test_wait_states_and_heartbeats_as_comments() -> None:
     [
         (Waiting(WaitStatus.CAPTIONING, "eyes"), {"status": "captioning", "model": "eyes"}),
         (
+            Waiting(WaitStatus.CAPTIONING, "eyes", num_done=2, num_total=3),
+            {"status": "captioning", "model": "eyes", "done": 2, "total": 3},
+        ),
+        (
             Waiting(WaitStatus.QUEUED, "m", 3, eta_s=0.01),
             {"status": "queued", "model": "m", "position": 3, "eta_s": 1},
         ),

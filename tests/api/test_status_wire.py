@@ -51,6 +51,8 @@ WAITER_WIRE = {
     "eta_s": None,
     "age_s": 1.5,
     "num_images": 0,
+    "done": None,
+    "total": None,
 }
 
 

@@ -46,6 +46,7 @@ def test_a_stream_is_read_as_core_events() -> None:
     assert events_of(
         chunk({"role": "assistant", "content": ""}),
         chunk({}, periscope={"status": "loading", "model": "m", "position": 1, "progress": 0.5, "eta_s": 2}),
+        chunk({}, periscope={"status": "captioning", "done": 2, "total": 3}),
         chunk({"reasoning_content": "hm"}),
         chunk({"reasoning": "so"}),
         chunk({"content": "Re"}),
@@ -54,6 +55,7 @@ def test_a_stream_is_read_as_core_events() -> None:
         chunk(usage=USAGE),
     ) == [
         Waiting(WaitStatus.LOADING, "m", 1, 0.5, 2),
+        Waiting(WaitStatus.CAPTIONING, num_done=2, num_total=3),
         ReasoningDelta("hm"),
         ReasoningDelta("so"),
         TextDelta("Re"),

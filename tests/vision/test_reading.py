@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -90,6 +91,19 @@ def test_a_picture_is_read_once() -> None:
             assert first.messages == second.messages == later.messages[:1]
             assert reader.sizes == [(640, 480), (4, 3)]
             assert min(first.vision.reader_ms, second.vision.reader_ms) == 0  # whichever came first had it read
+
+    run(test())
+
+
+def test_time_is_counted_once_for_equal_pictures() -> None:
+    """A picture that stands twice in a request was read once, and `reader_ms` says so."""
+
+    async def test() -> None:
+        ticks = itertools.count()
+        reading = ImageReading(CaptionCache(), clock=lambda: float(next(ticks)))
+        vision = VisionProxy(CaptionCache(), reading=reading)
+        rewritten = await vision.rewrite(conversation([BLUE, RED, BLUE]), FakeCaptioner(), settings(FakeReader("a")))
+        assert rewritten.vision.reader_ms == 2000  # the clock goes on by a second each time it is looked at
 
     run(test())
 

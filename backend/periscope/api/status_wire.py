@@ -88,6 +88,8 @@ def encode_request(request: RequestStatus) -> JSONObject:
         "eta_s": json_number(request.eta_s),
         "age_s": json_number(request.age_s),
         "num_images": request.num_images,
+        "done": request.num_done,
+        "total": request.num_total,
     }
 
 

@@ -26,7 +26,6 @@ from periscope.core import (
     TextDelta,
     TextPart,
     Waiting,
-    WaitStatus,
     new_id,
 )
 
@@ -91,14 +90,14 @@ async def collect(events: AsyncGenerator[OutputEvent, None], *, is_shown: bool) 
     """The whole answer; its text is shown on stdout as it comes, what it waits for on stderr if that is a terminal."""
     text, reasoning = "", ""
     finished: Finished | None = None
-    told: WaitStatus | None = None
+    told = ""
     try:
         async with aclosing(events):
             async for event in events:
                 match event:
-                    case Waiting(status) if status is not told and sys.stderr.isatty():
-                        told = status
-                        complain(f"{status.replace('_', ' ')} ...")
+                    case Waiting() if (wait := _shown(event)) != told and sys.stderr.isatty():
+                        told = wait
+                        complain(f"{wait} ...")
                     case ReasoningDelta(delta):
                         reasoning += delta
                     case TextDelta(delta):
@@ -119,6 +118,12 @@ async def collect(events: AsyncGenerator[OutputEvent, None], *, is_shown: bool) 
         "usage": asdict(finished.usage),
         "vision": None if finished.vision is None else asdict(finished.vision),
     }
+
+
+def _shown(waiting: Waiting) -> str:
+    """Pure: a wait in a few words, such as `captioning 1/3`."""
+    words = waiting.status.replace("_", " ")
+    return words if waiting.num_total is None else f"{words} {waiting.num_done}/{waiting.num_total}"
 
 
 def _wire(message: Message) -> JSONObject:

@@ -100,6 +100,8 @@ class Waiting:
         position: among those that wait for the same model, from 1; None while captioning.
         progress: of the load, 0 to 1.
         eta_s: about how long it will take still; None = nobody knows.
+        num_done, num_total: images whose captions are there, and images that are being captioned together; None unless
+            captioning. Images whose captions were known count in neither.
     """
 
     status: WaitStatus
@@ -107,6 +109,8 @@ class Waiting:
     position: int | None = None
     progress: float | None = None
     eta_s: float | None = None
+    num_done: int | None = None
+    num_total: int | None = None
 
 
 #: Hears what a request waits for, each time that changes. Called on the event loop; never waits, never raises.

@@ -207,7 +207,16 @@ def _waiting(told: PeriscopeWire) -> list[OutputEvent]:
     """A wait state that this version does not know is passed over."""
     if told.status not in set(WaitStatus):
         return []
-    return [Waiting(WaitStatus(told.status), told.model or "", told.position, told.progress, told.eta_s)]
+    waiting = Waiting(
+        WaitStatus(told.status),
+        told.model or "",
+        told.position,
+        told.progress,
+        told.eta_s,
+        num_done=told.done,
+        num_total=told.total,
+    )
+    return [waiting]
 
 
 def _usage(wire: UsageWire) -> Usage:

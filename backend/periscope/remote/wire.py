@@ -81,6 +81,8 @@ class PeriscopeWire(Wire):
     position: int | None = None
     progress: float | None = None
     eta_s: float | None = None
+    done: int | None = None
+    total: int | None = None
     vision: VisionUsage | None = None
 
 

@@ -37,13 +37,13 @@ class LiveRequest:
     _is_generating: bool = False
 
     def waits(self, waiting: Waiting) -> None:
-        """The request waits for this now."""
+        """The request waits for this now; also between two steps of its generation."""
         self._waiting = waiting
         self._publish(RequestChanged(self.id))
 
     def generates(self) -> None:
         """The request has its lease and generates from now on."""
-        self._is_generating = True
+        self._is_generating, self._waiting = True, None
         self._publish(RequestChanged(self.id))
 
     def cancel(self) -> None:
@@ -55,10 +55,9 @@ class LiveRequest:
     def status(self, now: float) -> RequestStatus:
         """The request as it is at this moment."""
         age_s, waiting = now - self.since, self._waiting
-        if self._is_generating:
-            return RequestStatus(self.id, self.model, "generating", age_s, num_images=self.num_images)
         if waiting is None:
-            return RequestStatus(self.id, self.model, "starting", age_s, num_images=self.num_images)
+            step = "generating" if self._is_generating else "starting"
+            return RequestStatus(self.id, self.model, step, age_s, num_images=self.num_images)
         return RequestStatus(
             id=self.id,
             model=self.model,
@@ -68,6 +67,8 @@ class LiveRequest:
             progress=waiting.progress,
             eta_s=waiting.eta_s,
             num_images=self.num_images,
+            num_done=waiting.num_done,
+            num_total=waiting.num_total,
         )
 
 

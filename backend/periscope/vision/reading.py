@@ -70,7 +70,7 @@ class ImageReading:
     async def of(
         self, pictures: Sequence[Picture], limits: ImageLimits, settings: ReadingSettings | None
     ) -> list[ReadPicture]:
-        """One result for each picture, in order; without settings nothing is read.
+        """One result for each picture, in order; without settings nothing is read. Of equal ones the first counts time.
 
         Raises:
             ImageInvalid, DocumentInvalid: the pixels of a picture are broken; a page cannot be drawn.
@@ -88,7 +88,8 @@ class ImageReading:
 
         await self._cache.loaded()
         answers = await self._cache.get_or_caption(keys, make)
-        return [_read_picture(answers[key]) for key in keys]
+        first = {key: at for at, key in reversed(tuple(enumerate(keys)))}
+        return [_read_picture(answers[key], is_first=first[key] == at) for at, key in enumerate(keys)]
 
     async def _read(self, picture: Picture, limits: ImageLimits, settings: ReadingSettings) -> CaptionOutcome:
         """Wait for the turn, then read in the executor. The turn ends when the thread is done, not when we give up."""
@@ -154,7 +155,7 @@ def _outcome(reading: asyncio.Future[str], settings: ReadingSettings, *, elapsed
     return CaptionFailed("the reader failed")
 
 
-def _read_picture(answer: Answer) -> ReadPicture:
+def _read_picture(answer: Answer, *, is_first: bool) -> ReadPicture:
     if isinstance(answer.result, CaptionFailed):
         return ReadPicture(failure=answer.result.reason)
-    return ReadPicture(answer.result.text, elapsed_ms=answer.result.elapsed_ms if answer.is_made else 0)
+    return ReadPicture(answer.result.text, elapsed_ms=answer.result.elapsed_ms if answer.is_made and is_first else 0)

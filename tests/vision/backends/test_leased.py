@@ -17,7 +17,7 @@ from periscope.vision.captioner import CaptionerId, CaptionRequest
 from tests.vision.fakes import cancelled, rgb_image, run, settled
 
 ID = CaptionerId("tiny", "r1")
-QUEUED, CAPTIONING = Waiting(WaitStatus.QUEUED, "tiny", 1), Waiting(WaitStatus.CAPTIONING, "tiny")
+QUEUED = Waiting(WaitStatus.QUEUED, "tiny", 1)
 LONG_S = 60.0
 Line: TypeAlias = str | Exception | asyncio.Event | None
 
@@ -210,12 +210,14 @@ def test_time_is_counted_from_the_captioners_start() -> None:
 
 
 def test_what_is_waited_for_is_told() -> None:
-    """First what the lease waits for, then that the captioner has the request."""
+    """First what the lease waits for, then how many of the images are done, failed ones among them."""
 
     async def test() -> None:
         told: list[Waiting] = []
-        await captioner_over(ScriptedModel(red=["Red."])).caption(request("red"), told.append)
-        assert told == [QUEUED, CAPTIONING]
+        model = ScriptedModel(num_places=1, red=["Red."], blue=[CaptionFailed("too dark")])
+        await captioner_over(model).caption(request("red", "blue"), told.append)
+        captioning = [Waiting(WaitStatus.CAPTIONING, "tiny", num_done=done, num_total=2) for done in range(3)]
+        assert told == [QUEUED, *captioning]
 
     run(test())
 

@@ -171,6 +171,8 @@ def _wait(waiting: Waiting) -> JSONObject:
         "position": waiting.position,
         "progress": json_number(waiting.progress, 2),
         "eta_s": None if eta_s is None else math.ceil(eta_s),
+        "done": waiting.num_done,
+        "total": waiting.num_total,
     }
     return {key: value for key, value in told.items() if value is not None}
 

@@ -102,9 +102,8 @@ class LeasedCaptioner:
             ModelUnavailable: the model cannot be loaded.
         """
         async with self._lease(tell) as model:
-            tell(Waiting(WaitStatus.CAPTIONING, self._id.name))
             budget = TimeBudget(work_s=request.timeout_s, wait_s=self._wait_timeout_s)
-            captioning = _Captioning(self, model, request, budget, self._clock)
+            captioning = _Captioning(self, model, request, budget, self._clock, tell=tell)
             self._running.add(captioning)
             try:
                 return await captioning.outcomes()
@@ -132,6 +131,8 @@ class _Captioning:
         request: CaptionRequest,
         budget: TimeBudget,
         clock: Callable[[], float],
+        *,
+        tell: Tell,
     ) -> None:
         self.changed = asyncio.Event()
         self._captioner = captioner
@@ -139,6 +140,8 @@ class _Captioning:
         self._request = request
         self._budget = budget
         self._clock = clock
+        self._tell = tell
+        self._num_told: int | None = None
         self._num_in_work = 0
         self._began_at: float | None = None
 
@@ -163,12 +166,20 @@ class _Captioning:
         because a captioner that lets images wait and does nothing hangs. Time counts as waiting while it works for
         other requests only. When the work is over time the captioner is broken; when the wait is, it is busy.
         """
-        while not all(task.done() for task in tasks):
+        while self._told_done(tasks) < len(tasks):
             self.changed.clear()
             is_work = self._num_in_work > 0 or self._captioner.num_in_work == 0
             if not await self._budget.spend(self.changed, is_work=is_work):
                 return CaptionFailed("the captioner timed out") if is_work else self._busy()
         return CaptionFailed("the captioner stopped")
+
+    def _told_done(self, tasks: list[asyncio.Task[CaptionOutcome]]) -> int:
+        """How many of the images are done; told if that is news."""
+        num_done = sum(task.done() for task in tasks)
+        if num_done != self._num_told:
+            self._num_told, name = num_done, self._captioner.id.name
+            self._tell(Waiting(WaitStatus.CAPTIONING, name, num_done=num_done, num_total=len(tasks)))
+        return num_done
 
     def _busy(self) -> ServerBusy:
         return ServerBusy(
