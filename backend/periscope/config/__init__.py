@@ -6,6 +6,7 @@ The only reader of YAML and of the environment. Rooms below never import it: the
 from periscope.config.keys import json_schema
 from periscope.config.layers import FLAGS, env_names
 from periscope.config.load import Config, find_file, load
+from periscope.config.places import Places
 from periscope.config.report import describe
 from periscope.config.schema import (
     CaptionCacheConfig,
@@ -28,6 +29,7 @@ __all__ = [
     "MemoryConfig",
     "ModelConfig",
     "ModelParams",
+    "Places",
     "RemoteConfig",
     "RemoteImagesConfig",
     "ServerConfig",

@@ -6,6 +6,7 @@ The only reader of configuration files and of `os.environ`.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from periscope.config.checks import model_problems, schema_problems, server_prob
 from periscope.config.document import Document, Origin, Problem, config_error, read_document
 from periscope.config.keys import Loc, dotted, leaves
 from periscope.config.layers import ENV_CONFIG, ENV_HOME, FLAGS, lay_environment, lay_flags
+from periscope.config.places import Places, places
 from periscope.config.resolve import absolute, resolve_models
 from periscope.config.schema import CaptionCacheConfig, ConfigFile, MemoryConfig, ModelConfig, ServerConfig
 from periscope.config.section import Section
@@ -37,6 +39,7 @@ class Config:
         captioner_share: of the device's time, while text is being generated.
         caption_cache: its path is always set, and absolute.
         path: the file it came from.
+        places: where state and logs are kept.
         sources: `models[0].params.dtype` -> `flag --port`, `env PERISCOPE_SERVER__PORT`, `models.yaml:12`, `default`
             or (for `kind`, and for a path that nobody set) `derived`; every setting has its row.
         api_keys: of other servers, by the environment variable that models name (`remote.api_key_env`) and that is set.
@@ -49,6 +52,7 @@ class Config:
     idle_unload_s: float | None
     captioner_share: float
     path: Path
+    places: Places
     sources: Mapping[str, str] = field(repr=False)
     api_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -97,6 +101,7 @@ def load(
         idle_unload_s=file.idle_unload_s,
         captioner_share=file.captioner_share,
         path=path,
+        places=places(env, platform=sys.platform, cwd=cwd, home=home),
         sources=sources,
         api_keys=_api_keys((model for model, _ in models), env),
     )
