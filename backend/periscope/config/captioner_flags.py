@@ -1,4 +1,4 @@
-"""`--vlm-backend`, `--vlm-base-url`, `--vlm-model` and `--vlm-timeout` as one wish for a captioner. Pure."""
+"""`--vlm-backend`, `--vlm-base-url`, `--vlm-model` and `--vlm-timeout`: the captioner that they ask for. Pure."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ BACKENDS = (LOCAL, *get_args(RemoteConfig.model_fields["backend"].annotation))
 
 
 @dataclass(frozen=True, slots=True)
-class CaptionerWish:
+class CaptionerFlags:
     """What the flags ask for; at most one of `model` and `remote` is set.
 
     Attributes:
-        model: a captioner that runs here: a name, a hub id or a directory.
-        remote: one on another server.
-        timeout_s: for all captions of a request; None = as it was.
+        model: a captioner on this machine: a name, a hub id or a directory.
+        remote: a captioner on another server.
+        timeout_s: for all captions of a request; None = as configured.
     """
 
     model: str | None = None
@@ -33,7 +33,7 @@ class CaptionerWish:
     timeout_s: float | None = None
 
 
-def captioner_wish(flags: Mapping[str, object]) -> CaptionerWish:
+def read_captioner_flags(flags: Mapping[str, object]) -> CaptionerFlags:
     """What `--vision-model` and the `--vlm-...` flags ask for together.
 
     Raises:
@@ -52,10 +52,10 @@ def captioner_wish(flags: Mapping[str, object]) -> CaptionerWish:
         wanted = vision_model if model is None else model
         if backend == LOCAL and wanted is None:
             raise _refusal("vlm_backend", "needs --vlm-model: the captioner's name, hub id or directory")
-        return CaptionerWish(None if wanted is None else str(wanted), timeout_s=timeout_s)
+        return CaptionerFlags(None if wanted is None else str(wanted), timeout_s=timeout_s)
     if vision_model is not None:
         raise _refusal("vision_model", f"is a model that runs here, not one of {backend}; say --vlm-model instead")
-    return CaptionerWish(remote=_remote(str(backend), base_url, model), timeout_s=timeout_s)
+    return CaptionerFlags(remote=_remote(str(backend), base_url, model), timeout_s=timeout_s)
 
 
 def _remote(backend: str, base_url: object, model: object) -> RemoteConfig:

@@ -1,7 +1,7 @@
-"""What no single key can tell: names that clash, proxies without a captioner, a host open to everyone. Pure.
+"""Checks across several keys: names that clash, proxies without a captioner, a host open to everyone. Pure.
 
-The checks read the raw values, so that they report beside the type errors instead of after them; whatever has the wrong
-type is passed over here, because the schema reports it.
+The checks read the raw values, so that their problems are reported together with the type errors. Values of a wrong
+type are skipped here, because the schema reports them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _Entry: TypeAlias = tuple[Loc, dict[str, Any]]
 
 @dataclass(slots=True)
 class _Owners:
-    """Which value stands for a name or alias, and which entry for a repository: the first of each."""
+    """The first value that uses each name or alias, and the first entry of each repository."""
 
     by_name: dict[str, Loc] = field(default_factory=dict)
     by_hub_id: dict[str, Loc] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class _Owners:
 
 
 def schema_problems(document: Document, error: ValidationError) -> Iterator[Problem]:
-    """Pure: one problem for each thing the schema refused, in the file's words."""
+    """Pure: one problem for each error of the schema, in terms of the file's keys."""
     for detail in error.errors(include_url=False):
         loc = detail["loc"]
         if detail["type"] == "too_short" and detail["input"]:
@@ -54,7 +54,7 @@ def schema_problems(document: Document, error: ValidationError) -> Iterator[Prob
 
 
 def model_problems(document: Document) -> Iterator[Problem]:
-    """Pure: problems between the models entries."""
+    """Pure: conflicts between the entries of `models`."""
     entries, owners = list(_entries(document.tree)), _Owners()
     for loc, entry in entries:
         yield from _source_problems(document, loc, entry)
@@ -65,7 +65,7 @@ def model_problems(document: Document) -> Iterator[Problem]:
 
 
 def server_problems(document: Document) -> Iterator[Problem]:
-    """Pure: a server that others can reach needs an API key (A7), and the largest body must find room."""
+    """Pure: a server that other machines can reach needs an API key, and the largest body must fit its bound."""
     server = _mapping(_mapping(document.tree).get("server"))
     host = server.get("host")
     if isinstance(host, str) and not is_loopback(host) and server.get("api_key") is None:
@@ -85,7 +85,7 @@ def server_problems(document: Document) -> Iterator[Problem]:
 
 
 def is_loopback(host: str) -> bool:
-    """Pure: only programs on this machine reach it."""
+    """Pure: whether only programs on this machine can reach the host."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -112,7 +112,7 @@ def _said(loc: Loc, detail: dict[str, Any]) -> str:
 
 
 def _meaning(loc: Loc) -> str:
-    """What a missing key is; `models` and a model's `name` need no explanation."""
+    """The description of a missing key for the message; `models` and a model's `name` need none."""
     section = section_at(loc[:-1])
     field = fields_of(section).get(str(loc[-1])) if section is RemoteConfig else None
     return f": {field.description}" if field is not None else ""
@@ -144,7 +144,7 @@ def _source_problems(document: Document, loc: Loc, entry: dict[str, Any]) -> Ite
 
 
 def _remote_problems(document: Document, loc: Loc, entry: dict[str, Any]) -> Iterator[Problem]:
-    """What would have no effect is refused: the entry's model runs on another server."""
+    """Problems of keys that have no effect, because the entry's model runs on another server."""
     for key in fields_of(ModelEntry):
         if key not in _OF_REMOTE and entry.get(key) is not None:
             fault = "is for a model that runs here, and this one is on another server (remote); remove it"
@@ -155,7 +155,7 @@ def _remote_problems(document: Document, loc: Loc, entry: dict[str, Any]) -> Ite
 
 
 def _name_problems(document: Document, loc: Loc, entry: dict[str, Any], owners: _Owners) -> Iterator[Problem]:
-    """Also fills `owners`."""
+    """Problems of names and aliases. Fills `owners`."""
     if isinstance(entry.get("hf_id"), str):
         owners.by_hub_id.setdefault(entry["hf_id"], loc)
     for place, name in _names(loc, entry):
@@ -233,7 +233,7 @@ def _proxy(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answers(entry: dict[str, Any]) -> bool:
-    """The entry is a text model even where another names it as captioner."""
+    """Whether the entry is a text model even if another entry names it as its captioner."""
     return bool(_proxy(entry)) or _mode(_mapping(entry.get("capabilities")).get("vision_mode")) is VisionMode.NATIVE
 
 

@@ -18,7 +18,7 @@ from periscope.errors import ConfigError
 _TAG = "tag:yaml.org,2002:"
 _TEXT_TAGS = {_TAG + "str", _TAG + "timestamp"}
 _SCALAR_TAGS = {_TAG + "null", _TAG + "bool", _TAG + "int", _TAG + "float"}
-#: Beyond this a file is no configuration (anchors can repeat each other into billions of values).
+#: More values are refused: YAML anchors can multiply into billions of them.
 _MAX_VALUES = 20_000
 #: Every number of the schema is smaller; refuses .inf, .nan and integers too long to print.
 _MAX_NUMBER = 2**64
@@ -61,7 +61,7 @@ class Document:
         return Origin(f"{self.label}:{line}", line)
 
     def put(self, loc: Loc, value: object, origin: Origin) -> None:
-        """Lay a value over what stands at `loc`, unless the way there is no mapping (which is refused later)."""
+        """Set the value at `loc`, unless a parent of it is not a mapping (which is refused later)."""
         node = self.tree
         for key in loc[:-1]:
             if not isinstance(node, dict):
@@ -75,7 +75,7 @@ class Document:
             self.empty.discard(loc)
 
     def forget_empty(self) -> None:
-        """Keys with nothing behind them are at their defaults, so they have no origin. For a valid document."""
+        """Drop the origins of keys without a value, which are at their defaults. The document must be valid."""
         for loc in self.empty:
             self.origins.pop(loc, None)
 

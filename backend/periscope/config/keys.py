@@ -1,4 +1,4 @@
-"""Keys of models.yaml and their places: find one, list all, read what stands there. Pure; `schema.py` has the keys."""
+"""Keys of models.yaml and their places: find one, list all, read their values. Pure; `schema.py` has the keys."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def attribute_of(section: type[Section], key: str) -> str:
 
 
 def dotted(loc: Loc) -> str:
-    """A place as it is told: `("models", 0, "name")` is `models[0].name`."""
+    """A place as messages show it: `("models", 0, "name")` is `models[0].name`."""
     text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in loc)
     return text.removeprefix(".")
 

@@ -25,7 +25,7 @@ ENV_CONFIG, ENV_HOME = "PERISCOPE_CONFIG", "PERISCOPE_HOME"
 #: Read elsewhere: which server the client commands talk to.
 ENV_URL = "PERISCOPE_URL"
 
-#: Flags that stand for a key. The others choose models and are applied when models are resolved.
+#: Flags that set a key. The others choose models and are applied when models are resolved.
 FLAG_KEYS: dict[str, Loc] = {"host": ("server", "host"), "port": ("server", "port")}
 FLAGS = (*FLAG_KEYS, "model", "vision_model", "vlm_backend", "vlm_base_url", "vlm_model", "vlm_timeout")
 
@@ -37,12 +37,12 @@ def env_names() -> dict[str, str]:
 
 
 def flag_origin(flag: str) -> Origin:
-    """Pure: how a flag is named in messages and in `config show`."""
+    """Pure: the name of a flag in messages and in `config show`."""
     return Origin(f"flag --{flag.replace('_', '-')}")
 
 
 def lay_environment(document: Document, env: Mapping[str, str]) -> None:
-    """Put every `PERISCOPE_*` variable over the document; unknown ones are problems, but for those that hold keys."""
+    """Put every `PERISCOPE_*` variable over the document; unknown ones are problems, except API keys."""
     known, keys = env_names(), set(_names_of_keys(document.tree))
     for name in sorted(env):
         if not name.startswith(ENV_PREFIX) or name in (ENV_CONFIG, ENV_HOME, ENV_URL, *keys):
@@ -65,7 +65,7 @@ def _names_of_keys(tree: Any) -> Iterator[str]:
 
 
 def lay_flags(document: Document, flags: Mapping[str, object]) -> None:
-    """Put the flags that stand for a key over the document. A flag that is None was not given."""
+    """Put the flags that set a key over the document. A flag that is None was not given."""
     for flag, loc in FLAG_KEYS.items():
         if flags.get(flag) is not None:
             _lay(document, loc, flags[flag], flag_origin(flag))
@@ -85,7 +85,7 @@ def _field_at(loc: Loc) -> FieldInfo:
 
 
 def _from_text(field: FieldInfo, text: str) -> Any:
-    """Text as the field's bare type, bounds unchecked; what does not fit stays text and is refused with the rest."""
+    """The text as the field's type, without its bounds. Text that does not fit is kept, and the schema refuses it."""
     if get_origin(field.annotation) is tuple:
         return [item.strip() for item in text.split(",") if item.strip()] or ""
     try:

@@ -31,7 +31,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What one start of Periscope uses. Frozen.
+    """The configuration of one run of Periscope. Frozen.
 
     Attributes:
         models: in the order they are served; never empty, with at least one text model.
@@ -113,7 +113,7 @@ def _api_keys(models: Iterable[ModelConfig], env: Mapping[str, str]) -> dict[str
 
 
 def _placed(cache: CaptionCacheConfig, env: Mapping[str, str], *, folder: Path, home: Path) -> CaptionCacheConfig:
-    """The caption cache with the place of its file."""
+    """The settings of the caption cache, with an absolute path."""
     if cache.path is not None:
         path = absolute(cache.path, folder)
     else:
@@ -154,7 +154,7 @@ def _read_text(path: Path) -> str:
 
 
 def _label(path: Path, cwd: Path, home: Path) -> str:
-    """How messages call the file: as short as it is clear."""
+    """The file's name in messages: the shortest one that is clear."""
     if path.is_relative_to(cwd):
         return str(path.relative_to(cwd))
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)

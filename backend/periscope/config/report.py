@@ -1,4 +1,4 @@
-"""What the configuration says about itself: each value with its source. Pure."""
+"""Lists all settings, each with its value and its source. Pure."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Valid settings -> the models as they are served: captioners and draft models found, `--model` and the like applied.
+"""Resolves valid settings into the models that are served: finds captioners and draft models, applies `--model`.
 
-Pure but for one look at the disk: whether what `--model` or `draft_model` names is a directory.
+Pure, except that it checks whether what `--model` or `draft_model` names is a directory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from periscope.config.captioner_flags import captioner_wish
+from periscope.config.captioner_flags import read_captioner_flags
 from periscope.config.document import Document, Origin, Problem, config_error
 from periscope.config.keys import Loc, attribute_of, dotted
 from periscope.config.layers import flag_origin
@@ -33,7 +33,7 @@ _VLM_BACKEND, _VLM_MODEL, _VLM_TIMEOUT = (flag_origin(f"vlm_{key}") for key in (
 
 @dataclass(slots=True, eq=False)
 class ServedModel:
-    """A models entry on its way to being served. `origins` has places within the entry."""
+    """An entry of `models` while it is resolved. The places in `origins` are within the entry."""
 
     entry: ModelEntry
     origins: dict[Loc, Origin] = field(default_factory=dict)
@@ -75,7 +75,7 @@ def resolve_models(
         _point_to_captioner(model, served)
     captioners = _captioners(served)
     _apply_flags(served, captioners, flags, cwd)
-    captioners |= _captioners(served)  # one that a flag replaced is still no text model
+    captioners |= _captioners(served)  # a captioner that a flag replaced is no text model
     problems: list[Problem] = []
     for index, model in enumerate(entries):
         if fault := _point_to_draft(model, served, captioners, folder):
@@ -103,24 +103,24 @@ def _name_by_hub_id(served: list[ServedModel]) -> None:
 
 
 def _apply_flags(served: list[ServedModel], captioners: set[str], flags: Mapping[str, object], cwd: Path) -> None:
-    wanted, wish = flags.get("model"), captioner_wish(flags)
+    wanted, asked = flags.get("model"), read_captioner_flags(flags)
     if wanted is None:
         default = next(model for model in served if model.entry.name not in captioners)
     else:
         default = _serve_first(served, captioners, str(wanted), cwd)
-    if wish.remote is not None:
-        _see_through(default, _find_or_add_remote(served, wish.remote), _VLM_BACKEND)
-    elif wish.model is not None:
+    if asked.remote is not None:
+        _see_through(default, _find_or_add_remote(served, asked.remote), _VLM_BACKEND)
+    elif asked.model is not None:
         origin = _VLM_MODEL if flags.get("vision_model") is None else _VISION_MODEL
-        _see_through(default, _find_or_add(served, wish.model, origin, cwd), origin)
-    elif default.origins.get(("name",)) is _MODEL:  # a new entry: the file says nothing about its sight
+        _see_through(default, _find_or_add(served, asked.model, origin, cwd), origin)
+    elif default.origins.get(("name",)) is _MODEL:  # a new entry: the file does not say how it sees
         known = (model for model in served if model.entry.name in captioners)
         if captioner := next(known, None):
             _see_through(default, captioner, _MODEL)
-    if wish.timeout_s is not None:
+    if asked.timeout_s is not None:
         if default.proxy is None:
             _refuse(_VLM_TIMEOUT, f"{default.name} has no captioner; name one with --vlm-model")
-        default.set(("capabilities", "vision_proxy", "timeout_s"), wish.timeout_s, _VLM_TIMEOUT)
+        default.set(("capabilities", "vision_proxy", "timeout_s"), asked.timeout_s, _VLM_TIMEOUT)
     if wanted is not None:
         _preload_only(default, served)
 
@@ -132,7 +132,7 @@ def _config(model: ServedModel, captioners: set[str]) -> ModelConfig:
 
 
 def absolute(text: str, folder: Path) -> Path:
-    """Pure but for the user's home: a path as a person writes it (`~`, relative to `folder`), without `..`."""
+    """The absolute path, without `..`, of one that may start with `~` or be relative to `folder`."""
     expanded = os.path.expanduser(text)  # noqa: PTH111 - Path.expanduser raises when there is no such user
     return Path(os.path.normpath(folder / expanded))
 
@@ -149,7 +149,7 @@ def _served(entry: ModelEntry, index: int, document: Document, folder: Path) -> 
 
 
 def _point_to_captioner(model: ServedModel, served: list[ServedModel]) -> None:
-    """Make `vision_proxy.model` the name of an entry: an alias's, the repository's, or a new one's."""
+    """Set `vision_proxy.model` to the name of the entry that it means by alias or repository, or of a new one."""
     if model.proxy is None:
         return
     wanted, hub_id = model.proxy.model, model.proxy.hf_id
@@ -169,10 +169,10 @@ def _point_to_captioner(model: ServedModel, served: list[ServedModel]) -> None:
 
 
 def _point_to_draft(model: ServedModel, served: list[ServedModel], captioners: set[str], folder: Path) -> str | None:
-    """Make `draft_model` an entry's name, else an absolute directory, an embedded model or a hub id.
+    """Set `draft_model` to an entry's name, else to an absolute directory, an embedded model or a hub id.
 
     Returns:
-        What is wrong with it.
+        The problem with it; None if there is none.
     """
     wanted = model.entry.params.draft_model
     if wanted is None:
@@ -204,7 +204,7 @@ def _serve_first(served: list[ServedModel], captioners: set[str], wanted: str, c
     served.remove(model)
     served.insert(0, model)
     for other in served[1:]:
-        if DEFAULT_NAME in other.entry.aliases:  # the name moves with the place
+        if DEFAULT_NAME in other.entry.aliases:  # the alias moves to the new default
             other.set(("aliases",), tuple(a for a in other.entry.aliases if a != DEFAULT_NAME), _MODEL)
     return model
 
@@ -265,7 +265,7 @@ def _find(served: list[ServedModel], wanted: str, cwd: Path) -> ServedModel | No
 
 
 def _source_of(wanted: str, cwd: Path) -> dict[str, str] | None:
-    """What no entry is called, as the source of one."""
+    """The source of a new entry for a value that names no entry."""
     if wanted.startswith(EMBEDDED):
         return {"local_path": wanted}
     folder = absolute(wanted, cwd)
@@ -310,9 +310,9 @@ def _entry(values: dict[str, Any], origin: Origin) -> ModelEntry:
 
 
 def _captioners(served: list[ServedModel]) -> set[str]:
-    """Names of the entries that are there to caption: those on other servers, and those that a proxy names.
+    """Names of the entries that only caption: those on other servers, and those that a proxy names.
 
-    One that shows itself images (native) answers requests, too.
+    A native model that a proxy names answers requests, too, so it is not among them.
     """
     named = {model.proxy.model for model in served if model.proxy}
     return {

@@ -58,55 +58,69 @@ def _dtype(value: object) -> object:
 
 
 class ModelParams(Section):
-    """How one model is run, and the sampling its requests get unless they ask for something else."""
+    """How one model is run, and the sampling of requests that do not set their own."""
 
     dtype: Annotated[DType | None, BeforeValidator(_dtype), WithJsonSchema({"enum": [*_DTYPE_WORDS, None]})] = setting(
-        None, "Weights in memory: float32, float16 or bfloat16; unset or auto: as in the files."
+        None, "Type of the weights in memory: float32, float16 or bfloat16. If unset or auto, as in the files."
     )
-    mem: int | None = setting(None, "Memory for KV caches; unset: what the budget leaves.", "MB", ge=16, le=1_048_576)
+    mem: int | None = setting(
+        None, "Memory for KV caches. If unset, what the budget leaves.", "MB", ge=16, le=1_048_576
+    )
     prompt_cache: Annotated[int, Field(ge=0, le=64 * TIB), BYTES] | None = setting(
         None,
-        "KV states kept of earlier prompts, oldest go first; 0 is off; unset: a quarter of what KV caches may take.",
+        "KV caches of earlier prompts; the least recently used are dropped first. 0 is off. "
+        "If unset, a quarter of what KV caches may take.",
         "bytes",
     )
-    max_num_seqs: int = setting(16, "Requests decoded together; more wait in the queue.", "sequences", ge=1, le=512)
+    max_num_seqs: int = setting(
+        16, "Requests that are decoded together. More wait in the queue.", "sequences", ge=1, le=512
+    )
     prefill_chunk_size: int = setting(
         512,
-        "Prompt tokens of one forward pass; beside running streams it is computed a few layers at a time.",
+        "Prompt tokens of one forward pass. While other requests decode, it is computed a few layers at a time.",
         "tokens",
         ge=16,
         le=65_536,
     )
     context_length: int | None = setting(
-        None, "Prompt and completion together; unset: what the model was made for.", "tokens", ge=16, le=16_777_216
+        None,
+        "Prompt and completion together. If unset, what the model was trained for.",
+        "tokens",
+        ge=16,
+        le=16_777_216,
     )
-    temperature: float | None = setting(None, "0 is greedy; unset: the model's own default.", "factor", ge=0, le=2)
+    temperature: float | None = setting(None, "0 is greedy. If unset, the model's own default.", "factor", ge=0, le=2)
     top_p: float | None = setting(None, "1 switches it off.", "probability", ge=0, le=1)
     top_k: int | None = setting(None, "0 switches it off.", "tokens", ge=0, le=10_000_000)
     min_p: float | None = setting(None, "0 switches it off.", "probability", ge=0, le=1)
     repetition_penalty: float | None = setting(
-        None, "1 switches it off; counts prompt and completion.", "factor", ge=0.01, le=10
+        None, "1 switches it off. It counts prompt and completion.", "factor", ge=0.01, le=10
     )
     frequency_penalty: float | None = setting(
-        None, "0 switches it off; counts the completion only.", "logits", ge=-2, le=2
+        None, "0 switches it off. It counts the completion only.", "logits", ge=-2, le=2
     )
     presence_penalty: float | None = setting(
-        None, "0 switches it off; counts the completion only.", "logits", ge=-2, le=2
+        None, "0 switches it off. It counts the completion only.", "logits", ge=-2, le=2
     )
     max_tokens: int | None = setting(
-        None, "Completion limit; unset: what the context leaves.", "tokens", ge=1, le=16_777_216
+        None, "Longest completion. If unset, what the context leaves.", "tokens", ge=1, le=16_777_216
     )
     chat_template_kwargs: dict[str, JsonValue] = setting(
-        {}, "Passed to the chat template as they stand, e.g. {enable_thinking: false}."
+        {}, "Variables for the chat template, e.g. {enable_thinking: false}."
     )
     draft_model: str | None = setting(
-        None, "Small model that drafts tokens: an entry's name, a hub id or a directory.", min_length=1, max_length=500
+        None,
+        "Small model for speculative decoding: an entry's name, a Hugging Face repository or a directory.",
+        min_length=1,
+        max_length=500,
     )
-    num_draft_tokens: int = setting(4, "Drafted at a time, then checked together.", "tokens", ge=1, le=16)
+    num_draft_tokens: int = setting(
+        4, "Tokens that are drafted, then verified in one forward pass.", "tokens", ge=1, le=16
+    )
 
     @property
     def generation(self) -> GenerationParams:
-        """The default sampling, in the words of the rooms below."""
+        """The default sampling as the other rooms take it."""
         return GenerationParams(
             max_tokens=self.max_tokens,
             temperature=self.temperature,
@@ -122,151 +136,167 @@ class ModelParams(Section):
 class ModelEntry(Section):
     """One model as the file describes it."""
 
-    name: str = Field(pattern=NAME, max_length=200, description="What clients call the model; unique.")
+    name: str = Field(pattern=NAME, max_length=200, description="The model's name for clients. It must be unique.")
     hf_id: str | None = setting(
-        None, "Hugging Face repository. This, local_path or remote.", pattern=HUB_ID, max_length=200
+        None, "Hugging Face repository. Give this, local_path or remote.", pattern=HUB_ID, max_length=200
     )
     local_path: str | None = setting(
         None,
-        "Directory of the model, relative to this file, or embedded:text / embedded:captioner.",
+        "Directory of the model, relative to this file, or embedded:text or embedded:captioner.",
         min_length=1,
         max_length=4096,
     )
-    revision: str | None = setting(None, "Branch, tag or commit of hf_id; unset: main.", min_length=1, max_length=200)
+    revision: str | None = setting(
+        None, "Branch, tag or commit of hf_id. If unset, main.", min_length=1, max_length=200
+    )
     aliases: tuple[Annotated[str, Field(pattern=NAME, max_length=200)], ...] = setting(
-        (), "Other names for it; `default` always means the first model.", strict=False
+        (), "Further names for it. `default` always means the first text model.", strict=False
     )
     preload: bool = setting(False, "Load at start instead of at the first request.")
     pin: bool = setting(False, "Never unload to make room or for idleness.")
     ttl_s: Annotated[float, Field(ge=1, le=365 * DAY_S), SECONDS] | None = setting(
-        None, "Unload after this long without work; unset: idle_unload_secs.", "seconds", alias="ttl"
+        None, "Unload after this long without work. If unset, idle_unload_secs.", "seconds", alias="ttl"
     )
-    remote: RemoteConfig | None = setting(None, "Another server that captions, instead of a model here.")
-    isolated: bool = setting(False, "Run it in a process of its own, outside captioner_share; captioners only.")
-    params: ModelParams = setting(ModelParams(), "How it is run.")
-    capabilities: Capabilities = setting(Capabilities(), "What it does with images.")
+    remote: RemoteConfig | None = setting(None, "Another server that captions, in place of a model on this machine.")
+    isolated: bool = setting(
+        False, "Run the model in a process of its own, to which captioner_share does not apply. Captioners only."
+    )
+    params: ModelParams = setting(ModelParams(), "How the model is run, and its default sampling.")
+    capabilities: Capabilities = setting(Capabilities(), "What the model does with images.")
 
 
 class ModelConfig(ModelEntry):
-    """One model as it is served: its captioner is the `name` of another, its `local_path` absolute or embedded."""
+    """One model as it is served: its captioner is an entry's `name`, and its `local_path` is absolute or embedded."""
 
     kind: ModelKind = ModelKind.TEXT
 
 
 class ServerLimits(Section):
-    """What the server takes from clients."""
+    """What the server accepts from clients."""
 
     max_body_bytes: Annotated[int, Field(ge=KIB, le=4 * GIB), BYTES] = setting(
-        224 * MIB, "One request body, decompressed; eight images of 20 MiB fit, in base64.", "bytes"
+        224 * MIB,
+        "Size of a request body after decompression. The default holds eight images of 20 MiB in base64.",
+        "bytes",
     )
     max_body_bytes_in_flight: Annotated[int, Field(ge=KIB, le=64 * TIB), BYTES] | None = setting(
         None,
-        "Bodies over 1 MiB of all requests being read at once; more get 503; unset: twice max_body_bytes.",
+        "Bodies over 1 MiB that are read at once, over all requests. More get a 503. If unset, twice max_body_bytes.",
         "bytes",
     )
     max_text_bytes: Annotated[int, Field(ge=KIB, le=GIB), BYTES] = setting(
-        8 * MIB, "What of a body is not a picture in base64.", "bytes"
+        8 * MIB, "Size of a request body without its images in base64.", "bytes"
     )
     receive_timeout_s: Annotated[float, Field(ge=0.1, le=3600), SECONDS] = setting(
-        10.0, "Longest wait for the rest of a request that a client began to send; then 408.", "seconds"
+        10.0, "Longest wait for the rest of a request that a client has begun to send. Then it gets a 408.", "seconds"
     )
     min_receive_rate: Annotated[int, Field(ge=1, le=GIB), BYTES] = setting(
-        4 * KIB, "A client that sends this much a second is waited for however long it takes.", "bytes"
+        4 * KIB, "A client that sends at least this much a second is never timed out.", "bytes"
     )
     send_timeout_s: Annotated[float, Field(ge=0.1, le=3600), SECONDS] = setting(
-        30.0, "A client that takes none of its answer for this long is cut off, its request cancelled.", "seconds"
+        30.0,
+        "A client that reads none of its answer for this long is disconnected, and its request is cancelled.",
+        "seconds",
     )
     max_image_bytes_in_flight: Annotated[int, Field(ge=MIB, le=64 * TIB), BYTES] = setting(
         512 * MIB,
-        "Images of all requests being read and described at once; as much again waits, then 503.",
+        "Images that are decoded and captioned at once, over all requests. As much again may wait; more get a 503.",
         "bytes",
     )
     max_waiting: int = setting(
-        10, "Requests waiting per model beyond the batch; more get 503.", "requests", ge=0, le=100_000
+        10, "Requests that may wait for each model beyond its batch. More get a 503.", "requests", ge=0, le=100_000
     )
     wait_timeout_s: Annotated[float, Field(ge=0.1, le=DAY_S), SECONDS] = setting(
-        30.0, "Longest wait for a place in the batch, loading left out; then 503.", "seconds"
+        30.0, "Longest wait for a place in the batch, not counting loads. Then the request gets a 503.", "seconds"
     )
 
     @property
     def body_bytes_in_flight(self) -> int:
-        """`max_body_bytes_in_flight`, or what stands for it where it is unset."""
+        """`max_body_bytes_in_flight`, or its default, which depends on `max_body_bytes`."""
         return 2 * self.max_body_bytes if self.max_body_bytes_in_flight is None else self.max_body_bytes_in_flight
 
 
 class RemoteImagesConfig(Section):
-    """Pictures that clients name by their http(s) addresses."""
+    """Images that clients give as http(s) URLs."""
 
-    enabled: bool = setting(False, "Fetch them, from public hosts on ports 80 and 443; else they are refused.")
+    enabled: bool = setting(False, "Fetch them from public hosts on ports 80 and 443. If false, they are refused.")
     allow_hosts: tuple[Annotated[str, Field(pattern=FETCH_HOST, max_length=300)], ...] = setting(
-        (), "Also from these, which may be private: nas.local, 192.168.1.5:8080 or [fd00::5].", strict=False
+        (), "Further hosts to fetch from, which may be private: nas.local, 192.168.1.5:8080 or [fd00::5].", strict=False
     )
     timeout_s: Annotated[float, Field(ge=0.1, le=600), SECONDS] = setting(
-        20.0, "For one picture, redirects and all; a slow server is cut off sooner.", "seconds"
+        20.0, "Longest time for one image with its redirects. A slow server is cut off sooner.", "seconds"
     )
-    max_concurrent: int = setting(4, "Fetched at once, over all requests; more wait.", "images", ge=1, le=64)
+    max_concurrent: int = setting(
+        4, "Images of all requests that are fetched at once. More wait.", "images", ge=1, le=64
+    )
     max_per_request: int = setting(
-        16, "Fetched for one request; those of its earlier turns are remembered.", "images", ge=1, le=256
+        16,
+        "Images fetched for one request, not counting those that an earlier request has fetched.",
+        "images",
+        ge=1,
+        le=256,
     )
 
 
 class ServerConfig(Section):
-    """The HTTP side."""
+    """The HTTP server."""
 
     host: str = setting(
-        "127.0.0.1", "Address to listen on; anything but loopback needs api_key.", pattern=HOST, max_length=253
+        "127.0.0.1", "Address to listen on. Any address but loopback needs api_key.", pattern=HOST, max_length=253
     )
-    port: int = setting(7374, "0 takes any free port.", "port", ge=0, le=65_535)
+    port: int = setting(7374, "Port to listen on. 0 takes any free port.", "port", ge=0, le=65_535)
     api_key: str | None = setting(
         None,
-        "Clients send it as Bearer token or x-api-key; better set in the environment.",
+        "Clients send it as a Bearer token or as x-api-key. The environment is a better place for it than this file.",
         pattern=API_KEY,
         max_length=1000,
         repr=False,
     )
     cors_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = setting(
-        (), "Web pages allowed to call, e.g. http://localhost:* or https://*.example.com; * is any.", strict=False
+        (),
+        "Origins of web pages that may call, e.g. http://localhost:* or https://*.example.com. * allows all.",
+        strict=False,
     )
     allowed_hosts: tuple[Annotated[str, Field(pattern=ALLOWED_HOST)], ...] = setting(
-        (), "Host headers answered besides loopback names and server.host.", strict=False
+        (), "Host headers that are accepted besides loopback names and server.host.", strict=False
     )
     heartbeat_s: Annotated[float, Field(ge=0.05, le=10), SECONDS] = setting(
-        10.0, "Longest silence in a stream.", "seconds"
+        10.0, "A stream that has nothing else to send gets a heartbeat this often.", "seconds"
     )
-    always_include_usage: bool = setting(False, "Streams end with a usage chunk even when the client did not ask.")
+    always_include_usage: bool = setting(
+        False, "Streams end with a usage chunk even if the client did not ask for one."
+    )
     status_as_comments: bool = setting(
-        False, "Heartbeats and wait states are SSE comments instead of chunks with an empty delta."
+        False, "Heartbeats and wait states are sent as SSE comments instead of chunks with an empty delta."
     )
-    remote_images: RemoteImagesConfig = setting(
-        RemoteImagesConfig(), "Pictures that clients name by their http(s) addresses."
-    )
-    limits: ServerLimits = setting(ServerLimits(), "What the server takes from clients.")
+    remote_images: RemoteImagesConfig = setting(RemoteImagesConfig(), "Images that clients give as http(s) URLs.")
+    limits: ServerLimits = setting(ServerLimits(), "What the server accepts from clients.")
 
 
 class MemoryConfig(Section):
-    """What models may take."""
+    """Memory that models may take."""
 
     budget: Annotated[int, Field(ge=16 * MIB, le=64 * TIB), BYTES] | None = setting(
-        None, "For all models together; unset: what Metal recommends.", "bytes"
+        None, "For all models together. If unset, what Metal recommends.", "bytes"
     )
     wired_limit: Annotated[int, Field(ge=16 * MIB, le=64 * TIB), BYTES] | None = setting(
-        None, "Kept from being paged out; unset: what Metal recommends.", "bytes"
+        None, "Memory that macOS must not page out. If unset, what Metal recommends.", "bytes"
     )
-    check_requests: bool = setting(True, "Refuse a request that cannot fit before it is computed.")
+    check_requests: bool = setting(True, "Refuse a request that cannot fit into memory before its prompt is computed.")
 
 
 class CaptionCacheConfig(Section):
-    """Captions that were made, so that no picture is described twice."""
+    """Captions are kept, so that no image is described twice."""
 
-    persist: bool = setting(True, "Keep captions in a file, so that they survive a restart; else in memory only.")
+    persist: bool = setting(True, "Keep captions in a file, so that they survive a restart. If false, in memory only.")
     path: str | None = setting(
         None,
-        "The file, relative to this one; unset: periscope/captions.sqlite3 in $XDG_CACHE_HOME or ~/.cache.",
+        "The file, relative to this one. If unset, periscope/captions.sqlite3 in $XDG_CACHE_HOME or ~/.cache.",
         min_length=1,
         max_length=4096,
     )
     max_bytes: Annotated[int, Field(ge=MIB, le=GIB), BYTES] = setting(
-        64 * MIB, "Captions in memory and in the file; the least recently used go first.", "bytes"
+        64 * MIB, "Size of the captions in memory and in the file. The least recently used are dropped first.", "bytes"
     )
 
 
@@ -274,16 +304,19 @@ class ConfigFile(Section):
     """models.yaml."""
 
     idle_unload_s: Annotated[float, Field(ge=1, le=365 * DAY_S), SECONDS] | None = setting(
-        None, "Unload any model after this long without work; unset: never.", "seconds", alias="idle_unload_secs"
+        None,
+        "Any model is unloaded after this long without work. If unset, none is.",
+        "seconds",
+        alias="idle_unload_secs",
     )
     captioner_share: float = setting(
-        0.25, "Part of the device's time that captioners get while text is being generated.", "share", ge=0.05, le=0.95
+        0.25, "Share of the GPU's time that captioners get while text is generated.", "share", ge=0.05, le=0.95
     )
-    server: ServerConfig = setting(ServerConfig(), "The HTTP side.")
-    memory: MemoryConfig = setting(MemoryConfig(), "What models may take.")
+    server: ServerConfig = setting(ServerConfig(), "The HTTP server.")
+    memory: MemoryConfig = setting(MemoryConfig(), "Memory that models may take.")
     caption_cache: CaptionCacheConfig = setting(
-        CaptionCacheConfig(), "Captions that were made, so that no picture is described twice."
+        CaptionCacheConfig(), "Captions are kept, so that no image is described twice."
     )
     models: tuple[ModelEntry, ...] = Field(
-        strict=False, min_length=1, description="Every model; the first text model is the default."
+        strict=False, min_length=1, description="All models. The first text model is the default."
     )

@@ -1,4 +1,4 @@
-"""The settings of images and documents: what a model does with them, who describes them, and within which limits."""
+"""The settings of images and documents: what a model does with them, which captioner it has, and the limits."""
 
 from __future__ import annotations
 
@@ -26,100 +26,113 @@ def read_vision_mode(value: object) -> VisionMode:
 
 
 class VisionProxyConfig(Section):
-    """Who captions the images of a text model's requests, how, and within which limits."""
+    """The captioner of a text model: which it is, how it is used, and its limits."""
 
-    model: str | None = setting(None, "Name or alias of the entry that captions. Either this or hf_id.")
+    model: str | None = setting(None, "Name or alias of the entry that captions. Give either this or hf_id.")
     hf_id: str | None = setting(
         None,
-        "Hugging Face repository that captions; adds an entry for it unless there is one.",
+        "Hugging Face repository of the captioner. An entry is added for it unless there is one.",
         pattern=HUB_ID,
         max_length=200,
     )
     prompt_template: str | None = setting(
         None,
-        "What the captioner is asked; unset: the text first, word for word, then a description.",
+        "The captioner's prompt. If unset, it asks for the text in the image word for word, then for a description.",
         min_length=1,
         max_length=20_000,
     )
     max_tokens: int = setting(256, "Longest caption.", "tokens", ge=1, le=8192)
     timeout_s: Annotated[float, Field(ge=0.1, le=3600), SECONDS] = setting(
-        60.0, "For all captions of a request; loads and waits for other requests do not count.", "seconds"
+        60.0, "Longest time for all captions of a request, not counting loads and waits for other requests.", "seconds"
     )
     on_error: Literal["marker", "error"] = setting(
         "marker",
-        "Captioner broken: marker tells the model that the image could not be read; error answers 503. Busy is a 503.",
+        "When the captioner fails: marker tells the model that the image could not be read, error answers 503. "
+        "Busy is always a 503.",
     )
     max_images: int = setting(
         8,
-        "New captions made for one request, newest first; the rest get a marker and keep it. Known ones do not count.",
+        "New captions for one request, newest images first. The others get a marker and keep it. "
+        "Cached ones do not count.",
         "images",
         ge=1,
         le=256,
     )
-    max_image_bytes: Annotated[int, Field(ge=KIB, le=GIB), BYTES] = setting(20 * MIB, "One image file.", "bytes")
+    max_image_bytes: Annotated[int, Field(ge=KIB, le=GIB), BYTES] = setting(20 * MIB, "Size of an image file.", "bytes")
     max_source_pixels: int = setting(
-        50_000_000, "Read from the header, before decoding.", "pixels", ge=1, le=1_000_000_000
+        50_000_000, "Pixels of an image, read from its header before it is decoded.", "pixels", ge=1, le=1_000_000_000
     )
     max_side_px: int = setting(
-        1024, "Longest side that the captioner sees; larger is scaled down.", "pixels", ge=28, le=8192
+        1024, "Longest side of an image for the captioner. Larger images are scaled down.", "pixels", ge=28, le=8192
     )
-    use_question: bool = setting(False, "Show the captioner the text of the image's own message too.")
+    use_question: bool = setting(False, "Give the captioner the text of the image's message, too.")
     reader: Literal["auto", "apple_vision", "rapidocr", "none"] = setting(
-        "auto", "Reads text in images to the letter, beside the caption; auto: what is installed of the two."
+        "auto", "OCR engine that adds the exact text in images to captions. auto takes the one that is installed."
     )
     reader_languages: tuple[str, ...] = setting(
-        (), "In order of preference, such as [en-US, de-DE]; for apple_vision. Empty: it finds out."
+        (), "Languages for apple_vision in order of preference, e.g. [en-US, de-DE]. If empty, it detects them."
     )
     reader_timeout_s: Annotated[float, Field(ge=0.1, le=3600), SECONDS] = setting(
-        20.0, "For one image, waits for others not counted; then its block says that its text was not read.", "seconds"
+        20.0,
+        "Longest time for one image, not counting waits for others. Then its block says that its text was not read.",
+        "seconds",
     )
     reader_max_chars: int = setting(
-        8000, "Longest text of one image; the rest is cut off.", "characters", ge=1, le=1_000_000
+        8000, "Longest text of one image. The rest is cut off.", "characters", ge=1, le=1_000_000
     )
     documents: Literal["auto", "text", "pages", "both"] = setting(
         "auto",
-        "Of a PDF: text, pages as pictures, or both; auto: text, and as pictures pages without any or with figures.",
+        "What is taken from a PDF. auto takes the text, and images of pages that have figures or no text.",
     )
     max_document_bytes: Annotated[int, Field(ge=KIB, le=GIB), BYTES] = setting(
-        32 * MIB, "One PDF or text file.", "bytes"
+        32 * MIB, "Size of a PDF or text file.", "bytes"
     )
-    max_document_pages: int = setting(100, "Of one PDF; more is refused.", "pages", ge=1, le=10_000)
-    max_page_px: int = setting(2000, "Longest side of a page's picture.", "pixels", ge=28, le=8192)
+    max_document_pages: int = setting(100, "Pages of one PDF. A longer one is refused.", "pages", ge=1, le=10_000)
+    max_page_px: int = setting(2000, "Longest side of the image of a page.", "pixels", ge=28, le=8192)
     document_max_chars: int = setting(
-        100_000, "Text of one document; the rest is cut off, and its block says so.", "characters", ge=1, le=10_000_000
+        100_000, "Text of one document. The rest is cut off, and its block says so.", "characters", ge=1, le=10_000_000
     )
 
 
 class RemoteConfig(Section):
-    """A captioner that another server runs, and how that is asked."""
+    """A captioner on another server, and how requests are made to it."""
 
     backend: Literal["vllm", "lmdeploy", "triton", "openai"] = setting(
-        "openai", "Which server it is: vllm, lmdeploy, triton (also trtllm-serve), or openai for any other like them."
+        "openai",
+        "Kind of server: vllm, lmdeploy, triton (also trtllm-serve), or openai for any other OpenAI-compatible one.",
     )
     base_url: str = Field(
-        pattern=BASE_URL, max_length=2000, description="Its OpenAI API, e.g. http://127.0.0.1:8000/v1."
+        pattern=BASE_URL, max_length=2000, description="URL of its OpenAI API, e.g. http://127.0.0.1:8000/v1."
     )
-    model: str = Field(min_length=1, max_length=500, description="The model, as GET /v1/models of the server lists it.")
+    model: str = Field(min_length=1, max_length=500, description="The model's name in GET /v1/models of that server.")
     api_key_env: str | None = setting(
         None, "Environment variable that holds the server's API key.", pattern=ENV_NAME, max_length=200
     )
     ca_file: str | None = setting(
-        None, "PEM file of the authority that vouches for its TLS certificate; unset: the usual ones.", min_length=1
+        None,
+        "PEM file of the authority that signed its TLS certificate. If unset, the public authorities.",
+        min_length=1,
     )
     connect_timeout_s: Annotated[float, Field(ge=0.1, le=600), SECONDS] = setting(
         5.0, "Longest wait for a connection.", "seconds"
     )
     read_timeout_s: Annotated[float, Field(ge=0.1, le=3600), SECONDS] | None = setting(
-        None, "Longest silence while it works on a caption; unset: only timeout_s of the captions counts.", "seconds"
+        None,
+        "Longest silence while it works on a caption. If unset, only timeout_s of vision_proxy applies.",
+        "seconds",
     )
     max_concurrent: int = setting(
-        4, "Images it is asked about at once; more wait their turn, and busy is a 503.", "images", ge=1, le=1024
+        4,
+        "Images that it is asked about at once. More wait; if it stays busy, the request gets a 503.",
+        "images",
+        ge=1,
+        le=1024,
     )
     num_retries: int = setting(
-        2, "Further tries of an image, where nobody listens or the server is busy.", "tries", ge=0, le=10
+        2, "Further tries for an image when the server is not listening or busy.", "tries", ge=0, le=10
     )
-    stream: bool = setting(False, "Ask for captions as streams, for a gateway that cuts off long silences.")
-    extra_body: dict[str, JsonValue] = setting({}, "Fields added to each of its requests, e.g. {top_k: 1}.")
+    stream: bool = setting(False, "Ask for captions as streams, for a gateway that closes silent connections.")
+    extra_body: dict[str, JsonValue] = setting({}, "Fields that are added to each request to it, e.g. {top_k: 1}.")
 
 
 class Capabilities(Section):
@@ -130,9 +143,10 @@ class Capabilities(Section):
         BeforeValidator(read_vision_mode),
         WithJsonSchema({"enum": [*VisionMode, "none", "false", "off", False]}),
     ] = setting(
-        VisionMode.DISABLED, "disabled refuses images, proxy has them captioned, native shows them to the model."
+        VisionMode.DISABLED, "disabled refuses images, proxy has them captioned, native shows them to the model itself."
     )
-    vision_proxy: VisionProxyConfig | None = setting(None, "The captioner; vision_mode: proxy needs it.")
+    vision_proxy: VisionProxyConfig | None = setting(None, "The captioner. vision_mode: proxy needs it.")
     images_when_disabled: Literal["reject", "placeholder"] = setting(
-        "reject", "With vision disabled, images of earlier turns and tool results: refuse, or say one was here."
+        "reject",
+        "With vision disabled, images of earlier turns and tool results: refuse, or replace by a placeholder.",
     )
