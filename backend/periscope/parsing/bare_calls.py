@@ -1,4 +1,4 @@
-"""Tool calls that stand in the answer as bare JSON objects, without a marker that says so for sure.
+"""Tool calls that models write as bare JSON objects in the answer, without a marker that identifies them.
 
 Pure apart from the ids it draws. Reasoning is split off by another parser, which reads the text first.
 """
@@ -28,15 +28,16 @@ from periscope.parsing.markers import MarkerSet
 
 @dataclass(frozen=True, slots=True)
 class BareCallDialect:
-    """What differs between those that write bare calls.
+    """What differs between models that write bare calls.
 
     Attributes:
-        tag: says that calls follow, to whatever tool; dropped.
-        dropped: control tokens that are no text.
-        separators: what may stand before, between and after calls without being an answer.
-        is_exact: a grammar was at work: a call of an offered tool begins exactly `{"name": <name>, "parameters": `.
-        is_forced: the model was made to write calls: any object that looks like one is one, and text from the
-            first letter on means that it was not. Otherwise only a call of an offered tool is taken without `tag`.
+        tag: announces calls, to any tool; it is dropped.
+        dropped: control tokens, which are not text.
+        separators: characters that may come before, between and after calls without being part of an answer.
+        is_exact: the output fits a grammar: a call of an offered tool begins exactly
+            `{"name": <name>, "parameters": `.
+        is_forced: the grammar allows calls only: any object that looks like a call is one, unless the output begins
+            with text. Otherwise a call without `tag` must be of an offered tool.
     """
 
     tag: str | None = None
@@ -46,11 +47,11 @@ class BareCallDialect:
     is_forced: bool = False
 
 
-#: Llama 3: alone or, in the mode for code, after a tag; several are parted by semicolons or stand in a list.
+#: Llama 3: alone or, in its mode for code, after a tag; several are separated by semicolons or in a list.
 LLAMA = BareCallDialect(tag="<|python_tag|>", dropped=("<|eom_id|>", "<|eot_id|>"))
-#: The same by a grammar: anything else that looks like a call is an answer.
+#: The same with a grammar: anything else that looks like a call is part of the answer.
 LLAMA_CONSTRAINED = replace(LLAMA, separators=re.compile(r"[\s;]*"), is_exact=True)
-#: `[{"name": ..., "arguments": {...}}, ...]`, by a grammar.
+#: `[{"name": ..., "arguments": {...}}, ...]`, with a grammar.
 FORCED = BareCallDialect(is_forced=True)
 
 #: An object is known not to be a call by its first characters, so that an answer in JSON is streamed.
@@ -64,7 +65,7 @@ class _Place(StrEnum):
     BETWEEN = "between"  # where a call may begin
     OBJECT = "object"
     REST = "rest"  # after the arguments of a call
-    EXTRA = "extra"  # in what more its object says
+    EXTRA = "extra"  # in further members of its object
     TEXT = "text"
 
 
@@ -72,9 +73,9 @@ class BareCallParser:
     """Owns the parse of one completion whose calls are bare JSON: reasoning first, then the answer. A `Parser`.
 
     Args:
-        split: takes the completion and leaves of it answer and reasoning; must not know any tools.
+        split: a parser without tools, which splits the completion into answer and reasoning.
         names: of the tools offered; with none, nothing is a call.
-        has_plain_answer: what is not a call is JSON: once it has begun, nothing in it is a marker.
+        has_plain_answer: an answer is JSON: once it has begun, nothing in it is a marker.
     """
 
     def __init__(
@@ -108,10 +109,10 @@ class BareCallParser:
 
 
 class BareCalls:
-    """Owns the parse of one answer: where it stands, the object that is open.
+    """Owns the parse of one answer: its state and the object that is open.
 
-    An answer that begins with a call is a call at once; what is said after it is text. Text that comes first makes
-    the rest text, up to the dialect's tag.
+    A call at the beginning of the answer is a call, and text after it is text. If the answer begins with text, the
+    rest is text, too, up to the dialect's tag.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class BareCalls:
         self._reader = self._new_reader()
 
     def feed(self, text: str) -> list[Delta]:
-        """Takes the next piece of the answer; returns what is certain by now."""
+        """Takes the next piece of the answer and returns the events that are certain."""
         self._take(text)
         return self._drain()
 
@@ -178,7 +179,7 @@ class BareCalls:
 
     def _drain(self) -> list[Delta]:
         events = list(self._events)
-        self._events.clear()  # the reader's list, too
+        self._events.clear()  # in place: the reader appends to this list
         return events
 
     def _take(self, text: str) -> None:
@@ -200,7 +201,7 @@ class BareCalls:
             position = end
 
     def _take_call(self, text: str, position: int) -> int:
-        """Reads on in what may be a call or is one; returns where it stopped."""
+        """Reads on in a call, or in text that may be one, and returns where it stopped."""
         if self._place is _Place.OBJECT:
             return self._take_object(text, position)
         if self._place is _Place.REST:
@@ -211,7 +212,7 @@ class BareCalls:
         return len(text) if closed < 0 else closed
 
     def _take_separators(self, text: str, position: int) -> int:
-        """Reads up to what is no separator; returns where that is."""
+        """Skips separators and returns where they end."""
         separators = self._dialect.separators.match(text, position)
         assert separators is not None  # noqa: S101 - it matches nothing too
         self._gap.append(separators[0])
@@ -220,7 +221,7 @@ class BareCalls:
         return separators.end()
 
     def _emit(self, text: str) -> None:
-        """Takes text of the answer, the gap before it first."""
+        """Emits text of the answer, preceded by the separators before it."""
         text = "".join([*self._gap, text])
         self._gap.clear()
         if text:
@@ -236,7 +237,7 @@ class BareCalls:
             self._gap.clear()
 
     def _take_object(self, text: str, position: int) -> int:
-        """Reads on in the open object; returns where it stopped."""
+        """Reads on in the open object and returns where it stopped."""
         if self._reader.has_begun:
             return self._take_arguments(text, position)
         room = _OPENING_LENGTH - self._object_length
@@ -267,7 +268,7 @@ class BareCalls:
         return end
 
     def _take_rest(self, text: str, position: int) -> int:
-        """The object is closed, says more, or was left open; returns where that shows, or the end."""
+        """Reads on after a call's arguments, where its object ends or has further members; returns where it stopped."""
         while position < len(text) and text[position].isspace():
             position += 1
         if position < len(text):
@@ -308,7 +309,7 @@ class BareCalls:
 
 
 def _read_call(raw: str) -> tuple[str, str]:
-    """The call in `raw` as (name, arguments); raises whatever is wrong with it."""
+    """The call in `raw` as (name, arguments). Raises if it is not a call."""
     call = json.loads(raw)
     name = call["name"] if "name" in call else call["function"]
     return call_name(name), call_arguments(call["parameters"] if "parameters" in call else call["arguments"])

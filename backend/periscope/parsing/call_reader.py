@@ -13,11 +13,11 @@ from typing import TypeAlias
 from periscope.parsing.contracts import CallCounter, Delta, call_name
 from periscope.parsing.json_scan import JSONScanner
 
-#: What a call's text up to its arguments says: (name, length of it); None while it does not say so. The text that
-#: follows begins with `{`. It must not matter for the outcome how much more text there is.
+#: From the text of a call to its name and the length of what precedes its arguments, which begin with `{`; None while
+#: the text does not hold all of that. Further text must not change the result.
 ReadOpening: TypeAlias = Callable[[str], tuple[str, int] | None]
 
-#: A call that has not come to its arguments after so many characters is read when it is whole.
+#: A call whose arguments do not begin within so many characters is read when it is complete.
 MAX_OPENING_LENGTH = 512
 
 #: `{"name": ..., "arguments": `, in the order models write it.
@@ -25,7 +25,7 @@ _JSON_OPENING = re.compile(
     r'\s*\{\s*(?:"(?:type|id)"\s*:\s*"[^"\\\n]*"\s*,\s*)*"name"\s*:\s*("(?:[^"\\\n]|\\.)*")\s*,'
     r'\s*"(?:arguments|parameters)"\s*:\s*(?=\{)'
 )
-#: Mistral's `name[ARGS]`, some of its models with an id between, which is not used.
+#: Mistral's `name[ARGS]`; some of its models write an id between the two, which is not used.
 _MISTRAL_OPENING = re.compile(r"\s*([\w-]+)\s*(?:\[CALL_ID\][\w-]*\s*)?\[ARGS\]\s*(?=\{)")
 
 
@@ -47,12 +47,12 @@ def mistral_opening(text: str) -> tuple[str, int] | None:
 
 
 class CallReader:
-    """Owns how far one call has been read. Appends its events to a list of its owner's.
+    """Owns the state of reading one call. Appends its events to its owner's list.
 
     Attributes:
-        has_begun: the call has been emitted; from now on all text up to the end of its arguments is theirs.
-        is_whole: its arguments have come to their end.
-        is_hopeless: what was read is no opening, and will not become one.
+        has_begun: the start of the call has been emitted; all text from there to the end of its arguments is theirs.
+        is_whole: its arguments are complete.
+        is_hopeless: the text is not the beginning of a call, and cannot become it.
     """
 
     def __init__(self, read_opening: ReadOpening, counter: CallCounter, events: list[Delta]) -> None:
@@ -67,7 +67,7 @@ class CallReader:
 
     @property
     def is_reading(self) -> bool:
-        """Whether it has a use for more text."""
+        """Whether it takes more text."""
         return not self.is_whole and not self.is_hopeless
 
     def feed(self, text: str, begin: int, end: int) -> int:

@@ -1,4 +1,4 @@
-"""What every output parser offers, and the count of tool calls they share. Pure apart from the ids drawn."""
+"""The protocol of output parsers, and the counter of tool calls that they share. Pure apart from the ids drawn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Parser(Protocol):
     the text. No delta is empty.
 
     Where calls are JSON, a call begins as soon as its name is known and its arguments begin, and these follow as the
-    model writes them. From there on it stays a call: if it breaks off or is no JSON, its arguments are what there is.
+    model writes them. It then remains a call: if its text ends early or is not JSON, its arguments are that text.
     A call in another syntax is emitted whole. What cannot be read as a call is text.
     """
 
@@ -33,15 +33,15 @@ class Parser(Protocol):
         ...
 
     def feed(self, text: str) -> list[Delta]:
-        """Takes the next piece of output; returns what is certain by now."""
+        """Takes the next piece of output and returns the events that are certain."""
         ...
 
     def finish(self, *, is_cut_off: bool = False) -> list[Delta]:
-        """Takes the end of the output; returns all that was waiting. Idempotent; nothing may be fed after it.
+        """Ends the output and returns the events of all text that was pending. Idempotent; nothing may be fed after it.
 
         Args:
-            is_cut_off: the completion ran into its limit. Then a call or marker that has not become whole is dropped,
-                as far as it has not been emitted yet: it is no part of the answer.
+            is_cut_off: the completion reached its token limit. Then an incomplete call or marker is dropped, as far as
+                it has not been emitted, because it is not part of the answer.
         """
         ...
 
@@ -62,24 +62,24 @@ class CallCounter:
         self.num_calls = 0
 
     def start(self, name: str) -> ToolCallStart:
-        """The event of one more call."""
+        """The event that begins a call."""
         self.num_calls += 1
         return ToolCallStart(self.num_calls - 1, self._draw_id(), name)
 
     def arguments(self, text: str) -> ToolCallDelta:
-        """The event of more arguments of the call that began last."""
+        """The event of further arguments of the newest call."""
         return ToolCallDelta(self.num_calls - 1, text)
 
     def whole(self, name: str, arguments: str) -> list[Delta]:
-        """The events of a call that is known at once."""
+        """The events of a complete call."""
         return [self.start(name), self.arguments(arguments)]
 
 
 def call_name(name: object) -> str:
-    """Pure: the name, known to be usable.
+    """Pure: the name, if it is usable.
 
     Raises:
-        ValueError: it is not.
+        ValueError: the name is not usable.
     """
     # Unprintable covers lone surrogates, which JSON escapes can make and UTF-8 cannot carry.
     if not isinstance(name, str) or not name or not name.isprintable():
@@ -90,10 +90,10 @@ def call_name(name: object) -> str:
 def call_arguments(arguments: object) -> str:
     """Pure: compact JSON text of an object; a string that already is one stays as the model wrote it.
 
-    JSON knows numbers that floats do not: beyond them it is the largest float.
+    A number beyond the range of floats becomes the largest float.
 
     Raises:
-        ValueError, TypeError, RecursionError: it is no object.
+        ValueError, TypeError, RecursionError: it is not an object.
     """
     if arguments in (None, ""):
         return "{}"

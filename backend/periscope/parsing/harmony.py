@@ -46,10 +46,10 @@ class _Place(StrEnum):
 
 
 class HarmonyParser:
-    """Owns the parse of one completion: where it stands, the header or call that is open. A `Parser`.
+    """Owns the parse of one completion: its state and the header or call that is open. A `Parser`.
 
-    Text outside of any message is answer (a constrained model writes nothing else). Control tokens and headers
-    are dropped wherever they stand, except inside a JSON string of a call. Without tools a call is answer, too.
+    Text outside of messages is answer (constrained output is nothing else). Control tokens and headers
+    are dropped everywhere except inside a JSON string of a call. Without tools a call is answer, too.
 
     Args:
         has_plain_answer: the answer is JSON or calls: once it has begun, nothing in it is a control token.
@@ -71,7 +71,7 @@ class HarmonyParser:
         self._name = ""  # of the open call
         self._body: list[str] = []  # of the open call
         self._scanner = JSONScanner()
-        self._spoken: set[_Place] = set()  # what has had text
+        self._spoken: set[_Place] = set()  # the kinds of message that have had text
         self._is_new_message = False
         self._events: list[Delta] = []
         self._counter = CallCounter(new_call_id)
@@ -95,7 +95,7 @@ class HarmonyParser:
         return self._drain()
 
     def finish(self, *, is_cut_off: bool = False) -> list[Delta]:
-        """Takes the end of the output. An open call that is a call is one: its end marker is not told."""
+        """Ends the output. An open call with complete arguments is a call: its end marker never arrives."""
         is_in_string = self._place is _Place.CALL and self._scanner.is_in_string
         if is_in_string or not is_broken_marker(self._tail, is_cut_off=is_cut_off):
             self._take(self._tail)
@@ -109,7 +109,7 @@ class HarmonyParser:
 
     def _drain(self) -> list[Delta]:
         events = list(self._events)
-        self._events.clear()  # the reader's list, too
+        self._events.clear()  # in place: the reader appends to this list
         return events
 
     def _new_reader(self) -> CallReader:
@@ -123,7 +123,7 @@ class HarmonyParser:
             return None
 
     def _take(self, text: str) -> None:
-        """Takes text that holds no marker, or one that does not count."""
+        """Takes text without markers that count."""
         if not text:
             return
         if self._place is _Place.OPENING:
@@ -144,7 +144,7 @@ class HarmonyParser:
             self._emit(text)
 
     def _take_body(self, text: str) -> None:
-        """Takes text of a call. What stands after its arguments says nothing."""
+        """Takes text of a call. Text after its arguments is dropped."""
         self._scanner.feed_all(text)
         if self._reader.is_reading:
             self._reader.feed(text, 0, len(text))
@@ -152,7 +152,7 @@ class HarmonyParser:
             self._body.append(text)
 
     def _emit(self, text: str) -> None:
-        """Takes text of a message; messages of one kind are parted by a blank line."""
+        """Emits text of a message, after a blank line if an earlier message was of the same kind."""
         if self._is_new_message and self._place in self._spoken:
             text = "\n\n" + text
         self._is_new_message = False
@@ -181,7 +181,7 @@ class HarmonyParser:
             self._leave(marker, in_header=in_header)
 
     def _leave(self, marker: str, *, in_header: bool) -> None:
-        """A marker that ends a message, or begins a header."""
+        """Takes a marker, which ends a message or begins a header."""
         if self._place is _Place.CALL:
             self._close_call()
         elif self._place is _Place.OPENING and marker not in (_START, _CHANNEL):

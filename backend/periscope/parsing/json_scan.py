@@ -12,7 +12,7 @@ _INSIDE = re.compile(r'["\\\n]')
 
 
 class JSONScanner:
-    """Owns how deep in brackets the text read so far ends, and whether inside a string. Linear in the text."""
+    """Owns the depth of brackets at the end of the text so far, and whether it ends in a string. Linear in the text."""
 
     def __init__(self) -> None:
         self._depth = 0
@@ -20,9 +20,9 @@ class JSONScanner:
         self.is_in_string = False
 
     def feed(self, text: str, begin: int = 0, end: int | None = None) -> int:
-        """Reads `text[begin:end]` up to where the brackets are closed again; -1 if they are not.
+        """Reads `text[begin:end]` and returns the index after the bracket that closes the outermost one, or -1.
 
-        Call again with what was returned to read on.
+        To read on, call again with the returned index.
         """
         end = len(text) if end is None else end
         position = begin
@@ -40,7 +40,7 @@ class JSONScanner:
         return -1
 
     def feed_all(self, text: str) -> None:
-        """Reads all of `text`, whatever is closed in it."""
+        """Reads all of `text`, past any closed brackets."""
         position = 0
         while position >= 0:
             position = self.feed(text, position)
@@ -49,7 +49,7 @@ class JSONScanner:
         """Whether this character closes the outermost bracket."""
         if self.is_in_string:
             self._is_escaped = character == "\\"
-            # A raw newline is no part of a JSON string: a quote was forgotten, and the string must not run on for ever.
+            # A raw newline cannot be in a JSON string, so a quote is missing, and the string ends here.
             self.is_in_string = self._is_escaped
         elif character == '"':
             self.is_in_string = True

@@ -1,6 +1,6 @@
 """Incremental search for literal markers in text that arrives in pieces.
 
-Pure, no state: the caller keeps the text that has to wait (always shorter than the longest marker).
+Pure, no state: the caller keeps the text that may be part of a marker (always shorter than the longest marker).
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ class MarkerSet:
     decided by the text from that place on, so the way the text was cut cannot change what is found.
 
     Args:
-        markers: non-empty strings; the set may be empty, then nothing is ever found or held back.
+        markers: non-empty strings. In an empty set nothing is ever found.
     """
 
     def __init__(self, markers: Iterable[str]) -> None:
         self._markers = sorted(markers, key=len)
         self._longest = len(self._markers[-1]) if self._markers else 0
         self._first_characters = {marker[0] for marker in self._markers}
-        # One pattern, not one `find` per marker: a marker that never comes must not rescan the text for each
-        # one that does.
+        # One pattern, not one `find` per marker: the search for a marker that never comes would rescan the text
+        # after each one that does.
         self._pattern = re.compile("|".join(map(re.escape, self._markers))) if self._markers else None
 
     def find(self, text: str, begin: int) -> tuple[int, int]:
         """Pure: the span `(start, end)` of the first marker in `text[begin:]`.
 
-        Without one it is empty (`start == end`): `text[begin:start]` holds no part of a marker, whatever
-        follows, and `text[start:]` has to wait for more text.
+        Without a marker the span is empty (`start == end`): `text[begin:start]` holds no part of a marker, whatever
+        follows, and `text[start:]` may be the beginning of one.
         """
         hold = self._hold_from(text, begin)
         match = self._pattern.search(text, begin) if self._pattern else None
-        # An earlier start that may still become a longer marker goes first.
+        # An earlier start that may still become a longer marker comes first.
         if match is None or match.start() > hold:
             return hold, hold
         return match.span()

@@ -1,4 +1,4 @@
-"""A tool call between its model's markers, while it is open. Pure; knows its text, not the text around it."""
+"""A tool call between its markers, while it is open. Pure; knows only the text of the call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from periscope.parsing.call_reader import CallReader, ReadOpening, json_opening,
 from periscope.parsing.contracts import CallCounter, Delta
 from periscope.parsing.json_scan import JSONScanner
 
-#: Styles whose calls can be read while they are written. The others are read when they are whole.
+#: Styles whose calls can be read while they are generated. Others are read when they are complete.
 _OPENINGS: dict[ToolCallStyle, ReadOpening] = {
     ToolCallStyle.HERMES: json_opening,
     ToolCallStyle.MISTRAL: mistral_opening,
@@ -18,7 +18,7 @@ class OpenCall:
     """Owns the text of one open call that has not been emitted, and the reader of the rest.
 
     Args:
-        marker: what opened it.
+        marker: the marker that opened it.
         has_end: a marker ends it. Otherwise a call that has begun ends with its arguments.
         events: where its events go.
     """
@@ -45,12 +45,12 @@ class OpenCall:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has come to its end without a marker."""
+        """Whether it has ended without a marker."""
         return not self._has_end and self.is_whole
 
     @property
     def is_in_string(self) -> bool:
-        """Whether what comes next stands in a JSON string, where no marker counts."""
+        """Whether the next character is inside a JSON string, where no marker counts."""
         return self._is_json and self._scanner.is_in_string
 
     @property
@@ -64,12 +64,12 @@ class OpenCall:
         return "".join(self._pieces[1:])
 
     def take(self, text: str) -> int:
-        """Takes more text; returns how much of it was the call's."""
+        """Takes more text and returns how much of it belongs to the call."""
         end = len(text)
         if self._reader is not None and self._reader.is_reading:
             end = self._reader.feed(text, 0, len(text))
         if not self.is_over:
-            end = len(text)  # what stands between the arguments and the end marker says nothing
+            end = len(text)  # text between the arguments and the end marker is dropped
         if self._is_json:
             self._scanner.feed_all(text[:end])
         if not self.has_begun:

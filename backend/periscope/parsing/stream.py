@@ -47,7 +47,7 @@ class _Space(StrEnum):
 
 
 class OutputParser:
-    """Owns the parse of one completion: its state, the text that has to wait, the count of its tool calls.
+    """Owns the parse of one completion: its state, its pending text and the count of its tool calls.
 
     A `Parser`. Time is linear apart from what `parse_tool_call` takes. Nothing but markers, the whitespace around
     them and what stands between the arguments of a call and its end marker is dropped: a tool call that cannot be read
@@ -107,10 +107,10 @@ class OutputParser:
         return self._drain()
 
     def finish(self, *, is_cut_off: bool = False) -> list[Delta]:
-        """Takes the end of the output.
+        """Ends the output.
 
-        A call that has not begun is read only if the format has no end marker; else it was cut off, and half a call
-        must not look like a whole one.
+        A call whose start has not been emitted is read only if the format has no end marker. Otherwise it was cut off,
+        and an incomplete call must not look like a complete one.
         """
         tail, self._tail = self._tail, ""
         if self._state is _State.TOOL and self._call.has_begun:
@@ -122,7 +122,7 @@ class OutputParser:
             self._take(tail, 0)
         self._end(is_cut_off=is_cut_off)
         if self.num_tool_calls == 0:
-            self._emit_text("")  # an answer of nothing but whitespace
+            self._emit_text("")  # the answer is only whitespace
         self._gap.clear()
         return self._drain()
 
@@ -142,7 +142,7 @@ class OutputParser:
 
     def _drain(self) -> list[Delta]:
         events = list(self._events)
-        self._events.clear()  # the open call's list, too
+        self._events.clear()  # in place: the open call appends to this list
         return events
 
     def _open_call(self, marker: str) -> OpenCall:
@@ -150,7 +150,7 @@ class OutputParser:
         return OpenCall(marker, self._style, self._counter, self._events, has_end=has_end)
 
     def _take(self, text: str, begin: int) -> int:
-        """Takes text that holds no marker and begins at `begin`; returns where it stopped."""
+        """Takes text without markers from `begin` on, and returns where it stopped."""
         if not text:
             return begin
         if self._state is _State.OPENED:
@@ -164,7 +164,7 @@ class OutputParser:
         return begin + len(text)
 
     def _decide(self, text: str) -> None:
-        """What has been opened shows in the first character."""
+        """Decide by the first character what the tool marker has opened."""
         first = _NO_SPACE.search(text)
         if first is not None and first[0] in "[{":
             self._state = _State.LISTED
@@ -204,7 +204,7 @@ class OutputParser:
                 self._state = _State.PLAIN
 
     def _cross(self, marker: str) -> None:
-        """Takes a marker of the current state, or of the one before the answer began."""
+        """Takes a marker of the current state, or of the state before the answer began."""
         if self._state is _State.PLAIN or (self._state is _State.TOOL and not self._ends_call(marker)):
             self._take(marker, 0)
             return
@@ -218,7 +218,7 @@ class OutputParser:
             self._space = _Space.DROPPED
 
     def _ends_call(self, marker: str) -> bool:
-        """The beginning of the next call ends one that was never ended, if that has all it needs."""
+        """Whether the marker ends the open call: an end marker does, others if the call's arguments are complete."""
         is_end = self._edges[_State.TOOL][marker] is _State.NORMAL
         return not self._call.is_in_string and (is_end or self._call.is_whole)
 
@@ -239,7 +239,7 @@ class OutputParser:
             self._events += self._counter.whole(name, arguments)
 
     def _parse(self, text: str) -> list[tuple[str, str]]:
-        """The calls in `text` as (name, arguments); raises whatever is wrong with it."""
+        """The calls in `text` as (name, arguments). Raises if they cannot be read."""
         if self._parse_tool_call is None:
             raise ValueError("no tool call parser")
         parsed = self._parse_tool_call(text, self._tools)
