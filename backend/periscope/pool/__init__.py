@@ -1,1 +1,1 @@
-"""Who is in memory, and who may use it now. Event loop only; knows neither MLX nor HTTP."""
+"""Which models are in memory, and which requests may use them now. Event loop only; knows neither MLX nor HTTP."""

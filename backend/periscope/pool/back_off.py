@@ -1,4 +1,4 @@
-"""BackOff: how long a model that failed is left alone before it is tried again."""
+"""BackOff: how long a model that failed waits before it is tried again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 #: death a model is loaded again at once.
 FIRST_BACK_OFF_S = 5.0
 MAX_BACK_OFF_S = 300.0
-#: So many deaths of one model's worker in a row end the process, unless one of them came after a life of LASTING_S.
+#: The process ends after so many deaths of a model's worker in a row, unless a worker has lived for LASTING_S.
 MAX_DEATHS = 3
 LASTING_S = 600.0
 
@@ -26,7 +26,7 @@ class BackOff:
         return _doubled(self._num_failed_loads - 1)
 
     def forget_failed_loads(self) -> None:
-        """A load has succeeded, or a command cleared the failure. Deaths are only forgotten after a long life."""
+        """Note that a load has succeeded or a command has cleared the failure. The count of deaths stays."""
         self._num_failed_loads = 0
 
     def worker_died(self, life_s: float) -> float:

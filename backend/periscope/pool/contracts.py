@@ -26,7 +26,7 @@ class PooledEngine(Protocol):
         ...
 
     def release_memory(self) -> None:
-        """Give back, soon, what is only kept for speed. Does not block."""
+        """Free, soon, memory that is kept only for speed. Does not block."""
         ...
 
     async def close(self) -> None:
@@ -35,10 +35,10 @@ class PooledEngine(Protocol):
 
 
 class LiveMemory(Protocol):
-    """What is really taken in this process, as opposed to what the pool has reserved.
+    """The memory that this process really takes, as opposed to what the pool has reserved.
 
     Attributes:
-        promised_bytes: set by the pool: reserved for models and not among the active bytes yet.
+        promised_bytes: set by the pool: bytes that are reserved for models and not yet among the active ones.
     """
 
     promised_bytes: int
@@ -57,7 +57,7 @@ class TimerHandle(Protocol):
 
 
 class Timers(Protocol):
-    """A monotonic clock in seconds, and calls at its times. Event loop only; tests turn it by hand."""
+    """A monotonic clock in seconds, and calls at its times. Event loop only; tests advance it by hand."""
 
     def now(self) -> float:
         """Seconds since an arbitrary start."""
@@ -74,16 +74,16 @@ LoadProgress: TypeAlias = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One configured model: how the pool gets it, and on what terms.
+    """One configured model: how the pool loads it, and its limits.
 
     Attributes:
         measure: reads the headers of its files and moves nothing; raises PeriscopeError if they cannot be used.
         load: may take minutes and may be cancelled.
-        kind, aliases: only told on in the model's status; the pool treats all models alike.
+        kind, aliases: only for the model's status; the pool treats all models alike.
         max_running: requests that may use it at once.
         is_pinned: it is never unloaded to make room or for idleness.
         ttl_s: it is unloaded after so long without work; None = never.
-        is_isolated: it lives in a process of its own, so a restart of this process would not mend it.
+        is_isolated: it lives in a process of its own, so a restart of this process would not help it.
     """
 
     name: str
@@ -103,7 +103,7 @@ class PoolHooks:
 
     Attributes:
         publish: tells the watchers of the server.
-        changed: called after whatever a plan could rest on; makes and carries out a new plan.
+        changed: called after every change of what a plan depends on; makes and carries out a new plan.
         reload: loads a model whose worker died again, by its name, if there is room.
         next_number: the number that the next ticket of the pool will get.
     """

@@ -1,4 +1,4 @@
-"""What a plan may ask for. Frozen data; the executor carries it out."""
+"""The effects that a plan consists of. Frozen data; the executor carries them out."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """PlanExecutor: carries out plans until there is nothing left to do. Event loop only.
 
 Between two awaits nothing else touches the slots, so there is nothing to lock. No effect awaits: work that takes time
-is a task of a slot, and its end is again a change.
+is a task of a slot, and its end is a further change.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class PlanExecutor:
-    """Owns the timer of the next plan and the notice that one was carried out; the slots are its pool's.
+    """Owns the timer of the next plan and the event that tells that plans were carried out. The pool owns the slots.
 
     It decides nothing: `plan` says what to do, and the slots do it.
     """
@@ -39,13 +39,13 @@ class PlanExecutor:
 
     @property
     def settled(self) -> asyncio.Event:
-        """Set when the next change was followed up to its end; take it before looking at what may change."""
+        """Set when the plans after the next change are carried out. Take it before reading state that may change."""
         return self._settled
 
     def settle(self) -> None:
-        """Plan and carry out until the plan is empty, then tell whoever waits.
+        """Plan and carry out until the plan is empty, then wake whoever waits for `settled`.
 
-        It is called after every change; a change during a call is followed up by that call.
+        It is called after every change. A change during a call is handled by that call.
         """
         if self._is_settling:
             return
@@ -65,7 +65,7 @@ class PlanExecutor:
         self._settled = asyncio.Event()
 
     def stop(self) -> None:
-        """Plan no more; changes are still told to whoever waits for them. Idempotent."""
+        """Make no more plans; whoever waits for `settled` is still woken after changes. Idempotent."""
         self._is_stopped = True
         if self._timer is not None:
             self._timer.cancel()
@@ -117,7 +117,7 @@ class PlanExecutor:
         slot.queue.refuse(number, error)
 
     def _release_memory_for(self, wanted: Slot) -> None:
-        """Let engines give back what they only keep for speed, if the load would not fit beside it."""
+        """Let engines free memory that is kept only for speed, if the load would not fit beside it."""
         need = wanted.facts().need_bytes or 0
         if self._memory.active_bytes() + self._outstanding_bytes() + need <= self._limits.budget_bytes:
             return

@@ -1,4 +1,4 @@
-"""What a plan may rest on: frozen snapshots of the tickets, the models and the pool."""
+"""What a plan depends on: frozen snapshots of the tickets, the models and the pool."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from periscope.core import ModelState
 
 @dataclass(frozen=True, slots=True)
 class TicketFacts:
-    """One request's wish for a model.
+    """One request for a model.
 
     Attributes:
         number: order of arrival in the pool, growing.
@@ -95,7 +95,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class PoolFacts:
-    """Everything a plan rests on; `models` in the order of models.yaml."""
+    """Everything that a plan depends on; `models` is in the order of models.yaml."""
 
     models: tuple[ModelFacts, ...]
     budget_bytes: int

@@ -1,6 +1,6 @@
-"""Lifecycle: one model's way into memory and out of it again. Event loop only.
+"""Lifecycle: how one model is measured, loaded, drained and unloaded. Event loop only.
 
-It carries out what a plan asks for and refuses what the table of transitions does not have; it decides nothing.
+It carries out the effects of plans and decides nothing. A transition that is not in the table is an error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class Lifecycle:
-    """Owns one model's state, its engine, the task that measures, loads or frees it, and the timer of its return.
+    """Owns one model's state, its engine, the task that measures, loads or frees it, and the timer of its next load.
 
     Attributes:
         error: why the model failed; None unless it did.
@@ -52,19 +52,19 @@ class Lifecycle:
         self._reserved_bytes = 0
         self._load_started_at = 0.0
         self._task: asyncio.Task[None] | None = None
-        self._watching: asyncio.Task[None] | None = None  # a task that nobody refers to may be collected
+        self._watching: asyncio.Task[None] | None = None  # a task without a reference may be collected
         self._return: TimerHandle | None = None
 
-    # --- looking ---------------------------------------------------------------------------------------------------
+    # --- state ---------------------------------------------------------------------------------------------------
 
     @property
     def is_measuring(self) -> bool:
-        """Its files are being read; nothing is reserved for a model before its load begins."""
+        """Whether its files are being read. Nothing is reserved for a model before its load begins."""
         return self._task is not None and self._reserved_bytes == 0
 
     @property
     def held_bytes(self) -> int:
-        """What the ledger counts: what is reserved, or more while its requests take more."""
+        """What the memory ledger counts: what is reserved, or more while its requests take more."""
         if self.engine is None:
             return self._reserved_bytes
         memory = self.engine.memory
@@ -72,7 +72,7 @@ class Lifecycle:
 
     @property
     def outstanding_bytes(self) -> int:
-        """Reserved, and not among this process's active bytes: not loaded yet, or in a process of its own."""
+        """Bytes that are reserved and not among this process's active bytes: not loaded yet, or in another process."""
         if self._spec.is_isolated:
             return self._reserved_bytes
         done = self.load_progress[0] if self.load_progress is not None else 0
@@ -86,7 +86,7 @@ class Lifecycle:
         done, total = self.load_progress
         return max(total - done, 0) * (self._hooks.timers.now() - self._load_started_at) / done
 
-    # --- what a plan asks for --------------------------------------------------------------------------------------
+    # --- effects of plans --------------------------------------------------------------------------------------
 
     def measure(self) -> None:
         """Start to read the headers of the model's files."""
@@ -107,11 +107,11 @@ class Lifecycle:
         _cancel_begun(self._task)
 
     def drain(self) -> None:
-        """A ready model gets no new leases from now on."""
+        """Give a ready model no new leases from now on."""
         self._go(ModelState.DRAINING)
 
     def keep(self) -> None:
-        """A draining model is ready again."""
+        """Make a draining model ready again."""
         self._go(ModelState.READY)
 
     def unload(self) -> None:
@@ -120,7 +120,7 @@ class Lifecycle:
         self._start(self._unload(), "unload")
 
     def cannot_fit(self, error: PeriscopeError) -> None:
-        """A measured model fails before it is loaded. Idempotent."""
+        """Let a measured model fail before it is loaded. Idempotent."""
         self.footprint = None
         if self.state is ModelState.UNLOADED or self.error is not error:
             self._fail(error, FIRST_BACK_OFF_S)
@@ -136,18 +136,18 @@ class Lifecycle:
         self.unload_number = number
 
     def forget_unload(self) -> None:
-        """A command to unload is fulfilled or revoked. Idempotent."""
+        """Forget a command to unload, which is fulfilled or revoked. Idempotent."""
         self.unload_number = None
 
     async def stop_work(self) -> None:
-        """Cancel a measurement or a load under way, and wait until it has ended; nothing returns by itself after it."""
+        """Cancel a measurement or a load under way, and wait until it has ended. No load starts by itself after."""
         self._cancel_return()
         if self._task is not None and not self.is_unloading:
             _cancel_begun(self._task)
             await asyncio.wait({self._task})
 
     async def free(self) -> None:
-        """Free a draining model, whoever uses it, and wait until nothing of it is left."""
+        """Free a draining model even if it is in use, and wait until its memory is free."""
         if self.state is ModelState.DRAINING and not self.is_unloading:
             self.unload()
         if self._task is not None:

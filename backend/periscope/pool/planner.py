@@ -69,11 +69,11 @@ def _is_load_cancelled(model: ModelFacts, wanting: list[TicketFacts]) -> bool:
 
 @dataclass(slots=True)
 class _Loads:
-    """Decides cases 3 to 7 for one wanted model after the other; lives for one plan.
+    """Decides cases 3 to 7 for one wanted model after the other. Used for one plan.
 
     Attributes:
         effects: what was decided so far.
-        victims: resident model to evict -> number of the first ticket it is evicted for.
+        victims: maps a resident model to evict to the number of the first ticket that it is evicted for.
         free_bytes: what no model holds now.
         unclaimed_bytes: what no model will hold once the victims are unloaded and the models they are evicted for are
             loaded; negative when that will not be enough.

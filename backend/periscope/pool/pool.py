@@ -34,8 +34,8 @@ EngineT = TypeVar("EngineT", bound=PooledEngine)
 class ModelPool:
     """Owns the slots, one for each configured model, and the numbers of the tickets.
 
-    What the slots hold together is the memory ledger; `memory` is what is really taken, and is told what of the
-    reserved bytes is not among it yet, so that requests of other models do not take them.
+    The sum of what the slots hold is the memory ledger. `memory` tells what is really taken; the pool tells it how many
+    reserved bytes are not yet among that, so that requests of other models do not take them.
 
     Attributes:
         preloading: the models that are being loaded at start.
@@ -65,7 +65,7 @@ class ModelPool:
     def __repr__(self) -> str:
         return f"<ModelPool {list(self._slots.values())}>"
 
-    # --- looking ---------------------------------------------------------------------------------------------------
+    # --- state ---------------------------------------------------------------------------------------------------
 
     def status(self, name: str) -> ModelStatus:
         """The model as it is now; does not block."""
@@ -76,19 +76,19 @@ class ModelPool:
         return tuple(self.status(name) for name in self._slots)
 
     def loaded(self, name: str, kind: type[EngineT]) -> EngineT | None:
-        """The engine if the model is loaded, only to look at; to use it takes a lease."""
+        """The engine if the model is loaded, to read its properties. Using it takes a lease."""
         engine = self._slots[name].lifecycle.engine
         return engine if isinstance(engine, kind) else None
 
-    # --- using -----------------------------------------------------------------------------------------------------
+    # --- leases -----------------------------------------------------------------------------------------------------
 
     @contextmanager
     def ticket(self, name: str, *, is_reserved: bool = False) -> Iterator[Ticket]:
-        """A place in the queue of a model, which is loaded if need be; given up, or its lease released, at exit.
+        """A place in the queue of a model, which is loaded if necessary. The place or its lease is released at exit.
 
         A request waits for or holds one model at a time: with two, two requests could wait for each other for ever. It
         may reserve a place in a second queue. Reserved places fill the queue for requests that come to reserve, and not
-        for those that come to wait: a captioner that hangs must not hold up requests without images.
+        for those that wait: a captioner that hangs must not hold up requests without images.
 
         Args:
             is_reserved: only keep the place, until `start_waiting`.
@@ -106,10 +106,10 @@ class ModelPool:
 
     @asynccontextmanager
     async def lease(self, name: str, kind: type[EngineT], *, tell: Tell = lambda _: None) -> AsyncIterator[EngineT]:
-        """The right to use a model, which stays loaded meanwhile: a ticket, waited for.
+        """Wait for the right to use a model, which stays loaded until the block ends.
 
         Args:
-            tell: hears what the ticket waits for, each time that changes.
+            tell: called with what the ticket waits for, each time that changes.
 
         Raises:
             ServerBusy: the queue is full, or the wait was too long.

@@ -1,4 +1,4 @@
-"""TicketQueue: who waits for one model, in which order, and who holds it now. Event loop only."""
+"""TicketQueue: which requests wait for one model, in which order, and which hold it now. Event loop only."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _NEWEST_WEIGHT = 0.2
 class TicketQueue:
     """Owns the tickets that wait for one model, reserved places among them, and the count of leases that are out.
 
-    `changed` is called after whatever a plan could rest on. The queue does not decide who is granted or refused.
+    `changed` is called after every change of what a plan depends on. The queue does not decide who is granted.
 
     Attributes:
         waiting: in order of arrival.
         num_running: leases that are out.
         used_at: when a lease was last granted or released.
-        lease_s: how long leases last, as a mean in which newer ones weigh more.
+        lease_s: exponential moving average of how long leases last.
     """
 
     def __init__(self, clock: Callable[[], float], *, changed: Callable[[], None]) -> None:
@@ -48,7 +48,7 @@ class TicketQueue:
 
     @property
     def num_reserved(self) -> int:
-        """Requests in the queue that only keep a place."""
+        """Requests in the queue that have only reserved a place."""
         return sum(ticket.facts.is_reserved for ticket in self.waiting)
 
     def facts(self) -> tuple[TicketFacts, ...]:
@@ -88,7 +88,7 @@ class TicketQueue:
         return self.waiting.pop(index)
 
     def _closed(self, ticket: Ticket) -> None:
-        """A ticket is about to close: it leaves the queue, or its lease comes back."""
+        """Remove a ticket that closes from the queue, or count its lease as released."""
         if ticket.state in {TicketState.RESERVED, TicketState.WAITING}:
             self.waiting.remove(ticket)
         elif ticket.state is TicketState.GRANTED and not ticket.facts.is_load_only:

@@ -1,4 +1,4 @@
-"""The errors of refused tickets: what is wrong, with its numbers, and what a person can do about it."""
+"""The errors of refused tickets: what is wrong, with the numbers, and what the user can do about it."""
 
 from __future__ import annotations
 

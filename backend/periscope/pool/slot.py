@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Slot:
-    """Owns one model's queue, its life cycle and its pin; what is done with them is decided by `plan`."""
+    """Owns one model's queue, its life cycle and its pin. `plan` decides what is done with them."""
 
     def __init__(self, spec: ModelSpec, hooks: PoolHooks) -> None:
         self.spec = spec
@@ -37,7 +37,7 @@ class Slot:
 
     @property
     def state(self) -> ModelState:
-        """Where the model is now."""
+        """The state of the model."""
         return self.lifecycle.state
 
     @property
@@ -46,7 +46,7 @@ class Slot:
         return max(self.queue.used_at, self.lifecycle.ready_at)
 
     def facts(self) -> ModelFacts:
-        """What a plan may rest on."""
+        """What a plan depends on."""
         queue, lifecycle = self.queue, self.lifecycle
         return ModelFacts(
             name=self.name,

@@ -66,7 +66,7 @@ class Ticket:
         return f"<Ticket {self.facts.number} {self.state}>"
 
     def start_waiting(self) -> None:
-        """Make a reserved ticket want the model from now on, at the place it has had all along. Idempotent."""
+        """Let a reserved ticket wait for the model from now on, in the place that it reserved. Idempotent."""
         if self.state is TicketState.RESERVED:
             self.facts = replace(self.facts, is_reserved=False, waits_since=self._clock())
             self.state = TicketState.WAITING
@@ -86,7 +86,7 @@ class Ticket:
             raise self._error
 
     async def updates(self) -> AsyncIterator[Waiting]:
-        """Yield what the ticket waits for, only the newest news each time; ends when it is granted.
+        """Yield what the ticket waits for each time that changes, skipping all but the newest; ends when it is granted.
 
         A reserved ticket starts to wait. At most one task may wait for a ticket.
 
@@ -130,7 +130,7 @@ class Ticket:
         self._changed.set()
 
     def tell(self, waiting: Waiting, *, is_news: bool) -> None:
-        """Note what the ticket waits for now; whoever reads `updates` is only woken for news."""
+        """Note what the ticket waits for now. The reader of `updates` is woken only if that has changed."""
         self._told = waiting
         if is_news:
             self._is_told = False
@@ -143,7 +143,7 @@ class Ticket:
 
     @property
     def told(self) -> Waiting | None:
-        """What the ticket was last told that it waits for."""
+        """What the ticket waits for, as it was told last."""
         return self._told
 
     def grant(self, engine: PooledEngine) -> None:

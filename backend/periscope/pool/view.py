@@ -1,4 +1,4 @@
-"""What the pool tells about a slot: its status to whoever looks, and to each ticket what it waits for.
+"""What the pool tells about a slot: its status, and what each of its tickets waits for.
 
 Event loop only; nothing here changes a slot.
 """
@@ -21,7 +21,7 @@ _PROGRESS_STEP = 0.01
 
 
 def status_of(slot: Slot, now: float) -> ModelStatus:
-    """The model as it is at this moment; whether it is the default one, the pool does not know."""
+    """The model's status now. The pool does not know whether it is the default model."""
     lifecycle, queue = slot.lifecycle, slot.queue
     idle_until = slot.facts().idle_until
     is_unused = slot.state is ModelState.READY and not (queue.num_running or queue.waiting)
@@ -53,8 +53,8 @@ def status_of(slot: Slot, now: float) -> ModelStatus:
 def tell_waiting(slot: Slot) -> None:
     """Tell every ticket in the queue what it waits for and for about how long.
 
-    A reserved place counts in the positions: it came first, and is granted first once it wants the model. So a position
-    only ever falls.
+    A reserved place counts in the positions: it came first and is granted first once it wants the model. So a position
+    never rises.
     """
     position = 0
     for ticket in slot.queue.waiting:
@@ -64,7 +64,7 @@ def tell_waiting(slot: Slot) -> None:
 
 
 def is_news(before: Waiting | None, waiting: Waiting | None) -> bool:
-    """More has changed than the estimate of the time left. Pure."""
+    """Pure: whether more than the estimate of the remaining time has changed."""
     if before is None or waiting is None:
         return before is not waiting
     return (before.status, before.position, before.progress) != (waiting.status, waiting.position, waiting.progress)
