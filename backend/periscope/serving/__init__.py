@@ -1,1 +1,1 @@
-"""One request, end to end, without HTTP."""
+"""Serves requests from their first step to their last event, without HTTP. Event loop only."""

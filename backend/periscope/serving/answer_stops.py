@@ -1,4 +1,4 @@
-"""Stop strings of one completion: they act on the answer's text, and on neither reasoning, calls nor markup."""
+"""Stop strings of one completion. They act on the text of the answer only, not on reasoning, calls or markup."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 class AnswerStops:
-    """Owns the text of one completion that may be the beginning of a stop string, and the log-probabilities beside it.
+    """Owns the text that may be the beginning of a stop string, and the log-probabilities of its tokens.
 
-    Nothing that comes after a stop string is told, nor is any part of one.
+    Neither a stop string nor anything after it is passed on.
 
     Attributes:
-        is_hit: a stop string has come; the completion has ended.
+        is_hit: a stop string was found, so the completion has ended.
     """
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = StopStrings(stops)
-        self._num_read = self._num_told = 0  # characters of the answer
+        self._num_read = self._num_told = 0  # in characters of the answer
         self._waiting: list[tuple[int, TokenLogprob]] = []  # where the token began in the answer
 
     @property
@@ -34,9 +34,9 @@ class AnswerStops:
     def take(
         self, deltas: Sequence[Delta], logprobs: Sequence[TokenLogprob] = (), *, is_last: bool = False
     ) -> list[Delta]:
-        """What may be told by now of the deltas that one chunk gave.
+        """Take the deltas of one chunk and return those that can be passed on now.
 
-        Log-probabilities go with the first text that is told, or stand alone.
+        Log-probabilities are attached to the first text that is passed on, or come without text.
         """
         self._waiting += [(self._num_read, entry) for entry in logprobs]
         told: list[Delta] = []
@@ -58,7 +58,7 @@ class AnswerStops:
             told.append(TextDelta(text))
 
     def _released(self) -> tuple[TokenLogprob, ...]:
-        """Those of tokens whose text has been told; without text that waits, all."""
+        """The log-probabilities of tokens whose text was passed on; all if no text is pending."""
         is_all = self._num_told == self._num_read
         released = tuple(entry for begin, entry in self._waiting if is_all or begin < self._num_told)
         self._waiting = self._waiting[len(released) :]

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from periscope.pool.ticket import Ticket
     from periscope.serving.models import ServedModel
 
-#: A model without vision reads the text of documents: that needs no model at all.
+#: A model without vision gets the text of documents, which needs no captioner.
 _WITHOUT_VISION: Final = ProxySettings(documents=DocumentSettings(mode=DocumentMode.TEXT))
 
 
 async def captioned(
     messages: Sequence[Message], model: ServedModel, place: Ticket, *, proxy: VisionProxy
 ) -> AsyncGenerator[Waiting | Rewritten, None]:
-    """Yield what the captions wait for each time that changes, and at the end the messages without images.
+    """Yield what captioning waits for each time that changes, and at the end the messages without images.
 
     Args:
         place: the reserved place at the text model. If it is refused meanwhile, the captions are cancelled.

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from periscope.serving.requests import LiveRequests
     from periscope.serving.service import ChatService
 
-#: Loads report progress as often as they like; watchers are told at each of these parts of the whole.
+#: Watchers are told of a load's progress in steps of this part of the whole.
 _PROGRESS_PART = 0.01
 
 
@@ -72,7 +72,7 @@ class ControlService:
         self._subscriptions: set[Subscription] = set()
         self._is_stopping = False
 
-    # --- looking ---------------------------------------------------------------------------------------------------
+    # --- status ---------------------------------------------------------------------------------------------------
 
     def status(self) -> ServerStatus:
         """The whole server at this moment; does not block."""
@@ -159,10 +159,10 @@ class ControlService:
     def _as_default(self, status: ModelStatus) -> ModelStatus:
         return replace(status, is_default=status.name == self._models.default.name)
 
-    # --- steering --------------------------------------------------------------------------------------------------
+    # --- commands --------------------------------------------------------------------------------------------------
 
     def cancel(self, request_id: str) -> None:
-        """End a request wherever it is; raises RequestNotFound when it has ended."""
+        """Cancel a request in whatever step it is. Raises RequestNotFound if it has ended."""
         self._requests.cancel(request_id)
 
     async def flush_captions(self) -> Flushed:
@@ -203,10 +203,10 @@ class ControlService:
         return status if wait else self._model(name)
 
     def _name_of(self, asked: str) -> str:
-        """The configured name of the model that a command means, captioners among them.
+        """The configured name of the model or captioner that a command names.
 
         Raises:
-            ModelNotFound: no model is called so.
+            ModelNotFound: no model has this name.
             InvalidRequest: it is on another server.
         """
         name = self._models.default.name if is_default_name(asked) else asked

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from periscope.engine.worker.reports import TokenChunk
     from periscope.parsing.contracts import Delta, Parser
 
-#: Events of all choices that their reader may be behind; then they wait, and the engine's own streams take it up.
+#: Bound of the queue between the choices and their reader. When it is full, chunks wait in the engine's streams.
 _MAX_BUFFERED = 64
 
 
@@ -52,7 +52,7 @@ _ChoiceEvent: TypeAlias = TextDelta | ReasoningDelta | ToolCallStart | ToolCallD
 
 
 class LocalGenerator(InferenceEngine):
-    """A `TextGenerator` on this machine. It is an engine itself, so that the pool loads and frees it as it is."""
+    """A `TextGenerator` on this machine. It is also the engine that the pool loads and frees."""
 
     @property
     def facts(self) -> GeneratorFacts:
@@ -79,7 +79,7 @@ class LocalGenerator(InferenceEngine):
 
 
 def _finished(ends: list[_Ended]) -> Finished:
-    """The prompt counts once, as the first choice met it: the others found it in the cache."""
+    """The last event. The prompt is counted once, with the cached tokens of the first choice."""
     first = ends[0].stats
     num_completion_tokens = sum(end.stats.num_completion_tokens for end in ends)
     usage = Usage(first.num_prompt_tokens, num_completion_tokens, first.num_cached_tokens)
@@ -134,16 +134,16 @@ async def _one_choice(
             for delta in stops.take(_deltas(parser, chunk), chunk.logprobs, is_last=chunk.finish_reason is not None):
                 num_tool_calls += isinstance(delta, ToolCallStart)
                 yield replace(delta, choice=choice) if choice else delta
-            if stops.is_hit:  # leaving gives the row up
+            if stops.is_hit:  # leaving the block frees the row
                 reason = FinishReason.STOP
                 break
         yield _Ended(choice, _end_reason(reason, num_tool_calls), chunks.stats)
 
 
 def _params_of(params: GenerationParams, choice: int) -> GenerationParams:
-    """As the engine takes them, which knows text and no answers: stop strings are looked for in what is told.
+    """The parameters for the engine. Stop strings are left out: they act on the answer, which the engine does not know.
 
-    Choices of one seed differ, and are the same again the next time.
+    Choices with the same seed differ from each other, and repeat in the next request with that seed.
     """
     params = replace(params, stop=())
     return params if choice == 0 or params.seed is None else replace(params, seed=(params.seed + choice) % 2**64)

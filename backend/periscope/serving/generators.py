@@ -12,7 +12,7 @@ from periscope.pool.contracts import PooledEngine
 
 @dataclass(frozen=True, slots=True)
 class GeneratorFacts:
-    """What is known of a text model once it can be used, as `/v1/models` lists it.
+    """The properties of a loaded text model, as `/v1/models` lists them.
 
     Attributes:
         context_length: tokens, prompt and completion together.
@@ -30,14 +30,14 @@ class TextGenerator(Protocol):
 
     @property
     def facts(self) -> GeneratorFacts:
-        """Never changes."""
+        """The properties of the model. They never change."""
         ...
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
         """The request's deltas, then `Finished`, without vision. `aclose()` at any point ends all work for it.
 
         Args:
-            request: holds no images, and its parameters are complete: the model's defaults are in them.
+            request: without images, and with the model's defaults filled into its parameters.
 
         Raises:
             RequestError: the prompt, the schema or a parameter cannot be used; before the first event.

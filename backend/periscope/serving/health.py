@@ -1,4 +1,4 @@
-"""Is the server fit to serve? Pure: from the statuses of the models to one word and its reasons."""
+"""The server's health, from the statuses of its models: one word and its reasons. Pure."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ class Health:
 
     @property
     def is_ready(self) -> bool:
-        """Requests to the default model are served."""
+        """Whether requests to the default model are served."""
         return self.status in {HealthStatus.READY, HealthStatus.DEGRADED}
 
     @property
     def is_healthy(self) -> bool:
-        """The default model has not failed; a restart is not needed."""
+        """Whether the default model has not failed. If it has, a restart may help."""
         return self.status is not HealthStatus.FAILED
 
 
 def health_of(models: Sequence[ModelStatus], names: ModelNames, *, is_starting: bool, is_stopping: bool) -> Health:
     """The first case that holds: 1 stopping, 2 default model failed, 3 starting, 4 another model failed, 5 ready. Pure.
 
-    After the start a default model that is not in memory is no problem: a request loads it, and waits for that.
+    After the start a default model that is not in memory is not a problem: a request loads it and waits for it.
     """
     states = {model.name: model.state for model in models}
     default = states[names.default.name]

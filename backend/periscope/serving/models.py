@@ -58,6 +58,6 @@ class ModelNames:
         """The model of this name or alias; the default one for "" and "default".
 
         Raises:
-            ModelNotFound: no text model is called so.
+            ModelNotFound: no text model has this name.
         """
         return require_model(self.all, name, default=self.default)

@@ -1,4 +1,4 @@
-"""LiveRequests: every request from its first step to its last, to look at and to cancel. Event loop only."""
+"""LiveRequests: the requests that wait or run, for their status and for cancelling them. Event loop only."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class LiveRequest:
-    """Owns how far one request has come; whoever serves it notes each step here, and each note is one event.
+    """Owns the progress of one request. The code that serves it notes each step here, which publishes an event.
 
     Attributes:
-        since: when it came, on the event loop's clock.
+        since: when it arrived, on the event loop's clock.
         is_finished: its last event was sent, so closing it now cancels nothing.
     """
 
@@ -37,12 +37,12 @@ class LiveRequest:
     _is_generating: bool = False
 
     def waits(self, waiting: Waiting) -> None:
-        """The request waits for this now; also between two steps of its generation."""
+        """Note what the request waits for now, which may also be between two steps of its generation."""
         self._waiting = waiting
         self._publish(RequestChanged(self.id))
 
     def generates(self) -> None:
-        """The request has its lease and generates from now on."""
+        """Note that the request has its lease and generates from now on."""
         self._is_generating, self._waiting = True, None
         self._publish(RequestChanged(self.id))
 
@@ -115,7 +115,7 @@ class LiveRequests:
         return tuple(live.status(now) for live in self._live.values())
 
     def cancel(self, request_id: str) -> None:
-        """End a request wherever it is.
+        """Cancel a request in whatever step it is.
 
         Raises:
             RequestNotFound: there is no such request, or it has ended.

@@ -33,27 +33,27 @@ if TYPE_CHECKING:
 
 
 class ModelElsewhere(Protocol):
-    """A model on another server: it takes nothing of the pool."""
+    """A model on another server, which the pool does not hold."""
 
     @property
     def name(self) -> str:
-        """Of its entry in models.yaml."""
+        """The name of its entry in models.yaml."""
         ...
 
     def status(self) -> ModelStatus:
-        """How it stands; instant."""
+        """Its status; does not block."""
         ...
 
 
-#: What every text model in the pool is.
+#: The engine class of all text models in the pool.
 _GENERATOR: type[PooledGenerator] = PooledGenerator  # type: ignore[type-abstract]  # nobody makes one of it
 
 
 class ChatService:
-    """Owns the way of a request: images to words, a lease, generation, events. Holds no state of a request itself.
+    """Owns the steps of a request: captions, a lease, generation, events. It holds no state of single requests.
 
     Args:
-        elsewhere: the models on other servers, which have their place in the server's status.
+        elsewhere: the models on other servers, which the server's status lists, too.
     """
 
     def __init__(
@@ -72,15 +72,15 @@ class ChatService:
         self._is_stopping = False
 
     def stop_admitting(self) -> None:
-        """New requests get ServerStopping; running ones go on."""
+        """Refuse new requests with ServerStopping. Running ones go on."""
         self._is_stopping = True
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
-        """The request's events, `Finished` last. `aclose()` at any point frees whatever it holds or waits for.
+        """The request's events, `Finished` last. `aclose()` at any point frees what the request holds or waits for.
 
         Raises:
-            RequestError: the client's fault; before the first event, except for what only captions and the rendered
-                prompt can tell.
+            RequestError: the client's fault; before the first event, unless it shows only once captions are made or the
+                prompt is rendered.
             ServerBusy: its model, its captioner or the intake of images has too many requests already.
             ServerStopping, ModelUnavailable, CaptionerUnavailable, GenerationFailed, EngineClosed: ours.
         """
@@ -89,7 +89,7 @@ class ChatService:
         model = self._models.resolve(request.model)
         with self._requests.entered(request.id, model.name, num_images=_num_images(request)) as live:
             answering = self._answer(request, model, live)
-            del request  # it holds the images as they were sent: `_answer` alone decides how long
+            del request  # it holds the images as they were sent, and only `_answer` may keep them
             async with aclosing(answering) as events:
                 async for event in events:
                     if isinstance(event, Waiting):
@@ -101,10 +101,10 @@ class ChatService:
     async def _answer(
         self, request: GenerationRequest, model: ServedModel, live: LiveRequest
     ) -> AsyncGenerator[OutputEvent, None]:
-        """First the place at the text model, so that a full queue is told before any captioner works; then captions.
+        """Reserve a place at the text model first, so that a full queue is an error before any captioner works.
 
-        The place is reserved until they are there: the request holds no two models, and others are served meanwhile.
-        Then the request's images are let go: nothing holds their base64 while the answer is generated.
+        The place is only reserved until the captions are made: a request never holds two models, and others are served
+        meanwhile. Then the request's images are dropped, so that no base64 is held while the answer is generated.
         """
         request, vision = _as_seen(request, model), None
         has_images = _has_images(request) or _has_files(request)
@@ -134,7 +134,7 @@ class ChatService:
             InvalidRequest: the model has no captioner, or there are too many new images.
             ImageInvalid, ImageSourceRefused: an image cannot be taken.
             ServerBusy: the captioner, or the intake of images, has too many requests already.
-            ServerStopping: nothing new is taken.
+            ServerStopping: the server takes no new requests.
         """
         if self._is_stopping:
             raise ServerStopping("The server is stopping.")
@@ -176,7 +176,7 @@ class ChatService:
         return (*self._pool.statuses(), *(model.status() for model in self._elsewhere.values()))
 
     def status_of(self, name: str) -> ModelStatus:
-        """One of them, by its configured name."""
+        """The status of one configured model, by its name."""
         elsewhere = self._elsewhere.get(name)
         return self._pool.status(name) if elsewhere is None else elsewhere.status()
 
@@ -194,11 +194,11 @@ def _has_files(request: GenerationRequest) -> bool:
 
 
 def _as_seen(request: GenerationRequest, model: ServedModel) -> GenerationRequest:
-    """The one place that decides on vision mode: images are left in it only if they are to be described.
+    """Apply the model's vision mode: the request keeps its images only if they are to be captioned.
 
     Raises:
         ImageRejected: the model takes no images.
-        ModelUnavailable: it is set to see them itself.
+        ModelUnavailable: its vision mode is native.
     """
     if not _has_images(request) or model.vision is VisionMode.PROXY:
         return request
