@@ -1,7 +1,7 @@
 """HTTP only: wire dialects in front of one `ChatBackend`. Knows nothing of MLX, pools or images; opens no socket.
 
-Public: `create_app`, `ApiSettings`, and the protocols `ChatBackend`, `ControlBackend` and `Health` that the room behind
-it fits.
+Public: `create_app`, `ApiSettings`, and the protocols `ChatBackend`, `ControlBackend` and `Health`, which `serving`
+implements.
 """
 
 from __future__ import annotations

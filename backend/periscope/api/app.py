@@ -1,4 +1,4 @@
-"""The ASGI app: layers from the outside in, then the routes. Starting, stopping and sockets are its caller's."""
+"""The ASGI app: layers from the outside in, then the routes. Its caller starts and stops it and owns the sockets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def create_app(
     backend: ChatBackend, control: ControlBackend, settings: ApiSettings, *, dialects: DialectTable = DIALECTS
 ) -> FastAPI:
-    """An app over one backend and the commands to it. No docs pages: they would load scripts from a CDN.
+    """The app over a chat backend and a control backend. No docs pages: they would load scripts from a CDN.
 
     Args:
         dialects: how errors are told on which paths.
@@ -48,7 +48,7 @@ def create_app(
 
 
 def _layers(settings: ApiSettings, dialects: DialectTable) -> list[Middleware]:
-    """Outermost first. CORS stands before the key: a browser's preflight carries none."""
+    """The layers, outermost first. CORS comes before the API key, because a browser's preflight carries no key."""
     origins = AllowedOrigins(settings.cors_origins)
     return [
         Middleware(DialectByPath, dialects=dialects),

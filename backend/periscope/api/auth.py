@@ -1,4 +1,4 @@
-"""Who may call: the Host and Origin headers, then the API key. Pure ASGI layers, which leave streams alone.
+"""Who may call: the Host and Origin headers, then the API key. Plain ASGI layers, which do not buffer streams.
 
 They prevent DNS rebinding (by Host), requests that a web page sends without reading the answer (by Origin), and keys
 guessed byte by byte. Desktop apps have origins with schemes of their own, which are allowed (`periscope.core.origins`).
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-#: Docker Desktop's name for this machine; Open WebUI in a container comes under it.
+#: Docker Desktop's name for this machine, which Open WebUI in a container uses.
 _LOCAL_NAMES = frozenset({"localhost", "host.docker.internal"})
 _HOST = re.compile(r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[^\s,:/@\[\]]+?)\.?)(?::\d*)?")
 _FOREIGN = 'Web pages of the origin "{}" may not use this server. Add it to `server.cors_origins`.'
@@ -34,7 +34,7 @@ _HIDDEN = (
     "Web pages that hide their origin (`null`: opened from a file, or in a sandboxed frame) may not use this server. "
     "Serve the page over HTTP, and add its origin to `server.cors_origins`."
 )
-#: Supervisors ask these without a key. Their answers hold nothing that has to be protected.
+#: Supervisors request these without a key. Their answers hold nothing that needs protection.
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health"})
 
 
@@ -73,7 +73,7 @@ class HostGuard:
 
 
 def host_name(host: str) -> str:
-    """Pure: the name or address of a Host header in lower case, without port, brackets and final dot; "" for junk."""
+    """Pure: the name or address of a Host header in lower case, without port, brackets and final dot; "" if invalid."""
     match = _HOST.fullmatch(host.lower())
     return (match["address"] or match["name"]) if match else ""
 

@@ -1,4 +1,4 @@
-"""Protocols of what serves the API's requests. The API calls nothing else of the server."""
+"""Protocols of the backends that serve the API's requests. The API calls nothing else of the server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from periscope.status import ModelStatus, RequestStatus, ServerStatus, StatusEve
 
 
 class Health(Protocol):
-    """One reading of the server's health. `problems` are sentences for a person."""
+    """The server's health at one moment."""
 
     @property
     def status(self) -> str:
@@ -26,7 +26,7 @@ class Health(Protocol):
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Empty when all is well."""
+        """Sentences for the user; empty when all is well."""
         ...
 
     @property
@@ -36,12 +36,12 @@ class Health(Protocol):
 
     @property
     def is_ready(self) -> bool:
-        """Requests will be served."""
+        """Whether requests to the default model are served."""
         ...
 
     @property
     def is_healthy(self) -> bool:
-        """Whatever is wrong now will pass by itself."""
+        """Whether the server needs no restart."""
         ...
 
 
@@ -51,9 +51,9 @@ class ChatBackend(Protocol):
     def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
         """One request's events: any number of `Waiting`, then deltas, then `Finished` exactly once.
 
-        The request is the backend's from here on: whoever calls keeps nothing of it, so that its images can be let go
-        as soon as they are described. Does nothing before it is iterated. It is iterated and closed by one and the same
-        task. `aclose()`, or cancelling that task at any await, ends all work for the request and gives back what it
+        The backend owns the request from here on: the caller keeps no reference to it, so that its images can be freed
+        as soon as they are captioned. Nothing happens before the first iteration. One and the same task iterates and
+        closes it. `aclose()`, or cancelling that task at any await, ends all work for the request and releases what it
         held.
 
         Raises:
@@ -70,19 +70,19 @@ class ChatBackend(Protocol):
         ...
 
     def models(self) -> tuple[ModelCard, ...]:
-        """The configured models, the default one first. Instant."""
+        """The configured models, the default one first. Does not block."""
         ...
 
     def health(self) -> Health:
-        """Instant; touches no model."""
+        """The server's health. Does not block, and touches no model."""
         ...
 
 
 class ControlBackend(Protocol):
-    """What is going on in the server, and commands to it. Models are named as in requests: by name or alias."""
+    """The server's status and commands to it. Models are named as in requests: by name or alias."""
 
     def status(self) -> ServerStatus:
-        """One snapshot. Cheap and instant: touches no model."""
+        """A snapshot of the server. Cheap; does not block, and touches no model."""
         ...
 
     def events(self) -> AsyncGenerator[StatusEvent, None]:
@@ -90,14 +90,14 @@ class ControlBackend(Protocol):
         ...
 
     def requests(self) -> tuple[RequestStatus, ...]:
-        """Those that wait or run, the oldest first."""
+        """The requests that wait or run, the oldest first."""
         ...
 
     async def captions(self, limit: int, prefix: str) -> tuple[CacheStats, list[KeptCaption]]:
         """The state of the caption cache, and the `limit` captions used last whose keys begin with `prefix`.
 
         Args:
-            prefix: of a key, or of the part of it behind its namespace, which begins with the picture's digest.
+            prefix: of a key, or of its part after the namespace, which begins with the image's digest.
         """
         ...
 
@@ -106,18 +106,18 @@ class ControlBackend(Protocol):
         ...
 
     def cancel(self, request_id: str) -> None:
-        """End a request wherever it is: its client gets `RequestCancelled`.
+        """Cancel a request in whatever step it is. Its client gets `RequestCancelled`.
 
         Raises:
-            RequestNotFound: there is none of this id.
+            RequestNotFound: there is no request with this id.
         """
         ...
 
     async def load(self, model: str, *, wait: bool) -> ModelStatus:
-        """Bring a model into memory; idle others make room, busy ones first finish what they have.
+        """Load a model. Other models are unloaded to make room, busy ones after their requests.
 
         Args:
-            wait: until it is ready; else as soon as it has been asked for.
+            wait: return when the model is ready, not as soon as the load is requested.
 
         Raises:
             ModelNotFound, ModelUnavailable (it cannot be loaded, or never fits), ServerStopping.
@@ -125,7 +125,7 @@ class ControlBackend(Protocol):
         ...
 
     async def unload(self, model: str, *, wait: bool) -> ModelStatus:
-        """Take a model out of memory once those who use it or waited for it are done.
+        """Unload a model once the requests that use it or wait for it are done.
 
         Raises:
             ModelNotFound, ModelPinned.
@@ -133,7 +133,7 @@ class ControlBackend(Protocol):
         ...
 
     def pin(self, model: str, *, pinned: bool) -> ModelStatus:
-        """A pinned model is never unloaded. Loads nothing.
+        """Pin or unpin a model. A pinned model is never unloaded. Loads nothing.
 
         Raises:
             ModelNotFound.
@@ -141,7 +141,7 @@ class ControlBackend(Protocol):
         ...
 
     async def select(self, model: str, *, wait: bool) -> ModelStatus:
-        """Make a text model the default, what clients get who name none, and load it.
+        """Make a text model the default for requests that name none, and load it.
 
         Raises:
             ModelNotFound, InvalidRequest (a captioner), ModelUnavailable, ServerStopping.

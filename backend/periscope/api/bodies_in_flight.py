@@ -8,17 +8,17 @@ from typing import Final
 from periscope.errors import ServerBusy
 
 #: Smaller bodies are not counted: they take less memory than their connections may, and a client that sends text must
-#: not wait for others that send pictures slowly.
+#: not wait for others that send images slowly.
 SMALL_BODY_BYTES: Final = 1024 * 1024
 #: About how long a large body takes to arrive and to be parsed on this machine.
 _RETRY_AFTER_S: Final = 2
 
 
 class BodiesInFlight:
-    """Owns the count of bytes that bodies being read take together, over all requests.
+    """Owns the count of bytes that all bodies that are being read take together.
 
-    A body whose length is known takes its place before it is read, any other one as it grows. There is no queue: a
-    client that waits to send is as well served by `Retry-After`, and one that is halfway would wait holding its bytes.
+    A body whose length is known takes its place before it is read, any other one as it grows. There is no queue:
+    `Retry-After` serves a client that has not begun to send as well, and one in the middle would hold its bytes.
 
     Attributes:
         held_bytes: of all bodies that have a place; never more than `max_bytes`.
@@ -32,11 +32,11 @@ class BodiesInFlight:
         return f"<BodiesInFlight {self.held_bytes} of {self._max_bytes} bytes>"
 
     def place(self) -> BodyPlace:
-        """A place for one body, of which nothing has been received yet."""
+        """A place for one body, before any of its bytes are received."""
         return BodyPlace(self)
 
     def add(self, num_bytes: int) -> None:
-        """Count so many bytes more, or fewer if negative.
+        """Add bytes to the count; a negative number subtracts.
 
         Raises:
             ServerBusy: they do not fit beside the others; nothing was taken.
@@ -52,16 +52,16 @@ class BodiesInFlight:
 
 @dataclass(slots=True, eq=False)
 class BodyPlace:
-    """One body's part of the count. Owner: whoever reads the body, who also gives it back."""
+    """One body's part of the count. The reader of the body owns it and gives it back."""
 
     _bodies: BodiesInFlight
     _num_bytes: int = 0
 
     def grow_to(self, num_bytes: int) -> None:
-        """The body takes so many bytes, now or later; a smaller number changes nothing.
+        """Count the body with at least this many bytes.
 
         Raises:
-            ServerBusy: that is too much beside the others; the place is as large as before.
+            ServerBusy: the bytes do not fit beside other bodies; the place is as large as before.
         """
         if num_bytes > max(self._num_bytes, SMALL_BODY_BYTES):
             self._bodies.add(num_bytes - self._num_bytes)

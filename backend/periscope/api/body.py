@@ -1,4 +1,4 @@
-"""Parses JSON bodies, strictly where Python's parser is lax. Pure."""
+"""Parses JSON bodies more strictly than Python's parser. Pure."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from typing import Any, NoReturn
 from periscope.api.errors import InvalidJSON
 from periscope.api.wording import clip
 
-#: Deeper than any real tool schema, and shallow enough for every recursive reader behind us.
+#: Deeper than any real tool schema, and shallow enough for all recursive functions that read the value later.
 MAX_JSON_DEPTH = 128
-#: Of a number with a fraction or an exponent; Python has the same bound for whole ones.
+#: Digits of a number with a fraction or an exponent; Python has the same bound for integers.
 MAX_DIGITS = 4300
 
-#: Half of a surrogate pair: JSON can write it, and it stands for no character.
+#: Half of a surrogate pair, which JSON can write but which is no character.
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A piece of a string that was taken out before parsing, for a placeholder.
+    """A piece of a string that a placeholder replaced before parsing.
 
     Attributes:
-        at: offset of the placeholder's first byte in what is parsed.
-        placeholder: of ASCII.
-        piece: what stood there, in UTF-8.
+        at: offset of the placeholder's first byte in the parsed body.
+        placeholder: ASCII text.
+        piece: the replaced bytes, in UTF-8.
     """
 
     at: int
@@ -38,23 +38,23 @@ class LeftOut:
 
     @property
     def missing_bytes(self) -> int:
-        """How many bytes further on everything behind it stands in the body as it was sent."""
+        """By how many bytes everything after it is further on in the body as it was sent."""
         return len(self.piece) - len(self.placeholder)
 
     @property
     def missing_chars(self) -> int:
-        """The same in characters."""
+        """The same, in characters."""
         return len(str(self.piece, "utf-8", "replace")) - len(self.placeholder)
 
 
 def parse_json(body: bytes | bytearray, left_out: Sequence[LeftOut] = ()) -> Any:
-    """Pure: strict JSON in UTF-8, without NaN and infinities or bottomless nesting. A byte order mark is passed over.
+    """Pure: strict JSON in UTF-8, without NaN, infinities and too deep nesting. A byte order mark is skipped.
 
     Half a surrogate pair becomes U+FFFD: JavaScript cuts texts in the middle of a character, and such a text comes back
     with every turn of its chat.
 
     Args:
-        left_out: pieces that are missing in it, in order, so that an error names the place in the body as it was sent.
+        left_out: pieces that were replaced, in order, so that errors name the place in the body as it was sent.
 
     Raises:
         InvalidJSON: says what is wrong and where.
@@ -71,16 +71,16 @@ def parse_json(body: bytes | bytearray, left_out: Sequence[LeftOut] = ()) -> Any
     except json.JSONDecodeError as error:
         place = _place(error, skipped, left_out)
         raise InvalidJSON(f"The body is not JSON: {clip(error.msg, 200)}: {place}.") from error
-    except ValueError as error:  # Python's own bound, whose text advises a call of Python's
+    except ValueError as error:  # Python's own bound; its text names a Python function
         raise InvalidJSON(f"The body holds a whole number of more than {MAX_DIGITS} digits.") from error
     return _in_whole_characters(value)
 
 
 def parse_string(inside: memoryview, start: int) -> str:
-    """Pure: what `parse_json` makes of one string, given what stands between its quotes.
+    """Pure: what `parse_json` makes of one string, from the bytes between its quotes.
 
     Args:
-        start: where it stands in the body, for the error.
+        start: its offset in the body, for the error.
 
     Raises:
         InvalidJSON: as `parse_json`.
@@ -98,12 +98,12 @@ def parse_string(inside: memoryview, start: int) -> str:
 
 
 def _text_of(body: bytes | bytearray, skipped: int) -> str:
-    """Windows begins files with a byte order mark; `utf-8-sig` would copy the body to take it off."""
+    """The text without the byte order mark that Windows writes. `utf-8-sig` would copy the body to remove it."""
     return str(memoryview(body)[skipped:], "utf-8") if skipped else body.decode("utf-8")
 
 
 def _place(error: json.JSONDecodeError, skipped: int, left_out: Sequence[LeftOut]) -> str:
-    """Where that is in the body as it was sent, in Python's words. A piece left out has no line end in it."""
+    """The place in the body as it was sent, in the words of Python's errors. Pieces left out hold no line ends."""
     at = skipped + len(error.doc[: error.pos].encode())
     line_at = skipped + len(error.doc[: error.doc.rfind("\n", 0, error.pos) + 1].encode())
     before = [(each.at, each.missing_chars) for each in left_out if each.at < at]
@@ -126,7 +126,7 @@ def _finite(digits: str) -> float:
 
 
 def _in_whole_characters(root: Any) -> Any:
-    """The same value, changed in place where a text holds half a character."""
+    """The same value, changed in place where a string holds half of a surrogate pair."""
     if isinstance(root, str):
         return _whole_characters(root)
     pending: list[tuple[Any, int]] = [(root, 0)] if isinstance(root, (dict, list)) else []
@@ -147,7 +147,7 @@ def _in_whole_characters(root: Any) -> Any:
 
 
 def _is_whole(text: str) -> bool:
-    # ASCII is known of every string without looking: base64 images cost nothing here.
+    # Python knows of each string whether it is ASCII, so base64 images cost nothing here.
     return text.isascii() or _HALF_CHARACTER.search(text) is None
 
 

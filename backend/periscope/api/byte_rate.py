@@ -1,14 +1,14 @@
-"""How long to wait for a slow client: as long as bytes keep coming at some rate, and not for ever. Pure."""
+"""How long to wait for a slow client: as long as its bytes arrive at some rate. Pure."""
 
 from __future__ import annotations
 
 
 class ByteRate:
-    """Owns one sender's credit: seconds that it may still keep us waiting.
+    """Owns the credit of one sender: the seconds that the server will still wait for it.
 
     Waiting spends credit, bytes earn it back at `min_bytes_per_s`, and there is never more of it than `patience_s`. So
-    a sender that stops is given up after `patience_s` however much it has sent before, one that trickles somewhat
-    later, and one that is merely slow is never given up, however long it takes.
+    a sender that stops times out after `patience_s` however much it has sent before, one that trickles somewhat
+    later, and one that is merely slow never times out.
     """
 
     def __init__(self, patience_s: float, min_bytes_per_s: int) -> None:
@@ -17,6 +17,6 @@ class ByteRate:
         self.left_s = patience_s
 
     def spend(self, waited_s: float, num_bytes: int) -> None:
-        """Take in that after `waited_s` seconds `num_bytes` have come."""
+        """Note that `num_bytes` have arrived after `waited_s` seconds."""
         earned_s = num_bytes / self._min_bytes_per_s
         self.left_s = min(self._patience_s, self.left_s - waited_s + earned_s)

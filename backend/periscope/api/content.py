@@ -1,8 +1,8 @@
 """Parts of a message's content that several dialects share: images as each of them writes them, as core parts. Pure.
 
-No image is looked at: an address, or base64 with its media type, becomes the address that `vision` reads. A PDF in the
-place of an image, as some clients send it, is a document. A part of
-another dialect is taken on every route, because chats go on elsewhere with the history they have.
+No image is decoded: a URL, or base64 with its media type, becomes the URL that `vision` reads. A PDF in the place of
+an image, as some clients send it, is a document. Every route takes the parts of all dialects, because chats continue
+at other endpoints with the history that they have.
 
     OpenAI chat     {"type": "image_url", "image_url": {"url": ...} or "..."}
     Responses       {"type": "input_image", "image_url": "..."}
@@ -20,7 +20,7 @@ from periscope.api.wording import kind_of
 from periscope.core import FilePart, ImagePart, JSONObject
 from periscope.errors import InvalidRequest
 
-#: A media type goes into a `data:` URL, so it may hold nothing that would end it early.
+#: A media type goes into a `data:` URL, so it may hold no character that would end it early.
 _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+")
 
 #: How a PDF begins, in base64.
@@ -30,7 +30,7 @@ _MAX_HEADER_CHARS = 256
 
 
 def image_url_part(part: JSONObject, path: str) -> ImagePart | FilePart:
-    """An image of OpenAI's: the URL itself, or an object around it. `detail` is a hint, and not needed.
+    """An image part of OpenAI: the URL itself, or an object with it. `detail` is a hint and is ignored.
 
     Raises:
         InvalidRequest: names the field that is of the wrong type.
@@ -42,7 +42,7 @@ def image_url_part(part: JSONObject, path: str) -> ImagePart | FilePart:
 
 
 def image_block(part: JSONObject, path: str) -> ImagePart | FilePart:
-    """An image of Anthropic's (`source`), or of MCP's, which tool results carry (`data`, `mimeType`).
+    """An image block of Anthropic (`source`), or of MCP in tool results (`data`, `mimeType`).
 
     Raises:
         InvalidRequest: names the field that is of the wrong type.
@@ -74,7 +74,7 @@ def is_document_url(url: str) -> bool:
 
 
 def data_url(media_type: Any, data: Any, media_path: str, data_path: str) -> str:
-    """Base64 with its media type as one address.
+    """A `data:` URL of base64 and its media type.
 
     Raises:
         InvalidRequest: names the one that is of the wrong type.

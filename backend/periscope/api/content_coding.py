@@ -1,4 +1,4 @@
-"""Compressed request bodies (`Content-Encoding`), decoded a bounded slice at a time: a bomb never unfolds in memory."""
+"""Compressed request bodies (`Content-Encoding`), decoded in bounded slices, so that a bomb takes no memory."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ else:
 if TYPE_CHECKING:
     from starlette.types import Message, Receive
 
-#: Of decoded bytes handed on at a time.
+#: Most decoded bytes that are passed on at a time.
 _SLICE_BYTES = 256 * 1024
-#: A frame's window may take 8 MiB (RFC 9659), whatever it asks for.
+#: Bound of a frame's window, whatever the frame asks for (RFC 9659).
 _ZSTD_WINDOW_LOG_MAX = 23
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
 
 class Decoder(Protocol):
-    """One compressed stream on its way in."""
+    """Decodes one compressed stream."""
 
     def decode(self, data: bytes) -> bytes:
         """Decoded bytes, `_SLICE_BYTES` at most; what is left of `data` is kept.
 
         Raises:
-            Exception: one of `_BROKEN`; the data is not what it should be.
+            Exception: one of `_BROKEN`; the data is not valid.
         """
         ...
 
     @property
     def is_done(self) -> bool:
-        """The end of the stream was decoded."""
+        """Whether the end of the stream was decoded."""
         ...
 
     @property
     def unused(self) -> bytes:
-        """What came behind the end."""
+        """Bytes after the end of the stream."""
         ...
 
 
@@ -100,16 +100,16 @@ _DECODERS: Mapping[str, Callable[[], Decoder]] = {
     "deflate": lambda: _Zlib(None),
     "zstd": _Zstd,
 }
-#: RFC 9110 keeps the old name alive.
+#: The old name, which RFC 9110 keeps.
 _ALIASES = {"x-gzip": "gzip"}
 _SUPPORTED = ", ".join(_DECODERS)
 
 
 def coding_of(header: str) -> str | None:
-    """Pure: the one coding that a `content-encoding` names; None for a plain body.
+    """Pure: the one coding that a `content-encoding` names; None for a body without one.
 
     Raises:
-        ContentCodingRefused: it names several, or one that is not known here.
+        ContentCodingRefused: it names several, or an unknown one.
     """
     named = [name for part in header.lower().split(",") if (name := part.strip()) not in ("", "identity")]
     if not named:
@@ -125,10 +125,10 @@ def coding_of(header: str) -> str | None:
 
 
 class DecodedBody:
-    """ASGI `receive` that hands on the decoded body, slice by slice. Owns the decoder.
+    """ASGI `receive` that returns the decoded body, slice by slice. Owns the decoder.
 
     Raises:
-        InvalidRequest: the data is broken, cut off, or goes on behind its end.
+        InvalidRequest: the data is invalid, cut off, or continues after its end.
     """
 
     def __init__(self, receive: Receive, coding: str) -> None:
@@ -140,7 +140,7 @@ class DecodedBody:
         self._is_over = False
 
     async def __call__(self) -> Message:
-        """The next slice; behind the end, what the server tells (a disconnect)."""
+        """The next slice; after the end, the server's next message (a disconnect)."""
         if self._is_over:
             return await self._receive()
         data = b""
@@ -153,7 +153,7 @@ class DecodedBody:
             data = message.get("body", b"")
             self._num_raw_bytes += len(data)
             self._has_more = message.get("more_body", False)
-        await asyncio.sleep(0)  # a small body may hold a thousand slices: others get their turn between them
+        await asyncio.sleep(0)  # a small body may hold a thousand slices, so other tasks run in between
         return {"type": "http.request", "body": slice_, "more_body": True}
 
     def _decode(self, data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Periscope's own routes, for which the dialects of clients have no counterpart: decode, call, encode."""
+"""Periscope's own routes, which have no counterpart in the dialects: decode, call, encode."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class CaptionsWire(Wire):
-    """`POST /api/captions`: pictures as `data:` URLs, and the text model whose captioner is asked."""
+    """The body of `POST /api/captions`: images as `data:` URLs, and the text model whose captioner is asked."""
 
     model: str | None = None
     images: Annotated[list[str], Field(min_length=1)]
@@ -41,20 +41,20 @@ class ModelCommand(Command):
 
 
 class WaitingCommand(ModelCommand):
-    """A command that may take long. With `wait` the answer comes when it is done, otherwise at once."""
+    """A command that may take long. With `wait`, the answer comes when it is done, otherwise at once."""
 
     wait: bool = False
 
 
 class PinCommand(ModelCommand):
-    """`POST /api/models/pin`."""
+    """The body of `POST /api/models/pin`."""
 
     pinned: bool = True
 
 
 CommandT = TypeVar("CommandT", bound=ModelCommand)
 
-#: A command holds a name and a switch, so this is plenty.
+#: Size of a command's body, which holds a name and a flag.
 _MAX_COMMAND_BYTES = 64 * 1024
 
 

@@ -1,6 +1,6 @@
-"""Which dialect each path speaks, as far as errors go: the one table, and the ASGI layer that looks it up.
+"""The dialect in which each path tells errors: the one table, and the ASGI layer that looks it up.
 
-A new dialect is one entry here and one function, which makes its error object of `ErrorFacts`.
+A new dialect needs one entry here and one function that makes its error object from `ErrorFacts`.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 #: Makes the body of an error answer, which is also the data of an error event in a stream. Pure.
 ErrorEncoder: TypeAlias = Callable[[ErrorFacts], JSONObject]
-#: From a path to how errors are told on it and on the paths below it.
+#: Maps a path to the encoder of errors on it and on the paths below it.
 DialectTable: TypeAlias = Mapping[str, ErrorEncoder]
 
-#: Control routes, probes and paths that do not exist tell errors as OpenAI does, like everything under `/v1`.
+#: Control routes, probes and unknown paths use OpenAI's error objects, like everything under `/v1`.
 DIALECTS: DialectTable = {"/": encode_error}
 
 _KEY = "periscope.error_encoder"
 
 
 def encoder_for(path: str, dialects: DialectTable) -> ErrorEncoder:
-    """Pure: how errors are told on this path, as the client spelled it. The longest entry that covers it counts.
+    """Pure: the encoder of errors on this path, as the client spelled it. The longest entry that covers it counts.
 
     Args:
         dialects: must have an entry for "/".
@@ -39,14 +39,14 @@ def encoder_for(path: str, dialects: DialectTable) -> ErrorEncoder:
 
 
 def encoder_of(scope: MutableMapping[str, Any]) -> ErrorEncoder:
-    """How errors are told to the request of this ASGI scope."""
+    """The encoder of errors for the request of this ASGI scope."""
     if _KEY not in scope:
         scope[_KEY] = encoder_for(scope["path"], DIALECTS)
     return cast("ErrorEncoder", scope[_KEY])
 
 
 class DialectByPath:
-    """ASGI layer, outside all others: notes in the scope how the request's path tells errors. See `encoder_of`."""
+    """ASGI layer, outside all others: notes the encoder of errors for the path in the scope. See `encoder_of`."""
 
     def __init__(self, app: ASGIApp, dialects: DialectTable) -> None:
         self._app = app

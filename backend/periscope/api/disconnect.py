@@ -1,4 +1,4 @@
-"""Work for a client that is connected: a disconnect cancels it, whatever it awaits."""
+"""Runs work for a client. A disconnect cancels it at any await."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ T = TypeVar("T")
 
 
 async def while_connected(work: Coroutine[Any, Any, T], receive: Receive) -> T:
-    """The result of `work`, which runs as a task of its own and has ended when this returns or raises.
+    """The result of `work`, which runs in its own task and has ended when this returns or raises.
 
     Args:
-        work: what to do; cancelled once when the client leaves or this call is cancelled.
+        work: cancelled once when the client disconnects or this call is cancelled.
         receive: the ASGI callable, the request's body already read.
 
     Raises:
-        ClientGone: the client left first.
+        ClientGone: the client disconnected first.
     """
     working = asyncio.create_task(work)
     watching = asyncio.create_task(_disconnect(receive))
@@ -43,9 +43,9 @@ async def while_connected(work: Coroutine[Any, Any, T], receive: Receive) -> T:
 
 
 async def stop(*tasks: asyncio.Task[Any]) -> None:
-    """Cancels the tasks and waits for their ends, also when the caller is cancelled meanwhile (once or often).
+    """Cancels the tasks and waits until they have ended, even if the caller is cancelled meanwhile.
 
-    So a task's clean-up is never abandoned and never cancelled twice from here. What a clean-up raises is logged.
+    So a task's clean-up is never abandoned, and never cancelled twice from here. What it raises is logged.
     """
     unfinished = [task for task in tasks if not task.done()]
     for task in unfinished:
@@ -64,10 +64,10 @@ async def stop(*tasks: asyncio.Task[Any]) -> None:
 
 
 async def _disconnect(receive: Receive) -> None:
-    """Wait until the client has left.
+    """Wait until the client has disconnected.
 
-    A client whose body turns out to be broken, too slow or too large only now counts as gone: its answer has begun, and
-    it cannot be given an error instead.
+    A client whose body turns out now to be invalid, too slow or too large counts as disconnected: its answer has begun,
+    so that it cannot get an error instead.
     """
     with suppress(RequestError, ServerBusy):
         while (await receive())["type"] != "http.disconnect":

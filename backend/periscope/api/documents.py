@@ -1,4 +1,4 @@
-"""Documents in a message's content, as each dialect writes them, as core parts. Pure; no document is looked at.
+"""Decodes documents in a message's content from all dialects into core parts. Pure; no document is opened.
 
     OpenAI chat     {"type": "file", "file": {"filename": ..., "file_data": "data:application/pdf;base64,..."}}
     Responses       {"type": "input_file", "filename": ..., "file_data": ...}
@@ -6,8 +6,8 @@
                     {"type": "document", "source": {"type": "text", "data": ...} or {"type": "content", "content": ...}}
     any             a `data:application/pdf` URL where an image is expected
 
-A reference to a file that is kept elsewhere becomes a part that says so: whether that is an error depends on where in
-the conversation it stands, and the vision room decides it.
+A reference to a file on another server becomes a part that says so. Whether that is an error depends on its place in
+the conversation; `vision` decides it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from periscope.api.content import data_url, is_document_url, string_at, wrong_ty
 from periscope.core import FilePart, ImagePart, JSONObject, Part, TextPart
 from periscope.errors import InvalidRequest
 
-#: Stands in no base64, and in every address.
+#: A character that every URL has, and base64 never.
 _ADDRESS_MARK: Final = "://"
 _SEND_BYTES: Final = "Send the bytes in `file_data` as `data:application/pdf;base64,...`."
 
@@ -27,7 +27,7 @@ _SEND_BYTES: Final = "Send the bytes in `file_data` as `data:application/pdf;bas
 def file_part(part: JSONObject, path: str) -> FilePart | ImagePart:
     """OpenAI's `file` part, or the same fields without an object around them, as in `input_file`.
 
-    A picture that is sent as a file is a picture.
+    An image that is sent as a file is an image.
 
     Raises:
         InvalidRequest: names the field that is of the wrong type.
@@ -51,7 +51,7 @@ def file_part(part: JSONObject, path: str) -> FilePart | ImagePart:
 
 
 def document_block(part: JSONObject, path: str, decode: Callable[[Any, str], tuple[Part, ...]]) -> tuple[Part, ...]:
-    """Anthropic's `document`; its `context` stands before it as text.
+    """Anthropic's `document`, preceded by its `context` as text.
 
     Args:
         decode: reads a list of content parts.
@@ -100,7 +100,7 @@ def _from_source(
 
 
 def _from_content(parts: tuple[Part, ...], name: str, path: str) -> tuple[Part, ...]:
-    """The text of all parts is one document; pictures in it stand behind it."""
+    """The text of all parts as one document, followed by the images in it."""
     text = "\n".join(part.text for part in parts if isinstance(part, TextPart))
     others = tuple(part for part in parts if not isinstance(part, TextPart))
     return (*((FilePart(path, name, text=text),) if text or not others else ()), *others)

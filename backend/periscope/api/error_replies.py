@@ -1,4 +1,4 @@
-"""The answers that errors become, in the dialect of the request's path: for exception handlers and ASGI layers."""
+"""Answers for errors, in the dialect of the request's path, for exception handlers and ASGI layers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def error_object(error: Exception, scope: Scope) -> JSONObject:
-    """The error as the dialect of the request's path tells it. The access log gets its code, too."""
+    """The error object in the dialect of the request's path. Notes its code for the access log."""
     record = record_of(scope)
     facts = facts_of(error, record.id)
     record.error = facts.row.code
@@ -32,7 +32,7 @@ def error_object(error: Exception, scope: Scope) -> JSONObject:
 
 
 def error_reply(error: Exception, scope: Scope, headers: Mapping[str, str] | None = None) -> JSONReply:
-    """The whole HTTP answer for an error. Status and headers are HTTP's, the same in every dialect."""
+    """The HTTP answer for an error. Its status and headers are the same in all dialects."""
     extra = dict(headers or {})
     if isinstance(error, e.ServerBusy):
         extra["retry-after"] = str(error.retry_after_s)
@@ -41,7 +41,7 @@ def error_reply(error: Exception, scope: Scope, headers: Mapping[str, str] | Non
     if isinstance(error, ContentCodingRefused):
         extra["accept-encoding"] = error.supported
     if isinstance(error, RequestTimedOut):
-        extra["connection"] = "close"  # the rest of the request may still come: it is not the next one
+        extra["connection"] = "close"  # the rest of this request may still arrive, and must not be read as the next one
     return JSONReply(error_object(error, scope), status_code=row_of(error).status, headers=extra)
 
 
@@ -64,7 +64,7 @@ def let_go(error: BaseException | None) -> None:
 
 
 async def on_http_exception(request: Request, error: HTTPException) -> JSONReply:
-    """Exception handler for what the router raises: there is no such path, or it does not take this method."""
+    """Exception handler for the router's errors: an unknown path, or a method that the path does not take."""
     path = clip(request.url.path)
     match error.status_code:
         case 404:

@@ -1,4 +1,4 @@
-"""What clients are told of errors: the one table from error classes to status, type and code. Knows no dialect."""
+"""The one table from error classes to status, type and code. Knows no dialect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from periscope import errors as e
 
 
 class UnsupportedParameter(e.InvalidRequest):
-    """A field asks for something that this server cannot do and that would change the answer, so it is not ignored."""
+    """A field asks for something that this server does not support and that would change the answer."""
 
 
 class InvalidJSON(e.InvalidRequest):
@@ -37,17 +37,17 @@ class OriginRefused(e.HostRefused):
 
 
 class ClientGone(Exception):
-    """The client closed the connection: nobody is left to answer. Its work has been cancelled and has ended."""
+    """The client closed the connection. Its work has been cancelled and has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorRow:
-    """How one class of errors is told.
+    """How the API reports one class of errors.
 
     Attributes:
         status: of the HTTP answer.
-        type: who is to blame, in OpenAI's words: `invalid_request_error` or `server_error`.
-        code: which fault it is; programs that call the server tell errors apart by it.
+        type: whose fault it is, in OpenAI's terms: `invalid_request_error` or `server_error`.
+        code: the kind of error, by which programs distinguish errors.
     """
 
     status: int
@@ -57,12 +57,12 @@ class ErrorRow:
 
 @dataclass(frozen=True, slots=True)
 class ErrorFacts:
-    """What a client is told of one error. Each dialect makes its own error object of this.
+    """What a client learns of one error. Each dialect makes its error object from this.
 
     Attributes:
-        message: names what is wrong, the limit, and how to mend it.
-        param: the field of the request that is to blame; None if no single one is.
-        retry_after_s: when trying again makes sense; None if it does not help.
+        message: what is wrong, the limit, and the fix.
+        param: the field of the request that caused it; None if no single one did.
+        retry_after_s: after how long to try again; None if that does not help.
     """
 
     row: ErrorRow
@@ -71,7 +71,7 @@ class ErrorFacts:
     retry_after_s: int | None = None
 
 
-#: Told to clients whose requests still run when the server's time to finish them is over.
+#: For clients whose requests still run when the server stops waiting for them.
 CUT_OFF = "The server stopped before the answer was complete. Send the request again once it runs."
 
 _CLIENT = "invalid_request_error"
@@ -80,7 +80,7 @@ UNEXPECTED = ErrorRow(500, _SERVER, "internal_error")
 
 ROWS: Mapping[type[Exception], ErrorRow] = {
     e.PeriscopeError: UNEXPECTED,
-    # Faults of the client, who can mend them.
+    # Faults of the client, which can fix them.
     e.RequestError: ErrorRow(400, _CLIENT, "invalid_request"),
     e.InvalidRequest: ErrorRow(400, _CLIENT, "invalid_value"),
     UnsupportedParameter: ErrorRow(400, _CLIENT, "unsupported_parameter"),
@@ -103,7 +103,7 @@ ROWS: Mapping[type[Exception], ErrorRow] = {
     e.MethodNotAllowed: ErrorRow(405, _CLIENT, "method_not_allowed"),
     e.ModelPinned: ErrorRow(409, _CLIENT, "model_pinned"),
     e.BodyTooLarge: ErrorRow(413, _CLIENT, "body_too_large"),
-    # Comes as an event in the stream, because its status line was sent long ago.
+    # Sent as an event in the stream, whose status line was sent long before.
     e.ReaderTooSlow: ErrorRow(408, _CLIENT, "reader_too_slow"),
     # By command of an operator. Not 409 or 5xx: the official SDKs retry those, and the request would run after all.
     e.RequestCancelled: ErrorRow(499, _CLIENT, "request_cancelled"),
@@ -132,7 +132,7 @@ def row_of(error: Exception) -> ErrorRow:
 
 
 def facts_of(error: Exception, request_id: str) -> ErrorFacts:
-    """Pure. An exception that nobody raised on purpose keeps its text to itself: the client gets the id to look up."""
+    """Pure: what the client learns of an error. For an unexpected one that is the id of its log line, not its text."""
     row = row_of(error)
     if not isinstance(error, e.PeriscopeError):
         return ErrorFacts(row, f"The server failed unexpectedly. Its log has the details, under {request_id}.")

@@ -1,4 +1,4 @@
-"""A backend's events, which can be waited for with a time limit without disturbing the generator that makes them."""
+"""Iterates over a backend's events, with a time limit for each that does not disturb the generator."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: So many events a reader may be behind. Then the pump waits, and the backend's own bounded stream decides what becomes
-#: of the request.
+#: Events that the reader may be behind. Then the pump waits, and the backend's own bounded stream decides what happens
+#: to the request.
 MAX_BUFFERED_EVENTS = 32
 
 
 class EventFeed(Generic[T]):
     """Owns one backend generator and the one task that iterates and closes it. One reader.
 
-    Leaving the context cancels that task wherever it is and waits until the generator has cleaned up. Whoever else
-    cancels it (the backend, by command) ends the request: the reader gets `RequestCancelled`, after what came before.
+    Exit cancels that task at any await and waits until the generator has cleaned up. If the task is cancelled from
+    elsewhere (the backend, by command), the reader gets `RequestCancelled` after the events before it.
     """
 
     def __init__(self, events: AsyncGenerator[T, None]) -> None:
@@ -41,21 +41,21 @@ class EventFeed(Generic[T]):
     async def __aenter__(self) -> Self:
         """Starts the generator."""
         self._pump = asyncio.create_task(self._forward())
-        # Not the pump's own last act: it can be cancelled at any await, even before its first step.
+        # A callback, not a last step of the pump, which can be cancelled at any await, even before its first step.
         self._pump.add_done_callback(self._tell_end)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Ends the generator, finished or not."""
-        self._pump.remove_done_callback(self._tell_end)  # nobody reads any more
+        self._pump.remove_done_callback(self._tell_end)  # no reader is left
         await stop(self._pump)
 
     async def next(self, timeout_s: float | None = None) -> T | None:
-        """The next event, or None when none came in time. Nothing follows the end or an error.
+        """The next event, or None if none came in time. Nothing follows the end or an error.
 
         Raises:
             StopAsyncIteration: the generator has ended.
-            RequestCancelled: somebody cancelled the request.
+            RequestCancelled: the request was cancelled.
             Exception: whatever the backend raised.
         """
         try:
@@ -75,7 +75,7 @@ class EventFeed(Generic[T]):
         async with aclosing(self._events):
             async for event in self._events:
                 if isinstance(event, Waiting) and self._pending and isinstance(self._pending[-1], Waiting):
-                    self._pending[-1] = event  # news of a wait replace those that nobody has read yet
+                    self._pending[-1] = event  # a wait state replaces one that was not read yet
                     continue
                 await self._room.acquire()
                 self._put(event)
@@ -90,16 +90,16 @@ class EventFeed(Generic[T]):
             if failure is not None:
                 logger.warning("a cancelled request raised while it cleaned up", exc_info=failure)
             self._put(RequestCancelled("The request was cancelled by a command to the server."))
-        elif pump.cancelled():  # nobody asked for it: something that the backend waited for was cancelled
+        elif pump.cancelled():  # not by request: something that the backend awaited was cancelled
             self._put(GenerationFailed("The request was cancelled."))
         else:
             self._put(failure or StopAsyncIteration())
 
 
 async def until_finished(events: AsyncGenerator[OutputEvent, None]) -> AsyncGenerator[OutputEvent, None]:
-    """The same events; `Finished` only after the generator behind has cleaned up.
+    """The same events; `Finished` only after the generator has cleaned up.
 
-    So whoever has read it knows that the request holds nothing any more.
+    So a reader of `Finished` knows that the request has released everything.
 
     Raises:
         Exception: whatever the backend raised, or `GenerationFailed` if it ended without `Finished`.

@@ -1,4 +1,4 @@
-"""Gives freed memory back to the system where the C library would keep it."""
+"""Returns freed memory to the system where the C library would keep it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 @functools.cache
 def _trim() -> Callable[[int], int] | None:
-    """The C library's `malloc_trim`, which only glibc has; other allocators give back large pieces on their own."""
+    """The C library's `malloc_trim`, which only glibc has; other allocators return large blocks by themselves."""
     if sys.platform != "linux":
         return None
     try:
@@ -22,7 +22,7 @@ def _trim() -> Callable[[int], int] | None:
 
 
 def give_back_freed_memory() -> None:
-    """Idempotent; takes milliseconds, without the interpreter's lock. Does nothing where it is not needed."""
+    """Return freed memory. Idempotent; takes milliseconds, without the GIL. Does nothing where it is not needed."""
     trim = _trim()
     if trim is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""How a request's body is received: in time, decompressed, within its size and that of all bodies together."""
+"""Receives a request's body: in time, decompressed, within the bounds of one body and of all bodies."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class BodyIntake:
-    """ASGI layer: the layers behind it read the body decompressed, in time and within its size.
+    """ASGI layer: the layers inside it read the body decompressed, in time and within its bounds.
 
-    Owns the count of the bytes of all bodies. What is wrong with a body is raised where it is read. The HTTP server
+    Owns the count of the bytes of all bodies. Errors of a body are raised where it is read. The HTTP server
     then reads the rest and drops it, so that a client that sends its whole body before it reads still gets the answer.
     """
 
@@ -42,12 +42,12 @@ class BodyIntake:
             await self._app(scope, body.next, send)
         finally:
             place.give_back()
-            if body.num_bytes > SMALL_BODY_BYTES:  # enough memory is freed to be worth the milliseconds
+            if body.num_bytes > SMALL_BODY_BYTES:  # the freed memory is worth the milliseconds
                 asyncio.get_running_loop().run_in_executor(None, give_back_freed_memory)
 
 
 class _Body:
-    """Owns how one body is read. `next` is its ASGI `receive`."""
+    """Owns the reading of one body. `next` is its ASGI `receive`."""
 
     def __init__(self, headers: dict[bytes, bytes], receive: Receive, place: BodyPlace, settings: ApiSettings) -> None:
         self.num_bytes = 0
@@ -61,13 +61,13 @@ class _Body:
         self._decoded: Receive | None = None
 
     async def next(self) -> Message:
-        """The next piece of the plain body.
+        """The next piece of the decompressed body.
 
         Raises:
             BodyTooLarge, RequestTimedOut, ContentCodingRefused, InvalidRequest (broken data).
-            ServerBusy: there is no room for it beside the bodies of others.
+            ServerBusy: it does not fit beside the bodies of other requests.
         """
-        if self._is_handed_on:  # the reader now waits for a disconnect only: the body was parsed and freed
+        if self._is_handed_on:  # the body was parsed and freed; the reader waits only for a disconnect
             self._place.give_back()
         if self._decoded is None:
             self._decoded = self._begin()

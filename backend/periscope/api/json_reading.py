@@ -1,7 +1,7 @@
-"""A request's JSON: scanned while it arrives, parsed off the event loop when it is big, its pictures left whole.
+"""Reads a request's JSON: scans it while it arrives, and parses it off the event loop if it is large.
 
-Python's parser looks at every byte of a string with the interpreter's lock held: half a second for 200 MB of pictures,
-in which nobody else is served. So long strings of base64 are taken out before and put back behind it.
+Python's parser reads every byte of a string with the GIL held: half a second for 200 MB of images, in which no other
+request is served. So long strings of base64 are replaced by placeholders before parsing, and put back after it.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Names under which clients send pictures: OpenAI's, Anthropic's, MCP's, Ollama's and our own; and files, which are
-#: refused by what they are, not by their size.
+#: Keys under which clients send images (OpenAI's, Anthropic's, MCP's, Ollama's and our own) and files, which are
+#: refused by their kind, not by their size.
 PICTURE_FIELDS: Final = frozenset({"url", "image_url", "image", "images", "data", "file_data"})
 #: A larger body is parsed in a thread. Smaller ones take a millisecond or two.
 _MAX_BYTES_ON_LOOP = 128 * 1024
 
 
 async def read_json(request: Request, max_text_bytes: int, decode: Callable[[Any], T]) -> T:
-    """What `decode` makes of the request's body. Its content-type is not looked at (curl's default is wrong).
+    """What `decode` makes of the request's body. The content type is ignored (curl's default is wrong).
 
     Args:
-        max_text_bytes: of what is no picture data.
-        decode: pure; called off the event loop when the body is big.
+        max_text_bytes: bound of the body without its images.
+        decode: pure; called off the event loop if the body is large.
 
     Raises:
         InvalidRequest, BodyTooLarge, RequestTimedOut: the client's fault, or what `decode` raised.
-        ClientGone: the client left while it sent.
+        ClientGone: the client disconnected while it sent.
     """
     body, scan = bytearray(), BodyScan(max_text_bytes)
     try:
@@ -64,15 +64,15 @@ def parse_body(body: bytes | bytearray, scan: BodyScan) -> Any:
     """The body's value.
 
     Args:
-        scan: has seen all of the body.
+        scan: has read all of the body.
 
     Raises:
         InvalidJSON: as `parse_json`.
-        BodyTooLarge: there is too much text, now that it is known what stands where no picture is looked for.
+        BodyTooLarge: there is too much text: base64 under a key that holds no image counts as text.
     """
     if not scan.pictures:
         return parse_json(body)
-    mark = secrets.token_hex(16)  # stands in no client's text
+    mark = secrets.token_hex(16)  # occurs in no client's text
     shortened, left_out, at = bytearray(), list[LeftOut](), 0
     for number, (start, end) in enumerate(scan.pictures):
         shortened += body[at:start]
@@ -86,7 +86,7 @@ def parse_body(body: bytes | bytearray, scan: BodyScan) -> Any:
 
 
 class _PutBack:
-    """Puts the strings that were taken out of one body back to their places."""
+    """Puts the strings that were taken out of one body back into their places."""
 
     def __init__(self, mark: str, body: bytes | bytearray, scan: BodyScan) -> None:
         self._mark = mark
@@ -95,7 +95,7 @@ class _PutBack:
         self._num_text_bytes = scan.num_text_bytes
 
     def into(self, root: Any) -> Any:
-        """The value with its strings as they came; containers are changed in place."""
+        """The value with its original strings. Containers are changed in place."""
         holder = [root]
         pending: list[tuple[dict[str, Any] | list[Any], str]] = [(holder, "")]
         while pending:
@@ -113,7 +113,7 @@ class _PutBack:
             return enumerate(container)
         for key in [key for key in container if key.startswith(self._mark)]:
             container[self._string(key, is_picture=False)] = container.pop(key)
-        return container.items()  # whose values are replaced, but whose keys stay
+        return container.items()  # values are replaced, keys stay
 
     def _string(self, placeholder: str, *, is_picture: bool) -> str:
         start, end = self._scan.pictures[int(placeholder.removeprefix(self._mark))]

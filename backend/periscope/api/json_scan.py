@@ -1,7 +1,7 @@
-"""A JSON body looked at while it arrives: how much of it is text, how many values it has, where its pictures stand.
+"""Scans a JSON body while it arrives: how much of it is text, how many values it has, where its images are.
 
-Parsing makes Python objects of every byte at once, holding the interpreter's lock: what is too much must be refused
-before. This scan costs a few passes of C code over each piece and keeps nothing of it.
+Parsing makes Python objects of the whole body with the GIL held, so a body with too much in it must be refused before.
+This scan costs a few passes of C code over each piece and keeps nothing of it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 #: Entries of lists and objects in one body. The largest real requests, with hundreds of tools, have some 30,000. Python
 #: makes up to half a kilobyte of each.
 MAX_JSON_VALUES: Final = 100_000
-#: A string below this is text whatever it holds.
+#: A shorter string counts as text, whatever it holds.
 MIN_PICTURE_BYTES: Final = 4096
-#: The longest beginning of a `data:` URL that is looked for.
+#: The longest prefix of a `data:` URL that is recognised.
 _MAX_HEAD_BYTES = 256
 
 _DATA_URL_HEAD = re.compile(rb"data:[^,\"\x00-\x20]{0,200},")
@@ -33,11 +33,11 @@ _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=-_\
 
 @dataclass(slots=True)
 class _OpenString:
-    """A string whose end has not come yet. Owner: the scan.
+    """A string whose end has not arrived yet. Owned by the scan.
 
     Attributes:
         start: offset of its first byte in the body.
-        head: its beginning, as long as that is too short to tell what it is.
+        head: its beginning, while that is too short to tell what the string is.
     """
 
     start: int
@@ -46,7 +46,7 @@ class _OpenString:
     may_be_picture: bool = True
 
     def add(self, piece: bytes) -> None:
-        """Its next bytes."""
+        """Add the string's next bytes."""
         self.length += len(piece)
         if not self.may_be_picture:
             return
@@ -59,15 +59,15 @@ class _OpenString:
 
     @property
     def is_picture(self) -> bool:
-        """Whether what came so far would be picture data if it ended here."""
+        """Whether the string would be image data if it ended here."""
         return self.may_be_picture and self.length >= MIN_PICTURE_BYTES
 
 
 def _is_base64(piece: bytes) -> bool:
-    """Whether there are only characters of `_BASE64`, wherever in a picture's data they stand.
+    """Whether the bytes are only characters of `_BASE64`, from any place in an image's data.
 
-    Decoding it, for nothing, takes a quarter of the time that looking at each character takes. It knows neither
-    padding nor the unusual characters, which few pieces have.
+    Decoding the bytes and dropping the result takes a quarter of the time of checking each character. It fails on
+    padding and unusual characters, which few pieces have.
     """
     whole = len(piece) // 4 * 4
     try:
@@ -78,10 +78,10 @@ def _is_base64(piece: bytes) -> bool:
 
 
 class BodyScan:
-    """Owns the counts of one body. Strings that are nothing but base64, or a `data:` URL of it, count as pictures.
+    """Owns the counts of one body. Strings of only base64, or a `data:` URL of it, count as images.
 
     Attributes:
-        pictures: where they stand, from the first byte behind the opening quote to the closing one, in order.
+        pictures: their spans in order, from the first byte after the opening quote to the closing one.
     """
 
     def __init__(self, max_text_bytes: int) -> None:
@@ -95,12 +95,12 @@ class BodyScan:
 
     @property
     def num_text_bytes(self) -> int:
-        """Of what came so far, with what may yet turn out to be a picture left out."""
+        """Bytes of text so far, without a string that may still turn out to be an image."""
         pending = self._open.length if self._open is not None and self._open.may_be_picture else 0
         return self._num_bytes - self._num_picture_bytes - pending
 
     def feed(self, chunk: bytes) -> None:
-        """The next bytes of the body.
+        """Scan the next bytes of the body.
 
         Raises:
             BodyTooLarge: there is too much text.
@@ -122,7 +122,7 @@ class BodyScan:
             raise too_much_text(self.max_text_bytes)
 
     def _goes_on(self, chunk: bytes) -> _OpenString | None:
-        """The string that all of these bytes belong to: nearly every piece of a large picture is such a piece."""
+        """The open string, if all of these bytes belong to it, as with nearly every piece of a large image."""
         return None if self._ends_in_escape or b'"' in chunk or b"\\" in chunk else self._open
 
     def _follow(self, chunk: bytes) -> None:
@@ -133,7 +133,7 @@ class BodyScan:
         self._follow_strings(pieces, first_inside)
 
     def _without_escapes(self, chunk: bytes) -> bytes:
-        """The same number of bytes, in which every quote opens or closes a string and a blank stands for escapes."""
+        """As many bytes, in which spaces replace escapes, so that every quote opens or closes a string."""
         if self._ends_in_escape and chunk[0] in b'"\\':
             chunk = b" " + chunk[1:]
         self._ends_in_escape = False
@@ -143,7 +143,7 @@ class BodyScan:
         return chunk
 
     def _follow_strings(self, pieces: list[bytes], first_inside: int) -> None:
-        """Follow the string that reaches in from before, the long ones within, and the one that reaches out."""
+        """Follow the string that began earlier, the long ones in this piece, and the one that ends later."""
         last = len(pieces) - 1
         if self._open is not None:
             self._open.add(pieces[0])
@@ -170,7 +170,7 @@ class BodyScan:
 
 
 def too_much_text(max_text_bytes: int) -> BodyTooLarge:
-    """The error for a body with more text than that."""
+    """The error for a body with more text than the limit."""
     return BodyTooLarge(
         f"The request holds more than {max_text_bytes} bytes of text; pictures in base64 are not counted. Shorten the "
         "messages, or raise `server.limits.max_text_bytes`."

@@ -1,4 +1,4 @@
-"""`GET` and `DELETE /api/captions`: what the caption cache holds, and the way to empty it."""
+"""`GET` and `DELETE /api/captions`: list the captions in the cache, and drop them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAX_LIMIT: Final = 1000
 
 
 def kept_captions_router(control: ControlBackend) -> APIRouter:
-    """The routes about captions that are kept; `POST` on the same path makes captions."""
+    """The routes about cached captions. `POST` on the same path makes captions."""
     router = APIRouter()
 
     @router.api_route("/api/captions", methods=GET)
@@ -69,10 +69,10 @@ def encode_kept(kept: KeptCaption) -> JSONObject:
 
 
 def _query(request: Request, known: tuple[str, ...]) -> dict[str, str]:
-    """The query's fields. One that nobody knows may have been meant to narrow down what is flushed, so it is refused.
+    """The query's fields. An unknown one is refused, because it may be meant to limit what is dropped.
 
     Raises:
-        InvalidRequest: a field is unknown, or stands there twice.
+        InvalidRequest: a field is unknown or given twice.
     """
     fields = request.query_params.multi_items()
     for name, _ in fields:
@@ -86,7 +86,7 @@ def _query(request: Request, known: tuple[str, ...]) -> dict[str, str]:
 
 
 def _limit(text: str | None) -> int:
-    """Raises InvalidRequest unless it is a number within the bounds."""
+    """The limit. Raises InvalidRequest unless it is a number within the bounds."""
     if text is None:
         return _DEFAULT_LIMIT
     if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) <= _MAX_LIMIT):

@@ -1,7 +1,7 @@
-"""Paths as clients mean them. Spellings that come from a base URL with a piece too many or too few are corrected.
+"""Corrects the spellings of paths that come from a base URL with a piece too many or too few.
 
 Clients join a base URL and a path, and people type the base URL with or without `/v1` and with or without a slash at
-the end. Only spellings that can mean one path alone are corrected; the error for any other path names the nearest one.
+the end. Only spellings that can mean a single path are corrected. The error for any other path names the nearest one.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _WITHOUT_VERSION = re.compile(r"/(?:models|chat/completions)(?=/|$)")
 
 
 def intended_path(path: str) -> str:
-    """Pure: `/v1//models/`, `/v1/v1/models` and `/models` as `/v1/models`; what is right stays as it is."""
+    """Pure: `/v1/models` for `/v1//models/`, `/v1/v1/models` and `/models`; correct paths stay as they are."""
     path = _VERSIONS.sub("", _SLASHES.sub("/", path).rstrip("/")) or "/"
     return f"/v1{path}" if _WITHOUT_VERSION.match(path) else path
 
 
 def way_on(path: str) -> str:
-    """Pure: what to do instead of asking for this path, which does not exist."""
+    """Pure: advice for a client that asks for this path, which does not exist."""
     found = _OTHER_PATH.match(path)
     if found is not None and found[1] in _OTHER_APIS:
         api, call = _OTHER_APIS[found[1]]
@@ -58,7 +58,7 @@ def way_on(path: str) -> str:
 
 
 def nearest_path(path: str) -> str | None:
-    """Pure: the path of ours that was probably meant, if one is near: it ends alike, or differs by a few letters."""
+    """Pure: the path that was probably meant, if one ends alike or differs by a few letters."""
     alike = (known for known in PATHS if path.endswith(known.removeprefix("/v1")))
     return next(alike, None) or next(iter(get_close_matches(path, PATHS, n=1)), None)
 

@@ -1,4 +1,4 @@
-"""Routes for supervisors and load balancers: `/`, `/livez`, `/readyz`, `/health`. They touch no model."""
+"""Routes for supervisors and load balancers: `/`, `/livez`, `/readyz`, `/health`. They use no model."""
 
 from __future__ import annotations
 

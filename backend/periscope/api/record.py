@@ -1,4 +1,4 @@
-"""What the access log says about a request, collected in its ASGI scope while the request runs."""
+"""The facts for a request's line in the access log, collected in its ASGI scope while it runs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _KEY = "periscope.record"
 
 @dataclass(slots=True)
 class RequestRecord:
-    """One request's line in the access log. `RequestLog` owns it; the layers and routes inside fill in what they learn.
+    """One request's line in the access log. Owned by `RequestLog`; the layers and routes inside it fill it in.
 
     Attributes:
         id: also the `x-request-id` the client gets.
-        model: as the client asked for it.
-        error: code of the error the client got, also one in the middle of a stream.
+        model: the name in the request.
+        error: code of the error that the client got, even in the middle of a stream.
     """
 
     id: str = field(default_factory=lambda: new_id("req_"))
@@ -26,10 +26,10 @@ class RequestRecord:
     error: str | None = None
 
     def id_as(self, prefix: str) -> str:
-        """The same id under another prefix, so that an answer's id leads to its log line."""
+        """The id with another prefix, so that the id of an answer leads to its log line."""
         return prefix + self.id.removeprefix("req_")
 
 
 def record_of(scope: MutableMapping[str, Any]) -> RequestRecord:
-    """The request's record, made at the first call."""
+    """The request's record, which the first call makes."""
     return cast("RequestRecord", scope.setdefault(_KEY, RequestRecord()))

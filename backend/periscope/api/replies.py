@@ -13,7 +13,7 @@ GET = ["GET", "HEAD"]
 
 
 def dump_json(value: Any) -> bytes:
-    """Compact ASCII: no reader splits it at U+2028 or U+0085, as line readers of some SSE clients would.
+    """Compact JSON in ASCII, because line readers of some SSE clients split text at U+2028 or U+0085.
 
     Raises:
         ValueError: the value holds NaN or an infinity.

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: The status that is logged when the client left before it got an answer; nginx uses the same number.
+#: The logged status of a request whose client disconnected before its answer; nginx uses the same number.
 CLIENT_CLOSED_REQUEST = 499
-#: Supervisors and watchers ask these every few seconds, so they are logged at info level only when they fail.
+#: Supervisors and watchers request these every few seconds, so they are logged at info level only if they fail.
 _PROBES = frozenset({"/", "/livez", "/readyz", "/health", "/api/status", "/api/requests"})
 
 
 class RequestLog:
-    """ASGI layer. Logs one line per request: id, method, path, model, status, milliseconds; never what was said."""
+    """ASGI layer. Logs one line per request: id, method, path, model, status, milliseconds; never any content."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

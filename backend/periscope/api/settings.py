@@ -1,4 +1,4 @@
-"""What the API can be told; the composition root fills it from the configuration."""
+"""The settings of the API, which the composition root fills from the configuration."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ class ApiSettings:
     """Settings of one app.
 
     Attributes:
-        api_key: asked of every request but the probes; None = nobody is asked.
+        api_key: required in every request except probes; None = not required.
         cors_origins: patterns of origins (`http://localhost:3000`, `http://localhost:*`, or `*`) whose pages may call
             and read; those of desktop apps always may.
-        allowed_hosts: names or addresses answered to besides the loopback ones (the bound host among them); `*` = any.
+        allowed_hosts: host names or addresses that are accepted besides loopback ones; `*` = any.
         heartbeat_s: longest silence of a stream.
-        commit_grace_s: how long a stream's status line may be held back, so that an early error still gets its own
+        commit_grace_s: how long a stream's status line may wait, so that an early error still gets its own
             status; never more than `heartbeat_s`.
-        max_body_bytes: of one request. The default takes eight images of 20 MiB in base64, and their text.
+        max_body_bytes: of one request. The default holds eight images of 20 MiB in base64, and text.
         max_body_bytes_in_flight: of all requests whose bodies are being read; those up to 1 MiB are not counted.
-        max_text_bytes: of one request, leaving out pictures in base64.
+        max_text_bytes: of one request, without images in base64.
         receive_timeout_s: how long a client may keep the server waiting for the rest of its request.
         min_receive_rate: bytes a second that earn a slow client more time; see `ByteRate`.
-        always_include_usage: streams end with the usage chunk even when not asked.
+        always_include_usage: streams end with the usage chunk even if the client did not ask for it.
         status_as_comments: heartbeats and wait states are SSE comments, not chunks with an empty delta. Off, since
             Codex and Pi give up on streams that hold nothing but comments (openai/codex#31539, omlx#2537).
     """

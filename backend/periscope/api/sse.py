@@ -1,10 +1,10 @@
 """A request's events as server-sent events. The dialect encodes them; this module decides when they are sent.
 
-The status line is held back until the first delta, an error, or the end of a short grace (`commit_grace_s`), so that
-whatever is refused early is refused with its own status. Then come the headers and the opening frame at once, and
+The status line waits for the first delta, an error, or the end of a short grace (`commit_grace_s`), so that an early
+error gets its own status. Then come the headers and the opening frame at once, and
 from there on a frame at least every `heartbeat_s`. An error after that is an error frame, then the dialect's end
-frame all the same: Open WebUI waits for `[DONE]` for ever (vllm-mlx#101). So is the end of the server, for streams that
-outlast the time it gives them.
+frame all the same: Open WebUI waits for `[DONE]` for ever (vllm-mlx#101). Streams that are still open when
+the server stops end in the same way.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: So long the server, when it stops, waits for a client to take the last frame.
+#: How long a stopping server waits for a client to take the last frame.
 _LAST_FRAME_S = 0.2
 
 STREAM_HEADERS = {
@@ -47,28 +47,28 @@ STREAM_HEADERS = {
 
 
 def data_frame(value: JSONObject) -> bytes:
-    """One event, in the exact framing every client reads."""
+    """One event, in the framing that all clients read."""
     return b"data: " + dump_json(value) + b"\n\n"
 
 
 def comment_frame(text: str) -> bytes:
-    """A comment: keeps the connection busy, and no client sees it."""
+    """A comment, which keeps the connection alive and which clients ignore."""
     return f": {text}\n\n".encode()
 
 
 class FrameEncoder(Protocol):
-    """One streamed answer in one dialect; each method returns the bytes to send, which may be none."""
+    """Encodes one streamed answer in one dialect. Each method returns the bytes to send, which may be empty."""
 
     def opening(self) -> bytes:
         """The frame that comes before any event."""
         ...
 
     def event(self, event: OutputEvent) -> bytes:
-        """For `Finished`, everything up to the very end of the stream."""
+        """The frames of an event; for `Finished`, all up to the end of the stream."""
         ...
 
     def heartbeat(self) -> bytes:
-        """A frame that changes nothing for the client and shows that the stream is alive."""
+        """A frame that only shows that the stream is alive."""
         ...
 
     def failure(self, error: JSONObject) -> bytes:
@@ -90,12 +90,12 @@ class EventStream(Response):
         self._is_open = False  # the headers are sent, and the last frame is not
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Runs the request to its end, or to its client's.
+        """Runs the request until it ends or its client disconnects.
 
         Raises:
             Exception: the backend's, before anything was sent.
-            ClientGone: the client left; all work has ended.
-            asyncio.CancelledError: the server ended; all work has ended, and the client was told.
+            ClientGone: the client disconnected; all work has ended.
+            asyncio.CancelledError: the server stops; all work has ended, and the client got an error frame.
         """
         try:
             await while_connected(self._run(scope, send), receive)
@@ -120,7 +120,7 @@ class EventStream(Response):
                 frame, is_last = await self._next_frame(feed, held, deadline, scope)
 
     async def _cut_off(self, scope: Scope, send: Send) -> None:
-        """The error frame and the end frame, unless the client is so far behind that they would have to wait."""
+        """Send the error frame and the end frame, unless the client is too far behind to take them at once."""
         if not self._is_open:
             return
         frame = self._encoder.failure(error_object(ServerStopping(CUT_OFF), scope))
@@ -129,7 +129,7 @@ class EventStream(Response):
                 await send_or_leave(send, {"type": "http.response.body", "body": frame, "more_body": False})
 
     async def _hold(self, feed: EventFeed[OutputEvent]) -> deque[OutputEvent]:
-        """Waits for what decides the status; returns the newest wait state that came till then, and the first delta."""
+        """Waits until the status is decided; returns the newest wait state until then, and the first delta."""
         deadline = _now() + self._grace_s
         waiting: list[OutputEvent] = []
         while (left_s := deadline - _now()) > 0 and (event := await feed.next(left_s)) is not None:
@@ -141,7 +141,7 @@ class EventStream(Response):
     async def _next_frame(
         self, feed: EventFeed[OutputEvent], held: deque[OutputEvent], deadline: float, scope: Scope
     ) -> tuple[bytes, bool]:
-        """The next frame, maybe empty, and whether it is the last. An error becomes a frame: the status is sent."""
+        """The next frame, which may be empty, and whether it is the last. An error becomes a frame."""
         try:
             event = held.popleft() if held else await feed.next(deadline - _now())
             frame = self._encoder.heartbeat() if event is None else self._encoder.event(event)
@@ -155,7 +155,7 @@ class EventStream(Response):
 
 
 async def send_or_leave(send: Send, message: Message) -> None:
-    """Sends; `ClientGone` if there is nobody to send to any more."""
+    """Sends, or raises `ClientGone` if the client has disconnected."""
     try:
         await send(message)
     except OSError as error:  # ASGI 2.4: how `send` says that the client has left

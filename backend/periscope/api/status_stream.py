@@ -1,7 +1,7 @@
-"""The server's status as server-sent events: a snapshot, then what changes, for as long as there is news and a reader.
+"""The server's status as server-sent events: a snapshot, then changes, until server or reader stop.
 
 Memory is bounded whatever the reader does: the feed takes a few events, the backend's subscription a few more and ends
-when it is full, and a reader that does not take a frame before the next heartbeat is due is left.
+when it is full, and a reader that does not take a frame before the next heartbeat is due is disconnected.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class StatusStream(Response):
         self._ids = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends until the backend has no more to tell.
+        """Sends until the backend's events end.
 
         Raises:
             Exception: the backend's; with a status of its own if nothing was sent yet.
-            ClientGone: the client left or stopped reading; the generator is closed.
+            ClientGone: the client disconnected or stopped reading; the generator is closed.
         """
         await while_connected(self._run(scope, send), receive)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from periscope.core import JSONObject
     from periscope.status import ModelStatus, RequestStatus, StatusEvent
 
-#: Grows when a field goes or changes its meaning, not when one is added.
+#: Increased when a field is removed or changes its meaning, not when one is added.
 SCHEMA_VERSION = 1
 
 
@@ -37,7 +37,7 @@ def encode_status(status: ServerStatus) -> JSONObject:
 
 
 def encode_requests(requests: Sequence[RequestStatus]) -> JSONObject:
-    """The list, as it also stands in the snapshot."""
+    """The list of requests, as in the snapshot."""
     return {"requests": [encode_request(request) for request in requests]}
 
 
@@ -94,7 +94,7 @@ def encode_request(request: RequestStatus) -> JSONObject:
 
 
 def encode_event(event: StatusEvent) -> tuple[str, JSONObject]:
-    """An event's name and data. What changed is told as its whole row, so that a reader replaces what it had."""
+    """An event's name and data. A change comes with its whole row, so that readers replace what they had."""
     match event:
         case ServerStatus():
             return "snapshot", encode_status(event)

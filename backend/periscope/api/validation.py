@@ -1,4 +1,4 @@
-"""Checks bodies against wire models, and says in plain words what pydantic found, with the path in the body. Pure."""
+"""Checks bodies against wire models, and words pydantic's errors for clients, with the path in the body. Pure."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class Wire(BaseModel):
-    """Base of wire models: unknown keys are kept aside, and no type is converted (`"0.5"` is no number)."""
+    """Base of wire models: unknown keys are kept apart, and no type is converted (`"0.5"` is no number)."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
 
 class Command(Wire):
-    """Base of the bodies of Periscope's own commands: an unknown key is a mistake of the client."""
+    """Base of the bodies of Periscope's own commands: an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid")
 

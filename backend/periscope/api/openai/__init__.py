@@ -1,1 +1,1 @@
-"""OpenAI's dialect: wire to core (`decode`) and back (`encode`). Nothing below this room knows it."""
+"""OpenAI's dialect: wire to core (`decode`) and back (`encode`). Nothing outside this package knows it."""

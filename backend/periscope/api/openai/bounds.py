@@ -1,7 +1,7 @@
-"""How many messages, parts, calls and tools a request may have: told before anything is made of them. Pure.
+"""Bounds of the messages, parts, calls and tools in a request, checked before they are decoded. Pure.
 
-Each of them costs far more in the server than the bytes it is written with, and has its price once more whenever a
-template is tried. The limits are far beyond what the longest context holds.
+Each of them costs the server far more than its bytes in the body, and again with every template that is tried. The
+limits are far beyond what the longest context holds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Final
 
 MAX_MESSAGES: Final = 10_000
-#: Content parts of all messages, those inside of tool results among them.
+#: Content parts of all messages, including those in tool results.
 MAX_PARTS: Final = 20_000
 MAX_TOOL_CALLS: Final = 20_000
 MAX_TOOLS: Final = 2_000
@@ -22,7 +22,7 @@ MAX_STOPS: Final = 1_000
 
 
 def refuse_too_many(body: Any) -> None:
-    """Look at a parsed body of any shape; what is no list is no matter here.
+    """Check the lists in a parsed body of any shape.
 
     Raises:
         InvalidRequest: names the field, how many there are and the limit.

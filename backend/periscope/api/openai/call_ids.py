@@ -1,4 +1,4 @@
-"""Which tool result answers which call, also where clients left the ids out or used one twice. Pure."""
+"""Pairs tool results with their calls, even if clients left ids out or used one twice. Pure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from periscope.errors import InvalidRequest
 
 
 def pair_calls(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The same messages; every call has an id of its own, and every tool result names the call it answers.
+    """The same messages, in which every call has a unique id and every tool result names the call that it answers.
 
-    A result without an id answers the first open call of its `name`, else the first open call. Ids that are there and
-    unique stay as they are, and a message's ids depend on nothing behind it, so that the prompt of a growing
-    conversation keeps its beginning. Takes time in proportion to the number of calls and results.
+    A result without an id answers the first open call of its `name`, else the first open call. Unique ids stay as they
+    are, and a message's ids do not depend on later messages, so that the prompt of a growing conversation keeps its
+    prefix. Takes linear time.
 
     Raises:
         InvalidRequest: a tool result without an id follows no call that it could answer.
@@ -25,7 +25,7 @@ def pair_calls(messages: Sequence[Message]) -> tuple[Message, ...]:
     for i, message in enumerate(messages):
         if message.role is Role.ASSISTANT:
             if not paired or paired[-1].role is not Role.ASSISTANT:
-                calls = _OpenCalls()  # a new turn: what was never answered in the last one stays so
+                calls = _OpenCalls()  # a new turn: open calls of the last one stay unanswered
             named = tuple(calls.opened(call, f"call_{i}_{j}") for j, call in enumerate(message.tool_calls))
             paired.append(replace(message, tool_calls=named))
         elif message.role is Role.TOOL:
@@ -37,7 +37,7 @@ def pair_calls(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 def _answered_id(result: Message, path: str, calls: _OpenCalls) -> str:
     if result.tool_call_id:
-        # A call that is not there may have been cut off from the beginning of the history.
+        # The call may have been cut off with the beginning of the history.
         return calls.closed_by_id(result.tool_call_id) or result.tool_call_id
     if call_id := calls.closed_by_name(result.name or "") or calls.closed_first():
         return call_id
@@ -49,7 +49,7 @@ def _answered_id(result: Message, path: str, calls: _OpenCalls) -> str:
 
 
 class _OpenCalls:
-    """Owns the calls of one turn that have no result so far. Queues may hold ids of calls that were closed since."""
+    """Owns the calls of one turn that have no result yet. Its queues may hold ids of calls that are closed by now."""
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
@@ -58,7 +58,7 @@ class _OpenCalls:
         self._by_name: defaultdict[str, deque[str]] = defaultdict(deque)
 
     def opened(self, call: ToolCall, spare_id: str) -> ToolCall:
-        """The call under its own id, or under `spare_id` if it has none or another open call has the same."""
+        """Add the call under its own id, or under `spare_id` if it has none or an open call has the same one."""
         call_id = call.id
         while not call_id or call_id in self._ids:
             call_id, spare_id = spare_id, f"{spare_id}_"
@@ -68,7 +68,7 @@ class _OpenCalls:
         return replace(call, id=call_id)
 
     def closed_by_id(self, sent_id: str) -> str | None:
-        """Close the first open call that was sent with this id; its id now."""
+        """Close the first open call that was sent with this id, and return its id now."""
         return self._close(self._by_sent_id.get(sent_id))
 
     def closed_by_name(self, name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Chat completions, wire to core: after `decode` nobody needs to know OpenAI's request any more. Pure."""
+"""Chat completions, wire to core: `decode` makes a `GenerationRequest` of OpenAI's request. Pure."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")
 
 @dataclass(frozen=True, slots=True)
 class ChatCall:
-    """A decoded request, and how its answer is wanted.
+    """A decoded request, and the form of its answer.
 
     Attributes:
         has_usage: the client asked for the usage chunk of a stream.
@@ -89,7 +89,7 @@ def decode(body: Any, request_id: str) -> ChatCall:
 
 
 def _params(wire: ChatCompletionWire) -> GenerationParams:
-    """`max_completion_tokens` is today's name of `max_tokens` and wins over it."""
+    """The sampling parameters. `max_completion_tokens` is the newer name of `max_tokens` and wins over it."""
     is_renamed = wire.max_completion_tokens is not None
     try:
         return GenerationParams(
@@ -126,7 +126,7 @@ def _logit_bias(wire: JSONObject) -> tuple[tuple[int, float], ...]:
 
 
 def _template_kwargs(wire: ChatCompletionWire) -> JSONObject:
-    """What the client names itself wins over what its `reasoning_effort` stands for."""
+    """The variables for the chat template. Those that the client sets win over what `reasoning_effort` implies."""
     effort = wire.reasoning_effort
     told: JSONObject = {} if effort is None else {"reasoning_effort": effort}
     if effort == "none":
@@ -135,7 +135,7 @@ def _template_kwargs(wire: ChatCompletionWire) -> JSONObject:
 
 
 def _messages(wires: Sequence[MessageWire]) -> Iterator[Message]:
-    called: set[str] = set()  # by parts of the content, whose results are parts as well
+    called: set[str] = set()  # ids of calls in content parts, whose results are parts, too
     for i, wire in enumerate(wires):
         path = f"messages[{i}]"
         message = _message(wire, path)
@@ -171,14 +171,14 @@ def _role(name: str, path: str) -> Role:
 
 
 def _parts(wire: MessageWire, role: Role, path: str) -> tuple[Part, ...]:
-    """A call says nothing beside it, and a tool may return nothing; a user who says nothing is a mistake."""
+    """The content parts. Content may be empty beside calls and in tool results, but not in a user's message."""
     if wire.content is None and role in (Role.ASSISTANT, Role.TOOL):
         return (TextPart(wire.refusal),) if wire.refusal else ()
     return decode_content(wire.content, path, is_assistant=role is Role.ASSISTANT)
 
 
 def _reasoning(wire: MessageWire, role: Role, path: str) -> str | None:
-    """What the message says under one of the names of reasoning; where it says it twice, the plain text counts."""
+    """The reasoning of the message, under any of its field names. If it is there twice, the plain text counts."""
     plain = wire.reasoning_content or wire.reasoning or wire.thinking
     if plain or role is not Role.ASSISTANT:
         return plain or None
@@ -196,7 +196,7 @@ def _tool_call(wire: ToolCallWire, path: str) -> ToolCall:
 
 
 def _arguments_text(wire: FunctionCallWire) -> str:
-    """Text stays as the model of that turn wrote it, whatever it is: a client can not mend its history."""
+    """The arguments as text, which stays as the model wrote it, even if it is not JSON: clients cannot fix history."""
     if isinstance(wire.arguments, dict):
         return json.dumps(wire.arguments, ensure_ascii=False)
     return wire.arguments or "{}"

@@ -1,4 +1,4 @@
-"""A message's content, in every shape clients send it, as core parts. Pure; no image is looked at."""
+"""Decodes a message's content, in all shapes that clients send, into core parts. Pure; no image is opened."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from periscope.errors import InvalidRequest
 
 _Decode: TypeAlias = Callable[[JSONObject, str], tuple[Part, ...]]
 
-#: Types of parts that hold what the model thought, and the keys under which their text may stand.
+#: Types of parts that hold reasoning, and the keys that may hold their text.
 _REASONING_KINDS = (
     *("thinking", "redacted_thinking", "reasoning", "reasoning_text", "reasoning_content"),
     *("reasoning.text", "reasoning.summary", "reasoning.encrypted"),
@@ -22,14 +22,13 @@ _REASONING_KEYS = ("thinking", "reasoning", "reasoning_text", "reasoning_content
 
 
 def decode_content(content: Any, path: str, *, is_assistant: bool = False, first_index: int = 0) -> tuple[Part, ...]:
-    """A string, or a list of parts.
+    """The parts of a string or a list of parts.
 
-    Those of an assistant that hold reasoning or calls are passed over: `decode_reasoning` and `decode_tool_uses` read
-    them.
+    An assistant's parts with reasoning or calls are skipped: `decode_reasoning` and `decode_tool_uses` read them.
 
     Args:
-        path: where it stands in the request (`messages[0].content`).
-        first_index: of the first part of the list, where it is a piece of the content.
+        path: its place in the request (`messages[0].content`).
+        first_index: index of the first part, if the list is a piece of the content.
 
     Raises:
         InvalidRequest: names the part and what is wrong with it.
@@ -40,11 +39,11 @@ def decode_content(content: Any, path: str, *, is_assistant: bool = False, first
 def decode_reasoning(content: Any, path: str) -> str:
     """The text of the reasoning parts of an assistant message, "" if it has none.
 
-    Every server has a shape of its own: Anthropic's `thinking`, Mistral's with a list of texts in it, the AI SDK's and
-    OpenRouter's `reasoning` with a `text` or a `summary`. What is redacted or encrypted can be read by its maker only.
+    Servers have shapes of their own: Anthropic's `thinking`, Mistral's with a list of texts, the AI SDK's and
+    OpenRouter's `reasoning` with a `text` or a `summary`. Redacted and encrypted reasoning is skipped.
 
     Raises:
-        InvalidRequest: a reasoning part holds something that is no text.
+        InvalidRequest: a reasoning part holds something other than text.
     """
     parts = enumerate(content if isinstance(content, list) else ())
     told = (_words(part, f"{path}[{j}]") for j, part in parts if _is_reasoning(part))
@@ -57,7 +56,7 @@ def _is_reasoning(part: Any) -> bool:
 
 
 def _words(value: Any, path: str) -> str:
-    """All text in a reasoning part, however deep it lies."""
+    """All text in a reasoning part, at any depth."""
     if isinstance(value, dict):
         key = next((key for key in _REASONING_KEYS if value.get(key)), None)
         return "" if key is None else _words(value[key], f"{path}.{key}")
@@ -67,7 +66,7 @@ def _words(value: Any, path: str) -> str:
 
 
 def _passed_over(_part: JSONObject, _path: str) -> tuple[Part, ...]:
-    """Reasoning and calls, which are read elsewhere."""
+    """Whether the part is reasoning or a call, which other functions read."""
     return ()
 
 
@@ -118,7 +117,7 @@ def _document(part: JSONObject, path: str) -> tuple[Part, ...]:
 
 
 def _tool_result(part: JSONObject, path: str) -> tuple[Part, ...]:
-    """Anthropic's block: its content takes its place. One inside another is refused, like any unknown part."""
+    """The content of Anthropic's `tool_result` block. A nested one is refused like any unknown part."""
     content = part.get("content")
     return () if content is None else _decode_content(content, f"{path}.content", _PLAIN_PARTS)
 

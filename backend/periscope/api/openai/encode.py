@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     )
 
 DONE = b"data: [DONE]\n\n"
-#: What OpenAI sends for a token that cannot come; JSON has no infinities.
+#: OpenAI's value for a token with probability 0; JSON has no infinities.
 _LOWEST_LOGPROB = -9999.0
 
 CallDelta: TypeAlias = ToolCallStart | ToolCallDelta
@@ -33,10 +33,10 @@ Delta: TypeAlias = TextDelta | ReasoningDelta | CallDelta
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
-    """What stands in every chunk of an answer, and how it is wanted.
+    """The fields of every chunk of an answer, and its form.
 
     Attributes:
-        model: the name the client asked with; the configured one if it asked with none.
+        model: the name in the request; the configured one if there is none.
         created: seconds since 1970.
     """
 
@@ -49,7 +49,7 @@ class ChatReply:
     status_as_comments: bool = False
 
     def takes(self, event: CallDelta) -> bool:
-        """Whether the client wants the call this belongs to: all, or the first alone."""
+        """Whether the client wants this call: all of them, or only the first."""
         return event.index == 0 or not self.is_single_tool_call
 
 
@@ -87,14 +87,14 @@ def _choice(index: int, deltas: Sequence[Delta], reason: FinishReason, reply: Ch
 
 
 class ChunkEncoder:
-    """Owns what a stream must remember between chunks: what the request waits for, which heartbeats repeat."""
+    """Owns the state of a stream between chunks: what the request waits for, which heartbeats repeat."""
 
     def __init__(self, reply: ChatReply) -> None:
         self._reply = reply
         self._waits_for: JSONObject | None = None
 
     def opening(self) -> bytes:
-        """The role, once for each choice."""
+        """The chunks with the role, one for each choice."""
         role = {"role": "assistant", "content": ""}
         return b"".join(self._chunk(role, choice) for choice in range(self._reply.num_choices))
 
@@ -121,14 +121,14 @@ class ChunkEncoder:
                 return self._ending(event)
 
     def heartbeat(self) -> bytes:
-        """A chunk with an empty delta, which says what the request waits for if it does; or a comment, if set so."""
+        """A chunk with an empty delta and what the request waits for, if anything; or a comment, by setting."""
         if self._reply.status_as_comments:
             told = [f"{key} {clip(str(value))}" for key, value in (self._waits_for or {}).items()]
             return comment_frame(", ".join(told) or "keep-alive")
         return self._chunk({}, periscope=self._waits_for)
 
     def failure(self, error: JSONObject) -> bytes:
-        """The error as OpenAI streams it, which SDKs raise, then `[DONE]`. No finish reason: nothing succeeded."""
+        """The error as OpenAI streams it, which SDKs raise, then `[DONE]`. There is no finish reason."""
         return data_frame(error) + DONE
 
     def _ending(self, finished: Finished) -> bytes:
@@ -163,7 +163,7 @@ class ChunkEncoder:
 
 
 def _wait(waiting: Waiting) -> JSONObject:
-    """What is known of a wait, coarse enough that not every byte loaded is news."""
+    """The facts about a wait, rounded so that not every loaded byte makes a chunk."""
     eta_s = json_number(waiting.eta_s)
     told = {
         "status": waiting.status,
@@ -188,7 +188,7 @@ def _calls(deltas: Sequence[CallDelta]) -> list[JSONObject]:
 
 
 def _call_delta(event: CallDelta) -> JSONObject:
-    """As OpenAI streams calls: the first chunk of one names it, those that follow hold pieces of its arguments."""
+    """A piece of a call as OpenAI streams it: the first chunk names it, the others hold pieces of its arguments."""
     if isinstance(event, ToolCallDelta):
         return {"index": event.index, "function": {"arguments": event.arguments}}
     return {"index": event.index, **_opened(event)}
@@ -226,5 +226,5 @@ def _vision(vision: VisionUsage | None) -> JSONObject | None:
 
 
 def _extension(periscope: JSONObject | None) -> JSONObject:
-    """The one field that is not OpenAI's; absent when there is nothing to say."""
+    """The one field that is not OpenAI's; absent if empty."""
     return {} if periscope is None else {"periscope": periscope}

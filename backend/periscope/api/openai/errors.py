@@ -1,4 +1,4 @@
-"""Errors as OpenAI tells them."""
+"""OpenAI's error objects."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 def encode_error(facts: ErrorFacts) -> JSONObject:
     """Pure: OpenAI's error object.
 
-    `retry_after` repeats the header of that name. It is there for errors in the middle of a stream, which come as an
-    event, when the headers were sent long ago.
+    `retry_after` repeats the header of that name. It is for errors in the middle of a stream, which come as an
+    event, long after the headers.
     """
     told: JSONObject = {
         "message": facts.message,

@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 def name_of(asked: str, cards: Sequence[ModelCard]) -> str:
-    """The model name an answer carries: what the client asked for, or the default model's if it asked for none."""
+    """The model name in an answer: the one in the request, or the default model's if there is none."""
     return cards[0].name if cards and is_default_name(asked) else asked
 
 
 def encode_models(cards: Sequence[ModelCard]) -> JSONObject:
-    """The list, in configured order."""
+    """The list of models, in configured order."""
     return {"object": "list", "data": [encode_model(card) for card in cards]}
 
 
 def encode_model(card: ModelCard) -> JSONObject:
-    """One entry. `architecture` and `status` repeat what llama.cpp's clients look for there."""
+    """One model. `architecture` and `status` are fields that llama.cpp's clients read."""
     modalities = ["text"] if card.vision is VisionMode.DISABLED else ["text", "image"]
     return {
         "id": card.name,

@@ -1,4 +1,4 @@
-"""What the answer must be, however the client says it: OpenAI's field, vLLM's two, llama.cpp's. Pure."""
+"""Decodes the format of the answer from OpenAI's field, vLLM's two, or llama.cpp's. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def decode_response_format(wire: ChatCompletionWire) -> ResponseFormat | None:
-    """The one schema the answer must fit; None = free text.
+    """The schema that the answer must fit; None = free text.
 
     Raises:
         InvalidRequest: there are two, or `response_format` is of no known type.

@@ -38,7 +38,7 @@ def openai_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
         record.model = call.request.model
         reply, is_stream = _reply(call, backend, settings), call.is_stream
         events = backend.stream(call.request)
-        del call  # it holds the images as they were sent; the backend lets them go once they are described
+        del call  # it holds the images as they were sent, which the backend frees once they are captioned
         if is_stream:
             return EventStream(events, ChunkEncoder(reply), settings)
         collected = await while_connected(collect(events), request.receive)
@@ -50,7 +50,7 @@ def openai_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
 
     @router.api_route("/models/{name:path}", methods=GET)
     async def retrieve_model(name: str) -> JSONReply:
-        cards = backend.models()  # the default one is the first
+        cards = backend.models()  # the default model comes first
         return JSONReply(encode_model(require_model(cards, name, default=next(iter(cards), None))))
 
     return router

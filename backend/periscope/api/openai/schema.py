@@ -1,4 +1,4 @@
-"""Shapes of OpenAI requests. Content parts are looked at in `content.py`, refused fields in `unsupported.py`."""
+"""Shapes of OpenAI requests. `content.py` reads content parts, `unsupported.py` refuses fields."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def _reasoning_effort(value: Any) -> Any:
 
 
 def _whole(value: Any) -> Any:
-    """JSON has one kind of number: clients whose language has no integers write 10 as `10.0`."""
+    """An integral float as an integer: clients whose language has no integers write 10 as `10.0`."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _no_limit(value: Any) -> Any:
-    """-1 is how vLLM's, llama.cpp's and Ollama's clients say that they ask for nothing."""
+    """None for -1, which clients of vLLM, llama.cpp and Ollama send for no limit."""
     value = _whole(value)
     return None if value == -1 else value
 
 
 def _top_k(value: Any) -> Any:
-    """-1 switches it off in vLLM, 0 does here and in llama.cpp."""
+    """0 for -1: vLLM switches it off with -1, llama.cpp and this server with 0."""
     value = _whole(value)
     return 0 if value == -1 else value
 
@@ -60,7 +60,7 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 
 
 class FunctionCallWire(Wire):
-    """A call the assistant made, with or without a good name. Some clients send the arguments as the object itself."""
+    """A call in an assistant's message. Its name may be invalid. Some clients send the arguments as an object."""
 
     name: str | None = None
     arguments: Annotated[Any, BeforeValidator(_arguments)] = None
@@ -75,9 +75,9 @@ class ToolCallWire(Wire):
 
 
 class MessageWire(Wire):
-    """One message of any role; `content` is anything until its role is known.
+    """One message of any role; `content` is checked once the role is known.
 
-    Reasoning comes back under the name its server gave it: `reasoning_details` is OpenRouter's, `thinking_blocks`
+    Reasoning comes back under the name that its server gave it: `reasoning_details` is OpenRouter's, `thinking_blocks`
     LiteLLM's. `tool_name` is Ollama's `name` of a tool message.
     """
 
@@ -96,7 +96,7 @@ class MessageWire(Wire):
 
 
 class FunctionWire(Wire):
-    """A function the model may call."""
+    """A function that the model may call."""
 
     name: Name
     description: str | None = None
@@ -118,7 +118,7 @@ class NamedFunctionWire(Wire):
 
 
 class ToolChoiceWire(Wire):
-    """`tool_choice`; a bare string is the `type` of an object without more."""
+    """`tool_choice`; a bare string stands for an object with only this `type`."""
 
     type: str
     function: NamedFunctionWire | None = None
@@ -142,7 +142,7 @@ class ResponseFormatWire(Wire):
 
 
 class StructuredOutputsWire(Wire):
-    """vLLM's `structured_outputs`, of which `json` alone is taken."""
+    """vLLM's `structured_outputs`, of which only `json` is supported."""
 
     json_: dict[str, Any] | None = Field(None, alias="json")
 

@@ -1,4 +1,4 @@
-"""JSON schemas as Go and C# write them: a keyword that was never set is `null` there, and means nothing. Pure."""
+"""Removes nulls from JSON schemas: Go and C# write `null` for a keyword that was never set. Pure."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from periscope.core import JSONObject
 
 #: Keywords whose value may be null itself.
 _NULLABLE = frozenset({"default", "const", "example"})
-#: Keywords that hold values, in which no schema is looked for.
+#: Keywords that hold values, which are not searched for schemas.
 _VALUES = _NULLABLE | {"examples", "enum"}
 _NAMED_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 
 
 def without_nulls(schema: JSONObject) -> JSONObject:
-    """The same schema without the keywords that are null; `properties` that are null become none at all.
+    """The same schema without keywords that are null; `properties: null` becomes an empty object.
 
     Chat templates walk over `properties` and `required`, and grammars read them, so neither may meet a null there.
     """

@@ -1,6 +1,6 @@
-"""Calls and results as Anthropic's clients write them: as parts of the content, beside what was thought. Pure.
+"""Calls and results as Anthropic's clients write them: as parts of the content, beside reasoning. Pure.
 
-A chat that was begun against Anthropic's API goes on with such a history; some editors write it in any case.
+A chat that began with Anthropic's API continues with such a history; some editors always write it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def decode_tool_uses(content: Any, path: str) -> tuple[ToolCall, ...]:
 
 
 def results_apart(message: Message, content: Any, path: str, called: Collection[str]) -> Iterator[Message]:
-    """A user's message; the results in it of calls that were made become tool messages of their own, before the rest.
+    """A user's message whose tool results become tool messages of their own, before the rest of it.
 
     Args:
-        message: the whole of it, results included.
-        content: what it was decoded from, at `path`.
-        called: ids of calls that stood in `tool_use` parts.
+        message: the whole message, including results.
+        content: the content that it was decoded from, at `path`.
+        called: ids of calls in `tool_use` parts.
     """
     results = {j: part for j, part in _parts_of_type(content, "tool_result") if _id_of(part) in called}
     if message.role is not Role.USER or not results:

@@ -18,19 +18,19 @@ _MODES: Mapping[str, ToolChoiceMode] = {
     "none": ToolChoiceMode.NONE,
     "auto": ToolChoiceMode.AUTO,
     "required": ToolChoiceMode.REQUIRED,
-    "any": ToolChoiceMode.REQUIRED,  # Mistral's and Anthropic's word
+    "any": ToolChoiceMode.REQUIRED,  # Mistral's and Anthropic's name
     "function": ToolChoiceMode.REQUIRED,
 }
-#: Types OpenAI knows and this server does not.
+#: Types of OpenAI's API that this server does not support.
 _UNSUPPORTED = ("allowed_tools", "custom")
 
 
 def decode_tools(wires: Sequence[ToolWire]) -> tuple[Tool, ...]:
-    """The functions offered.
+    """The functions that the request offers.
 
     Raises:
-        UnsupportedParameter: one is something else.
-        InvalidRequest: one is incomplete, or has the name of another: a call of it could mean either.
+        UnsupportedParameter: a tool is not a function.
+        InvalidRequest: one is incomplete, or two have the same name, so that a call could mean either.
     """
     tools = tuple(_tool(wire, f"tools[{i}]") for i, wire in enumerate(wires))
     places: dict[str, str] = {}
@@ -55,10 +55,10 @@ def _tool(wire: ToolWire, path: str) -> Tool:
 
 
 def refuse_other_types(value: str, path: str) -> None:
-    """Whatever has a `type` here is a function.
+    """Check that the `type` of a tool, if any, is `function`.
 
     Raises:
-        UnsupportedParameter: it is something else.
+        UnsupportedParameter: it is another type.
     """
     if value != "function":
         raise UnsupportedParameter(f"`{path}` must be `function`, got {kind_of(value)}.", param=path)
@@ -68,7 +68,7 @@ def decode_tool_choice(wire: ToolChoiceWire | None, tools: Sequence[Tool], *, is
     """Whether the model may, must not or must call one of `tools`.
 
     Raises:
-        UnsupportedParameter: a kind of choice that is not served.
+        UnsupportedParameter: the kind of choice is not supported.
         InvalidRequest: there is no such kind, no such tool, or no tool at all.
     """
     if wire is None:

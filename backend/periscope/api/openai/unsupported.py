@@ -11,7 +11,7 @@ from periscope.api.wording import clip
 if TYPE_CHECKING:
     from periscope.api.openai.schema import ChatCompletionWire, MessageWire
 
-#: field -> values, besides null, that ask for nothing special.
+#: field -> values, besides null, that are the default behaviour and so accepted.
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     # OpenAI's own
     "functions": ([],),
@@ -19,7 +19,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
     "audio": (),
     "web_search_options": (),
-    # What other dialects say beside the messages
+    # Fields of other dialects beside the messages
     "system": ("", []),
     "instructions": ("",),
     "prompt": ("",),
@@ -50,10 +50,10 @@ _FILES = "put pictures into `content` as `image_url` parts, and what files say a
 _TEXT = "put it into `content`"
 _CALLS = "send `tool_calls`, and messages of the role `tool` for their results"
 _PREFIX = "leave it out, the answer always begins anew"
-#: Beside `content` these repeat it; they stand for it in the AI SDK's and Google's messages.
+#: Beside `content` these repeat it; the AI SDK's and Google's messages have them in its place.
 _COPIES = ("parts", "text", "contents")
-#: Fields of a message in which other dialects carry content -> what to do instead. Fields that are not named here say
-#: something about a message (`id`, `cache_control`, `annotations`), and are no part of any prompt.
+#: Fields of a message in which other dialects carry content -> what to do instead. Fields that are not listed here
+#: describe a message (`id`, `cache_control`, `annotations`) and are not part of any prompt.
 _CONTENT_FIELDS: Mapping[str, str] = {
     **dict.fromkeys(("images", "image", "image_url", "image_urls", "input_image"), _PICTURES),
     **dict.fromkeys(("files", "file", "file_ids", "attachments", "experimental_attachments"), _FILES),
@@ -63,7 +63,7 @@ _CONTENT_FIELDS: Mapping[str, str] = {
     **dict.fromkeys(("prefix", "partial"), _PREFIX),
 }
 
-#: Arguments of the code around a chat template, which are no variables of the template.
+#: Arguments of the code around a chat template, which are not variables of the template.
 _NO_TEMPLATE_VARIABLES = frozenset(
     {
         *("self", "messages", "conversation", "tools", "chat_template", "tokenize", "tokenizer_kwargs"),
@@ -74,10 +74,10 @@ _NO_TEMPLATE_VARIABLES = frozenset(
 
 
 def refuse_unsupported(wire: ChatCompletionWire) -> None:
-    """Pure.
+    """Pure: refuse fields that are not supported.
 
     Raises:
-        UnsupportedParameter: the first field that asks for what cannot be done.
+        UnsupportedParameter: names the first such field.
     """
     extra = wire.model_extra or {}
     for name, neutral in _NEUTRAL.items():
@@ -94,10 +94,10 @@ def refuse_unsupported(wire: ChatCompletionWire) -> None:
 
 
 def refuse_unread(message: MessageWire, path: str) -> None:
-    """Pure: nothing that a message says vanishes without a word.
+    """Pure: refuse fields of a message with content that would not reach the model.
 
     Raises:
-        UnsupportedParameter: names the first field that carries content which would not reach the model.
+        UnsupportedParameter: names the first such field.
     """
     for name, value in (message.model_extra or {}).items():
         is_content = name in _CONTENT_FIELDS and not (name in _COPIES and message.content)
@@ -108,7 +108,7 @@ def refuse_unread(message: MessageWire, path: str) -> None:
 
 
 def _holds_data(value: Any) -> bool:
-    """Somewhere in it stands a file as a `data:` URL."""
+    """Whether it holds a file as a `data:` URL at any depth."""
     pending = [value]
     while pending:
         one = pending.pop()
