@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -62,13 +62,21 @@ class Child:
 
         Also None without psutil, which only development environments have.
         """
+        return self._summed(_used_s)
+
+    def memory_bytes(self) -> int | None:
+        """Resident memory of the process and its children; None as for `cpu_s`."""
+        used = self._summed(lambda process: process.memory_info().rss)
+        return None if used is None else int(used)
+
+    def _summed(self, read: Callable[[psutil.Process], float]) -> float | None:
         try:
             import psutil
         except ImportError:
             return None
         try:
             process = psutil.Process(self._process.pid)
-            return sum(_used_s(one) for one in (process, *process.children(recursive=True)))
+            return sum(read(one) for one in (process, *process.children(recursive=True)))
         except psutil.NoSuchProcess:
             return None
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from periscope.bench.captions import CaptionReport
     from periscope.bench.conversation import Turn
+    from periscope.bench.fuzz import FuzzReport
     from periscope.bench.gaps import NeighbourFigure
     from periscope.bench.generation import GenerationReport
     from periscope.bench.neighbours import NeighbourReport
@@ -64,6 +65,23 @@ def print_captions(report: CaptionReport, console: Console) -> None:
         kind = "seen before" if figure.is_cached else "new"
         table.add_row(str(figure.num_pictures), kind, _shown(figure.s_per_caption, 1000, 1))
     console.print(table)
+
+
+def print_fuzz(report: FuzzReport, console: Console) -> None:
+    """Print the results of `bench fuzz`, and the first failures."""
+    where = report.settings.url or "a server of its own, embedded pair"
+    _heading(console, [*report.environment.lines(), f"{where}; seed {report.settings.seed}"])
+    table = _table("file", "answered", "refused (4xx)", "failed", "slowest s")
+    for figure in report.figures:
+        counts = (figure.num_answered, figure.num_refused, figure.num_failed)
+        table.add_row(figure.format, *map(str, counts), f"{figure.slowest_s:.2f}")
+    console.print(table)
+    for failure in report.failures:
+        status = failure.status or "no answer"
+        console.print(f"file {failure.number} ({failure.format}): {status}: {failure.said}", markup=False)
+    if known := [used for used in report.memory_bytes if used is not None]:
+        shown = ", ".join(f"{used / 2**20:.0f}" for used in known)
+        console.print(f"memory of the server after each tenth, MiB: {shown}", highlight=False)
 
 
 def print_neighbours(report: NeighbourReport, console: Console) -> None:

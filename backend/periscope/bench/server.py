@@ -28,16 +28,38 @@ _SEES_BY_PROXY: JSONObject = {"vision_mode": "proxy", "vision_proxy": {"model": 
 DEMO_PAIR: JSONObject = {
     "models": [{"name": MODEL_NAME, "local_path": "embedded:text", "capabilities": _SEES_BY_PROXY}, _CAPTIONER]
 }
+#: The same for fuzzing: captions of one token, no reader, and nothing kept, so that memory has no reason to grow.
+DEMO_PAIR_UNREAD: JSONObject = {
+    "caption_cache": {"persist": False},
+    "models": [
+        {
+            "name": MODEL_NAME,
+            "local_path": "embedded:text",
+            "params": {"prompt_cache": 0},
+            "capabilities": {
+                "vision_mode": "proxy",
+                "vision_proxy": {"model": "captioner", "max_tokens": 1, "reader": "none"},
+            },
+        },
+        _CAPTIONER,
+    ],
+}
 _READY = re.compile(r"ready on (http://[\d.]+:\d+)/v1")
 _START_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server that is ready. `cpu_s`: CPU seconds it has used so far; None = unknown."""
+    """A server that is ready.
+
+    Attributes:
+        cpu_s: CPU seconds it has used so far; None = unknown.
+        memory_bytes: resident memory of its processes; None = unknown.
+    """
 
     url: str
     cpu_s: Callable[[], float | None]
+    memory_bytes: Callable[[], int | None]
 
 
 def models_yaml(model: Path, config: EngineConfig, *, has_captioner: bool) -> JSONObject:
@@ -64,7 +86,7 @@ async def serving(config: JSONObject) -> AsyncIterator[RunningServer]:
             async with asyncio.timeout(_START_TIMEOUT_S):
                 url = await _ready_url(server)
             server.drain()
-            yield RunningServer(url, server.cpu_s)
+            yield RunningServer(url, server.cpu_s, server.memory_bytes)
 
 
 async def _ready_url(server: Child) -> str:

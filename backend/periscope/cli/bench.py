@@ -33,6 +33,9 @@ Rounds: TypeAlias = Annotated[int, typer.Option(min=1, help="Rounds after the on
 MaxTokens: TypeAlias = Annotated[int, typer.Option(min=2, help="Tokens per answer.")]
 PromptWords: TypeAlias = Annotated[int, typer.Option(min=1, help="Words per prompt; about as many tokens.")]
 AtOnce: TypeAlias = Annotated[str, typer.Option(metavar="N,N,...", help="Requests at once.")]
+RunningServer: TypeAlias = Annotated[
+    str | None, typer.Option(help="Running server to measure; one of its own with the embedded pair if left out.")
+]
 JsonFile: TypeAlias = Annotated[
     Path | None,
     typer.Option("--json", metavar="FILE", help="Write everything as JSON; `-` is stdout.", show_default=False),
@@ -125,10 +128,7 @@ def neighbours(
 @exits()
 def caption(
     *,
-    url: Annotated[
-        str | None,
-        typer.Option(help="Running server to measure; one of its own with the embedded pair if left out."),
-    ] = None,
+    url: RunningServer = None,
     model: AskedModel = None,
     config: ConfigFile = None,
     rounds: Rounds = 5,
@@ -137,15 +137,48 @@ def caption(
     """Measure captions: alone and four at once, of new pictures and of the same ones again."""
     from periscope.bench.captions import CaptionSettings, bench_caption
     from periscope.bench.report import print_captions
-    from periscope.cli.client import find_server
 
-    if model is not None and url is None:
-        raise CommandFailed("--model is a model of a running server: name the server with --url.", ExitCode.USAGE)
-    server = None if url is None else find_server(url, load_config(config))
-    settings = CaptionSettings(url=None if server is None else server.url, model=model, rounds=rounds)
-    api_key = None if server is None else server.api_key
+    url, api_key = _running_server(url, model, config)
+    settings = CaptionSettings(url=url, model=model, rounds=rounds)
     report = asyncio.run(bench_caption(settings, complain, api_key=api_key))
     _show(report, print_captions, json_file)
+
+
+@app.command()
+@exits()
+def fuzz(
+    *,
+    files: Annotated[int, typer.Option(min=1, help="Broken files to send, of all formats together.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 1,
+    url: RunningServer = None,
+    model: AskedModel = None,
+    config: ConfigFile = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Send broken pictures and documents: each has to be answered or refused, and memory has to stay flat."""
+    from periscope.bench.fuzz import FuzzSettings, bench_fuzz
+    from periscope.bench.report import print_fuzz
+
+    url, api_key = _running_server(url, model, config)
+    settings = FuzzSettings(num_files=files, seed=seed, url=url, model=model)
+    report = asyncio.run(bench_fuzz(settings, complain, api_key=api_key))
+    _show(report, print_fuzz, json_file)
+    if report.num_failed:
+        raise CommandFailed(f"{report.num_failed} files were answered with a 5xx or not at all.")
+
+
+def _running_server(url: str | None, model: str | None, config: Path | None) -> tuple[str | None, str | None]:
+    """Address and API key of the server to measure; None: one of the benchmark's own.
+
+    Raises:
+        CommandFailed: a model is named, but no server that has it.
+    """
+    if model is not None and url is None:
+        raise CommandFailed("--model is a model of a running server: name the server with --url.", ExitCode.USAGE)
+    from periscope.cli.client import find_server
+
+    server = None if url is None else find_server(url, load_config(config))
+    return (None, None) if server is None else (server.url, server.api_key)
 
 
 def rows_of(text: str) -> tuple[int, ...]:
