@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
 
 # No test leaves captions on this machine, or finds those of another test: one that wants the file names it.
 os.environ["PERISCOPE_CAPTION_CACHE__PERSIST"] = "false"
+# Nor does one find the server of whoever runs the tests: each that a test starts has a home of its own in this one.
+os.environ["PERISCOPE_HOME"] = tempfile.mkdtemp(prefix="periscope-tests-")
+atexit.register(shutil.rmtree, os.environ["PERISCOPE_HOME"], ignore_errors=True)
 
 # A busy machine is no failure: an example may take as long as it likes.
 settings.register_profile("without deadlines", deadline=None)

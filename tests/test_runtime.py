@@ -13,8 +13,9 @@ from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig
 from periscope.errors import InvalidRequest
 from periscope.events import ModelStateChanged
-from periscope.runtime import Runtime, engine_config
+from periscope.runtime import Runtime
 from periscope.status import ModelStateDelta
+from periscope.wiring import engine_config
 from tests.config.files import ONE, PAIR, SEEDS, load_text
 
 

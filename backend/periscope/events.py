@@ -39,6 +39,11 @@ class ModelGivenUp:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerChanged:
+    """Something of the server itself changed, such as its problems."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelChanged:
     """A model's queue, leases or pin changed."""
 
@@ -60,7 +65,9 @@ class RequestEnded:
     outcome: str
 
 
-Event: TypeAlias = ModelStateChanged | ModelLoadProgress | ModelGivenUp | ModelChanged | RequestChanged | RequestEnded
+Event: TypeAlias = (
+    ModelStateChanged | ModelLoadProgress | ModelGivenUp | ModelChanged | RequestChanged | RequestEnded | ServerChanged
+)
 
 
 class Subscription:

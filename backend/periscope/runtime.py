@@ -9,64 +9,59 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
-from uuid import uuid4
 
 import mlx.core as mx
 import stamina.instrumentation
 
-from periscope import __version__
-from periscope.captions.cache import CaptionCache
-from periscope.captions.store import CaptionStore
 from periscope.config import (
-    CaptionCacheConfig,
     Config,
     ModelConfig,
     RemoteConfig,
-    RemoteImagesConfig,
-    VisionProxyConfig,
 )
-from periscope.core import Footprint, ModelKind, ModelState, VisionMode, find_model, require_model
-from periscope.demo import EMBEDDED_MODELS
-from periscope.engine import EngineConfig, VisionLanguageEngine
+from periscope.core import Footprint, ModelKind, ModelState, VisionMode, require_model
+from periscope.engine import VisionLanguageEngine
 from periscope.engine.device.memory import DeviceMemory, WiredLimit
 from periscope.engine.device.turn import DeviceTurn
 from periscope.engine.isolated.engine import IsolatedVisionLanguageEngine
 from periscope.engine.loading.footprint import measure
-from periscope.engine.loading.loader import context_length_of, find_on_disk, read_model_config
-from periscope.errors import ModelLoadError
 from periscope.events import EventBus, ModelStateChanged
 from periscope.pool.contracts import LoadProgress, ModelSpec, PooledEngine, PoolLimits
 from periscope.pool.pool import ModelPool
-from periscope.remote import Endpoint, FetchSettings, OpenAIClient, PictureFetcher, Timeouts
+from periscope.remote import Endpoint, OpenAIClient, Timeouts
 from periscope.serving.control import ControlService
 from periscope.serving.generation import LocalGenerator
+from periscope.serving.health import Notices
 from periscope.serving.models import DisabledImages, ModelNames, ServedModel
 from periscope.serving.requests import LiveRequests
 from periscope.serving.service import ChatService
+from periscope.status import ServerIdentity
 from periscope.vision.backends.leased import ImageDescriber, LeasedCaptioner
 from periscope.vision.backends.remote import RemoteCaptioner
 from periscope.vision.backends.remote_server import RemoteServer
-from periscope.vision.backends.weights import weights_id
-from periscope.vision.captioner import CaptionerId
-from periscope.vision.documents.settings import DocumentMode, DocumentSettings
 from periscope.vision.images.in_flight import BytesInFlight
-from periscope.vision.images.limits import ImageLimits
 from periscope.vision.images.remote import RemoteImages
 from periscope.vision.intake import ImageIntake
-from periscope.vision.prompts import DEFAULT_CAPTION_PROMPT
 from periscope.vision.proxy import VisionProxy
-from periscope.vision.readers.find import INSTALL, ReaderKind, find_reader
-from periscope.vision.readers.reader import TextReader
+from periscope.vision.readers.find import ReaderKind
 from periscope.vision.reading import ImageReading
-from periscope.vision.settings import OnError, ProxySettings, ReadingSettings
+from periscope.wiring import (
+    backend_and_model,
+    caption_cache,
+    captioner_id,
+    captioner_name,
+    engine_config,
+    installed_reader,
+    peek_context_length,
+    picture_fetcher,
+    proxy_settings,
+    source_of,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 logger = logging.getLogger(__name__)
 
-#: What `params.mem` counts in; as everywhere in the configuration, MB are powers of 1000.
-MB = 1_000_000
 #: Threads that read and decode images. Decoding is C code that lets go of the interpreter.
 NUM_DECODE_THREADS = 2
 #: Once the models are loaded, the start waits no longer than this to hear how captioners on other servers are.
@@ -81,15 +76,20 @@ class PooledDescriber(PooledEngine, ImageDescriber, Protocol):
 
 
 class Runtime:
-    """Owns all rooms of one Periscope. Build it from a Config, `start` it, `stop` it; all on one event loop."""
+    """Owns all rooms of one Periscope. Build it from a Config, `start` it, `stop` it; all on one event loop.
 
-    def __init__(self, config: Config) -> None:
+    Attributes:
+        notices: what of the server itself is not as it should be; stands among the problems of its status.
+    """
+
+    def __init__(self, config: Config, identity: ServerIdentity = ServerIdentity()) -> None:
         self.config = config
         self.bus = EventBus()
+        self.notices = Notices(self.bus.publish)
         self._turn = DeviceTurn(config.captioner_share)
         self._decoding = ThreadPoolExecutor(NUM_DECODE_THREADS, thread_name_prefix="periscope-decode")
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="periscope-read")
-        self._reader = cache(_installed_reader)  # one for all text models that ask for the same: it takes memory
+        self._reader = cache(installed_reader)  # one for all text models that ask for the same: it takes memory
         self._memory = DeviceMemory(config.memory.budget)
         limits = PoolLimits(
             budget_bytes=self._memory.budget_bytes(),
@@ -114,16 +114,16 @@ class Runtime:
         in_flight = BytesInFlight(
             config.server.limits.max_image_bytes_in_flight, wait_timeout_s=config.server.limits.wait_timeout_s
         )
-        self._captions = _caption_cache(config.caption_cache)
+        self._captions = caption_cache(config.caption_cache)
         reading = ImageReading(
             self._captions, executor=self._reading, wait_timeout_s=config.server.limits.wait_timeout_s
         )
-        self._fetcher = _picture_fetcher(config.server.remote_images)
+        self._fetcher = picture_fetcher(config.server.remote_images)
         web = config.server.remote_images
         remote = RemoteImages(self._fetcher.fetch, max_per_request=web.max_per_request) if web.enabled else None
         intake = ImageIntake(executor=self._decoding, in_flight=in_flight, remote=remote)
         proxy = VisionProxy(self._captions, intake=intake, reading=reading)
-        self.service = ChatService(names, self._pool, proxy, requests, self._remote.values())
+        self.service = ChatService(names, self._pool, proxy, requests, self._remote.values(), notices=self.notices)
         self.control = ControlService(
             self.service,
             self._pool,
@@ -131,18 +131,22 @@ class Runtime:
             requests,
             self.bus,
             captions=self._captions,
-            version=__version__,
+            identity=identity,
             read_memory=_read_memory,
         )
 
-    async def start(self) -> None:
-        """Load what is to be loaded at start, side by side, and wait for it. Failures are in `service.health()`."""
+    async def start(self, *, preloads: bool = True) -> None:
+        """Load what is to be loaded at start, side by side, and wait for it. Failures are in `service.health()`.
+
+        Args:
+            preloads: else nothing is loaded before a request or a command wants it.
+        """
         WiredLimit.set_once(self.config.memory.wired_limit)
         self._captions.start_loading()
         checks = [asyncio.create_task(each.checked()) for each in self._watch_captioners()]
         try:
             await self._pool.preload(
-                model.name for model in self.config.models if model.preload and model.remote is None
+                model.name for model in self.config.models if preloads and model.preload and model.remote is None
             )
             if checks:
                 await asyncio.wait(checks, timeout=CHECK_GRACE_S)
@@ -153,9 +157,9 @@ class Runtime:
     def _watch_captioners(self) -> list[RemoteCaptioner]:
         """Name in the log every captioner that a model uses, and watch those on other servers, which are returned."""
         stamina.instrumentation.set_on_retry_hooks(())  # the captioner's own log line says more
-        names = list(dict.fromkeys(filter(None, map(_captioner_name, self.config.models))))
+        names = list(dict.fromkeys(filter(None, map(captioner_name, self.config.models))))
         for name in names:
-            logger.info("captioner: %s", _backend_and_model(require_model(self.config.models, name)))
+            logger.info("captioner: %s", backend_and_model(require_model(self.config.models, name)))
         remote = [self._remote[name] for name in names if name in self._remote]
         self._watching += [asyncio.create_task(each.watch(), name=f"watch captioner {each.name}") for each in remote]
         return remote
@@ -189,7 +193,7 @@ class Runtime:
         await self.stop()
 
     def _spec(self, model: ModelConfig) -> ModelSpec:
-        source, settings = _source(model), engine_config(model, self.config)
+        source, settings = source_of(model), engine_config(model, self.config)
 
         async def measured() -> Footprint:
             return await asyncio.to_thread(measure, source, settings, kind=model.kind)
@@ -220,7 +224,7 @@ class Runtime:
         kind: type[PooledDescriber] = PooledDescriber  # type: ignore[type-abstract]  # nobody makes one of it
         return LeasedCaptioner(
             lambda tell: self._pool.lease(model.name, kind, tell=tell),
-            _captioner_id(model),
+            captioner_id(model),
             wait_timeout_s=self.config.server.limits.wait_timeout_s,
         )
 
@@ -258,138 +262,22 @@ class Runtime:
         )
 
     def _served(self, model: ModelConfig) -> ServedModel:
-        capabilities, name = model.capabilities, _captioner_name(model)
+        capabilities, name = model.capabilities, captioner_name(model)
         vision = capabilities.vision_proxy if capabilities.vision_mode is VisionMode.PROXY else None
         captioner = None if name is None else self._captioners[require_model(self.config.models, name).name]
         return ServedModel(
             name=model.name,
             aliases=model.aliases,
             created=int(time.time()),
-            context_length=_peek_context_length(model),
+            context_length=peek_context_length(model),
             vision=capabilities.vision_mode,
             params=model.params.generation,
             captioner=captioner,
             proxy=None
             if vision is None
-            else _proxy_settings(vision, self._reader(ReaderKind(vision.reader), vision.reader_languages)),
+            else proxy_settings(vision, self._reader(ReaderKind(vision.reader), vision.reader_languages)),
             disabled_images=DisabledImages(capabilities.images_when_disabled),
         )
-
-
-def _captioner_name(model: ModelConfig) -> str | None:
-    """The entry that captions for this model now, if any."""
-    proxy = model.capabilities.vision_proxy
-    return None if proxy is None or model.capabilities.vision_mode is not VisionMode.PROXY else proxy.model
-
-
-def _backend_and_model(model: ModelConfig) -> str:
-    """As the log names a captioner at the start."""
-    if (remote := model.remote) is None:
-        return f"mlx/{model.name}"
-    return f"{remote.backend}/{remote.model} at {remote.base_url}"
-
-
-def _source(model: ModelConfig) -> str:
-    """A folder or a hub id, as the engine takes it."""
-    return _unpacked(model.local_path or model.hf_id or "")
-
-
-def _unpacked(source: str) -> str:
-    """`embedded:...` as the folder it means; anything else as it is."""
-    return str(EMBEDDED_MODELS.get(source, source))
-
-
-def engine_config(model: ModelConfig, config: Config) -> EngineConfig:
-    """Pure: how the engine is to run this model."""
-    params = model.params
-    draft = None if params.draft_model is None else find_model(config.models, params.draft_model)
-    return EngineConfig(
-        revision=model.revision,
-        dtype=params.dtype,
-        max_num_seqs=params.max_num_seqs,
-        prefill_chunk_size=params.prefill_chunk_size,
-        context_length=params.context_length,
-        chat_template_kwargs=dict(params.chat_template_kwargs),
-        kv_limit_bytes=None if params.mem is None else params.mem * MB,
-        prompt_cache_bytes=params.prompt_cache,
-        checks_memory=config.memory.check_requests,
-        draft_model=_source(draft) if draft else params.draft_model and _unpacked(params.draft_model),
-        draft_revision=draft.revision if draft else None,
-        num_draft_tokens=params.num_draft_tokens,
-    )
-
-
-def _caption_cache(config: CaptionCacheConfig) -> CaptionCache:
-    store = CaptionStore(Path(config.path)) if config.persist and config.path is not None else None
-    return CaptionCache(max_bytes=config.max_bytes, store=store)
-
-
-def _picture_fetcher(config: RemoteImagesConfig) -> PictureFetcher:
-    settings = FetchSettings(config.allow_hosts, timeout_s=config.timeout_s, max_concurrent=config.max_concurrent)
-    return PictureFetcher(settings)
-
-
-def _captioner_id(model: ModelConfig) -> CaptionerId:
-    """The revision stands for the weights and how they are run, because captions outlive this process.
-
-    Of a model that is fetched only later nobody knows the weights yet: its captions are never found again.
-    """
-    source = _source(model)
-    try:
-        weights = weights_id(find_on_disk(source, model.revision))
-    except (ModelLoadError, OSError):
-        weights = f"unknown-{uuid4().hex}"
-    return CaptionerId(name=model.name, revision=f"{source}@{weights} {model.params.dtype or 'auto'}")
-
-
-def _proxy_settings(vision: VisionProxyConfig, reader: TextReader | None) -> ProxySettings:
-    limits = ImageLimits(
-        max_bytes=vision.max_image_bytes,
-        max_source_pixels=vision.max_source_pixels,
-        max_side_px=vision.max_side_px,
-        max_images=vision.max_images,
-    )
-    return ProxySettings(
-        prompt=vision.prompt_template or DEFAULT_CAPTION_PROMPT,
-        max_tokens=vision.max_tokens,
-        timeout_s=vision.timeout_s,
-        on_error=OnError(vision.on_error),
-        use_question=vision.use_question,
-        limits=limits,
-        reading=None
-        if reader is None
-        else ReadingSettings(reader, max_chars=vision.reader_max_chars, timeout_s=vision.reader_timeout_s),
-        documents=DocumentSettings(
-            mode=DocumentMode(vision.documents),
-            max_bytes=vision.max_document_bytes,
-            max_pages=vision.max_document_pages,
-            max_page_px=vision.max_page_px,
-            max_chars=vision.document_max_chars,
-        ),
-    )
-
-
-def _installed_reader(kind: ReaderKind, languages: tuple[str, ...]) -> TextReader | None:
-    """The reader of this kind, with a line in the log; None if none is installed.
-
-    Raises:
-        ConfigError: it is asked for by name and cannot run here.
-    """
-    reader = find_reader(kind, languages)
-    if reader is not None:
-        logger.info("reader: %s", reader.name)
-    elif kind is not ReaderKind.NONE:
-        logger.info("reader: none; text in images is read with %s", INSTALL)
-    return reader
-
-
-def _peek_context_length(model: ModelConfig) -> int | None:
-    """What the model's files say, if they are on this disk; nothing is loaded."""
-    try:
-        path = find_on_disk(_source(model), model.revision)
-        return context_length_of(read_model_config(path), model.params.context_length)
-    except ModelLoadError:
-        return model.params.context_length
 
 
 def _read_memory() -> tuple[int, int, int]:

@@ -87,6 +87,15 @@ class MemoryStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerIdentity:
+    """Which process this is. `instance_id` is new with each start; `supervisor` is `launchd`, `brew` or None."""
+
+    version: str = ""
+    instance_id: str = ""
+    supervisor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ServerStatus:
     """All at one moment.
 
@@ -97,7 +106,7 @@ class ServerStatus:
     """
 
     state: str
-    version: str
+    identity: ServerIdentity
     pid: int
     uptime_s: float
     problems: tuple[str, ...]
@@ -139,5 +148,12 @@ class RequestGone:
     outcome: str
 
 
+@dataclass(frozen=True, slots=True)
+class ServerDelta:
+    """Something of the server itself changed: its problems, or what of its memory it may use. `status` is all of it."""
+
+    status: ServerStatus
+
+
 #: The snapshot comes first, once.
-StatusEvent: TypeAlias = ServerStatus | ModelStateDelta | ModelDelta | RequestDelta | RequestGone
+StatusEvent: TypeAlias = ServerStatus | ServerDelta | ModelStateDelta | ModelDelta | RequestDelta | RequestGone

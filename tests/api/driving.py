@@ -34,7 +34,7 @@ from periscope.core import (
     Usage,
     VisionMode,
 )
-from periscope.status import MemoryStatus, ModelStatus, RequestStatus, ServerStatus, StatusEvent
+from periscope.status import MemoryStatus, ModelStatus, RequestStatus, ServerIdentity, ServerStatus, StatusEvent
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -190,7 +190,7 @@ ROW = ModelStatus(
 WAITER = RequestStatus(id="chatcmpl-1", model="org/text", status="queued", age_s=1.5, position=2)
 SNAPSHOT = ServerStatus(
     state="ready",
-    version="1.2.3",
+    identity=ServerIdentity("1.2.3", "9f3c", "launchd"),
     pid=7,
     uptime_s=60.0,
     problems=(),

@@ -237,6 +237,16 @@ async def test_the_control_plane_is_guarded(method: str, path: str) -> None:
 
 
 @in_loop
+async def test_the_token_is_as_good_as_the_key() -> None:
+    """Programs of this user need no key; without a key nobody is asked for the token either."""
+    async with client_of(FakeBackend(), api_key="secret", token="by-file") as client:  # noqa: S106 - a test's
+        for headers, status in (({"x-api-key": "by-file"}, 200), ({"x-api-key": "secret"}, 200), ({}, 401)):
+            assert (await client.get("/api/status", headers=headers)).status_code == status
+    async with client_of(FakeBackend(), token="by-file") as client:  # noqa: S106 - a test's
+        assert (await client.get("/api/status")).status_code == 200
+
+
+@in_loop
 async def test_select_hides_no_model() -> None:
     """A model may be called `select`; the command is a POST and the card a GET."""
     async with client_of(FakeBackend()) as client:

@@ -18,6 +18,7 @@ from periscope.status import (
     ModelStatus,
     RequestDelta,
     RequestGone,
+    ServerDelta,
     ServerStatus,
     StatusEvent,
 )
@@ -63,6 +64,8 @@ def test_the_snapshot_has_these_fields() -> None:
         "server": {
             "state": "ready",
             "version": "1.2.3",
+            "instance_id": "9f3c",
+            "supervisor": "launchd",
             "pid": 7,
             "uptime_s": 60.0,
             "problems": [],
@@ -101,6 +104,11 @@ def test_seconds_are_rounded() -> None:
     ("event", "name", "data"),
     [
         (SNAPSHOT, "snapshot", encode_status(SNAPSHOT)),
+        (
+            ServerDelta(SNAPSHOT),
+            "server.changed",
+            {name: encode_status(SNAPSHOT)[name] for name in ("server", "memory")},
+        ),
         (
             ModelStateDelta("loading", "ready", None, ROW),
             "model.state",

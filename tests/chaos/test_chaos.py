@@ -44,6 +44,7 @@ from periscope.serving.generation import LocalGenerator
 from periscope.serving.models import ModelNames, ServedModel
 from periscope.serving.requests import LiveRequests
 from periscope.serving.service import ChatService
+from periscope.status import ServerIdentity
 from periscope.vision.proxy import VisionProxy
 from periscope.vision.settings import ProxySettings
 from tests.chaos.faults import CAPTIONER_FAULTS, ChaoticCaptioner, Dice, load_engine
@@ -135,7 +136,7 @@ class Rooms:
             self.requests,
             bus,
             captions=self.captions,
-            version="1",
+            identity=ServerIdentity("1"),
             read_memory=lambda: (1, 2, 3),
         )
 

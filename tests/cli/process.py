@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Self
@@ -27,7 +28,13 @@ def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
     """Ours, without the settings of whoever runs the tests, and with `changes`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PERISCOPE_")}
     ours = {"HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "PERISCOPE_CAPTION_CACHE__PERSIST": "false"}
+    ours["PERISCOPE_HOME"] = os.environ["PERISCOPE_HOME"]
     return {**kept, **ours, **(changes or {})}
+
+
+def new_home() -> str:
+    """A folder for the state and the log of one server, which goes with the tests."""
+    return tempfile.mkdtemp(dir=os.environ["PERISCOPE_HOME"])
 
 
 def run_command(
@@ -118,10 +125,12 @@ class CommandProcess:
 
 
 class ServeProcess(CommandProcess):
-    """`periscope serve`."""
+    """`periscope serve`, in a home of its own unless it is given one."""
 
-    def __init__(self, *arguments: str, on_sigint: signal.Handlers = signal.Handlers.SIG_DFL) -> None:
-        super().__init__("serve", *arguments, on_sigint=on_sigint)
+    def __init__(
+        self, *arguments: str, home: str | None = None, on_sigint: signal.Handlers = signal.Handlers.SIG_DFL
+    ) -> None:
+        super().__init__("serve", *arguments, changes={"PERISCOPE_HOME": home or new_home()}, on_sigint=on_sigint)
 
     @property
     def url(self) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -16,6 +16,7 @@ import pytest
 
 from tests.cli.conftest import write_config
 from tests.cli.process import TIMEOUT_S, ServeProcess, run_command
+from tests.cli.stub import stub_server
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}
 STREAM = CHAT | {"stream": True}
@@ -108,23 +109,28 @@ def test_sigterm_during_a_stream_lets_it_finish(endless_model: Path, tmp_path: P
 def test_a_stream_that_does_not_end_is_ended_after_the_grace(endless_config: Path) -> None:
     """Ten seconds after SIGTERM the process leaves with 0 although clients would read on for minutes.
 
-    Who reads a stream gets an error event and its end, who waits for a whole answer a 503, and who does not read at all
-    delays nothing.
+    Who reads a stream gets an error event and its end, who waits for a whole answer a 503, and eight who do not read at
+    all, one of them the events, delay nothing.
     """
-    with ServeProcess("--config", str(endless_config), "--port", "0") as server, ThreadPoolExecutor(1) as threads:
+    with (
+        ServeProcess("--config", str(endless_config), "--port", "0") as server,
+        ThreadPoolExecutor(1) as threads,
+        ExitStack() as unread,
+    ):
         server.wait_until_ready()
         url = f"{server.url}/v1/chat/completions"
         whole = threads.submit(httpx.post, url, json=CHAT, timeout=TIMEOUT_S)
         wait_for_a_request(server.url)
-        with httpx.stream("POST", url, json=STREAM, timeout=TIMEOUT_S) as unread:
-            assert unread.status_code == 200
-            with httpx.stream("POST", url, json=STREAM, timeout=TIMEOUT_S) as reply:
-                lines = reply.iter_lines()
-                assert next(lines)
-                asked_at = time.monotonic()
-                server.signal(signal.SIGTERM)
-                assert_cut_off(lines)
-            assert server.wait() == 0, server.output
+        streams = [httpx.stream("GET", f"{server.url}/api/events", timeout=TIMEOUT_S)]
+        streams += [httpx.stream("POST", url, json=STREAM, timeout=TIMEOUT_S) for _ in range(7)]
+        assert all(unread.enter_context(stream).status_code == 200 for stream in streams)
+        with httpx.stream("POST", url, json=STREAM, timeout=TIMEOUT_S) as reply:
+            lines = reply.iter_lines()
+            assert next(lines)
+            asked_at = time.monotonic()
+            server.signal(signal.SIGTERM)
+            assert_cut_off(lines)
+        assert server.wait() == 0, server.output
         assert 9 < time.monotonic() - asked_at < 25
         assert (whole.result().status_code, whole.result().json()["error"]["code"]) == (503, "server_stopping")
         assert "Traceback" not in server.output
@@ -150,9 +156,9 @@ def test_a_second_ctrl_c_ends_it_at_once(endless_config: Path) -> None:
 
 def test_a_held_port_is_75(endless_config: Path) -> None:
     """Told at once, before any model is loaded, with the port's number."""
-    with socket.create_server(("127.0.0.1", 0)) as holder:
-        port = holder.getsockname()[1]
-        ended = run_command("serve", "--config", str(endless_config), "--port", str(port))
+    with stub_server(get=b"some other program") as holder:
+        port = holder.url.rpartition(":")[2]
+        ended = run_command("serve", "--config", str(endless_config), "--port", port)
     assert ended.returncode == 75
     assert f"Port {port}" in ended.stderr
     assert "loading" not in ended.stderr

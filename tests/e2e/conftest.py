@@ -16,6 +16,8 @@ from typing import IO
 import httpx
 import pytest
 
+from tests.cli.process import new_home
+
 READY = re.compile(r"ready on (http://[\d.]+:\d+)/v1")
 START_TIMEOUT_S = 180
 
@@ -46,7 +48,8 @@ def start_server(
     """Start `periscope serve` on a free port, with `changes` to the environment, and wait for its ready line."""
     command = [sys.executable, *program, "serve", "--port", "0"]
     command += ["--config", str(config)] if config else []
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", **(changes or {})}
+    ours = {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "PERISCOPE_HOME": new_home()}
+    environment = {**os.environ, **ours, **(changes or {})}
     process = subprocess.Popen(  # noqa: S603
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
     )

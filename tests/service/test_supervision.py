@@ -307,7 +307,7 @@ def test_homebrew_s_log_is_found(agent: LaunchAgent, machine: Machine, wanted: D
     log = "/opt/homebrew/var/log/periscope.log"
     machine.paths.brew_plist.parent.mkdir(parents=True)
     machine.paths.brew_plist.write_bytes(render(wanted | {"StandardOutPath": log, "StandardErrorPath": log}))
-    assert agent.status().logs == (Path(log),)
+    assert agent.status().logs == (machine.paths.server_log, Path(log))
 
 
 def test_a_folder_that_refuses_the_file_is_told(

@@ -34,6 +34,7 @@ from periscope.serving.generation import LocalGenerator
 from periscope.serving.models import DisabledImages, ModelNames, ServedModel
 from periscope.serving.requests import LiveRequests
 from periscope.serving.service import ChatService
+from periscope.status import ServerIdentity
 from periscope.vision.captioner import CaptionerId, CaptionRequest
 from periscope.vision.proxy import VisionProxy
 from periscope.vision.settings import OnError, ProxySettings
@@ -116,7 +117,7 @@ class Rooms:
             self.requests,
             self.bus,
             captions=captions,
-            version="1",
+            identity=ServerIdentity("1"),
             read_memory=lambda: (1, 2, 3),
         )
 

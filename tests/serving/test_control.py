@@ -20,10 +20,20 @@ from periscope.errors import (
 )
 from periscope.events import DEFAULT_CAPACITY, ModelChanged
 from periscope.serving.control import ControlService
+from periscope.serving.health import Notices
 from periscope.serving.models import ModelNames, ServedModel
 from periscope.serving.requests import LiveRequests
 from periscope.serving.service import ChatService
-from periscope.status import ModelDelta, ModelStateDelta, RequestDelta, RequestGone, ServerStatus, StatusEvent
+from periscope.status import (
+    ModelDelta,
+    ModelStateDelta,
+    RequestDelta,
+    RequestGone,
+    ServerDelta,
+    ServerIdentity,
+    ServerStatus,
+    StatusEvent,
+)
 from periscope.vision.proxy import VisionProxy
 from tests.pool.fakes import FakeEngine, FakeModel, World, turns, until, with_world
 
@@ -36,7 +46,9 @@ class Served:
         texts = [ServedModel(name, (f"{name}-alias",), 0, None, VisionMode.DISABLED) for name in "ab"]
         self.names, self.requests = ModelNames(texts), LiveRequests(world.bus.publish)
         self.captions = CaptionCache()
-        self.service = ChatService(self.names, world.pool, VisionProxy(self.captions), self.requests)
+        self.notices = Notices(world.bus.publish)
+        proxy = VisionProxy(self.captions)
+        self.service = ChatService(self.names, world.pool, proxy, self.requests, notices=self.notices)
         self.control = ControlService(
             self.service,
             world.pool,
@@ -44,7 +56,7 @@ class Served:
             self.requests,
             world.bus,
             captions=self.captions,
-            version="9",
+            identity=ServerIdentity("9"),
             read_memory=lambda: (1, 2, 3),
         )
 
@@ -79,13 +91,31 @@ def test_the_snapshot_has_everything() -> None:
         await served.control.load("a-alias", wait=True)
         served.world.timers.advance(20.0)
         status = served.control.status()
-        assert (status.state, status.version, status.requests) == ("ready", "9", ())
+        assert (status.state, status.identity.version, status.requests) == ("ready", "9", ())
         assert (status.memory.held_bytes, status.memory.budget_bytes, status.memory.active_bytes) == (100, 1000, 1)
         first, second, eyes = status.models
         assert (first.name, first.kind, first.state, first.is_default) == ("a", "text", "ready", True)
         assert (first.weights_bytes, first.idle_s, first.ttl_s, first.unload_in_s) == (100, 20.0, 60.0, 40.0)
         assert (second.state, second.held_bytes, second.weights_bytes) == ("unloaded", 0, None)
         assert eyes.kind == "captioner"
+
+    with_served(use)
+
+
+def test_a_notice_is_among_the_problems_and_watchers_hear_of_it() -> None:
+    """What is wrong with the server itself is told at once, once, and taken back when it is over."""
+
+    async def use(served: Served) -> None:
+        async with aclosing(served.control.events()) as events:
+            assert isinstance(await anext(events), ServerStatus)
+            for sentence in ("It is late.", "It is late.", "It is later.", None):
+                served.notices.put("time", sentence)
+            told = [await anext(events) for _ in range(3)]
+        assert [event.status.problems for event in told if isinstance(event, ServerDelta)] == [()] * 3
+        served.notices.put("time", "It is late.")
+        health = served.service.health()
+        assert (health.status, health.problems, health.is_ready) == ("degraded", ("It is late.",), True)
+        assert served.control.status().problems == ("It is late.",)
 
     with_served(use)
 

@@ -56,6 +56,6 @@ def _layers(settings: ApiSettings, dialects: DialectTable) -> list[Middleware]:
         Middleware(IntendedPaths),
         Middleware(HostGuard, allowed_hosts=settings.allowed_hosts, origins=origins),
         Middleware(Cors, origins=origins),
-        Middleware(KeyGuard, api_key=settings.api_key),
+        Middleware(KeyGuard, api_key=settings.api_key, token=settings.token),
         Middleware(BodyIntake, settings=settings),
     ]

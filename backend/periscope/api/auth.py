@@ -110,11 +110,14 @@ class Cors(CORSMiddleware):
 
 
 class KeyGuard:
-    """ASGI layer: asks for the API key, as `Authorization: Bearer` or `x-api-key`, except on the open paths."""
+    """ASGI layer: asks for the API key, as `Authorization: Bearer` or `x-api-key`, except on the open paths.
 
-    def __init__(self, app: ASGIApp, api_key: str | None) -> None:
+    The token is as good as the key. Without a key nobody is asked for either.
+    """
+
+    def __init__(self, app: ASGIApp, api_key: str | None, token: str | None = None) -> None:
         self._app = app
-        self._key = None if api_key is None else api_key.encode()
+        self._keys = [] if api_key is None else [each.encode() for each in (api_key, token) if each]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -128,9 +131,9 @@ class KeyGuard:
         await self._app(scope, receive, send)
 
     def _has_key(self, headers: Headers) -> bool:
-        if self._key is None:
+        if not self._keys:
             return True
         scheme, _, token = headers.get("authorization", "").partition(" ")
         offered = [token.strip()] if scheme.lower() == "bearer" else []
         offered += headers.getlist("x-api-key")
-        return any(hmac.compare_digest(key.encode("latin-1"), self._key) for key in offered)
+        return any(hmac.compare_digest(key.encode("latin-1"), each) for key in offered for each in self._keys)

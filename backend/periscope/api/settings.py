@@ -11,6 +11,7 @@ class ApiSettings:
 
     Attributes:
         api_key: required in every request except probes; None = not required.
+        token: accepted instead of the key: the secret in the state folder, which only this user's programs can read.
         cors_origins: patterns of origins (`http://localhost:3000`, `http://localhost:*`, or `*`) whose pages may call
             and read; those of desktop apps always may.
         allowed_hosts: host names or addresses that are accepted besides loopback ones; `*` = any.
@@ -28,6 +29,7 @@ class ApiSettings:
     """
 
     api_key: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
     cors_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     heartbeat_s: float = 10.0

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from periscope.api.replies import json_number
-from periscope.status import ModelDelta, ModelStateDelta, RequestDelta, RequestGone, ServerStatus
+from periscope.status import ModelDelta, ModelStateDelta, RequestDelta, RequestGone, ServerDelta, ServerStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,17 +22,24 @@ def encode_status(status: ServerStatus) -> JSONObject:
     """The whole snapshot."""
     return {
         "schema_version": SCHEMA_VERSION,
+        **encode_server(status),
+        "models": [encode_model(model) for model in status.models],
+        **encode_requests(status.requests),
+    }
+
+
+def encode_server(status: ServerStatus) -> JSONObject:
+    """What is told of the server itself, as it also stands in the snapshot."""
+    return {
         "server": {
             "state": status.state,
-            "version": status.version,
+            **asdict(status.identity),
             "pid": status.pid,
             "uptime_s": json_number(status.uptime_s),
             "problems": list(status.problems),
             "num_finished": status.num_finished,
         },
         "memory": asdict(status.memory),
-        "models": [encode_model(model) for model in status.models],
-        **encode_requests(status.requests),
     }
 
 
@@ -98,6 +105,8 @@ def encode_event(event: StatusEvent) -> tuple[str, JSONObject]:
     match event:
         case ServerStatus():
             return "snapshot", encode_status(event)
+        case ServerDelta(status):
+            return "server.changed", encode_server(status)
         case ModelStateDelta(old, new, reason, model):
             return "model.state", {"from": old, "to": new, "reason": reason, **encode_model(model)}
         case ModelDelta(model):

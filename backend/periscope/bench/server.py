@@ -82,7 +82,7 @@ async def serving(config: JSONObject) -> AsyncIterator[RunningServer]:
         file = Path(folder) / "models.yaml"
         file.write_text(json.dumps(config))
         argv = (sys.executable, "-m", "periscope", "serve", "--port", "0", "--config", str(file))
-        async with child(argv) as server:
+        async with child(argv, PERISCOPE_HOME=folder) as server:  # the user's own server is let be
             async with asyncio.timeout(_START_TIMEOUT_S):
                 url = await _ready_url(server)
             server.drain()

@@ -133,10 +133,10 @@ def find_server(asked_url: str | None, config: Config, env: Mapping[str, str] | 
     return None
 
 
-def is_periscope(url: str) -> bool:
-    """Whether a Periscope answers there within half a second."""
+def is_periscope(url: str, timeout_s: float = PROBE_TIMEOUT_S) -> bool:
+    """Whether a Periscope answers there in time. Blocks."""
     try:
-        response = httpx.get(f"{url}/livez", timeout=PROBE_TIMEOUT_S, trust_env=False)
+        response = httpx.get(f"{url}/livez", timeout=timeout_s, trust_env=False)
         answer = response.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         return False

@@ -13,11 +13,16 @@ _ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
 
 
+class PortHeld(CommandFailed):
+    """Another program, or another Periscope, listens there (exit code 75)."""
+
+
 def listen(host: str, port: int) -> list[socket.socket]:
     """Listening sockets on every address that `host` stands for, all on one port. Clients may connect from now on.
 
     Raises:
-        CommandFailed: the port is held (75), needs more rights (1), or the host is not of this machine (78).
+        PortHeld: somebody else has the port.
+        CommandFailed: it needs more rights (1), or the host is not of this machine (78).
     """
     listeners: list[socket.socket] = []
     absent: OSError | None = None
@@ -75,9 +80,8 @@ def _refusal(error: OSError, host: str, port: int) -> CommandFailed:
     if isinstance(error, socket.gaierror) or error.errno in _ABSENT:
         return CommandFailed(f"{host!r} is no address of this machine. Check server.host or --host.", ExitCode.CONFIG)
     if error.errno == errno.EADDRINUSE:
-        return CommandFailed(
-            f"Port {port} on {host} is held by another program, perhaps another Periscope. "
-            "Stop it, or choose another port with --port.",
+        return PortHeld(
+            f"Port {port} on {host} is held by another program. Stop it, or choose another port with --port.",
             ExitCode.PORT_HELD,
         )
     if error.errno == errno.EACCES:

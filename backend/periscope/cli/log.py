@@ -1,15 +1,62 @@
-"""The server's log: one line for each thing that happened, on stderr, above the progress bars if there are any."""
+"""The server's log: one line for each thing that happened, on stderr above the progress bars, and in a file.
+
+No line holds a secret: the configured keys, the token, and what looks like a key are blotted out before it is written.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
-from typing import TYPE_CHECKING
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from periscope.cli.progress import print_line
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_BLOT = "********"
+#: Shorter ones would blot out parts of ordinary words.
+_MIN_SECRET = 6
+#: A picture in a log line is cut to this many characters, as its address is.
+_MAX_DATA_URL = 64
+_SECRETS = (
+    (re.compile(r"(?i)\b(bearer|basic) +[\w.~+/=-]{6,}"), rf"\1 {_BLOT}"),
+    (re.compile(r"\b(hf_|sk-|ghp_)[A-Za-z0-9_-]{8,}"), rf"\1{_BLOT}"),
+    (re.compile(r"(?i)\b(x?-?api[_-]?key|token|password|secret)(['\"]?[=:] ?['\"]?)[^\s'\"&,;]{6,}"), rf"\1\2{_BLOT}"),
+    (re.compile(r"://[^\s/@]+@"), f"://{_BLOT}@"),
+    (re.compile(rf"(data:[^\s,;]*;base64,[^\s'\"]{{{_MAX_DATA_URL - 20}}})[^\s'\"]+"), r"\1..."),
+)
+#: What launchd has collected of stderr and stdout is emptied at a start once it is longer.
+_MAX_COLLECTED_BYTES = 1_000_000
+
+
+class Redaction(logging.Formatter):
+    """Owns the secrets that no line may show; formats records without them."""
+
+    def __init__(self, secrets: Iterable[str | None]) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._secrets: set[str] = set()
+        self.hide(*secrets)
+
+    def hide(self, *secrets: str | None) -> None:
+        """Blot these out from now on."""
+        self._secrets.update(secret for secret in secrets if secret is not None and len(secret) >= _MIN_SECRET)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, with its traceback if it has one."""
+        text = super().format(record)
+        for secret in self._secrets:
+            text = text.replace(secret, _BLOT)
+        for pattern, blotted in _SECRETS:
+            text = pattern.sub(blotted, text)
+        return text
 
 
 class ConsoleHandler(logging.Handler):
@@ -27,24 +74,65 @@ class ConsoleHandler(logging.Handler):
             self.handleError(record)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Not uvicorn's traceback for a request that we cancelled when the grace was over."""
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+class LogFile(RotatingFileHandler):
+    """Owns the log file, which its owner alone may read, and the older ones beside it (`server.log.1` is the newest).
+
+    Args:
+        on_open: given each file that is opened: where Python's stacks go if the process dies inside native code.
+    """
+
+    def __init__(
+        self, path: Path, *, max_bytes: int, keep: int, on_open: Callable[[IO[str]], None] = faulthandler.enable
+    ) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._on_open = on_open
+        super().__init__(path, maxBytes=max_bytes, backupCount=keep, encoding="utf-8", errors="backslashreplace")
+
+    def _open(self) -> IO[str]:  # type: ignore[override]  # the library's own type is narrower than what it uses
+        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        stream = open(descriptor, self.mode, encoding=self.encoding, errors=self.errors)  # noqa: SIM115, PTH123
+        self._on_open(stream)
+        return stream
 
 
-def set_up_logging(console: Console, *, verbosity: int) -> None:
-    """Replace the root logger's handlers.
+def set_up_logging(console: Console, *, verbosity: int, secrets: Iterable[str | None] = ()) -> Redaction:
+    """Replace the root logger's handlers. Returns what keeps secrets out of the lines.
 
     Args:
         verbosity: -1 warnings, 0 what Periscope does, 1 its details too, 2 other packages' details as well.
     """
-    handler = ConsoleHandler(console)
-    handler.addFilter(_is_news)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    redaction = Redaction(secrets)
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [_handler(ConsoleHandler(console), redaction)]
     root.setLevel(logging.DEBUG if verbosity > 1 else logging.WARNING)
     ours = {-1: logging.WARNING, 0: logging.INFO}.get(verbosity, logging.DEBUG)
     logging.getLogger("periscope").setLevel(ours)
     # The progress display tells each change of a model's state already.
     logging.getLogger("periscope.pool").setLevel(ours if verbosity > 0 else logging.WARNING)
+    return redaction
+
+
+def log_to_file(file: LogFile, redaction: Redaction, *, alone: bool) -> None:
+    """Write the log into the file, too. `alone`: no longer to the console, which launchd collects without end."""
+    root = logging.getLogger()
+    handler = _handler(file, redaction)
+    root.handlers[:] = [handler] if alone else [*root.handlers, handler]
+
+
+def empty_collected(descriptors: Iterable[int] = (1, 2)) -> None:
+    """Empty the files behind stdout and stderr that launchd only ever appends to, if they have become long."""
+    for descriptor in descriptors:
+        found = os.fstat(descriptor)
+        if stat.S_ISREG(found.st_mode) and found.st_size > _MAX_COLLECTED_BYTES:
+            os.ftruncate(descriptor, 0)
+
+
+def _handler(handler: logging.Handler, redaction: Redaction) -> logging.Handler:
+    handler.addFilter(_is_news)
+    handler.setFormatter(redaction)
+    return handler
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not uvicorn's traceback for a request that we cancelled when the grace was over."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

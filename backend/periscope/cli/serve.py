@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from periscope.api import ApiSettings
+    from periscope.cli.entrance import Entrance
+    from periscope.cli.log import Redaction
     from periscope.config import Config
     from periscope.config.schema import ServerLimits
     from periscope.events import EventBus
@@ -65,9 +68,10 @@ def serve(
     """Serve the models of models.yaml over HTTP until SIGTERM or Ctrl-C."""
     from rich.console import Console
 
-    from periscope.cli.listen import listen
+    from periscope.cli.entrance import entered
     from periscope.cli.log import set_up_logging
     from periscope.cli.stopping import exit_on_sigterm
+    from periscope.service import this_machine
 
     use_one_arena()
     exit_on_sigterm()
@@ -83,32 +87,56 @@ def serve(
         vlm_timeout=vlm_timeout,
     )
     console = Console(stderr=True)
-    set_up_logging(console, verbosity=-1 if quiet else verbose)
-    listeners = listen(loaded.server.host, loaded.server.port)
-    raise typer.Exit(asyncio.run(_serve(loaded, listeners, console)))
+    secrets = (loaded.server.api_key, *loaded.api_keys.values())
+    redaction = set_up_logging(console, verbosity=-1 if quiet else verbose, secrets=secrets)
+    with entered(loaded, this_machine()) as entrance:
+        redaction.hide(entrance.token)
+        _begin_log_file(entrance, loaded, redaction)
+        raise typer.Exit(asyncio.run(_serve(loaded, entrance, console)))
 
 
-async def _serve(config: Config, listeners: list[socket.socket], console: Console) -> ExitCode:
-    from periscope.cli.listen import port_of, url_of
+def _begin_log_file(entrance: Entrance, config: Config, redaction: Redaction) -> None:
+    """Of the server that commands find. Under launchd the log goes there alone."""
+    from periscope.cli.log import LogFile, empty_collected, log_to_file
+
+    if entrance.server.log_path is None:
+        faulthandler.enable()
+        return
+    is_supervised = entrance.server.supervisor is not None
+    if is_supervised:
+        empty_collected()
+    try:
+        file = LogFile(Path(entrance.server.log_path), max_bytes=config.log.max_bytes, keep=config.log.keep)
+    except OSError as error:
+        logger.warning("the log file %s cannot be written: %s", entrance.server.log_path, error.strerror)
+        return
+    log_to_file(file, redaction, alone=is_supervised)
+    if entrance.num_fast_crashes:
+        logger.warning("the last %d starts of the server did not last", entrance.num_fast_crashes)
+
+
+async def _serve(config: Config, entrance: Entrance, console: Console) -> ExitCode:
     from periscope.cli.progress import display_on, shown
     from periscope.cli.stopping import stop_on_signals
 
-    url = url_of(config.server.host, port_of(listeners))
-    logger.info("listening on %s", url)
+    logger.info("listening on %s", entrance.server.url)
     from periscope.api import create_app
     from periscope.runtime import Runtime
 
     with stop_on_signals(asyncio.get_running_loop()) as stop:
-        runtime = Runtime(config)
-        server = _http_server(create_app(runtime.service, runtime.control, api_settings(config)), config.server.limits)
+        runtime = Runtime(config, entrance.identity)
+        settings = api_settings(config, entrance.token)
+        server = _http_server(create_app(runtime.service, runtime.control, settings), config.server.limits)
         display = display_on(console, _log_line)
         async with shown(runtime.bus, display):
-            starting = asyncio.create_task(_start(runtime, url, console), name="load models")
-            serving = asyncio.create_task(server.serve(listeners), name="serve HTTP")
+            starting = asyncio.create_task(_start(runtime, entrance, console), name="load models")
+            serving = asyncio.create_task(server.serve(entrance.listeners), name="serve HTTP")
             giving_up = asyncio.create_task(_given_up(runtime.bus), name="watch for dying models")
             try:
                 await _first_of(serving, giving_up, stop.asked)
                 logger.info("stopping")
+                if stop.asked.is_set():
+                    entrance.has_settled()
                 starting.cancel()
                 runtime.stop_admitting()
                 server.should_exit = True
@@ -160,12 +188,18 @@ def _log_line(line: str, *, is_failure: bool) -> None:
     logger.log(logging.ERROR if is_failure else logging.INFO, "%s", line)
 
 
-async def _start(runtime: Runtime, url: str, console: Console) -> None:
+async def _start(runtime: Runtime, entrance: Entrance, console: Console) -> None:
     """Load, then say once that requests are welcome, or why they are not."""
     from periscope.cli.progress import print_line
+    from periscope.service import SETTLED_S
 
+    url = entrance.server.url
+    if (braked := entrance.braked) is not None:
+        logger.error("%s", braked)
+        runtime.notices.put("crashes", braked)
+    asyncio.get_running_loop().call_later(SETTLED_S, entrance.has_settled)
     try:
-        await runtime.start()
+        await runtime.start(preloads=braked is None)
     except Exception:
         logger.exception("the models could not be loaded")
         return
@@ -194,7 +228,7 @@ def what_it_serves(config: Config, health: Health) -> str:
             return f"{text}, text only"
 
 
-def api_settings(config: Config) -> ApiSettings:
+def api_settings(config: Config, token: str | None = None) -> ApiSettings:
     """Pure: what the HTTP side is told."""
     from periscope import __version__
     from periscope.api import ApiSettings
@@ -202,6 +236,7 @@ def api_settings(config: Config) -> ApiSettings:
     server = config.server
     return ApiSettings(
         api_key=server.api_key,
+        token=token,
         cors_origins=server.cors_origins,
         allowed_hosts=(server.host, *server.allowed_hosts),
         heartbeat_s=server.heartbeat_s,

@@ -11,6 +11,7 @@ from periscope.config.report import describe
 from periscope.config.schema import (
     CaptionCacheConfig,
     DType,
+    LogConfig,
     MemoryConfig,
     ModelConfig,
     ModelParams,
@@ -26,6 +27,7 @@ __all__ = [
     "CaptionCacheConfig",
     "Config",
     "DType",
+    "LogConfig",
     "MemoryConfig",
     "ModelConfig",
     "ModelParams",

@@ -19,7 +19,7 @@ from periscope.config.keys import Loc, dotted, leaves
 from periscope.config.layers import ENV_CONFIG, ENV_HOME, FLAGS, lay_environment, lay_flags
 from periscope.config.places import Places, places
 from periscope.config.resolve import absolute, resolve_models
-from periscope.config.schema import CaptionCacheConfig, ConfigFile, MemoryConfig, ModelConfig, ServerConfig
+from periscope.config.schema import CaptionCacheConfig, ConfigFile, LogConfig, MemoryConfig, ModelConfig, ServerConfig
 from periscope.config.section import Section
 from periscope.core import ModelKind
 
@@ -49,6 +49,7 @@ class Config:
     server: ServerConfig
     memory: MemoryConfig
     caption_cache: CaptionCacheConfig
+    log: LogConfig
     idle_unload_s: float | None
     captioner_share: float
     path: Path
@@ -98,6 +99,7 @@ def load(
         server=file.server,
         memory=file.memory,
         caption_cache=_placed(file.caption_cache, env, folder=path.parent, home=home),
+        log=file.log,
         idle_unload_s=file.idle_unload_s,
         captioner_share=file.captioner_share,
         path=path,

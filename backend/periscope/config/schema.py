@@ -300,6 +300,18 @@ class CaptionCacheConfig(Section):
     )
 
 
+class LogConfig(Section):
+    """The server's own log file, which it writes besides its lines on stderr."""
+
+    file: bool = setting(
+        True, "Write server.log: in ~/Library/Logs/periscope on a Mac, elsewhere in logs of the state folder."
+    )
+    max_bytes: Annotated[int, Field(ge=64 * KIB, le=GIB), BYTES] = setting(
+        10 * MIB, "At this size a new file begins, and the last one is kept as server.log.1.", "bytes"
+    )
+    keep: int = setting(5, "Older files that are kept. The oldest is removed first.", "files", ge=1, le=100)
+
+
 class ConfigFile(Section):
     """models.yaml."""
 
@@ -317,6 +329,7 @@ class ConfigFile(Section):
     caption_cache: CaptionCacheConfig = setting(
         CaptionCacheConfig(), "Captions are kept, so that no image is described twice."
     )
+    log: LogConfig = setting(LogConfig(), "The server's own log file, which it writes besides its lines on stderr.")
     models: tuple[ModelEntry, ...] = Field(
         strict=False, min_length=1, description="All models. The first text model is the default."
     )

@@ -1,7 +1,7 @@
 """Periscope as a process that others start, find and stop: the launchd agent, the lock and `server.json`."""
 
 from periscope.service.advice import warnings_for
-from periscope.service.agent import BREW_LABEL, LABEL, AgentPaths, ServiceFailed
+from periscope.service.agent import BREW_LABEL, LABEL, LOG_NAME, AgentPaths, ServiceFailed
 from periscope.service.discovery import RunningServer, StateFolder, await_server, read_server
 from periscope.service.instance import Instance, held, read_or_make_token
 from periscope.service.logs import Follower, last_lines
@@ -18,6 +18,7 @@ from periscope.service.wording import told
 __all__ = [
     "BREW_LABEL",
     "LABEL",
+    "LOG_NAME",
     "MAC_ONLY",
     "MAX_FAST_CRASHES",
     "SETTLED_S",

@@ -9,6 +9,8 @@ from pathlib import Path
 LABEL = "local.periscope.server"
 #: The label that Homebrew gives the agent of `brew services start periscope`.
 BREW_LABEL = "homebrew.mxcl.periscope"
+#: The server's own log, in the folder of its logs.
+LOG_NAME = "server.log"
 
 
 class ServiceFailed(Exception):
@@ -37,8 +39,13 @@ class AgentPaths:
 
     @property
     def logs(self) -> Path:
-        """The folder of both logs. launchd does not make it, and a job whose log cannot be opened does not start."""
+        """The folder of all logs. launchd does not make it, and a job whose log cannot be opened does not start."""
         return self.home / "Library/Logs/periscope"
+
+    @property
+    def server_log(self) -> Path:
+        """The server's own log, which it rotates."""
+        return self.logs / LOG_NAME
 
     @property
     def out_log(self) -> Path:
@@ -47,5 +54,5 @@ class AgentPaths:
 
     @property
     def err_log(self) -> Path:
-        """What the server writes to stderr: its log."""
+        """What the server writes to stderr: what it says before its own log begins, and when it fails without it."""
         return self.logs / "launchd.err.log"

@@ -1,4 +1,4 @@
-"""The agent's two log files: their ends, and what is added to them. launchd appends to them and never cuts them."""
+"""The log files: their ends, and what is added to them. Each may begin anew at any time."""
 
 from __future__ import annotations
 

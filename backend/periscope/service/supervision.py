@@ -117,10 +117,11 @@ class LaunchAgent:
         return Outcome(verb, steps, self._launchd.job(), is_answered)
 
     def _logs_of(self, on_disk: Definition | None) -> tuple[Path, ...]:
-        """Where the definition has them, Homebrew's has one for both; else where ours would have them."""
+        """The server's own, then what launchd collects: where the definition has it, else where ours would have it."""
         named = [(on_disk or {}).get(key) for key in ("StandardOutPath", "StandardErrorPath")]
-        paths = (self._machine.paths.out_log, self._machine.paths.err_log)
-        return tuple(dict.fromkeys(Path(str(each)) for each in named if each)) or paths
+        paths = self._machine.paths
+        collected = [Path(str(each)) for each in named if each] or [paths.out_log, paths.err_log]
+        return tuple(dict.fromkeys([paths.server_log, *collected]))  # Homebrew's has one for both streams
 
     def _is_known(self, on_disk: Definition | None) -> bool:
         spec = None if on_disk is None else spec_of(on_disk, self._machine.paths)

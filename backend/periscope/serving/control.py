@@ -19,6 +19,7 @@ from periscope.events import (
     ModelStateChanged,
     RequestChanged,
     RequestEnded,
+    ServerChanged,
 )
 from periscope.status import (
     MemoryStatus,
@@ -28,6 +29,8 @@ from periscope.status import (
     RequestDelta,
     RequestGone,
     RequestStatus,
+    ServerDelta,
+    ServerIdentity,
     ServerStatus,
     StatusEvent,
 )
@@ -57,7 +60,7 @@ class ControlService:
         bus: EventBus,
         *,
         captions: CaptionCache,
-        version: str,
+        identity: ServerIdentity,
         read_memory: Callable[[], tuple[int, int, int]],
     ) -> None:
         self._service = service
@@ -66,7 +69,7 @@ class ControlService:
         self._requests = requests
         self._captions = captions
         self._bus = bus
-        self._version = version
+        self._identity = identity
         self._read_memory = read_memory
         self._started_at = time.monotonic()
         self._subscriptions: set[Subscription] = set()
@@ -81,7 +84,7 @@ class ControlService:
         health = self._service.health()
         return ServerStatus(
             state=health.status,
-            version=self._version,
+            identity=self._identity,
             pid=os.getpid(),
             uptime_s=time.monotonic() - self._started_at,
             problems=health.problems,
@@ -134,20 +137,24 @@ class ControlService:
             events.end()
 
     def _delta(self, event: Event, told_parts: dict[str, float]) -> StatusEvent | None:
+        delta: StatusEvent | None = None
         match event:
             case ModelStateChanged(name, old, new, reason):
                 told_parts.pop(name, None)
-                return ModelStateDelta(old, new, reason, self._model(name))
+                delta = ModelStateDelta(old, new, reason, self._model(name))
             case ModelLoadProgress(name, done, total):
-                return ModelDelta(self._model(name)) if _is_news(told_parts, name, done, total) else None
+                delta = ModelDelta(self._model(name)) if _is_news(told_parts, name, done, total) else None
             case ModelChanged(name):
-                return ModelDelta(self._model(name))
+                delta = ModelDelta(self._model(name))
             case RequestChanged(request_id):
-                return self._request_delta(request_id)
+                delta = self._request_delta(request_id)
             case RequestEnded(request_id, outcome):
-                return RequestGone(request_id, outcome)
+                delta = RequestGone(request_id, outcome)
+            case ServerChanged():
+                delta = ServerDelta(self.status())
             case ModelGivenUp():
-                return None
+                pass
+        return delta
 
     def _request_delta(self, request_id: str) -> RequestDelta | None:
         request = self._requests.status(request_id)

@@ -21,7 +21,7 @@ from periscope.errors import InvalidRequest, ModelUnavailable, ServerStopping
 from periscope.serving.captioning import captioned
 from periscope.serving.disabled_images import without_images
 from periscope.serving.generators import PooledGenerator
-from periscope.serving.health import Health, health_of
+from periscope.serving.health import Health, Notices, health_of
 from periscope.vision.blocks import Rewritten
 from periscope.vision.proxy import VisionProxy
 
@@ -54,6 +54,7 @@ class ChatService:
 
     Args:
         elsewhere: the models on other servers, which the server's status lists, too.
+        notices: what is wrong beside the models.
     """
 
     def __init__(
@@ -63,7 +64,10 @@ class ChatService:
         proxy: VisionProxy,
         requests: LiveRequests,
         elsewhere: Iterable[ModelElsewhere] = (),
+        *,
+        notices: Notices | None = None,
     ) -> None:
+        self._notices = notices or Notices()
         self._models = models
         self._elsewhere = {model.name: model for model in elsewhere}
         self._requests = requests
@@ -169,7 +173,13 @@ class ChatService:
     def health(self) -> Health:
         """The server's health at this moment. Touches no device and does not wait."""
         is_starting = self._models.default.name in self._pool.preloading
-        return health_of(self.statuses(), self._models, is_starting=is_starting, is_stopping=self._is_stopping)
+        return health_of(
+            self.statuses(),
+            self._models,
+            is_starting=is_starting,
+            is_stopping=self._is_stopping,
+            notices=self._notices.sentences,
+        )
 
     def statuses(self) -> tuple[ModelStatus, ...]:
         """All configured models: those of the pool, then those on other servers. Instant."""

@@ -1,0 +1,176 @@
+"""What a server does before it loads anything: takes the lock and the port, and says where it is."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from periscope import __version__
+from periscope.cli.client import is_periscope
+from periscope.cli.exits import CommandFailed, ExitCode
+from periscope.cli.listen import PortHeld, listen, port_of, url_of
+from periscope.service import (
+    BREW_LABEL,
+    LABEL,
+    LOG_NAME,
+    MAX_FAST_CRASHES,
+    Instance,
+    RunningServer,
+    StartRecord,
+    StateFolder,
+    await_server,
+    held,
+    read_or_make_token,
+)
+from periscope.status import ServerIdentity
+
+if TYPE_CHECKING:
+    from periscope.config import Config
+    from periscope.service import Machine
+
+logger = logging.getLogger(__name__)
+
+#: Between taking the lock and writing server.json a server only binds its port.
+_HOLDER_WRITES_WITHIN_S = 2.0
+#: A server that has its port and imports its libraries answers within this, on a busy machine too.
+_HOLDER_ANSWERS_WITHIN_S = 5.0
+_SUPERVISORS = {LABEL: "launchd", BREW_LABEL: "brew"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """A server's place among others, as long as `entered` is not left.
+
+    Attributes:
+        starts: the record of starts; None for a server without the lock, whose crashes nobody counts.
+        num_fast_crashes: starts before this one, in a row, that did not last.
+    """
+
+    listeners: list[socket.socket]
+    server: RunningServer
+    token: str | None = field(repr=False)
+    starts: StartRecord | None
+    num_fast_crashes: int
+
+    @property
+    def identity(self) -> ServerIdentity:
+        """As the status tells it."""
+        return ServerIdentity(self.server.version, self.server.instance_id, self.server.supervisor)
+
+    def has_settled(self) -> None:
+        """This start counts as a good one: it has lasted, or the server was asked to stop. Idempotent."""
+        if self.starts is not None:
+            self.starts.forget()
+
+    @property
+    def braked(self) -> str | None:
+        """Why nothing is to be loaded at start: what is loaded there may be what ends the process. None = it may be."""
+        if self.num_fast_crashes < MAX_FAST_CRASHES:
+            return None
+        return (
+            f"The server ended {self.num_fast_crashes} times in a row soon after it started, so no model was loaded. "
+            "The log says why it ended. A request loads a model; the next start loads all of them again."
+        )
+
+
+@contextmanager
+def entered(config: Config, machine: Machine) -> Iterator[Entrance]:
+    """Take the lock, the port, and a place in `server.json`; all are given back at the end.
+
+    Raises:
+        CommandFailed: a Periscope has the port already (exit code 0), something else has it (75), or the address cannot
+            be used.
+    """
+    folder = StateFolder(config.places.state)
+    with ExitStack() as stack:
+        instance = _instance(stack, folder, config.server.port, machine)
+        listeners = _listeners(stack, config)
+        token, starts, num_fast_crashes = None, None, 0
+        try:
+            token = read_or_make_token(folder)
+            if instance is not None:
+                starts = StartRecord(folder.starts)
+                num_fast_crashes = starts.begin()
+        except OSError as error:
+            _warn_of(folder, error)
+        server = _described(
+            config,
+            port_of(listeners),
+            machine,
+            token_path=None if token is None else folder.token,
+            log_path=config.places.logs / LOG_NAME if instance is not None and config.log.file else None,
+        )
+        if instance is not None:
+            instance.publish(server)
+        yield Entrance(listeners, server, token, starts, num_fast_crashes)
+
+
+def _instance(stack: ExitStack, folder: StateFolder, port: int, machine: Machine) -> Instance | None:
+    try:
+        instance = stack.enter_context(held(folder))
+    except OSError as error:
+        _warn_of(folder, error)
+        return None
+    if instance is None:
+        holder = await_server(folder, machine.clock, _HOLDER_WRITES_WITHIN_S)
+        if holder is not None and port == holder.port:
+            raise _already_running(holder.url, f" (pid {holder.pid}, version {holder.version})")
+        if holder is not None:
+            logger.info("commands find the Periscope at %s (pid %d), not this one", holder.url, holder.pid)
+    return instance
+
+
+def _listeners(stack: ExitStack, config: Config) -> list[socket.socket]:
+    host, port = config.server.host, config.server.port
+    try:
+        listeners = listen(host, port)
+    except PortHeld:
+        url = url_of(host, port)
+        if is_periscope(url, timeout_s=_HOLDER_ANSWERS_WITHIN_S):
+            raise _already_running(url) from None
+        raise
+    for listener in listeners:
+        stack.enter_context(listener)
+    return listeners
+
+
+def _already_running(url: str, more: str = "") -> CommandFailed:
+    return CommandFailed(
+        f"Periscope already runs at {url}{more}, so this one ends. Stop that one first, or choose another --port.",
+        ExitCode.OK,
+    )
+
+
+def _warn_of(folder: StateFolder, error: OSError) -> None:
+    logger.warning(
+        "%s cannot be used (%s): commands will not find this server by themselves. Set PERISCOPE_HOME to a folder that "
+        "can be written.",
+        folder.path,
+        error.strerror,
+    )
+
+
+def _described(
+    config: Config, port: int, machine: Machine, *, token_path: Path | None, log_path: Path | None
+) -> RunningServer:
+    return RunningServer(
+        pid=os.getpid(),
+        host=config.server.host,
+        port=port,
+        url=url_of(config.server.host, port),
+        version=__version__,
+        started_at=time.time(),
+        instance_id=uuid4().hex,
+        token_path=None if token_path is None else str(token_path),
+        log_path=None if log_path is None else str(log_path),
+        config_path=str(config.path),
+        supervisor=_SUPERVISORS.get(machine.env.get("XPC_SERVICE_NAME", "")),
+    )

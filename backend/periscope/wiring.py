@@ -1,0 +1,149 @@
+"""Config -> the settings and small parts that the rooms take. No state: the composition root owns what is made here."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from uuid import uuid4
+
+from periscope.captions.cache import CaptionCache
+from periscope.captions.store import CaptionStore
+from periscope.config import CaptionCacheConfig, Config, ModelConfig, RemoteImagesConfig, VisionProxyConfig
+from periscope.core import VisionMode, find_model
+from periscope.demo import EMBEDDED_MODELS
+from periscope.engine import EngineConfig
+from periscope.engine.loading.loader import context_length_of, find_on_disk, read_model_config
+from periscope.errors import ModelLoadError
+from periscope.remote import FetchSettings, PictureFetcher
+from periscope.vision.backends.weights import weights_id
+from periscope.vision.captioner import CaptionerId
+from periscope.vision.documents.settings import DocumentMode, DocumentSettings
+from periscope.vision.images.limits import ImageLimits
+from periscope.vision.prompts import DEFAULT_CAPTION_PROMPT
+from periscope.vision.readers.find import INSTALL, ReaderKind, find_reader
+from periscope.vision.readers.reader import TextReader
+from periscope.vision.settings import OnError, ProxySettings, ReadingSettings
+
+logger = logging.getLogger(__name__)
+
+#: What `params.mem` counts in; as everywhere in the configuration, MB are powers of 1000.
+MB = 1_000_000
+
+
+def captioner_name(model: ModelConfig) -> str | None:
+    """The entry that captions for this model now, if any."""
+    proxy = model.capabilities.vision_proxy
+    return None if proxy is None or model.capabilities.vision_mode is not VisionMode.PROXY else proxy.model
+
+
+def backend_and_model(model: ModelConfig) -> str:
+    """As the log names a captioner at the start."""
+    if (remote := model.remote) is None:
+        return f"mlx/{model.name}"
+    return f"{remote.backend}/{remote.model} at {remote.base_url}"
+
+
+def source_of(model: ModelConfig) -> str:
+    """A folder or a hub id, as the engine takes it."""
+    return _unpacked(model.local_path or model.hf_id or "")
+
+
+def _unpacked(source: str) -> str:
+    """`embedded:...` as the folder it means; anything else as it is."""
+    return str(EMBEDDED_MODELS.get(source, source))
+
+
+def engine_config(model: ModelConfig, config: Config) -> EngineConfig:
+    """Pure: how the engine is to run this model."""
+    params = model.params
+    draft = None if params.draft_model is None else find_model(config.models, params.draft_model)
+    return EngineConfig(
+        revision=model.revision,
+        dtype=params.dtype,
+        max_num_seqs=params.max_num_seqs,
+        prefill_chunk_size=params.prefill_chunk_size,
+        context_length=params.context_length,
+        chat_template_kwargs=dict(params.chat_template_kwargs),
+        kv_limit_bytes=None if params.mem is None else params.mem * MB,
+        prompt_cache_bytes=params.prompt_cache,
+        checks_memory=config.memory.check_requests,
+        draft_model=source_of(draft) if draft else params.draft_model and _unpacked(params.draft_model),
+        draft_revision=draft.revision if draft else None,
+        num_draft_tokens=params.num_draft_tokens,
+    )
+
+
+def caption_cache(config: CaptionCacheConfig) -> CaptionCache:
+    """With its file, unless captions are kept in memory only."""
+    store = CaptionStore(Path(config.path)) if config.persist and config.path is not None else None
+    return CaptionCache(max_bytes=config.max_bytes, store=store)
+
+
+def picture_fetcher(config: RemoteImagesConfig) -> PictureFetcher:
+    """What fetches pictures from the web, within the configured bounds."""
+    settings = FetchSettings(config.allow_hosts, timeout_s=config.timeout_s, max_concurrent=config.max_concurrent)
+    return PictureFetcher(settings)
+
+
+def captioner_id(model: ModelConfig) -> CaptionerId:
+    """The revision stands for the weights and how they are run, because captions outlive this process.
+
+    Of a model that is fetched only later nobody knows the weights yet: its captions are never found again.
+    """
+    source = source_of(model)
+    try:
+        weights = weights_id(find_on_disk(source, model.revision))
+    except (ModelLoadError, OSError):
+        weights = f"unknown-{uuid4().hex}"
+    return CaptionerId(name=model.name, revision=f"{source}@{weights} {model.params.dtype or 'auto'}")
+
+
+def proxy_settings(vision: VisionProxyConfig, reader: TextReader | None) -> ProxySettings:
+    """Pure: how pictures are described for one text model."""
+    limits = ImageLimits(
+        max_bytes=vision.max_image_bytes,
+        max_source_pixels=vision.max_source_pixels,
+        max_side_px=vision.max_side_px,
+        max_images=vision.max_images,
+    )
+    return ProxySettings(
+        prompt=vision.prompt_template or DEFAULT_CAPTION_PROMPT,
+        max_tokens=vision.max_tokens,
+        timeout_s=vision.timeout_s,
+        on_error=OnError(vision.on_error),
+        use_question=vision.use_question,
+        limits=limits,
+        reading=None
+        if reader is None
+        else ReadingSettings(reader, max_chars=vision.reader_max_chars, timeout_s=vision.reader_timeout_s),
+        documents=DocumentSettings(
+            mode=DocumentMode(vision.documents),
+            max_bytes=vision.max_document_bytes,
+            max_pages=vision.max_document_pages,
+            max_page_px=vision.max_page_px,
+            max_chars=vision.document_max_chars,
+        ),
+    )
+
+
+def installed_reader(kind: ReaderKind, languages: tuple[str, ...]) -> TextReader | None:
+    """The reader of this kind, with a line in the log; None if none is installed.
+
+    Raises:
+        ConfigError: it is asked for by name and cannot run here.
+    """
+    reader = find_reader(kind, languages)
+    if reader is not None:
+        logger.info("reader: %s", reader.name)
+    elif kind is not ReaderKind.NONE:
+        logger.info("reader: none; text in images is read with %s", INSTALL)
+    return reader
+
+
+def peek_context_length(model: ModelConfig) -> int | None:
+    """What the model's files say, if they are on this disk; nothing is loaded."""
+    try:
+        path = find_on_disk(source_of(model), model.revision)
+        return context_length_of(read_model_config(path), model.params.context_length)
+    except ModelLoadError:
+        return model.params.context_length
