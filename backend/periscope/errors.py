@@ -45,16 +45,20 @@ class ImageInvalid(RequestError):
     """The bytes of an image cannot be taken: unreadable, unsupported format, or over a limit."""
 
 
-class DocumentInvalid(RequestError):
-    """A document cannot be taken: encrypted, broken, of an unknown format, over a limit, or not in the request.
+class FileInvalid(RequestError):
+    """An attached file cannot be taken.
 
     Attributes:
-        reason: the same for the text model, in a few words, where the conversation goes on without the document.
+        reason: the same for the text model, in a few words, where the conversation goes on without the file.
     """
 
     def __init__(self, message: str, *, reason: str, param: str | None = None) -> None:
         super().__init__(message, param=param)
         self.reason = reason
+
+
+class DocumentInvalid(FileInvalid):
+    """A document cannot be taken: encrypted, broken, of an unknown format, over a limit, or not in the request."""
 
 
 class ImageSourceRefused(RequestError):

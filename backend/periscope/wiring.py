@@ -17,7 +17,7 @@ from periscope.errors import ModelLoadError
 from periscope.remote import FetchSettings, PictureFetcher
 from periscope.vision.backends.weights import weights_id
 from periscope.vision.captioner import CaptionerId
-from periscope.vision.documents.settings import DocumentMode, DocumentSettings
+from periscope.vision.documents.settings import DocumentMode, DocumentSettings, HTMLMode
 from periscope.vision.images.limits import ImageLimits
 from periscope.vision.prompts import DEFAULT_CAPTION_PROMPT
 from periscope.vision.readers.find import INSTALL, ReaderKind, find_reader
@@ -118,6 +118,7 @@ def proxy_settings(vision: VisionProxyConfig, reader: TextReader | None) -> Prox
         else ReadingSettings(reader, max_chars=vision.reader_max_chars, timeout_s=vision.reader_timeout_s),
         documents=DocumentSettings(
             mode=DocumentMode(vision.documents),
+            html=HTMLMode(vision.html),
             max_bytes=vision.max_document_bytes,
             max_pages=vision.max_document_pages,
             max_page_px=vision.max_page_px,

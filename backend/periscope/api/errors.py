@@ -89,6 +89,7 @@ ROWS: Mapping[type[Exception], ErrorRow] = {
     RequestTimedOut: ErrorRow(408, _CLIENT, "request_timeout"),
     e.ImageRejected: ErrorRow(400, _CLIENT, "image_input_unsupported"),
     e.ImageInvalid: ErrorRow(400, _CLIENT, "invalid_image"),
+    e.FileInvalid: ErrorRow(400, _CLIENT, "invalid_file"),
     e.DocumentInvalid: ErrorRow(400, _CLIENT, "invalid_document"),
     e.ImageSourceRefused: ErrorRow(400, _CLIENT, "image_source_refused"),
     e.ImageNotFetched: ErrorRow(400, _CLIENT, "image_not_fetched"),

@@ -84,9 +84,10 @@ class VisionProxyConfig(Section):
         "auto",
         "What is taken from a PDF. auto takes the text, and images of pages that have figures or no text.",
     )
-    max_document_bytes: Annotated[int, Field(ge=KIB, le=GIB), BYTES] = setting(
-        32 * MIB, "Size of a PDF or text file.", "bytes"
+    html: Literal["text", "source"] = setting(
+        "text", "How a web page is read: its text as Markdown, which needs the extra office, or its HTML source."
     )
+    max_document_bytes: Annotated[int, Field(ge=KIB, le=GIB), BYTES] = setting(32 * MIB, "Size of a document.", "bytes")
     max_document_pages: int = setting(100, "Pages of one PDF. A longer one is refused.", "pages", ge=1, le=10_000)
     max_page_px: int = setting(2000, "Longest side of the image of a page.", "pixels", ge=28, le=8192)
     document_max_chars: int = setting(

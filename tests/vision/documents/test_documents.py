@@ -12,7 +12,7 @@ from periscope.captions.cache import CaptionCache
 from periscope.core import FilePart, Message, Role
 from periscope.errors import DocumentInvalid
 from periscope.vision.documents.pdf import read_pages
-from periscope.vision.documents.pdf_process import PdfProcess
+from periscope.vision.documents.process import DocumentProcess
 from periscope.vision.documents.settings import DocumentMode, DocumentSettings
 from periscope.vision.images.limits import ImageLimits
 from periscope.vision.proxy import VisionProxy
@@ -159,12 +159,27 @@ def test_the_total_of_a_scanned_invoice_stands_in_its_block() -> None:
         ),
         (text_pdf("", size=(2, 900), extra="0 0 2 900 re f"), "is 2 x 900 points"),
         (text_pdf(*["x"] * 5), "has 5 pages; at most 4 are taken .`max_document_pages`"),
-        (b"PK\x03\x04\x14\0\x06\0\x08\0!\0[Content_Types].xml", "is an Office.*Save or print it as PDF.*Taken are PDF"),
+        (
+            b"PK\x03\x04" + b" " * 26 + b"mimetypeapplication/vnd.oasis.o",
+            "is an OpenDocument.*Save or print it as PDF.*Taken",
+        ),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is an Office file of before 2007, or one with a password.*as PDF"),
         (b"\x7fELF\x02\x01\0\0", "is binary.*Taken are PDF"),
         (b" " * 3001, "has 3,001 bytes; at most 3,000 are taken .`max_document_bytes`"),
         (b"", "is empty"),
     ],
-    ids=["encrypted", "cut off", "recursion", "strip", "pages", "Office", "binary", "bytes", "empty"],
+    ids=[
+        "encrypted",
+        "cut off",
+        "recursion",
+        "strip",
+        "pages",
+        "OpenDocument",
+        "old Office",
+        "binary",
+        "bytes",
+        "empty",
+    ],
 )
 def test_what_cannot_be_taken_is_the_client_s_error(data: bytes, why: str) -> None:
     """It names the part, the limit and the way on; in an earlier turn or from a tool the text model is told instead."""
@@ -291,13 +306,13 @@ def test_a_small_file_that_takes_gigabytes_costs_only_itself() -> None:
 
 def test_a_page_that_never_ends_is_given_up() -> None:
     """Also where PDFium does not ask whether to go on."""
-    pdfs = PdfProcess(grace_s=0.0)
+    process = DocumentProcess(grace_s=0.0)
     with pytest.raises(DocumentInvalid, match="takes too much time"):
-        pdfs.read_pages(bomb_pdf(3_000_000), DocumentSettings(max_seconds=0.01), param="p")
-    assert PdfProcess().read_pages(text_pdf("x"), DocumentSettings(), param="p")[0].text == "x"
+        process.read_pages(bomb_pdf(3_000_000), DocumentSettings(max_seconds=0.01), param="p")
+    assert DocumentProcess().read_pages(text_pdf("x"), DocumentSettings(), param="p")[0].text == "x"
 
 
-def test_mutated_pdfs_are_read_or_refused() -> None:
+def test_mutated_process_are_read_or_refused() -> None:
     """Three hundred broken files with a fixed seed: text, pictures or the client's error, and nothing else."""
 
     async def test() -> None:

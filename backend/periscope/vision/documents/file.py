@@ -10,6 +10,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+from importlib.util import find_spec
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -17,13 +18,15 @@ import pybase64
 
 from periscope.core import FilePart
 from periscope.errors import DocumentInvalid, ImageInvalid
-from periscope.vision.documents.settings import DocumentSettings
+from periscope.vision.documents.settings import DocumentSettings, HTMLMode
 from periscope.vision.images.formats import format_of
 
+#: Whether the extra `office` is installed.
+HAS_OFFICE: Final = all(map(find_spec, ("undoc", "markdownify")))
 #: What error messages list.
 TAKEN: Final = (
-    "Taken are PDF, pictures, and text of every kind (plain, Markdown, CSV, JSON, HTML, XML, source code) in UTF-8, "
-    "UTF-16 or Latin-1."
+    f"Taken are PDF, {'DOCX, PPTX, XLSX, ' if HAS_OFFICE else ''}pictures, and text of every kind (plain, Markdown, "
+    "CSV, JSON, HTML, XML, source code) in UTF-8, UTF-16 or Latin-1."
 )
 #: Enough for every media type with parameters.
 _MAX_HEADER_CHARS: Final = 256
@@ -31,13 +34,17 @@ _WHITESPACE: Final = b" \t\r\n\f\v"
 _TO_STANDARD_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
 #: Readers of PDF find the header anywhere in the first kilobyte, and so do we.
 _PDF: Final = re.compile(rb"[\s\S]{0,1019}?%PDF-")
-#: Files that are often sent and not taken: a name, the way on, and how they begin.
+_ZIP: Final = b"PK\x03\x04"
+#: The member that every Office file has; its name stands in the archive as it is.
+_OFFICE_MEMBER: Final = b"[Content_Types].xml"
+_HTML: Final = re.compile(
+    r"\s{0,999}(?:<\?xml[^>]{0,200}>\s{0,99})?(?:<!--[\s\S]{0,999}?-->\s{0,99}){0,9}<(?:!doctype\s+html|html)[\s>]",
+    re.IGNORECASE,
+)
+#: Files that are often sent and not taken: a name, and how they begin.
 _OTHERS: Final = (
-    (
-        "an Office or OpenDocument file",
-        re.compile(rb"PK\x03\x04[\s\S]{0,4000}(?:\[Content_Types\]|mimetypeapplication)"),
-    ),
-    ("an old Office file", re.compile(rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")),
+    ("an Office file of before 2007, or one with a password", re.compile(rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")),
+    ("an OpenDocument file", re.compile(rb"PK\x03\x04[\s\S]{26}mimetypeapplication/vnd\.oasis")),
     ("an RTF file", re.compile(rb"\{\\rtf")),
     ("a ZIP archive", re.compile(rb"PK\x03\x04")),
     ("a compressed archive", re.compile(rb"\x1f\x8b|BZh|7z\xbc\xaf|\xfd7zXZ|\x28\xb5\x2f\xfd")),
@@ -50,6 +57,8 @@ class FileKind(StrEnum):
     """How a file is read."""
 
     PDF = "pdf"
+    OFFICE = "office"
+    HTML = "html"
     PICTURE = "picture"
     TEXT = "text"
 
@@ -59,9 +68,9 @@ class DocumentFile:
     """A document's content.
 
     Attributes:
-        data: of a PDF; empty otherwise.
-        sha256: hex digest of a PDF's bytes; "" otherwise.
-        text: of a text.
+        data: of a PDF or an Office file; empty otherwise.
+        sha256: hex digest of the bytes of a file that has to be opened; "" otherwise.
+        text: of a text or a web page.
         note: what the text model has to know of how the text was read.
     """
 
@@ -72,8 +81,11 @@ class DocumentFile:
     note: str = ""
 
 
-def read_file(part: FilePart, settings: DocumentSettings) -> DocumentFile:
+def read_file(part: FilePart, settings: DocumentSettings, *, has_office: bool = HAS_OFFICE) -> DocumentFile:
     """Pure, may block: what the client sent, and what it is.
+
+    Args:
+        has_office: Office files and web pages can be converted.
 
     Raises:
         DocumentInvalid: it is not in the request, no base64, empty, too large, or of a kind that is not taken.
@@ -83,15 +95,29 @@ def read_file(part: FilePart, settings: DocumentSettings) -> DocumentFile:
     if part.text is not None:
         _check_size(len(part.text.encode(errors="surrogatepass")), part, settings)
         return DocumentFile(FileKind.TEXT, text=part.text)
-    data = _bytes_of(part.url or "", part, settings)
+    return _told_by_bytes(_bytes_of(part.url or "", part, settings), part, settings, has_office=has_office)
+
+
+def _told_by_bytes(data: bytes, part: FilePart, settings: DocumentSettings, *, has_office: bool) -> DocumentFile:
     if _PDF.match(data):
         return DocumentFile(FileKind.PDF, data, hashlib.sha256(data).hexdigest())
+    if data.startswith(_ZIP) and _OFFICE_MEMBER in data:
+        if not has_office:
+            raise _not_taken(
+                "is an Office file. Save or print it as PDF and send that, or install `mlx-periscope[office]` on the "
+                "server.",
+                part,
+            )
+        return DocumentFile(FileKind.OFFICE, data, hashlib.sha256(data).hexdigest())
     other = next((name for name, magic in _OTHERS if magic.match(data)), None)
     if other is not None:
         raise _not_taken(f"is {other}, which is not taken. Save or print it as PDF and send that.", part)
-    text = _decoded_text(data)
-    if text is not None:
-        return DocumentFile(FileKind.TEXT, text=text[0], note=text[1])
+    decoded = _decoded_text(data)
+    if decoded is not None:
+        text, note = decoded
+        if has_office and settings.html is HTMLMode.TEXT and _HTML.match(text):
+            return DocumentFile(FileKind.HTML, sha256=hashlib.sha256(data).hexdigest(), text=text)
+        return DocumentFile(FileKind.TEXT, text=text, note=note)
     if _is_picture(data, part.param):
         return DocumentFile(FileKind.PICTURE)
     raise _not_taken("is no kind of file that is taken: it is binary, and no PDF or picture.", part)

@@ -11,13 +11,13 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from periscope.core import FilePart, Image, ImagePart, Message, Part, Role, TextPart
 from periscope.errors import DocumentInvalid
 from periscope.vision.documents.file import DocumentFile, FileKind, read_file
 from periscope.vision.documents.pdf import PageContent, PageFile, check_num_pages, page_file
-from periscope.vision.documents.pdf_process import PdfProcess
+from periscope.vision.documents.process import ConvertedText, DocumentProcess
 from periscope.vision.documents.settings import DocumentMode, DocumentSettings
 from periscope.vision.prompts import (
     Label,
@@ -43,11 +43,11 @@ class PageImage(ImagePart):
 
     page: PageFile
     label: Label
-    pdfs: PdfProcess
+    process: DocumentProcess
 
     def drawn(self, *, max_side_px: int, sha256: str) -> Image:
-        """Blocks: its pixels, as `PdfProcess.draw` gives and raises."""
-        return self.pdfs.draw(self.page, max_side_px=max_side_px, sha256=sha256)
+        """Blocks: its pixels, as `DocumentProcess.draw` gives and raises."""
+        return self.process.draw(self.page, max_side_px=max_side_px, sha256=sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +70,16 @@ class _Unread:
     reason: str
 
 
+#: What opening a file gave: the pages of a PDF, the text of what had to be converted; of other files nothing.
+_Content: TypeAlias = tuple[PageContent, ...] | ConvertedText | None
+
+
 class DocumentOpening:
-    """Owns the process that reads PDFs, and what the pages of recent ones hold: none is read again in every turn."""
+    """Owns the process that opens documents, and what recent ones hold: none is opened again in every turn."""
 
     def __init__(self) -> None:
-        self._pdfs = PdfProcess()
-        self._known: OrderedDict[str, tuple[PageContent, ...]] = OrderedDict()
+        self._process = DocumentProcess()
+        self._known: OrderedDict[str, _Content] = OrderedDict()
 
     async def opened(
         self, messages: Sequence[Message], settings: DocumentSettings, threads: Threads
@@ -92,30 +96,36 @@ class DocumentOpening:
             return tuple(messages)
         files = await threads.all(partial(_read, place, settings) for place in places)
         contents = await threads.all(
-            partial(_contents, place, file, self._pages_known(file), settings, self._pdfs)
+            partial(_content, place, file, self._known_of(file), settings, self._process)
             for place, file in zip(places, files, strict=True)
         )
-        for file, pages in zip(files, contents, strict=True):
-            if isinstance(file, DocumentFile) and isinstance(pages, tuple) and file.sha256:
-                self._remember(file.sha256, pages)
+        for file, content in zip(files, contents, strict=True):
+            if isinstance(file, DocumentFile) and file.sha256 and not isinstance(content, _Unread):
+                self._remember(file.sha256, content)
         parts = iter(
             [
-                _shown(place, file, pages, settings, self._pdfs)
-                for place, file, pages in zip(places, files, contents, strict=True)
+                _shown(place, file, content, settings, self._process)
+                for place, file, content in zip(places, files, contents, strict=True)
             ]
         )
         return tuple(_with_parts(message, parts) for message in messages)
 
-    def _pages_known(self, file: DocumentFile | _Unread) -> tuple[PageContent, ...] | None:
+    def _known_of(self, file: DocumentFile | _Unread) -> _Content:
         return self._known.get(file.sha256) if isinstance(file, DocumentFile) else None
 
-    def _remember(self, sha256: str, pages: tuple[PageContent, ...]) -> None:
-        self._known[sha256] = pages
+    def _remember(self, sha256: str, content: _Content) -> None:
+        self._known[sha256] = content
         self._known.move_to_end(sha256)
-        num_chars = sum(len(page.text) for known in self._known.values() for page in known)
+        num_chars = sum(map(_num_chars, self._known.values()))
         while len(self._known) > _MAX_KNOWN or (num_chars > _MAX_KNOWN_CHARS and len(self._known) > 1):
             _, dropped = self._known.popitem(last=False)
-            num_chars -= sum(len(page.text) for page in dropped)
+            num_chars -= _num_chars(dropped)
+
+
+def _num_chars(content: _Content) -> int:
+    if isinstance(content, tuple):
+        return sum(len(page.text) for page in content)
+    return 0 if content is None else len(content.text)
 
 
 def _places(messages: Sequence[Message]) -> Iterator[_Place]:
@@ -134,22 +144,35 @@ def _read(place: _Place, settings: DocumentSettings) -> DocumentFile | _Unread:
         return _forgiven(error, place)
 
 
-def _contents(
+def _content(
     place: _Place,
     file: DocumentFile | _Unread,
-    known: tuple[PageContent, ...] | None,
+    known: _Content,
     settings: DocumentSettings,
-    pdfs: PdfProcess,
-) -> tuple[PageContent, ...] | _Unread:
-    """The pages of a PDF; none of anything else."""
-    if isinstance(file, _Unread) or file.kind is not FileKind.PDF:
-        return ()
+    process: DocumentProcess,
+) -> _Content | _Unread:
+    if isinstance(file, _Unread):
+        return file
+    param = place.part.param
     try:
-        pages = known if known is not None else pdfs.read_pages(file.data, settings, param=place.part.param)
-        check_num_pages(len(pages), settings, param=place.part.param)
+        content = known if known is not None else _opened(file, settings, process, param)
+        if isinstance(content, tuple):
+            check_num_pages(len(content), settings, param=param)
     except DocumentInvalid as error:
         return _forgiven(error, place)
-    return pages
+    return content
+
+
+def _opened(file: DocumentFile, settings: DocumentSettings, process: DocumentProcess, param: str) -> _Content:
+    match file.kind:
+        case FileKind.PDF:
+            return process.read_pages(file.data, settings, param=param)
+        case FileKind.OFFICE:
+            return process.office_text(file.data, settings, param=param)
+        case FileKind.HTML:
+            return process.html_text(file.text, settings, param=param)
+        case FileKind.PICTURE | FileKind.TEXT:
+            return None
 
 
 def _forgiven(error: DocumentInvalid, place: _Place) -> _Unread:
@@ -163,29 +186,34 @@ def _forgiven(error: DocumentInvalid, place: _Place) -> _Unread:
 def _shown(
     place: _Place,
     file: DocumentFile | _Unread,
-    pages: tuple[PageContent, ...] | _Unread,
+    content: _Content | _Unread,
     settings: DocumentSettings,
-    pdfs: PdfProcess,
+    process: DocumentProcess,
 ) -> list[Part]:
     """What stands in the place of a document."""
     label = document_label(place.number, place.part.name)
     if isinstance(file, _Unread):
         return [_words(document_marker(label, file.reason))]
-    if isinstance(pages, _Unread):
-        return [_words(document_marker(label, pages.reason))]
+    if isinstance(content, _Unread):
+        return [_words(document_marker(label, content.reason))]
     if file.kind is FileKind.PICTURE:
         return [ImagePart(place.part.url or "", place.part.param)]
-    if file.kind is FileKind.TEXT:
-        text, rest = _cut(clean_text(file.text), settings.max_chars)
-        return [_words(document_block(label, text + rest, file.note))]
+    if not isinstance(content, tuple):
+        whole = content or file
+        text, rest = _cut(clean_text(whole.text), settings.max_chars)
+        return [_words(document_block(label, text + rest, whole.note))]
     try:
-        return _pages_shown(place, file, pages, settings, pdfs)
+        return _pages_shown(place, file, content, settings, process)
     except DocumentInvalid as error:
         return [_words(document_marker(label, _forgiven(error, place).reason))]
 
 
 def _pages_shown(
-    place: _Place, file: DocumentFile, pages: Sequence[PageContent], settings: DocumentSettings, pdfs: PdfProcess
+    place: _Place,
+    file: DocumentFile,
+    pages: Sequence[PageContent],
+    settings: DocumentSettings,
+    process: DocumentProcess,
 ) -> list[Part]:
     """The blocks and pictures of a PDF's pages, in their order.
 
@@ -207,7 +235,7 @@ def _pages_shown(
             parts.append(_words(blank_page(label)))
         elif _is_shown(content, settings.mode, has_text=bool(text)):
             page = page_file(file.data, file.sha256, index, content, settings, param=param)
-            parts.append(PageImage("", param, page, label, pdfs))
+            parts.append(PageImage("", param, page, label, process))
         elif not text:
             parts.append(_words(document_marker(label, "it has no text, and pages are not looked at as pictures")))
     if num_left_out:

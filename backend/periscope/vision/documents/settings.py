@@ -19,6 +19,13 @@ class DocumentMode(StrEnum):
     BOTH = "both"
 
 
+class HTMLMode(StrEnum):
+    """How a web page is read: TEXT takes what its reader sees, as Markdown, SOURCE the file as it is."""
+
+    TEXT = "text"
+    SOURCE = "source"
+
+
 @dataclass(frozen=True, slots=True)
 class DocumentSettings:
     """How the documents of one text model's requests are read. Error messages name limits as models.yaml does.
@@ -28,10 +35,11 @@ class DocumentSettings:
         max_pages: of one PDF (`max_document_pages`).
         max_page_px: the longest side of a page's picture (`max_page_px`).
         max_chars: text taken of one document; the rest is cut off, which its last block says (`document_max_chars`).
-        max_seconds: how long one PDF may be read, and one of its pages drawn.
+        max_seconds: how long one document may be read, and one of its pages drawn.
     """
 
     mode: DocumentMode = DocumentMode.AUTO
+    html: HTMLMode = HTMLMode.TEXT
     max_bytes: int = 32 * 1024 * 1024
     max_pages: int = 100
     max_page_px: int = 2000
