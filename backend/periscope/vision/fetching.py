@@ -1,4 +1,4 @@
-"""The web's images of one request are fetched, each address once. Event loop only."""
+"""Fetches the images of a request that are given by http(s) URLs, each URL once. Event loop only."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Fetching:
         self._turns: dict[str, asyncio.Lock] = {}
 
     async def header(self, part: ImagePart) -> ImageHeader:
-        """What is remembered of the address, or else of what is there now.
+        """The header that is remembered for the URL, or else that of the image that is there now.
 
         Raises:
-            ImageNotFetched, ImageSourceRefused, ImageInvalid: no image could be had from there.
+            ImageNotFetched, ImageSourceRefused, ImageInvalid: no image could be fetched from the URL.
         """
         header = self._remote.remembered(part.url.strip(), self._limits)
         if header is None:
@@ -42,10 +42,10 @@ class Fetching:
         return header
 
     async def read(self, part: ImagePart, header: ImageHeader) -> bytes:
-        """The bytes that the header is of, which are here unless it was remembered from an earlier request.
+        """The bytes of the image with this header, fetched if the header is remembered from an earlier request.
 
         Raises:
-            ImageNotFetched: it has changed since then; and what `header` raises.
+            ImageNotFetched: the image has changed since then. It raises what `header` raises, too.
         """
         data, now = await self._file(part)
         if now.sha256 != header.sha256:
@@ -70,10 +70,10 @@ class Fetching:
 
 
 def num_to_fetch(parts: Sequence[ImagePart], remote: RemoteImages, limits: ImageLimits) -> int:
-    """How many addresses have to be fetched.
+    """How many URLs have to be fetched.
 
     Raises:
-        InvalidRequest: they are too many; names the first that is.
+        InvalidRequest: there are too many; names the first one beyond the limit.
     """
     unknown: dict[str, str] = {}
     for part in parts:

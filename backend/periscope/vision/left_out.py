@@ -12,7 +12,7 @@ from typing import Final
 from periscope.captions.caption import Caption
 from periscope.captions.kept import KeptCaptions
 
-#: The namespace of the decisions among the kept texts.
+#: The namespace of the decisions in the caption cache.
 _NAMESPACE: Final = "left-out"
 
 
@@ -21,10 +21,10 @@ class LeftOutImages:
 
     A conversation is recognised by the sequence of its images: the next turn has the same images and maybe more. The
     images that were left out before are left out again, although there might be room for them now, so that the prompt
-    of the last turn stays a prefix of the next one. In a conversation of other images they are new like any other.
+    of the last turn stays a prefix of the next one. In other conversations they count as new.
 
-    The decisions are kept beside the captions, so that they outlive a restart as those do, and go when those are
-    flushed. The least recently used are dropped first; a decision that was dropped is made anew.
+    The decisions are kept in the caption cache, so that they survive restarts and are flushed as captions are. The
+    least recently used are dropped first; a dropped decision is made again.
     """
 
     def __init__(self, kept: KeptCaptions) -> None:

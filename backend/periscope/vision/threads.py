@@ -1,4 +1,4 @@
-"""Runs blocking calls in the threads of an executor that somebody else owns. Event loop only."""
+"""Runs blocking calls in the threads of a shared executor. Event loop only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STOPPING = "The server is stopping."
 
 
 class Threads:
-    """Runs the blocking calls of a request in parallel, in the threads of an executor that somebody else owns."""
+    """Runs the blocking calls of a request in parallel in a shared executor, which its creator shuts down."""
 
     def __init__(self, executor: Executor | None) -> None:
         self._executor = executor
@@ -23,7 +23,7 @@ class Threads:
     async def all(self, calls: Iterable[Callable[[], T]]) -> list[T]:
         """Results of all calls, in order. Of several errors the first call's is raised, so that the answer is stable.
 
-        Calls behind one that has failed are not begun: nobody would see their results.
+        Calls after one that has failed are not started, because their results would not be used.
 
         Raises:
             ServerStopping: the executor was shut down before or meanwhile.
@@ -35,7 +35,7 @@ class Threads:
                 loop.run_in_executor(self._executor, _unless_behind, failed, number, call)
                 for number, call in enumerate(calls)
             ]
-        except RuntimeError as error:  # how an executor says that it takes nothing any more
+        except RuntimeError as error:  # the executor's error after its shutdown
             raise ServerStopping(_STOPPING) from error
         done = await asyncio.gather(*running, return_exceptions=True)
         results: list[T] = []
@@ -49,7 +49,7 @@ class Threads:
 
 
 class _BehindFailureError(Exception):
-    """A call was not begun, because one before it failed; that one's error is told."""
+    """A call was not started, because an earlier one failed, whose error is raised."""
 
 
 def _unless_behind(failed: list[int], number: int, call: Callable[[], T]) -> T:
@@ -59,7 +59,7 @@ def _unless_behind(failed: list[int], number: int, call: Callable[[], T]) -> T:
         failed: numbers of the calls that failed so far; several threads add to it.
 
     Raises:
-        _BehindFailureError: one before it has failed, so it was not begun.
+        _BehindFailureError: an earlier call has failed, so this one was not started.
         Exception: the call's own error.
     """
     if any(each < number for each in failed):

@@ -1,1 +1,1 @@
-"""Captioner backends: each one way to have images described."""
+"""Captioner backends: implementations of the `Captioner` protocol."""

@@ -1,6 +1,6 @@
-"""What a person can do about a remote captioner that does not work: one sentence that says what is wrong, one the fix.
+"""Advice on a remote captioner that does not work: one sentence with the problem, one with the fix.
 
-Pure. The sentences never hold the API key, nor anything of a picture.
+Pure. The sentences never hold the API key or any part of an image.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from periscope.errors import (
 if TYPE_CHECKING:
     from periscope.vision.backends.remote_server import RemoteServer
 
-#: Models of a listing that a message names; the listings of gateways have hundreds.
+#: How many models of a listing a message names; gateways list hundreds.
 _MAX_LISTED = 10
-#: With these statuses servers refuse a picture that their model cannot see. Triton answers every fault with 400.
+#: Statuses with which servers refuse an image that their model cannot see. Triton answers every error with 400.
 _BLIND_STATUSES = (400, 415, 422, 500, 501)
 
 
 def advice_on(error: RemoteError, server: RemoteServer) -> str:
-    """What is wrong and what helps."""
+    """The problem and the fix."""
     match error:
         case RemoteUnreachable():
             return f"{error.message} {_connection_fix(error.fault, server)}"
@@ -42,7 +42,7 @@ def advice_on(error: RemoteError, server: RemoteServer) -> str:
 
 
 def no_such_model(server: RemoteServer, listed: Sequence[str]) -> str:
-    """The server works, but serves other models."""
+    """The advice for a server that works, but serves other models."""
     shown = ", ".join(listed[:_MAX_LISTED]) + (", ..." if len(listed) > _MAX_LISTED else "")
     serves = f"it serves {shown}" if listed else "it serves none"
     return (
@@ -52,7 +52,7 @@ def no_such_model(server: RemoteServer, listed: Sequence[str]) -> str:
 
 
 def is_blind(error: RemoteError, server: RemoteServer) -> bool:
-    """The server says that its model takes no pictures."""
+    """Whether the server says that its model takes no images."""
     if not isinstance(error, RemoteRefused) or error.status not in (*_BLIND_STATUSES, None):
         return False
     said = (error.said or "").lower()
@@ -60,7 +60,7 @@ def is_blind(error: RemoteError, server: RemoteServer) -> bool:
 
 
 def is_of_the_server(error: RemoteError, server: RemoteServer) -> bool:
-    """It would meet every picture, and not this one alone."""
+    """Whether the error would meet every image, not only this one."""
     if isinstance(error, RemoteRefused):
         return error.status in (401, 403, 404) or is_blind(error, server)
     return isinstance(error, RemoteUnreachable)

@@ -1,4 +1,4 @@
-"""What differs between the OpenAI-compatible servers that caption for us, as data. Pure.
+"""The differences between the OpenAI-compatible servers that caption, as data. Pure.
 
 What does not differ: pictures come as `image_url` parts of a user message, whose `url` is a data URL inside an object;
 models are listed by `GET models`; the shapes of their errors are all read by `remote.refusals`: vLLM's
@@ -20,15 +20,15 @@ from typing import Any, Final
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How one kind of server is spoken to.
+    """How requests to one kind of server are made.
 
     Attributes:
-        server: its name, as its makers write it.
-        health_paths: relative to the base URL; the first that the server knows says whether it is fit. None = the model
-            listing has to do.
+        server: the product's name.
+        health_paths: relative to the base URL; the first one that exists tells whether the server is healthy. None =
+            the model listing tells it.
         extra_body: fields of every caption request. Thinking is switched off where a field for it is documented.
-        blind_words: parts of the message, in lower case, with which it refuses a picture that its model cannot see.
-        example_url: what its base URL looks like by default.
+        blind_words: parts of the message, in lower case, with which it refuses an image that its model cannot see.
+        example_url: its default base URL.
     """
 
     server: str
@@ -38,7 +38,7 @@ class Dialect:
     example_url: str = "http://127.0.0.1:8000/v1"
 
 
-#: Of any server: what those that are not in the table say, and what chat templates for text say of a list of parts.
+#: For any server: the words of servers that are not in the table, and of text-only chat templates for a list of parts.
 _BLIND_WORDS: Final = (
     "not a multimodal model",
     "not support image",

@@ -1,6 +1,6 @@
 """LeasedCaptioner captions images with a vision-language model that it leases for each request. Event loop only.
 
-It gets the model by a lease function, so it knows neither the pool nor in which process or on which machine the model
+It gets the model from a lease function, so it knows neither the pool nor the process or machine in which the model
 runs.
 """
 
@@ -22,7 +22,7 @@ from periscope.vision.prompts import clean_text
 
 logger = logging.getLogger(__name__)
 
-#: If a caption is empty the model is asked once more: in another batch it may round differently.
+#: If a caption is empty, the model is asked once more: in another batch it may round differently.
 _NUM_TRIES: Final = 2
 #: Seconds that the captions of one request typically take.
 _RETRY_AFTER_S: Final = 5
@@ -46,7 +46,7 @@ class ImageDescriber(Protocol):
             EngineClosed: the model was unloaded, or its worker has ended.
             GenerationFailed: this image's request failed.
             CaptionFailed: the same, with the reason that the image's marker is to give.
-            ServerBusy: the model works, but has no room for this image now.
+            ServerBusy: the model works, but has no place for this image now.
         """
         ...
 
@@ -146,7 +146,7 @@ class _Captioning:
         self._began_at: float | None = None
 
     async def outcomes(self) -> tuple[CaptionOutcome, ...]:
-        """Caption all images of the request; cancelling drops their rows in the batch."""
+        """Caption all images of the request. Cancelling removes their rows from the batch."""
         asked = zip(self._request.images, self._request.prompts, strict=True)
         tasks = [asyncio.create_task(self._caption(image, prompt), name="describe an image") for image, prompt in asked]
         for task in tasks:
@@ -164,7 +164,7 @@ class _Captioning:
 
         Time counts as work while the captioner works on an image of this request, and also while it works on nothing,
         because a captioner that lets images wait and does nothing hangs. Time counts as waiting while it works for
-        other requests only. When the work is over time the captioner is broken; when the wait is, it is busy.
+        other requests only. If the work exceeds its time, the captioner counts as broken; if the wait does, as busy.
         """
         while self._told_done(tasks) < len(tasks):
             self.changed.clear()
@@ -204,7 +204,7 @@ class _Captioning:
         return Caption(text, num_tokens, elapsed_ms=round(elapsed_s * 1000))
 
     async def _caption_text(self, image: Image, prompt: str) -> tuple[str, int]:
-        """The caption and its tokens, all tries counted; empty only if no try gave any visible text."""
+        """The caption, and the tokens of all tries. It is empty only if no try gave visible text."""
         num_tokens = 0
         for _ in range(_NUM_TRIES):
             text, num_more = await self._describe(image, prompt)

@@ -1,7 +1,7 @@
 """RemoteCaptioner captions images with a model on another server: vLLM, LMDeploy, Triton or any like them. Event loop.
 
-It takes no place in the model pool and no device time. What it adds to `LeasedCaptioner` is a bound on the requests
-that wait for the server, and the knowledge whether the server works.
+It takes no memory in the model pool and no device time. It adds to `LeasedCaptioner` a bound on the requests that wait
+for the server, and the server's health.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
     from periscope.vision.backends.remote_server import RemoteServer
     from periscope.vision.captioner import CaptionRequest
 
-#: Between two checks while all is well, and at most while it is not; then each wait is twice the one before.
+#: Seconds between two checks while the server is healthy, and at most while it is not: then each wait doubles.
 _CHECK_INTERVAL_S: Final = 60.0
 _FIRST_CHECK_INTERVAL_S: Final = 1.0
-#: Images that fail together raise one question.
+#: Images that fail together cause one check.
 _DOUBT_S: Final = 0.2
 _RETRY_AFTER_S: Final = 5
 
-#: Called with the old state, the new one, and why it is no longer well.
+#: Called with the old state, the new one, and the problem, if there is one.
 OnChange: TypeAlias = Callable[[ModelState, ModelState, str | None], None]
 
 
 class RemoteCaptioner:
-    """Owns what is known of one captioner on another server: whether it works and why not, and who waits for it.
+    """Owns the state of one captioner on another server: whether it works, why not, and how many requests wait for it.
 
-    A captioner that is known to fail is still asked for each image: the answer is what counts, and how it recovers.
+    A captioner whose checks fail is still asked for each image, so that it recovers with the first answer.
 
     Args:
-        encoding: threads that make files of pictures.
+        encoding: the threads that encode images.
         max_waiting: requests that may wait beyond those whose images the server has.
         on_change: told of every change of `state`.
     """
@@ -81,7 +81,7 @@ class RemoteCaptioner:
 
     @property
     def name(self) -> str:
-        """Of its entry in models.yaml."""
+        """The name of its entry in models.yaml."""
         return self.server.name
 
     @property
@@ -98,7 +98,7 @@ class RemoteCaptioner:
         return await self._captioner.caption(request, tell)
 
     def status(self) -> ModelStatus:
-        """How it stands, in the words that the pool has for models in memory."""
+        """Its status, in the terms of the pool's models."""
         num_running = min(self._num_requests, self.server.max_concurrent)
         return ModelStatus(
             name=self.server.name,
@@ -111,10 +111,10 @@ class RemoteCaptioner:
         )
 
     async def health_check(self) -> str | None:
-        """Ask the server; returns what is wrong and how to mend it, None if nothing is. Never raises for its faults."""
+        """Check the server and return the problem and its fix, or None. Never raises for the server's faults."""
         num_described = self._num_described
         problem = await problem_of(self._client, self.server, looks=self._state is not ModelState.READY)
-        if num_described != self._num_described:  # an image described meanwhile is the newer and the better answer
+        if num_described != self._num_described:  # an image captioned meanwhile is newer evidence
             problem = None
         self._become(ModelState.READY if problem is None else ModelState.FAILED, problem)
         self._is_checked.set()
@@ -133,7 +133,7 @@ class RemoteCaptioner:
                     await asyncio.sleep(_DOUBT_S)
 
     async def checked(self) -> None:
-        """Until the server has been asked for the first time."""
+        """Wait until the server has been checked for the first time."""
         await self._is_checked.wait()
 
     async def close(self) -> None:
@@ -142,7 +142,7 @@ class RemoteCaptioner:
 
     @asynccontextmanager
     async def _lease(self, _tell: Tell) -> AsyncIterator[RemoteModel]:
-        """Whoever finds too many before itself is refused at once, as in the queue of a model of our own."""
+        """A place at the server. Too many waiting requests are refused at once, as in the queue of a local model."""
         if self._num_requests >= self.server.max_concurrent + self._max_waiting:
             raise ServerBusy(
                 f"Captioner {self.server.name} has {self._num_requests} requests already (`remote.max_concurrent` and "
@@ -156,7 +156,7 @@ class RemoteCaptioner:
             self._num_requests -= 1
 
     def _note(self, error: RemoteError | None) -> None:
-        """An image was described, which shows that all is well, or was not, which raises the question."""
+        """Note how an image went: a caption shows that the server works, a failure causes a check."""
         if error is None:
             self._num_described += 1
             self._become(ModelState.READY, None)

@@ -1,4 +1,4 @@
-"""Asks a server whether it can caption: is it fit, does it serve the model, can that see. Event loop only."""
+"""Checks whether a server can caption: its health, its models, whether the model sees. Event loop only."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from periscope.remote import OpenAIClient
     from periscope.vision.backends.remote_server import RemoteServer
 
-#: A server that is fit answers these questions from memory.
+#: A healthy server answers these requests at once.
 _CHECK_TIMEOUT_S: Final = 10.0
-#: A plain picture, large enough for the patches of every captioner. White, so that it packs into a few bytes.
+#: A plain image, large enough for the patches of every captioner. White, so that it compresses to a few bytes.
 _SIDE_PX: Final = 64
 _PLAIN: Final = Image(b"\xff" * (3 * _SIDE_PX * _SIDE_PX), _SIDE_PX, _SIDE_PX, _SIDE_PX, _SIDE_PX, sha256="")
-#: The model may still have to be loaded for the first picture: a wait beyond this says nothing against it.
+#: The server may have to load the model for the first image, so a longer wait is not a failure.
 _LOOK_TIMEOUT_S: Final = 20.0
 
 
 async def problem_of(client: OpenAIClient, server: RemoteServer, *, looks: bool) -> str | None:
-    """What is wrong and how to mend it, for a person; None if nothing is.
+    """The problem and its fix, for the user; None if there is none.
 
     Args:
-        looks: have the model look at a plain picture too, which takes it one token. It is the only way to learn whether
-            it can see; and whether it is served, where the listing does not tell all names.
+        looks: also ask the model about a plain image, for one token. There is no other way to learn whether it sees,
+            or whether it is served if the listing is incomplete.
     """
     try:
         async with asyncio.timeout(_CHECK_TIMEOUT_S):
@@ -45,10 +45,10 @@ async def problem_of(client: OpenAIClient, server: RemoteServer, *, looks: bool)
 
 
 async def _check_health(client: OpenAIClient, server: RemoteServer) -> None:
-    """1 fit; 2 no such path in this version; 3 the path is not for us; in 2 and 3 the listing has to do.
+    """Cases: 1 healthy; 2 this version has no such path; 3 the path is forbidden. In 2 and 3 the listing decides.
 
     Raises:
-        RemoteError: the server says that it is not fit, or does not answer.
+        RemoteError: the server says that it is not healthy, or does not answer.
     """
     for path in server.dialect.health_paths:
         try:

@@ -32,21 +32,21 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Before the first further try; each next one waits twice as long, and some of that again at random, so that the images
-#: of one request do not come back all at once.
+#: Seconds before the second try. Each further wait doubles, plus a random part, so that the images of one request are
+#: not sent again all at once.
 _FIRST_WAIT_S: Final = 0.2
 _MAX_WAIT_S: Final = 5.0
 _JITTER_S: Final = 0.3
-#: A busy server that names no time is tried again by our client after this.
+#: `Retry-After` for our client if a busy server names no time.
 _RETRY_AFTER_S: Final = 5
 _BUSY, _SHORTLY_UNFIT = 429, (502, 503, 504)
 
-#: Told how each image went: None = the server described it.
+#: Called after each image with its error; None = the server described it.
 Report: TypeAlias = Callable[[RemoteError | None], None]
 
 
 class RemoteModel:
-    """Owns the places at one server: no more than `max_concurrent` images are with it, the others wait in order."""
+    """Owns the places at one server: it has `max_concurrent` images at most; others wait in order."""
 
     def __init__(self, server: RemoteServer, client: OpenAIClient, encoding: Executor, report: Report) -> None:
         self._server = server
@@ -58,11 +58,11 @@ class RemoteModel:
     async def describe(
         self, image: Image, prompt: str, max_tokens: int, *, on_start: Callable[[], None]
     ) -> tuple[str, int]:
-        """The server's words about one image, which may be none, and how many tokens they took if it says so.
+        """The server's text about one image, which may be empty, and its number of tokens, if the server tells it.
 
         Raises:
-            ServerBusy: the server has too many requests, also after the further tries.
-            CaptionFailed: anything else. What the server said is in the log.
+            ServerBusy: the server has too many requests, even after all tries.
+            CaptionFailed: anything else. The server's answer is in the log.
         """
         async with self._places:
             on_start()
@@ -76,7 +76,7 @@ class RemoteModel:
             return told
 
     async def _ask(self, body: dict[str, Any]) -> tuple[str, int]:
-        """Again, if another try can help. There is no time limit here: the caller cancels when its time is over."""
+        """Ask, and try again where that can help. It has no time limit: the caller cancels when its time is over."""
         tries = stamina.retry_context(
             on=another_try,
             attempts=1 + self._server.num_retries,
@@ -96,7 +96,7 @@ class RemoteModel:
 
 
 async def ask(client: OpenAIClient, server: RemoteServer, body: dict[str, Any]) -> tuple[str, int]:
-    """One request, streamed or not as the server is set: the text and its number of tokens, 0 if that is not told."""
+    """Send one request, streamed by setting. Returns the text and its number of tokens, 0 if unknown."""
     if not server.is_streamed:
         answer = await client.chat(body)
         return answer.choices[0].text, answer.usage.num_completion_tokens
@@ -111,7 +111,7 @@ async def ask(client: OpenAIClient, server: RemoteServer, body: dict[str, Any]) 
 
 
 def caption_body(server: RemoteServer, url: str, prompt: str, max_tokens: int) -> dict[str, Any]:
-    """Pure: a chat completion request about one picture. The entry's `extra_body` wins, but for model and messages."""
+    """Pure: a chat completion request about one image. `extra_body` wins over all but model and messages."""
     return {
         "temperature": 0,
         "max_tokens": max_tokens,
@@ -128,11 +128,11 @@ def caption_body(server: RemoteServer, url: str, prompt: str, max_tokens: int) -
 
 
 def another_try(error: Exception) -> bool | float:
-    """Pure: whether the same request may be answered if it is sent again soon, or after how many seconds.
+    """Pure: whether another try may succeed soon, or after how many seconds.
 
-    1 Nobody listens, which is so while a server starts anew; or it closed the connection before it said anything.
-    2 It is busy or shortly unfit, and names a time that is worth waiting, or none.
-    A time-out is final: that time is gone, and the server may still be working on the first try.
+    1 The server does not listen, as while it restarts, or it closed the connection before it answered.
+    2 It is busy or temporarily unavailable, and names no time or one that is worth waiting.
+    A timeout is final: the time is spent, and the server may still be working on the first try.
     """
     match error:
         case RemoteUnreachable(fault=ConnectionFault.REFUSED) | RemoteAnswerBroken(has_begun=False):  # 1
@@ -144,7 +144,7 @@ def another_try(error: Exception) -> bool | float:
 
 
 def _outcome_of(error: RemoteError, server: RemoteServer) -> CaptionFailed | ServerBusy:
-    """1 busy: our client is asked to come again; 2 out of time; 3 the server as a whole is of no use; 4 this image."""
+    """Cases: 1 busy, so our client is to retry; 2 timed out; 3 the server as a whole fails; 4 only this image fails."""
     match error:
         case RemoteRefused(status=status, retry_after_s=after_s) if is_busy(error):  # 1
             return ServerBusy(
@@ -160,7 +160,7 @@ def _outcome_of(error: RemoteError, server: RemoteServer) -> CaptionFailed | Ser
 
 
 def is_busy(error: RemoteError) -> bool:
-    """Pure: the server works and has too much to do. A 503 is that only with a time to come back: else it is broken."""
+    """Pure: whether the server works but has too many requests. A 503 without `Retry-After` means that it is broken."""
     if not isinstance(error, RemoteRefused):
         return False
     return error.status == _BUSY or (error.status in _SHORTLY_UNFIT and error.retry_after_s is not None)

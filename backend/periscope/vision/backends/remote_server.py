@@ -1,4 +1,4 @@
-"""Which server captions, how it is asked, and what is known of it. Plain data."""
+"""The configuration of a captioner on another server. Plain data."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class RemoteServer:
     """One model on one server, as models.yaml describes it.
 
     Attributes:
-        name: of the entry in models.yaml.
+        name: that of the entry in models.yaml.
         backend: a key of `DIALECTS`.
-        base_url: of the server, up to and with `/v1`.
-        model: as the server's own listing calls it.
+        base_url: URL of the server, including `/v1`.
+        model: its name in the server's listing.
         is_streamed: the caption is asked for as a stream.
         max_concurrent: images that the server is asked about at once.
-        num_retries: further tries of one image where a try can help.
+        num_retries: further tries for an image where they can help.
         extra_body: fields of every request; they win over the dialect's.
         missing_key: the environment variable that should hold the API key and is not set.
     """
@@ -37,10 +37,10 @@ class RemoteServer:
 
     @property
     def dialect(self) -> Dialect:
-        """How the server is spoken to."""
+        """How requests to the server are made."""
         return DIALECTS[self.backend]
 
     @property
     def revision(self) -> str:
-        """What its captions depend on, as far as we can know it: a server may still change what it calls the model."""
+        """What its captions depend on, as far as is known: a server can change the model behind a name."""
         return f"{self.backend}:{self.base_url.rstrip('/')}#{self.model}"

@@ -1,4 +1,4 @@
-"""What identifies the weights of a captioner across restarts, without reading them."""
+"""Identifies the weights of a captioner across restarts without reading them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def weights_id(folder: Path) -> str:
-    """The commit of a snapshot of the hub; of any other folder a digest of its files' names, sizes and times of change.
+    """The commit of a hub snapshot; for any other folder a digest of its files' names, sizes and modification times.
 
-    A copy of a folder is new weights, which costs a caption more; weights that were replaced are never taken for the
-    old ones.
+    A copied folder counts as new weights, so its captions are made again; replaced weights are never taken for the old
+    ones.
 
     Raises:
         OSError: the folder cannot be read.

@@ -19,16 +19,16 @@ from periscope.vision.documents.settings import DocumentSettings
 if TYPE_CHECKING:
     from pypdfium2 import PdfDocument, PdfPage
 
-#: Part of what identifies a drawn page: raise it when pages are drawn in another way.
+#: Part of the identity of a drawn page: increase it when pages are drawn differently.
 _DRAWING_VERSION: Final = 1
 #: A page is shown as a picture beside its text if pictures cover this share of it ...
 _FIGURE_SHARE: Final = 0.25
-#: ... or if it has so many lines and curves: a chart or a drawing. Tables have a few dozen.
+#: ... or if it has at least so many lines and curves, as charts and drawings have. Tables have a few dozen.
 _FIGURE_PATHS: Final = 300
-#: Of a page's objects so many are looked at, in forms within forms down to this depth.
+#: How many objects of a page are examined, and down to which depth of nested forms.
 _MAX_OBJECTS: Final = 5000
 _MAX_DEPTH: Final = 4
-#: Of thinner pages the short side would be too small for the patches of captioners.
+#: The short side of thinner pages would be too small for the patches of captioners.
 _MAX_ASPECT: Final = 30
 
 
@@ -37,10 +37,10 @@ class PageContent:
     """One page as its file describes it.
 
     Attributes:
-        text: of its text layer, as PDFium orders it.
+        text: its text layer, in PDFium's order.
         width, height: in points, as the page is shown.
-        has_figures: pictures cover much of it, it holds a drawing, or form fields.
-        is_blank: nothing at all stands on it.
+        has_figures: images cover much of it, or it has a drawing or form fields.
+        is_blank: it is empty.
     """
 
     text: str
@@ -72,7 +72,7 @@ class PageFile:
 
     @property
     def facts(self) -> str:
-        """Everything that its pixels depend on, but for a smaller size; the same in every process."""
+        """Everything that its pixels depend on, except scaling down; the same in every process."""
         return f"pdf-page {_DRAWING_VERSION} {self.file_sha256} {self.index} {self.width}x{self.height}"
 
 
@@ -96,10 +96,10 @@ def read_pages(data: bytes, settings: DocumentSettings, *, param: str) -> tuple[
 
 
 def check_num_pages(num_pages: int, settings: DocumentSettings, *, param: str) -> None:
-    """Pure.
+    """Pure: check the number of pages.
 
     Raises:
-        DocumentInvalid: these are more pages than are taken of one document.
+        DocumentInvalid: there are more pages than the limit.
     """
     if num_pages > settings.max_pages:
         raise DocumentInvalid(
@@ -116,7 +116,7 @@ def page_file(
     """Pure: the page as a picture whose longer side is `settings.max_page_px`.
 
     Raises:
-        DocumentInvalid: its size is none of a page.
+        DocumentInvalid: its size is not that of a page.
     """
     width, height = content.width, content.height
     if not (min(width, height) > 0 and max(width, height) <= _MAX_ASPECT * min(width, height)):
@@ -149,7 +149,7 @@ def draw(page: PageFile, max_side_px: int) -> bytes:
 
 @contextmanager
 def _opened(data: bytes, param: str) -> Iterator[PdfDocument]:
-    """The file, which is closed at the end. Whatever PDFium raises is the file's fault: the client sent the bytes."""
+    """The open file, closed at exit. All that PDFium raises is the fault of the file, which the client sent."""
     from pypdfium2 import PdfDocument, PdfiumError
 
     try:
@@ -215,7 +215,7 @@ def _has_figures(page: PdfPage, num_annotations: int) -> bool:
 
 
 def _has_fields(page: PdfPage, num_annotations: int) -> bool:
-    """Whether there are fields of a form: what is written in them stands in no text layer."""
+    """Whether the page has form fields, whose values are not in its text layer."""
     from pypdfium2 import raw
 
     for index in range(min(num_annotations, _MAX_OBJECTS)):

@@ -1,6 +1,6 @@
 """Encodes a decoded picture for another server. Pure; it blocks, so it runs in an executor thread.
 
-PNG, because a captioner is asked for text word for word first, and JPEG blurs small letters.
+PNG, because captioners are asked for the text in the image first, and JPEG blurs small letters.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import PIL.Image
 
 from periscope.core import Image
 
-#: Of zlib's levels. The fastest: on a local network a smaller file saves less time than it takes to make.
+#: zlib's fastest level: on a local network a smaller file saves less time than it takes to make.
 _COMPRESS_LEVEL: Final = 1
 
 

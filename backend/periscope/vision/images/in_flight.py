@@ -23,12 +23,12 @@ class Admission:
     _in_flight: BytesInFlight
 
     def add(self, num_bytes: int) -> None:
-        """Hold so many bytes more. The bound may be exceeded; requests that come later wait until there is room."""
+        """Add to the held bytes. They may exceed the bound; later requests wait until there is room."""
         self.num_bytes += num_bytes
         self._in_flight.held_bytes += num_bytes
 
     def give_back(self, num_bytes: int) -> None:
-        """Hold so many bytes less, because they were not needed after all; who waits may have room now."""
+        """Subtract from the held bytes, because they were not needed. Waiting requests may have room now."""
         self.num_bytes -= num_bytes
         self._in_flight.release(num_bytes)
 
@@ -60,7 +60,7 @@ class BytesInFlight:
 
     @asynccontextmanager
     async def admitted(self, num_bytes: int) -> AsyncIterator[Admission]:
-        """Hold so many bytes until the block is left; waits until there is room.
+        """Wait until there is room, and hold the bytes until the end of the block.
 
         Raises:
             ServerBusy: too many bytes wait already, or there was no room for `wait_timeout_s`.
@@ -99,10 +99,10 @@ class BytesInFlight:
             self.release(waiter.num_bytes)
         else:
             self._waiting.remove(waiter)
-            self._admit_waiting()  # who was behind it may be smaller
+            self._admit_waiting()  # a smaller request behind it may fit
 
     def release(self, num_bytes: int) -> None:
-        """For an `Admission`: so many of its bytes are not held any more."""
+        """Release bytes of an `Admission`, which calls this."""
         self.held_bytes -= num_bytes
         self._admit_waiting()
 

@@ -1,4 +1,4 @@
-"""RemoteImages has pictures fetched from the web, and remembers which one was found at an address. Event loop only."""
+"""RemoteImages fetches images from the web, and remembers which image a URL stood for. Event loop only."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from periscope.core import ImagePart
 from periscope.vision.images.decode import ImageHeader
 from periscope.vision.images.limits import ImageLimits
 
-#: Four thousand pictures are many long conversations, and a megabyte or two.
+#: Four thousand images are many long conversations, and take a megabyte or two.
 _MAX_REMEMBERED: Final = 4096
-#: Since an address was last used: a conversation that rests over night goes on in the morning.
+#: Seconds since a URL was last used: a conversation can continue on the next morning.
 _REMEMBERED_S: Final = 24 * 3600.0
 
 
 class FetchImage(Protocol):
-    """Gets what is at an http(s) address, within its own limits on hosts and time."""
+    """Fetches an http(s) URL, within its own limits on hosts and time."""
 
     async def __call__(self, url: str, *, max_bytes: int, check_head: Callable[[bytes], object], param: str) -> bytes:
         """The file's bytes.
 
         Args:
-            check_head: called with the first bytes; raises if they begin no image.
+            check_head: called with the first bytes; raises if they are not the beginning of an image.
 
         Raises:
             ImageSourceRefused, ImageNotFetched, ImageInvalid: names `param`.
@@ -33,7 +33,7 @@ class FetchImage(Protocol):
 
 
 def is_remote(part: ImagePart) -> bool:
-    """Pure: whether the image is at an http(s) address."""
+    """Pure: whether the image is given by an http(s) URL."""
     return part.url.lstrip()[:8].lower().startswith(("http://", "https://"))
 
 
@@ -44,11 +44,11 @@ class _Found:
 
 
 class RemoteImages:
-    """Owns what was found at the addresses used last, in memory.
+    """Owns the headers of the images at recently used URLs, in memory.
 
-    A conversation sends its pictures' addresses again in every turn. What an address held in the first turn is what it
-    stands for in the later ones: its caption is found without fetching it, so that the prompt stays the same byte by
-    byte, also when the picture has changed or is gone from the web.
+    A conversation sends the URLs of its images again in every turn. In later turns a URL stands for the image that it
+    held in the first one: the caption is found without fetching, so that the prompt stays the same byte by byte, even
+    if the image has changed or is no longer there.
 
     Args:
         max_per_request: images fetched for one request.
@@ -64,7 +64,7 @@ class RemoteImages:
         self._found: OrderedDict[tuple[str, ImageLimits], _Found] = OrderedDict()
 
     def remembered(self, url: str, limits: ImageLimits) -> ImageHeader | None:
-        """What was found there, checked against these limits. Asking counts as use."""
+        """The header that is remembered for the URL, checked against the limits. Counts as use."""
         found = self._found.pop((url, limits), None)
         if found is None or self._clock() - found.used_at > _REMEMBERED_S:
             return None
@@ -72,7 +72,7 @@ class RemoteImages:
         return found.header
 
     def remember(self, url: str, limits: ImageLimits, header: ImageHeader) -> None:
-        """This is what the address stands for from now on."""
+        """Remember the header for the URL."""
         self._found[url, limits] = _Found(header, self._clock())
         self._found.move_to_end((url, limits))
         if len(self._found) > _MAX_REMEMBERED:

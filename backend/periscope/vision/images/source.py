@@ -1,6 +1,6 @@
-"""From an image's address to its bytes. Only `data:` URLs are read; nothing here opens a file or a connection.
+"""Decodes the URL of an image into its bytes. Only `data:` URLs are read; no file or connection is opened.
 
-No message holds any part of an address but a short scheme: addresses may carry credentials or image data.
+Messages hold nothing of a URL but a short scheme, because URLs may hold credentials or image data.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from periscope.core import ImagePart
 from periscope.errors import ImageInvalid, ImageSourceRefused
 from periscope.vision.images.limits import ImageLimits
 
-#: Two letters at least: `C:` is a Windows path.
+#: At least two letters, because `C:` is a Windows path.
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]{1,15}):", re.IGNORECASE)
-#: Enough for every media type with parameters; what comes after it without a comma is no header.
+#: Long enough for every media type with parameters; a header without a comma by then is invalid.
 _MAX_HEADER_CHARS: Final = 256
 _WHITESPACE: Final = b" \t\r\n\f\v"
 _TO_STANDARD_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
-#: What may stand behind the digits.
+#: What may follow the digits.
 _PADDING: Final = "=" + _WHITESPACE.decode()
 #: How base64 of JPEG, PNG, GIF, WebP and TIFF starts, and that of AVIF and HEIC behind the first four characters.
 _BARE_BASE64: Final = re.compile(r"/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkqA|TU0AK|AAAA[A-Z]GZ0eX")
 
-#: Base64 is read in slices, for each is read with the interpreter's lock held, and the first one tells whether the rest
-#: is worth reading. A multiple of four.
+#: Base64 is decoded in slices, because decoding holds the GIL, and the first slice tells whether the rest is worth
+#: decoding. A multiple of four.
 _SLICE_CHARS: Final = 1024 * 1024
-#: As many bytes are looked at before the rest is decoded; every file format is recognised by fewer.
+#: Bytes that are checked before the rest is decoded; every file format is recognised by fewer.
 _HEAD_BYTES: Final = 1024
 
 _USE_DATA_URL: Final = "Send the image as a data: URL."
@@ -47,8 +47,8 @@ def fetch(part: ImagePart, limits: ImageLimits, *, check_head: Callable[[bytes],
             no image.
 
     Raises:
-        ImageSourceRefused: the address is of another kind.
-        ImageInvalid: it is no base64, is empty, or holds too many bytes; or what `check_head` raised.
+        ImageSourceRefused: the URL is of another kind.
+        ImageInvalid: it is not base64, is empty, or holds too many bytes; or what `check_head` raised.
     """
     url = part.url.strip()
     scheme = _SCHEME.match(url)
@@ -108,7 +108,7 @@ def _read_data_url(url: str, param: str, limits: ImageLimits, check_head: Callab
 
 def _refuse_too_large(payload: str, param: str, limits: ImageLimits) -> None:
     if len(payload) * 3 // 4 <= limits.max_bytes:
-        return  # white space is not counted, but where all of it fits nobody needs to know how much there is
+        return  # white space does not count, but if all of the text fits, it need not be counted
     num_bytes = (len(payload) - sum(map(payload.count, _WHITESPACE.decode()))) * 3 // 4
     if num_bytes > limits.max_bytes:
         raise ImageInvalid(
@@ -119,14 +119,16 @@ def _refuse_too_large(payload: str, param: str, limits: ImageLimits) -> None:
 
 
 def _decoded(payload: str) -> Iterator[bytes]:
-    """The bytes that base64 without its padding stands for, slice by slice; a slice may be empty.
+    """The decoded bytes of base64 without padding, slice by slice; a slice may be empty.
 
     Raises:
-        binascii.Error, UnicodeEncodeError: it is no base64.
+        binascii.Error, UnicodeEncodeError: it is not base64.
     """
     rest = b""
     for at in range(0, len(payload), _SLICE_CHARS):
-        digits = rest + payload[at : at + _SLICE_CHARS].encode("ascii")  # what was no group of four begins this slice
+        digits = rest + payload[at : at + _SLICE_CHARS].encode(
+            "ascii"
+        )  # the incomplete group of the last slice begins this one
         try:
             data, rest = _groups_of_four(digits)
         except binascii.Error:
@@ -137,24 +139,24 @@ def _decoded(payload: str) -> Iterator[bytes]:
 
 
 def _groups_of_four(digits: bytes) -> tuple[bytes, bytes]:
-    """What all whole groups stand for, and the digits that are left over, which may be none at all.
+    """The bytes of all complete groups, and the remaining digits, if any.
 
     Raises:
         binascii.Error: there are other characters than digits of the standard alphabet.
     """
     whole = len(digits) // 4 * 4
-    if digits.endswith(b"=", 0, whole):  # padding, and there is more behind it
+    if digits.endswith(b"=", 0, whole):  # padding that is followed by more
         raise binascii.Error
     return pybase64.b64decode(memoryview(digits)[:whole], validate=True), digits[whole:]
 
 
 def _standard(digits: bytes) -> bytes:
-    """In the standard alphabet, without white space. Most base64 is that already, and trying is much cheaper."""
+    """The base64 in the standard alphabet, without white space. Most is already; trying that first is cheaper."""
     return digits.translate(_TO_STANDARD_ALPHABET, _WHITESPACE)
 
 
 def _head(slices: Iterator[bytes]) -> bytes:
-    """The first slices, until there are `_HEAD_BYTES`; usually that is one."""
+    """The first slices, up to `_HEAD_BYTES`; usually one."""
     head = b""
     while len(head) < _HEAD_BYTES and (following := next(slices, None)) is not None:
         head += following

@@ -1,1 +1,1 @@
-"""Text readers: OCR engines that read, to the letter, the text that stands in a picture."""
+"""Text readers: OCR engines that read the exact text in an image."""

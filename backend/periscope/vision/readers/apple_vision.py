@@ -13,10 +13,10 @@ from periscope.vision.readers.reader import TextBox
 
 
 class AppleVisionReader:
-    """Reads with `VNRecognizeTextRequest`, accurate mode. Holds nothing between pictures.
+    """Reads with `VNRecognizeTextRequest`, accurate mode. Stateless.
 
     Args:
-        languages: BCP 47 tags in order of preference (`en-US`); empty lets the framework find out.
+        languages: BCP 47 tags in order of preference (`en-US`); empty lets the framework detect the language.
         recognize: takes a PIL image and keyword arguments, as `ocrmac.ocrmac.OCR` does; tests pass a fake.
     """
 
@@ -44,7 +44,7 @@ class AppleVisionReader:
 
 
 def _box(text: str, box: tuple[float, float, float, float], image: Image) -> TextBox:
-    """From x, y, width and height as parts of the picture, with y upwards from the lower edge, as Vision gives them."""
+    """The box from Vision's x, y, width and height: fractions of the image, with y upwards from its lower edge."""
     x, y, width, height = box
     bottom = (1.0 - y) * image.height
     return TextBox(text, x * image.width, bottom - height * image.height, (x + width) * image.width, bottom)

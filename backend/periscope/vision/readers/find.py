@@ -1,4 +1,4 @@
-"""Which text reader this machine has: Apple's Vision on a Mac, RapidOCR elsewhere, or none."""
+"""Finds this machine's text reader: Apple's Vision on a Mac, RapidOCR elsewhere, or none."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def find_reader(
         languages: BCP 47 tags, for Apple's Vision. The models of RapidOCR's wheel read Latin and Chinese script.
 
     Raises:
-        ConfigError: a reader is asked for by name that cannot run here.
+        ConfigError: the named reader cannot run on this machine.
     """
     can_apple = platform == "darwin" and is_installed("ocrmac")
     can_rapidocr = is_installed("rapidocr") and is_installed("onnxruntime")

@@ -1,7 +1,7 @@
 """Puts the runs of text that a reader found into reading order: line by line, with indentation. Pure.
 
-Screenshots of code and terminals lose their meaning without indentation, and OCR engines give boxes, not blanks. So the
-width of a character is estimated from the boxes, and what is left free before and between runs is filled with blanks.
+Screenshots of code and terminals lose their meaning without indentation, and OCR engines give boxes, not spaces. So the
+width of a character is estimated from the boxes, and the gaps before and between runs are filled with spaces.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from periscope.vision.readers.reader import TextBox
 
 #: Part of every cache key: raise it when the same boxes give another text.
 LAYOUT_VERSION: Final = 1
-#: Runs are on one line if their middles are nearer than this part of the smaller height.
+#: Runs are on one line if the distance of their middles is below this part of the smaller height.
 _SAME_LINE: Final = 0.5
-#: A gap of so many characters between runs of a line is kept at its width, as in tables; a smaller one is a blank.
+#: A gap of at least so many characters in a line keeps its width, as in tables; a smaller one becomes one space.
 _WIDE_GAP_CHARS: Final = 2.5
 _MAX_BLANKS: Final = 40
 
@@ -32,13 +32,13 @@ def text_of(boxes: Sequence[TextBox]) -> str:
 
 
 def _char_width(boxes: Sequence[TextBox]) -> float:
-    """Pixels that a character takes, from the runs that are long enough to tell; at least 1."""
+    """The width of a character in pixels, from runs that are long enough to tell; at least 1."""
     long = [box for box in boxes if len(box.text) >= 4] or list(boxes)
     return max(1.0, statistics.median((box.right - box.left) / len(box.text) for box in long))
 
 
 def _lines(boxes: Sequence[TextBox]) -> list[list[TextBox]]:
-    """Runs that stand side by side, from the top of the picture to its bottom, each line from left to right."""
+    """The runs grouped into lines from top to bottom, each from left to right."""
     lines: list[list[TextBox]] = []
     for box in sorted(boxes, key=lambda box: (box.top + box.bottom) / 2):
         last = lines[-1] if lines else None
@@ -50,7 +50,7 @@ def _lines(boxes: Sequence[TextBox]) -> list[list[TextBox]]:
 
 
 def _is_beside(box: TextBox, line: Sequence[TextBox]) -> bool:
-    """Whether a run stands on a line: at the height of one of its runs, and not over or under any of them."""
+    """Whether a run is on a line: at the height of one of its runs, and not above or below any of them."""
     is_level = any(
         abs(box.top + box.bottom - other.top - other.bottom) / 2 < _SAME_LINE * min(box.height, other.height)
         for other in line
@@ -61,7 +61,7 @@ def _is_beside(box: TextBox, line: Sequence[TextBox]) -> bool:
 
 
 def _line(line: Sequence[TextBox], left: float, char_px: float) -> str:
-    """One line: blanks for its indentation, then its runs."""
+    """One line: spaces for its indentation, then its runs."""
     text = _blanks(line[0].left - left, char_px)
     for at, box in enumerate(line):
         if at:

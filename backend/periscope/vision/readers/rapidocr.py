@@ -1,4 +1,4 @@
-"""RapidOCR as a text reader: PP-OCR models on onnxruntime's CPU backend. Its wheel carries the models."""
+"""RapidOCR as a text reader: PP-OCR models on onnxruntime's CPU backend. Its wheel contains the models."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 from periscope.core import Image
 from periscope.vision.readers.reader import TextBox
 
-#: Half of the machine's cores, so that decoding text keeps the other half.
+#: Half of the machine's cores; the other half is for decoding text.
 _NUM_THREADS: Final = max(1, (os.cpu_count() or 2) // 2)
 #: The detector works at the picture's own size up to this side; it would scale small pictures up by default, which
 #: takes a second of CPU time for an icon.
 _MAX_SIDE_PX: Final = 2000
 _PARAMS: Final = {
     "Global.log_level": "critical",
-    "Global.use_cls": False,  # it only finds lines that stand upside down, and takes some of them for text
+    "Global.use_cls": False,  # it finds only upside-down lines, and mistakes some upright ones for such
     "Det.limit_type": "max",
     "Det.limit_side_len": _MAX_SIDE_PX,
     "EngineConfig.onnxruntime.intra_op_num_threads": _NUM_THREADS,
@@ -37,7 +37,7 @@ class RapidOCRReader:
 
     @property
     def revision(self) -> str:
-        """The package's version, which decides the models in its wheel, and the size at which it looks."""
+        """The package's version, which decides its models, and the size at which the detector works."""
         return f"{version('rapidocr')}/{_MAX_SIDE_PX}"
 
     def read(self, image: Image) -> tuple[TextBox, ...]:
@@ -55,7 +55,7 @@ def _new_engine() -> Any:
     from rapidocr import RapidOCR
 
     engine = RapidOCR(params=_PARAMS)
-    # It gives its logger a handler of its own; a server's log has one form.
+    # It adds a handler of its own to its logger; the server's log has one format.
     log = logging.getLogger("RapidOCR")
     log.handlers.clear()
     log.propagate = True

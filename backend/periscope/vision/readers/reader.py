@@ -1,4 +1,4 @@
-"""The text reader protocol, and what a reader gives: words where they stand. Plain data."""
+"""The text reader protocol, and its result: text with its place in the image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TextBox:
 
     @property
     def height(self) -> float:
-        """In pixels."""
+        """Its height in pixels."""
         return self.bottom - self.top
 
 
@@ -33,7 +33,7 @@ class TextReader(Protocol):
 
     @property
     def name(self) -> str:
-        """What the text model reads as the source of the text."""
+        """The source of the text as the text model sees it."""
         ...
 
     @property
