@@ -1,4 +1,4 @@
-"""How tests of parsers look at events: joined, with ids that can be told in advance."""
+"""Events in the tests of parsers: joined neighbours, and ids that are known in advance."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Event: TypeAlias = TextDelta | ReasoningDelta | Called
 
 
 def numbered_ids() -> Callable[[], str]:
-    """call_0, call_1, ..."""
+    """Draws the ids call_0, call_1 and so on."""
     numbers = itertools.count()
     return lambda: f"call_{next(numbers)}"
 
@@ -42,7 +42,7 @@ def events_from(parser: Parser, pieces: Iterable[str], *, is_cut_off: bool = Fal
 
 
 def joined(events: Iterable[Delta]) -> list[Event]:
-    """The events with neighbouring deltas of one kind made one; a call's arguments must follow its start."""
+    """The events with neighbouring deltas of one kind joined; the arguments of a call must follow its start."""
     result: list[Event] = []
     for event in events:
         last = result[-1] if result else None
@@ -62,12 +62,12 @@ def joined(events: Iterable[Delta]) -> list[Event]:
 
 
 def called(index: int, name: str, arguments: str) -> Called:
-    """A call, with the id that `numbered_ids` gives it."""
+    """A call with the id that `numbered_ids` gives it."""
     return Called(index, ToolCall(f"call_{index}", name, arguments))
 
 
 @st.composite
 def cuts_of(draw: st.DrawFn, text: str) -> list[str]:
-    """`text` in pieces; joined they are `text` again."""
+    """`text` cut into pieces."""
     cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=12)))
     return [text[start:end] for start, end in itertools.pairwise([0, *cuts, len(text)])]

@@ -1,4 +1,4 @@
-"""Calls that are bare JSON in the answer: what is one, what is not, and when it is known."""
+"""Tool calls that are bare JSON in the answer: which text is a call, and when that is decided."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ TIME = '{"name": "time", "parameters": {}}'
         ("", []),
     ],
 )
-def test_what_is_a_call_of_llama_s(text: str, expected: list[Event]) -> None:
-    """Only what names an offered tool, or comes after the tag, is a call; all else is text without control tokens."""
+def test_which_output_of_llama_is_a_call(text: str, expected: list[Event]) -> None:
+    """JSON that names an offered tool, or follows the tag, is a call; all else is text without control tokens."""
     assert events_from(parser_of(LLAMA), [text]) == expected
     assert events_from(parser_of(LLAMA), text) == expected
 
@@ -58,14 +58,14 @@ def test_what_is_a_call_of_llama_s(text: str, expected: list[Event]) -> None:
         ('[{"name": "time", "argu', [TextDelta('[{"name": "time", "argu')]),
     ],
 )
-def test_what_is_a_forced_call(text: str, expected: list[Event]) -> None:
-    """Each whole object of the array is a call; half a call is the text it is."""
+def test_each_whole_object_of_a_forced_array_is_a_call(text: str, expected: list[Event]) -> None:
+    """Each complete object of the array is a call; an incomplete call is text."""
     assert events_from(parser_of(FORCED), [text]) == expected
     assert events_from(parser_of(FORCED), text) == expected
 
 
 def test_arguments_stream_as_they_are_written() -> None:
-    """A client need not wait for the end of the object, let alone of the array."""
+    """Arguments are passed on as they are generated, before the object or the array ends."""
     parser = parser_of(FORCED)
     assert parser.feed('[{"name": "time", "arguments": ') == []
     assert parser.feed('{"a": ') == [ToolCallStart(0, "call_0", "time"), ToolCallDelta(0, '{"a": ')]
@@ -74,13 +74,13 @@ def test_arguments_stream_as_they_are_written() -> None:
 
 
 @pytest.mark.parametrize("text", ["[", "[{", '[{"na', '[{"name": "time", "argu', '{"name": "time", "arguments": '])
-def test_a_forced_call_that_was_not_begun_is_dropped_when_it_is_cut_off(text: str) -> None:
-    """Nobody is shown markup as an answer."""
+def test_a_forced_call_cut_off_before_its_arguments_is_dropped(text: str) -> None:
+    """The markup of an incomplete call is not shown as an answer."""
     assert events_from(parser_of(FORCED), [text], is_cut_off=True) == []
 
 
 def test_an_answer_in_json_streams() -> None:
-    """An object whose beginning is no call's is not held back to its end."""
+    """An object whose beginning is not that of a call is passed on at once."""
     answer = json.dumps({"rows": [{"city": "Oslo", "days": number} for number in range(20)]})
     parser = parser_of(LLAMA)
     assert parser.feed(answer[:100]) == [TextDelta(answer[:64]), TextDelta(answer[64:100])]

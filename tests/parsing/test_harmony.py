@@ -1,4 +1,4 @@
-"""The channels of gpt-oss: what is answer, what is reasoning, what is a call."""
+"""The channels of gpt-oss: which text is answer, reasoning or a call."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ TRANSCRIPTS: list[tuple[str, list[Event]]] = [
 
 @pytest.mark.parametrize(("text", "expected"), TRANSCRIPTS)
 def test_what_the_channels_hold(text: str, expected: list[Event]) -> None:
-    """Each channel goes where it belongs, and no control token or header is ever shown."""
+    """The text of each channel becomes the right kind of event, and no control token or header is shown."""
     assert events_from(parser_of(), [text]) == expected
     assert events_from(parser_of(), text) == expected
 
 
 def test_text_streams() -> None:
-    """Only what may become a control token waits."""
+    """Text is passed on at once, except what may become a control token."""
     parser = parser_of()
     assert parser.feed("<|channel|>final<|message|>Hel") == [TextDelta("Hel")]
     assert parser.feed("lo <|e") == [TextDelta("lo ")]
@@ -81,5 +81,5 @@ def test_reasoning_may_be_opened_by_the_template() -> None:
 
 
 def test_without_tools_a_call_is_text() -> None:
-    """A client that offered no tools gets what the model wrote to one."""
+    """A client that offered no tools gets the call as text."""
     assert events_from(parser_of(()), [f'{CALL}{{"a": 1}}<|call|>']) == [TextDelta('{"a": 1}')]

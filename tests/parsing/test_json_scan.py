@@ -1,4 +1,4 @@
-"""Where an object ends, and what stands inside a string, in JSON that arrives in pieces."""
+"""JSONScanner finds the end of an object, and the ends of its strings, in JSON that arrives in pieces."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VALUES = st.recursive(
 
 @given(value=st.dictionaries(st.text(), VALUES, max_size=3), rest=st.text(), data=st.data())
 def test_an_object_ends_with_its_own_bracket(value: dict[str, object], rest: str, data: st.DataObject) -> None:
-    """Whatever the strings hold and however the text is cut, the end is found where JSON has it."""
+    """The end of an object is found whatever its strings hold, and however the text is cut."""
     text = json.dumps(value, ensure_ascii=data.draw(st.booleans()))
     cut = data.draw(st.integers(0, len(text) - 1))
     scanner = JSONScanner()
@@ -32,14 +32,14 @@ def test_an_object_ends_with_its_own_bracket(value: dict[str, object], rest: str
     [('{"a', True), ('{"a"', False), ('{"a\\"', True), ('{"a\\\\"', False), ('{"a\n', False), ("{}", False)],
 )
 def test_it_knows_what_is_in_a_string(text: str, is_in_string: bool) -> None:
-    """Escapes are read, and a raw newline, which JSON forbids, ends a string whose quote was forgotten."""
+    """Escapes are recognised, and a raw newline, which JSON forbids, ends a string without a closing quote."""
     scanner = JSONScanner()
     scanner.feed_all(text)
     assert scanner.is_in_string is is_in_string
 
 
 def test_it_reads_a_slice_and_goes_on_after_an_end() -> None:
-    """The place where it stopped is where the next call begins."""
+    """The next call continues at the index that the last one returned."""
     scanner = JSONScanner()
     text = "{} , [1]"
     assert scanner.feed(text, 0, 1) == -1

@@ -1,4 +1,4 @@
-"""What `MarkerSet.find` finds and what it makes wait."""
+"""MarkerSet.find: the markers that it finds, and the text that stays pending."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ small_markers = st.lists(st.text("ab<", min_size=1, max_size=4), max_size=3, uni
     ],
 )
 def test_finds_the_leftmost_marker_or_where_one_may_begin(text: str, span: tuple[int, int]) -> None:
-    """The span is the first whole marker, else the empty one before the shortest tail that has to wait."""
+    """The span is the first complete marker, else the empty one before the shortest possible beginning of one."""
     assert MarkerSet(["<think>", "<tool>"]).find(text, 0) == span
 
 
-def test_begins_where_it_is_told() -> None:
-    """Text before `begin` is not looked at."""
+def test_it_searches_from_begin_on() -> None:
+    """Text before `begin` is not searched."""
     assert MarkerSet(["<think>"]).find("<think>x<think>", 1) == (8, 15)
 
 
-def test_without_markers_nothing_waits() -> None:
+def test_without_markers_no_text_is_pending() -> None:
     """An empty set lets all text through."""
     assert MarkerSet([]).find("<think>", 2) == (7, 7)
 
 
-def test_an_earlier_start_that_may_become_a_longer_marker_goes_first() -> None:
-    """A whole marker inside the beginning of another one waits for it, so a cut there changes nothing."""
+def test_an_earlier_start_that_may_become_a_longer_marker_wins() -> None:
+    """A marker inside the possible beginning of another one is not decided before that one is."""
     markers = MarkerSet(["abcd", "bc"])
     assert markers.find("xabc", 0) == (1, 1)
     assert markers.find("xabcd", 0) == (1, 5)
@@ -48,7 +48,7 @@ def test_an_earlier_start_that_may_become_a_longer_marker_goes_first() -> None:
 
 @given(markers=small_markers, text=st.text("ab<", max_size=12))
 def test_the_decision_never_changes_with_more_text(markers: list[str], text: str) -> None:
-    """What is let through or found in a prefix of the text is what is let through or found in all of it."""
+    """The decision about a prefix of the text is also the decision about all of the text."""
     found = MarkerSet(markers)
     start, end = found.find(text, 0)
     for length in range(len(text)):
@@ -58,8 +58,8 @@ def test_the_decision_never_changes_with_more_text(markers: list[str], text: str
 
 
 @given(markers=small_markers, text=st.text("ab<", max_size=12))
-def test_what_waits_is_the_beginning_of_a_marker(markers: list[str], text: str) -> None:
-    """Text is held back only while it can still become a marker."""
+def test_pending_text_is_the_beginning_of_a_marker(markers: list[str], text: str) -> None:
+    """Text stays pending only while it can still become a marker."""
     start, end = MarkerSet(markers).find(text, 0)
     tail = text[start:]
     assert start < end or not tail or any(m.startswith(tail) and m != tail for m in markers)

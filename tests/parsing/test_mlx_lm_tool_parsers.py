@@ -48,7 +48,7 @@ TRANSCRIPTS = {
 
 @pytest.mark.parametrize("module", TRANSCRIPTS)
 def test_the_call_of_each_family_is_read(module: str) -> None:
-    """Every family's call gives the same event, fed one character at a time."""
+    """The call of every family gives the same event, fed one character at a time."""
     tool_parser = importlib.import_module(f"mlx_lm.tool_parsers.{module}")
     form = OutputFormat(
         tool_start=tool_parser.tool_call_start,

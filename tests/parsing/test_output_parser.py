@@ -1,4 +1,4 @@
-"""What `OutputParser` makes of a model's output, and that the cut of the text does not matter."""
+"""The events that `OutputParser` makes of a model's output do not depend on how the text is cut."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def parse_json(text: str, tools: list[dict[str, Any]]) -> Any:
-    """One JSON call between the markers, as Hermes and Qwen write it."""
+    """Parses one JSON call between markers, as Hermes and Qwen write it."""
     del tools
     return json.loads(text)
 
 
 def parse_mistral(text: str, tools: list[dict[str, Any]]) -> Any:
-    """Any number of `name[ARGS]{...}` up to the end of the text."""
+    """Parses any number of `name[ARGS]{...}` up to the end of the text."""
     del tools
     calls = [part.split("[ARGS]") for part in text.split("[TOOL_CALLS]")]
     return [{"name": name, "arguments": json.loads(arguments)} for name, arguments in calls]
@@ -39,7 +39,7 @@ TOOLS = (Tool("weather", "Now", {"type": "object"}), Tool("time"))
 
 
 def events_of(pieces: Iterable[str], form: OutputFormat = QWEN, tools: tuple[Tool, ...] = TOOLS) -> list[Event]:
-    """All events of one completion, neighbours joined."""
+    """All events of one completion, with neighbours joined."""
     return events_from(OutputParser(form, tools, numbered_ids()), pieces)
 
 
@@ -148,7 +148,7 @@ TRANSCRIPTS: dict[str, tuple[OutputFormat, str, list[Event]]] = {
 
 @pytest.mark.parametrize(("form", "text", "expected"), TRANSCRIPTS.values(), ids=TRANSCRIPTS.keys())
 def test_transcripts(form: OutputFormat, text: str, expected: list[Event]) -> None:
-    """Each transcript gives its events, at once and one character at a time."""
+    """Each transcript gives its events, whole and one character at a time."""
     assert events_of([text], form) == expected
     assert events_of(text, form) == expected
 
@@ -157,7 +157,7 @@ def test_transcripts(form: OutputFormat, text: str, expected: list[Event]) -> No
 def test_any_cut_of_a_transcript_gives_its_events(
     transcript: tuple[OutputFormat, str, list[Event]], data: st.DataObject
 ) -> None:
-    """Where the text is cut, also into empty pieces, does not show in the events."""
+    """The events are the same wherever the text is cut, even into empty pieces."""
     form, text, expected = transcript
     assert events_of(data.draw(cuts_of(text)), form) == expected
 
@@ -173,10 +173,10 @@ FRAGMENTS = [
     form=st.sampled_from([QWEN, OPENED, MISTRAL, PLAIN]),
     data=st.data(),
 )
-def test_any_cut_of_a_jumble_gives_the_same_events(
+def test_any_cut_of_random_markers_gives_the_same_events(
     fragments: list[str], form: OutputFormat, data: st.DataObject
 ) -> None:
-    """Markers in any order, whole or broken, mean the same however they arrive."""
+    """Markers in any order, complete or not, give the same events however they are cut."""
     text = "".join(fragments)
     whole = events_of([text], form)
     assert events_of(text, form) == whole
@@ -185,7 +185,7 @@ def test_any_cut_of_a_jumble_gives_the_same_events(
 
 @given(fragments=st.lists(st.sampled_from(FRAGMENTS), max_size=10), cut=st.integers(0, 200))
 def test_nothing_is_lost_when_no_call_can_be_read(fragments: list[str], cut: int) -> None:
-    """With a parser that rejects everything and no reasoning, text in is text out, to the character."""
+    """If no call can be parsed and there is no reasoning, the output is the model's text, character by character."""
 
     def reject(text: str, tools: list[dict[str, Any]]) -> dict[str, Any]:
         raise AttributeError(text, tools)
@@ -195,8 +195,8 @@ def test_nothing_is_lost_when_no_call_can_be_read(fragments: list[str], cut: int
     assert events_of([text[:cut], text[cut:]], form) == ([TextDelta(text)] if text else [])
 
 
-def test_text_that_can_be_no_marker_is_not_held_back() -> None:
-    """Text streams: only the beginning of a marker waits for the next piece."""
+def test_text_that_cannot_be_a_marker_is_passed_on_at_once() -> None:
+    """Only the beginning of a marker waits for the next piece."""
     parser = OutputParser(QWEN, TOOLS)
     assert parser.feed("Hel") == [TextDelta("Hel")]
     assert parser.feed("lo <to") == [TextDelta("lo ")]
@@ -204,7 +204,7 @@ def test_text_that_can_be_no_marker_is_not_held_back() -> None:
 
 
 def test_arguments_stream_as_they_are_written() -> None:
-    """A call begins with its arguments, and each piece of these comes out at once."""
+    """A call starts when its arguments begin, and each piece of them is passed on at once."""
     parser = OutputParser(QWEN, TOOLS, numbered_ids())
     assert parser.feed('<tool_call>\n{"name": "weather", "arguments": ') == []
     assert parser.feed('{"ci') == [ToolCallStart(0, "call_0", "weather"), ToolCallDelta(0, '{"ci')]
@@ -214,7 +214,7 @@ def test_arguments_stream_as_they_are_written() -> None:
 
 
 def test_a_call_in_another_syntax_is_emitted_with_its_end_marker() -> None:
-    """A client gets each call as soon as it is whole, not at the end of the completion."""
+    """A call in another syntax is passed on as soon as it is complete, not at the end of the completion."""
     parser = OutputParser(replace(QWEN, tool_call_style=ToolCallStyle.MARKED), TOOLS)
     assert parser.feed(WEATHER[:-1]) == []
     assert parser.num_tool_calls == 0
@@ -224,7 +224,7 @@ def test_a_call_in_another_syntax_is_emitted_with_its_end_marker() -> None:
 
 
 def test_a_long_call_is_not_searched_again_with_every_piece() -> None:
-    """Time is linear: between pieces no more waits to be searched again than one marker's beginning."""
+    """Parsing takes linear time: at most the beginning of one marker is searched again with the next piece."""
     parser = OutputParser(QWEN, TOOLS)
     parser.feed("<tool_call>")
     for _ in range(2000):
@@ -234,17 +234,17 @@ def test_a_long_call_is_not_searched_again_with_every_piece() -> None:
 
 
 def test_without_tools_tool_markers_are_text() -> None:
-    """A client that offered no tools gets what the model wrote."""
+    """A client that offered no tools gets the model's text as it is."""
     assert events_of(WEATHER, tools=()) == [TextDelta(WEATHER)]
 
 
 def test_without_a_parser_tool_markers_are_text() -> None:
-    """A model whose tool calls cannot be read gets them passed on as text."""
+    """Tool calls of a model without a parser are passed on as text."""
     assert events_of(WEATHER, replace(QWEN, parse_tool_call=None)) == [TextDelta(WEATHER)]
 
 
 def test_without_think_end_there_is_no_reasoning() -> None:
-    """A format that cannot end reasoning never begins it, so the answer is not swallowed."""
+    """A format without an end of reasoning never starts it, so that the answer is not taken for reasoning."""
     form = OutputFormat(think_start="<think>", starts_in_reasoning=True)
     assert events_of("<think>Yes.", form) == [TextDelta("<think>Yes.")]
 
@@ -261,7 +261,7 @@ def test_without_think_end_there_is_no_reasoning() -> None:
     ],
 )
 def test_whitespace_stays_with_text_and_goes_with_markers(text: str, expected: list[Event]) -> None:
-    """Clients get no blank bubbles beside a tool call, and no answer loses its whitespace."""
+    """No answer loses its whitespace, and none is shown around tool calls."""
     assert events_of(text) == expected
 
 
@@ -280,7 +280,7 @@ def test_whitespace_stays_with_text_and_goes_with_markers(text: str, expected: l
     ],
 )
 def test_arguments_are_the_json_text_of_an_object(payload: str, arguments: str) -> None:
-    """Arguments are what the model wrote, and an object where it wrote none."""
+    """Arguments are the model's own text, and an empty object if it wrote none."""
     assert events_of([f"<tool_call>{payload}</tool_call>"]) == [called(0, "time", arguments)]
 
 
@@ -303,20 +303,20 @@ def test_arguments_are_the_json_text_of_an_object(payload: str, arguments: str) 
         100_000 * "[",
     ],
 )
-def test_what_is_no_call_comes_out_as_text(payload: str) -> None:
-    """Whatever is not a name with an object of arguments is shown as it was written, markers included."""
+def test_text_that_is_not_a_call_is_passed_on(payload: str) -> None:
+    """Anything but a name with an object of arguments is passed on as it is, including markers."""
     text = f"<tool_call>{payload}</tool_call>"
     assert events_of([text]) == [TextDelta(text)]
 
 
 def test_a_call_to_a_tool_that_was_not_offered_is_a_call() -> None:
-    """The client decides what an unknown tool means."""
+    """A call of an unknown tool is passed on, and the client decides what to do."""
     text = '<tool_call>{"name": "fly", "arguments": {}}</tool_call>'
     assert events_of([text]) == [called(0, "fly", "{}")]
 
 
 def test_ids_are_unique() -> None:
-    """Calls get fresh ids, also within one list and whatever id the model wrote."""
+    """Every call gets a new id, even within one list and whatever id the model wrote."""
 
     def parse(text: str, tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
         del text, tools
@@ -330,7 +330,7 @@ def test_ids_are_unique() -> None:
 
 
 def test_parsers_get_the_text_between_the_markers_and_the_tools() -> None:
-    """`parse_tool_call` is called once a call, with function schemas as chat templates take them."""
+    """`parse_tool_call` is called once for each call, with function schemas in the shape of chat templates."""
     seen: list[tuple[str, list[dict[str, Any]]]] = []
 
     def parse(text: str, tools: list[dict[str, Any]]) -> dict[str, Any]:
@@ -343,7 +343,7 @@ def test_parsers_get_the_text_between_the_markers_and_the_tools() -> None:
 
 
 def test_finish_can_be_called_twice() -> None:
-    """A second `finish` has nothing left to say."""
+    """A second `finish` returns no events."""
     parser = OutputParser(QWEN, TOOLS)
     parser.feed(BROKEN[:-1])
     assert parser.finish() == [TextDelta(BROKEN[:-1])]

@@ -1,4 +1,4 @@
-"""Which parser reads what: a transcript of each family in each situation, and that the cut does not matter."""
+"""The registry's parsers on a transcript of each family in each situation, cut anywhere."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 def events_of(transcript: Transcript, pieces: Iterable[str]) -> list[Event]:
-    """What the registry's parser makes of the pieces."""
+    """The events that the registry's parser makes of the pieces."""
     spec = OutputSpec(transcript.tools, transcript.choice, transcript.answer)
     parser = parser_for(spec.format_for(transcript.form), spec, numbered_ids())
     return events_from(parser, pieces, is_cut_off=transcript.is_cut_off)
@@ -55,7 +55,7 @@ def said(events: Iterable[Event], kind: type[TextDelta | ReasoningDelta]) -> str
 
 @pytest.mark.parametrize("name", TRANSCRIPTS)
 def test_each_family_s_transcript_gives_its_events(name: str) -> None:
-    """Calls, reasoning and text come out the same at once and one character at a time."""
+    """Calls, reasoning and text are the same for the whole text and for one character at a time."""
     transcript = TRANSCRIPTS[name]
     assert events_of(transcript, [transcript.text]) == transcript.events
     assert events_of(transcript, transcript.text) == transcript.events
@@ -63,7 +63,7 @@ def test_each_family_s_transcript_gives_its_events(name: str) -> None:
 
 @given(transcript=st.sampled_from(list(TRANSCRIPTS.values())), data=st.data())
 def test_any_cut_gives_the_same_events(transcript: Transcript, data: st.DataObject) -> None:
-    """A client sees the same completion however its tokens fell."""
+    """The events do not depend on how tokens cut the text."""
     assert events_of(transcript, data.draw(cuts_of(transcript.text))) == transcript.events
 
 
@@ -71,7 +71,7 @@ def test_any_cut_gives_the_same_events(transcript: Transcript, data: st.DataObje
 def test_any_cut_of_a_truncated_transcript_gives_the_same_events(
     transcript: Transcript, length: int, data: st.DataObject
 ) -> None:
-    """A completion that ran into its limit anywhere is read the same, and no call or text of it is made up."""
+    """A completion that reached its limit anywhere gives no call and no text that the whole one does not."""
     text = transcript.text[:length]
     cut_off = replace(transcript, is_cut_off=True)
     whole = events_of(cut_off, [text])
@@ -89,7 +89,7 @@ def test_any_cut_of_a_truncated_transcript_gives_the_same_events(
 
 @pytest.mark.parametrize("name", TRANSCRIPTS)
 def test_a_completion_cut_off_anywhere_shows_no_markup(name: str) -> None:
-    """Text and reasoning begin as those of the whole completion, wherever `max_tokens` ended it."""
+    """Wherever `max_tokens` ends a completion, its text and reasoning are prefixes of those of the whole one."""
     transcript = replace(TRANSCRIPTS[name], is_cut_off=True)
     texts = {kind: said(transcript.events, kind) for kind in (TextDelta, ReasoningDelta)}
     for length in range(len(transcript.text)):
@@ -130,10 +130,10 @@ FRAGMENTS = [
     ),
     data=st.data(),
 )
-def test_any_cut_of_a_jumble_gives_the_same_events(
+def test_any_cut_of_random_markers_gives_the_same_events(
     fragments: list[str], jumble: Transcript, data: st.DataObject
 ) -> None:
-    """Markers, brackets and quotes in any order mean the same however they arrive."""
+    """Markers, brackets and quotes in any order give the same events however they are cut."""
     text = "".join(fragments)
     whole = events_of(jumble, [text])
     assert events_of(jumble, text) == whole
@@ -165,7 +165,7 @@ def test_without_tools_nothing_is_a_call(form: OutputFormat, choice: ToolChoice)
     ],
 )
 def test_time_is_linear_in_the_text(form: OutputFormat, piece: str, choice: ToolChoice) -> None:
-    """Eight times the text takes about eight times the time, not sixty-four, in pieces as small as tokens."""
+    """In pieces as small as tokens, eight times the text takes about eight times as long, not sixty-four."""
 
     def cost(repeats: int) -> float:
         spec = OutputSpec(TOOLS, choice)

@@ -1,4 +1,4 @@
-"""What models of each tool-call family write, and the events that it means."""
+"""Outputs of models of each tool-call family, with the events that a parser must make of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ANSWER = ResponseFormat({"type": "object"})
 
 
 def marked(module: str, think: tuple[str, str] | None, style: ToolCallStyle = ToolCallStyle.MARKED) -> OutputFormat:
-    """The format of a family that mlx-lm has a parser for."""
+    """The output format of a family that mlx-lm has a parser for."""
     parser = importlib.import_module(f"mlx_lm.tool_parsers.{module}")
     start, end = think or (None, None)
     return OutputFormat(start, end, parser.tool_call_start, parser.tool_call_end, parser.parse_tool_call, style)
@@ -55,7 +55,7 @@ GLM = marked("glm47", THINK)
 
 @dataclass(frozen=True)
 class Transcript:
-    """What a model of a family wrote, and what a client is to see."""
+    """An output of a model of a family, and the events that a client gets."""
 
     form: OutputFormat
     text: str

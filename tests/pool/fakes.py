@@ -1,4 +1,4 @@
-"""A pool's world, made by hand: engines of events, loads that wait for leave, a clock that is turned."""
+"""Fakes around a pool: engines without models, loads that wait for permission, a clock that tests advance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATIENCE_S = 20
 
 
 class HandTimers:
-    """Time passes when a test says so."""
+    """Timers over a clock that only tests advance."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -33,11 +33,11 @@ class HandTimers:
 
     @property
     def num_pending(self) -> int:
-        """Calls that are still due."""
+        """The number of calls that are still due."""
         return sum(not timer.is_cancelled for timer in self._set)
 
     def advance(self, seconds: float) -> None:
-        """Every call that falls due, in order, each at its time."""
+        """Advance the clock and run every call that falls due, in order, each at its time."""
         end = self._now + seconds
         while due := [timer for timer in self._set if not timer.is_cancelled and timer.when <= end]:
             timer = min(due, key=lambda each: each.when)
@@ -59,7 +59,7 @@ class HandTimer:
 
 @dataclass
 class FakeMemory:
-    """What this process has taken, as a test says."""
+    """The memory of this process, as the test sets it."""
 
     active: int = 0
     promised_bytes: int = 0
@@ -69,7 +69,7 @@ class FakeMemory:
 
 
 class FakeEngine:
-    """Alive until closed or killed. Closing waits for the model's leave."""
+    """An engine that is alive until it is closed or killed. Closing waits for the model's `may_unload`."""
 
     def __init__(self, model: FakeModel) -> None:
         self.model = model
@@ -101,7 +101,7 @@ class FakeEngine:
 
 @dataclass(eq=False)
 class FakeModel:
-    """What happens when the pool measures, loads and unloads this one; every step can be held back."""
+    """A model whose measuring, loading and unloading the test can block or let fail."""
 
     name: str
     weights_bytes: int = 100
@@ -156,7 +156,7 @@ class FakeModel:
 
 @dataclass(eq=False)
 class World:
-    """A pool over fake models, and everything its bus said."""
+    """A pool over fake models, and all events on its bus."""
 
     models: dict[str, FakeModel]
     pool: ModelPool
@@ -177,7 +177,7 @@ def with_world(
     max_waiting: int = 10,
     wait_timeout_s: float = 30.0,
 ) -> None:
-    """Run a test on an event loop; the pool is closed at its end, whatever is held back."""
+    """Run a test on an event loop. The pool is closed at the end, even if steps are blocked."""
 
     async def run() -> None:
         by_name = {model.name: model for model in models}
@@ -198,7 +198,7 @@ def with_world(
 
 
 class RecordingBus(EventBus):
-    """Remembers what it was told."""
+    """An event bus that records what is published."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -210,13 +210,13 @@ class RecordingBus(EventBus):
 
 
 async def turns(count: int = 20) -> None:
-    """Let everybody on the loop go on as far as they can."""
+    """Let all tasks of the loop run as far as they can."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Turns of the loop until it holds; a test that waits for ever is stopped here."""
+    """Run turns of the loop until the condition holds. A test that waits for ever fails here."""
     for _ in range(10_000):
         if condition():
             return
@@ -225,7 +225,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def held(world: World, name: str) -> asyncio.Task[None]:
-    """A request that uses the model until its task is cancelled."""
+    """A task that holds a lease of the model until it is cancelled."""
 
     async def use() -> None:
         async with world.pool.lease(name, FakeEngine):
@@ -235,12 +235,12 @@ def held(world: World, name: str) -> asyncio.Task[None]:
 
 
 async def cancelled(*tasks: asyncio.Task[None]) -> None:
-    """Cancel these requests and wait until they have ended."""
+    """Cancel these tasks and wait until they have ended."""
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
 
 
 def states_of(world: World, name: str) -> list[str]:
-    """The states a model has gone through."""
+    """The states that a model has gone through."""
     return [event.new for event in world.events if isinstance(event, ModelStateChanged) and event.model == name]

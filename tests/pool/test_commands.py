@@ -1,4 +1,4 @@
-"""Commands: unload, pin and close, whatever the model is doing when they come."""
+"""Commands to unload, pin and close, in every state of a model."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from periscope.pool.back_off import FIRST_BACK_OFF_S
 from tests.pool.fakes import FakeEngine, FakeModel, World, cancelled, held, turns, until, with_world
 
 
-def test_unloading_by_command_waits_for_those_who_were_there() -> None:
-    """Running requests finish, later ones wait and then load it again."""
+def test_unloading_by_command_waits_for_earlier_requests() -> None:
+    """Running requests finish; later ones wait, and then load the model again."""
     model = FakeModel("m")
 
     async def use(world: World) -> None:
@@ -35,8 +35,8 @@ def test_unloading_by_command_waits_for_those_who_were_there() -> None:
 
 
 @pytest.mark.parametrize("where", ["measuring", "waiting for room", "loading"])
-def test_unloading_calls_a_load_off_wherever_it_is(where: str) -> None:
-    """A command to unload is not lost on a model that is not there yet: its load ends, and it stays away."""
+def test_unloading_cancels_a_load_in_any_step(where: str) -> None:
+    """A command to unload cancels a load that is queued, measured or running, and the model stays unloaded."""
     model, big = FakeModel("m"), FakeModel("big", weights_bytes=150)
 
     async def use(world: World) -> None:
@@ -64,8 +64,8 @@ def test_unloading_calls_a_load_off_wherever_it_is(where: str) -> None:
 
 
 @pytest.mark.parametrize("held_back", ["may_measure", "may_load"])
-def test_unloading_before_it_is_loaded_still_serves_who_waited(held_back: str) -> None:
-    """The request gets its model, which goes after it; who waits for the unloading waits for that."""
+def test_unloading_before_it_is_loaded_serves_waiting_requests(held_back: str) -> None:
+    """The waiting request gets its model, which is unloaded after it; `unloaded` waits until then."""
     model = FakeModel("m")
 
     async def use(world: World) -> None:
@@ -86,8 +86,8 @@ def test_unloading_before_it_is_loaded_still_serves_who_waited(held_back: str) -
     with_world([model], use)
 
 
-def test_a_command_whose_last_request_left_is_over() -> None:
-    """It does not throw out the model when somebody asks for it later."""
+def test_a_command_whose_last_request_was_cancelled_is_over() -> None:
+    """The command does not unload a model that is requested later."""
     model = FakeModel("m")
 
     async def use(world: World) -> None:
@@ -106,7 +106,7 @@ def test_a_command_whose_last_request_left_is_over() -> None:
 
 
 def test_unloading_twice_takes_effect_twice() -> None:
-    """A command that comes while the model is being freed holds for who came after the first one."""
+    """A command that comes while the model is being freed applies to requests after the first command."""
     model = FakeModel("m")
 
     async def use(world: World) -> None:
@@ -125,8 +125,8 @@ def test_unloading_twice_takes_effect_twice() -> None:
     with_world([model], use)
 
 
-def test_a_dead_model_that_was_unloaded_stays_away() -> None:
-    """Neither its first return, at once, nor a later one, after a back-off, undoes the command."""
+def test_a_model_unloaded_after_its_worker_died_stays_unloaded() -> None:
+    """Neither the immediate reload after a death nor a later one after a back-off undoes the command."""
     model = FakeModel("m")
 
     async def use(world: World) -> None:
@@ -145,8 +145,8 @@ def test_a_dead_model_that_was_unloaded_stays_away() -> None:
 
 
 @pytest.mark.parametrize("is_held", [True, False], ids=["serving its last", "being measured again"])
-def test_a_model_that_dies_on_its_way_out_stays_out(is_held: bool) -> None:
-    """A worker that ends while its model is told to go, or a return that has begun by then, brings nothing back."""
+def test_a_model_whose_worker_dies_while_draining_stays_unloaded(is_held: bool) -> None:
+    """A worker that dies while its model drains, or a reload that has just begun, does not bring the model back."""
     model = FakeModel("m")
 
     async def use(world: World) -> None:
@@ -171,8 +171,8 @@ def test_a_model_that_dies_on_its_way_out_stays_out(is_held: bool) -> None:
     with_world([model], use)
 
 
-def test_a_pin_while_a_model_is_told_to_go_keeps_it() -> None:
-    """The later command holds, also for a model that is not there yet."""
+def test_a_pin_while_a_model_drains_keeps_it() -> None:
+    """The later command counts, even for a model that is not loaded yet."""
     model = FakeModel("m")
 
     async def use(world: World) -> None:
@@ -190,8 +190,8 @@ def test_a_pin_while_a_model_is_told_to_go_keeps_it() -> None:
     with_world([model], use)
 
 
-def test_close_waits_for_leases_and_refuses_those_who_wait() -> None:
-    """Running requests finish, waiting and new ones are told that the server is stopping."""
+def test_close_waits_for_leases_and_refuses_waiting_requests() -> None:
+    """Running requests finish; waiting and new ones are refused, because the server is stopping."""
 
     async def use(world: World) -> None:
         async with world.pool.lease("m", FakeEngine) as engine:
@@ -209,7 +209,7 @@ def test_close_waits_for_leases_and_refuses_those_who_wait() -> None:
 
 
 def test_closing_in_the_moment_a_load_begins_ends_it() -> None:
-    """A load that has not made its first step is given up as tidily as any other."""
+    """A load that has not made its first step is cancelled and cleaned up like any other."""
 
     async def use(world: World) -> None:
         world.pool.start_load("m")
@@ -220,8 +220,8 @@ def test_closing_in_the_moment_a_load_begins_ends_it() -> None:
 
 
 @pytest.mark.parametrize("held_back", ["may_measure", "may_load"])
-def test_closing_during_a_load_gives_the_load_up(held_back: str) -> None:
-    """Stopping does not wait for a model nobody will use."""
+def test_closing_during_a_load_cancels_it(held_back: str) -> None:
+    """Stopping does not wait for a model that nobody will use."""
     model = FakeModel("m")
 
     async def use(world: World) -> None:
@@ -236,7 +236,7 @@ def test_closing_during_a_load_gives_the_load_up(held_back: str) -> None:
 
 
 def test_closing_leaves_no_timer_behind() -> None:
-    """Neither the return of a model whose worker died nor the end of another's idleness is due after it."""
+    """After it, no timer for a reload or for an idle model is pending."""
 
     async def use(world: World) -> None:
         for name in "ab":

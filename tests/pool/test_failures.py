@@ -1,4 +1,4 @@
-"""Failures: loads that fail, models that can never fit, workers that die."""
+"""Loads that fail, models that can never fit, and workers that die."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.pool.fakes import FakeEngine, FakeModel, World, states_of, until, wit
 
 
 @pytest.mark.parametrize("where", ["measure", "load"])
-def test_a_failed_load_is_told_and_not_tried_again_at_once(where: str) -> None:
-    """The waiting requests get the reason; the next one within the back-off gets it without a new load."""
+def test_a_failed_load_is_reported_and_not_tried_again_at_once(where: str) -> None:
+    """Waiting requests get the reason, and so does the next one within the back-off, without a new load."""
     error = ModelLoadError("no such weights.")
     model = FakeModel(
         "m", measure_error=error if where == "measure" else None, load_error=error if where == "load" else None
@@ -34,8 +34,8 @@ def test_a_failed_load_is_told_and_not_tried_again_at_once(where: str) -> None:
     with_world([model], use)
 
 
-def test_files_that_cannot_be_used_move_nobody() -> None:
-    """A model whose files are broken fails before anything was unloaded for it."""
+def test_a_model_with_unusable_files_evicts_no_other() -> None:
+    """A model whose files are broken fails before another one is unloaded for it."""
     models = [FakeModel("good"), FakeModel("broken", measure_error=ModelLoadError("half a file."))]
 
     async def use(world: World) -> None:
@@ -47,8 +47,8 @@ def test_files_that_cannot_be_used_move_nobody() -> None:
     with_world(models, use, budget_bytes=150)
 
 
-def test_what_never_fits_is_said_with_both_numbers() -> None:
-    """The error names what the model takes and what there is, and the model's view keeps it."""
+def test_a_model_that_never_fits_is_refused_with_both_numbers() -> None:
+    """The error names the bytes that the model takes and those that there are, and the model's status keeps it."""
 
     async def use(world: World) -> None:
         with pytest.raises(ModelUnavailable, match=r"3\.0 GB.*2\.0 GB"):
@@ -59,7 +59,7 @@ def test_what_never_fits_is_said_with_both_numbers() -> None:
 
 
 def test_an_unforeseen_error_of_a_load_is_one_sentence() -> None:
-    """A bug inside a loader fails the model like any other reason, and the request is told its kind."""
+    """An unexpected exception in a loader fails the model like any other, and the request gets its type."""
 
     async def use(world: World) -> None:
         with pytest.raises(ModelUnavailable, match="ValueError: something odd"):
@@ -69,7 +69,7 @@ def test_an_unforeseen_error_of_a_load_is_one_sentence() -> None:
 
 
 def test_a_load_in_the_back_off_is_refused_at_once() -> None:
-    """Who asks for it and does not wait hears of it all the same."""
+    """A caller that does not wait for the load gets the error, too."""
     model = FakeModel("m", load_error=ModelLoadError("no such weights."))
 
     async def use(world: World) -> None:
@@ -82,8 +82,8 @@ def test_a_load_in_the_back_off_is_refused_at_once() -> None:
     with_world([model], use)
 
 
-def test_a_dead_worker_makes_its_model_failed_and_it_comes_back_at_once() -> None:
-    """A model whose thread ended is not called ready, and after a first death it is loaded again unasked."""
+def test_a_model_whose_worker_died_is_failed_and_loaded_again() -> None:
+    """The model is not reported as ready, and after a first death it is loaded again without a request."""
     model = FakeModel("m")
 
     async def use(world: World) -> None:
@@ -104,7 +104,7 @@ def test_a_dead_worker_makes_its_model_failed_and_it_comes_back_at_once() -> Non
 def test_a_model_whose_workers_die_again_and_again_is_given_up(
     lives_s: float, is_isolated: bool, is_given_up: bool
 ) -> None:
-    """Three short lives in a row end the process, a death a day does not, and a process of its own never does."""
+    """Three short lives in a row end the process; a death a day does not, and neither does an isolated model."""
     model = FakeModel("m", is_isolated=is_isolated)
 
     async def use(world: World) -> None:

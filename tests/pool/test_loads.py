@@ -1,4 +1,4 @@
-"""Loads and memory: what is loaded, what is unloaded for it, and what the ledger counts."""
+"""Loads and memory: which models are loaded and unloaded, and what the ledger counts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.pool.fakes import FakeEngine, FakeModel, World, cancelled, held, stat
 
 
 def test_requests_that_come_during_a_load_share_it() -> None:
-    """Five requests for an unloaded model cause one load and all get the same engine."""
+    """Five requests for an unloaded model cause one load, and all get the same engine."""
     model = FakeModel("m", max_running=5)
 
     async def use(world: World) -> None:
@@ -31,7 +31,7 @@ def test_requests_that_come_during_a_load_share_it() -> None:
 
 
 def test_every_transition_is_one_event_in_order() -> None:
-    """Whoever watches sees unloaded -> loading -> ready -> draining -> unloaded, once each."""
+    """Watchers see unloaded, loading, ready, draining and unloaded, once each and in this order."""
 
     async def use(world: World) -> None:
         await world.pool.load("m")
@@ -41,8 +41,8 @@ def test_every_transition_is_one_event_in_order() -> None:
     with_world([FakeModel("m")], use)
 
 
-def test_the_least_recently_used_makes_room_and_the_ledger_holds() -> None:
-    """Of two idle models the one used longer ago goes; reserved, measured and freed bytes are all in the ledger."""
+def test_the_least_recently_used_is_evicted_and_the_ledger_is_right() -> None:
+    """Of two idle models the least recently used is unloaded; the ledger counts reserved, loaded and freed bytes."""
     models = [FakeModel(name, weights_bytes=100, reserve_bytes=20) for name in "abc"]
 
     async def use(world: World) -> None:
@@ -63,8 +63,8 @@ def test_the_least_recently_used_makes_room_and_the_ledger_holds() -> None:
     with_world(models, use, budget_bytes=250)
 
 
-def test_a_busy_model_finishes_what_it_has_before_it_goes() -> None:
-    """The running request keeps its engine; newcomers to that model wait for its next load; the switch then happens."""
+def test_a_busy_model_finishes_its_requests_before_it_is_evicted() -> None:
+    """The running request keeps its engine; new requests for that model wait for its next load."""
     models = [FakeModel("a"), FakeModel("b")]
 
     async def use(world: World) -> None:
@@ -85,8 +85,8 @@ def test_a_busy_model_finishes_what_it_has_before_it_goes() -> None:
     with_world(models, use, budget_bytes=150)
 
 
-def test_a_model_is_kept_when_the_one_it_makes_way_for_leaves() -> None:
-    """Nobody's impatience costs a model its place in memory: a drain that is not wanted any more ends."""
+def test_a_draining_model_is_kept_when_the_other_is_not_wanted() -> None:
+    """When the request that it drains for is cancelled, the model is ready again."""
 
     async def use(world: World) -> None:
         running = held(world, "a")
@@ -102,8 +102,8 @@ def test_a_model_is_kept_when_the_one_it_makes_way_for_leaves() -> None:
     with_world([FakeModel("a"), FakeModel("b")], use, budget_bytes=150)
 
 
-def test_loading_at_start_pushes_nobody_out() -> None:
-    """Of two that do not fit together the first stays; the second is loaded when somebody asks for it."""
+def test_loading_at_start_evicts_no_model() -> None:
+    """Of two models that do not fit together, the first stays; the second is loaded when a request asks for it."""
 
     async def use(world: World) -> None:
         await world.pool.preload(["a", "b"])
@@ -114,8 +114,8 @@ def test_loading_at_start_pushes_nobody_out() -> None:
     with_world([FakeModel("a"), FakeModel("b")], use, budget_bytes=150)
 
 
-def test_memory_kept_for_speed_is_given_back_only_when_a_load_needs_it() -> None:
-    """Caches survive a load that fits beside them, and make room for one that does not."""
+def test_memory_kept_for_speed_is_freed_only_when_a_load_needs_it() -> None:
+    """Caches survive a load that fits beside them, and are freed for one that does not."""
 
     async def use(world: World) -> None:
         await world.pool.load("a")
@@ -129,8 +129,8 @@ def test_memory_kept_for_speed_is_given_back_only_when_a_load_needs_it() -> None
     with_world([FakeModel(name) for name in "abc"], use, budget_bytes=1000)
 
 
-def test_what_is_promised_to_a_load_is_told_until_it_is_taken() -> None:
-    """Requests of other models learn of bytes not read yet, and of those that a process of its own takes."""
+def test_bytes_promised_to_a_load_are_reported_until_they_are_taken() -> None:
+    """Other models know of the bytes that a load will still take, and of those in a process of its own."""
     models = [FakeModel("a", weights_bytes=100, reserve_bytes=20), FakeModel("isolated", is_isolated=True)]
 
     async def use(world: World) -> None:
@@ -147,8 +147,8 @@ def test_what_is_promised_to_a_load_is_told_until_it_is_taken() -> None:
     with_world(models, use)
 
 
-def test_a_model_whose_requests_take_more_than_was_promised_holds_more() -> None:
-    """A load waits for long conversations to end instead of taking memory that is not there; then both stay."""
+def test_a_model_whose_requests_exceed_its_reserve_holds_more() -> None:
+    """A load waits until long conversations have ended instead of taking memory that is not there; then both fit."""
     models = [FakeModel("a"), FakeModel("b")]
 
     async def use(world: World) -> None:
@@ -167,7 +167,7 @@ def test_a_model_whose_requests_take_more_than_was_promised_holds_more() -> None
 
 
 def test_an_idle_model_is_unloaded_with_a_visible_countdown() -> None:
-    """The view counts down from the last use; a use starts it anew; work in flight stops it."""
+    """The status counts down from the last use. A use restarts it, and running requests stop it."""
 
     async def use(world: World) -> None:
         await world.pool.load("m")
@@ -187,7 +187,7 @@ def test_an_idle_model_is_unloaded_with_a_visible_countdown() -> None:
 
 
 def test_a_pinned_model_stays_until_it_is_unpinned() -> None:
-    """Neither a command, nor another model's need, nor idleness takes it; unpinned, each of them does."""
+    """Neither a command, nor another model's load, nor idleness unloads it; once unpinned, each of them does."""
 
     async def use(world: World) -> None:
         await world.pool.load("a")

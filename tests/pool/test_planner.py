@@ -1,4 +1,4 @@
-"""plan(): each numbered case by itself."""
+"""plan(): one test or more for each numbered case."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def wanted(name: str, number: int, *, need: int | None = 60, state: ModelState =
 
 
 def test_1_a_model_in_its_back_off_refuses() -> None:
-    """Whoever asks for a model that failed a moment ago is told so at once, and not after it."""
+    """A request for a model that has just failed is refused during the back-off, and not after it."""
     model = ModelFacts("m", FAILED, (ticket(1),), need_bytes=10, retry_at=101.0)
     assert effects(model) == (Refuse("m", 1, Refusal.FAILED),)
     assert effects(model, now=101.0) == (Load("m"),)
@@ -52,36 +52,36 @@ def test_1_a_model_in_its_back_off_refuses() -> None:
 
 @pytest.mark.parametrize("state", [UNLOADED, READY, DRAINING])
 def test_2_a_wait_has_an_end(state: ModelState) -> None:
-    """At the timeout, not before, a ticket is refused, whatever it waits for."""
+    """At the timeout, not before it, a ticket is refused, whatever it waits for."""
     models = (ModelFacts("m", state, (ticket(1, waits_since=70.0),), held_bytes=1, num_running=1, is_measuring=True),)
     assert effects(*models)[0] == Refuse("m", 1, Refusal.TIMED_OUT)
     before = planned(*models, now=99.9)
     assert Refuse("m", 1, Refusal.TIMED_OUT) not in before.effects
 
 
-def test_2_the_load_of_its_own_model_is_no_waiting() -> None:
-    """A minute of loading costs nobody the place, and after it the time starts anew."""
+def test_2_the_load_of_its_own_model_does_not_count_as_waiting() -> None:
+    """The time of a load does not count, and after the load the whole wait starts again."""
     loading = ModelFacts("m", LOADING, (ticket(1, waits_since=0.0),), held_bytes=60)
     assert planned(loading) == Plan((), math.inf)
     full = ready("m", waiting=(ticket(1, waits_since=0.0),), ready_at=95.0, num_running=1)
     assert planned(full) == Plan((), 125.0)
 
 
-def test_2_who_only_wants_it_loaded_waits_as_long_as_it_takes() -> None:
-    """A load by command has no timeout."""
+def test_2_a_load_only_ticket_has_no_timeout() -> None:
+    """A load by command waits as long as it takes."""
     waiting = (ticket(1, waits_since=0.0, is_load_only=True),)
     assert effects(ModelFacts("m", UNLOADED, waiting, is_measuring=True)) == ()
 
 
-def test_3_files_are_looked_at_before_anything_is_moved() -> None:
-    """An unmeasured model makes nobody go, and is measured once."""
+def test_3_a_model_is_measured_before_others_are_evicted() -> None:
+    """An unmeasured model evicts none, and is measured once."""
     other = ready("other", held=100)
     assert effects(other, wanted("m", 1, need=None)) == (Measure("m"),)
     assert effects(other, ModelFacts("m", UNLOADED, (ticket(1),), is_measuring=True)) == ()
 
 
-def test_3_who_may_move_nobody_does_not_get_in_before_who_came_first() -> None:
-    """Of two loaded at start that do not fit together the first stays, however fast files are read."""
+def test_3_a_load_that_may_not_evict_does_not_overtake_an_older_one() -> None:
+    """Of two models loaded at start that do not fit together, the first is loaded, however fast files are read."""
     at_start = (ticket(2, is_load_only=True, may_evict=False),)
     first, second = wanted("a", 1, need=None), ModelFacts("b", UNLOADED, at_start, need_bytes=60)
     assert effects(first, second) == (Measure("a"),)
@@ -89,20 +89,20 @@ def test_3_who_may_move_nobody_does_not_get_in_before_who_came_first() -> None:
 
 
 @pytest.mark.parametrize("pinned_bytes", [0, 50])
-def test_4_what_can_never_fit_is_refused(pinned_bytes: int) -> None:
-    """More than the budget, or than the pinned leave of it, is refused and moves nobody."""
+def test_4_a_model_that_can_never_fit_is_refused(pinned_bytes: int) -> None:
+    """A model larger than the budget, or than what pinned models leave of it, is refused and evicts none."""
     pinned = ready("pinned", held=pinned_bytes, is_pinned=True)
     model = wanted("m", 1, need=101 - pinned_bytes)
     assert effects(pinned, ready("other", held=10), model) == (Refuse("m", 1, Refusal.TOO_LARGE),)
 
 
-def test_5_what_fits_is_loaded() -> None:
-    """Two that fit side by side are loaded side by side, the first to be asked for first."""
+def test_5_a_model_that_fits_is_loaded() -> None:
+    """Two models that fit together are loaded at the same time, the one that was requested first before the other."""
     assert effects(wanted("a", 2, need=40), wanted("b", 1, need=60)) == (Load("b"), Load("a"))
 
 
-def test_6_a_load_that_may_move_nobody_is_refused() -> None:
-    """What is loaded at start does not push out what was loaded before it; a request's load does."""
+def test_6_a_load_that_may_not_evict_is_refused() -> None:
+    """A load at start does not evict a model that was loaded before it; a request's load does."""
     waiting = (ticket(1, is_load_only=True, may_evict=False),)
     model = ModelFacts("m", UNLOADED, waiting, need_bytes=60)
     assert effects(ready("other"), model) == (Refuse("m", 1, Refusal.NO_ROOM),)
@@ -110,8 +110,8 @@ def test_6_a_load_that_may_move_nobody_is_refused() -> None:
     assert effects(ready("other"), asked) == (Drain("other"),)
 
 
-def test_7_the_least_recently_used_idle_model_goes_first() -> None:
-    """Idle before busy, then by last use; as many as are needed and no more."""
+def test_7_the_least_recently_used_idle_model_is_evicted_first() -> None:
+    """Idle models before busy ones, then by last use, and no more than necessary."""
     old, new = ready("old", held=30, used_at=1.0), ready("new", held=30, used_at=2.0)
     busy = ready("busy", held=30, used_at=0.0, num_running=1)
     assert effects(new, busy, old, wanted("m", 9, need=40)) == (Drain("old"),)
@@ -121,14 +121,14 @@ def test_7_the_least_recently_used_idle_model_goes_first() -> None:
 
 
 def test_7_pinned_and_loading_models_stay() -> None:
-    """A pinned model is never moved, and one that loads is waited for."""
+    """A pinned model is never evicted, and one that loads is waited for."""
     pinned = ready("pinned", held=30, is_pinned=True)
     loading = ModelFacts("loading", LOADING, held_bytes=40)
     assert effects(pinned, loading, wanted("m", 9, need=60)) == ()
 
 
-def test_7_room_that_is_made_is_not_taken_by_who_came_later() -> None:
-    """A small model does not slip into memory that a large one waits for; beside it, when it fits now too, it may."""
+def test_7_room_made_for_an_older_ticket_is_not_taken_by_a_younger() -> None:
+    """A small model does not take memory that a large one waits for, but is loaded if it fits beside it."""
     busy, large = ready("busy", held=70, num_running=1), wanted("large", 1, need=80)
     assert effects(busy, large, wanted("small", 2, need=21)) == (Drain("busy"),)
     assert effects(busy, large, wanted("small", 2, need=20)) == (Load("small"), Drain("busy"))
@@ -136,36 +136,36 @@ def test_7_room_that_is_made_is_not_taken_by_who_came_later() -> None:
     assert effects(fuller, large, wanted("small", 2, need=20)) == (Drain("busy"),)
 
 
-def test_8_who_came_first_is_served_first() -> None:
-    """A busy model serves the tickets older than the one it makes way for, and no younger ones."""
+def test_8_a_draining_model_serves_older_tickets() -> None:
+    """A busy model serves the tickets older than the one that it is evicted for, and no younger ones."""
     busy = ready("busy", held=70, waiting=(ticket(3), ticket(5)), num_running=1, max_running=3)
     assert effects(busy, wanted("m", 4)) == (Grant("busy", 3),)
 
 
-def test_8_who_waited_for_the_load_is_served_by_it() -> None:
-    """All tickets that had come when a model became ready are its own, so that a switch serves many."""
+def test_8_tickets_that_waited_for_the_load_are_served_by_it() -> None:
+    """All tickets from before a model became ready are served by this load, so that one switch serves many."""
     loaded = ready("loaded", held=70, waiting=(ticket(5), ticket(7)), max_running=9, ready_number=6)
     assert effects(loaded, wanted("m", 4)) == (Grant("loaded", 5),)
 
 
-def test_9_a_model_that_was_told_to_go_serves_those_who_came_before() -> None:
-    """Unloading by command breaks no promise, and takes no new ones."""
+def test_9_a_model_that_a_command_unloads_serves_earlier_tickets() -> None:
+    """A command to unload refuses no earlier ticket, and no later one is granted."""
     model = ready("m", waiting=(ticket(1), ticket(3)), max_running=9, unload_number=2)
     assert effects(model) == (Grant("m", 1),)
     assert effects(ready("m", waiting=(ticket(3),), unload_number=2, num_running=1)) == (Drain("m"),)
 
 
 @pytest.mark.parametrize("state", [UNLOADED, FAILED, LOADING])
-def test_9_a_load_by_command_is_called_off_by_a_later_one(state: ModelState) -> None:
-    """Whoever only wanted it in memory is refused, whatever the load has come to, and a load for nobody else ends."""
+def test_9_a_load_by_command_is_cancelled_by_a_later_command(state: ModelState) -> None:
+    """A load-only ticket is refused however far its load is, and a load for no other ticket ends."""
     waiting = (ticket(1, is_load_only=True), ticket(3, is_load_only=True))
     model = ModelFacts("m", state, waiting, held_bytes=60, is_measuring=True, unload_number=2)
     given_up = (CancelLoad("m"),) if state is LOADING else ()
     assert effects(model) == (Refuse("m", 1, Refusal.CANCELLED), *given_up)
 
 
-def test_9_a_load_goes_on_for_who_wants_to_use_it() -> None:
-    """A request that came before the command is still served; a load is given up once."""
+def test_9_a_load_goes_on_for_earlier_requests() -> None:
+    """A request from before the command is still served; a load is cancelled once."""
     loading = ModelFacts("m", LOADING, (ticket(1),), held_bytes=60, unload_number=2)
     assert effects(loading) == ()
     assert effects(replace(loading, waiting=())) == (CancelLoad("m"),)
@@ -173,8 +173,8 @@ def test_9_a_load_goes_on_for_who_wants_to_use_it() -> None:
     assert effects(replace(loading, waiting=(ticket(1, is_reserved=True),))) == (CancelLoad("m"),)
 
 
-def test_10_an_idle_model_goes_at_its_time() -> None:
-    """At used_at + ttl, not before; the plan says when to ask again."""
+def test_10_an_idle_model_is_unloaded_at_its_ttl() -> None:
+    """It is unloaded at used_at + ttl, not before, and the plan says when to plan again."""
     model = ready("m", used_at=90.0, ttl_s=15.0)
     assert planned(model) == Plan((), 105.0)
     assert effects(model, now=105.0) == (Drain("m"),)
@@ -184,28 +184,28 @@ def test_10_an_idle_model_goes_at_its_time() -> None:
 
 @pytest.mark.parametrize("kept_by", [{"num_running": 1}, {"is_pinned": True}, {"ttl_s": None}])
 def test_10_work_pins_and_no_ttl_keep_a_model(kept_by: dict[str, object]) -> None:
-    """Idleness never takes a model that is used, pinned, or meant to stay."""
+    """A model that is in use, pinned or without a ttl is never unloaded for idleness."""
     model = replace(ready("m", ttl_s=15.0), **kept_by)  # type: ignore[arg-type]
     assert planned(model, now=1e9) == Plan((), math.inf)
 
 
-def test_12_the_last_lease_out_unloads() -> None:
-    """A draining model is freed when nobody uses it, and only once."""
+def test_12_a_draining_model_is_unloaded_after_its_last_lease() -> None:
+    """A draining model is freed when no request uses it, and only once."""
     draining = {"held_bytes": 70, "unload_number": 1}
     assert effects(ModelFacts("m", DRAINING, num_running=1, **draining)) == ()  # type: ignore[arg-type]
     assert effects(ModelFacts("m", DRAINING, **draining)) == (Unload("m"),)  # type: ignore[arg-type]
     assert effects(ModelFacts("m", DRAINING, is_unloading=True, **draining)) == ()  # type: ignore[arg-type]
 
 
-def test_13_a_model_whose_memory_nobody_wants_any_more_stays() -> None:
-    """When the one it made way for has left, a draining model is kept and serves again."""
+def test_13_a_draining_model_whose_memory_is_not_wanted_stays() -> None:
+    """When the ticket that it drains for has left, a draining model is kept and serves again."""
     draining = ModelFacts("m", DRAINING, (ticket(7),), held_bytes=70, num_running=1, max_running=2)
     assert effects(draining) == (Keep("m"),)
     assert effects(draining, wanted("other", 6)) == ()
 
 
-def test_14_places_are_given_in_order() -> None:
-    """As many leases as there are places, the oldest ticket first; who only wants it loaded takes none."""
+def test_14_leases_are_granted_in_order() -> None:
+    """As many leases as there are places go to the oldest tickets; a load-only ticket takes none."""
     waiting = (ticket(1), ticket(2, is_load_only=True), ticket(3), ticket(4))
     assert effects(ready("m", waiting=waiting, max_running=3, num_running=1)) == tuple(Grant("m", n) for n in (1, 2, 3))
 
@@ -215,7 +215,7 @@ RESERVED = (ticket(1, waits_since=0.0, is_reserved=True),)
 
 @pytest.mark.parametrize("state", [UNLOADED, FAILED, READY, DRAINING])
 def test_15_nothing_is_done_for_a_reserved_place_and_its_wait_has_no_end(state: ModelState) -> None:
-    """Its model is not measured, loaded or kept for it, others make no room, and time does not count against it."""
+    """No model is measured, loaded, kept or evicted for it, and its time does not count as waiting."""
     model = ModelFacts(
         "m", state, RESERVED, held_bytes=60 if state.is_resident else 0, num_running=1, is_unloading=True
     )
@@ -223,15 +223,15 @@ def test_15_nothing_is_done_for_a_reserved_place_and_its_wait_has_no_end(state: 
 
 
 def test_15_a_reserved_place_is_passed_over_and_keeps_its_order() -> None:
-    """Whoever is ready goes first; of those that are ready, the one that came first."""
+    """Waiting tickets are granted before it; of those that wait, the oldest is first."""
     ready_ones = ready("m", waiting=(*RESERVED, ticket(2), ticket(3)), max_running=2)
     assert effects(ready_ones) == (Grant("m", 2), Grant("m", 3))
     came_back = replace(ready_ones, waiting=(ticket(1), ticket(2), ticket(3)))
     assert effects(came_back) == (Grant("m", 1), Grant("m", 2))
 
 
-def test_15_a_model_with_only_reserved_places_makes_way() -> None:
-    """So that memory for one model is enough for a request that needs two; an idle one goes before it."""
+def test_15_a_model_with_only_reserved_places_may_be_evicted() -> None:
+    """Memory for one model is enough for a request that needs two; idle models are evicted before it."""
     text = ready("text", held=60, waiting=RESERVED)
     assert effects(text, wanted("captioner", 2)) == (Drain("text"),)
     idle = ready("idle", held=40, used_at=50.0)
@@ -241,12 +241,12 @@ def test_15_a_model_with_only_reserved_places_makes_way() -> None:
 
 
 def test_15_a_model_with_a_reserved_place_is_not_idle() -> None:
-    """A model that will be wanted in a moment is not unloaded for idleness."""
+    """A model that will soon be wanted is not unloaded for idleness."""
     assert planned(ready("m", waiting=RESERVED, ttl_s=15.0), now=1e9) == Plan((), math.inf)
 
 
-def test_15_a_place_that_is_ready_within_a_switch_is_served_by_it() -> None:
-    """A model that makes way still serves who had a place before the one it makes way for, whenever it gets ready."""
+def test_15_a_draining_model_serves_a_reserved_place_that_is_older() -> None:
+    """A draining model serves places older than the ticket that it is evicted for, whenever they begin to wait."""
     text = ready("text", held=70, waiting=RESERVED, num_running=1, max_running=2)
     captioner = wanted("captioner", 2)
     assert effects(text, captioner) == (Drain("text"),)
@@ -256,6 +256,6 @@ def test_15_a_place_that_is_ready_within_a_switch_is_served_by_it() -> None:
 
 
 def test_15_a_model_in_its_back_off_refuses_reserved_places_too() -> None:
-    """Nobody's images are described for a model that has just failed."""
+    """No images are captioned for a model that has just failed."""
     model = ModelFacts("m", FAILED, RESERVED, retry_at=101.0)
     assert effects(model) == (Refuse("m", 1, Refusal.FAILED),)

@@ -1,4 +1,4 @@
-"""The pool under any order of events: hypothesis tries to make it lose a ticket, a lease or a byte."""
+"""The pool under any order of events: hypothesis tries to make it lose a ticket, a lease or a byte of its ledger."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ names = st.sampled_from(NAMES)
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """Four models of different sizes in a budget that holds one large or some small ones."""
+    """Four models of different sizes, in a budget that holds one large model or some small ones."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.num_joined = 0
 
     def do(self, work: Coroutine[Any, Any, None] | None = None) -> None:
-        """Run it, then let everybody go on as far as they can."""
+        """Run a step, then let all tasks run as far as they can."""
 
         async def run() -> None:
             if work is not None:
@@ -169,14 +169,14 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def nobody_waits_for_a_free_place(self) -> None:
-        """A model that is ready and not to go has no waiting ticket while it has a place."""
+        """A ready model that will not be unloaded has no waiting ticket while a place is free."""
         for view in self.pool.statuses():
             if view.state is ModelState.READY and view.num_running < view.max_running:
                 assert not self.of(view.name, TicketState.WAITING)
 
     @invariant()
     def a_command_to_unload_is_carried_out(self) -> None:
-        """What was told to go and has nobody older to serve does not stay, and does not come back for the command."""
+        """A model that a command unloads does not stay without older tickets, and the command causes no reload."""
         for name, model in self.models.items():
             unload_number, view = self.pool._slots[name].lifecycle.unload_number, self.pool.status(name)
             if unload_number is not None and not self.of(name, TicketState.GRANTED, TicketState.WAITING):
@@ -184,7 +184,7 @@ class PoolMachine(RuleBasedStateMachine):
                 assert is_held_back or view.state not in {ModelState.READY, ModelState.LOADING}
 
     def teardown(self) -> None:
-        """Once nothing is held back or broken, every ticket is granted or refused, and nothing is left over."""
+        """Once no step is blocked or fails, every ticket is granted or refused, and nothing is left over."""
         if not hasattr(self, "pool"):
             self.loop.close()
             return

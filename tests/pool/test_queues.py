@@ -1,4 +1,4 @@
-"""Queues of the pool: who waits, in which order, for how long, and who is granted."""
+"""Queues of the pool: which requests wait, in which order, for how long, and which are granted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.pool.fakes import FakeEngine, FakeModel, World, cancelled, held, turn
 
 
 def test_requests_beyond_the_batch_wait_in_order_and_know_their_place() -> None:
-    """Positions count from 1, move up when somebody leaves, and places go to the first in the queue."""
+    """Positions count from 1 and fall when a request leaves, and places go to the first request in the queue."""
 
     async def use(world: World) -> None:
         running = [held(world, "m"), held(world, "m")]
@@ -38,7 +38,7 @@ def test_requests_beyond_the_batch_wait_in_order_and_know_their_place() -> None:
 
 
 def test_a_full_queue_refuses_at_once_and_a_place_that_is_left_is_free() -> None:
-    """One more than batch and queue hold gets ServerBusy with a time to wait; after a cancellation there is room."""
+    """One request more than batch and queue hold gets ServerBusy with a retry time; a cancelled one makes room."""
 
     async def use(world: World) -> None:
         tasks = [held(world, "m") for _ in range(2 + 10)]
@@ -56,7 +56,7 @@ def test_a_full_queue_refuses_at_once_and_a_place_that_is_left_is_free() -> None
 
 
 def test_a_wait_past_its_timeout_is_refused() -> None:
-    """After wait_timeout_s without a place the request gets ServerBusy; the one that has a place goes on."""
+    """After wait_timeout_s without a place a request gets ServerBusy; the one that has a place goes on."""
 
     async def use(world: World) -> None:
         running = held(world, "m")
@@ -74,7 +74,7 @@ def test_a_wait_past_its_timeout_is_refused() -> None:
 
 
 def test_a_long_load_is_not_a_long_wait() -> None:
-    """A model that takes ten minutes to load is waited for, and the progress is told."""
+    """A request waits for a model that takes ten minutes to load, and is told of the progress."""
     model = FakeModel("m")
 
     async def use(world: World) -> None:
@@ -90,7 +90,7 @@ def test_a_long_load_is_not_a_long_wait() -> None:
 
 
 def test_cancelling_a_request_that_waits_for_a_load_leaves_the_load_to_the_others() -> None:
-    """One impatient client does not cost the others their model."""
+    """The load goes on for the other requests."""
     model = FakeModel("m")
 
     async def use(world: World) -> None:
@@ -107,7 +107,7 @@ def test_cancelling_a_request_that_waits_for_a_load_leaves_the_load_to_the_other
 
 
 def test_a_lease_of_the_wrong_kind_is_a_bug_and_leaks_nothing() -> None:
-    """Asking for a captioner as a text model raises and gives the lease back."""
+    """Leasing a captioner as a text model raises and releases the lease."""
 
     class OtherEngine(FakeEngine):
         pass
@@ -122,7 +122,7 @@ def test_a_lease_of_the_wrong_kind_is_a_bug_and_leaks_nothing() -> None:
 
 
 def test_sixty_requests_over_three_models_with_room_for_one() -> None:
-    """All are answered, in order per model, and no model is loaded again while others have not had their turn."""
+    """All are answered, in order per model, and no model is loaded again before the others have had their turn."""
     names = "abc"
 
     async def use(world: World) -> None:

@@ -1,4 +1,4 @@
-"""Places that are reserved: in order, counted, and costing no model its memory."""
+"""Reserved places are granted in order, count in the queue, and keep no model in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.pool.fakes import FakeEngine, FakeModel, World, cancelled, held, turn
 
 
 def test_a_reserved_place_counts_and_loads_nothing() -> None:
-    """It fills the queue for whoever else would reserve, and its model is not even looked at before it is ready."""
+    """It fills the queue for others that reserve, and its model is not even measured before it begins to wait."""
     model = FakeModel("m", max_running=1)
 
     async def use(world: World) -> None:
@@ -31,8 +31,8 @@ def test_a_reserved_place_counts_and_loads_nothing() -> None:
     with_world([model], use, max_waiting=1)
 
 
-def test_reserved_places_turn_nobody_away_who_reserves_none() -> None:
-    """A captioner that hangs fills the queue with requests that wait for it, and requests without images are served."""
+def test_reserved_places_refuse_no_request_without_images() -> None:
+    """If requests that wait for a hanging captioner fill the queue, requests without images are still served."""
 
     async def use(world: World) -> None:
         with ExitStack() as stack:
@@ -49,8 +49,8 @@ def test_reserved_places_turn_nobody_away_who_reserves_none() -> None:
     with_world([FakeModel("m", max_running=1)], use, max_waiting=1)
 
 
-def test_who_reserved_first_goes_first_once_it_is_ready() -> None:
-    """It is passed over until then; its position counts for those behind it, so that theirs only ever falls."""
+def test_the_first_reserved_place_goes_first_once_it_waits() -> None:
+    """Until it waits others go before it; it counts in the positions of those behind it, so that these never rise."""
 
     async def use(world: World) -> None:
         running = held(world, "m")
@@ -69,8 +69,8 @@ def test_who_reserved_first_goes_first_once_it_is_ready() -> None:
     with_world([FakeModel("m", max_running=1)], use)
 
 
-def test_the_wait_of_a_reserved_place_begins_when_it_is_ready() -> None:
-    """However long its captions took, it then has the whole time to wait."""
+def test_the_wait_of_a_reserved_place_begins_after_its_captions() -> None:
+    """However long captions take, the request then has the whole time to wait."""
 
     async def use(world: World) -> None:
         running = held(world, "m")
@@ -89,7 +89,7 @@ def test_the_wait_of_a_reserved_place_begins_when_it_is_ready() -> None:
 
 
 def test_memory_for_one_model_is_enough_for_requests_that_need_two() -> None:
-    """Twelve requests with a reserved place each use the captioner, then the text model; two loads of each at most."""
+    """Twelve requests with a reserved place each use the captioner, then the text model, with two loads of each."""
     models = [FakeModel("text", max_running=4), FakeModel("captioner", max_running=4)]
 
     async def use(world: World) -> None:
@@ -112,8 +112,8 @@ def test_memory_for_one_model_is_enough_for_requests_that_need_two() -> None:
     with_world(models, use, budget_bytes=150)
 
 
-def test_a_reserved_place_hears_of_the_end() -> None:
-    """It is refused when the pool closes, and when its model fails, without being asked."""
+def test_a_reserved_place_is_refused_with_its_model() -> None:
+    """It is refused when the pool closes, and when its model fails."""
     model = FakeModel("m")
 
     async def use(world: World) -> None:

@@ -1,4 +1,4 @@
-"""The table of transitions."""
+"""The table of transitions between states."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from periscope.pool.state import TRANSITIONS, check_transition
 
 @pytest.mark.parametrize("old", list(ModelState))
 @pytest.mark.parametrize("new", list(ModelState))
-def test_only_the_table_s_ways_can_be_gone(old: ModelState, new: ModelState) -> None:
-    """A way that is not in the table raises; one that is does not."""
+def test_only_transitions_of_the_table_are_allowed(old: ModelState, new: ModelState) -> None:
+    """A transition that is not in the table raises; one that is does not."""
     if new in TRANSITIONS[old]:
         check_transition(old, new)
     else:

@@ -48,7 +48,7 @@ SHORT = GenerationParams(temperature=0.0, max_tokens=6)
 
 
 class ScriptedCaptioner:
-    """Describes by size; `gate` holds captions back, `failure` replaces them, `busy` is raised."""
+    """Describes images by their size; `gate` blocks captions, `failure` replaces them, `busy` is raised."""
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
@@ -78,7 +78,7 @@ class ScriptedCaptioner:
 
 
 class Rooms:
-    """Owns a service with one text model of each kind of vision, over one tiny engine."""
+    """Owns a service with one text model of each vision mode, over one tiny engine."""
 
     def __init__(self, folder: Path, on_error: OnError = OnError.MARKER) -> None:
         self.captioner = ScriptedCaptioner()
@@ -134,7 +134,7 @@ def with_rooms(folder: Path, use: Callable[[Rooms], Awaitable[None]], *, on_erro
 
 
 def user(*parts: str) -> Message:
-    """A user message; data: URLs become images."""
+    """A user message in which data: URLs are images."""
     return Message(
         Role.USER,
         tuple(

@@ -1,4 +1,4 @@
-"""Where a stop string counts, and what waits for it."""
+"""AnswerStops: where stop strings count, and which text waits for them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def entry(text: str) -> TokenLogprob:
 
 
 def told(stops: tuple[str, ...], tokens: list[str]) -> tuple[str, list[str], bool]:
-    """The text, the tokens with log-probabilities, and whether a stop string came; one token a chunk."""
+    """The text, the tokens with log-probabilities, and whether a stop string was found, with one token a chunk."""
     matcher = AnswerStops(stops)
     deltas: list[Delta] = []
     for token in tokens:
@@ -35,7 +35,7 @@ def told(stops: tuple[str, ...], tokens: list[str]) -> tuple[str, list[str], boo
     text=st.text(alphabet="ab\n", max_size=30), stop=st.text(alphabet="ab\n", min_size=1, max_size=4), data=st.data()
 )
 def test_any_cut_of_an_answer_ends_before_its_first_stop_string(text: str, stop: str, data: st.DataObject) -> None:
-    """The text is what stands before it, and only tokens that begin there show their log-probabilities."""
+    """The text ends before it, and only tokens that begin before it show their log-probabilities."""
     tokens = data.draw(cuts_of(text))
     said, shown, is_hit = told((stop,), tokens)
     assert said == text.partition(stop)[0]
@@ -50,16 +50,16 @@ def test_any_cut_of_an_answer_ends_before_its_first_stop_string(text: str, stop:
 @pytest.mark.parametrize(
     "other", [ReasoningDelta("a stop b"), ToolCallStart(0, "call_a", "stop"), ToolCallDelta(0, '{"stop": 1}')]
 )
-def test_reasoning_and_calls_are_not_looked_at(other: Delta) -> None:
-    """They pass as they are, also when they come between two halves of a stop string."""
+def test_reasoning_and_calls_are_not_searched(other: Delta) -> None:
+    """They pass unchanged, even between two halves of a stop string."""
     matcher = AnswerStops(("stop",))
     assert matcher.take([TextDelta("one st"), other]) == [TextDelta("one "), other]
     assert matcher.take([TextDelta("ep")], is_last=True) == [TextDelta("step")]
     assert not matcher.is_hit
 
 
-def test_what_comes_after_a_stop_string_is_not_told() -> None:
-    """Neither text nor a call that the same chunk brought."""
+def test_nothing_after_a_stop_string_is_passed_on() -> None:
+    """Neither text nor a call of the same chunk is passed on."""
     matcher = AnswerStops(("\n",))
     assert matcher.take([TextDelta("Yes.\nNo."), ToolCallStart(0, "call_a", "f")]) == [TextDelta("Yes.")]
     assert matcher.is_hit

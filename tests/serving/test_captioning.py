@@ -1,4 +1,4 @@
-"""Requests with images: captions before the answer, and what clients see when captions fail, hang or are left."""
+"""Requests with images: captions before the answer, and what clients get when captioning fails, hangs or ends early."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.serving.rooms import CIRCLE, SQUARE, Rooms, events_of, finished, requ
 
 
 def test_the_prompt_of_turn_two_starts_with_the_prompt_of_turn_one(tiny_text_model: Path) -> None:
-    """With the same image again, the captioner runs 0 times and every earlier prompt token is the same."""
+    """For the same image the captioner does not run again, and every token of the earlier prompt is the same."""
 
     async def use(rooms: Rooms) -> None:
         proxy, settings = VisionProxy(CaptionCache()), ProxySettings()
@@ -40,7 +40,7 @@ def test_the_prompt_of_turn_two_starts_with_the_prompt_of_turn_one(tiny_text_mod
 
 
 def test_images_are_captioned_once_and_counted(tiny_text_model: Path) -> None:
-    """Usage tells images, cache hits and caption tokens apart."""
+    """The usage counts images, cache hits and caption tokens separately."""
 
     async def use(rooms: Rooms) -> None:
         one = finished(await events_of(rooms, request(user("what?", CIRCLE)))).vision
@@ -54,7 +54,7 @@ def test_images_are_captioned_once_and_counted(tiny_text_model: Path) -> None:
 
 
 def test_a_failed_caption_is_a_marker_or_an_error_by_setting(tiny_text_model: Path) -> None:
-    """The text model is told not to guess, or the client is told to come again."""
+    """The text model gets a marker that tells it not to guess, or the client gets an error that tells it to retry."""
 
     async def marker(rooms: Rooms) -> None:
         rooms.captioner.failure = CaptionFailed("the captioner timed out")
@@ -72,7 +72,7 @@ def test_a_failed_caption_is_a_marker_or_an_error_by_setting(tiny_text_model: Pa
 
 
 def test_text_is_served_while_the_captioner_hangs(tiny_text_model: Path) -> None:
-    """One room's trouble does not spread."""
+    """A hanging captioner does not delay requests without images."""
 
     async def use(rooms: Rooms) -> None:
         rooms.captioner.gate.clear()
@@ -85,8 +85,8 @@ def test_text_is_served_while_the_captioner_hangs(tiny_text_model: Path) -> None
     with_rooms(tiny_text_model, use)
 
 
-def test_leaving_while_captioning_cancels_the_captioner(tiny_text_model: Path) -> None:
-    """Nobody describes an image for a client that has gone."""
+def test_a_disconnect_while_captioning_cancels_the_captioner(tiny_text_model: Path) -> None:
+    """No image is captioned for a client that has disconnected."""
 
     async def use(rooms: Rooms) -> None:
         rooms.captioner.gate.clear()
@@ -105,7 +105,7 @@ def test_leaving_while_captioning_cancels_the_captioner(tiny_text_model: Path) -
 
 
 def test_captions_alone_come_in_order_and_share_the_cache(tiny_text_model: Path) -> None:
-    """What a chat has had described is not described again, and a model without eyes says so."""
+    """An image that a chat has had captioned is not captioned again; a model without a captioner says so."""
 
     async def use(rooms: Rooms) -> None:
         parts = (ImagePart(CIRCLE, "images[0]"), ImagePart(SQUARE, "images[1]"))

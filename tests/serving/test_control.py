@@ -1,4 +1,4 @@
-"""ControlService over a pool of fake models: what it tells and what it does."""
+"""ControlService over a pool of fake models: its status and its commands."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.pool.fakes import FakeEngine, FakeModel, World, turns, until, with_wo
 
 
 class Served:
-    """A control service over text models `a` and `b` and a captioner `eyes`."""
+    """A control service over the text models `a` and `b` and the captioner `eyes`."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -61,7 +61,7 @@ class Served:
         )
 
     def request(self, request_id: str) -> asyncio.Task[None]:
-        """A chat request to `a`, iterated by a task of its own."""
+        """A chat request to `a`, which a task of its own iterates."""
         messages = (Message(Role.USER, (TextPart("Hello"),)),)
 
         async def run() -> None:
@@ -85,7 +85,7 @@ def with_served(use: Callable[[Served], Awaitable[None]], *, budget_bytes: int =
 
 
 def test_the_snapshot_has_everything() -> None:
-    """Models with kind, default, queue, memory and countdown; requests; the ledger beside what is really taken."""
+    """It holds models with kind, default, queue, memory and countdown; requests; the ledger and the memory in use."""
 
     async def use(served: Served) -> None:
         await served.control.load("a-alias", wait=True)
@@ -121,7 +121,7 @@ def test_a_notice_is_among_the_problems_and_watchers_hear_of_it() -> None:
 
 
 def test_a_captioner_has_aliases_too() -> None:
-    """Commands take a captioner's hub id, and the snapshot tells it."""
+    """Commands accept a captioner's hub id, and the snapshot lists it."""
 
     async def use(served: Served) -> None:
         status = await served.control.load("o/eyes", wait=True)
@@ -130,8 +130,8 @@ def test_a_captioner_has_aliases_too() -> None:
     with_served(use)
 
 
-def test_events_begin_with_the_snapshot_and_tell_the_story() -> None:
-    """Who watches sees the load with its progress, the queue, the request and its end, each as it stands then."""
+def test_events_begin_with_the_snapshot_and_tell_each_change() -> None:
+    """A watcher sees the load with its progress, the queue, the request and its end, each with its state then."""
 
     async def use(served: Served) -> None:
         seen: list[StatusEvent] = []
@@ -165,7 +165,7 @@ def test_events_begin_with_the_snapshot_and_tell_the_story() -> None:
 
 
 def test_a_model_that_cannot_be_loaded_now_is_not_selected() -> None:
-    """Who selects a model within its back-off is told why, waiting or not, and the default stays as it was."""
+    """Selecting a model within its back-off fails with the reason, waiting or not, and the default stays."""
 
     async def use(served: Served) -> None:
         served.world.models["b"].load_error = ModelLoadError("no such weights.")
@@ -182,7 +182,7 @@ def test_a_model_that_cannot_be_loaded_now_is_not_selected() -> None:
 
 
 def test_unloading_a_model_that_is_being_measured_takes_effect() -> None:
-    """The command answers when the model is surely not there, and it does not come after that."""
+    """The command answers when the model is certainly not loaded, and it is not loaded afterwards."""
 
     async def use(served: Served) -> None:
         model = served.world.models["a"]
@@ -198,7 +198,7 @@ def test_unloading_a_model_that_is_being_measured_takes_effect() -> None:
 
 
 def test_a_reader_that_is_too_far_behind_is_cut_off() -> None:
-    """Events nobody reads are bounded: the stream ends, and the reader begins again with a snapshot."""
+    """Unread events are bounded: the stream ends, and the reader starts again with a snapshot."""
 
     async def use(served: Served) -> None:
         async with aclosing(served.control.events()) as events:
@@ -211,7 +211,7 @@ def test_a_reader_that_is_too_far_behind_is_cut_off() -> None:
 
 
 def test_event_streams_end_when_the_server_stops() -> None:
-    """A stopping server is not held up by watchers, those who come late included."""
+    """Watchers do not delay the stop of the server, even those that connect during it."""
 
     async def use(served: Served) -> None:
         async with aclosing(served.control.events()) as events:
@@ -225,7 +225,7 @@ def test_event_streams_end_when_the_server_stops() -> None:
 
 
 def test_a_request_is_listed_while_it_lasts_and_can_be_cancelled() -> None:
-    """Its status says what it waits for; a cancel ends it; after that, and for any other id, there is none."""
+    """Its status says what it waits for. A cancel ends it; after that, and for any unknown id, there is no request."""
 
     async def use(served: Served) -> None:
         served.world.models["a"].may_load.clear()
@@ -246,7 +246,7 @@ def test_a_request_is_listed_while_it_lasts_and_can_be_cancelled() -> None:
 
 
 def test_load_and_unload_with_and_without_waiting() -> None:
-    """Without waiting the answer is how it stands when it has been asked for; with it, how it ends."""
+    """Without waiting the answer is the state right after the command; with it, the state at the end."""
 
     async def use(served: Served) -> None:
         model = served.world.models["eyes"]
@@ -263,7 +263,7 @@ def test_load_and_unload_with_and_without_waiting() -> None:
 
 
 def test_a_pinned_model_is_not_unloaded() -> None:
-    """The command is refused with what to do, and works after the pin is off."""
+    """The command is refused with the fix, and works once the model is unpinned."""
 
     async def use(served: Served) -> None:
         assert served.control.pin("a", pinned=True).is_pinned
@@ -276,7 +276,7 @@ def test_a_pinned_model_is_not_unloaded() -> None:
 
 
 def test_selecting_a_model_makes_it_the_default() -> None:
-    """`default` and no name at all mean the selected one from then on; it is loaded, and first in the list."""
+    """From then on `default` and no name mean the selected model; it is loaded, and first in the list."""
 
     async def use(served: Served) -> None:
         status = await served.control.select("b-alias", wait=True)
@@ -288,8 +288,8 @@ def test_selecting_a_model_makes_it_the_default() -> None:
     with_served(use)
 
 
-def test_selecting_what_cannot_answer_changes_nothing() -> None:
-    """A captioner and an unknown name are refused, each with the reason."""
+def test_selecting_a_captioner_or_unknown_name_changes_nothing() -> None:
+    """Both are refused, each with the reason."""
 
     async def use(served: Served) -> None:
         with pytest.raises(InvalidRequest, match="captions"):

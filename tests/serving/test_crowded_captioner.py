@@ -1,4 +1,4 @@
-"""The demo captioner with many more images than its batch takes, and a time-out that all of them together overrun."""
+"""The demo captioner with many more images than its batch takes, and a timeout that all of them together exceed."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ CONFIG = EngineConfig(max_num_seqs=1)
 
 
 def image_of(number: int) -> ImagePart:
-    """Of a request; nobody else sends it."""
+    """An image that is different for each request."""
     return ImagePart(data_url(circle(f"#{20 * number:02x}{255 - 20 * number:02x}40", 64)), "image")
 
 
 class ProcessorTime(asyncio.SelectorEventLoop):
-    """A loop whose seconds are those that this process computes: a busy machine does not make them shorter."""
+    """A loop whose clock is the CPU time of this process, so that a busy machine does not shorten timeouts."""
 
     def time(self) -> float:
         return time.process_time()
 
 
 class Crowd:
-    """Owns a captioner over the demo model; every request of the crowd has its lease at once."""
+    """Owns a captioner over the demo model. Every request of the crowd gets its lease at once."""
 
     def __init__(self, engine: VisionLanguageEngine, *, wait_timeout_s: float = 600.0) -> None:
         @asynccontextmanager
@@ -54,8 +54,8 @@ def failures(told: list[tuple[CaptionedImage, ...] | BaseException]) -> list[str
     return [image.error for images in told if not isinstance(images, BaseException) for image in images if image.error]
 
 
-def test_a_crowd_is_described_although_it_takes_longer_than_the_time_out_of_each() -> None:
-    """Half the time of all is plenty for one request's image; counted from its lease on it would be too little."""
+def test_a_crowd_is_captioned_although_it_takes_longer_than_one_timeout() -> None:
+    """Half the time of all images is enough for one request, because waiting for other requests does not count."""
 
     async def run() -> None:
         async with await VisionLanguageEngine.load(CAPTIONER, CONFIG) as engine:
@@ -70,8 +70,8 @@ def test_a_crowd_is_described_although_it_takes_longer_than_the_time_out_of_each
         runner.run(run())
 
 
-def test_who_waits_too_long_in_a_crowd_is_told_to_come_again() -> None:
-    """Some are described, the others get `ServerBusy`; no image is said to be unreadable."""
+def test_a_request_that_waits_too_long_in_a_crowd_is_busy() -> None:
+    """Some images are captioned, other requests get `ServerBusy`, and no image gets a marker."""
 
     async def run() -> None:
         async with await VisionLanguageEngine.load(CAPTIONER, CONFIG) as engine:

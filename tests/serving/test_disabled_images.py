@@ -1,4 +1,4 @@
-"""Images that are not described: refused before any event, or replaced where the setting allows it."""
+"""Images that are not captioned: refused before any event, or replaced if the setting allows it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.serving.rooms import CIRCLE, SQUARE, Rooms, events_of, request, user,
 
 @pytest.mark.parametrize("model", ["blind", "blind-alias"])
 def test_disabled_vision_refuses_before_any_event(tiny_text_model: Path, model: str) -> None:
-    """The refusal names the part, and neither captioner nor text model is touched."""
+    """The error names the part, and neither captioner nor text model is used."""
 
     async def use(rooms: Rooms) -> None:
         with pytest.raises(ImageRejected, match="blind") as caught:
@@ -41,7 +41,7 @@ def test_a_placeholder_stands_for_old_images_and_tool_results_only() -> None:
 
 
 def test_native_vision_says_that_it_is_not_served_yet(tiny_text_model: Path) -> None:
-    """A setting that cannot be honoured is an error, not silence."""
+    """A setting that is not supported is an error."""
 
     async def use(rooms: Rooms) -> None:
         with pytest.raises(ModelUnavailable, match="native"):
@@ -51,7 +51,7 @@ def test_native_vision_says_that_it_is_not_served_yet(tiny_text_model: Path) -> 
 
 
 def test_a_broken_image_is_the_client_s_error_before_any_event(tiny_text_model: Path) -> None:
-    """No status, no captioning: the 400 can still be a 400."""
+    """Nothing is sent or captioned before, so that the answer can have status 400."""
 
     async def use(rooms: Rooms) -> None:
         events = rooms.service.stream(request(user("data:image/png;base64,AAAA")))
@@ -62,7 +62,7 @@ def test_a_broken_image_is_the_client_s_error_before_any_event(tiny_text_model: 
 
 
 def test_a_model_without_vision_reads_the_text_of_documents(tiny_text_model: Path) -> None:
-    """That needs no captioner; a native model gets it the same way."""
+    """That needs no captioner; a native model gets the text in the same way."""
 
     async def use(rooms: Rooms) -> None:
         part = FilePart("messages[0].content[0]", "a.txt", text="a few words")

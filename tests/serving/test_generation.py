@@ -1,4 +1,4 @@
-"""One request on a real engine: what stop strings and limits do to answers, reasoning and calls."""
+"""One request on a real engine: the effect of stop strings and limits on answers, reasoning and calls."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ WEATHER = Tool(
 
 @dataclass
 class Told:
-    """A completion as a client sees it."""
+    """A completion as a client gets it."""
 
     text: str
     reasoning: str
@@ -103,7 +103,7 @@ REQUIRED = ToolChoice(ToolChoiceMode.REQUIRED)
 
 @pytest.mark.parametrize("choice", [ToolChoice(), REQUIRED], ids=["free", "forced"])
 def test_a_stop_string_inside_a_call_does_not_end_it(choice: ToolChoice) -> None:
-    """Neither a newline of its markup nor a word of its arguments, whether the call is forced or the model's own."""
+    """A newline of the markup or a word of the arguments does not end a call, be it forced or the model's own."""
     request = asking(WEATHER_QUESTION, output=OutputSpec((WEATHER,), choice))
     stopping = [replace(request, params=replace(GREEDY, stop=(stop,))) for stop in ("\n", "Paris", "}", "tool_call")]
     first, *others = (told(events) for events in answers(DEMO, request, *stopping))
@@ -117,7 +117,7 @@ def test_a_stop_string_inside_a_call_does_not_end_it(choice: ToolChoice) -> None
 
 
 def test_a_stop_string_ends_the_answer_before_it() -> None:
-    """The text ends where the first one begins, with reason stop, fewer tokens and their log-probabilities alone."""
+    """The text ends before the first one, with reason stop, and only those tokens and their log-probabilities count."""
     question, with_logprobs = "What can you do?", replace(GREEDY, logprobs=True)
     (whole,) = (told(events) for events in answers(DEMO, asking(question)))
     words = whole.text.split(" ")
@@ -135,7 +135,7 @@ def test_a_stop_string_ends_the_answer_before_it() -> None:
 
 
 def test_a_stop_string_inside_reasoning_does_not_end_it(tmp_path: Path) -> None:
-    """A model that thinks goes on thinking, to its limit."""
+    """A model that reasons continues up to its limit."""
     folder = write_text_model(tmp_path / "model", chat_template=CHAT_TEMPLATE + "<think>\n{# </think> #}")
     params = GenerationParams(temperature=1.0, seed=3, max_tokens=60)
     (thinking,) = (told(events) for events in answers(str(folder), asking("Hello", params)))
@@ -147,7 +147,7 @@ def test_a_stop_string_inside_reasoning_does_not_end_it(tmp_path: Path) -> None:
 
 
 def test_a_stop_string_ends_an_answer_in_json_too() -> None:
-    """As with OpenAI: who asks for both gets what was said before it, which is no JSON then."""
+    """As with OpenAI, a client that asks for both gets the text before it, which is then not valid JSON."""
     schema = ResponseFormat({"type": "object", "properties": {"a": {"enum": ["yes"]}}, "required": ["a"]})
     asked = asking("Hello", replace(GREEDY, stop=("es",)), output=OutputSpec(response_format=schema))
     (cut,) = (told(events) for events in answers(DEMO, asked))
@@ -156,7 +156,7 @@ def test_a_stop_string_ends_an_answer_in_json_too() -> None:
 
 
 def test_a_number_under_a_schema_ends_as_valid_json() -> None:
-    """The demo model repeats itself; it still ends within its limit, whether a type is told or not."""
+    """The demo model repeats digits, and still ends within its limit, whether the schema gives a type or not."""
     member = [{"type": "integer"}, {"type": "number"}, {"type": "number", "minimum": 0}]
     schemas = [{"type": "object", "properties": {"a": each}, "required": ["a"]} for each in member]
     schemas.append({"properties": {"a": {"type": "integer"}}, "required": ["a"]})
@@ -173,7 +173,7 @@ def test_a_number_under_a_schema_ends_as_valid_json() -> None:
 
 @pytest.mark.parametrize("choice", [ToolChoice(), REQUIRED], ids=["free", "forced"])
 def test_a_call_cut_off_anywhere_shows_no_markup(choice: ToolChoice) -> None:
-    """Whatever `max_tokens`: no content, reason length, and of the call what was written, or nothing yet.
+    """Whatever `max_tokens` is, there is no content, and of the call what was written, or nothing yet.
 
     A call that a grammar holds to is completed early where there is room for any: its arguments are JSON then.
     """

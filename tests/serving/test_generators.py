@@ -1,4 +1,4 @@
-"""A service needs a `TextGenerator` and no engine: here a scripted one, which could as well be another server."""
+"""The service works with any `TextGenerator`: here a scripted one in place of an engine or another server."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DEFAULTS = GenerationParams(temperature=0.0, max_tokens=6)
 
 
 class ScriptedGenerator(FakeEngine):
-    """Answers every request with two words; `failure` comes before the first, `gate` holds the second back."""
+    """Answers every request with two words. `failure` is raised before the first, `gate` blocks the second."""
 
     facts = GeneratorFacts(context_length=4096, has_tools=True, has_reasoning=False, is_batched=True)
 
@@ -66,7 +66,7 @@ class ScriptedGenerator(FakeEngine):
 
 
 class Rooms:
-    """Owns a service with one model that sees through a captioner, over a scripted generator."""
+    """Owns a service with one model in proxy mode over a scripted generator."""
 
     def __init__(self) -> None:
         self.generator = ScriptedGenerator()
@@ -101,7 +101,7 @@ def with_rooms(use: Callable[[Rooms], Awaitable[None]]) -> None:
 
 
 def test_a_generator_of_any_kind_answers() -> None:
-    """Its events come as they are; it gets the model's defaults, and the words for the pictures instead of them."""
+    """Its events are passed on; it gets the model's defaults, and captions in place of images."""
 
     async def use(rooms: Rooms) -> None:
         first, second, end = await rooms.answer("What is this?", CIRCLE)
@@ -119,7 +119,7 @@ def test_a_generator_of_any_kind_answers() -> None:
 
 
 def test_without_pictures_there_is_no_vision_usage() -> None:
-    """What the generator says of its end is passed on."""
+    """The generator's `Finished` is passed on unchanged."""
 
     async def use(rooms: Rooms) -> None:
         assert (await rooms.answer("hi"))[-1] == Finished(FinishReason.STOP, USAGE)
@@ -128,7 +128,7 @@ def test_without_pictures_there_is_no_vision_usage() -> None:
 
 
 def test_a_generator_that_refuses_gives_its_place_back() -> None:
-    """Its error reaches the client as it is, and the lease is over."""
+    """Its error reaches the client unchanged, and the lease is released."""
 
     async def use(rooms: Rooms) -> None:
         rooms.generator.failure = InvalidRequest("The schema cannot be used.", param="response_format")
@@ -141,8 +141,8 @@ def test_a_generator_that_refuses_gives_its_place_back() -> None:
     with_rooms(use)
 
 
-def test_leaving_ends_the_generators_work() -> None:
-    """A remote request is cancelled like a local one: its stream is closed when the client's is."""
+def test_a_disconnect_ends_the_generators_work() -> None:
+    """A remote request is cancelled like a local one: its stream is closed with the client's."""
 
     async def use(rooms: Rooms) -> None:
         rooms.generator.gate.clear()
@@ -158,7 +158,7 @@ def test_leaving_ends_the_generators_work() -> None:
 
 
 def test_the_list_of_models_tells_a_loaded_generators_facts() -> None:
-    """Before it is loaded they are unknown."""
+    """Before the load they are unknown."""
 
     async def use(rooms: Rooms) -> None:
         (card,) = rooms.service.models()

@@ -1,4 +1,4 @@
-"""What the server says of itself."""
+"""The health of the server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.serving.rooms import Rooms, events_of, finished, request, user, with_
 
 
 def test_a_server_is_ready_when_its_default_model_was_loaded_at_start_and_stays_so(tiny_text_model: Path) -> None:
-    """Until it is there the server is starting, from the first moment on; later loads and unloads change nothing."""
+    """The server is starting until the default model is loaded; later loads and unloads do not change its health."""
 
     async def use(rooms: Rooms) -> None:
         rooms.load_gate.clear()

@@ -1,4 +1,4 @@
-"""Overload looks like overload, and nobody pays for a request that is waiting or refused."""
+"""Under overload requests are refused early, and waiting or refused requests cost the others nothing."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from tests.tiny_models import write_text_model
 
 
 class Url(str):
-    """A `data:` URL that can be watched until nobody holds it any more."""
+    """A `data:` URL whose last reference can be waited for."""
 
     __slots__ = ("__weakref__",)
 
 
-def test_a_full_queue_is_told_before_any_captioner_works(tiny_text_model: Path) -> None:
-    """Captions are not made for a request that its text model would refuse."""
+def test_a_full_queue_is_an_error_before_any_captioner_works(tiny_text_model: Path) -> None:
+    """No captions are made for a request that its text model refuses."""
 
     async def use(rooms: Rooms) -> None:
         with ExitStack() as stack:
@@ -50,7 +50,7 @@ def test_a_full_queue_is_told_before_any_captioner_works(tiny_text_model: Path) 
 
 
 def test_a_place_is_kept_while_images_are_described_and_others_are_served(tiny_text_model: Path) -> None:
-    """It counts in the queue, holds no lease, and is still there when the captions are."""
+    """It counts in the queue, holds no lease, and is still there when the captions are made."""
 
     async def use(rooms: Rooms) -> None:
         rooms.captioner.gate.clear()
@@ -73,7 +73,7 @@ def test_a_place_is_kept_while_images_are_described_and_others_are_served(tiny_t
 
 @pytest.mark.parametrize("on_error", OnError)
 def test_a_busy_captioner_is_busy_for_chats_and_for_captions(tiny_text_model: Path, on_error: OnError) -> None:
-    """Whatever `on_error` says: no answer tells that an image could not be read."""
+    """Whatever `on_error` is, no answer says that an image could not be read."""
 
     async def use(rooms: Rooms) -> None:
         rooms.captioner.busy = ServerBusy("Its queue is full.", retry_after_s=9)
@@ -87,8 +87,8 @@ def test_a_busy_captioner_is_busy_for_chats_and_for_captions(tiny_text_model: Pa
     with_rooms(tiny_text_model, use, on_error=on_error)
 
 
-def test_a_server_that_stops_says_so_to_those_whose_images_are_described(tiny_text_model: Path) -> None:
-    """Their places are refused at once, the captioner is stopped, and nobody is told of unreadable images."""
+def test_a_stopping_server_refuses_requests_whose_images_are_captioned(tiny_text_model: Path) -> None:
+    """Their places are refused at once, the captioner is cancelled, and no image gets a marker."""
 
     async def use(rooms: Rooms) -> None:
         rooms.captioner.gate.clear()
@@ -102,8 +102,8 @@ def test_a_server_that_stops_says_so_to_those_whose_images_are_described(tiny_te
     with_rooms(tiny_text_model, use)
 
 
-def test_images_are_let_go_once_they_are_described(tiny_text_model: Path) -> None:
-    """While the answer is generated nothing holds what the client sent; the request is listed with its images."""
+def test_images_are_freed_once_they_are_captioned(tiny_text_model: Path) -> None:
+    """During the answer nothing holds the client's image; the list of requests still counts it."""
 
     async def use(rooms: Rooms) -> None:
         url = Url(CIRCLE)
@@ -127,7 +127,7 @@ def test_images_are_let_go_once_they_are_described(tiny_text_model: Path) -> Non
 
 
 def test_twenty_turns_with_a_screenshot_each_go_on_in_the_prompt_cache(tmp_path: Path) -> None:
-    """Every turn finds what the last one computed: its cached tokens are all of that prompt but its last few."""
+    """In every turn the whole prompt of the last turn is cached, except its last few tokens."""
 
     async def use(rooms: Rooms) -> None:
         messages: tuple[Message, ...] = ()

@@ -1,4 +1,4 @@
-"""The list of requests tells what each of them waits for."""
+"""LiveRequests: the list tells what each request waits for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from periscope.status import RequestStatus
 
 
 def test_a_request_tells_its_steps() -> None:
-    """How many of its images are captioned, that it generates, and that it waits again in between; each is an event."""
+    """Captioned images, the start of generation and later waits are each in its status, and each change is an event."""
 
     async def test() -> None:
         events: list[Event] = []

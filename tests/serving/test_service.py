@@ -1,4 +1,4 @@
-"""ChatService over a real (tiny) text model: answers, models, and requests that are left on their way."""
+"""ChatService over a real (tiny) text model: answers, models, and requests that are cancelled on their way."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.serving.rooms import Rooms, events_of, finished, request, user, with_
 
 
 def test_a_text_chat_ends_with_its_reason_and_usage(tiny_text_model: Path) -> None:
-    """Deltas, then one Finished with the counts of the text model and no vision usage."""
+    """It gives deltas, then one Finished with the counts of the text model and no vision usage."""
 
     async def use(rooms: Rooms) -> None:
         events = await events_of(rooms, request(user("hi")))
@@ -33,8 +33,8 @@ def test_a_text_chat_ends_with_its_reason_and_usage(tiny_text_model: Path) -> No
     with_rooms(tiny_text_model, use)
 
 
-def test_leaving_while_the_model_loads_gives_the_place_up(tiny_text_model: Path) -> None:
-    """A cancelled request holds no lease; the load goes on for the others."""
+def test_a_request_cancelled_while_the_model_loads_gives_up_its_place(tiny_text_model: Path) -> None:
+    """A cancelled request holds no lease, and the load goes on for others."""
 
     async def use(rooms: Rooms) -> None:
         rooms.load_gate.clear()
@@ -51,8 +51,8 @@ def test_leaving_while_the_model_loads_gives_the_place_up(tiny_text_model: Path)
     with_rooms(tiny_text_model, use)
 
 
-def test_leaving_while_decoding_frees_row_and_lease(tiny_text_model: Path) -> None:
-    """Closing in the middle of an answer gives everything back."""
+def test_a_request_cancelled_while_decoding_frees_row_and_lease(tiny_text_model: Path) -> None:
+    """Closing the stream in the middle of an answer releases everything."""
 
     async def use(rooms: Rooms) -> None:
         asked = GenerationRequest("t", "", (user("hi"),), GenerationParams(temperature=1.0, seed=1, max_tokens=1500))
@@ -72,7 +72,7 @@ def test_leaving_while_decoding_frees_row_and_lease(tiny_text_model: Path) -> No
 
 
 def test_unknown_models_and_a_stopping_server_say_so(tiny_text_model: Path) -> None:
-    """The names that exist are in the message; a stopping server takes nothing new."""
+    """The error for an unknown model lists the names that exist; a stopping server accepts no new request."""
 
     async def use(rooms: Rooms) -> None:
         with pytest.raises(ModelNotFound, match="seeing, blind"):
@@ -86,7 +86,7 @@ def test_unknown_models_and_a_stopping_server_say_so(tiny_text_model: Path) -> N
 
 
 def test_models_are_told_before_anything_is_loaded(tiny_text_model: Path) -> None:
-    """The list is instant, in order, with each model's vision."""
+    """The list does not block, is in order, and has each model's vision."""
 
     async def use(rooms: Rooms) -> None:
         cards = rooms.service.models()

@@ -1,4 +1,4 @@
-"""Batches of a real (tiny) model with parts of the tests' own, and prompts for them."""
+"""Batches of a real (tiny) model in which tests replace parts, and prompts for them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def prompt(length: int) -> list[int]:
 
 
 class Unreliable:
-    """A model that raises when it meets its poison, and otherwise is the one inside."""
+    """A model that raises when its input holds a given token, and otherwise calls the real one."""
 
     def __init__(self, inside: Any) -> None:
         self._inside = inside
@@ -43,7 +43,7 @@ class Unreliable:
 
 
 def batch_over(model: TextModel, inside: Any = None, *, cache_bytes: int = 0, **changes: Any) -> TextBatch:
-    """A batch like the model's own, with other parts."""
+    """A batch like the model's own, with some parts replaced."""
     limit_bytes = changes.pop("limit_bytes", None)
     memory = changes.pop("memory", DeviceMemory())
     prompt_cache = changes.pop("prompt_cache", PromptCache(cache_bytes))

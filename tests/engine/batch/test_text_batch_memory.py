@@ -1,4 +1,4 @@
-"""TextBatch keeps within its memory: what is refused, what waits for room, what of kept states is given up."""
+"""TextBatch keeps within its memory: what is refused, what waits for room, and which kept states are evicted."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tests.engine.driving import Run, all_of, load, submit
 
 
 class Unkeeping(PromptCache):
-    """A cache that cannot take anything in."""
+    """A cache that cannot keep any state."""
 
     def keep(self, tokens: Sequence[int], caches: LayerCaches) -> None:  # noqa: ARG002
         raise RuntimeError("[metal::malloc] out of memory")
 
 
-def test_a_state_that_cannot_be_kept_costs_nobody_anything(model: TextModel) -> None:
-    """A row that ends and one that is removed leave without their states; the others' tokens are what they were."""
+def test_a_state_that_cannot_be_kept_affects_no_row(model: TextModel) -> None:
+    """Rows end and are removed without their states being kept, and the tokens of others do not change."""
     tokens = random.Random(7).choices(range(250), k=300)
     short = GenerationParams(temperature=0.0, max_tokens=4)
     submits = [submit(tokens[:30]), submit(tokens[30:70], short)]
@@ -51,8 +51,8 @@ def test_a_state_that_cannot_be_kept_costs_nobody_anything(model: TextModel) -> 
     assert batch._executor.rows_bytes == 0
 
 
-def test_what_can_never_fit_is_refused_before_any_work(model: TextModel) -> None:
-    """Both numbers are told, the model is not called, and neither max_tokens nor what others hold matters."""
+def test_a_prompt_that_can_never_fit_is_refused_before_any_work(model: TextModel) -> None:
+    """The error has both numbers, the model is not called, and neither max_tokens nor other models' memory matters."""
     unreliable = Unreliable(model._model)
     footprint = model._budget.footprint
     batch = batch_over(model, unreliable, limit_bytes=footprint.nbytes(256))
@@ -64,8 +64,8 @@ def test_what_can_never_fit_is_refused_before_any_work(model: TextModel) -> None
     assert all_of(unchecked, submit(prompt(1000)))
 
 
-def test_what_does_not_fit_now_waits_for_room(model: TextModel) -> None:
-    """Memory for two rows: the third begins when one has left; nobody is refused."""
+def test_a_prompt_that_does_not_fit_now_waits_for_room(model: TextModel) -> None:
+    """With memory for two rows, the third starts when one has ended, and none is refused."""
     batch = batch_over(model, limit_bytes=2 * model._budget.footprint.nbytes(256))
     run = Run(batch)
     run.admit(*(submit(prompt(100)) for _ in range(4)))
@@ -76,7 +76,7 @@ def test_what_does_not_fit_now_waits_for_room(model: TextModel) -> None:
 
 
 def test_a_large_request_that_waits_for_room_is_not_overtaken_for_ever(model: TextModel) -> None:
-    """Small requests that keep coming are begun after it, once it does not fit beside what runs."""
+    """Small requests that keep coming start after it, once it does not fit beside the running rows."""
     batch = batch_over(model, limit_bytes=2 * model._budget.footprint.nbytes(512))
     run = Run(batch)
     run.admit(submit(prompt(100)), submit(prompt(100)))
@@ -92,7 +92,7 @@ def test_a_large_request_that_waits_for_room_is_not_overtaken_for_ever(model: Te
 
 
 def test_kept_states_give_way_to_live_rows(model: TextModel) -> None:
-    """The prompt cache never keeps a request from running."""
+    """The prompt cache never prevents a request from running."""
     room = 2 * model._budget.footprint.nbytes(256)
     batch = batch_over(model, limit_bytes=room, cache_bytes=room)
     for _ in range(4):
@@ -112,7 +112,7 @@ def _kept(batch: TextBatch, prompts: Sequence[Sequence[int]]) -> None:
 
 
 def test_hundreds_of_different_prompts_leave_memory_where_it_was(model: TextModel) -> None:
-    """Kept bytes never pass their bound, whatever comes and goes; when they are dropped memory is back at the start."""
+    """Kept bytes never exceed their bound, and when they are dropped, memory is back at its start."""
     limit = 2**20
     batch = batch_over(model, cache_bytes=limit)
     _kept(batch, [prompt(50)])
@@ -130,7 +130,7 @@ def test_hundreds_of_different_prompts_leave_memory_where_it_was(model: TextMode
 
 @pytest.mark.parametrize("cache_bytes", [None, 2**40], ids=["a quarter", "as much as there is"])
 def test_two_models_together_keep_within_one_budget(tiny_text_model: Path, cache_bytes: int | None) -> None:
-    """Whatever each of them may keep by itself: after every request weights, rows and kept states are within it."""
+    """Whatever each may keep by itself, after every request weights, rows and kept states are within the budget."""
     weights_bytes = measure(str(tiny_text_model), EngineConfig()).weights_bytes
     block_bytes = 2 * 2 * 2 * 16 * 4 * 256
     budget_bytes = mx.get_active_memory() + 2 * weights_bytes + 12 * block_bytes
@@ -143,8 +143,8 @@ def test_two_models_together_keep_within_one_budget(tiny_text_model: Path, cache
     assert all(each.prompt_cache_bytes >= block_bytes for each in batches)
 
 
-def test_what_is_kept_shrinks_when_others_need_the_room(model: TextModel) -> None:
-    """The next state that goes in finds the bound where it is now, not where it was when its row began."""
+def test_kept_states_shrink_when_others_need_the_room(model: TextModel) -> None:
+    """The next state that is kept is bounded by the memory there is now, not when its row started."""
     block_bytes = model._budget.footprint.nbytes(256)
     memory = FixedMemory(budget=12 * block_bytes, active=0)
     batch = batch_over(model, cache_bytes=8 * block_bytes, memory=memory)

@@ -1,4 +1,4 @@
-"""DeviceTurn: exclusive, in fair shares, and no thread is left waiting."""
+"""DeviceTurn is exclusive, gives fair shares, and leaves no thread waiting."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def use(handle: Participant | DeviceTurn, clock: Clock, seconds: float) -> None:
 
 
 def test_waiting_threads_get_the_turn_in_the_order_they_came() -> None:
-    """A worker that comes back at once queues behind those who waited."""
+    """A worker that returns at once queues behind those that waited."""
     turn = DeviceTurn()
     order: list[int] = []
     threads: list[threading.Thread] = []
@@ -75,7 +75,7 @@ def test_waiting_threads_get_the_turn_in_the_order_they_came() -> None:
 
 
 def test_a_step_that_waits_counts_without_being_announced() -> None:
-    """Foreground work goes before background work that came first, also when nobody has set `is_active` for it."""
+    """Waiting foreground work goes before earlier background work, even if `is_active` was not set."""
     clock = Clock()
     turn = DeviceTurn(clock=clock)
     order: list[str] = []

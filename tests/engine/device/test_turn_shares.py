@@ -1,4 +1,4 @@
-"""Who gets the device for how long, on a clock that the test turns: no thread runs here."""
+"""How the device's time is shared, on a simulated clock without threads."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Device:
         return View(waiting, holder, self.now < self.until, self.owed_s)
 
     def run(self, duration_s: float) -> Iterator[None]:
-        """One event at a time: a worker comes or goes, or what is owed has run out."""
+        """Process one event: a worker arrives or leaves, or the owed time has passed."""
         for worker in self.workers:
             worker.plan(0.0)
         for _ in range(MAX_EVENTS):
@@ -120,7 +120,7 @@ def test_a_pause_between_two_steps_is_kept_for_text() -> None:
 
 
 def test_captions_have_the_device_to_themselves_when_text_is_idle() -> None:
-    """From the moment the last text is through, images follow each other without a gap."""
+    """Once the last text has ended, images follow each other without a gap."""
     decode, images = Worker(is_background=False, pieces=iter([(0.0, 0.02)] * 500)), captioner()
     for _ in Device(0.25, [decode, images], until=20).run(40):
         pass
@@ -131,7 +131,7 @@ def test_captions_have_the_device_to_themselves_when_text_is_idle() -> None:
 
 @pytest.mark.parametrize("share", [0.05, 0.25, 0.95])
 def test_one_huge_image_is_paid_for_once(share: float) -> None:
-    """After a turn of 20 s text gets what stands against it, and then the next image has its turn."""
+    """After a turn of 20 s, text gets the time that it is owed, and then the next image gets its turn."""
     decode = text()
     images = Worker(is_background=True, pieces=iter([(0.0, 20.0), (0.0, 1.0)]))
     for _ in Device(share, [decode, images]).run(20 / share + 2):
@@ -141,7 +141,7 @@ def test_one_huge_image_is_paid_for_once(share: float) -> None:
 
 
 def test_idleness_earns_nothing() -> None:
-    """A captioner that was away for ten minutes gets no more of the next one than one that was not, nor does text."""
+    """A captioner that was idle for ten minutes gets no more time than one that was not; nor does text."""
     decode = text()
     late = Worker(is_background=True, pieces=itertools.chain([(600.0, 0.5)], itertools.repeat((0.0, 0.5))))
     for _ in Device(0.25, [decode, late]).run(660):
@@ -157,7 +157,7 @@ def test_idleness_earns_nothing() -> None:
 
 
 def test_text_that_does_not_come_back_loses_its_share() -> None:
-    """Foreground work that hangs between two steps holds captions up by its share of the time, not for ever."""
+    """A foreground worker that hangs between two steps delays captions by its share of the time, not for ever."""
     gone, images = Worker(is_background=False, pieces=iter([(0.0, 0.02)])), captioner()
     device = Device(0.25, [gone, images])
     for _ in device.run(120):
@@ -182,7 +182,7 @@ def looped(is_background: bool, pieces: list[tuple[float, float]]) -> Worker:
 def test_captions_never_take_more_than_their_share(
     share: float, foreground: list[list[tuple[float, float]]], background: list[list[tuple[float, float]]]
 ) -> None:
-    """However work comes, background gets at most its share of any time with text, and a part of one turn."""
+    """However work arrives, background gets at most its share of the time with text, and a part of one turn."""
     captioners = [looped(True, pieces) for pieces in background]
     device = Device(share, [*captioners, *(looped(False, pieces) for pieces in foreground)])
     longest_s = max(piece_s for pieces in background for _, piece_s in pieces)

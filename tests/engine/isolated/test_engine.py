@@ -30,7 +30,7 @@ async def caption(
 
 
 def captioner_processes() -> list[psutil.Process]:
-    """Those that this one has started; the servers of other tests are not among them."""
+    """The captioner processes that this process has started; those of other tests do not count."""
     return [child for child in psutil.Process().children() if "serve" not in child.cmdline()]
 
 
@@ -40,7 +40,7 @@ def with_process(
     hang_s: float = PATIENCE_S,
     program: Path = PROGRAM,
 ) -> None:
-    """Use a captioner's process, and see that nothing of it is left."""
+    """Use a captioner's process, and check that nothing of it is left."""
 
     async def run() -> None:
         async with asyncio.timeout(PATIENCE_S):
@@ -55,14 +55,14 @@ def with_process(
 
 
 def program(folder: Path, first: str) -> Path:
-    """A program that does something first and is then the captioner's process."""
+    """A program that runs some code first and then the captioner's process."""
     path = folder / "program.py"
     path.write_text(f"import runpy\n{first}\nrunpy.run_path({str(PROGRAM)!r}, run_name='__main__')\n")
     return path
 
 
 def test_captions_are_those_of_a_captioner_in_this_process() -> None:
-    """The same words, counts and facts about the model, together and alone; it tells when it begins on an image."""
+    """It gives the same texts, counts and facts about the model, alone and batched, and reports an image's start."""
     told: list[tuple[int, int]] = []
 
     async def run() -> None:
@@ -84,7 +84,7 @@ def test_captions_are_those_of_a_captioner_in_this_process() -> None:
 
 
 def test_a_process_killed_in_mid_caption_fails_its_captions_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
-    """Captions under way fail at once, `ended` fires, later ones are refused, and a new process works."""
+    """Pending captions fail at once, `ended` is set, later ones are refused, and a new process works."""
 
     async def use(engine: IsolatedVisionLanguageEngine) -> None:
         expected = await caption(engine, 0)
@@ -121,7 +121,7 @@ def test_a_process_that_hangs_is_killed() -> None:
 
 
 def test_a_worker_that_hangs_is_killed(tmp_path: Path) -> None:
-    """The process still answers, but a step never ends: the row never leaves the batch, and that is what counts."""
+    """The process still answers, but a step never ends, so that the cancelled row stays in the batch."""
     hangs = "import mlx_vlm, threading\nmlx_vlm.prepare_inputs = lambda *_, **__: threading.Event().wait()"
 
     async def use(engine: IsolatedVisionLanguageEngine) -> None:
@@ -134,7 +134,7 @@ def test_a_worker_that_hangs_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_cancelled_caption_frees_its_row() -> None:
-    """Waiting or running, a cancelled image leaves the batch, well before it could hang, and disturbs nobody."""
+    """Waiting or running, a cancelled image is removed from the batch in time, without effect on others."""
 
     async def use(engine: IsolatedVisionLanguageEngine) -> None:
         alone = await caption(engine, 0)
@@ -152,7 +152,7 @@ def test_a_cancelled_caption_frees_its_row() -> None:
 
 
 def test_load_errors_cross(tiny_text_model: Path) -> None:
-    """Whoever loads gets the error that loading here would give, class and words."""
+    """A failed load raises the class and message that it has in the server's process."""
     for model in (str(tiny_text_model), "nobody/never-downloaded"):
         errors = []
         for kind in (VisionLanguageEngine, IsolatedVisionLanguageEngine):
@@ -163,7 +163,7 @@ def test_load_errors_cross(tiny_text_model: Path) -> None:
     assert captioner_processes() == []
 
 
-def test_a_load_that_is_given_up_leaves_no_process() -> None:
+def test_a_cancelled_load_leaves_no_process() -> None:
     """Cancelling while the process starts or loads ends it."""
 
     async def run() -> None:
@@ -179,13 +179,13 @@ def test_a_load_that_is_given_up_leaves_no_process() -> None:
 
 
 def test_a_process_that_dies_while_it_loads_is_a_load_error(tmp_path: Path) -> None:
-    """The message says how it ended; nothing waits for ever."""
+    """The message says how the process ended."""
     dies = program(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(ModelLoadError, match="signal 9"):
         asyncio.run(IsolatedVisionLanguageEngine.load(CAPTIONER, program=dies))
 
 
-def test_a_process_that_talks_nonsense_is_killed(tmp_path: Path) -> None:
+def test_a_process_that_sends_no_messages_is_killed(tmp_path: Path) -> None:
     """A process that sends anything but messages is killed."""
     nonsense = program(tmp_path, "import sys, threading\nprint('hello, server', flush=True)\nthreading.Event().wait()")
     with pytest.raises(ModelLoadError):
@@ -221,8 +221,8 @@ def test_closing_a_process_that_hangs_ends_it() -> None:
     with_process(use)
 
 
-def test_ctrl_c_is_for_the_server_to_answer() -> None:
-    """A terminal sends it to every process of the group; the captioner goes on until it is told to end."""
+def test_ctrl_c_does_not_end_the_captioner() -> None:
+    """A terminal sends SIGINT to all processes of its group; the captioner runs until the server ends it."""
 
     async def use(engine: IsolatedVisionLanguageEngine) -> None:
         before = await caption(engine, 0)
@@ -267,7 +267,7 @@ asyncio.run(main())
 
 
 def test_a_server_that_is_killed_leaves_no_captioner() -> None:
-    """After kill -9 of its owner the process goes by itself, whatever it was doing."""
+    """After kill -9 of the server, the captioner's process ends by itself, whatever it was doing."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True, env=environment) as owner:  # noqa: S603
         assert owner.stdout is not None

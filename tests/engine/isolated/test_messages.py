@@ -1,4 +1,4 @@
-"""What crosses the pipe to a captioner's process comes out as it went in, and nothing else comes out."""
+"""Messages through the pipe to a captioner's process arrive unchanged, and anything else is refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from periscope.engine.isolated.messages import (
 
 
 def received(*pieces: bytes) -> list[Request | Reply]:
-    """What a reader makes of a pipe that brings these pieces and ends."""
+    """The messages that a reader gets from a pipe with these pieces."""
 
     async def run() -> list[Request | Reply]:
         pipe = asyncio.StreamReader()
@@ -57,7 +57,7 @@ PLAIN = [
 
 
 def test_messages_come_out_as_they_went_in() -> None:
-    """Whatever the cuts of the pipe: equal messages, in order, pixels and settings included."""
+    """However the pipe cuts them, equal messages arrive in order, with pixels and settings."""
     image = Image(bytes(range(12)), 2, 2, 4, 4, "digest")
     sent: list[Request | Reply] = [Load("some/model", EngineConfig(max_num_seqs=3)), Describe(7, image, "What?", 99)]
     data = b"".join(frame_of(message) for message in sent)
@@ -66,7 +66,7 @@ def test_messages_come_out_as_they_went_in() -> None:
 
 @pytest.mark.parametrize("error", [*SPECIAL, *PLAIN], ids=lambda error: type(error).__name__)
 def test_every_error_crosses_with_its_class_and_words(error: errors.PeriscopeError) -> None:
-    """What is told on one side is what was raised on the other, attributes and all."""
+    """The error on one side equals the error on the other, including its attributes."""
     (message,) = received(frame_of(Failed.of(error, 3)))
     assert isinstance(message, Failed)
     crossed = message.error()
@@ -85,8 +85,8 @@ def test_every_error_crosses_with_its_class_and_words(error: errors.PeriscopeErr
     ],
     ids=["text", "noise", "another value", "a function", "a torn message"],
 )
-def test_what_is_no_message_is_refused(data: bytes) -> None:
-    """Stray output and foreign pickles raise at once and build nothing."""
+def test_bytes_that_are_not_a_message_are_refused(data: bytes) -> None:
+    """Stray output and foreign pickles raise at once and create no object."""
     with pytest.raises(BrokenFrame):
         received(data)
 

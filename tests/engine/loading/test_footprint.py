@@ -47,7 +47,7 @@ def edit_config(folder: Path, **changes: Any) -> None:
 
 
 def quantise(folder: Path) -> Path:
-    """In half precision first, as the models that people download."""
+    """Quantises a model from half precision, like models that people download."""
     model, scheme = load(folder)._model, {"group_size": 32, "bits": 4}
     model.update(
         tree_unflatten([(name, array.astype(mx.bfloat16)) for name, array in tree_flatten(model.parameters())])
@@ -60,8 +60,8 @@ def quantise(folder: Path) -> Path:
 
 @pytest.mark.parametrize("dtype", [None, "float32", "bfloat16"])
 @pytest.mark.parametrize("model_type", sorted(SHAPES))
-def test_text_models_take_what_their_headers_tell(tmp_path: Path, model_type: str, dtype: str | None) -> None:
-    """The bytes told before a load are exactly those after it, as stored and when cast."""
+def test_text_models_take_the_bytes_of_their_headers(tmp_path: Path, model_type: str, dtype: str | None) -> None:
+    """The bytes computed before a load are exactly those after it, as stored and when cast."""
     folder, config = write_text_model(tmp_path / "tiny", model_type=model_type), EngineConfig(dtype=dtype)
     assert measure(str(folder), config).weights_bytes == loaded_bytes(folder, config, InferenceEngine)
 
@@ -74,8 +74,8 @@ def test_quantised_weights_stay_and_their_scales_are_cast(tmp_path: Path, dtype:
 
 
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])
-def test_the_demo_pair_takes_what_is_told(dtype: str | None) -> None:
-    """The footprints of text model and captioner are those that their own loaders give."""
+def test_the_demo_pair_takes_the_computed_bytes(dtype: str | None) -> None:
+    """The footprints of text model and captioner equal the bytes that their loaders take."""
     config = EngineConfig(dtype=dtype)
     assert measure(str(TEXT), config).weights_bytes == loaded_bytes(TEXT, config, InferenceEngine)
     told = measure(str(CAPTIONER), config, kind=ModelKind.CAPTIONER).weights_bytes
@@ -90,8 +90,8 @@ def test_a_draft_model_counts(tiny_text_model: Path) -> None:
     assert told == loaded_bytes(tiny_text_model, config, InferenceEngine)
 
 
-def test_what_mlx_lm_leaves_out_is_not_counted() -> None:
-    """The vision part of a model that is loaded for its text is not counted."""
+def test_weights_that_mlx_lm_leaves_out_are_not_counted() -> None:
+    """The vision part of a model that is loaded as a text model is not counted."""
     blind = measure(str(CAPTIONER), EngineConfig()).weights_bytes
     assert blind == loaded_bytes(CAPTIONER, EngineConfig(), InferenceEngine)
     assert blind < measure(str(CAPTIONER), EngineConfig(), kind=ModelKind.CAPTIONER).weights_bytes
@@ -113,15 +113,15 @@ def test_each_loader_s_own_files_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("context", "limit", "tokens"), [(2048, None, 2048), (2048, 300, 512), (100_000, None, 8192)])
-def test_room_is_wanted_for_one_conversation(tmp_path: Path, context: int, limit: int | None, tokens: int) -> None:
-    """The reserve is exactly what caches of the whole context take, for 8192 tokens at most."""
+def test_the_reserve_holds_one_conversation(tmp_path: Path, context: int, limit: int | None, tokens: int) -> None:
+    """The reserve is exactly what the caches of the whole context take, for 8192 tokens at most."""
     folder = write_text_model(tmp_path / "tiny", context_length=context)
     model = load(folder)
     footprint: KVFootprint = model._budget.footprint
     assert measure(str(folder), EngineConfig(context_length=limit)).reserve_bytes == footprint.nbytes(tokens)
 
 
-def test_the_limit_of_the_file_is_the_room_that_is_wanted(tiny_text_model: Path) -> None:
+def test_a_configured_limit_is_the_reserve(tiny_text_model: Path) -> None:
     """A configured limit of the KV caches is the reserve."""
     footprint = measure(str(tiny_text_model), EngineConfig(kv_limit_bytes=12_345))
     assert footprint.reserve_bytes == 12_345
@@ -129,10 +129,8 @@ def test_the_limit_of_the_file_is_the_room_that_is_wanted(tiny_text_model: Path)
 
 
 @pytest.mark.parametrize("change", [{"num_hidden_layers": None}, {"num_attention_heads": "4"}, {"kv_lora_rank": 512}])
-def test_where_the_config_does_not_tell_a_tenth_of_the_weights_is_set_aside(
-    tmp_path: Path, change: dict[str, Any]
-) -> None:
-    """Where the config does not describe the caches, the reserve is a tenth of the weights."""
+def test_without_cache_sizes_the_reserve_is_a_tenth_of_the_weights(tmp_path: Path, change: dict[str, Any]) -> None:
+    """This applies where the config does not describe the caches."""
     folder = write_text_model(tmp_path / "tiny")
     edit_config(folder, num_key_value_heads=None, **change)
     footprint = measure(str(folder), EngineConfig())
@@ -147,8 +145,8 @@ def test_linear_attention_grows_no_states(tmp_path: Path) -> None:
     assert measure(str(folder), EngineConfig()).reserve_bytes == plain // 2
 
 
-def test_captioners_want_room_for_a_picture_and_its_caption() -> None:
-    """A captioner's reserve is for the KV caches of its context and the pixels of a picture."""
+def test_a_captioner_s_reserve_holds_a_picture_and_its_caption() -> None:
+    """The reserve is for the KV caches of its context and the pixels of an image."""
     told = json.loads((CAPTIONER / "preprocessor_config.json").read_text())["max_pixels"]
     kv_bytes = 2 * 3 * 2 * 32 * 4 * 2048
     assert (
@@ -201,8 +199,8 @@ DAMAGES = {
 
 @pytest.mark.parametrize("kind", list(ModelKind))
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_files_that_are_not_whole_are_told_with_the_fix(tmp_path: Path, damage: Any, kind: ModelKind) -> None:
-    """Incomplete files are an error with the fix, before anything is loaded or unloaded."""
+def test_incomplete_files_are_an_error_with_the_fix(tmp_path: Path, damage: Any, kind: ModelKind) -> None:
+    """The error comes before anything is loaded or unloaded."""
     folder = write_text_model(tmp_path / "tiny")
     damage(folder)
     with pytest.raises(ModelLoadError, match=rf"{DAMAGES[damage]}.*: put the whole model into that folder\.$"):
@@ -235,7 +233,7 @@ ARRAYS = st.builds(np.zeros, SHAPE, st.sampled_from(["f2", "f4", "f8", "u1", "i2
     st.dictionaries(st.text(min_size=1, max_size=8), ARRAYS, max_size=6), st.sampled_from([None, "float16", "float32"])
 )
 @settings(max_examples=100, deadline=None)
-def test_whatever_is_written_is_summed_right(arrays: dict[str, np.ndarray], dtype: str | None) -> None:
+def test_the_bytes_of_any_tensors_are_summed_right(arrays: dict[str, np.ndarray], dtype: str | None) -> None:
     """The weights of any tensors are summed right, and only floats are cast."""
     size = {None: 0, "float16": 2, "float32": 4}[dtype]
     expected = sum(

@@ -94,8 +94,8 @@ def test_a_conversation_takes_what_the_family_keeps_of_it(config: dict[str, Any]
     assert shape.numbers(NUM_TOKENS) == numbers
 
 
-def test_chunks_end_where_full_attention_goes_on() -> None:
-    """Past a chunk of Llama 4 three layers of four keep no more than the chunk and two blocks that are being filled."""
+def test_chunked_layers_keep_one_chunk_at_most() -> None:
+    """Beyond a chunk of Llama 4, three of four layers keep only the chunk and two blocks that are being filled."""
     shape = KVShape.of(LLAMA_4_SCOUT)
     assert shape is not None
     assert shape.numbers(4 * NUM_TOKENS) == (12 * 4 * NUM_TOKENS + 36 * (NUM_TOKENS + 512)) * 2 * 8 * 128
@@ -110,13 +110,13 @@ def test_chunks_end_where_full_attention_goes_on() -> None:
         DEEPSEEK_V3 | {"model_type": "new"},
     ],
 )
-def test_what_is_not_told_plainly_is_not_made_up(config: dict[str, Any]) -> None:
+def test_there_is_no_estimate_for_unknown_shapes(config: dict[str, Any]) -> None:
     """There is no estimate for unknown architectures with compressed states, nor for a config without sizes."""
     assert KVShape.of(config) is None
 
 
-def test_what_a_family_leaves_out_is_known() -> None:
-    """Gemma 3's larger repositories say neither how long a context they take nor what heads they have."""
+def test_defaults_of_a_family_are_known() -> None:
+    """The configs of Gemma 3's larger models lack the context length and the heads."""
     assert context_length_of(GEMMA_3_4B, None) == 131072
     assert text_config_of(GEMMA_3_4B)["num_key_value_heads"] == 4
     assert context_length_of({}, None) == FALLBACK_CONTEXT_LENGTH

@@ -1,4 +1,4 @@
-"""Output that a model would go on writing for ever: it is complete before its tokens run out."""
+"""Output of a model that would never end is completed before its tokens run out."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def compiler(demo: Vocabulary) -> GrammarCompiler:
 
 @pytest.mark.parametrize("wishes", ["a", "{", ",", "\\", '",'])
 @pytest.mark.parametrize("schema", ENDLESS.values(), ids=list(ENDLESS))
-def test_what_repeats_itself_is_complete(
+def test_output_of_a_model_that_repeats_itself_is_complete(
     demo: Vocabulary, compiler: GrammarCompiler, schema: JSONObject, wishes: str
 ) -> None:
-    """Whatever a model repeats, within a hundred tokens the output is JSON and fits; what it wanted was held back."""
+    """Within a hundred tokens the output is JSON that fits the schema, and the matcher reports excluded tokens."""
     grammar = compiler.json(ResponseFormat(schema), starts_in_reasoning=False)
     text, is_shortened = demo.repeat(grammar, [wishes, "a", "{", "[", ","], max_tokens=100)
     Draft202012Validator(schema).validate(json.loads(text))
@@ -86,8 +86,8 @@ def test_what_repeats_itself_is_complete(
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_random_schemas_are_complete(demo: Vocabulary, compiler: GrammarCompiler, seed: int) -> None:
-    """Any schema that can be enforced, written by a model that repeats itself: complete within 300 tokens."""
+def test_output_for_random_schemas_is_complete(demo: Vocabulary, compiler: GrammarCompiler, seed: int) -> None:
+    """For any enforceable schema, a model that repeats itself completes its output within 300 tokens."""
     random = Random(seed)
     schema = SchemaWriter(random).document()
     try:
@@ -100,8 +100,8 @@ def test_random_schemas_are_complete(demo: Vocabulary, compiler: GrammarCompiler
         Draft202012Validator(exact).validate(json.loads(text, parse_float=Decimal))
 
 
-def test_an_answer_that_fits_is_left_alone(demo: Vocabulary, compiler: GrammarCompiler) -> None:
-    """With all its tokens and a few more a model writes what it likes, also near the end."""
+def test_an_answer_that_fits_is_not_changed(demo: Vocabulary, compiler: GrammarCompiler) -> None:
+    """With a few more tokens than it needs, the model may write what it likes, even near the end."""
     schema = object_of(a=STRING, b={"type": "integer"}, c={"type": "array", "items": STRING})
     text = '{"a": "the quick brown fox", "b": 1234, "c": ["jumps over", "the lazy dog"]}'
     grammar = compiler.json(ResponseFormat(schema), starts_in_reasoning=False)
@@ -113,7 +113,7 @@ def test_an_answer_that_fits_is_left_alone(demo: Vocabulary, compiler: GrammarCo
 
 
 def test_with_too_few_tokens_for_any_answer_nothing_is_changed(demo: Vocabulary, compiler: GrammarCompiler) -> None:
-    """Three tokens hold no such object: the model writes what it likes, as far as it gets."""
+    """Three tokens cannot hold such an object, so the model writes what it likes until they are used up."""
     grammar = compiler.json(ResponseFormat(object_of(name=STRING, town=STRING)), starts_in_reasoning=False)
     text, is_shortened = demo.repeat(grammar, ["a"], max_tokens=3)
     assert not is_shortened
@@ -122,7 +122,7 @@ def test_with_too_few_tokens_for_any_answer_nothing_is_changed(demo: Vocabulary,
 
 @pytest.mark.parametrize("starts_in_reasoning", [True, False])
 def test_reasoning_that_never_ends_is_followed_by_an_answer(demo: Vocabulary, *, starts_in_reasoning: bool) -> None:
-    """Thoughts whose end is spelled, not a token, are closed while there is room for the answer."""
+    """Reasoning whose end marker is several tokens is closed while there is room for the answer."""
     output_format = OutputFormat(think_start="[THINK]", think_end="[/THINK]")
     schema = object_of(a=STRING)
     grammar = demo.compiler(output_format).json(ResponseFormat(schema), starts_in_reasoning=starts_in_reasoning)
@@ -144,7 +144,7 @@ def test_reasoning_that_never_ends_is_followed_by_an_answer(demo: Vocabulary, *,
 
 
 def test_a_forced_call_is_complete(demo: Vocabulary) -> None:
-    """The arguments of a call that a model would go on writing are JSON, and its end is written too."""
+    """The arguments of a call that the model would continue for ever are JSON, and its end marker is written, too."""
     output_format = OutputFormat(
         tool_start="<tool_call>",
         tool_end="</tool_call>",

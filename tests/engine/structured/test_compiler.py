@@ -1,4 +1,4 @@
-"""Structured output: whatever a model would rather write, what comes out fits the schema."""
+"""Structured output fits its schema, whatever a model would rather write."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def demo() -> Vocabulary:
 
 @pytest.fixture(scope="module")
 def letters(tiny_text_model: Path) -> Vocabulary:
-    """One token per byte, and the markers of several model families; two tokens end a completion."""
+    """A vocabulary with one token per byte, the markers of several families, and two end-of-sequence tokens."""
     tokenizer = load_tokenizer(tiny_text_model)
     markers = ["<think>", *HARMONY_TOKENS, AddedToken("</think>", special=False, normalized=False)]
     tokenizer.add_special_tokens({"additional_special_tokens": markers})
@@ -85,7 +85,7 @@ def drawn_schemas() -> Iterator[tuple[int, JSONObject]]:
 
 @pytest.mark.parametrize("which", ["demo", "letters"])
 def test_random_tokens_make_valid_json_of_any_schema(vocabularies: dict[str, Vocabulary], which: str) -> None:
-    """For each of fifty drawn schemas, a model that chooses at random writes what a validator accepts."""
+    """For each of fifty drawn schemas, random choices among the allowed tokens give JSON that a validator accepts."""
     vocabulary = vocabularies[which]
     compiler = vocabulary.compiler()
     num_refused = 0
@@ -103,7 +103,7 @@ def test_random_tokens_make_valid_json_of_any_schema(vocabularies: dict[str, Voc
 
 
 def test_any_object_is_valid_json_and_written_on_one_line(demo: Vocabulary) -> None:
-    """`json_object` gives an object, with the spaces of ordinary JSON and no room for blanks without end."""
+    """`json_object` gives an object with the spaces of ordinary JSON, which cannot contain endless whitespace."""
     grammar = demo.compiler().json(ANY_OBJECT, starts_in_reasoning=False)
     assert all(isinstance(json.loads(demo.ramble(grammar, Random(seed))), dict) for seed in range(5))
     assert demo.accepts(grammar, '{"a": [1, {"b": null}], "c": "x y"}')
@@ -142,7 +142,7 @@ def test_an_object_has_the_properties_that_it_names(demo: Vocabulary, change: di
 
 
 def test_a_property_may_have_the_empty_name(demo: Vocabulary) -> None:
-    """It is a property like any other, not the whole of `properties`."""
+    """It counts as a property, not as all of `properties`."""
     schema = {"type": "object", "properties": {"": {"type": "boolean"}}, "required": [""]}
     compiler = demo.compiler()
     assert demo.accepts(compiler.json(ResponseFormat(schema), starts_in_reasoning=False), '{"": true}')
@@ -150,7 +150,7 @@ def test_a_property_may_have_the_empty_name(demo: Vocabulary) -> None:
 
 
 def test_equal_schemas_are_compiled_once(demo: Vocabulary) -> None:
-    """The same schema gives the same grammar object; another order of properties, or open reasoning, another one."""
+    """An equal schema gives the same grammar object; another order of properties or open reasoning gives another."""
     compiler = demo.compiler(THINKING)
     forward = {"type": "object", "properties": {"a": {}, "b": {}}}
     backward = {"type": "object", "properties": {"b": {}, "a": {}}}
@@ -161,7 +161,7 @@ def test_equal_schemas_are_compiled_once(demo: Vocabulary) -> None:
 
 
 def test_the_cache_is_bounded(demo: Vocabulary) -> None:
-    """The grammar used longest ago is forgotten once there are more than are kept."""
+    """The least recently used grammar is dropped when there are too many."""
     compiler = demo.compiler()
     first = compiler.json(ANY_OBJECT, starts_in_reasoning=False)
     for number in range(32):
@@ -169,8 +169,8 @@ def test_the_cache_is_bounded(demo: Vocabulary) -> None:
     assert compiler.json(ANY_OBJECT, starts_in_reasoning=False) is not first
 
 
-def test_rows_do_not_share_their_place(demo: Vocabulary) -> None:
-    """Two matchers of one grammar are independent."""
+def test_matchers_of_one_grammar_are_independent(demo: Vocabulary) -> None:
+    """Rows with the same schema do not share their state."""
     grammar = demo.compiler().json(ANY_OBJECT, starts_in_reasoning=False)
     one, other = grammar.new_matcher(), grammar.new_matcher()
     before = demo.allowed(other)
@@ -179,7 +179,7 @@ def test_rows_do_not_share_their_place(demo: Vocabulary) -> None:
 
 
 def test_a_token_that_was_not_allowed_fails_its_row(demo: Vocabulary) -> None:
-    """A matcher that is fed what it forbade raises, then and later, instead of allowing anything."""
+    """A matcher that consumes a forbidden token raises, now and later, instead of allowing any token."""
     matcher = demo.compiler().json(ANY_OBJECT, starts_in_reasoning=False).new_matcher()
     with pytest.raises(GenerationFailed):
         matcher.consume(demo.ids("hello")[0])
@@ -204,8 +204,8 @@ def test_a_token_that_was_not_allowed_fails_its_row(demo: Vocabulary) -> None:
         ({"const": float("nan")}, "number that JSON has not"),
     ],
 )
-def test_what_cannot_be_enforced_is_refused(demo: Vocabulary, schema: JSONObject, said: str) -> None:
-    """Such a schema is the client's error, at its place in the request, with the reason; never a rule left out."""
+def test_a_schema_that_cannot_be_enforced_is_refused(demo: Vocabulary, schema: JSONObject, said: str) -> None:
+    """The error names its place in the request and the reason; no rule is left out."""
     with pytest.raises(InvalidRequest) as caught:
         demo.compiler().json(ResponseFormat(schema, "response_format.json_schema.schema"), starts_in_reasoning=False)
     assert caught.value.param == "response_format.json_schema.schema"
@@ -223,15 +223,15 @@ def test_what_cannot_be_enforced_is_refused(demo: Vocabulary, schema: JSONObject
     ],
 )
 def test_huge_but_simple_schemas_work(demo: Vocabulary, schema: JSONObject) -> None:
-    """Patterns that blow up other engines and long lists of values give a mask after a few tokens, too."""
+    """Patterns on which other engines fail and long lists of values give a mask after a few tokens."""
     matcher = demo.compiler().json(ResponseFormat(schema), starts_in_reasoning=False).new_matcher()
     for _ in range(5):
         matcher.consume(demo.allowed(matcher)[-1])
     assert demo.allowed(matcher)
 
 
-def test_open_reasoning_is_free_but_cannot_be_the_end(letters: Vocabulary) -> None:
-    """Inside reasoning anything goes except the end of the completion; after its end marker only JSON does."""
+def test_open_reasoning_is_free_but_cannot_end_the_completion(letters: Vocabulary) -> None:
+    """Inside reasoning all tokens but the end of the completion are allowed; after its end marker only JSON is."""
     matcher = letters.compiler(THINKING).json(ANY_OBJECT, starts_in_reasoning=True).new_matcher()
     for token in letters.ids("why {not"):
         allowed = set(letters.allowed(matcher))
@@ -243,8 +243,8 @@ def test_open_reasoning_is_free_but_cannot_be_the_end(letters: Vocabulary) -> No
 
 
 @pytest.mark.parametrize("which", ["demo", "letters"])
-def test_an_end_marker_ends_reasoning_as_token_or_spelled(vocabularies: dict[str, Vocabulary], which: str) -> None:
-    """The marker counts as one token, in pieces, and with a piece that holds the answer's first characters too."""
+def test_an_end_marker_ends_reasoning_as_one_token_or_several(vocabularies: dict[str, Vocabulary], which: str) -> None:
+    """The marker counts as one token, in pieces, and in a token that also has the answer's first characters."""
     vocabulary = vocabularies[which]
     grammar = vocabulary.compiler(THINKING).json(ANY_OBJECT, starts_in_reasoning=True)
     spelled = [token for part in ("</th", "ink", ">") for token in vocabulary.ids(part)]
@@ -257,7 +257,7 @@ def test_an_end_marker_ends_reasoning_as_token_or_spelled(vocabularies: dict[str
 
 
 def test_the_model_may_open_reasoning_itself(letters: Vocabulary) -> None:
-    """When the prompt left it open whether to reason, both ways lead to JSON, and a half-way end to neither."""
+    """If the prompt leaves open whether to reason, both ways lead to JSON, and half of a marker to neither."""
     grammar = letters.compiler(THINKING).json(ANY_OBJECT, starts_in_reasoning=False)
     assert letters.accepts(grammar, "<think>hm</think>\n\n{}")
     assert letters.accepts(grammar, "{}")
@@ -266,7 +266,7 @@ def test_the_model_may_open_reasoning_itself(letters: Vocabulary) -> None:
 
 
 def test_gpt_oss_writes_json_in_its_final_channel(letters: Vocabulary) -> None:
-    """With Harmony's channels, reasoning goes first or not at all, and the answer's channel holds only JSON."""
+    """In Harmony's channels reasoning comes first or not at all, and the channel of the answer holds only JSON."""
     grammar = letters.compiler(HARMONY).json(ANY_OBJECT, starts_in_reasoning=False)
     analysis = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant"
     assert letters.accepts(grammar, analysis + '<|channel|>final<|message|>{"a": 1}')
@@ -279,8 +279,8 @@ def forced(*, name: str | None = None, is_parallel: bool = True) -> ToolChoice:
     return ToolChoice(ToolChoiceMode.REQUIRED, name, is_parallel)
 
 
-def test_forced_calls_are_written_the_models_own_way(demo: Vocabulary) -> None:
-    """A model of the Hermes family writes one or more calls between its markers, each by its tool's schema."""
+def test_forced_calls_have_the_model_s_own_syntax(demo: Vocabulary) -> None:
+    """A model of the Hermes family writes one or more calls between its markers, each fitting its tool's schema."""
     grammar = demo.compiler(HERMES).tool_call([WEATHER, NOW], forced(), starts_in_reasoning=False)
     rome = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>'
     assert demo.accepts(grammar, rome)
@@ -299,7 +299,7 @@ def test_forced_calls_are_written_the_models_own_way(demo: Vocabulary) -> None:
 
 @pytest.mark.parametrize("starts_in_reasoning", [False, True])
 def test_forced_calls_of_other_models_are_a_json_array(letters: Vocabulary, *, starts_in_reasoning: bool) -> None:
-    """A model with a syntax of its own writes a bare array, after its reasoning if it has any."""
+    """A model with another syntax writes a bare array, after its reasoning if it has any."""
     grammar = letters.compiler(THINKING).tool_call([WEATHER, NOW], forced(), starts_in_reasoning=starts_in_reasoning)
     call = '{"name": "get_weather", "arguments": {"city": "Oslo"}}'
     before = "hm</think>" if starts_in_reasoning else ""
@@ -308,7 +308,7 @@ def test_forced_calls_of_other_models_are_a_json_array(letters: Vocabulary, *, s
 
 
 def test_a_named_tool_is_the_only_one(demo: Vocabulary) -> None:
-    """With a name no other tool can be called, and without parallel calls only one call can be made."""
+    """With a name no other tool can be called, and without parallel calls only one call is possible."""
     grammar = demo.compiler().tool_call(
         [WEATHER, NOW], forced(name="now", is_parallel=False), starts_in_reasoning=False
     )
@@ -326,7 +326,7 @@ def test_a_named_tool_is_the_only_one(demo: Vocabulary) -> None:
     ],
 )
 def test_a_tool_that_cannot_be_forced_is_refused(demo: Vocabulary, parameters: JSONObject, said: str) -> None:
-    """Parameters that are no object, or that cannot be enforced, are the client's error in `tools`."""
+    """Parameters that are not an object, or that cannot be enforced, are a client's error in `tools`."""
     with pytest.raises(InvalidRequest) as caught:
         demo.compiler().tool_call([Tool("look", parameters=parameters)], forced(), starts_in_reasoning=False)
     assert caught.value.param == "tools"
@@ -341,7 +341,7 @@ def test_a_call_of_a_tool_that_is_not_offered_is_refused(demo: Vocabulary) -> No
 
 
 class SlowTokenizer:
-    """Hides the Rust core of a tokenizer, as those made of SentencePiece or tiktoken files have none."""
+    """A tokenizer without a Rust core, like those made from SentencePiece or tiktoken files."""
 
     def __init__(self, fast: PreTrainedTokenizerFast) -> None:
         self._fast = fast
@@ -356,7 +356,7 @@ class SlowTokenizer:
 
 
 def test_tokenizers_without_a_fast_core_work_too(letters: Vocabulary) -> None:
-    """The vocabulary is then read token by token, and allows the same."""
+    """Their vocabulary is read token by token, and the same tokens are allowed."""
     slow = Vocabulary(SlowTokenizer(letters.tokenizer._tokenizer), letters.eos)
     grammar = slow.compiler(THINKING).json(ANY_OBJECT, starts_in_reasoning=True)
     assert slow.accepts(grammar, 'é</think>{"ü": "🐳"}')
@@ -365,8 +365,8 @@ def test_tokenizers_without_a_fast_core_work_too(letters: Vocabulary) -> None:
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
 @pytest.mark.parametrize("vocab_size", [7, 64, 1000])
-def test_the_mask_takes_out_what_its_bits_say(dtype: mx.Dtype, vocab_size: int) -> None:
-    """Allowed logits stay as they are, the others are minus infinity, and the type is kept; equal to numpy's."""
+def test_the_mask_excludes_the_tokens_of_its_bits(dtype: mx.Dtype, vocab_size: int) -> None:
+    """Allowed logits are unchanged, others become minus infinity, and the type is kept; numpy agrees."""
     random = np.random.default_rng(vocab_size)
     logits = mx.array(random.normal(size=(3, vocab_size))).astype(dtype)
     bits = random.integers(0, 2**32, size=(3, -(-vocab_size // 32)), dtype=np.uint32)

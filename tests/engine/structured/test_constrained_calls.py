@@ -1,4 +1,4 @@
-"""Calls that a grammar constrains: whatever a model prefers to write, the parsed output is what was promised."""
+"""Calls that a grammar constrains: whatever a model prefers to write, the parsed output keeps what was promised."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ WISHES = (
 
 
 def wishes(family: str) -> list[str]:
-    """What a model of this family might try: calls of all families, right and wrong ones, its own above all."""
+    """Pieces that a model of this family might write: correct and wrong calls of all families."""
     calls = [
         call.replace("NAME", name).replace("{}", arguments)
         for call in [*CALLS.values(), *[CALLS[family]] * 10]
@@ -118,7 +118,7 @@ ANSWER: JSONObject = {
 
 @pytest.fixture(scope="module", params=["tokens", "spelled"])
 def letters(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
-    """One token per byte; the markers of all families are tokens of their own, or none is."""
+    """A vocabulary with one token per byte, with or without the markers of all families as tokens."""
     folder = tmp_path_factory.mktemp("letters")
     write_tokenizer(folder, CHAT_TEMPLATE, MARKERS if request.param == "tokens" else ())
     tokenizer = load_tokenizer(folder)
@@ -128,7 +128,7 @@ def letters(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def told(
     family: str, text: str, choice: ToolChoice = ToolChoice(), answer: ResponseFormat | None = None
 ) -> list[Event]:
-    """What a client is told of a completion, apart from its reasoning: the same at once and letter by letter."""
+    """The events of a completion except its reasoning, which must be the same for the whole and for single letters."""
     spec = OutputSpec(TOOLS, choice, answer)
     form = spec.format_for(FAMILIES.get(family, NO_TOOLS))
     events = events_from(parser_for(form, spec, lambda: "id"), [text])
@@ -148,8 +148,8 @@ def check_calls(calls: Sequence[Event]) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_free_answer_holds_no_call_that_is_wrong(letters: Vocabulary, family: str) -> None:
-    """Whatever stands around them: calls are of offered tools, with arguments that fit where the tool is strict."""
+def test_a_free_answer_holds_no_wrong_call(letters: Vocabulary, family: str) -> None:
+    """Whatever surrounds them, calls are of offered tools, and the arguments of strict tools fit."""
     grammar = letters.compiler(FAMILIES[family]).text(TOOLS, is_parallel=True, starts_in_reasoning=False)
     num_calls = num_texts = 0
     for seed in range(NUM_SEEDS):
@@ -166,7 +166,7 @@ def test_a_free_answer_holds_no_call_that_is_wrong(letters: Vocabulary, family: 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_answer_beside_tools_is_calls_or_json(letters: Vocabulary, family: str) -> None:
-    """Calls and nothing else, or JSON of the schema and nothing else."""
+    """It is only calls, or only JSON that fits the schema."""
     answer = ResponseFormat(ANSWER)
     grammar = letters.compiler(FAMILIES[family]).json(answer, TOOLS, starts_in_reasoning=False)
     kinds = []
@@ -186,7 +186,7 @@ def test_an_answer_beside_tools_is_calls_or_json(letters: Vocabulary, family: st
 
 @pytest.mark.parametrize("family", [*FAMILIES, "no tools"])
 def test_a_forced_answer_is_calls(letters: Vocabulary, family: str) -> None:
-    """One or more calls and nothing else, all with arguments that fit."""
+    """It is one or more calls and nothing else, all with arguments that fit."""
     choice = ToolChoice(ToolChoiceMode.REQUIRED)
     grammar = letters.compiler(FAMILIES.get(family, NO_TOOLS)).tool_call([STRICT], choice, starts_in_reasoning=False)
     texts = [letters.scheme(grammar, Random(seed), wishes(family)) for seed in range(NUM_SEEDS)]
@@ -219,8 +219,8 @@ NORMAL = {
 
 
 @pytest.mark.parametrize("family", NORMAL)
-def test_what_a_model_writes_of_itself_is_let_through(letters: Vocabulary, family: str) -> None:
-    """Text, reasoning, calls with right arguments, alone and together; the same with wrong ones is not."""
+def test_correct_output_of_a_model_is_not_changed(letters: Vocabulary, family: str) -> None:
+    """Text, reasoning and correct calls are allowed, alone and together; the same with wrong calls is not."""
     grammar = letters.compiler(FAMILIES[family]).text(TOOLS, is_parallel=True, starts_in_reasoning=False)
     for text in [*NORMAL[family], "", "Well.\n\n", '{"a": 1}', '{"n', "[[]]"]:
         if family != "harmony" or text in NORMAL[family]:
@@ -232,8 +232,8 @@ def test_what_a_model_writes_of_itself_is_let_through(letters: Vocabulary, famil
 
 
 @pytest.mark.parametrize("family", NORMAL)
-def test_one_call_at_a_time_where_parallel_ones_are_unwelcome(letters: Vocabulary, family: str) -> None:
-    """`parallel_tool_calls: false` allows a call, and no second one."""
+def test_without_parallel_calls_there_is_one_call(letters: Vocabulary, family: str) -> None:
+    """`parallel_tool_calls: false` allows one call, and not a second."""
     grammar = letters.compiler(FAMILIES[family]).text(TOOLS, is_parallel=False, starts_in_reasoning=False)
     call, between = CALLS[family].replace("NAME", "get").replace("{}", GOOD), {"hermes": "\n", "llama": "; "}
     assert letters.accepts(grammar, call)
@@ -242,7 +242,7 @@ def test_one_call_at_a_time_where_parallel_ones_are_unwelcome(letters: Vocabular
 
 @pytest.mark.parametrize("schema", [{"type": "object"}, {"properties": {"name": {}, "parameters": {}}}])
 def test_llama_s_json_must_not_look_like_a_strict_call(letters: Vocabulary, schema: JSONObject) -> None:
-    """Its calls have no marker: an answer that may begin like one is refused, unless no arguments are at stake."""
+    """Its calls have no marker, so an answer that may begin like one is refused, unless no tool is strict."""
     compiler, answer = letters.compiler(FAMILIES["llama"]), ResponseFormat(schema, "response_format")
     with pytest.raises(InvalidRequest) as caught:
         compiler.json(answer, TOOLS, starts_in_reasoning=False)
@@ -253,7 +253,7 @@ def test_llama_s_json_must_not_look_like_a_strict_call(letters: Vocabulary, sche
 
 @pytest.mark.parametrize(("family", "name"), [("harmony", "look up"), ("harmony", "a<|end|>")])
 def test_a_name_that_cannot_be_written_is_refused(letters: Vocabulary, family: str, name: str) -> None:
-    """A name that would end its header is the client's error."""
+    """A name that would end its header is a client's error."""
     with pytest.raises(InvalidRequest, match="Rename the tool") as caught:
         letters.compiler(FAMILIES[family]).text([Tool(name)], is_parallel=True, starts_in_reasoning=False)
     assert caught.value.param == "tools"
@@ -267,7 +267,7 @@ def test_mistral_names_beyond_its_syntax_are_written_in_json(letters: Vocabulary
 
 
 def test_only_strict_tools_must_be_enforceable(letters: Vocabulary) -> None:
-    """What a loose tool's schema says is not looked at; a strict one's is refused by name."""
+    """The schema of a tool that is not strict is ignored; one of a strict tool is refused by its name."""
     compiler = letters.compiler(FAMILIES["hermes"])
     compiler.text([LOOSE], is_parallel=True, starts_in_reasoning=False)
     with pytest.raises(InvalidRequest, match="Tool `put`: The keyword `not`"):

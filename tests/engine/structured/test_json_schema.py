@@ -57,8 +57,8 @@ def doubling_references() -> JSONObject:
         {"allOf": [{"multipleOf": 6}, {"multipleOf": 0.4}, {"properties": {"a": {"multipleOf": 4001}}}]},
     ],
 )
-def test_what_can_be_enforced_passes(schema: JSONObject) -> None:
-    """Annotations, values, names of properties and extensions are no keywords, and ordinary sizes are fine."""
+def test_a_schema_that_can_be_enforced_passes(schema: JSONObject) -> None:
+    """Annotations, values, property names and extensions do not count as keywords, and ordinary sizes are accepted."""
     check_enforceable(schema, "here")
 
 
@@ -112,8 +112,8 @@ def test_what_can_be_enforced_passes(schema: JSONObject) -> None:
         (doubling_references(), "More than 4000 schemas"),
     ],
 )
-def test_what_cannot_is_refused_with_its_place_and_reason(schema: JSONObject, said: str) -> None:
-    """An unknown keyword is never skipped, and what would take the compiler too long is never given to it."""
+def test_other_schemas_are_refused_with_place_and_reason(schema: JSONObject, said: str) -> None:
+    """An unknown keyword is never skipped, and a schema that takes too long to compile is never compiled."""
     with pytest.raises(InvalidRequest) as caught:
         check_enforceable(schema, "here")
     assert caught.value.param == "here"
@@ -125,6 +125,6 @@ def test_what_cannot_is_refused_with_its_place_and_reason(schema: JSONObject, sa
     ["#/$defs/a~1b%20c", "#/$defs/a~1b c", "#/$defs/List<é.x>", "#/$defs/List%3C%C3%A9.x%3E", "#/allOf/0", "#"],
 )
 def test_references_are_followed_wherever_they_point(reference: str) -> None:
-    """Escapes, with percent signs or without, positions in lists and pointers to itself end the walk."""
+    """Escapes, percent-encoding, positions in lists and pointers to themselves are handled."""
     schema: dict[str, Any] = {"$defs": {"a/b c": {}, "List<é.x>": {}}, "allOf": [{}, {"$ref": reference}]}
     check_enforceable(schema, "here")

@@ -1,4 +1,4 @@
-"""Numbers that a model who repeats itself writes: they end, and fit."""
+"""Numbers of a model that repeats itself end, and fit their schema."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def demo() -> Vocabulary:
     ],
 )
 def test_the_room_is_that_of_the_number_a_text_ends_with(text: bytes, room: Room | None) -> None:
-    """Sixteen digits before the point, seventeen after it, three in the exponent; none in a string."""
+    """A number has room for 16 digits before the point, 17 after it and 3 in the exponent; a string has none."""
     assert room_for_digits(text, 16) == room
 
 
@@ -48,7 +48,7 @@ def test_the_room_is_that_of_the_number_a_text_ends_with(text: bytes, room: Room
     ],
 )
 def test_a_number_of_repeated_digits_ends(demo: Vocabulary, schema: JSONObject, digit: str) -> None:
-    """A model that writes one digit wherever it may, then a point, comes to the end, and the number fits."""
+    """A model that repeats one digit wherever it can, then a point, ends the number, and the number fits."""
     document = {"type": "object", "properties": {"a": schema}, "required": ["a"], "additionalProperties": False}
     matcher = demo.compiler().json(ResponseFormat(document), starts_in_reasoning=False).new_matcher()
     wished = [token for text in (digit, ".", "e") for token in demo.ids(text)]

@@ -1,4 +1,4 @@
-"""Bounds as they are given to the grammar compiler."""
+"""Bounds in the form that the grammar compiler gets."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from periscope.engine.structured.schema_bounds import (
         ({"maxLength": 2.5, "minimum": "3", "maximum": True}, None),
     ],
 )
-def test_what_the_compiler_can_hold_stays_and_the_rest_is_tightened(
+def test_bounds_beyond_the_compiler_s_numbers_are_tightened(
     schema: dict[str, Any], bounded: dict[str, Any] | None
 ) -> None:
-    """Ordinary bounds and wrong ones, which the compiler itself refuses, are left alone."""
+    """Ordinary bounds, and wrong ones that the compiler itself refuses, are unchanged."""
     given_bounds = dict(schema)
     bound_exactly(schema)
     assert schema.items() >= (given_bounds if bounded is None else bounded).items()
@@ -40,8 +40,8 @@ def test_what_the_compiler_can_hold_stays_and_the_rest_is_tightened(
 
 @settings(deadline=None)
 @given(st.integers(-MAX_BOUND, MAX_BOUND), st.sampled_from(["integer", "number"]))
-def test_a_bound_never_lets_in_what_is_beyond_it(bound: int, kind: str) -> None:
-    """It moves inwards, and by no more than floats are apart there."""
+def test_a_bound_never_allows_a_value_beyond_it(bound: int, kind: str) -> None:
+    """It moves inwards, by at most the distance of neighbouring floats."""
     schema: dict[str, Any] = {"type": kind, "minimum": bound, "maximum": bound}
     bound_exactly(schema)
     assert bound <= schema["minimum"] <= bound + 2048
@@ -54,11 +54,11 @@ def test_a_bound_never_lets_in_what_is_beyond_it(bound: int, kind: str) -> None:
     [((6, 4), 12), ((0.5, 0.75), 150), ((7, 0.1), 70), ((1e-9,), 1), ((100.0,), 100), ((1e-40, 1), MAX_BOUND)],
 )
 def test_multiples_are_counted_without_their_points(numbers: tuple[float, ...], multiple: int) -> None:
-    """Several `multipleOf` count by their least common multiple, as in the compiler's automaton."""
+    """Several `multipleOf` count as their least common multiple, as in the compiler's automaton."""
     assert least_common_multiple(*numbers) == multiple
 
 
 @pytest.mark.parametrize("value", [True, "5", None, float("nan"), [], 0, -1])
 def test_values_that_are_no_bounds_are_left_to_the_compiler(value: object) -> None:
-    """The compiler says of which type a keyword's value must be."""
+    """The compiler reports a value of the wrong type."""
     assert not any(objection(keyword, value) for keyword in ("minimum", "maximum", "minLength", "multipleOf"))

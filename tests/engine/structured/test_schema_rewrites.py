@@ -1,4 +1,4 @@
-"""Clients' schemas as they mean them: what leaves something open, and what other dialects of JSON schema say."""
+"""Clients' schemas are enforced as the clients mean them: open parts, and other dialects of JSON schema."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def an(**properties: Any) -> JSONObject:
 
 
 def to(name: str, schema: JSONObject, spelled: str | None = None) -> JSONObject:
-    """A schema that refers to a definition of that name."""
+    """A schema that refers to the definition with that name."""
     return {**an(a={"$ref": f"#/$defs/{spelled or name}"}), "$defs": {name: schema}}
 
 
@@ -87,10 +87,10 @@ ACCEPTED: list[tuple[str, JSONObject, list[Any], list[Any]]] = [
 
 
 @pytest.mark.parametrize(("schema", "right", "wrong"), [row[1:] for row in ACCEPTED], ids=[row[0] for row in ACCEPTED])
-def test_a_schema_says_what_its_client_means(
+def test_a_schema_allows_what_its_client_means(
     demo: Vocabulary, schema: JSONObject, right: list[Any], wrong: list[Any]
 ) -> None:
-    """What it allows can be written, and what it does not cannot."""
+    """Values that it allows can be written, and others cannot."""
     grammar = demo.compiler().json(ResponseFormat(schema), starts_in_reasoning=False)
     written = {json.dumps(value): demo.accepts(grammar, json.dumps(value)) for value in (*right, *wrong)}
     assert written == {json.dumps(value): value in right for value in (*right, *wrong)}
@@ -98,7 +98,7 @@ def test_a_schema_says_what_its_client_means(
 
 @pytest.mark.parametrize("schema", [{"enum": [10**20, "x"]}, {"const": 10**20}, {"type": "integer", "minimum": 10**20}])
 def test_integers_beyond_64_bits_are_written_or_refused(demo: Vocabulary, schema: JSONObject) -> None:
-    """The compiler has no such numbers: whatever becomes of them, no answer is forced that does not fit."""
+    """The compiler has no such numbers; whatever the schema becomes, no answer is forced that does not fit."""
     grammar = None
     with suppress(InvalidRequest):  # refused, in words of our own
         grammar = demo.compiler().json(ResponseFormat(an(a=schema)), starts_in_reasoning=False)

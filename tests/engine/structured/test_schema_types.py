@@ -42,8 +42,8 @@ def told(*types: str, beside: str | None = None) -> SchemaTypes:
         ({"$ref": "#/nowhere"}, spoken(), False),
     ],
 )
-def test_types_are_said_or_spoken_of(schema: JSONObject, types: SchemaTypes, is_mixed: bool) -> None:
-    """By its own keywords, by its branches and by what it refers to."""
+def test_types_are_declared_or_implied(schema: JSONObject, types: SchemaTypes, is_mixed: bool) -> None:
+    """Types come from a schema's own keywords, its branches and its references."""
     definitions: dict[str, Any] = {
         "a": {"type": "string"},
         "loop": {"required": ["x"], "allOf": [{"$ref": "#/$defs/loop"}]},
@@ -54,6 +54,6 @@ def test_types_are_said_or_spoken_of(schema: JSONObject, types: SchemaTypes, is_
 
 
 def test_definitions_that_double_take_no_time() -> None:
-    """Each of them is looked at once."""
+    """Each definition is visited once."""
     below = {f"d{level}": {"anyOf": [{"$ref": f"#/$defs/d{level + 1}"}] * 2} for level in range(25)}
     assert TypesOf({"$defs": {**below, "d25": {"minLength": 1}}})({"$ref": "#/$defs/d0"}) == spoken("string")

@@ -1,4 +1,4 @@
-"""Whatever the model would rather write: what it is made to write fits the schema."""
+"""Structured output of real models fits its schema, whatever the model would rather write."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def model(request: pytest.FixtureRequest, tiny_text_model: Path) -> str:
     return str(EMBEDDED_MODELS["embedded:text"] if request.param == "demo" else tiny_text_model)
 
 
-def test_fifty_schemas_at_once_each_get_what_fits_them(model: str) -> None:
-    """Sampled at temperature 2, sixteen at a time, by a trained model and by one of random weights.
+def test_fifty_schemas_at_once_each_get_output_that_fits(model: str) -> None:
+    """Sampled at temperature 2, sixteen at a time, by a trained model and one with random weights.
 
     Open strings, arrays, objects and trees end, too, before the tokens do.
     """
@@ -50,7 +50,7 @@ def test_fifty_schemas_at_once_each_get_what_fits_them(model: str) -> None:
     schemas = [writer.document() for _ in range(NUM_SCHEMAS)]
 
     async def answer(engine: InferenceEngine, schema: JSONObject, seed: int) -> str | None:
-        """None for the few that are refused, as contradictions inside `allOf` are."""
+        """None for schemas that are refused, such as contradictions inside `allOf`."""
         params = GenerationParams(temperature=2.0, seed=seed, max_tokens=150)
         try:
             out = await engine.generate("Write JSON: ", params, OutputSpec(response_format=ResponseFormat(schema)))
@@ -70,7 +70,7 @@ def test_fifty_schemas_at_once_each_get_what_fits_them(model: str) -> None:
 
 
 def test_an_answer_that_is_shortened_to_be_complete_says_so(model: str) -> None:
-    """A model that repeats itself in a string: JSON that fits, and `length`; `stop` where it would have ended so."""
+    """JSON that was closed early has finish reason `length`; `stop` if it would have ended there anyway."""
     schema: JSONObject = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
 
     async def run() -> None:
@@ -90,7 +90,7 @@ def test_an_answer_that_is_shortened_to_be_complete_says_so(model: str) -> None:
 
 
 def test_constrained_rows_leave_their_neighbours_alone(model: str) -> None:
-    """A free request says the same beside constrained ones as alone."""
+    """A free request gets the same tokens beside constrained rows as alone."""
     free = GenerationParams(temperature=0.0, max_tokens=40)
     schema = ResponseFormat({"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": False})
 
@@ -108,7 +108,7 @@ def test_constrained_rows_leave_their_neighbours_alone(model: str) -> None:
 
 
 def test_a_forced_call_names_an_offered_tool_and_fits_its_schema(tiny_text_model: Path) -> None:
-    """Even a model of random weights calls a real tool with real arguments."""
+    """Even a model with random weights calls an offered tool with arguments that fit."""
     parameters: JSONObject = {
         "type": "object",
         "properties": {"city": {"type": "string", "maxLength": 8}, "days": {"type": "integer", "maximum": 9}},
@@ -152,7 +152,7 @@ ANSWER = ResponseFormat(
 
 @pytest.mark.parametrize("answer", [None, ANSWER], ids=["text", "json"])
 def test_a_call_of_a_strict_tool_fits_its_schema(answer: ResponseFormat | None) -> None:
-    """The demo model calls the tool by itself; left alone it would name the city it was asked about."""
+    """The demo model calls the tool by itself; without the constraint it would name another city."""
     question = [Message(Role.USER, (TextPart("What is the weather in Paris?"),))]
 
     async def run(tool: Tool) -> list[JSONObject]:
@@ -172,7 +172,7 @@ def test_a_call_of_a_strict_tool_fits_its_schema(answer: ResponseFormat | None) 
 
 
 def test_random_weights_answer_in_calls_or_json_beside_tools(tmp_path: Path) -> None:
-    """At temperature 1 a model without sense does both, and what it does is whole and fits."""
+    """At temperature 1 a model with random weights writes both, and each is complete and fits."""
     folder = write_text_model(tmp_path / "model", chat_template=CHAT_TEMPLATE + "{# <tool_call></tool_call> #}")
 
     async def run() -> list[str]:

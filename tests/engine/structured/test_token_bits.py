@@ -1,4 +1,4 @@
-"""Masks over a vocabulary, packed and unpacked."""
+"""Masks over a vocabulary: packing, unpacking and single tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from periscope.engine.structured.token_bits import WORD_BITS, has, num_words, pa
 
 @given(st.sets(st.integers(0, 95)))
 def test_a_mask_holds_the_tokens_it_was_made_of(token_ids: set[int]) -> None:
-    """Packed and unpacked again they are the same, and each can be asked for alone."""
+    """Unpacking a packed mask gives the same tokens, and each token can be looked up."""
     is_allowed = np.zeros(96, dtype=bool)
     is_allowed[list(token_ids)] = True
     words = packed(is_allowed)
@@ -23,6 +23,6 @@ def test_a_mask_holds_the_tokens_it_was_made_of(token_ids: set[int]) -> None:
 
 @pytest.mark.parametrize(("vocab_size", "words"), [(0, 0), (1, 1), (32, 1), (33, 2), (64, 2)])
 def test_a_vocabulary_takes_whole_words(vocab_size: int, words: int) -> None:
-    """The last word may have bits that stand for no token."""
+    """The last word may have bits that belong to no token."""
     assert num_words(vocab_size) == words
     assert words * WORD_BITS >= vocab_size

@@ -1,4 +1,4 @@
-"""Detokenizing: whole characters only, and no part of a stop string."""
+"""Detokenizing gives whole characters only, and no part of a stop string."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_any_text_comes_back_whole_however_its_bytes_are_split(tokenizer: Tokeni
 
 
 def test_a_character_cut_off_at_the_end_is_dropped(tokenizer: Tokenizer) -> None:
-    """A completion that ends inside an emoji shows nothing of it."""
+    """A completion that ends inside an emoji shows no part of it."""
     detokenizer = FastDetokenizer(tokenizer)
     ids = tokenizer.encode("ok🐳").ids[:-1]
     assert "".join(detokenizer.feed(token) for token in ids) + detokenizer.finish() == "ok"
@@ -44,7 +44,7 @@ def test_no_sequence_of_tokens_makes_it_raise(tokenizer: Tokenizer, ids: list[in
 
 
 def cut_before_first(text: str, stops: tuple[str, ...]) -> str:
-    """Reference: grow the text a character at a time until one of the stop strings is complete."""
+    """Reference: append one character at a time until one of the stop strings is complete."""
     for end in range(len(text) + 1):
         starts = [end - len(stop) for stop in stops if text[:end].endswith(stop)]
         if starts:
@@ -58,7 +58,7 @@ def cut_before_first(text: str, stops: tuple[str, ...]) -> str:
     cuts=st.lists(st.integers(0, 30), max_size=8),
 )
 def test_stop_strings_cut_the_same_place_for_any_slicing(text: str, stops: tuple[str, ...], cuts: list[int]) -> None:
-    """However tokens slice the text, exactly what precedes the first complete stop string comes out."""
+    """However tokens slice the text, the output is exactly the text before the first complete stop string."""
     bounds = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     matcher = StopStrings(stops)
     out = "".join(matcher.feed(text[a:b]) for a, b in itertools.pairwise(bounds))

@@ -49,8 +49,8 @@ CHAT = [
 TEXTS = "ABCDEFGHIJKLMNOP"
 
 
-def test_attempts_go_from_the_messages_as_they_stand_to_plain_turns() -> None:
-    """The first is what the client sent; in the last, user and assistant take turns in plain text."""
+def test_attempts_go_from_unchanged_messages_to_plain_turns() -> None:
+    """The first attempt is the client's messages; in the last one user and assistant alternate in plain text."""
     tried = list(attempts(CHAT))
     assert tried[0] == CHAT
     assert [message["role"] for message in tried[-1]] == ["user", "assistant"] * 4
@@ -61,7 +61,7 @@ def test_attempts_go_from_the_messages_as_they_stand_to_plain_turns() -> None:
 
 @pytest.mark.parametrize("number", range(len(REWRITES)))
 def test_a_rewrite_loses_nothing_and_changes_nothing_in_place(number: int) -> None:
-    """Every text is there afterwards, the client's messages are untouched, and a second time changes nothing."""
+    """It keeps every text, leaves the client's messages untouched, and changes nothing when applied again."""
     before = str(CHAT)
     rewritten = REWRITES[number].apply(CHAT)
     assert str(CHAT) == before
@@ -76,7 +76,7 @@ def test_a_chat_that_needs_no_rewrite_is_tried_once() -> None:
 
 
 def test_parallel_calls_are_put_one_after_the_other() -> None:
-    """Each call is followed by its own result, and the text goes with the first; ids may come again in later turns."""
+    """Each call is followed by its own result, and the text comes with the first; ids may repeat in later turns."""
     turn = [calling("x", "y", text="t"), said("tool", "2", tool_call_id="y"), said("tool", "1", tool_call_id="x")]
     expected = [
         calling("x", text="t"),
@@ -95,15 +95,15 @@ def test_results_are_named_after_their_calls() -> None:
     assert [message.get("name") for message in named] == [None, "add", "own"]
 
 
-def test_volatile_lines_go_wherever_they_stand_in_a_system_message() -> None:
-    """A line in the middle goes without leaving a gap; a message of nothing else goes as a whole."""
+def test_volatile_lines_are_removed_anywhere_in_a_system_message() -> None:
+    """A removed line leaves no gap, and a message that is nothing else is removed as a whole."""
     line = "X-Anthropic-Billing-Header: cch=1;"
     chat = [said("system", f"a\n{line}\nb"), said("system", line), said("user", line)]
     assert without_volatile_lines(chat) == [said("system", "a\nb"), said("user", line)]
 
 
-def test_results_stand_in_the_order_of_their_calls() -> None:
-    """A template that writes no ids pairs calls and results by their order; a result of no call comes last."""
+def test_results_are_in_the_order_of_their_calls() -> None:
+    """A template without ids pairs calls and results by their order; a result without a call comes last."""
     one, two, other = (
         said("tool", text, tool_call_id=call_id) for text, call_id in (("1", "x"), ("2", "y"), ("3", ""))
     )
@@ -111,7 +111,7 @@ def test_results_stand_in_the_order_of_their_calls() -> None:
     assert in_call_order(turn) == [calling("x", "y"), one, two, other, said("user", "n")]
 
 
-def test_a_text_goes_into_the_system_message_there_is() -> None:
+def test_a_text_is_added_to_the_system_message() -> None:
     """The text is appended to the first system message, or becomes a system message."""
     assert with_system_text([said("system", "a"), said("user", "b")], "t")[0] == said("system", "a\n\nt")
     assert with_system_text([said("user", "b")], "t") == [said("system", "t"), said("user", "b")]
@@ -128,7 +128,7 @@ def test_text_beside_calls_goes_before_them_or_into_their_result() -> None:
 
 
 def test_only_calls_and_results_become_text() -> None:
-    """Neighbours of other turns are left as they stand; results join what the user says next."""
+    """Other neighbouring turns are unchanged; results are joined with the user's next message."""
     users = [said("user", "a"), said("user", "b")]
     told = tools_as_text([*users, calling("x"), said("tool", "1", tool_call_id="x"), said("user", "c")])
     call = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
@@ -136,8 +136,8 @@ def test_only_calls_and_results_become_text() -> None:
     assert told == [*users, said("assistant", call), said("user", response)]
 
 
-def test_an_assistant_that_begins_answers_a_silent_user() -> None:
-    """An empty user message is added only before an assistant message that comes first after the system messages."""
+def test_an_empty_user_message_precedes_an_assistant_that_begins() -> None:
+    """It is added only before an assistant message that comes first after the system messages."""
     begun = [said("system", "s"), said("assistant", "a")]
     assert user_first(begun) == [said("system", "s"), said("user", ""), said("assistant", "a")]
     assert user_first([said("user", "u"), said("assistant", "a")]) == [said("user", "u"), said("assistant", "a")]

@@ -1,4 +1,4 @@
-"""Which family a model belongs to, told from its template and its added tokens."""
+"""A model's tool-call family is recognised by its template and its added tokens."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def format_of(folder: Path, template: str = CHAT_TEMPLATE, tokens: tuple[str, ..
 def test_each_family_is_recognised(
     tmp_path: Path, template: str, tokens: tuple[str, ...], start: str | None, style: ToolCallStyle
 ) -> None:
-    """The markers that a family puts in its template or vocabulary choose how its calls are read."""
+    """The markers in a family's template or vocabulary decide how its calls are parsed."""
     form = format_of(tmp_path, template, tokens)
     assert (form.tool_start, form.tool_call_style) == (start, style)
     assert form.has_tools
@@ -76,7 +76,7 @@ def test_a_model_without_markers_has_no_tools(tmp_path: Path) -> None:
 def test_the_markers_of_reasoning_are_recognised(
     tmp_path: Path, template: str, tokens: tuple[str, ...], markers: tuple[str | None, str | None]
 ) -> None:
-    """Reasoning is found by single tokens, and by what the template says where there are none."""
+    """They are found as single tokens or, if there are none, in the template."""
     form = format_of(tmp_path, template, tokens)
     assert (form.think_start, form.think_end) == markers
 

@@ -1,4 +1,4 @@
-"""A prompt that cannot fit costs next to nothing, and one that fits is tokenised as if there were no bound."""
+"""A prompt that cannot fit is refused at little cost, and one that fits is tokenised as without a bound."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def with_bytes(tokens: list[str], *, byte_fallback: bool) -> Tokenizer:
 
 
 class CountingTokenizer:
-    """A word for a token; remembers the longest text it was given."""
+    """A tokenizer with one token per word, which records the longest text that it gets."""
 
     def __init__(self) -> None:
         self.longest = 0
@@ -57,8 +57,8 @@ def user(text: str) -> Message:
     return Message(Role.USER, (TextPart(text),))
 
 
-def test_a_token_reaches_as_far_as_the_longest_in_the_vocabulary() -> None:
-    """Byte-level vocabularies and those that fall back to bytes have such a number; added tokens count."""
+def test_a_token_has_at_most_the_longest_text_of_the_vocabulary() -> None:
+    """That length is known for byte-level vocabularies and those with byte fallback, and includes added tokens."""
     tokenizer = byte_level("abcdef")
     assert reach_of(tokenizer) == 6
     tokenizer.add_special_tokens(["<|im_start|>"])
@@ -66,8 +66,8 @@ def test_a_token_reaches_as_far_as_the_longest_in_the_vocabulary() -> None:
     assert reach_of(with_bytes([*BYTE_TOKENS, "sentence", "▁piece"], byte_fallback=True)) == 8
 
 
-def test_no_number_is_told_where_characters_can_vanish() -> None:
-    """Unknown characters that fuse or are dropped, and steps that delete: nothing is refused by arithmetic then."""
+def test_there_is_no_bound_if_characters_can_vanish() -> None:
+    """With fused or dropped unknown characters, or steps that delete, no prompt is refused by arithmetic."""
     assert reach_of(with_bytes(["a", "b"], byte_fallback=False)) is None
     assert reach_of(with_bytes([*BYTE_TOKENS[1:], "a"], byte_fallback=True)) is None
     assert reach_of(Tokenizer(models.WordPiece({"[UNK]": 0}))) is None
@@ -88,8 +88,8 @@ def test_no_number_is_told_where_characters_can_vanish() -> None:
 
 
 @given(st.text(max_size=80), st.sampled_from([None, normalizers.NFC(), normalizers.NFKC(), normalizers.NFD()]))
-def test_arithmetic_never_says_more_than_there_are(text: str, normalizer: Any) -> None:
-    """Whatever the text and the normal form: its tokens are at least as many as were counted."""
+def test_arithmetic_never_counts_too_many_tokens(text: str, normalizer: Any) -> None:
+    """Whatever the text and the normal form, it has at least as many tokens as are counted."""
     tokenizer = byte_level("Ġthe", "ing")
     if normalizer is not None:
         tokenizer.normalizer = normalizer
@@ -99,7 +99,7 @@ def test_arithmetic_never_says_more_than_there_are(text: str, normalizer: Any) -
 
 
 def test_what_templates_drop_is_not_counted() -> None:
-    """Reasoning of earlier turns and whitespace around a text may go; text, calls and tools stay."""
+    """Reasoning of earlier turns and surrounding whitespace do not count; text, calls and tools do."""
     answer = Message(
         Role.ASSISTANT,
         (TextPart("<think>long</think>short"),),
@@ -113,7 +113,7 @@ def test_what_templates_drop_is_not_counted() -> None:
 
 
 def test_more_messages_than_tokens_cannot_fit(tmp_path: Path) -> None:
-    """Too many messages are refused however short they are: ten thousand would take seconds to render."""
+    """Too many messages are refused however short they are, because rendering ten thousand would take seconds."""
     write_tokenizer(tmp_path)
     tokenizer = ChatTokenizer(tokenizer_utils.load(tmp_path), {}, context_length=1000)
     chat = [user("a"), Message(Role.ASSISTANT, (TextPart("b"),))] * 500
@@ -123,7 +123,7 @@ def test_more_messages_than_tokens_cannot_fit(tmp_path: Path) -> None:
 
 @given(st.text(st.sampled_from("ab \n"), max_size=40), st.integers(0, 3 * PIECE_CHARS))
 def test_pieces_are_the_text(text: str, size: int) -> None:
-    """The pieces of a text together are the text, and none is longer than the limit."""
+    """The pieces of a text make up the text, and none is longer than the limit."""
     whole = (text or "x") * (size // max(len(text), 1))
     pieces = list(pieces_of(whole))
     assert "".join(pieces) == whole
@@ -131,7 +131,7 @@ def test_pieces_are_the_text(text: str, size: int) -> None:
 
 
 def test_a_text_far_over_the_context_is_given_up_after_a_few_pieces() -> None:
-    """The tokenizer never sees more than a piece of it, and the error says how many tokens were counted."""
+    """The tokenizer gets only a few pieces of it, and the error says how many tokens were counted."""
     tokenizer = CountingTokenizer()
     with pytest.raises(ContextLengthExceeded) as refused:
         PromptBounds(None, 1000).encode(tokenizer.encode, "one two " * 1_000_000)
@@ -140,7 +140,7 @@ def test_a_text_far_over_the_context_is_given_up_after_a_few_pieces() -> None:
     assert refused.value.message.startswith(f"The prompt has at least {refused.value.num_prompt_tokens} tokens, but")
 
 
-def test_a_text_that_fits_is_tokenised_in_one_go() -> None:
+def test_a_text_that_fits_is_tokenised_as_a_whole() -> None:
     """A long text of few tokens is counted first, then tokenised as a whole."""
     tokenizer = CountingTokenizer()
     text = ("x" * 999 + " ") * 500
@@ -169,15 +169,15 @@ def bounded(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
 def test_a_chat_that_cannot_fit_is_never_rendered(
     bounded: ChatTokenizer, messages: list[Message], tools: list[Tool]
 ) -> None:
-    """The vocabulary's longest token has 12 characters: 1200 of them are at least 100 tokens, wherever they stand."""
+    """The vocabulary's longest token has 12 characters, so 1200 of them in any field are at least 100 tokens."""
     with pytest.raises(ContextLengthExceeded) as refused:
         bounded.render(messages, tools)
     assert refused.value.is_lower_bound
     assert 100 <= refused.value.num_prompt_tokens <= 102
 
 
-def test_whitespace_is_not_refused_unseen(bounded: ChatTokenizer) -> None:
-    """A template may trim it: only tokenising tells, and still not all of it is tokenised."""
+def test_whitespace_is_not_refused_by_arithmetic(bounded: ChatTokenizer) -> None:
+    """A template may trim it, so only tokenising tells, and even then not all of it is tokenised."""
     with pytest.raises(ContextLengthExceeded) as refused:
         bounded.render([user(" " * 3_000_000)])
     assert refused.value.is_lower_bound

@@ -1,4 +1,4 @@
-"""Whatever a chat template leaves out, nothing of a request is lost in silence."""
+"""Whatever a chat template leaves out, nothing of a request is lost silently."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ RESULT = Message(Role.TOOL, (TextPart("Rain."),), tool_call_id="call_1")
 
 @dataclass
 class Drawn:
-    """A conversation with a word of its own in every text and field."""
+    """A conversation with a different word in every text and field."""
 
     rng: random.Random
     words: list[str] = field(default_factory=list)
@@ -95,7 +95,7 @@ class Drawn:
 
 
 def drawn_request(seed: int) -> tuple[list[Message], tuple[Tool, ...], list[str]]:
-    """Messages and tools, and the words of which none may be lost."""
+    """Messages and tools, and the words that must all reach the model."""
     drawn = Drawn(random.Random(seed))
     for _ in range(drawn.rng.choice((0, 1, 1, 2))):
         drawn.say(Role.SYSTEM)
@@ -111,7 +111,7 @@ def drawn_request(seed: int) -> tuple[list[Message], tuple[Tool, ...], list[str]
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_word_arrives_or_the_request_is_refused(tmp_path: Path, shape: str) -> None:
-    """Texts, names, calls, arguments, results and tools of drawn conversations, by the templates of the families."""
+    """This holds for drawn conversations with calls, results and tools, and the templates of all families."""
     tokenizer = chat_tokenizer(tmp_path, SHAPES[shape])
     num_refused = 0
     for seed in range(NUM_CONVERSATIONS):
@@ -142,15 +142,15 @@ def test_every_word_arrives_or_the_request_is_refused(tmp_path: Path, shape: str
         ("always no", ToolPlace.NOWHERE),
     ],
 )
-def test_where_tools_are_told(tmp_path: Path, shape: str, place: ToolPlace) -> None:
-    """Tools are described by the template if it shows all their parts, else in a text that it renders."""
+def test_where_tools_are_described(tmp_path: Path, shape: str, place: ToolPlace) -> None:
+    """The template describes tools if it shows all their parts; otherwise they are in a text that it renders."""
     tokenizer = chat_tokenizer(tmp_path, SHAPES[shape])
     assert tokenizer._fit is not None
     assert tokenizer._fit.tool_place is place
 
 
-def test_tools_that_a_template_does_not_know_stand_in_the_system_message(tmp_path: Path) -> None:
-    """In the form of Hermes, behind what the client's own says, with calls and results of the same form."""
+def test_tools_that_a_template_lacks_are_in_the_system_message(tmp_path: Path) -> None:
+    """They follow the client's own text in Hermes' format, and so do calls and results."""
     tokenizer = chat_tokenizer(tmp_path, SHAPES["plain chatml"])
     chat = (said(Role.SYSTEM, "Be brief."), ASK, CALLED, RESULT)
     system, _, rest = prompt_of(tokenizer, *chat, tools=(WEATHER,)).partition("<|im_end|>\n")
@@ -169,8 +169,8 @@ def test_tools_that_a_template_does_not_know_stand_in_the_system_message(tmp_pat
     assert "# Tools" not in prompt_of(tokenizer, *chat[:2])
 
 
-def test_a_model_told_of_tools_as_text_has_its_calls_read(tmp_path: Path) -> None:
-    """What it writes in the form it was told is a call; with what it thinks before still marked as its own."""
+def test_calls_of_a_model_that_got_tools_as_text_are_parsed(tmp_path: Path) -> None:
+    """Its output in that format is a call, and its reasoning is still recognised."""
     tokenizer = chat_tokenizer(tmp_path, SHAPES["plain chatml"], ("<think>", "</think>"))
     assert tokenizer.has_tools
     assert tokenizer.output_format.tool_call_style is ToolCallStyle.HERMES
@@ -186,13 +186,13 @@ def test_a_model_told_of_tools_as_text_has_its_calls_read(tmp_path: Path) -> Non
 
 
 def test_a_model_s_own_hermes_format_is_kept() -> None:
-    """Where its vocabulary has the markers, the format it was trained with is the one it is told."""
+    """A model whose vocabulary has the markers is told the format that it was trained with."""
     own = OutputFormat(tool_start="<tool_call>", tool_end="</tool_call>", tool_call_style=ToolCallStyle.HERMES)
     assert hermes_calls(own) is own
 
 
 def test_tools_are_refused_where_no_template_carries_them(tmp_path: Path) -> None:
-    """A 400 that names the tools, and a model that does not claim to have any."""
+    """The 400 names the tools, and the model does not claim to support them."""
     tokenizer = chat_tokenizer(tmp_path, SHAPES["last only"], ("<tool_call>", "</tool_call>"))
     assert not tokenizer.has_tools
     with pytest.raises(InvalidRequest, match="cannot be offered tools") as caught:
@@ -200,8 +200,8 @@ def test_tools_are_refused_where_no_template_carries_them(tmp_path: Path) -> Non
     assert caught.value.param == "tools"
 
 
-def test_what_cannot_be_carried_is_named(tmp_path: Path) -> None:
-    """The refusal says which part of the request the model would not have read."""
+def test_the_refusal_names_the_part_that_would_be_lost(tmp_path: Path) -> None:
+    """The error says which part of the request the model would not get."""
     tokenizer = chat_tokenizer(tmp_path, SHAPES["short memory"])
     assert "Ask." in prompt_of(tokenizer, ASK, ANSWER, ASK)
     with pytest.raises(InvalidRequest, match=r"leaves out `messages\[0\].content`") as caught:
@@ -210,7 +210,7 @@ def test_what_cannot_be_carried_is_named(tmp_path: Path) -> None:
 
 
 def test_a_template_for_tools_is_taken_where_there_is_one(tmp_path: Path) -> None:
-    """Of several named templates the one for tools tells of them; the default one's losses are made up without it."""
+    """Of several named templates, the one for tools describes them; rewrites make up for what the default one drops."""
     named = [{"name": "default", "template": CHAT_TEMPLATE}, {"name": "tool_use", "template": SHAPES["hermes"]}]
     tokenizer = chat_tokenizer(tmp_path, named)
     assert "<tools>{" in prompt_of(tokenizer, ASK, CALLED, RESULT, tools=(WEATHER,))
@@ -228,7 +228,7 @@ def test_the_beginning_of_a_conversation_stays_the_same(tmp_path: Path) -> None:
     assert all(later.startswith(before.removesuffix(opened)) for before, later in itertools.pairwise(prompts))
 
 
-def test_reasoning_of_earlier_turns_is_the_template_s_to_leave_out(tmp_path: Path) -> None:
+def test_a_template_may_drop_reasoning_of_earlier_turns(tmp_path: Path) -> None:
     """Dropped reasoning of earlier turns is not rewritten, and the log says so."""
     tokenizer = chat_tokenizer(tmp_path, SHAPES["reasoning"])
     thought = Message(Role.ASSISTANT, (TextPart("Well."),), reasoning="Hmm.")
@@ -237,8 +237,8 @@ def test_reasoning_of_earlier_turns_is_the_template_s_to_leave_out(tmp_path: Pat
     assert not any("reasoning" in note for note in chat_tokenizer(tmp_path / "b", "{{ messages }}").notes)
 
 
-def test_what_a_template_does_not_carry_is_in_its_notes(tmp_path: Path) -> None:
-    """The notes tell the server's operator what is rewritten, and where it goes."""
+def test_the_notes_say_what_a_template_drops(tmp_path: Path) -> None:
+    """They tell the server's operator what is rewritten, and how."""
     notes = " ".join(chat_tokenizer(tmp_path, SHAPES["no system"]).notes)
     assert "knows no tools" in notes
     assert "writes no `name` of user messages" in notes
@@ -254,7 +254,7 @@ def test_a_client_sets_variables_of_the_template_and_nothing_else(tmp_path: Path
 
 
 def test_a_shape_once_checked_is_not_rendered_twice() -> None:
-    """The check costs a second rendering of short words, and once: a longer text of the same shape is known."""
+    """The check renders short words a second time, once: a longer text of the same shape is not checked again."""
     rendered: list[list[dict[str, Any]]] = []
 
     def render(messages: list[dict[str, Any]], _schemas: list[dict[str, Any]]) -> str:

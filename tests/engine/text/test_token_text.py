@@ -30,7 +30,7 @@ def letters_tokenizer(tiny_text_model: Path) -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="module")
 def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
-    """The shape of Llama 2's: blanks as U+2581, unknown characters as bytes."""
+    """A tokenizer like Llama 2's: blanks as U+2581, unknown characters as bytes."""
     pieces = ["<s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", "h", "i", "\u2581h", "\u2581hi"]
     merges = [("\u2581", "h"), ("\u2581h", "i")]
     vocab = {piece: number for number, piece in enumerate(pieces)}
@@ -53,13 +53,13 @@ def test_the_bytes_of_a_texts_tokens_are_the_texts(
     sentencepiece_tokenizer: PreTrainedTokenizerFast,
     text: str,
 ) -> None:
-    """Whatever the tokenizer's family, joining the tokens' bytes gives the UTF-8 that was encoded."""
+    """For every tokenizer family, the joined bytes of the tokens are the UTF-8 of the text."""
     for tokenizer in (demo_tokenizer, letters_tokenizer, sentencepiece_tokenizer):
         assert spelled(tokenizer, text) == text.encode()
 
 
 def test_part_of_a_character_keeps_its_true_bytes(letters_tokenizer: PreTrainedTokenizerFast) -> None:
-    """A token that is half a character shows U+FFFD and carries the byte itself."""
+    """A token that is half a character has the text U+FFFD and its real byte."""
     table = TokenTable(letters_tokenizer)
     first, second = letters_tokenizer.encode("é")
     assert table.text(first) == TokenText(first, "\ufffd", b"\xc3")
@@ -69,13 +69,13 @@ def test_part_of_a_character_keeps_its_true_bytes(letters_tokenizer: PreTrainedT
 def test_special_tokens_show_their_own_text(
     demo_tokenizer: PreTrainedTokenizerFast, sentencepiece_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    """A marker is shown as it is written in chat templates."""
+    """A marker has the text that chat templates write."""
     for tokenizer, marker in ((demo_tokenizer, "<|im_end|>"), (sentencepiece_tokenizer, "<s>")):
         token_id = tokenizer.convert_tokens_to_ids(marker)
         assert TokenTable(tokenizer).text(token_id) == TokenText(token_id, marker, marker.encode())
 
 
-def test_ids_of_a_padded_vocabulary_say_nothing(demo_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_ids_of_a_padded_vocabulary_have_no_text(demo_tokenizer: PreTrainedTokenizerFast) -> None:
     """Ids beyond the tokenizer's vocabulary have empty texts instead of raising."""
     table = TokenTable(demo_tokenizer)
     assert table.text(len(demo_tokenizer) + 5) == TokenText(len(demo_tokenizer) + 5, "", b"")

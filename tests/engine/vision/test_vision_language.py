@@ -41,8 +41,8 @@ def with_captioner(use: Callable[[VisionLanguageEngine], Awaitable[None]]) -> No
     asyncio.run(run())
 
 
-def test_images_described_together_are_described_as_each_alone() -> None:
-    """Batching captions changes no word, whatever the images' sizes."""
+def test_captions_of_a_batch_are_those_of_each_image_alone() -> None:
+    """Batching changes no word, whatever the sizes of the images."""
 
     async def use(engine: VisionLanguageEngine) -> None:
         async def describe(index: int) -> tuple[str, int]:
@@ -58,7 +58,7 @@ def test_images_described_together_are_described_as_each_alone() -> None:
 
 
 def test_pictures_of_extreme_sides_are_described() -> None:
-    """A strip of one pixel's width reaches the captioner in a shape that it takes."""
+    """A strip that is one pixel wide reaches the captioner in a shape that it accepts."""
     sizes = [(1093, 5), (5, 1093), (1, 4000), (8192, 1), (1024, 11), (1, 1), (2, 90)]
 
     async def use(engine: VisionLanguageEngine) -> None:
@@ -82,8 +82,8 @@ def test_max_tokens_bounds_a_caption() -> None:
     with_captioner(use)
 
 
-def test_images_are_begun_in_order_when_the_batch_has_a_place() -> None:
-    """No more are in work than the batch takes, and each caller hears once, before the end, that its turn has come."""
+def test_images_start_in_order_when_the_batch_has_a_place() -> None:
+    """At most as many images run as the batch takes, and each caller is told once that its image has started."""
     order: list[tuple[str, int]] = []
 
     async def run() -> None:
@@ -106,7 +106,7 @@ def test_images_are_begun_in_order_when_the_batch_has_a_place() -> None:
 
 
 def test_a_cancelled_caption_leaves_its_neighbours_alone() -> None:
-    """Waiting or running, a cancelled image gives its row back and the others come out as ever."""
+    """Waiting or running, a cancelled image frees its row, and the captions of the others do not change."""
 
     async def use(engine: VisionLanguageEngine) -> None:
         alone = await engine.describe(image_of(0), DEFAULT_CAPTION_PROMPT, 64)
@@ -162,13 +162,13 @@ def test_text_and_vision_load_and_run_side_by_side() -> None:
 
 
 def test_a_text_model_is_no_captioner(tiny_text_model: Path) -> None:
-    """Naming a text model as captioner is a load error in words, not a crash."""
+    """Naming a text model as captioner is a load error with a clear message."""
     with pytest.raises(ModelLoadError, match="no vision part"):
         asyncio.run(VisionLanguageEngine.load(str(tiny_text_model)))
 
 
 def test_a_captioner_leaves_the_process_s_wired_limit_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """mlx-vlm raises it for a generator's life: here it is back before the first step, and stays."""
+    """mlx-vlm raises the limit while a generator lives; it is restored before the first step, and stays."""
     changes: list[str] = []
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""ModelWorker with a scripted model: what happens when things go wrong inside the thread."""
+"""ModelWorker with a scripted model: failures inside the thread."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_a_request_that_fails_every_time_it_is_sent_does_not_end_a_healthy_worke
     with_worker(script, use)
 
 
-def test_what_was_raised_on_purpose_reaches_the_client_in_its_own_words() -> None:
+def test_an_intended_error_reaches_the_client_with_its_message() -> None:
     """A `PeriscopeError` from a grammar or logits processor reaches the client with its own message."""
     told = GenerationFailed("The output's grammar failed: too many states.")
 
@@ -296,8 +296,8 @@ def test_an_abandoned_row_is_removed_before_the_next_step() -> None:
     with_worker(script, use)
 
 
-def test_what_removed_rows_leave_to_be_done_is_done_without_any_row() -> None:
-    """A batch that needs steps without any row gets them, with the device turn, and then the worker idles."""
+def test_a_batch_that_must_clean_up_gets_steps_without_any_row() -> None:
+    """It gets them with the device turn, and then the worker idles."""
     done = threading.Event()
     script = Script([say(1)])
 
