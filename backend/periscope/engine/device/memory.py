@@ -58,10 +58,8 @@ class KVFootprint:
         growing = sum(layer.slot_bytes for layer in self.layers if layer.max_slots is None)
         if growing == 0:
             return math.inf
-        low, high = (
-            0,
-            num_bytes // (growing * BLOCK_TOKENS),
-        )  # in blocks; an upper bound, because windows and fixed parts take some of the bytes
+        # In blocks. `high` is an upper bound, because windows and fixed parts take some of the bytes.
+        low, high = 0, num_bytes // (growing * BLOCK_TOKENS)
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if self.nbytes(middle * BLOCK_TOKENS) <= num_bytes else (low, middle - 1)

@@ -126,9 +126,8 @@ def _decoded(payload: str) -> Iterator[bytes]:
     """
     rest = b""
     for at in range(0, len(payload), _SLICE_CHARS):
-        digits = rest + payload[at : at + _SLICE_CHARS].encode(
-            "ascii"
-        )  # the incomplete group of the last slice begins this one
+        # The incomplete group of the last slice begins this one.
+        digits = rest + payload[at : at + _SLICE_CHARS].encode("ascii")
         try:
             data, rest = _groups_of_four(digits)
         except binascii.Error:
