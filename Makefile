@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 FLAGS ?=
+# Test processes at once; each file's tests stay in one of them.
+JOBS ?= 2
 # On Linux MLX's own matrix products are slow: where the system has OpenBLAS, the tests with a real model use it.
 OPENBLAS ?= $(firstword $(wildcard /usr/lib/*/libopenblas.so.0 /usr/lib64/libopenblas.so.0))
 
@@ -24,7 +26,7 @@ serve: setup
 	$(BIN)/periscope serve $(FLAGS)
 
 test: setup
-	$(BIN)/python -m pytest $(FLAGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(FLAGS)
 
 # A real, trained text model, built once into the user's cache (some 550 MB); not part of `make test`.
 real: setup

@@ -139,7 +139,7 @@ def test_the_total_of_a_scanned_invoice_stands_in_its_block() -> None:
 
     async def test() -> None:
         vision = VisionProxy(CaptionCache(), reading=ImageReading(CaptionCache()))
-        how = replace(settings(), reading=ReadingSettings(RapidOCRReader()))
+        how = replace(settings(), reading=ReadingSettings(RapidOCRReader(), timeout_s=300))
         rewritten = await vision.rewrite([asked(file_part(scanned_pdf(INVOICE)))], FakeCaptioner(), how)
         (page,) = texts(rewritten)[0]
         assert "17.40" in page
