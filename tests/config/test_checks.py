@@ -1,4 +1,4 @@
-"""What is refused, and in which words."""
+"""Which configurations are refused, and with which messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.config.files import ONE, PAIR, SEEDS, load_text, problems_of
 
 
 def entry(lines: str) -> str:
-    """A file with one model that has these keys too, from line 4 on."""
+    """A file with one model and further keys of it, from line 4 on."""
     return "models:\n  - name: a\n    hf_id: o/a\n" + "".join(f"    {line}\n" for line in lines.splitlines())
 
 
@@ -94,7 +94,7 @@ def entry(lines: str) -> str:
     ],
 )
 def test_a_mistake_is_named_with_line_and_fix(text, line, problem):
-    """One mistake gives one line: the file, the line, the key, what it should be and what it is."""
+    """A mistake gives one line with the file, the line, the key, what it should be and what it is."""
     assert problems_of(text) == (f"models.yaml:{line}: {problem}",)
 
 
@@ -122,8 +122,8 @@ def test_a_mistake_is_named_with_line_and_fix(text, line, problem):
         ("null", "is the origin of pages that hide theirs, which any site can do; name the origin or use *"),
     ],
 )
-def test_an_origin_that_would_let_nobody_in_is_refused(origin, problem):
-    """A pattern that can never match is told at start, with its line, instead of being found out in a browser."""
+def test_an_origin_that_never_matches_is_refused(origin, problem):
+    """The error comes at start, with the line, not later in a browser."""
     text = f"server:\n  cors_origins:\n  - http://localhost:*\n  - '{origin}'\n{ONE}"
     assert problems_of(text) == (f"models.yaml:4: server.cors_origins[1] {problem}, got {origin!r}",)
 
@@ -158,7 +158,7 @@ def test_two_models_cannot_share_a_name(text, problem):
 
 
 def proxied(capabilities: str) -> str:
-    """A pair whose text model has these capabilities, in line 4."""
+    """A pair of models whose text model has these capabilities, in line 4."""
     return f"models:\n- name: a\n  hf_id: o/a\n  capabilities: {{{capabilities}}}\n- {{name: eyes, hf_id: o/eyes}}\n"
 
 
@@ -199,7 +199,7 @@ def test_a_proxy_needs_a_captioner(capabilities, problem):
 
 
 def test_a_proxied_model_cannot_caption():
-    """A model that needs a captioner itself is none."""
+    """A model that needs a captioner itself cannot be one."""
     problems = problems_of(PAIR + "    capabilities: {vision_mode: proxy, vision_proxy: {model: w}}")
     assert problems == (
         "models.yaml:14: models[2].capabilities.vision_proxy.model 'w' has a vision_proxy of its own, so it cannot see",
@@ -207,7 +207,7 @@ def test_a_proxied_model_cannot_caption():
 
 
 def test_all_problems_come_at_once():
-    """Environment, flags, syntax of values, unknown keys and clashes are reported together, from top to bottom."""
+    """Problems of environment, flags, values, unknown keys and clashes are reported together, from top to bottom."""
     text = (
         "server: {prot: 1}\nmodels:\n- name: a\n- {name: a, hf_id: o/b, pin: maybe}\n"
         "- {name: c, hf_id: o/c, capabilities: {vision_mode: proxy}}\nmemory: 5\n"
@@ -225,8 +225,8 @@ def test_all_problems_come_at_once():
     ]
 
 
-def test_the_largest_body_must_find_room_beside_others():
-    """A bound for all bodies below that for one is refused with both values; unset, it follows the other."""
+def test_the_bound_of_all_bodies_holds_the_largest_body():
+    """A bound of all bodies below that of one is refused with both values; if unset, it depends on the other."""
     limits = "server: {limits: {max_body_bytes: 2GiB, max_body_bytes_in_flight: 1GiB}}"
     (problem,) = problems_of(f"{limits}\n{ONE}")
     assert "server.limits.max_body_bytes_in_flight is 1073741824 bytes" in problem
@@ -240,7 +240,7 @@ def test_the_largest_body_must_find_room_beside_others():
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "mac.local"])  # noqa: S104 - must be refused
 def test_a_host_that_others_reach_needs_a_key(host):
-    """A server on the network without an API key is refused before it starts."""
+    """A server that other machines can reach does not start without an API key."""
     (problem,) = problems_of(ONE, {}, {"host": host})
     assert problem.startswith(f"flag --host: server.host '{host}' lets others in, so it needs an API key")
     assert load_text(ONE, {"PERISCOPE_SERVER__API_KEY": "k"}, {"host": host}).server.host == host
@@ -253,7 +253,7 @@ def test_loopback_is_known(host, expected):
 
 
 def test_an_api_key_is_never_shown():
-    """A key that cannot be used is refused without repeating it."""
+    """The error for an invalid key does not repeat it."""
     problems = problems_of(ONE + "server: {api_key: my secret}", {})
     assert problems == ("models.yaml:2: server.api_key should be printable ASCII without spaces",)
 
@@ -270,7 +270,7 @@ MODEL_KEYS = [key.removeprefix("models[].") for key, _ in settings() if key.star
 
 
 def nested(key: str, scalar: str, indent: str) -> str:
-    """`a.b` and a scalar as YAML lines."""
+    """`a.b` and a scalar as lines of YAML."""
     parts = key.split(".")
     lines = [f"{indent}{'  ' * depth}{part}:" for depth, part in enumerate(parts)]
     return "\n".join(lines) + f" {scalar}\n"
@@ -278,13 +278,13 @@ def nested(key: str, scalar: str, indent: str) -> str:
 
 @given(key=st.sampled_from(TOP_KEYS), scalar=SCALARS)
 def test_any_scalar_at_any_key_is_taken_or_refused(key, scalar):
-    """Whatever stands behind a key, the result is a Config or a ConfigError."""
+    """Whatever value a key has, the result is a Config or a ConfigError."""
     assert isinstance(outcome(ONE + nested(key, scalar, "")), Config | tuple)
 
 
 @given(key=st.sampled_from(MODEL_KEYS), scalar=SCALARS)
 def test_any_scalar_at_any_model_key_is_taken_or_refused(key, scalar):
-    """Whatever stands behind a model's key, the result is a Config or a ConfigError."""
+    """Whatever value a model's key has, the result is a Config or a ConfigError."""
     assert isinstance(outcome("models:\n-\n" + nested(key, scalar, "  ")), Config | tuple)
     assert isinstance(outcome(SEEDS + nested(key, scalar, "    ").replace("    name:", "    title:")), Config | tuple)
 
@@ -306,7 +306,7 @@ def outcome(text: str) -> Config | tuple[str, ...]:
     return problems
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path):
+def test_a_file_that_is_not_text_is_refused(tmp_path):
     """Bytes that are not UTF-8 give one problem."""
     path = tmp_path / "models.yaml"
     path.write_bytes(b"\xff\xfe\x00")

@@ -1,4 +1,4 @@
-"""YAML text to values with lines."""
+"""Reading YAML text into values with their lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from periscope.errors import ConfigError
 
 
 def test_every_value_knows_its_line():
-    """A key's origin is the line it stands in, an item's the line it starts in."""
+    """A key's origin is its line, an item's the line on which it starts."""
     document = read_document("a: 1\n\nb:\n  - c: 2\n    d: [3]\n", "models.yaml")
     assert document.tree == {"a": 1, "b": [{"c": 2, "d": [3]}]}
     lines = {loc: origin.line for loc, origin in document.origins.items()}
@@ -19,7 +19,7 @@ def test_every_value_knows_its_line():
 
 
 def test_a_place_without_origin_has_that_of_its_surroundings():
-    """What is missing is reported where it should have been."""
+    """A missing key is reported at the place where it should be."""
     document = read_document("a:\n  b: {c: 1}\n", "models.yaml")
     assert document.origin(("a", "b", "missing")) == Origin("models.yaml:2", 2)
 
@@ -38,7 +38,7 @@ def test_a_place_without_origin_has_that_of_its_surroundings():
     ],
 )
 def test_keys_and_dates_are_text(text, tree):
-    """YAML's surprises stay what the file shows: keys and dates are text, anchors are copies."""
+    """Keys and dates are text as in the file, and anchors are copies."""
     document = read_document(text, "f")
     assert (document.tree, document.problems) == (tree, [])
 
@@ -60,8 +60,8 @@ def test_keys_and_dates_are_text(text, tree):
         ("a: &x [*x]", "f:1: a[0] contains itself"),
     ],
 )
-def test_what_yaml_would_let_pass_is_a_problem(text, problem):
-    """Doubled keys, merge keys, tags, endless values and cycles are each named with their line."""
+def test_yaml_that_hides_mistakes_is_a_problem(text, problem):
+    """Duplicate keys, merge keys, tags, infinite values and cycles are each reported with their line."""
     document = read_document(text, "f")
     assert [f"{p.origin.text}: {p.text}" for p in document.problems] == [problem]
 
@@ -78,14 +78,14 @@ def test_what_yaml_would_let_pass_is_a_problem(text, problem):
     ],
 )
 def test_broken_yaml_is_one_problem_with_its_line(text, problem):
-    """A text that is no YAML says where it broke."""
+    """The error for invalid YAML has the line of the mistake."""
     with pytest.raises(ConfigError) as caught:
         read_document(text, "f")
     assert caught.value.problems == (problem,)
 
 
 def test_anchors_cannot_blow_up_the_file():
-    """Anchors that repeat each other into billions of values end in an error instead of in memory."""
+    """Anchors that multiply into billions of values are an error and take no memory."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
     with pytest.raises(ConfigError, match="holds more than 20000 values"):
@@ -93,7 +93,7 @@ def test_anchors_cannot_blow_up_the_file():
 
 
 def test_a_value_can_be_laid_over_the_file():
-    """A layer replaces the value and its origin, and makes the mappings on the way."""
+    """A layer replaces the value and its origin, and creates missing mappings above it."""
     document = read_document("server: {port: 1}\nmemory:\n", "f")
     document.put(("server", "port"), 2, Origin("flag --port"))
     document.put(("memory", "budget"), 3, Origin("env X"))
@@ -102,7 +102,7 @@ def test_a_value_can_be_laid_over_the_file():
 
 
 def test_a_layer_leaves_a_file_of_the_wrong_shape_alone():
-    """Where the file has a list for a mapping, the layer waits for the schema to say so."""
+    """If the file has a list in place of a mapping, the layer leaves the problem to the schema."""
     document = read_document("server: [1]", "f")
     document.put(("server", "port"), 2, Origin("flag --port"))
     assert document.tree == {"server": [1]}

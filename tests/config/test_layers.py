@@ -1,4 +1,4 @@
-"""Environment and flags over the file."""
+"""The environment and flags override the file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FILE = ONE + "server: {port: 1000, heartbeat_s: 5}\nidle_unload_secs: 60\n"
 
 
 def test_flags_beat_environment_beats_file_beats_default():
-    """Each layer wins over the next, and says so."""
+    """Each layer overrides the next one, and is named as the source."""
     env = {"PERISCOPE_SERVER__PORT": "2000", "PERISCOPE_SERVER__HEARTBEAT_S": "4"}
     config = load_text(FILE, env, {"port": 3000, "host": None})
     server, sources = config.server, config.sources
@@ -38,7 +38,7 @@ def test_flags_beat_environment_beats_file_beats_default():
     ],
 )
 def test_the_environment_is_read_by_the_type_of_its_key(name, text, read):
-    """A variable's text becomes what its key holds."""
+    """The text of a variable becomes a value of its key's type."""
     config = load_text(ONE, {name: text})
     assert read(config)
     assert config.sources[env_names()[name]] == f"env {name}"
@@ -78,12 +78,12 @@ def test_an_empty_variable_counts_as_unset():
     ],
 )
 def test_a_variable_that_cannot_be_used_is_named(env, problem):
-    """The problem begins with the variable."""
+    """The problem starts with the variable's name."""
     assert problems_of(ONE, env) == (problem,)
 
 
 def test_other_variables_are_left_alone():
-    """What does not begin with PERISCOPE_, and the variables that other parts read, are no concern of the file."""
+    """Variables without the prefix PERISCOPE_, and those that other parts read, are ignored."""
     assert load_text(ONE, {"PORT": "x", "PERISCOPE_URL": "http://x", "PERISCOPE_HOME": "/x"}).server.port == 7374
 
 
@@ -95,6 +95,6 @@ def test_a_layer_over_an_empty_key_is_its_source():
 
 
 def test_the_file_and_the_layers_are_wrong_together():
-    """A file whose section has the wrong type is reported, whatever the environment puts into it."""
+    """A file whose section has a wrong type is reported, whatever the environment sets in it."""
     problems = problems_of(ONE + "server: 5", {"PERISCOPE_SERVER__PORT": "1"})
     assert problems == ("models.yaml:2: server should be a mapping of keys to values, got 5",)

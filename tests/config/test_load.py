@@ -1,4 +1,4 @@
-"""Which file is read."""
+"""Which configuration file is read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PLACES = [
 
 @pytest.fixture
 def places(tmp_path):
-    """Every place a file can be in, each with a file."""
+    """A file in every place that is searched."""
     for place in PLACES:
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_text(ONE)
@@ -32,7 +32,7 @@ def places(tmp_path):
 
 
 def find(root: Path, *, path: str | None = None, env: dict[str, str] | None = None) -> str:
-    """The place that is found below root."""
+    """The place below the root that is found."""
     found = find_file(
         Path(path) if path else None,
         env or {},
@@ -44,7 +44,7 @@ def find(root: Path, *, path: str | None = None, env: dict[str, str] | None = No
 
 
 def test_the_first_place_that_has_a_file_wins(places):
-    """Flag, variable, working directory, own home, user's configuration, package, checkout: in this order."""
+    """The order is: flag, variable, working directory, own home, user's configuration, package, checkout."""
     path, env = "../asked.yaml", {"PERISCOPE_CONFIG": "../env.yaml", "PERISCOPE_HOME": str(places / "own")}
     assert find(places, path=path, env=env) == "asked.yaml"
     assert find(places, env=env) == "env.yaml"
@@ -61,21 +61,21 @@ def test_the_first_place_that_has_a_file_wins(places):
     [("x.yaml", {}, "flag --config"), (None, {"PERISCOPE_CONFIG": "x.yaml"}, "env PERISCOPE_CONFIG")],
 )
 def test_a_file_that_was_asked_for_must_exist(places, path, env, origin):
-    """No other file is read instead of the one that was named."""
+    """No other file is read in place of a named one."""
     with pytest.raises(ConfigError) as caught:
         find(places, path=path, env=env)
     assert caught.value.problems == (f"{origin}: there is no file {places / 'cwd/x.yaml'}",)
 
 
 def test_the_shipped_file_is_found_without_any_other(tmp_path):
-    """Where nobody configured anything, the file of the package or of the checkout is used."""
+    """Without any configuration, the file of the package or of the checkout is used."""
     config = load(None, {}, {}, cwd=tmp_path, home=tmp_path)
     assert config.path.name == "models.yaml"
     assert config.default_model.name == "demo"
 
 
 def test_messages_call_the_file_as_briefly_as_is_clear(places):
-    """Below the working directory or the home the file is named from there, elsewhere in full."""
+    """Paths below the working directory or the home are relative to it, others are absolute."""
     for path, cwd, label in [
         ("cwd/models.yaml", "cwd", "models.yaml"),
         ("home/.config/periscope/models.yaml", "cwd", "~/.config/periscope/models.yaml"),
@@ -86,13 +86,13 @@ def test_messages_call_the_file_as_briefly_as_is_clear(places):
 
 
 def test_an_unknown_flag_is_a_mistake_of_the_caller(places):
-    """A flag that configuration does not know is no ConfigError: it is a bug of the command line."""
+    """It is not a ConfigError, because it is a bug of the command line."""
     with pytest.raises(TypeError, match="prot"):
         load(places / "asked.yaml", {}, {"prot": 1})
 
 
-def test_a_directory_is_no_file(tmp_path):
-    """A directory called models.yaml is passed over."""
+def test_a_directory_is_not_a_file(tmp_path):
+    """A directory called models.yaml is skipped."""
     (tmp_path / "models.yaml").mkdir()
     with pytest.raises(ConfigError, match="there is no file"):
         load(tmp_path / "models.yaml", {}, {}, cwd=tmp_path, home=tmp_path)

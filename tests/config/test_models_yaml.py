@@ -1,4 +1,4 @@
-"""The shipped models.yaml: it works, and it documents every key as the schema has it."""
+"""The shipped models.yaml works, and documents every key as the schema has it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SETTINGS = dict(settings())
 
 
 def reference() -> dict[str, tuple[object, str]]:
-    """Key -> (documented default, comment), from the commented block at the end of the file."""
+    """Maps each key to its documented default and comment, from the commented block at the end of the file."""
     block = PATH.read_text(encoding="utf-8").partition("# ---- Reference")[2].splitlines()[1:]
     document = read_document("\n".join(line.removeprefix("# ") for line in block), "reference")
     assert not document.problems
@@ -42,7 +42,7 @@ REFERENCE = reference()
 
 @pytest.fixture(scope="module")
 def shipped():
-    """The shipped file, loaded as somebody without any settings would."""
+    """The shipped file, loaded without any other settings."""
     return load(PATH, {}, {}, cwd=PATH.parent, home=PATH.parent)
 
 
@@ -75,13 +75,13 @@ def test_every_text_model_of_it_can_take_images(shipped):
 
 
 def test_the_native_example_works_when_uncommented():
-    """The last entry in comments is a valid one."""
+    """The last commented entry is valid."""
     *_, native = commented_examples()
     assert read_document(native, "example").tree["models"][0]["capabilities"] == {"vision_mode": "native"}
 
 
 def test_the_example_of_another_server_works_when_uncommented():
-    """Beside the shipped models it loads, and is a captioner."""
+    """It loads beside the shipped models, and is a captioner."""
     remote, *_ = commented_examples()
     text = PATH.read_text(encoding="utf-8").partition("# ---- Reference")[0] + remote.removeprefix("models:")
     remotes = [(model.remote.backend, model.kind) for model in load_text(text).models if model.remote is not None]
@@ -96,7 +96,7 @@ def commented_examples() -> list[str]:
 
 
 def test_the_reference_has_every_key_and_no_other():
-    """A key that is added, renamed or removed shows here."""
+    """The reference lists exactly the keys of the schema."""
     sections = {key for key in REFERENCE if key not in SETTINGS}
     assert set(SETTINGS) <= set(REFERENCE)
     for key in sections:
@@ -108,7 +108,7 @@ def test_the_reference_has_every_key_and_no_other():
 
 @pytest.mark.parametrize("key", sorted(set(SETTINGS) - EXAMPLES))
 def test_documented_defaults_are_the_defaults(key):
-    """What the file says is the default is."""
+    """The defaults in the file are those of the schema."""
     documented, default = REFERENCE[key][0], SETTINGS[key].default
     assert (tuple(documented) if isinstance(documented, list) else documented) == default
 

@@ -47,15 +47,15 @@ def test_durations_add_up_their_parts(text, expected):
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "1e3GB", "24XB", "1GB 2GB", "24 G B", "infGB"])
-def test_other_texts_are_no_bytes(text):
-    """What is not a number with a unit is refused with an example of what is."""
+def test_other_texts_are_refused_as_bytes(text):
+    """The error for a text that is not a number with a unit gives an example."""
     with pytest.raises(ValueError, match="24GiB"):
         parse_bytes(text)
 
 
 @pytest.mark.parametrize("text", ["", "m", "-30m", "30 minutes", "1h-30m", "nan s", "30M"])
-def test_other_texts_are_no_duration(text):
-    """What is not numbers with units is refused with an example of what is."""
+def test_other_texts_are_refused_as_durations(text):
+    """The error for a text that is not a sum of numbers with units gives an example."""
     with pytest.raises(ValueError, match="1h30m"):
         parse_seconds(text)
 

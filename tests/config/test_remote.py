@@ -1,4 +1,4 @@
-"""A captioner on another server, in the file and by flags."""
+"""A captioner on another server, configured in the file and by flags."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def named(config: Config, name: str) -> ModelConfig:
 
 
 def test_a_text_model_may_name_a_captioner_on_another_server():
-    """It is a captioner, loaded by nobody here, and the file's values and the defaults are its settings."""
+    """It is a captioner that is not loaded here, with the file's values and the defaults."""
     far = named(load_text(FAR % ", max_concurrent: 9"), "far")
     assert far.kind is ModelKind.CAPTIONER
     assert not far.preload
@@ -27,8 +27,8 @@ def test_a_text_model_may_name_a_captioner_on_another_server():
     assert (far.remote.max_concurrent, far.remote.num_retries, far.remote.stream) == (9, 2, False)
 
 
-def test_one_that_nobody_names_is_still_no_text_model():
-    """It is never the default."""
+def test_a_remote_captioner_that_no_model_names_is_no_text_model():
+    """It is never the default model."""
     config = load_text("models:\n" + REMOTE % "" + "  - {name: one, hf_id: owner/one}\n")
     assert config.default_model.name == "one"
 
@@ -57,20 +57,20 @@ URL = "base_url: 'http://gpu/v1'"
         (f"{{{URL}, model: m}}\n    hf_id: o/x", "models[3] has hf_id and remote; give one"),
     ],
 )
-def test_what_cannot_be_is_told_with_its_fix(remote: str, problem: str):
-    """Unknown backend, missing or wrong URL, a key where its variable belongs, settings that would do nothing."""
+def test_invalid_remote_settings_are_errors_with_the_fix(remote: str, problem: str):
+    """Examples: an unknown backend, a wrong URL, a key in place of its variable, settings without effect."""
     problems = problems_of(f"{PAIR}  - name: far\n    remote: {remote}\n")
     assert any(problem in each for each in problems), problems
 
 
-def test_captioners_alone_serve_nobody():
+def test_captioners_alone_are_refused():
     """At least one text model is needed."""
     (problem,) = problems_of("models:\n" + REMOTE % "")
     assert problem.endswith("models holds captioners only (remote); add the text model that clients ask")
 
 
 def test_the_key_comes_from_the_environment_and_is_shown_nowhere():
-    """Not by `config show`, not in the repr; a variable that is not set gives no key; PERISCOPE_ names may be used."""
+    """It is neither in `config show` nor in reprs; an unset variable gives no key; PERISCOPE_ names may be used."""
     config = load_text(FAR % ", api_key_env: PERISCOPE_VLM_KEY", env={"PERISCOPE_VLM_KEY": "sk-secret"})
     assert config.api_keys == {"PERISCOPE_VLM_KEY": "sk-secret"}
     assert "sk-secret" not in repr(config)
@@ -79,7 +79,7 @@ def test_the_key_comes_from_the_environment_and_is_shown_nowhere():
 
 
 def test_flags_give_the_default_model_a_captioner_on_another_server():
-    """Named after its model, with the time-out asked for, whatever the file says; sources name the flags."""
+    """It is named after its model and has the given timeout, whatever the file says; sources name the flags."""
     config = load_text(PAIR, flags={**VLLM, "vlm_timeout": "90s"})
     words, added = config.default_model, config.models[-1]
     assert words.capabilities.vision_proxy
@@ -93,7 +93,7 @@ def test_flags_give_the_default_model_a_captioner_on_another_server():
 
 
 def test_flags_that_name_a_server_of_the_file_keep_its_settings():
-    """Its key and its bounds stay."""
+    """Its API key and its limits stay."""
     flags = {"vlm_backend": "lmdeploy", "vlm_base_url": "http://gpu:23333/v1", "vlm_model": "q/VL"}
     config = load_text(PAIR + REMOTE % ", max_concurrent: 9", flags=flags)
     assert len(config.models) == 4
@@ -103,7 +103,7 @@ def test_flags_that_name_a_server_of_the_file_keep_its_settings():
 
 @pytest.mark.parametrize("backend", [None, "mlx"])
 def test_the_local_backend_takes_a_name(backend: str | None):
-    """`--vlm-model` alone is `--vision-model`."""
+    """`--vlm-model` alone means the same as `--vision-model`."""
     flags = {"vlm_backend": backend, "vlm_model": "eyes", "model": "other"}
     config = load_text(PAIR, flags=flags)
     assert config.default_model.name == "other"
@@ -128,7 +128,7 @@ def test_the_local_backend_takes_a_name(backend: str | None):
         ({"vlm_timeout": "9", "model": "one"}, "flag --vlm-timeout: one has no captioner"),
     ],
 )
-def test_flags_that_contradict_each_other_are_told_with_the_fix(flags: dict[str, object], problem: str):
-    """One sentence that names the flag."""
+def test_contradicting_flags_are_an_error_with_the_fix(flags: dict[str, object], problem: str):
+    """The error is one sentence that names the flag."""
     (told,) = problems_of(ONE if flags.get("model") == "one" else PAIR, flags=flags)
     assert problem in told

@@ -1,4 +1,4 @@
-"""What the configuration says about itself."""
+"""`config show`: every setting with its value and source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.config.files import ONE, PAIR, SEEDS, load_text
 @pytest.mark.parametrize("text", [ONE, PAIR, SEEDS])
 @pytest.mark.parametrize("flags", [{}, {"model": "some/new"}, {"port": 1, "vision_model": "q/Eyes"}])
 def test_every_value_has_its_source(text, flags):
-    """Each setting in effect is listed once, with where it came from."""
+    """Each setting is listed once, with its source."""
     config = load_text(text, {"PERISCOPE_SERVER__HOST": "localhost"}, flags)
     rows = describe(config)
     keys = [key for key, _, _ in rows]
@@ -23,7 +23,7 @@ def test_every_value_has_its_source(text, flags):
 
 
 def test_values_that_are_not_default_have_a_source_that_is_not():
-    """Nothing changes without somebody having said so."""
+    """A value differs from its default only if a source other than `default` has set it."""
     defaults = {key.replace("[]", "[0]"): field.default for key, field in settings()}
     for text, flags in [(SEEDS, {}), (PAIR, {"model": "some/new"}), (PAIR, {"vision_model": "q/Eyes"})]:
         for key, value, source in describe(load_text(text, {}, flags)):
@@ -31,7 +31,7 @@ def test_values_that_are_not_default_have_a_source_that_is_not():
 
 
 def test_the_api_key_is_redacted():
-    """The key's place shows that there is one, not which."""
+    """The list shows that there is a key, but not the key."""
     config = load_text(ONE, {"PERISCOPE_SERVER__API_KEY": "s3cret"})
     assert ("server.api_key", "********", "env PERISCOPE_SERVER__API_KEY") in describe(config)
     assert ("server.api_key", None, "default") in describe(load_text(ONE))

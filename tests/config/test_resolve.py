@@ -1,4 +1,4 @@
-"""Captioners found or added, and the flags that choose models."""
+"""Resolving models: captioners are found or added, and flags choose models."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ models:
 
 
 def captioner_of(config: Config, name: str) -> str | None:
-    """Which model captions for this one."""
+    """The name of the model's captioner."""
     proxy = model(config, name).capabilities.vision_proxy
     return proxy.model if proxy else None
 
 
 def test_a_hub_id_adds_a_captioner():
-    """A repository that no entry has becomes an entry named after it, with the proxy's line as its source."""
+    """A repository without an entry gets one that is named after it, with the proxy's line as its source."""
     config = load_text(SEEDS)
     added = config.models[-1]
     assert (added.name, added.hf_id) == ("Qwen2-VL-7B-Instruct", "Qwen/Qwen2-VL-7B-Instruct")
@@ -35,7 +35,7 @@ def test_a_hub_id_adds_a_captioner():
 
 
 def test_two_proxies_share_a_captioner():
-    """The same repository is one entry, loaded at start when the first text model that needs it is."""
+    """The same repository gives one entry, which is loaded at start if a text model that is needs it."""
     config = load_text(TWO_PROXIES)
     assert [m.name for m in config.models] == ["a", "b", "Eyes-7B"]
     assert captioner_of(config, "a") == captioner_of(config, "b") == "Eyes-7B"
@@ -43,7 +43,7 @@ def test_two_proxies_share_a_captioner():
 
 
 def test_a_hub_id_that_an_entry_has_means_that_entry():
-    """No second entry is made for a repository that is configured."""
+    """A repository that has an entry does not get a second one."""
     config = load_text(TWO_PROXIES + "- {name: mine, hf_id: q/Eyes-7B, params: {max_num_seqs: 4}}")
     assert [m.name for m in config.models] == ["a", "b", "mine"]
     assert captioner_of(config, "b") == "mine"
@@ -56,20 +56,20 @@ def test_a_taken_name_is_numbered():
 
 
 def test_a_disabled_proxy_adds_nothing():
-    """A proxy that is switched off keeps its settings, but no captioner is added for it."""
+    """A disabled proxy keeps its settings, but no captioner is added for it."""
     config = load_text(TWO_PROXIES.replace("vision_mode: proxy", "vision_mode: disabled"))
     assert [m.name for m in config.models] == ["a", "b"]
 
 
 def test_a_captioner_may_be_named_by_alias():
-    """What a proxy names by alias is known by name afterwards."""
+    """The proxy then has the captioner's name instead of its alias."""
     config = load_text(PAIR.replace("{model: eyes}", "{model: e}") + "  - {name: x, hf_id: o/x, aliases: [e]}")
     assert captioner_of(config, "words") == "x"
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("disabled", ModelKind.CAPTIONER), ("native", ModelKind.TEXT)])
-def test_a_captioner_is_what_only_captions(mode, kind):
-    """A model that others name as captioner answers no requests itself, unless it sees natively."""
+def test_a_model_that_others_name_as_captioner_is_a_captioner(mode, kind):
+    """It answers no requests itself, unless its vision mode is native."""
     config = load_text(
         PAIR.replace("embedded:captioner", f"embedded:captioner\n    capabilities: {{vision_mode: {mode}}}")
     )
@@ -78,13 +78,13 @@ def test_a_captioner_is_what_only_captions(mode, kind):
 
 
 def test_the_default_is_the_first_text_model():
-    """A captioner in front is no default."""
+    """A captioner in front of it is not the default."""
     config = load_text("models:\n- {name: eyes, hf_id: q/Eyes-7B}\n" + TWO_PROXIES.partition("\n")[2])
     assert config.default_model.name == "a"
 
 
 def test_a_captioner_that_sees_natively_may_be_the_default():
-    """A model that answers with its own eyes stands in front, even if another has its images captioned by it."""
+    """A native model can be the default even if another model names it as its captioner."""
     native = "- {name: eyes, hf_id: q/Eyes-7B, aliases: [default], capabilities: {vision_mode: native}}\n"
     config = load_text("models:\n" + native + TWO_PROXIES.partition("\n")[2])
     assert config.default_model.name == "eyes"
@@ -92,21 +92,21 @@ def test_a_captioner_that_sees_natively_may_be_the_default():
 
 
 def test_an_empty_source_is_none():
-    """An entry whose hf_id is left empty has its local_path only."""
+    """An entry whose hf_id is left empty has only its local_path."""
     config = load_text("models:\n- name: a\n  hf_id:\n  local_path: embedded:text\n")
     assert (config.models[0].hf_id, config.models[0].local_path) == (None, "embedded:text")
 
 
 def test_paths_are_relative_to_the_file(tmp_path):
-    """A relative directory means the same wherever the server is started; embedded models are no paths."""
+    """A relative directory means the same wherever the server is started; embedded models are not paths."""
     config = load_text(SEEDS, folder=tmp_path)
     assert model(config, "local-mistral").local_path == str(tmp_path / "models/mistral-7b-instruct")
     assert model(load_text(PAIR), "words").local_path == "embedded:text"
 
 
 @pytest.mark.parametrize("wanted", ["other", "owner/other"])
-def test_model_brings_an_entry_to_the_front(wanted):
-    """`--model` by name or repository makes an entry the default, and only it is loaded at start."""
+def test_the_model_flag_makes_an_entry_the_default(wanted):
+    """`--model` by name or repository makes an entry the default, and only that one is loaded at start."""
     config = load_text(PAIR, {}, {"model": wanted})
     assert [m.name for m in config.models] == ["other", "words", "eyes"]
     assert config.default_model.name == "other"
@@ -117,15 +117,15 @@ def test_model_brings_an_entry_to_the_front(wanted):
 
 
 @pytest.mark.parametrize("wanted", ["words", "w", "default", "embedded:text"])
-def test_model_keeps_the_pair_together(wanted):
-    """`--model` for a proxied model loads its captioner with it."""
+def test_the_model_flag_loads_the_captioner_too(wanted):
+    """`--model` for a model in proxy mode also loads its captioner."""
     config = load_text(PAIR, {}, {"model": wanted})
     assert config.default_model.name == "words"
     assert [m.name for m in config.models if m.preload] == ["words", "eyes"]
 
 
-def test_model_takes_a_hub_id_that_no_entry_has():
-    """A new model stands in front, captioned by the first captioner known, and both are loaded at start."""
+def test_the_model_flag_takes_a_hub_id_without_an_entry():
+    """A new model becomes the default, with the first known captioner, and both are loaded at start."""
     config = load_text(PAIR, {}, {"model": "some/New-4bit"})
     new = config.models[0]
     assert (new.name, new.hf_id, new.kind) == ("New-4bit", "some/New-4bit", ModelKind.TEXT)
@@ -135,15 +135,15 @@ def test_model_takes_a_hub_id_that_no_entry_has():
     assert config.sources["models[0].hf_id"] == "flag --model"
 
 
-def test_model_takes_a_directory(tmp_path):
-    """A directory, relative to the working directory, is a model named after it."""
+def test_the_model_flag_takes_a_directory(tmp_path):
+    """A directory, relative to the working directory, becomes a model named after it."""
     (tmp_path / "my model").mkdir()
     config = load_text(PAIR, {}, {"model": "my model"}, folder=tmp_path)
     assert (config.models[0].name, config.models[0].local_path) == ("my-model", str(tmp_path / "my model"))
 
 
-def test_a_new_model_without_any_captioner_sees_nothing():
-    """Where no captioner is known, `--model` gives a text-only model."""
+def test_a_new_model_without_any_captioner_is_text_only():
+    """If no captioner is known, `--model` gives a text-only model."""
     assert load_text(ONE, {}, {"model": "some/new"}).models[0].capabilities.vision_mode is VisionMode.DISABLED
 
 
@@ -151,7 +151,7 @@ def test_a_new_model_without_any_captioner_sees_nothing():
     ("wanted", "name"), [("eyes", "eyes"), ("q/Eyes-7B", "Eyes-7B"), ("embedded:captioner", "eyes")]
 )
 def test_vision_model_sets_the_captioner_of_the_default(wanted, name):
-    """`--vision-model` by name, repository or embedded pair; the rest of the proxy's settings stay."""
+    """`--vision-model` takes a name, a repository or an embedded model; the proxy's other settings stay."""
     text = PAIR.replace("{model: eyes}", "{model: eyes, max_images: 3}")
     config = load_text(text, {}, {"vision_model": wanted})
     proxy = config.default_model.capabilities.vision_proxy
@@ -163,7 +163,7 @@ def test_vision_model_sets_the_captioner_of_the_default(wanted, name):
 
 
 def test_both_flags_make_a_pair():
-    """`--model` and `--vision-model` together serve a pair that the file does not know."""
+    """`--model` and `--vision-model` together serve a pair that is not in the file."""
     config = load_text(PAIR, {}, {"model": "some/New", "vision_model": "q/Eyes"})
     assert captioner_of(config, "New") == "Eyes"
     assert [m.name for m in config.models if m.preload] == ["New", "Eyes"]
@@ -190,18 +190,18 @@ def test_both_flags_make_a_pair():
     ],
 )
 def test_a_flag_that_cannot_be_used_is_named(flags, problem):
-    """The problem begins with the flag."""
+    """The problem starts with the flag."""
     assert problems_of(PAIR, {}, flags) == (problem,)
 
 
 @given(st.fixed_dictionaries({}, optional={"model": st.text(max_size=300), "vision_model": st.text(max_size=300)}))
 def test_any_flag_text_is_taken_or_refused(flags):
-    """Whatever stands behind the flags, the result is a Config or a ConfigError."""
+    """Whatever text the flags have, the result is a Config or a ConfigError."""
     problems_of(PAIR, {}, flags)
 
 
 def drafted(draft: str, more: str = "") -> str:
-    """A model with this draft model, in line 4, beside a small one and a captioner."""
+    """A model with this draft model, in line 4, with a small model and a captioner."""
     return (
         "models:\n- name: big\n  hf_id: o/big\n"
         f"  params: {{draft_model: {draft}}}\n"
@@ -217,7 +217,7 @@ def drafted(draft: str, more: str = "") -> str:
     [("small", "small"), ("s", "small"), ("o/small", "small"), ("./near", "near"), ("x/y-1B", "x/y-1B")],
 )
 def test_a_draft_model_is_an_entry_or_a_hub_id(draft, name):
-    """An entry is meant by name, alias, repository or directory; a repository that no entry has adds none."""
+    """A name, alias, repository or directory means an entry; a repository without an entry adds none."""
     config = load_text(drafted(draft))
     assert config.models[0].params.draft_model == name
     assert config.sources["models[0].params.draft_model"] == "models.yaml:4"
@@ -225,7 +225,7 @@ def test_a_draft_model_is_an_entry_or_a_hub_id(draft, name):
 
 
 def test_a_draft_model_may_be_a_directory(tmp_path):
-    """A directory that exists, or is written like one, is relative to the file; an embedded model is no path."""
+    """A directory that exists, or is written like one, is relative to the file; an embedded model is not a path."""
     (tmp_path / "tiny").mkdir()
     for draft, expected in [("tiny", "tiny"), ("./other", "other")]:
         config = load_text(drafted(draft), folder=tmp_path)
@@ -243,12 +243,12 @@ def test_a_draft_model_may_be_a_directory(tmp_path):
     ],
 )
 def test_a_draft_model_that_cannot_draft_is_refused(draft, said):
-    """The model itself, a captioner and what names nothing are refused, with the line."""
+    """The model itself, a captioner and unknown names are refused, with the line."""
     assert problems_of(drafted(draft)) == (f"models.yaml:4: models[0].params.draft_model {said}",)
 
 
 def test_every_draft_model_is_checked():
-    """A captioner drafts for nobody and has no drafts; all of it is told at once."""
+    """A captioner can neither draft nor have a draft model, and all such problems are reported together."""
     assert problems_of(drafted("eyes", ", params: {draft_model: small}")) == (
         "models.yaml:4: models[0].params.draft_model 'eyes' only captions images for other models; name a text model",
         (
@@ -259,7 +259,7 @@ def test_every_draft_model_is_checked():
 
 
 def test_a_flag_cannot_make_a_draft_model_a_captioner():
-    """Also with `--vision-model` and `--model`, the entry in question is named as it stands in the file."""
+    """With `--vision-model` and `--model`, too, the problem names the entry and its line."""
     (problem,) = problems_of(drafted("small"), {}, {"vision_model": "small"})
     assert problem.startswith("models.yaml:4: models[0].params.draft_model 'small' only captions images")
     (problem,) = problems_of(drafted("big"), {}, {"model": "small"})
@@ -267,7 +267,7 @@ def test_a_flag_cannot_make_a_draft_model_a_captioner():
 
 
 def test_only_a_captioner_can_be_isolated():
-    """Where it is a text model's, the key is refused with its line; a flag can make an entry a captioner."""
+    """For a text model the key is refused with its line; a flag can make an entry a captioner."""
     isolated = "    isolated: true\n"
     assert model(load_text(PAIR.replace("captioner\n", "captioner\n" + isolated)), "eyes").isolated
     other = PAIR + isolated
@@ -278,14 +278,14 @@ def test_only_a_captioner_can_be_isolated():
 
 
 def test_resolved_models_have_distinct_names():
-    """However the entries came about, every name and alias means one model."""
+    """However entries were made, every name and alias means one model."""
     config = load_text(SEEDS, {}, {"model": "x/Qwen2-VL-7B-Instruct", "vision_model": "y/ministral-3-3b"})
     names = [name for m in config.models for name in (m.name, *m.aliases)]
     assert len(names) == len(set(names))
 
 
 def test_a_hub_id_is_a_name_of_its_model():
-    """Clients that know a model by its repository need no alias in the file; captioners have theirs, too."""
+    """Clients that use a model's repository as its name need no alias in the file, for captioners, too."""
     config = load_text(SEEDS)
     assert model(config, "ministral-3-3b").aliases == ("mistralai/Ministral-3-3B-Reasoning-2512",)
     assert model(config, "Qwen2-VL-7B-Instruct").aliases == ("Qwen/Qwen2-VL-7B-Instruct",)
@@ -294,7 +294,7 @@ def test_a_hub_id_is_a_name_of_its_model():
 
 
 def test_a_hub_id_is_one_models_name_only():
-    """A name or alias in the file goes before it, and of two entries the first has it."""
+    """A name or alias in the file wins over it, and of two entries the first one has it."""
     config = load_text(
         "models:\n- {name: a, hf_id: o/x, revision: v1, aliases: [z]}\n- {name: b, hf_id: o/x}\n"
         "- {name: c, hf_id: o/c}\n- {name: d, hf_id: o/d, aliases: [o/c]}\n- {name: o/e, hf_id: o/e}\n"

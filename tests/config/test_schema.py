@@ -1,4 +1,4 @@
-"""The settings themselves and their JSON schema."""
+"""The settings and their JSON schema."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_seeds_shape_loads_as_it_stands():
     ],
 )
 def test_vision_mode_takes_the_words_people_use(written, mode):
-    """False and none mean disabled, as does a mode that is left empty."""
+    """`false` and `none` mean disabled, and so does an empty value."""
     config = load_text(
         f"models:\n- {{name: a, hf_id: o/a}}\n- name: b\n  hf_id: o/b\n  capabilities:\n    vision_mode: {written}"
     )
@@ -74,13 +74,13 @@ def test_vision_mode_takes_the_words_people_use(written, mode):
     ("written", "dtype"), [("bf16", "bfloat16"), ("float32", "float32"), ("auto", None), ("", None)]
 )
 def test_dtype_takes_short_names(written, dtype):
-    """The seeds' short type names mean the long ones."""
+    """The short type names mean the long ones."""
     config = load_text(f"models:\n- name: a\n  hf_id: o/a\n  params:\n    dtype: {written}")
     assert config.models[0].params.dtype == dtype
 
 
 def test_units_may_be_written():
-    """Bytes and durations are numbers, or texts with a unit."""
+    """Bytes and durations are numbers or texts with a unit."""
     config = load_text(
         ONE + 'idle_unload_secs: 30m\nmemory: {budget: 24GB, wired_limit: "16GiB"}\n'
         "server: {heartbeat_s: 500ms, limits: {max_body_bytes: 1MiB, wait_timeout_s: 90}}"
@@ -92,7 +92,7 @@ def test_units_may_be_written():
 
 
 def test_engine_settings_have_the_documented_defaults():
-    """Who sets nothing gets a quarter for captions, checked requests, and memory that the engine works out itself."""
+    """By default captions get a quarter, requests are checked, and the engine works out the memory."""
     config = load_text(ONE)
     params = config.models[0].params
     assert (config.captioner_share, config.memory.check_requests) == (0.25, True)
@@ -100,7 +100,7 @@ def test_engine_settings_have_the_documented_defaults():
 
 
 def test_engine_settings_may_be_written():
-    """Each of them is read where it belongs; the prompt cache takes a size with a unit, or 0 for none."""
+    """Each value is read from its key; the prompt cache takes a size with a unit, or 0 for none."""
     config = load_text(
         "captioner_share: 0.5\nmemory: {check_requests: false}\nmodels:\n"
         "- {name: a, hf_id: o/a, params: {prompt_cache: 2GiB, num_draft_tokens: 8}}\n"
@@ -137,7 +137,7 @@ def test_an_empty_section_is_at_its_defaults():
 
 
 def test_configuration_is_frozen():
-    """Nobody can change a setting after the start."""
+    """No setting can be changed after the start."""
     config = load_text(ONE)
     with pytest.raises(ValueError, match="frozen"):
         config.server.port = 1  # type: ignore[misc]
@@ -151,7 +151,7 @@ def test_the_api_key_stays_out_of_reprs():
 @pytest.mark.parametrize("name", SAMPLING)
 @given(value=st.floats(-20, 20).map(lambda value: round(value, 4)))
 def test_sampling_bounds_are_those_of_requests(name, value):
-    """A default that the file may hold is one that a request may ask for, and the other way round."""
+    """A default is valid in the file exactly if it is valid in a request."""
     bare = {"max_tokens": int, "top_k": int}.get(name, float)(value)
     taken = not problems_of(f"models:\n- name: a\n  hf_id: o/a\n  params: {{{name}: {bare!r}}}")
     values: dict[str, Any] = {name: bare}
@@ -177,7 +177,7 @@ def test_the_json_schema_describes_every_key():
 
 
 def test_the_json_schema_allows_no_other_keys():
-    """An editor that knows the schema marks a typo."""
+    """An editor with the schema marks a misspelt key."""
     schema = json_schema()
     objects = [schema, *(part for part in schema["$defs"].values() if part.get("type") == "object")]
     assert len(objects) > 5
@@ -185,7 +185,7 @@ def test_the_json_schema_allows_no_other_keys():
 
 
 def test_sections_are_found_by_place():
-    """A place in the file leads to the section whose keys stand there."""
+    """A place in the file leads to the section with its keys."""
     proxy = section_at(("models", 3, "capabilities", "vision_proxy"))
     assert proxy is not None
     assert "prompt_template" in fields_of(proxy)

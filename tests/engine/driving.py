@@ -1,4 +1,4 @@
-"""A text model's batch, driven step by step on the test's own thread."""
+"""Drives a text model's batch step by step on the test's own thread."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def submit(tokens: Sequence[int], params: GenerationParams = GREEDY, checkpoints
 
 
 class Run:
-    """Owns what came out of a batch: tokens by row, and each row's last result."""
+    """Owns the output of a batch: the tokens of each row, and its last result."""
 
     def __init__(self, batch: TextBatch) -> None:
         self.batch = batch

@@ -1,4 +1,4 @@
-"""What the device got back when a model was freed, as its worker counted it."""
+"""How many bytes the device got back when a model was freed, as its worker counted them."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from periscope.engine.worker.host import HostedEngine
 
 
 def freed_bytes(host: HostedEngine) -> int | None:
-    """None before the worker has ended, and when something still holds on to the model."""
+    """The bytes; None before the worker has ended, or if something still refers to the model."""
     return host._thread.freed_bytes

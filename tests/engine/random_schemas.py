@@ -22,7 +22,7 @@ _PLAIN: list[Any] = [
 
 
 class SchemaWriter:
-    """Draws schemas from one source of randomness."""
+    """Draws schemas from one random source."""
 
     def __init__(self, random: Random) -> None:
         self._random = random

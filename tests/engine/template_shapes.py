@@ -1,4 +1,4 @@
-"""Chat templates in the shapes that model families have, told in few lines: what they write and what they leave out."""
+"""Short chat templates with the properties of model families: how they render messages, and what they drop."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def with_engine(model: Path, use: Callable[[InferenceEngine], Awaitable[T]], con
 
 @pytest.mark.parametrize("params", [GREEDY, SEEDED], ids=["greedy", "seeded"])
 def test_sixteen_at_once_get_what_each_gets_alone(tiny_text_model: Path, params: GenerationParams) -> None:
-    """A request's tokens do not depend on who shares its batch."""
+    """A request's tokens do not depend on the other rows of its batch."""
 
     async def use(engine: InferenceEngine) -> None:
         prompts = [f"prompt {'x' * i} number {i}" for i in range(16)]
@@ -99,7 +99,7 @@ def test_different_seeds_differ_and_equal_seeds_agree(tiny_text_model: Path) -> 
 
 
 def test_max_tokens_defaults_to_what_the_context_leaves(tiny_text_model: Path) -> None:
-    """Without max_tokens a completion runs to the end of the context, not to some hidden limit."""
+    """Without max_tokens a completion runs to the end of the context."""
 
     async def use(engine: InferenceEngine) -> None:
         prompt = tuple(range(20))
@@ -112,7 +112,7 @@ def test_max_tokens_defaults_to_what_the_context_leaves(tiny_text_model: Path) -
 
 
 def test_a_prompt_over_the_context_is_refused_with_both_numbers(tiny_text_model: Path) -> None:
-    """The error names the prompt's length and the limit, and no model work is done."""
+    """The error has the prompt's length and the limit, and the model is not called."""
 
     async def use(engine: InferenceEngine) -> None:
         with pytest.raises(ContextLengthExceeded) as caught:
@@ -126,7 +126,7 @@ def test_a_prompt_over_the_context_is_refused_with_both_numbers(tiny_text_model:
 
 @pytest.mark.parametrize("prompt", ["", (), (999999,), (-1,)])
 def test_unusable_prompts_are_the_callers_error(tiny_text_model: Path, prompt: str | tuple[int, ...]) -> None:
-    """Empty prompts and ids outside of the vocabulary never reach the model."""
+    """Empty prompts and ids outside of the vocabulary are refused before the model is called."""
 
     async def use(engine: InferenceEngine) -> None:
         with pytest.raises(InvalidRequest):
@@ -166,7 +166,7 @@ def test_logprobs_come_one_per_token_when_asked_for(tiny_text_model: Path) -> No
 
 
 def test_leaving_a_stream_frees_its_row(tiny_text_model: Path) -> None:
-    """A cancelled generation stops within two tokens of the others' progress, and the others go on."""
+    """A cancelled generation stops within two steps of the others, and the others go on."""
 
     async def use(engine: InferenceEngine) -> None:
         long = GenerationParams(temperature=0.0, max_tokens=1500)
@@ -186,8 +186,8 @@ def test_leaving_a_stream_frees_its_row(tiny_text_model: Path) -> None:
     with_engine(tiny_text_model, use)
 
 
-def test_what_requests_take_is_told_while_they_run(tiny_text_model: Path) -> None:
-    """A long answer's caches are seen beside the weights, and gone with it."""
+def test_the_memory_of_requests_is_reported_while_they_run(tiny_text_model: Path) -> None:
+    """The caches of a long answer count as working memory until it ends."""
 
     async def use(engine: InferenceEngine) -> None:
         assert engine.memory.working_bytes == 0
@@ -205,8 +205,8 @@ def test_what_requests_take_is_told_while_they_run(tiny_text_model: Path) -> Non
     with_engine(tiny_text_model, use)
 
 
-def test_a_free_output_waits_for_nobody_s_schema(tiny_text_model: Path) -> None:
-    """There is nothing to compile, so its constraint is there at once, however busy the preparing threads are."""
+def test_unconstrained_output_does_not_wait_for_schemas(tiny_text_model: Path) -> None:
+    """Its constraint needs no compiling, so it is there at once, however busy the executor is."""
 
     async def run() -> None:
         async with await InferenceEngine.load(str(tiny_text_model)) as engine:
@@ -219,7 +219,7 @@ def test_a_free_output_waits_for_nobody_s_schema(tiny_text_model: Path) -> None:
 
 
 def test_cancelling_while_tokenising_leaves_nothing_behind(tiny_text_model: Path) -> None:
-    """The first await point of a generation can be cancelled."""
+    """A generation can be cancelled at its first await."""
 
     async def use(engine: InferenceEngine) -> None:
         task = asyncio.create_task(engine.generate("x" * 1000, GREEDY))
@@ -233,8 +233,8 @@ def test_cancelling_while_tokenising_leaves_nothing_behind(tiny_text_model: Path
     with_engine(tiny_text_model, use)
 
 
-def test_cancel_counts_while_the_prompt_is_tokenised(tiny_text_model: Path) -> None:
-    """Whoever iterates is told at once, and the prompt never reaches the batch."""
+def test_a_stream_can_be_cancelled_while_its_prompt_is_tokenised(tiny_text_model: Path) -> None:
+    """The stream ends at once for its reader, and the prompt never reaches the batch."""
 
     async def use(engine: InferenceEngine) -> None:
         go_on = threading.Event()
@@ -254,7 +254,7 @@ def test_cancel_counts_while_the_prompt_is_tokenised(tiny_text_model: Path) -> N
 
 
 def test_a_load_that_fails_at_its_end_leaves_no_thread_and_no_weights(tmp_path: Path) -> None:
-    """Files that only the event loop's side cannot use: a load error, and the worker has gone when it is told."""
+    """Files that fail only after the worker has loaded give a load error, and by then the worker has ended."""
     folder = write_text_model(tmp_path / "late")
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ["257"]}))
     with pytest.raises(ModelLoadError, match="late cannot be used"):
@@ -262,8 +262,8 @@ def test_a_load_that_fails_at_its_end_leaves_no_thread_and_no_weights(tmp_path: 
     assert not [thread for thread in threading.enumerate() if thread.name == "periscope-late"]
 
 
-def test_closing_fails_what_runs_and_refuses_what_comes(tiny_text_model: Path) -> None:
-    """Nobody waits for a closed engine."""
+def test_closing_fails_running_and_refuses_later_requests(tiny_text_model: Path) -> None:
+    """No request waits for a closed engine."""
 
     async def use(engine: InferenceEngine) -> None:
         running = asyncio.create_task(engine.generate("x", GenerationParams(temperature=1.5, max_tokens=1900)))
@@ -280,7 +280,7 @@ def test_closing_fails_what_runs_and_refuses_what_comes(tiny_text_model: Path) -
 
 
 def test_messages_go_through_the_chat_template(tiny_text_model: Path) -> None:
-    """A chat is rendered by the model's own template, with the assistant's turn opened."""
+    """The model's own template renders a chat and opens the assistant's turn."""
 
     async def use(engine: InferenceEngine) -> None:
         rendered = await engine.render([Message(Role.USER, (TextPart("hi"),))])
@@ -299,14 +299,14 @@ def test_messages_go_through_the_chat_template(tiny_text_model: Path) -> None:
         ("not a model name!", "neither a folder nor a hub id"),
     ],
 )
-def test_a_model_that_is_not_here_is_told_with_the_fix(model: str, words: str) -> None:
+def test_a_model_that_is_not_on_disk_is_an_error_with_the_fix(model: str, words: str) -> None:
     """Loading never downloads; the error says what to do."""
     with pytest.raises(ModelLoadError, match=words):
         asyncio.run(InferenceEngine.load(model))
 
 
 def test_a_broken_model_folder_is_a_load_error(tmp_path: Path) -> None:
-    """A folder without weights fails with ModelLoadError, not with whatever mlx-lm raises."""
+    """A folder without weights fails with ModelLoadError, not with an exception of mlx-lm."""
     with pytest.raises(ModelLoadError, match=r"config\.json"):
         asyncio.run(InferenceEngine.load(str(tmp_path)))
     (tmp_path / "config.json").write_text('{"model_type": "qwen3"}')
@@ -314,10 +314,8 @@ def test_a_broken_model_folder_is_a_load_error(tmp_path: Path) -> None:
         asyncio.run(InferenceEngine.load(str(tmp_path)))
 
 
-def test_tools_that_the_template_does_not_know_are_told_and_called(
-    tiny_text_model: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The prompt grows by the tools, a forced call of any model can be read, and the log says what was done."""
+def test_tools_that_the_template_lacks_can_be_called(tiny_text_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The prompt describes the tools, a forced call is parsed, and the log says what was done."""
     digit = {"type": "integer", "minimum": 0, "maximum": 9}
     tool = Tool(
         "add", "Adds.", {"type": "object", "properties": {"a": digit}, "required": ["a"], "additionalProperties": False}
@@ -344,7 +342,7 @@ def test_tools_that_the_template_does_not_know_are_told_and_called(
 
 @pytest.mark.parametrize("ending", ["await engine.close()", "pass"], ids=["closed", "forgotten"])
 def test_the_process_ends_cleanly_after_use(tiny_text_model: Path, ending: str) -> None:
-    """No abort at interpreter exit, even when the program forgot to close the engine."""
+    """The interpreter does not abort at exit, even if the program did not close the engine."""
     program = textwrap.dedent(f"""
         import asyncio
         from periscope import GenerationParams, InferenceEngine

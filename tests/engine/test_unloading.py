@@ -1,4 +1,4 @@
-"""Unloading gives the memory back, for sure: what engines leave behind when they are closed, through real MLX."""
+"""Engines free all of their memory when they are closed, through real MLX."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NUM_TEXT_CYCLES, NUM_CAPTIONER_CYCLES = 50, 10
 
 @pytest.fixture(autouse=True)
 def back_at_the_start() -> Iterator[None]:
-    """Memory within 5 % of what it was, or 1 MB; and every thread of the test gone."""
+    """Check that memory is within 5 % or 1 MB of its start, and that all threads of the test have ended."""
     threads = set(threading.enumerate())
     gc.collect()
     start = mx.get_active_memory()
@@ -49,8 +49,8 @@ def back_at_the_start() -> Iterator[None]:
     assert mx.get_active_memory() <= start + max(start // 20, 2**20)
 
 
-def test_a_text_model_that_comes_and_goes_leaves_nothing() -> None:
-    """Fifty times loaded, used and closed: all of its weights come back each time."""
+def test_a_text_model_loaded_and_closed_often_leaves_nothing() -> None:
+    """It is loaded, used and closed fifty times, and all of its weights are freed each time."""
 
     async def run() -> None:
         for _ in range(NUM_TEXT_CYCLES):
@@ -63,8 +63,8 @@ def test_a_text_model_that_comes_and_goes_leaves_nothing() -> None:
     asyncio.run(run())
 
 
-def test_a_captioner_that_comes_and_goes_leaves_nothing() -> None:
-    """Ten times loaded, used and closed: all of its weights come back each time."""
+def test_a_captioner_loaded_and_closed_often_leaves_nothing() -> None:
+    """It is loaded, used and closed ten times, and all of its weights are freed each time."""
 
     async def run() -> None:
         for cycle in range(NUM_CAPTIONER_CYCLES):
@@ -76,8 +76,8 @@ def test_a_captioner_that_comes_and_goes_leaves_nothing() -> None:
     asyncio.run(run())
 
 
-def test_what_runs_while_a_model_is_unloaded_does_not_keep_it(tiny_text_model: Path) -> None:
-    """Rows in the middle of their completion go with it, their errors kept by whoever asked."""
+def test_running_requests_do_not_keep_an_unloaded_model(tiny_text_model: Path) -> None:
+    """The model is freed with rows in the middle of a completion, even if callers keep their errors."""
     kept: list[BaseException] = []
 
     async def run() -> None:
@@ -95,7 +95,7 @@ def test_what_runs_while_a_model_is_unloaded_does_not_keep_it(tiny_text_model: P
     assert len(kept) == 3
 
 
-def test_a_reference_that_somebody_keeps_is_told(tiny_text_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_leaked_reference_is_logged(tiny_text_model: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A leak is an error in the log that names the model, and never counts as freed."""
     caplog.set_level(logging.INFO, logger="periscope")
     kept: list[Any] = []
@@ -115,8 +115,8 @@ def test_a_reference_that_somebody_keeps_is_told(tiny_text_model: Path, caplog: 
     kept.clear()
 
 
-def test_a_clean_unload_is_told_with_its_bytes(tiny_text_model: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One line for each model that went, none of them an error."""
+def test_an_unload_is_logged_with_its_bytes(tiny_text_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The log has one line for each unloaded model, and no error."""
     caplog.set_level(logging.INFO, logger="periscope")
 
     async def run() -> InferenceEngine:
@@ -128,8 +128,8 @@ def test_a_clean_unload_is_told_with_its_bytes(tiny_text_model: Path, caplog: py
     assert (record.levelname, f"{freed_bytes(engine)} bytes" in record.message) == ("INFO", True)
 
 
-def test_the_error_of_a_failed_load_does_not_keep_what_was_loaded(tiny_text_model: Path) -> None:
-    """A failed model's error stays with the pool for long; its weights do not."""
+def test_the_error_of_a_failed_load_does_not_keep_the_weights(tiny_text_model: Path) -> None:
+    """The pool keeps the error of a failed model for long, but not its weights."""
     start = mx.get_active_memory()
     with pytest.raises(ModelLoadError, match="another vocabulary") as kept:
         asyncio.run(InferenceEngine.load(TEXT, EngineConfig(draft_model=str(tiny_text_model))))
@@ -138,7 +138,7 @@ def test_the_error_of_a_failed_load_does_not_keep_what_was_loaded(tiny_text_mode
 
 
 def test_the_error_of_a_refused_request_does_not_keep_the_model(tiny_text_model: Path) -> None:
-    """Whoever keeps what a request failed of keeps nothing of the model."""
+    """A caller that keeps the error of a request keeps nothing of the model."""
     kept: list[MemoryExceeded] = []
 
     async def run() -> InferenceEngine:
@@ -154,7 +154,7 @@ def test_the_error_of_a_refused_request_does_not_keep_the_model(tiny_text_model:
 
 
 class FailingMatcher:
-    """A grammar that turns out too complex at the third token."""
+    """A matcher whose grammar exceeds its limits at the third token."""
 
     excluded_bits = None
 
@@ -174,7 +174,7 @@ class FailingMatcher:
 
 
 def test_the_error_of_a_grammar_does_not_keep_the_model(tiny_text_model: Path) -> None:
-    """It comes out of the middle of a decode step, whose frames hold all of the batch."""
+    """It is raised in the middle of a decode step, whose frames refer to the whole batch."""
     kept: list[GenerationFailed] = []
 
     async def run() -> HostedEngine:
@@ -191,7 +191,7 @@ def test_the_error_of_a_grammar_does_not_keep_the_model(tiny_text_model: Path) -
 
 
 def test_a_model_whose_every_step_fails_is_freed_too(tiny_text_model: Path) -> None:
-    """A worker that gives up by itself, with nobody to close it, gives the memory back."""
+    """A worker that ends by itself frees the memory without being closed."""
 
     def load() -> TextModel:
         whole = driving.load(tiny_text_model)
@@ -213,7 +213,7 @@ def test_a_model_whose_every_step_fails_is_freed_too(tiny_text_model: Path) -> N
 
 
 class BreaksDown(nn.Module):  # type: ignore[misc]  # mlx tells no types
-    """A network that works until it is down."""
+    """A network that works until the test lets it fail."""
 
     def __init__(self, inside: Any) -> None:
         super().__init__()
@@ -232,8 +232,8 @@ class BreaksDown(nn.Module):  # type: ignore[misc]  # mlx tells no types
 
 
 @pytest.mark.parametrize("draft", [False, True], ids=["alone", "with draft"])
-def test_what_is_kept_for_later_is_given_back_on_demand(tiny_text_model: Path, draft: bool) -> None:
-    """After `release_memory` an idle engine holds its weights alone, and works on."""
+def test_the_prompt_cache_is_freed_on_demand(tiny_text_model: Path, draft: bool) -> None:
+    """After `release_memory` an idle engine holds only its weights, and still works."""
 
     async def run() -> None:
         config = EngineConfig(draft_model=str(tiny_text_model) if draft else None)
@@ -251,8 +251,8 @@ def test_what_is_kept_for_later_is_given_back_on_demand(tiny_text_model: Path, d
     asyncio.run(run())
 
 
-def test_a_captioner_gives_back_its_spare_buffers_on_demand() -> None:
-    """After `release_memory` nothing is held ready for the next picture, which is described all the same."""
+def test_a_captioner_frees_its_spare_buffers_on_demand() -> None:
+    """After `release_memory` no buffers are kept, and the next image still gets its caption."""
 
     async def run() -> None:
         async with await VisionLanguageEngine.load(CAPTIONER) as engine:

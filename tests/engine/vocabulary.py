@@ -1,4 +1,4 @@
-"""A tokenizer as tests of grammars want it, and writers without any sense."""
+"""A tokenizer for tests of grammars, and simulated models that write without sense."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NUM_PADDED = 77
 
 @dataclass
 class Vocabulary:
-    """A tokenizer with what the tests must know of it."""
+    """A tokenizer and the facts about it that tests need."""
 
     tokenizer: Any
     eos: frozenset[int]
@@ -48,7 +48,7 @@ class Vocabulary:
         return allowed
 
     def accepts(self, grammar: Grammar, text: str) -> bool:
-        """Whether a completion of these tokens may be written, and may end there."""
+        """Whether the grammar allows a completion of these tokens, and its end."""
         matcher = grammar.new_matcher()
         for token in self.ids(text):
             if token not in self.allowed(matcher):
@@ -57,7 +57,7 @@ class Vocabulary:
         return self.eos <= set(self.allowed(matcher))
 
     def repeat(self, grammar: Grammar, wishes: Sequence[str], max_tokens: int) -> tuple[str, bool]:
-        """What a model writes that never comes to an end by itself: the first of its wishes that is allowed.
+        """The output of a model that never ends by itself: it repeats the first of its wishes that is allowed.
 
         Returns:
             The text, and whether anything was held back from the model.
@@ -76,7 +76,7 @@ class Vocabulary:
         return out.decode(errors="replace"), is_shortened
 
     def ramble(self, grammar: Grammar, random: Random, *, patience: int = 40) -> str:
-        """What a model without any sense writes: random tokens; brackets and quotes are closed once it is bored."""
+        """The output of a model that chooses tokens at random, and closes brackets and quotes after a while."""
         matcher = grammar.new_matcher()
         out = b""
         for step in range(3000):
@@ -93,7 +93,7 @@ class Vocabulary:
         raise AssertionError(f"no end: {out[:100]!r}")
 
     def scheme(self, grammar: Grammar, random: Random, wishes: Sequence[str], *, patience: int = 60) -> str | None:
-        """What a model writes that would rather do harm: pieces of `wishes` as far as each is allowed, and noise.
+        """The output of a model that tries to break its format: pieces of `wishes` as far as allowed, and noise.
 
         None if it did not come to an end.
         """
