@@ -15,16 +15,20 @@ import subprocess
 import sys
 import threading
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from periscope.errors import ServerBusy
+from periscope.vision.file_program import READY
 
 logger = logging.getLogger(__name__)
 
-#: Beyond the time that a file may take by its own settings: the start of the process, and one step that never ends.
+#: Beyond the time that a file may take by its own settings: one step that never ends.
 GRACE_S: Final = 10.0
+#: A busy machine may take long to import what the program needs; that is no fault of the file.
+_START_TIMEOUT_S: Final = 60.0
 _WAIT_S: Final = 30.0
 _RETRY_AFTER_S: Final = 5
 #: More than the text of any document or the frames of any video.
@@ -59,22 +63,18 @@ class FileProcess:
 
         Raises:
             FileProcessFailed: the file cost the process its life.
-            ServerBusy: other files were being read all the time.
+            ServerBusy: other files were being read all the time, or the process did not start.
         """
         if not self._turn.acquire(timeout=_WAIT_S):
             raise ServerBusy("The server is reading other files. Try again soon.", retry_after_s=_RETRY_AFTER_S)
         try:
             process = self._running()
-            timer = threading.Timer(max_seconds + self._grace_s, process.kill)
-            timer.start()
-            try:
+            with _killing_after(max_seconds + self._grace_s, process):
                 return _exchange(process, pickle.dumps(request))
-            except (OSError, EOFError, ValueError) as error:
-                logger.warning("%s gave up on a file: %s", self._program.parent.name, type(error).__name__)
-                self._stop()
-                raise FileProcessFailed from error
-            finally:
-                timer.cancel()
+        except (OSError, EOFError, ValueError) as error:
+            logger.warning("%s gave up on a file: %s", self._program.parent.name, type(error).__name__)
+            self._stop()
+            raise FileProcessFailed from error
         finally:
             self._turn.release()
 
@@ -90,12 +90,32 @@ class FileProcess:
             env={**os.environ, "PYTHONPATH": path},
         )
         self._end = weakref.finalize(self, _ended, self._process)
+        try:
+            with _killing_after(_START_TIMEOUT_S, self._process):
+                _exactly(self._process, len(READY))
+        except EOFError:
+            self._stop()
+            logger.exception("the process that reads files (%s) did not start", self._program)
+            raise ServerBusy(
+                "The server could not start the process that reads files. Its log says why.",
+                retry_after_s=_RETRY_AFTER_S,
+            ) from None
         return self._process
 
     def _stop(self) -> None:
         if self._end is not None:
             self._end()
         self._process = self._end = None
+
+
+@contextmanager
+def _killing_after(seconds: float, process: subprocess.Popen[bytes]) -> Iterator[None]:
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _exchange(process: subprocess.Popen[bytes], request: bytes) -> tuple[dict[str, Any], bytes]:

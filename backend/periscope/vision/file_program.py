@@ -20,6 +20,9 @@ from periscope.errors import FileInvalid
 #: Address space; Python, the libraries and the largest picture that is drawn take a quarter of it.
 _MAX_MEMORY_BYTES: Final = 2 * 1024**3
 
+#: What a program writes before its answers, once it has imported what it needs.
+READY: Final = b"\x01"
+
 Answer: TypeAlias = tuple[dict[str, Any], bytes]
 
 
@@ -33,6 +36,8 @@ def answer_requests(answer: Callable[[Any], Answer]) -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
     _limit_memory()
+    answers.write(READY)
+    answers.flush()
     while len(size := sys.stdin.buffer.read(8)) == 8:
         request = pickle.loads(sys.stdin.buffer.read(int.from_bytes(size, "big")))  # noqa: S301 - the server wrote it
         try:
