@@ -1,4 +1,4 @@
-"""What the server tells of itself: one snapshot, and what changed since. Frozen data.
+"""The status of the server: a snapshot, and changes after it. Frozen data.
 
 The pool makes each model's status; serving makes everything else.
 """
@@ -13,21 +13,21 @@ from periscope.core import ModelKind, ModelState
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """One configured model at one moment; made by the pool. None = not known, or not the case now.
+    """The status of one configured model, made by the pool. None = unknown, or does not apply now.
 
     Attributes:
-        is_default: requests that name no model get it; filled in by serving.
-        num_running, num_waiting, max_running: requests that hold it, wait for it, and may hold it at once.
+        is_default: it answers requests that name no model; set by serving.
+        num_running, num_waiting, max_running: requests that hold it, that wait for it, and that may hold it at once.
         held_bytes: what the memory ledger counts for it: what is reserved while it loads, then its weights and room to
             work.
         weights_bytes: of the loaded weights.
         load_done_bytes, load_total_bytes: of the load under way.
         load_eta_s: estimate of the time that the load will still take.
-        idle_s: since it was last used, while no request uses it or waits for it.
+        idle_s: time since its last use, while no request uses it or waits for it.
         ttl_s: it is unloaded after so long without work.
         unload_in_s: until it is unloaded for idleness, if nothing happens.
-        error: why it failed, for a person.
-        retry_in_s: until a failed model is loaded again if a request asks for it.
+        error: why it failed, for the user.
+        retry_in_s: time until a request can have a failed model loaded again.
     """
 
     name: str
@@ -53,12 +53,12 @@ class ModelStatus:
 
 @dataclass(frozen=True, slots=True)
 class RequestStatus:
-    """One request now.
+    """The status of one request.
 
     Attributes:
         status: a `WaitStatus`, `starting` before it waits for anything, or `generating`.
         position: among those that wait for the same model, from 1.
-        age_s: since it came.
+        age_s: time since it arrived.
         num_images: in its messages.
         num_done, num_total: as in `Waiting`, while its images are being captioned.
     """
@@ -77,7 +77,7 @@ class RequestStatus:
 
 @dataclass(frozen=True, slots=True)
 class MemoryStatus:
-    """Bytes. `held_bytes` is the ledger's sum; `active_bytes` and `cache_bytes` are what MLX says of this process."""
+    """Bytes. `held_bytes` is the ledger's sum; `active_bytes` and `cache_bytes` are MLX's figures for this process."""
 
     budget_bytes: int
     held_bytes: int
@@ -97,12 +97,12 @@ class ServerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """All at one moment.
+    """The status of the whole server.
 
     Attributes:
         state: as `Health.status`.
-        problems: sentences for a person; empty when all is well.
-        num_finished: requests that have ended since the start, however they did.
+        problems: sentences for the user; empty when all is well.
+        num_finished: requests that have ended since the start, for any reason.
     """
 
     state: str
@@ -118,7 +118,7 @@ class ServerStatus:
 
 @dataclass(frozen=True, slots=True)
 class ModelStateDelta:
-    """A model went from one state to another; `model` is how it stands now."""
+    """A model changed its state; `model` is its status now."""
 
     old: str
     new: str
@@ -128,14 +128,14 @@ class ModelStateDelta:
 
 @dataclass(frozen=True, slots=True)
 class ModelDelta:
-    """Something else of a model changed: its queue, its leases, its pin, what it has loaded."""
+    """Another part of a model's status changed: its queue, its leases, its pin, its load."""
 
     model: ModelStatus
 
 
 @dataclass(frozen=True, slots=True)
 class RequestDelta:
-    """A request has come or got on."""
+    """A request has arrived or made progress."""
 
     request: RequestStatus
 

@@ -1,4 +1,4 @@
-"""Config -> the settings and small parts that the rooms take. No state: the composition root owns what is made here."""
+"""Makes the settings and small parts of the other packages from a Config. The composition root owns what it makes."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ from periscope.vision.settings import OnError, ProxySettings, ReadingSettings
 
 logger = logging.getLogger(__name__)
 
-#: What `params.mem` counts in; as everywhere in the configuration, MB are powers of 1000.
+#: The unit of `params.mem`; as everywhere in the configuration, MB are powers of 1000.
 MB = 1_000_000
 
 
 def captioner_name(model: ModelConfig) -> str | None:
-    """The entry that captions for this model now, if any."""
+    """The name of the entry that captions for this model now, if any."""
     proxy = model.capabilities.vision_proxy
     return None if proxy is None or model.capabilities.vision_mode is not VisionMode.PROXY else proxy.model
 
 
 def backend_and_model(model: ModelConfig) -> str:
-    """As the log names a captioner at the start."""
+    """The captioner's name in the log at start."""
     if (remote := model.remote) is None:
         return f"mlx/{model.name}"
     return f"{remote.backend}/{remote.model} at {remote.base_url}"
 
 
 def source_of(model: ModelConfig) -> str:
-    """A folder or a hub id, as the engine takes it."""
+    """The folder or hub id of the model, as the engine takes it."""
     return _unpacked(model.local_path or model.hf_id or "")
 
 
 def _unpacked(source: str) -> str:
-    """`embedded:...` as the folder it means; anything else as it is."""
+    """The folder of `embedded:...`; anything else unchanged."""
     return str(EMBEDDED_MODELS.get(source, source))
 
 
 def engine_config(model: ModelConfig, config: Config) -> EngineConfig:
-    """Pure: how the engine is to run this model."""
+    """Pure: the engine's settings for this model."""
     params = model.params
     draft = None if params.draft_model is None else find_model(config.models, params.draft_model)
     return EngineConfig(
@@ -74,21 +74,21 @@ def engine_config(model: ModelConfig, config: Config) -> EngineConfig:
 
 
 def caption_cache(config: CaptionCacheConfig) -> CaptionCache:
-    """With its file, unless captions are kept in memory only."""
+    """The caption cache, with its file unless captions are kept in memory only."""
     store = CaptionStore(Path(config.path)) if config.persist and config.path is not None else None
     return CaptionCache(max_bytes=config.max_bytes, store=store)
 
 
 def picture_fetcher(config: RemoteImagesConfig) -> PictureFetcher:
-    """What fetches pictures from the web, within the configured bounds."""
+    """The function that fetches images from the web, within the configured bounds."""
     settings = FetchSettings(config.allow_hosts, timeout_s=config.timeout_s, max_concurrent=config.max_concurrent)
     return PictureFetcher(settings)
 
 
 def captioner_id(model: ModelConfig) -> CaptionerId:
-    """The revision stands for the weights and how they are run, because captions outlive this process.
+    """The identity of a captioner. Its revision covers the weights and settings, because captions outlive this process.
 
-    Of a model that is fetched only later nobody knows the weights yet: its captions are never found again.
+    The weights of a model that is not downloaded yet are unknown, so its captions are never found again.
     """
     source = source_of(model)
     try:
@@ -99,7 +99,7 @@ def captioner_id(model: ModelConfig) -> CaptionerId:
 
 
 def proxy_settings(vision: VisionProxyConfig, reader: TextReader | None) -> ProxySettings:
-    """Pure: how pictures are described for one text model."""
+    """Pure: the settings of captioning for one text model."""
     limits = ImageLimits(
         max_bytes=vision.max_image_bytes,
         max_source_pixels=vision.max_source_pixels,
@@ -131,7 +131,7 @@ def installed_reader(kind: ReaderKind, languages: tuple[str, ...]) -> TextReader
     """The reader of this kind, with a line in the log; None if none is installed.
 
     Raises:
-        ConfigError: it is asked for by name and cannot run here.
+        ConfigError: it is configured by name and cannot run here.
     """
     reader = find_reader(kind, languages)
     if reader is not None:
@@ -142,7 +142,7 @@ def installed_reader(kind: ReaderKind, languages: tuple[str, ...]) -> TextReader
 
 
 def peek_context_length(model: ModelConfig) -> int | None:
-    """What the model's files say, if they are on this disk; nothing is loaded."""
+    """The context length in the model's files, if they are on this disk. Loads nothing."""
     try:
         path = find_on_disk(source_of(model), model.revision)
         return context_length_of(read_model_config(path), model.params.context_length)

@@ -1,4 +1,4 @@
-"""The C library's allocator, set so that memory which was freed can be given back to the system."""
+"""Sets the C library's allocator so that freed memory can be returned to the system."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import ctypes
 import os
 import sys
 
-#: Its number in glibc's malloc.h.
+#: The option's number in glibc's malloc.h.
 _M_ARENA_MAX = -8
 
 
 def use_one_arena() -> None:
-    """All threads allocate from one heap; to be called before there are threads. Does nothing where there is no glibc.
+    """Let all threads allocate from one heap. Call it before threads start. Does nothing without glibc.
 
     glibc gives each thread an arena of its own, and freed memory goes back from an arena only as far as it lies at
     the arena's end: after some large requests, each parsed and decoded in other threads, a server stood 180 MB above

@@ -1,4 +1,4 @@
-"""How commands end: the exit codes, and the one place where errors become a sentence on stderr and a code."""
+"""The exit codes of commands, and the one place where errors become a message on stderr and a code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from periscope.errors import AuthenticationFailed, ConfigError, ModelNotFound, P
 
 
 class ExitCode(IntEnum):
-    """What the shell, launchd and scripts see. 2 is also what a wrong option gives; 75 and 78 are sysexits.h's."""
+    """Exit codes for the shell, launchd and scripts. A wrong option gives 2, too; 75 and 78 are those of sysexits.h."""
 
     OK = 0
     FAILURE = 1
@@ -28,7 +28,7 @@ class ExitCode(IntEnum):
 
 
 class CommandFailed(Exception):
-    """A command cannot do what it was asked; `message` is one sentence or two for a person."""
+    """A command cannot do what it was asked to; `message` is one or two sentences for the user."""
 
     def __init__(self, message: str, code: ExitCode = ExitCode.FAILURE) -> None:
         super().__init__(message)
@@ -37,12 +37,12 @@ class CommandFailed(Exception):
 
 
 def complain(message: str) -> None:
-    """One line, or several, on stderr."""
+    """Print the message on stderr."""
     typer.echo(message, err=True)
 
 
 def code_of(error: PeriscopeError) -> ExitCode:
-    """Pure: the code for an error of the rooms below, or of a server."""
+    """Pure: the exit code for an error of this program or of a server."""
     match error:
         case ConfigError():
             return ExitCode.CONFIG
@@ -58,7 +58,7 @@ def code_of(error: PeriscopeError) -> ExitCode:
 
 @contextmanager
 def exits() -> Iterator[None]:
-    """Around a whole command: what goes wrong on purpose is told without a traceback.
+    """Wraps a command: expected errors are printed without a traceback.
 
     Raises:
         typer.Exit: with the code that fits.
@@ -76,7 +76,7 @@ def exits() -> Iterator[None]:
 
 
 def end_process_after(seconds: float, code: int) -> None:
-    """The last resort: unless the process ends by itself before, its threads are not waited for."""
+    """End the process after this time without waiting for its threads, unless it ends by itself before."""
     timer = threading.Timer(seconds, os._exit, (code,))
     timer.daemon = True
     timer.start()

@@ -1,8 +1,8 @@
-"""The HTTP protocol of `periscope serve`: uvicorn's, with a deadline on whatever a client can keep it waiting for.
+"""The HTTP protocol of `periscope serve`: uvicorn's, with a deadline for every wait for a client.
 
-Uvicorn (0.54) waits for ever for the end of a request's headers, for the rest of a body that nobody reads any more, and
-for a client to take what was sent to it. Each of these holds a connection, and the last one also what the request has
-borrowed: its handler stands in `send`. Here the connection is given up, which cancels the request like any disconnect.
+Uvicorn (0.54) waits for ever for the end of a request's headers, for the rest of a body that is no longer read, and for
+a client to read its answer. Each of these holds a connection, and the last one also what the request has leased, since
+its handler waits in `send`. Here the connection is closed, which cancels the request like any disconnect.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from periscope.api.replies import dump_json
 
 logger = logging.getLogger(__name__)
 
-#: What the kernel holds for a client. Left alone it grows to megabytes, which a slow client takes minutes for, and all
-#: that time nothing tells that it reads.
+#: The kernel's send buffer. By default it grows to megabytes, which a slow client reads for minutes, and in that time
+#: the server cannot see that it reads.
 _KERNEL_BUFFER_BYTES = 128 * 1024
-#: When the server stops, this is the pause that a client may make in taking its answer.
+#: The longest pause in reading an answer while the server stops.
 _STOP_TIMEOUT_S = 1.0
 
 
@@ -35,10 +35,10 @@ class Patience:
     """How long a client may take.
 
     Attributes:
-        receive_timeout_s: for the headers of a request, from their first byte on; and for a pause in what is left of a
-            body whose request was answered already.
-        min_rate: bytes a second that a client must take when it is behind with its answer.
-        send_timeout_s: for taking the next bytes of an answer.
+        receive_timeout_s: for the headers of a request, from their first byte on; also for a pause in the rest of a
+            body whose request was already answered.
+        min_rate: bytes a second that a client must read when it is behind with its answer.
+        send_timeout_s: for reading the next bytes of an answer.
     """
 
     receive_timeout_s: float
@@ -47,7 +47,7 @@ class Patience:
 
 
 def protocol_with(patience: Patience, dialects: DialectTable = DIALECTS) -> type[asyncio.Protocol]:
-    """The protocol class that uvicorn makes one of for each connection.
+    """The protocol class, of which uvicorn makes an instance for each connection.
 
     Args:
         dialects: the table that the app was made with, for the errors that the protocol answers by itself.
@@ -73,7 +73,7 @@ class _Deadline:
         return self._timer is not None
 
     def set(self, delay_s: float) -> None:
-        """Anew, from now on."""
+        """Start the timer, or restart it."""
         self.cancel()
         self._timer = self._loop.call_later(delay_s, self._fire)
 
@@ -101,7 +101,7 @@ class PatientProtocol(H11Protocol):
         self._num_unsent = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A connection that says nothing is kept as long as one that waits for its next request."""
+        """Keep a connection without a request as long as one that waits for its next request."""
         super().connection_made(transport)
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BUFFER_BYTES)
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
@@ -131,18 +131,18 @@ class PatientProtocol(H11Protocol):
         self._follow_sending()
 
     def send_400_response(self, msg: str) -> None:
-        """As uvicorn does, but with an error object as for every other error."""
+        """Answer like uvicorn, but with an error object as for all errors."""
         headers_fault = "Its headers are malformed, or larger than 64 KiB."
         fault = "Its body is not in valid chunks." if self._is_in_body else headers_fault
         self._refuse(400, "invalid_http", f"{msg} {fault}")
 
     @property
     def _is_in_body(self) -> bool:
-        """The path of the request that is being received is known: its headers were complete."""
+        """Whether the headers of the current request are complete, so that its path is known."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def _follow_receiving(self, *, has_news: bool) -> None:
-        """Headers have one deadline, from their first byte on; the rest of an answered body one for each pause."""
+        """Update the deadline: one for the headers, from their first byte on; one per pause in an answered body."""
         if self.transport.is_closing():
             self._receiving.cancel()
         elif self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
@@ -167,7 +167,7 @@ class PatientProtocol(H11Protocol):
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         """Answer without the app, in the dialect of the path if that is known, and end the connection."""
-        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # in the middle of an answer
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # an answer has begun
             self.transport.abort()
             return
         tells = encoder_for(self.scope["path"] if self._is_in_body else "/", self._dialects)
@@ -183,14 +183,14 @@ class PatientProtocol(H11Protocol):
         self._follow_sending()
 
     def _follow_sending(self) -> None:
-        """From now on the client is watched until it has taken all that waits for it."""
+        """Watch the client from now on until it has read all that is buffered for it."""
         if not self._sending.is_set:
             self._num_unsent = self.transport.get_write_buffer_size()
             if self._num_unsent:
                 self._sending.set(self._send_timeout_s)
 
     def _look_at_sending(self) -> None:
-        """A deadline has passed: enough was taken, or the connection ends."""
+        """At the deadline, continue if the client has read enough, otherwise close the connection."""
         num_left = self.transport.get_write_buffer_size()
         if not self._is_behind or not num_left:
             return
@@ -203,5 +203,5 @@ class PatientProtocol(H11Protocol):
 
     @property
     def _is_behind(self) -> bool:
-        """Nothing is written now, so that what is left in the buffer tells what the client has taken."""
+        """Whether nothing is written now, so that the size of the buffer shows what the client has read."""
         return self.flow.write_paused or self.transport.is_closing() or self.cycle.response_complete

@@ -1,4 +1,4 @@
-"""Files on the command line as data URLs. What is in them is judged where they are decoded."""
+"""Files on the command line as data URLs. Their content is checked where it is decoded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from periscope.core import ImagePart
 
 
 def image_parts(files: Sequence[Path]) -> list[ImagePart]:
-    """One part per file, in order; errors will name the file.
+    """One part per file, in order. Errors name the file.
 
     Raises:
         CommandFailed: a file cannot be read; exit code 2, and nothing was sent anywhere.

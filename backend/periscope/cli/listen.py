@@ -1,4 +1,4 @@
-"""Sockets and addresses: the port is taken before anything slow happens, so that a held one is told at once."""
+"""Sockets and addresses: the port is bound before any slow step, so that a busy port is an error at once."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import socket
 from periscope.cli.exits import CommandFailed, ExitCode
 
 _BACKLOG = 2048
-#: The address, or its whole family, is not there.
+#: The address or its family does not exist on this machine.
 _ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
 
 
 class PortHeld(CommandFailed):
-    """Another program, or another Periscope, listens there (exit code 75)."""
+    """Another program or another Periscope listens on the port (exit code 75)."""
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
     """Listening sockets on every address that `host` stands for, all on one port. Clients may connect from now on.
 
     Raises:
-        PortHeld: somebody else has the port.
+        PortHeld: another program has the port.
         CommandFailed: it needs more rights (1), or the host is not of this machine (78).
     """
     listeners: list[socket.socket] = []
@@ -45,7 +45,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
 
 
 def port_of(listeners: list[socket.socket]) -> int:
-    """The one they share; the real one when any was asked for."""
+    """The port that the sockets share, even if any free one was asked for."""
     return int(listeners[0].getsockname()[1])
 
 

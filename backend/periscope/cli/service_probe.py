@@ -1,4 +1,4 @@
-"""Whether the service's server answers, and what it says of itself, at the address that its own models.yaml gives."""
+"""Whether the service's server answers at the address in its models.yaml, and its status."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _url(machine: Machine, config: Path | None) -> str | None:
 
 
 def _loaded(machine: Machine, config: Path | None) -> Config | None:
-    """As the agent reads it: in the home folder, without this shell's variables. None if it cannot be used."""
+    """The configuration as the agent reads it: in the home folder, without this shell's variables; None if invalid."""
     from periscope.config import load
     from periscope.errors import ConfigError
 

@@ -1,4 +1,4 @@
-"""The service verbs at work: what is asked of the room `service`, and how its answers are told."""
+"""The verbs of `periscope service`: they call the package `service` and print its answers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _LABELS = {Verb.INSTALL: "Installed", Verb.START: "Started", Verb.RESTART: "Rest
 
 
 def install(ctx: typer.Context, config: Path | None, program: Path | None, *, dry_run: bool, as_json: bool) -> None:
-    """With the definition for this machine; on one without launchd it is only rehearsed."""
+    """Install the definition for this machine. A machine without launchd allows only a dry run."""
     machine = _machine(ctx)
     if not dry_run:
         _require_launchd(machine)
@@ -50,12 +50,12 @@ def install(ctx: typer.Context, config: Path | None, program: Path | None, *, dr
 
 
 def carry_out(ctx: typer.Context, verb: str, *, dry_run: bool, as_json: bool) -> None:
-    """Any verb but `install`."""
+    """Carry out a verb other than `install`."""
     _carry_out(Verb(verb), _machine(ctx), dry_run=dry_run, as_json=as_json)
 
 
 def show_status(ctx: typer.Context, *, as_json: bool) -> None:
-    """What is wrong goes to stderr, so that the table pipes.
+    """Print the state on stdout and problems on stderr.
 
     Raises:
         typer.Exit: with 3 when nothing runs.
@@ -77,7 +77,7 @@ def show_status(ctx: typer.Context, *, as_json: bool) -> None:
 
 
 def show_logs(ctx: typer.Context, *, follow: bool, num_lines: int) -> None:
-    """The ends of both files, then what is added."""
+    """Print the ends of both files, then what is added to them."""
     machine = _machine(ctx)
     _require_launchd(machine)
     with _told():
@@ -95,7 +95,7 @@ def show_logs(ctx: typer.Context, *, follow: bool, num_lines: int) -> None:
 
 
 def show_plist(ctx: typer.Context, config: Path | None, program: Path | None) -> None:
-    """Nothing but the file's content, so that it can be redirected."""
+    """Print only the file's content, so that it can be redirected."""
     with _told():
         sys.stdout.write(render(definition_of(_spec(_machine(ctx), config, program))).decode())
 
@@ -107,7 +107,7 @@ def _machine(ctx: typer.Context) -> Machine:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """What the service refuses or cannot do is told as the commands tell it."""
+    """Turns the service's errors into those of commands."""
     try:
         yield
     except ServiceFailed as error:

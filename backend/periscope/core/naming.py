@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from periscope.errors import ModelNotFound
 
-#: A name that always means the default model; so does no name at all.
+#: A name that always means the default model, as does an empty name.
 DEFAULT_NAME = "default"
 #: Longer names are cut in messages.
 _MAX_SHOWN = 128
@@ -31,7 +31,7 @@ NamedT = TypeVar("NamedT", bound=Named)
 
 
 def is_default_name(asked: str) -> bool:
-    """Whether this means the default model rather than one of that name."""
+    """Whether this name means the default model."""
     return asked in {"", DEFAULT_NAME}
 
 
@@ -42,7 +42,7 @@ def find_model(models: Collection[NamedT], asked: str, *, default: NamedT | None
         default: without it, the default names mean nothing.
 
     Returns:
-        None if no model is called so. Never looks on the disk or at the hub.
+        None if no model has this name. Never looks on the disk or at the hub.
     """
     if default is not None and is_default_name(asked):
         return default
@@ -54,7 +54,7 @@ def require_model(models: Collection[NamedT], asked: str, *, default: NamedT | N
     """As `find_model`, for a name that must be one of these models'.
 
     Raises:
-        ModelNotFound: no model is called so; the message names those there are.
+        ModelNotFound: no model has this name; the message lists the names that exist.
     """
     if (found := find_model(models, asked, default=default)) is not None:
         return found

@@ -1,4 +1,4 @@
-"""What a client asks of an output's form, and how a model writes it then: one decision for grammar and parser."""
+"""The form of output that a client asks for, and how a model writes it: one decision for grammar and parser."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from periscope.core.tools import OutputFormat, ResponseFormat, Tool, ToolChoice,
 
 
 class ConstraintKind(StrEnum):
-    """What a completion is constrained to, reasoning before it aside."""
+    """What a completion is constrained to, apart from reasoning before it."""
 
     NONE = "none"
     JSON = "json"
@@ -26,7 +26,7 @@ class OutputSpec:
 
     Attributes:
         tools: offered to the model; empty when the client's `tool_choice` is none.
-        response_format: the answer must fit it, where it is no tool call; None = free text.
+        response_format: the answer must fit it, unless it is a tool call; None = free text.
     """
 
     tools: tuple[Tool, ...] = ()

@@ -39,8 +39,8 @@ class GenerationParams:
         repetition_penalty: 1 = off; counts prompt and completion (the Hugging Face meaning).
         frequency_penalty, presence_penalty: 0 = off; count the completion only (the OpenAI meaning).
         seed: the same seed, prompt and params give the same tokens, alone or in a batch.
-        stop: strings matched on the text that is told: the answer's, where reasoning and calls are told apart from it
-            (never theirs); never part of the output.
+        stop: strings matched on the text of the answer, never on reasoning or calls where these are recognised;
+            never part of the output.
         logit_bias: (token id, value added to its logit) pairs, -100 to 100; each id at most once.
         logprobs: report the log-probability of each token of the completion, under the model's own distribution
             (before penalties, bias, grammar and temperature).

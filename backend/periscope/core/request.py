@@ -1,4 +1,4 @@
-"""One client's wish, in no dialect."""
+"""A client's request, in no dialect."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ MAX_CHOICES = 16
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """What one client wants, in no dialect.
+    """One request of a client, in no dialect.
 
     Attributes:
         id: request id, unique in the process (`new_id`); also the id the client sees.
         model: configured name or alias; "" and "default" mean the first model of models.yaml.
         output: tools, whether to call them, and the form of the answer.
         num_choices: completions of the same prompt, numbered from 0.
-        template_kwargs: handed to the chat template, over the model's own (`enable_thinking`, ...).
+        template_kwargs: passed to the chat template; they override the model's own (`enable_thinking`, ...).
     """
 
     id: str

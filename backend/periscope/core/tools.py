@@ -1,4 +1,4 @@
-"""Tools, forced output, and how a model marks them in what it writes."""
+"""Tools, forced output, and how a model marks them in its output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Tool:
 
     Attributes:
         parameters: a JSON schema (an object schema).
-        is_strict: a call's arguments must fit it also when the model is free to call or not.
+        is_strict: a call's arguments must fit it even if the model is free to call or not.
     """
 
     name: str
@@ -36,11 +36,11 @@ class ToolChoiceMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ToolChoice:
-    """What the client asked of the model about tools.
+    """The client's choice about tool calls.
 
     Attributes:
         name: with `REQUIRED`, the one tool that must be called; None = any of those offered.
-        is_parallel: several calls in one answer are welcome.
+        is_parallel: several calls in one answer are allowed.
     """
 
     mode: ToolChoiceMode = ToolChoiceMode.AUTO
@@ -72,7 +72,7 @@ class ToolCallStyle(StrEnum):
 
     Attributes:
         MARKED: between `tool_start` and `tool_end`, in a syntax that only `parse_tool_call` knows.
-        HERMES: marked, and what stands between is JSON. Each call is exactly `tool_start`, a newline,
+        HERMES: marked, with JSON between the markers. Each call is exactly `tool_start`, a newline,
             `{"name": <name>, "arguments": <object>}`, a newline, `tool_end`; a newline between two calls.
             Without `tool_end` it is `tool_start` and an array of such objects.
         MISTRAL: each call is `tool_start`, the name, `[ARGS]`, an object. HERMES's array is read, too.
@@ -98,10 +98,10 @@ class OutputFormat:
         think_start, think_end: around reasoning. Without `think_end` the model has none. A `think_end` that
             was never opened is ordinary text.
         tool_start, tool_end: around tool calls. Without `tool_end` a call runs to the end of the completion.
-        parse_tool_call: reads what stands between the tool markers; None = marked tool calls stay text.
+        parse_tool_call: parses the text between the tool markers; None = marked tool calls stay text.
         tool_call_style: `LLAMA` and `HARMONY` need no markers and no `parse_tool_call`.
         starts_in_reasoning: the chat template has already written `think_start`.
-        is_constrained: a grammar holds the calls, and what stands between them.
+        is_constrained: a grammar constrains the calls and the text between them.
     """
 
     think_start: str | None = None
@@ -121,11 +121,11 @@ class OutputFormat:
         return bool(self.tool_start) and self.parse_tool_call is not None
 
     def constrained(self) -> OutputFormat:
-        """How it marks them where a grammar constrains its calls.
+        """The format if a grammar constrains the model's calls.
 
-        In its own syntax if that can be written as a grammar. If only `parse_tool_call` knows it, what stands between
-        the model's own markers becomes JSON, as `ToolCallStyle.HERMES` tells. A model without tools writes a bare
-        array, as `ToolCallStyle.ARRAY` tells. Reasoning may go before any of them.
+        It is the model's own syntax if a grammar can express it. If only `parse_tool_call` knows the syntax, calls are
+        JSON between the model's own markers, as in `ToolCallStyle.HERMES`. A model without tools writes a bare array,
+        as in `ToolCallStyle.ARRAY`. Reasoning may come before any of them.
         """
         if not self.has_tools:
             return replace(self, tool_call_style=ToolCallStyle.ARRAY, is_constrained=True)
