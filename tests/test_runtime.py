@@ -55,7 +55,7 @@ def test_a_captioner_is_known_by_its_weights() -> None:
                 " {vision_mode: proxy, vision_proxy: {hf_id: tiny/not-here}}\n"
             )
         )
-        return {name: captioner.id.revision for name, captioner in runtime._captioners.items()}
+        return {name: captioner.id.revision for name, captioner in runtime._roster.captioners.items()}
 
     first, second = revisions(), revisions()
     assert first["eyes"] == second["eyes"]
@@ -108,7 +108,7 @@ def test_a_draft_model_is_told_as_the_engine_takes_it(draft: str, source: str, r
 def test_captions_get_the_share_that_is_configured() -> None:
     """`captioner_share` rules the device that all models share."""
     runtime = Runtime(load_text("captioner_share: 0.4\n" + ONE))
-    assert runtime._turn.background_share == 0.4
+    assert runtime._assembly._turn.background_share == 0.4
 
 
 REMOTE = """\

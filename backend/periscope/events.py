@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self, TypeAlias
 
+from periscope.core import ConfigChanges
+
 #: Events a subscriber may be behind before it is cut off.
 DEFAULT_CAPACITY = 256
 
@@ -44,6 +46,27 @@ class ServerChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigReloaded:
+    """models.yaml was read again, and holds from now on."""
+
+    changes: ConfigChanges
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigRejected:
+    """models.yaml was read again and cannot be used; the running configuration stays."""
+
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRemoved:
+    """A model that models.yaml has no more was unloaded, and is not listed any longer."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelChanged:
     """A model's queue, leases or pin changed."""
 
@@ -66,7 +89,16 @@ class RequestEnded:
 
 
 Event: TypeAlias = (
-    ModelStateChanged | ModelLoadProgress | ModelGivenUp | ModelChanged | RequestChanged | RequestEnded | ServerChanged
+    ModelStateChanged
+    | ModelLoadProgress
+    | ModelGivenUp
+    | ModelChanged
+    | ModelRemoved
+    | RequestChanged
+    | RequestEnded
+    | ServerChanged
+    | ConfigReloaded
+    | ConfigRejected
 )
 
 

@@ -4,58 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self
 
 import mlx.core as mx
 import stamina.instrumentation
 
-from periscope.config import (
-    Config,
-    ModelConfig,
-    RemoteConfig,
-)
-from periscope.core import Footprint, ModelKind, ModelState, VisionMode, require_model
-from periscope.engine import VisionLanguageEngine
+from periscope.assembly import Assembly, Roster, changes_between, told
+from periscope.config import Config, with_models_of
+from periscope.core import ConfigChanges, require_model
 from periscope.engine.device.memory import DeviceMemory, WiredLimit
 from periscope.engine.device.turn import DeviceTurn
-from periscope.engine.isolated.engine import IsolatedVisionLanguageEngine
-from periscope.engine.loading.footprint import measure
-from periscope.events import EventBus, ModelStateChanged
-from periscope.pool.contracts import LoadProgress, ModelSpec, PooledEngine, PoolLimits
+from periscope.errors import ConfigError
+from periscope.events import ConfigRejected, ConfigReloaded, EventBus
+from periscope.pool.contracts import PoolLimits
 from periscope.pool.pool import ModelPool
-from periscope.remote import Endpoint, OpenAIClient, Timeouts
 from periscope.serving.control import ControlService
-from periscope.serving.generation import LocalGenerator
 from periscope.serving.health import Notices
-from periscope.serving.models import DisabledImages, ModelNames, ServedModel
+from periscope.serving.models import ModelNames
 from periscope.serving.requests import LiveRequests
 from periscope.serving.service import ChatService
 from periscope.status import ServerIdentity
-from periscope.vision.backends.leased import ImageDescriber, LeasedCaptioner
 from periscope.vision.backends.remote import RemoteCaptioner
-from periscope.vision.backends.remote_server import RemoteServer
 from periscope.vision.images.in_flight import BytesInFlight
 from periscope.vision.images.remote import RemoteImages
 from periscope.vision.intake import ImageIntake
 from periscope.vision.proxy import VisionProxy
-from periscope.vision.readers.find import ReaderKind
 from periscope.vision.reading import ImageReading
-from periscope.wiring import (
-    backend_and_model,
-    caption_cache,
-    captioner_id,
-    captioner_name,
-    engine_config,
-    installed_reader,
-    peek_context_length,
-    picture_fetcher,
-    proxy_settings,
-    source_of,
-)
+from periscope.wiring import backend_and_model, caption_cache, captioner_name, picture_fetcher
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -66,51 +44,50 @@ logger = logging.getLogger(__name__)
 NUM_DECODE_THREADS = 2
 #: Once the models are loaded, the start waits no longer than this to hear how captioners on other servers are.
 CHECK_GRACE_S = 2.0
-#: A caption has a few kilobytes. A server whose answer is longer has gone astray.
-MAX_CAPTION_ANSWER_BYTES = 1024 * 1024
-
-
-@runtime_checkable
-class PooledDescriber(PooledEngine, ImageDescriber, Protocol):
-    """A vision-language model in the pool, whichever process it runs in."""
 
 
 class Runtime:
     """Owns all rooms of one Periscope. Build it from a Config, `start` it, `stop` it; all on one event loop.
 
+    Args:
+        read_config: reads the configuration again, for `reload`. May block.
+
     Attributes:
         notices: what of the server itself is not as it should be; stands among the problems of its status.
     """
 
-    def __init__(self, config: Config, identity: ServerIdentity = ServerIdentity()) -> None:
-        self.config = config
+    def __init__(
+        self,
+        config: Config,
+        identity: ServerIdentity = ServerIdentity(),
+        *,
+        read_config: Callable[[], Config] | None = None,
+    ) -> None:
+        self._read_config = read_config or (lambda: config)
+        self._reloading = asyncio.Lock()
         self.bus = EventBus()
         self.notices = Notices(self.bus.publish)
-        self._turn = DeviceTurn(config.captioner_share)
         self._decoding = ThreadPoolExecutor(NUM_DECODE_THREADS, thread_name_prefix="periscope-decode")
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="periscope-read")
-        self._reader = cache(installed_reader)  # one for all text models that ask for the same: it takes memory
         self._memory = DeviceMemory(config.memory.budget)
         limits = PoolLimits(
             budget_bytes=self._memory.budget_bytes(),
             max_waiting=config.server.limits.max_waiting,
             wait_timeout_s=config.server.limits.wait_timeout_s,
         )
-        specs = [self._spec(model) for model in config.models if model.remote is None]
-        self._pool = ModelPool(specs, self.bus, limits, memory=self._memory)
-        self._remote = {
-            model.name: self._remote_captioner(model, model.remote)
-            for model in config.models
-            if model.remote is not None
-        }
-        self._captioners: dict[str, LeasedCaptioner | RemoteCaptioner] = {
-            model.name: self._remote.get(model.name) or self._captioner(model)
-            for model in config.models
-            if model.kind is ModelKind.CAPTIONER
-        }
-        self._watching: list[asyncio.Task[None]] = []
+        self._assembly = Assembly(
+            turn=DeviceTurn(config.captioner_share),
+            memory=self._memory,
+            decoding=self._decoding,
+            publish=self.bus.publish,
+            lease=lambda name, kind, tell: self._pool.lease(name, kind, tell=tell),
+        )
+        self._roster = self._assembly.roster(config)
+        self._pool = ModelPool(self._roster.specs, self.bus, limits, memory=self._memory)
+        self._opened = list(self._roster.remote.values())
+        self._watching: dict[RemoteCaptioner, asyncio.Task[None]] = {}
         requests = LiveRequests(self.bus.publish)
-        names = ModelNames(self._served(model) for model in config.models if model.kind is ModelKind.TEXT)
+        self._names = ModelNames(self._roster.served)
         in_flight = BytesInFlight(
             config.server.limits.max_image_bytes_in_flight, wait_timeout_s=config.server.limits.wait_timeout_s
         )
@@ -123,17 +100,25 @@ class Runtime:
         remote = RemoteImages(self._fetcher.fetch, max_per_request=web.max_per_request) if web.enabled else None
         intake = ImageIntake(executor=self._decoding, in_flight=in_flight, remote=remote)
         proxy = VisionProxy(self._captions, intake=intake, reading=reading)
-        self.service = ChatService(names, self._pool, proxy, requests, self._remote.values(), notices=self.notices)
+        self.service = ChatService(
+            self._names, self._pool, proxy, requests, self._roster.remote.values(), notices=self.notices
+        )
         self.control = ControlService(
             self.service,
             self._pool,
-            names,
+            self._names,
             requests,
             self.bus,
             captions=self._captions,
             identity=identity,
             read_memory=_read_memory,
+            reload=self.reload,
         )
+
+    @property
+    def config(self) -> Config:
+        """The one in effect."""
+        return self._roster.config
 
     async def start(self, *, preloads: bool = True) -> None:
         """Load what is to be loaded at start, side by side, and wait for it. Failures are in `service.health()`.
@@ -145,9 +130,7 @@ class Runtime:
         self._captions.start_loading()
         checks = [asyncio.create_task(each.checked()) for each in self._watch_captioners()]
         try:
-            await self._pool.preload(
-                model.name for model in self.config.models if preloads and model.preload and model.remote is None
-            )
+            await self._pool.preload(self._roster.preloaded if preloads else ())
             if checks:
                 await asyncio.wait(checks, timeout=CHECK_GRACE_S)
         finally:
@@ -160,9 +143,58 @@ class Runtime:
         names = list(dict.fromkeys(filter(None, map(captioner_name, self.config.models))))
         for name in names:
             logger.info("captioner: %s", backend_and_model(require_model(self.config.models, name)))
-        remote = [self._remote[name] for name in names if name in self._remote]
-        self._watching += [asyncio.create_task(each.watch(), name=f"watch captioner {each.name}") for each in remote]
-        return remote
+        used = [self._roster.remote[name] for name in names if name in self._roster.remote]
+        for captioner in self._watching.keys() - set(used):
+            self._watching.pop(captioner).cancel()
+        for captioner in used:
+            if captioner not in self._watching:
+                self._watching[captioner] = asyncio.create_task(
+                    captioner.watch(), name=f"watch captioner {captioner.name}"
+                )
+        return used
+
+    async def reload(self) -> ConfigChanges:
+        """Read the configuration again and serve its models. Those that are as before stay loaded and go on.
+
+        All that can fail is done before anything is touched. Captioners on other servers that are not wanted any more
+        keep their connections until the server stops, because requests from before may still use them.
+
+        Raises:
+            ConfigError: it cannot be used, and the running configuration stays.
+        """
+        async with self._reloading:
+            try:
+                read = await asyncio.to_thread(self._read_config)
+                config, needs_restart = with_models_of(self.config, read)
+                roster = await asyncio.to_thread(self._assembly.roster, config, self._roster)
+            except ConfigError as error:
+                self._reject(error)
+                raise
+            changes = replace(changes_between(self.config, config), needs_restart=needs_restart)
+            self._take(roster, changes)
+        return changes
+
+    def _reject(self, error: ConfigError) -> None:
+        first, *more = error.problems
+        others = f" ({len(more)} more problems)" if more else ""
+        self.notices.put("config", f"models.yaml cannot be used, so the running configuration stays: {first}{others}")
+        for problem in error.problems:
+            logger.error("the running configuration stays: %s", problem)
+        self.bus.publish(ConfigRejected(error.problems))
+
+    def _take(self, roster: Roster, changes: ConfigChanges) -> None:
+        """In one turn of the loop, so that no request sees half of it."""
+        before, self._roster = self._roster, roster
+        self.bus.publish(ConfigReloaded(changes))  # watchers get their snapshot when all below is done
+        anew = {*changes.added, *changes.reloaded}
+        loads = [name for name in roster.preloaded if name in anew or name not in before.preloaded]
+        self._pool.configure(roster.specs, replaced=changes.reloaded, loads=loads)
+        self._names.replace(roster.served)
+        self.service.replace_elsewhere(roster.remote.values())
+        self._opened += [each for each in roster.remote.values() if each not in self._opened]
+        self._watch_captioners()
+        self.notices.put("config", None)
+        logger.info("the configuration was read again: %s", told(changes))
 
     def stop_admitting(self) -> None:
         """Idempotent: new requests are refused and event streams end; what runs goes on."""
@@ -173,10 +205,10 @@ class Runtime:
         """Idempotent: refuse new requests, let running ones finish for up to `drain_s`, free every model."""
         self.stop_admitting()
         await self._pool.close(drain_s=drain_s)
-        for task in self._watching:
+        for task in self._watching.values():
             task.cancel()
-        await asyncio.gather(*self._watching, return_exceptions=True)
-        for captioner in self._remote.values():
+        await asyncio.gather(*self._watching.values(), return_exceptions=True)
+        for captioner in self._opened:
             await captioner.close()
         await self._captions.close()
         self._fetcher.close()
@@ -191,93 +223,6 @@ class Runtime:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
-
-    def _spec(self, model: ModelConfig) -> ModelSpec:
-        source, settings = source_of(model), engine_config(model, self.config)
-
-        async def measured() -> Footprint:
-            return await asyncio.to_thread(measure, source, settings, kind=model.kind)
-
-        async def load(progress: LoadProgress) -> PooledEngine:
-            match model.kind:
-                case ModelKind.TEXT:
-                    return await LocalGenerator.load(
-                        source, settings, turn=self._turn, progress=progress, memory=self._memory
-                    )
-                case ModelKind.CAPTIONER:
-                    engine = IsolatedVisionLanguageEngine if model.isolated else VisionLanguageEngine
-                    return await engine.load(source, settings, turn=self._turn, progress=progress)
-
-        return ModelSpec(
-            model.name,
-            measured,
-            load,
-            kind=model.kind,
-            aliases=model.aliases,
-            max_running=model.params.max_num_seqs,
-            is_pinned=model.pin,
-            ttl_s=self.config.idle_unload_s if model.ttl_s is None else model.ttl_s,
-            is_isolated=model.isolated,
-        )
-
-    def _captioner(self, model: ModelConfig) -> LeasedCaptioner:
-        kind: type[PooledDescriber] = PooledDescriber  # type: ignore[type-abstract]  # nobody makes one of it
-        return LeasedCaptioner(
-            lambda tell: self._pool.lease(model.name, kind, tell=tell),
-            captioner_id(model),
-            wait_timeout_s=self.config.server.limits.wait_timeout_s,
-        )
-
-    def _remote_captioner(self, model: ModelConfig, remote: RemoteConfig) -> RemoteCaptioner:
-        key = self.config.api_keys.get(remote.api_key_env or "")
-
-        def changed(old: ModelState, new: ModelState, reason: str | None) -> None:
-            self.bus.publish(ModelStateChanged(model.name, old, new, reason))
-
-        return RemoteCaptioner(
-            RemoteServer(
-                name=model.name,
-                backend=remote.backend,
-                base_url=remote.base_url,
-                model=remote.model,
-                is_streamed=remote.stream,
-                max_concurrent=remote.max_concurrent,
-                num_retries=remote.num_retries,
-                extra_body=remote.extra_body,
-                missing_key=remote.api_key_env if key is None else None,
-            ),
-            OpenAIClient(
-                Endpoint(
-                    remote.base_url,
-                    api_key=key,
-                    timeouts=Timeouts(connect_s=remote.connect_timeout_s, silence_s=remote.read_timeout_s),
-                    ca_file=None if remote.ca_file is None else Path(remote.ca_file),
-                    max_answer_bytes=MAX_CAPTION_ANSWER_BYTES,
-                )
-            ),
-            encoding=self._decoding,
-            wait_timeout_s=self.config.server.limits.wait_timeout_s,
-            max_waiting=self.config.server.limits.max_waiting,
-            on_change=changed,
-        )
-
-    def _served(self, model: ModelConfig) -> ServedModel:
-        capabilities, name = model.capabilities, captioner_name(model)
-        vision = capabilities.vision_proxy if capabilities.vision_mode is VisionMode.PROXY else None
-        captioner = None if name is None else self._captioners[require_model(self.config.models, name).name]
-        return ServedModel(
-            name=model.name,
-            aliases=model.aliases,
-            created=int(time.time()),
-            context_length=peek_context_length(model),
-            vision=capabilities.vision_mode,
-            params=model.params.generation,
-            captioner=captioner,
-            proxy=None
-            if vision is None
-            else proxy_settings(vision, self._reader(ReaderKind(vision.reader), vision.reader_languages)),
-            disabled_images=DisabledImages(capabilities.images_when_disabled),
-        )
 
 
 def _read_memory() -> tuple[int, int, int]:

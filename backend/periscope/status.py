@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from periscope.core import ModelKind, ModelState
+from periscope.core import ConfigChanges, ModelKind, ModelState
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +127,20 @@ class ModelStateDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigDelta:
+    """models.yaml was read again and holds from now on; a new snapshot follows."""
+
+    changes: ConfigChanges
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigRefusal:
+    """models.yaml was read again and cannot be used; `problems` are lines for a person."""
+
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ModelDelta:
     """Another part of a model's status changed: its queue, its leases, its pin, its load."""
 
@@ -155,5 +169,7 @@ class ServerDelta:
     status: ServerStatus
 
 
-#: The snapshot comes first, once.
-StatusEvent: TypeAlias = ServerStatus | ServerDelta | ModelStateDelta | ModelDelta | RequestDelta | RequestGone
+#: The snapshot comes first, and again whenever the list of models is another one.
+StatusEvent: TypeAlias = (
+    ServerStatus | ServerDelta | ConfigDelta | ConfigRefusal | ModelStateDelta | ModelDelta | RequestDelta | RequestGone
+)

@@ -19,6 +19,7 @@ from periscope.captions.kept import KeptCaption
 from periscope.captions.store import StoreState
 from periscope.core import (
     CaptionedImage,
+    ConfigChanges,
     Finished,
     FinishReason,
     GenerationRequest,
@@ -242,6 +243,10 @@ class FakeControl:
     async def flush_captions(self) -> Flushed:
         self._take("flush_captions")
         return Flushed(3, is_written=True)
+
+    async def reload(self) -> ConfigChanges:
+        self._take("reload")
+        return ConfigChanges(added=("new",), needs_restart=("server.port",))
 
     def cancel(self, request_id: str) -> None:
         self._take("cancel", request_id)

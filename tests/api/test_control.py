@@ -10,6 +10,7 @@ import pytest
 from periscope.api.status_wire import encode_model, encode_status
 from periscope.core import ImagePart
 from periscope.errors import (
+    ConfigError,
     ImageInvalid,
     InvalidRequest,
     ModelNotFound,
@@ -216,6 +217,7 @@ async def test_leaving_ends_the_wait_for_a_command(path: str) -> None:
         ("GET", "/api/events"),
         ("GET", "/api/requests"),
         ("POST", CANCEL),
+        ("POST", "/api/server/reload"),
         *[("POST", path) for path in (*WAITING, PIN)],
     ],
 )
@@ -234,6 +236,18 @@ async def test_the_control_plane_is_guarded(method: str, path: str) -> None:
             assert (reply.status_code, error_of(reply)["param"]) == (status, None)
         assert not control.commands
         assert (await client.request(method, path, json={"model": "m"}, headers=keyed)).status_code == 200
+
+
+@in_loop
+async def test_reload_tells_what_changed_or_every_problem_of_the_file() -> None:
+    """A file that cannot be used is no fault of the server."""
+    async with client_of(FakeBackend(), control := FakeControl()) as client:
+        changed = (await client.post("/api/server/reload")).json()
+        assert (changed["added"], changed["removed"], changed["needs_restart"]) == (["new"], [], ["server.port"])
+        control.script = (ConfigError(("models.yaml:3: a", "models.yaml:4: b")),)
+        refused = await client.post("/api/server/reload")
+    assert (refused.status_code, error_of(refused)["code"]) == (400, "config_error")
+    assert error_of(refused)["message"] == "models.yaml:3: a\nmodels.yaml:4: b"
 
 
 @in_loop

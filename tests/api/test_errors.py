@@ -25,9 +25,9 @@ def test_every_error_class_has_its_own_row(error: type[Exception]) -> None:
 
 
 def test_client_faults_are_4xx_and_ours_are_5xx() -> None:
-    """The branch of the tree decides who is to blame; no server fails of a slow reader or an operator's command."""
+    """The branch of the tree decides who is to blame; no slow reader, command or configuration is a server's fault."""
     for error, row in ROWS.items():
-        is_client_fault = issubclass(error, (e.RequestError, e.ReaderTooSlow, e.RequestCancelled))
+        is_client_fault = issubclass(error, (e.RequestError, e.ReaderTooSlow, e.RequestCancelled, e.ConfigError))
         assert (400 <= row.status < 500) == is_client_fault, error
         assert row.type == ("invalid_request_error" if is_client_fault else "server_error")
 

@@ -49,7 +49,7 @@ from periscope.vision.proxy import VisionProxy
 from periscope.vision.settings import ProxySettings
 from tests.chaos.faults import CAPTIONER_FAULTS, ChaoticCaptioner, Dice, load_engine
 from tests.e2e.drawing import circle, data_url, square
-from tests.pool.fakes import FakeMemory
+from tests.pool.fakes import FakeMemory, reload_nothing
 
 SEED = 20_000
 NUM_REQUESTS = 2_000
@@ -138,6 +138,7 @@ class Rooms:
             captions=self.captions,
             identity=ServerIdentity("1"),
             read_memory=lambda: (1, 2, 3),
+            reload=reload_nothing,
         )
 
 

@@ -21,11 +21,14 @@ def free_port() -> str:
         return str(taken.getsockname()[1])
 
 
-def test_a_server_after_crashes_is_found_is_not_doubled_and_its_death_blocks_nobody(short_config: Path) -> None:
+def test_a_server_after_crashes_is_found_is_not_doubled_and_its_death_blocks_nobody(
+    short_config: Path, tmp_path: Path
+) -> None:
     """The story of a bad day.
 
     After five fast crashes nothing is loaded, and status says so; a request loads all the same. A second server ends
-    with 0 and names the first. After kill -9 the next one starts, and SIGTERM leaves no trace of it.
+    with 0 and names the first. After kill -9 the next one starts. SIGHUP gives it the models of a changed
+    file, unless that is broken, and SIGTERM leaves no trace of it.
     """
     home, port = new_home(), free_port()
     state = Path(home) / "state"
@@ -51,9 +54,20 @@ def test_a_server_after_crashes_is_found_is_not_doubled_and_its_death_blocks_nob
         first.signal(signal.SIGKILL)
         assert first.wait() == -signal.SIGKILL
     (state / "starts.json").unlink()
-    with ServeProcess(*arguments, home=home) as third:
+    file = tmp_path / "models.yaml"
+    file.write_text(short_config.read_text())
+    with ServeProcess("--config", str(file), "--port", port, home=home) as third:
         assert third.wait_until_ready()
         assert json.loads((state / "server.json").read_text())["pid"] == third.process.pid
         assert len(json.loads((state / "starts.json").read_text())) == 1
+        file.write_text(short_config.read_text() + "oops: 1\n")
+        third.signal(signal.SIGHUP)
+        third.wait_for("the running configuration stays: .*oops")
+        file.write_text(short_config.read_text().replace("tiny", "renamed"))
+        third.signal(signal.SIGHUP)
+        third.wait_for("the configuration was read again: new renamed; removed tiny")
+        with httpx.Client(base_url=third.url, timeout=TIMEOUT_S) as client:
+            assert client.post("/v1/chat/completions", json=CHAT).status_code == 404
+            assert client.post("/v1/chat/completions", json=CHAT | {"model": "renamed"}).status_code == 200
         assert third.terminate() == 0
     assert sorted(file.name for file in state.iterdir()) == ["server.lock", "token"]

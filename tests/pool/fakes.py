@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
-from periscope.core import EngineMemory, Footprint, ModelKind
+from periscope.core import ConfigChanges, EngineMemory, Footprint, ModelKind
 from periscope.errors import PeriscopeError
 from periscope.events import Event, EventBus, ModelStateChanged
 from periscope.pool.contracts import LoadProgress, ModelSpec, PoolLimits
@@ -244,3 +244,8 @@ async def cancelled(*tasks: asyncio.Task[None]) -> None:
 def states_of(world: World, name: str) -> list[str]:
     """The states that a model has gone through."""
     return [event.new for event in world.events if isinstance(event, ModelStateChanged) and event.model == name]
+
+
+async def reload_nothing() -> ConfigChanges:
+    """A configuration that is as it was."""
+    return ConfigChanges()

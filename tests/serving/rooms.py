@@ -39,7 +39,7 @@ from periscope.vision.captioner import CaptionerId, CaptionRequest
 from periscope.vision.proxy import VisionProxy
 from periscope.vision.settings import OnError, ProxySettings
 from tests.e2e.drawing import circle, data_url, square
-from tests.pool.fakes import FakeMemory
+from tests.pool.fakes import FakeMemory, reload_nothing
 
 CIRCLE, SQUARE = data_url(circle("red", 32)), data_url(square("blue", 48))
 
@@ -119,6 +119,7 @@ class Rooms:
             captions=captions,
             identity=ServerIdentity("1"),
             read_memory=lambda: (1, 2, 3),
+            reload=reload_nothing,
         )
 
 

@@ -35,7 +35,7 @@ from periscope.status import (
     StatusEvent,
 )
 from periscope.vision.proxy import VisionProxy
-from tests.pool.fakes import FakeEngine, FakeModel, World, turns, until, with_world
+from tests.pool.fakes import FakeEngine, FakeModel, World, reload_nothing, turns, until, with_world
 
 
 class Served:
@@ -58,6 +58,7 @@ class Served:
             captions=self.captions,
             identity=ServerIdentity("9"),
             read_memory=lambda: (1, 2, 3),
+            reload=reload_nothing,
         )
 
     def request(self, request_id: str) -> asyncio.Task[None]:

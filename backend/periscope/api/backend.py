@@ -7,7 +7,7 @@ from typing import Protocol
 
 from periscope.captions.cache import CacheStats, Flushed
 from periscope.captions.kept import KeptCaption
-from periscope.core import CaptionedImage, GenerationRequest, ImagePart, ModelCard, OutputEvent
+from periscope.core import CaptionedImage, ConfigChanges, GenerationRequest, ImagePart, ModelCard, OutputEvent
 from periscope.status import ModelStatus, RequestStatus, ServerStatus, StatusEvent
 
 
@@ -103,6 +103,14 @@ class ControlBackend(Protocol):
 
     async def flush_captions(self) -> Flushed:
         """Drop all captions, in memory and in the file."""
+        ...
+
+    async def reload(self) -> ConfigChanges:
+        """Read models.yaml again and serve its models; those that are as before stay loaded.
+
+        Raises:
+            ConfigError: it cannot be used, and the running configuration stays.
+        """
         ...
 
     def cancel(self, request_id: str) -> None:

@@ -110,6 +110,10 @@ def _steering(control: ControlBackend) -> APIRouter:
         control.cancel(request_id)
         return JSONReply({"id": request_id, "cancelled": True})
 
+    @router.post("/api/server/reload")
+    async def reload_config() -> Response:
+        return JSONReply(asdict(await control.reload()))
+
     @router.post("/api/models/load")
     async def load_model(request: Request) -> Response:
         command = await _command(WaitingCommand, request)

@@ -95,6 +95,8 @@ ROWS: Mapping[type[Exception], ErrorRow] = {
     e.ImageNotFetched: ErrorRow(400, _CLIENT, "image_not_fetched"),
     e.ContextLengthExceeded: ErrorRow(400, _CLIENT, "context_length_exceeded"),
     e.MemoryExceeded: ErrorRow(400, _CLIENT, "context_length_exceeded"),
+    # Only by the command to read models.yaml again: whoever wrote it can mend it.
+    e.ConfigError: ErrorRow(400, _CLIENT, "config_error"),
     e.AuthenticationFailed: ErrorRow(401, _CLIENT, "invalid_api_key"),
     e.HostRefused: ErrorRow(403, _CLIENT, "host_refused"),
     OriginRefused: ErrorRow(403, _CLIENT, "origin_refused"),
@@ -123,7 +125,6 @@ ROWS: Mapping[type[Exception], ErrorRow] = {
     e.CaptionFailed: ErrorRow(503, _SERVER, "caption_failed"),
     e.EngineClosed: ErrorRow(503, _SERVER, "engine_closed"),
     e.GenerationFailed: ErrorRow(500, _SERVER, "generation_failed"),
-    e.ConfigError: ErrorRow(500, _SERVER, "config_error"),
 }
 
 

@@ -6,7 +6,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from periscope.api.replies import json_number
-from periscope.status import ModelDelta, ModelStateDelta, RequestDelta, RequestGone, ServerDelta, ServerStatus
+from periscope.status import (
+    ConfigDelta,
+    ConfigRefusal,
+    ModelDelta,
+    ModelStateDelta,
+    RequestDelta,
+    RequestGone,
+    ServerDelta,
+    ServerStatus,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,16 +111,22 @@ def encode_request(request: RequestStatus) -> JSONObject:
 
 def encode_event(event: StatusEvent) -> tuple[str, JSONObject]:
     """An event's name and data. A change comes with its whole row, so that readers replace what they had."""
+    data: JSONObject
     match event:
         case ServerStatus():
-            return "snapshot", encode_status(event)
+            name, data = "snapshot", encode_status(event)
         case ServerDelta(status):
-            return "server.changed", encode_server(status)
+            name, data = "server.changed", encode_server(status)
+        case ConfigDelta(changes):
+            name, data = "config.changed", asdict(changes)
+        case ConfigRefusal():
+            name, data = "config.rejected", asdict(event)
         case ModelStateDelta(old, new, reason, model):
-            return "model.state", {"from": old, "to": new, "reason": reason, **encode_model(model)}
+            name, data = "model.state", {"from": old, "to": new, "reason": reason, **encode_model(model)}
         case ModelDelta(model):
-            return "model.changed", encode_model(model)
+            name, data = "model.changed", encode_model(model)
         case RequestDelta(request):
-            return "request.changed", encode_request(request)
+            name, data = "request.changed", encode_request(request)
         case RequestGone():
-            return "request.end", asdict(event)
+            name, data = "request.end", asdict(event)
+    return name, data

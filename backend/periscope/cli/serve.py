@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from periscope.api import ApiSettings
     from periscope.cli.entrance import Entrance
     from periscope.cli.log import Redaction
+    from periscope.cli.stopping import StopRequest
     from periscope.config import Config
     from periscope.config.schema import ServerLimits
     from periscope.events import EventBus
@@ -75,24 +77,25 @@ def serve(
 
     use_one_arena()
     exit_on_sigterm()
-    loaded = load_config(
-        config,
-        host=host,
-        port=port,
-        model=model,
-        vision_model=vision_model,
-        vlm_backend=vlm_backend,
-        vlm_base_url=vlm_base_url,
-        vlm_model=vlm_model,
-        vlm_timeout=vlm_timeout,
-    )
+    flags: dict[str, object] = {
+        "host": host,
+        "port": port,
+        "model": model,
+        "vision_model": vision_model,
+        "vlm_backend": vlm_backend,
+        "vlm_base_url": vlm_base_url,
+        "vlm_model": vlm_model,
+        "vlm_timeout": vlm_timeout,
+    }
+    loaded = load_config(config, **flags)
     console = Console(stderr=True)
     secrets = (loaded.server.api_key, *loaded.api_keys.values())
     redaction = set_up_logging(console, verbosity=-1 if quiet else verbose, secrets=secrets)
     with entered(loaded, this_machine()) as entrance:
         redaction.hide(entrance.token)
         _begin_log_file(entrance, loaded, redaction)
-        raise typer.Exit(asyncio.run(_serve(loaded, entrance, console)))
+        read_again = partial(load_config, loaded.path, **flags)
+        raise typer.Exit(asyncio.run(_serve(loaded, read_again, entrance, console)))
 
 
 def _begin_log_file(entrance: Entrance, config: Config, redaction: Redaction) -> None:
@@ -115,7 +118,7 @@ def _begin_log_file(entrance: Entrance, config: Config, redaction: Redaction) ->
         logger.warning("the last %d starts of the server did not last", entrance.num_fast_crashes)
 
 
-async def _serve(config: Config, entrance: Entrance, console: Console) -> ExitCode:
+async def _serve(config: Config, read_again: Callable[[], Config], entrance: Entrance, console: Console) -> ExitCode:
     from periscope.cli.progress import display_on, shown
     from periscope.cli.stopping import stop_on_signals
 
@@ -124,7 +127,7 @@ async def _serve(config: Config, entrance: Entrance, console: Console) -> ExitCo
     from periscope.runtime import Runtime
 
     with stop_on_signals(asyncio.get_running_loop()) as stop:
-        runtime = Runtime(config, entrance.identity)
+        runtime = Runtime(config, entrance.identity, read_config=read_again)
         settings = api_settings(config, entrance.token)
         server = _http_server(create_app(runtime.service, runtime.control, settings), config.server.limits)
         display = display_on(console, _log_line)
@@ -132,6 +135,7 @@ async def _serve(config: Config, entrance: Entrance, console: Console) -> ExitCo
             starting = asyncio.create_task(_start(runtime, entrance, console), name="load models")
             serving = asyncio.create_task(server.serve(entrance.listeners), name="serve HTTP")
             giving_up = asyncio.create_task(_given_up(runtime.bus), name="watch for dying models")
+            reloading = asyncio.create_task(_reload_when_asked(runtime, stop), name="reload models.yaml")
             try:
                 await _first_of(serving, giving_up, stop.asked)
                 logger.info("stopping")
@@ -143,6 +147,7 @@ async def _serve(config: Config, entrance: Entrance, console: Console) -> ExitCo
                 await _first_of(serving, stop.at_once)
             finally:
                 giving_up.cancel()
+                reloading.cancel()
                 for request in server.server_state.tasks:  # nobody waits for them any more: they tell their clients
                     request.cancel()
                 await _end(runtime, serving, starting, clean_up_s=0.0 if stop.at_once.is_set() else _CLEAN_UP_S)
@@ -161,6 +166,17 @@ async def _given_up(bus: EventBus) -> None:
                 )
                 return
     await asyncio.Event().wait()  # the bus was closed: the server stops for another reason
+
+
+async def _reload_when_asked(runtime: Runtime, stop: StopRequest) -> None:
+    """At each SIGHUP, one after the other."""
+    from periscope.errors import ConfigError
+
+    while True:
+        await stop.reload.wait()
+        stop.reload.clear()
+        with suppress(ConfigError):  # told in the log and in the status
+            await runtime.reload()
 
 
 async def _end(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -21,16 +22,27 @@ _AT_ONCE_DEADLINE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class StopRequest:
-    """Attributes: `asked` at the first signal; `at_once` when Ctrl-C comes while the server stops already."""
+    """What signals ask for.
+
+    Attributes:
+        asked: set at the first signal to stop.
+        at_once: set when Ctrl-C comes while the server stops already.
+        reload: set at SIGHUP: models.yaml is to be read again.
+    """
 
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     at_once: asyncio.Event = field(default_factory=asyncio.Event)
+    reload: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @contextmanager
 def stop_on_signals(loop: asyncio.AbstractEventLoop) -> Iterator[StopRequest]:
-    """Inside, SIGTERM and SIGINT do nothing but set the events and start the deadline."""
+    """Inside, SIGTERM, SIGINT and SIGHUP do nothing but set the events and start the deadline.
+
+    SIGHUP also comes when the terminal is closed in which the server was started: then it is a signal to stop.
+    """
     request = StopRequest()
+    has_terminal = os.isatty(2)
 
     def on_signal(number: signal.Signals) -> None:
         if not request.asked.is_set():
@@ -40,12 +52,19 @@ def stop_on_signals(loop: asyncio.AbstractEventLoop) -> Iterator[StopRequest]:
             request.at_once.set()
             end_process_after(_AT_ONCE_DEADLINE_S, ExitCode.INTERRUPTED)
 
+    def on_hangup() -> None:
+        if has_terminal and not os.isatty(2):
+            on_signal(signal.SIGHUP)
+        else:
+            request.reload.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
     try:
         yield request
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
 
 

@@ -7,7 +7,7 @@ from periscope.config.keys import json_schema
 from periscope.config.layers import FLAGS, env_names
 from periscope.config.load import Config, find_file, load
 from periscope.config.places import Places
-from periscope.config.report import describe
+from periscope.config.report import describe, with_models_of
 from periscope.config.schema import (
     CaptionCacheConfig,
     DType,
@@ -42,4 +42,5 @@ __all__ = [
     "find_file",
     "json_schema",
     "load",
+    "with_models_of",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from periscope.config.keys import Loc, dotted, leaves
@@ -17,6 +18,15 @@ def describe(config: Config) -> list[tuple[str, Any, str]]:
         (key, _REDACTED if key == "server.api_key" and value is not None else value, config.sources[key])
         for key, value in _values(config)
     ]
+
+
+def with_models_of(running: Config, read: Config) -> tuple[Config, tuple[str, ...]]:
+    """What a running server takes of a configuration that was read again, and the keys that need a restart. Pure."""
+    taken = replace(
+        running, models=read.models, idle_unload_s=read.idle_unload_s, sources=read.sources, api_keys=read.api_keys
+    )
+    new = dict(_values(read))
+    return taken, tuple(key for key, value in _values(taken) if key in new and new[key] != value)
 
 
 def _values(config: Config) -> Iterator[tuple[str, Any]]:

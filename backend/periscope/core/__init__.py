@@ -16,6 +16,7 @@ from periscope.core.messages import (
 from periscope.core.models import (
     MODEL_FILES,
     NOT_MODEL_FILES,
+    ConfigChanges,
     EngineMemory,
     Footprint,
     ModelCard,
@@ -86,6 +87,7 @@ __all__ = [
     "NOT_MODEL_FILES",
     "AllowedOrigins",
     "CaptionedImage",
+    "ConfigChanges",
     "ConstraintKind",
     "EndReason",
     "EngineMemory",

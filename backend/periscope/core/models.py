@@ -99,3 +99,20 @@ class ModelCard:
 #: reads. `/` is matched by `*`. What was fetched and what is looked for on the disk must be the same files.
 MODEL_FILES = ("*.safetensors", "*.json", "*.jsonl", "*.jinja", "*.model", "*.tiktoken", "*.txt")
 NOT_MODEL_FILES = ("*consolidated*.safetensors", "original/*", "onnx/*")
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigChanges:
+    """What a models.yaml that was read again means: names of models, and keys of settings.
+
+    Attributes:
+        reloaded: they run on other weights, or in another way, from their next load on; what was loaded is unloaded.
+        updated: their other settings hold from now on, and they stay in memory.
+        needs_restart: these settings stay as they were until the server starts anew.
+    """
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    reloaded: tuple[str, ...] = ()
+    updated: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()

@@ -63,6 +63,11 @@ class Lifecycle:
         return self._task is not None and self._reserved_bytes == 0
 
     @property
+    def is_at_rest(self) -> bool:
+        """Nothing is measured, loaded or freed, and nothing returns by itself."""
+        return self._task is None and self._return is None
+
+    @property
     def held_bytes(self) -> int:
         """What the memory ledger counts: what is reserved, or more while its requests take more."""
         if self.engine is None:
@@ -135,6 +140,11 @@ class Lifecycle:
             self._go(ModelState.UNLOADED)
         self.unload_number = number
 
+    def replace(self, spec: ModelSpec) -> None:
+        """What is loaded next is another model; what is measured or loaded now is still the one before."""
+        self._spec, self.footprint = spec, None
+        self._cancel_return()
+
     def forget_unload(self) -> None:
         """Forget a command to unload, which is fulfilled or revoked. Idempotent."""
         self.unload_number = None
@@ -166,21 +176,29 @@ class Lifecycle:
         self._task = asyncio.create_task(run(), name=f"{what} {self._spec.name}")
 
     async def _measure(self) -> None:
+        spec = self._spec
         try:
-            self.footprint = await self._spec.measure()
+            footprint = await spec.measure()
         except Exception as error:  # noqa: BLE001 - whatever broken files cause is told to the requests that wait
-            self._load_failed(error)
+            if spec is self._spec:
+                self._load_failed(error)
+            return
+        if spec is self._spec:  # else the model was replaced meanwhile, and is measured again
+            self.footprint = footprint
 
     async def _load(self, footprint: Footprint) -> None:
+        spec = self._spec
         self.footprint = None  # files change: they are measured again before the next load
         try:
-            engine = await self._spec.load(self._progress_on(asyncio.get_running_loop()))
+            engine = await spec.load(self._progress_on(asyncio.get_running_loop()))
         except asyncio.CancelledError:
-            self._reserved_bytes, self.load_progress = 0, None
-            self._go(ModelState.UNLOADED)
+            self._load_given_up()
             raise
         except Exception as error:  # noqa: BLE001 - as above
-            self._load_failed(error)
+            if spec is self._spec:
+                self._load_failed(error)
+            else:  # the model was replaced meanwhile: what was wrong with the one before is nothing against the new one
+                self._load_given_up()
             return
         finally:
             self.is_unloading = False
@@ -239,6 +257,10 @@ class Lifecycle:
         if self._return is not None:
             self._return.cancel()
             self._return = None
+
+    def _load_given_up(self) -> None:
+        self._reserved_bytes, self.load_progress = 0, None
+        self._go(ModelState.UNLOADED)
 
     def _load_failed(self, error: Exception) -> None:
         if not isinstance(error, PeriscopeError):

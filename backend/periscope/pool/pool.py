@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from periscope.core import ModelState, Tell
-from periscope.errors import ModelPinned, PeriscopeError, ServerStopping
+from periscope.errors import ModelPinned, ModelUnavailable, PeriscopeError, ServerStopping
+from periscope.events import ModelRemoved
 from periscope.pool.contracts import LiveMemory, ModelSpec, PooledEngine, PoolHooks, PoolLimits, Timers
 from periscope.pool.executor import PlanExecutor
 from periscope.pool.facts import TicketFacts
@@ -58,9 +59,10 @@ class ModelPool:
         self._executor = PlanExecutor(self._slots, limits, memory, timers)
         self._next_number = 1
         self._loads: set[asyncio.Task[None]] = set()
+        self._leaving: dict[str, asyncio.Task[None]] = {}
         self._is_closing = False
-        hooks = PoolHooks(timers, bus.publish, self._executor.settle, self._reload, lambda: self._next_number)
-        self._slots |= {spec.name: Slot(spec, hooks) for spec in specs}
+        self._hooks = PoolHooks(timers, bus.publish, self._executor.settle, self._reload, lambda: self._next_number)
+        self._slots |= {spec.name: Slot(spec, self._hooks) for spec in specs}
 
     def __repr__(self) -> str:
         return f"<ModelPool {list(self._slots.values())}>"
@@ -97,7 +99,7 @@ class ModelPool:
             ServerBusy: the queue is full.
             ServerStopping: the pool is closing.
         """
-        slot = self._slots[name]
+        slot = self._slot(name)
         num_waiting = slot.queue.num_waiting - (0 if is_reserved else slot.queue.num_reserved)
         if slot.queue.num_running + num_waiting >= slot.spec.max_running + self.limits.max_waiting:
             raise queue_full(slot, num_waiting, self.limits)
@@ -192,6 +194,26 @@ class ModelPool:
         self._slots[name].pin(is_pinned=is_pinned)
         self._executor.settle()
 
+    def configure(self, specs: Iterable[ModelSpec], *, replaced: Collection[str], loads: Collection[str]) -> None:
+        """Have these models from now on, in this order. `DESIGN.md`, "Another list of models", has the rules.
+
+        Args:
+            replaced: those that run in another way than the model that had their name.
+            loads: those that are to be loaded, if there is room.
+        """
+        wanted = {spec.name: spec for spec in specs}
+        again = [name for name in replaced if name in self._slots and self._slots[name].is_in_use]
+        for name in self._slots.keys() - wanted.keys() - self._leaving.keys():
+            self._slots[name].leave(self._next_number)
+            self._leaving[name] = asyncio.create_task(self._forget(name), name=f"forget {name}")
+        slots = {name: self._configured(spec, is_replaced=name in replaced) for name, spec in wanted.items()}
+        slots |= {name: self._slots[name] for name in self._leaving}
+        self._slots.clear()
+        self._slots |= slots
+        self._executor.settle()
+        for name in dict.fromkeys((*again, *loads)):
+            self._reload(name)
+
     async def close(self, *, drain_s: float = 0.0) -> None:
         """Grant no new leases, wait up to `drain_s` for those that are out, free every model. Idempotent."""
         self._is_closing = True
@@ -199,7 +221,7 @@ class ModelPool:
         for slot in self._slots.values():
             slot.queue.refuse_all(ServerStopping("The server is stopping."))
         await asyncio.gather(*(slot.close(drain_s=drain_s) for slot in self._slots.values()))
-        for task in self._loads:
+        for task in (*self._loads, *self._leaving.values()):
             task.cancel()
         self._bus.close()
 
@@ -211,6 +233,8 @@ class ModelPool:
     ) -> Iterator[Ticket]:
         if self._is_closing:
             raise ServerStopping("The server is stopping.")
+        if slot.name in self._leaving:
+            raise _removed(slot.name)
         facts = TicketFacts(self._next_number, self._timers.now(), is_load_only, may_evict, is_reserved)
         ticket = slot.queue.join(facts)
         self._next_number += 1
@@ -220,6 +244,38 @@ class ModelPool:
         finally:
             ticket.close()
 
+    def _slot(self, name: str) -> Slot:
+        """A request that came before its captioner was removed asks for what is not there any more."""
+        if (slot := self._slots.get(name)) is None:
+            raise _removed(name)
+        return slot
+
+    def _configured(self, spec: ModelSpec, *, is_replaced: bool) -> Slot:
+        slot = self._slots.get(spec.name)
+        if slot is None:
+            return Slot(spec, self._hooks)
+        leaving = self._leaving.pop(spec.name, None)
+        if leaving is not None:
+            leaving.cancel()
+        if is_replaced or leaving is not None:
+            slot.replace(spec, self._next_number)
+        else:
+            slot.take_terms(spec)
+        return slot
+
+    async def _forget(self, name: str) -> None:
+        """Unload a model that was removed, as often as its last requests bring it back, and forget it."""
+        slot = self._slots[name]
+        while not slot.is_gone:
+            settled = self._executor.settled
+            if slot.state.is_resident and slot.lifecycle.unload_number is None:
+                slot.leave(self._next_number)
+                self._executor.settle()
+            else:
+                await settled.wait()
+        del self._slots[name], self._leaving[name]
+        self._bus.publish(ModelRemoved(name))
+
     def _reload(self, name: str) -> None:
         """Load a model whose worker died again, if there is room."""
         if self._is_closing:
@@ -228,6 +284,10 @@ class ModelPool:
             self.start_load(name, may_evict=False)
         except PeriscopeError as error:
             logger.warning("model %s is not loaded again: %s", name, error.message)
+
+
+def _removed(name: str) -> ModelUnavailable:
+    return ModelUnavailable(f"Model {name} was removed from models.yaml.")
 
 
 async def _hold(ticket: Ticket, stack: ExitStack) -> None:

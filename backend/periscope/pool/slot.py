@@ -73,6 +73,34 @@ class Slot:
         if is_pinned:
             self.lifecycle.forget_unload()
 
+    def take_terms(self, spec: ModelSpec) -> None:
+        """From now on the terms of `spec` hold: how many requests at once, how long it stays, whether it is pinned."""
+        if spec.is_pinned != self.spec.is_pinned:
+            self.is_pinned = spec.is_pinned
+        self.spec = spec
+
+    def replace(self, spec: ModelSpec, number: int) -> None:
+        """From its next load on the model is the one of `spec`. Tickets below `number` are served by this load."""
+        self.take_terms(spec)
+        self.lifecycle.replace(spec)
+        self.lifecycle.ask_to_unload(number)
+
+    def leave(self, number: int) -> None:
+        """The model was removed: it is unloaded, pinned or not, once the tickets below `number` are served."""
+        self.is_pinned = False
+        self.lifecycle.ask_to_unload(number)
+
+    @property
+    def is_in_use(self) -> bool:
+        """It is in memory, on its way there, or a request waits for it."""
+        return self.state.is_resident or self.state is ModelState.LOADING or bool(self.queue.waiting)
+
+    @property
+    def is_gone(self) -> bool:
+        """Nothing of the model is in memory or on its way there, and no request has to do with it."""
+        is_out = self.state in {ModelState.UNLOADED, ModelState.FAILED}
+        return is_out and self.lifecycle.is_at_rest and not (self.queue.waiting or self.queue.num_running)
+
     def end_unload_command(self) -> None:
         """Forget a command to unload once the model is not in memory and no older ticket wants it. Idempotent."""
         if self.state not in {ModelState.UNLOADED, ModelState.FAILED}:

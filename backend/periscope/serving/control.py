@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from periscope.core import ModelKind, is_default_name, require_model
+from periscope.core import ConfigChanges, ModelKind, is_default_name, require_model
 from periscope.errors import InvalidRequest
 from periscope.events import (
+    ConfigRejected,
+    ConfigReloaded,
     Event,
     ModelChanged,
     ModelGivenUp,
     ModelLoadProgress,
+    ModelRemoved,
     ModelStateChanged,
     RequestChanged,
     RequestEnded,
     ServerChanged,
 )
 from periscope.status import (
+    ConfigDelta,
+    ConfigRefusal,
     MemoryStatus,
     ModelDelta,
     ModelStateDelta,
@@ -49,7 +54,12 @@ _PROGRESS_PART = 0.01
 
 
 class ControlService:
-    """Owns the status streams that are open. `read_memory` gives (active, cached, peak) bytes of this process."""
+    """Owns the status streams that are open.
+
+    Args:
+        read_memory: gives (active, cached, peak) bytes of this process.
+        reload: reads models.yaml again and has its models. Raises ConfigError when it cannot be used.
+    """
 
     def __init__(
         self,
@@ -62,6 +72,7 @@ class ControlService:
         captions: CaptionCache,
         identity: ServerIdentity,
         read_memory: Callable[[], tuple[int, int, int]],
+        reload: Callable[[], Awaitable[ConfigChanges]],
     ) -> None:
         self._service = service
         self._pool = pool
@@ -71,6 +82,7 @@ class ControlService:
         self._bus = bus
         self._identity = identity
         self._read_memory = read_memory
+        self._reload = reload
         self._started_at = time.monotonic()
         self._subscriptions: set[Subscription] = set()
         self._is_stopping = False
@@ -117,8 +129,7 @@ class ControlService:
             yield self.status()
             told_parts: dict[str, float] = {}
             async for event in events:
-                delta = self._delta(event, told_parts)
-                if delta is not None:
+                for delta in self._deltas(event, told_parts):
                     yield delta
 
     @contextmanager
@@ -136,29 +147,43 @@ class ControlService:
         for events in self._subscriptions:
             events.end()
 
-    def _delta(self, event: Event, told_parts: dict[str, float]) -> StatusEvent | None:
-        delta: StatusEvent | None = None
+    def _deltas(self, event: Event, told_parts: dict[str, float]) -> Iterator[StatusEvent]:
+        match event:
+            case ConfigReloaded(changes):
+                yield ConfigDelta(changes)
+                yield self.status()
+            case ConfigRejected(problems):
+                yield ConfigRefusal(problems)
+            case ModelRemoved():
+                yield self.status()
+            case ServerChanged():
+                yield ServerDelta(self.status())
+            case RequestEnded(request_id, outcome):
+                yield RequestGone(request_id, outcome)
+            case RequestChanged(request_id):
+                if (request := self._requests.status(request_id)) is not None:
+                    yield RequestDelta(request)
+            case ModelStateChanged() | ModelLoadProgress() | ModelChanged():
+                yield from self._model_deltas(event, told_parts)
+            case ModelGivenUp():
+                pass
+
+    def _model_deltas(
+        self, event: ModelStateChanged | ModelLoadProgress | ModelChanged, told_parts: dict[str, float]
+    ) -> Iterator[StatusEvent]:
+        try:
+            model = self._model(event.model)
+        except KeyError:  # it has been removed since, and a new snapshot is on its way
+            return
         match event:
             case ModelStateChanged(name, old, new, reason):
                 told_parts.pop(name, None)
-                delta = ModelStateDelta(old, new, reason, self._model(name))
+                yield ModelStateDelta(old, new, reason, model)
             case ModelLoadProgress(name, done, total):
-                delta = ModelDelta(self._model(name)) if _is_news(told_parts, name, done, total) else None
-            case ModelChanged(name):
-                delta = ModelDelta(self._model(name))
-            case RequestChanged(request_id):
-                delta = self._request_delta(request_id)
-            case RequestEnded(request_id, outcome):
-                delta = RequestGone(request_id, outcome)
-            case ServerChanged():
-                delta = ServerDelta(self.status())
-            case ModelGivenUp():
-                pass
-        return delta
-
-    def _request_delta(self, request_id: str) -> RequestDelta | None:
-        request = self._requests.status(request_id)
-        return None if request is None else RequestDelta(request)
+                if _is_news(told_parts, name, done, total):
+                    yield ModelDelta(model)
+            case ModelChanged():
+                yield ModelDelta(model)
 
     def _model(self, name: str) -> ModelStatus:
         return self._as_default(self._service.status_of(name))
@@ -171,6 +196,14 @@ class ControlService:
     def cancel(self, request_id: str) -> None:
         """Cancel a request in whatever step it is. Raises RequestNotFound if it has ended."""
         self._requests.cancel(request_id)
+
+    async def reload(self) -> ConfigChanges:
+        """Serve the models of models.yaml as it is now, without a restart. Models that are as before stay loaded.
+
+        Raises:
+            ConfigError: it cannot be used, and the running configuration stays.
+        """
+        return await self._reload()
 
     async def flush_captions(self) -> Flushed:
         """Drop all captions, in memory and in the file."""

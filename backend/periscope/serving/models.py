@@ -1,4 +1,4 @@
-"""What serving knows of each text model: its names, its vision, its defaults. Frozen data, made once at start."""
+"""What serving knows of each text model: its names, its vision, its defaults. Frozen data."""
 
 from __future__ import annotations
 
@@ -44,11 +44,18 @@ class ServedModel:
 
 
 class ModelNames:
-    """Owns the text models that requests may name, and which of them is the default; only that may change."""
+    """Owns the text models that requests may name, and which of them is the default."""
 
     def __init__(self, models: Iterable[ServedModel]) -> None:
         self.all = tuple(models)
         self.default = self.all[0]
+
+    def replace(self, models: Iterable[ServedModel]) -> None:
+        """Other models from now on. A default that was selected stays if it is among them."""
+        was_selected, name = self.default is not self.all[0], self.default.name
+        self.all = tuple(models)
+        selected = next((model for model in self.all if model.name == name), None) if was_selected else None
+        self.default = selected or self.all[0]
 
     def select(self, model: ServedModel) -> None:
         """Make this the default model, for requests that name none."""

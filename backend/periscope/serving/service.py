@@ -69,11 +69,15 @@ class ChatService:
     ) -> None:
         self._notices = notices or Notices()
         self._models = models
-        self._elsewhere = {model.name: model for model in elsewhere}
+        self.replace_elsewhere(elsewhere)
         self._requests = requests
         self._pool = pool
         self._proxy = proxy
         self._is_stopping = False
+
+    def replace_elsewhere(self, models: Iterable[ModelElsewhere]) -> None:
+        """These are the models on other servers from now on."""
+        self._elsewhere = {model.name: model for model in models}
 
     def stop_admitting(self) -> None:
         """Refuse new requests with ServerStopping. Running ones go on."""
@@ -186,7 +190,11 @@ class ChatService:
         return (*self._pool.statuses(), *(model.status() for model in self._elsewhere.values()))
 
     def status_of(self, name: str) -> ModelStatus:
-        """The status of one configured model, by its name."""
+        """The status of one configured model, by its name.
+
+        Raises:
+            KeyError: there is none of this name, for instance because it was removed.
+        """
         elsewhere = self._elsewhere.get(name)
         return self._pool.status(name) if elsewhere is None else elsewhere.status()
 

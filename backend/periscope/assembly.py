@@ -1,0 +1,261 @@
+"""Config -> all its models, ready to be used: how the pool loads each, who captions for it, what requests may name.
+
+Nothing here is in use yet. Whatever cannot be made is raised before the running models are touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from periscope.config import Config, ModelConfig, RemoteConfig
+from periscope.core import ConfigChanges, Footprint, ModelKind, ModelState, Tell, VisionMode, require_model
+from periscope.engine import VisionLanguageEngine
+from periscope.engine.device.memory import DeviceMemory
+from periscope.engine.device.turn import DeviceTurn
+from periscope.engine.isolated.engine import IsolatedVisionLanguageEngine
+from periscope.engine.loading.footprint import measure
+from periscope.events import Event, ModelStateChanged
+from periscope.pool.contracts import LoadProgress, ModelSpec, PooledEngine
+from periscope.remote import Endpoint, OpenAIClient, Timeouts
+from periscope.serving.generation import LocalGenerator
+from periscope.serving.models import DisabledImages, ServedModel
+from periscope.vision.backends.leased import ImageDescriber, LeasedCaptioner
+from periscope.vision.backends.remote import RemoteCaptioner
+from periscope.vision.backends.remote_server import RemoteServer
+from periscope.vision.readers.find import ReaderKind
+from periscope.wiring import (
+    captioner_id,
+    captioner_name,
+    engine_config,
+    installed_reader,
+    peek_context_length,
+    proxy_settings,
+    source_of,
+)
+
+#: A caption has a few kilobytes. A server whose answer is longer has gone astray.
+MAX_CAPTION_ANSWER_BYTES = 1024 * 1024
+
+
+@runtime_checkable
+class PooledDescriber(PooledEngine, ImageDescriber, Protocol):
+    """A vision-language model in the pool, whichever process it runs in."""
+
+
+AnyCaptioner: TypeAlias = LeasedCaptioner | RemoteCaptioner
+#: Leases a model of the pool, of this kind, by name.
+Lease: TypeAlias = Callable[[str, type[PooledDescriber], Tell], AbstractAsyncContextManager[PooledDescriber]]
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """All models of one configuration.
+
+    Attributes:
+        specs: of those that are loaded in this process, or in one of their own.
+        captioners: by name, those on other servers among them.
+        served: the text models, the default one first.
+    """
+
+    config: Config
+    specs: tuple[ModelSpec, ...]
+    captioners: Mapping[str, AnyCaptioner]
+    served: tuple[ServedModel, ...]
+
+    @property
+    def remote(self) -> dict[str, RemoteCaptioner]:
+        """The captioners on other servers."""
+        return {name: each for name, each in self.captioners.items() if isinstance(each, RemoteCaptioner)}
+
+    @property
+    def preloaded(self) -> list[str]:
+        """The models that are loaded at start."""
+        return [model.name for model in self.config.models if model.preload and model.remote is None]
+
+
+class Assembly:
+    """Makes rosters from what all models share; holds nothing of any of them. `roster` may run on any thread."""
+
+    def __init__(
+        self,
+        *,
+        turn: DeviceTurn,
+        memory: DeviceMemory,
+        decoding: Executor,
+        publish: Callable[[Event], None],
+        lease: Lease,
+    ) -> None:
+        self._turn = turn
+        self._memory = memory
+        self._decoding = decoding
+        self._publish = publish
+        self._lease = lease
+        self._reader = cache(installed_reader)  # one for all text models that ask for the same: it takes memory
+
+    def roster(self, config: Config, before: Roster | None = None) -> Roster:
+        """All models of a configuration. Captioners that are as in the roster `before` are taken from it. May block.
+
+        Raises:
+            ConfigError: what a model asks for is not installed.
+        """
+        kept = {} if before is None else {name: before.captioners[name] for name in _same_captioners(before, config)}
+        captioners = {
+            model.name: kept.get(model.name) or self._captioner(model, config)
+            for model in config.models
+            if model.kind is ModelKind.CAPTIONER
+        }
+        return Roster(
+            config,
+            specs=tuple(self._spec(model, config) for model in config.models if model.remote is None),
+            captioners=captioners,
+            served=tuple(
+                self._served(model, config, captioners) for model in config.models if model.kind is ModelKind.TEXT
+            ),
+        )
+
+    def _spec(self, model: ModelConfig, config: Config) -> ModelSpec:
+        source, settings = source_of(model), engine_config(model, config)
+
+        async def measured() -> Footprint:
+            return await asyncio.to_thread(measure, source, settings, kind=model.kind)
+
+        async def load(progress: LoadProgress) -> PooledEngine:
+            match model.kind:
+                case ModelKind.TEXT:
+                    return await LocalGenerator.load(
+                        source, settings, turn=self._turn, progress=progress, memory=self._memory
+                    )
+                case ModelKind.CAPTIONER:
+                    engine = IsolatedVisionLanguageEngine if model.isolated else VisionLanguageEngine
+                    return await engine.load(source, settings, turn=self._turn, progress=progress)
+
+        return ModelSpec(
+            model.name,
+            measured,
+            load,
+            kind=model.kind,
+            aliases=model.aliases,
+            max_running=model.params.max_num_seqs,
+            is_pinned=model.pin,
+            ttl_s=config.idle_unload_s if model.ttl_s is None else model.ttl_s,
+            is_isolated=model.isolated,
+        )
+
+    def _captioner(self, model: ModelConfig, config: Config) -> AnyCaptioner:
+        if model.remote is not None:
+            return self._remote_captioner(model, model.remote, config)
+        kind: type[PooledDescriber] = PooledDescriber  # type: ignore[type-abstract]  # nobody makes one of it
+        return LeasedCaptioner(
+            lambda tell: self._lease(model.name, kind, tell),
+            captioner_id(model),
+            wait_timeout_s=config.server.limits.wait_timeout_s,
+        )
+
+    def _remote_captioner(self, model: ModelConfig, remote: RemoteConfig, config: Config) -> RemoteCaptioner:
+        key = config.api_keys.get(remote.api_key_env or "")
+
+        def changed(old: ModelState, new: ModelState, reason: str | None) -> None:
+            self._publish(ModelStateChanged(model.name, old, new, reason))
+
+        return RemoteCaptioner(
+            RemoteServer(
+                name=model.name,
+                backend=remote.backend,
+                base_url=remote.base_url,
+                model=remote.model,
+                is_streamed=remote.stream,
+                max_concurrent=remote.max_concurrent,
+                num_retries=remote.num_retries,
+                extra_body=remote.extra_body,
+                missing_key=remote.api_key_env if key is None else None,
+            ),
+            OpenAIClient(
+                Endpoint(
+                    remote.base_url,
+                    api_key=key,
+                    timeouts=Timeouts(connect_s=remote.connect_timeout_s, silence_s=remote.read_timeout_s),
+                    ca_file=None if remote.ca_file is None else Path(remote.ca_file),
+                    max_answer_bytes=MAX_CAPTION_ANSWER_BYTES,
+                )
+            ),
+            encoding=self._decoding,
+            wait_timeout_s=config.server.limits.wait_timeout_s,
+            max_waiting=config.server.limits.max_waiting,
+            on_change=changed,
+        )
+
+    def _served(self, model: ModelConfig, config: Config, captioners: Mapping[str, AnyCaptioner]) -> ServedModel:
+        capabilities, name = model.capabilities, captioner_name(model)
+        vision = capabilities.vision_proxy if capabilities.vision_mode is VisionMode.PROXY else None
+        captioner = None if name is None else captioners[require_model(config.models, name).name]
+        return ServedModel(
+            name=model.name,
+            aliases=model.aliases,
+            created=int(time.time()),
+            context_length=peek_context_length(model),
+            vision=capabilities.vision_mode,
+            params=model.params.generation,
+            captioner=captioner,
+            proxy=None
+            if vision is None
+            else proxy_settings(vision, self._reader(ReaderKind(vision.reader), vision.reader_languages)),
+            disabled_images=DisabledImages(capabilities.images_when_disabled),
+        )
+
+
+def changes_between(before: Config, config: Config) -> ConfigChanges:
+    """Pure: what a new configuration means for the models. `needs_restart` is not looked at here."""
+    old, new = ({model.name: model for model in each.models} for each in (before, config))
+    both = [name for name in new if name in old]
+    reloaded = [name for name in both if _runs_as(old[name], before) != _runs_as(new[name], config)]
+    terms = [name for name in both if _terms_of(old[name], before) != _terms_of(new[name], config)]
+    return ConfigChanges(
+        added=tuple(name for name in new if name not in old),
+        removed=tuple(name for name in old if name not in new),
+        reloaded=tuple(reloaded),
+        updated=tuple(name for name in terms if name not in reloaded),
+    )
+
+
+def told(changes: ConfigChanges) -> str:
+    """The changes in one line, for the log. Pure."""
+    words = {
+        "new": changes.added,
+        "removed": changes.removed,
+        "loaded anew": changes.reloaded,
+        "other settings for": changes.updated,
+        "only after a restart": changes.needs_restart,
+    }
+    return "; ".join(f"{word} {', '.join(names)}" for word, names in words.items() if names) or "nothing has changed"
+
+
+def _runs_as(model: ModelConfig, config: Config) -> tuple[object, ...]:
+    """What cannot change without loading the model anew; of one on another server, what makes its captioner."""
+    if model.remote is not None:
+        return (model.remote, config.api_keys.get(model.remote.api_key_env or ""))
+    return (source_of(model), engine_config(model, config), model.kind, model.isolated)
+
+
+def _terms_of(model: ModelConfig, config: Config) -> tuple[object, ...]:
+    is_unloaded_when_idle = model.remote is None and model.ttl_s is None
+    return (model, config.idle_unload_s if is_unloaded_when_idle else model.ttl_s)
+
+
+def _same_captioners(before: Roster, config: Config) -> list[str]:
+    """Those whose connections, waiting requests and health, or whose weights, stay as they are."""
+    old = {model.name: model for model in before.config.models}
+    return [
+        model.name
+        for model in config.models
+        if model.name in before.captioners
+        and model.kind is ModelKind.CAPTIONER
+        and _runs_as(old[model.name], before.config) == _runs_as(model, config)
+    ]
