@@ -112,6 +112,7 @@ def proxy_settings(vision: VisionProxyConfig, reader: TextReader | None) -> Prox
         timeout_s=vision.timeout_s,
         on_error=OnError(vision.on_error),
         use_question=vision.use_question,
+        max_looks=vision.max_looks,
         limits=limits,
         reading=None
         if reader is None

@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from PIL import Image
 
-from periscope.api import ApiSettings, create_app
-from periscope.config import load
-from periscope.runtime import Runtime
 from tests.e2e.drawing import picture, user
+from tests.e2e.in_process import served
 
 PATIENCE_S = 100
 #: Of pixels in each picture; its base64 is a third more.
@@ -30,22 +26,6 @@ def request_of(body: dict[str, Any]) -> bytes:
     content = json.dumps(body).encode()
     head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
-
-
-@asynccontextmanager
-async def served() -> AsyncIterator[tuple[Runtime, int]]:
-    """The demo pair behind a real server in this process, and its port."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        async with Runtime(load()) as runtime:
-            app = create_app(runtime.service, runtime.control, ApiSettings())
-            server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
-            serving = asyncio.create_task(server._serve([listener]))
-            while not server.started:
-                await asyncio.sleep(0)
-            yield runtime, listener.getsockname()[1]
-            server.should_exit = True
-            await serving
 
 
 async def look_at_one(port: int) -> None:

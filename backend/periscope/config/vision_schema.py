@@ -66,6 +66,13 @@ class VisionProxyConfig(Section):
         1024, "Longest side of an image for the captioner. Larger images are scaled down.", "pixels", ge=28, le=8192
     )
     use_question: bool = setting(False, "Give the captioner the text of the image's message, too.")
+    max_looks: int = setting(
+        0,
+        "Times that the text model may look at an image again in one answer, with the tool look. 0 offers no tool.",
+        "looks",
+        ge=0,
+        le=64,
+    )
     reader: Literal["auto", "apple_vision", "rapidocr", "none"] = setting(
         "auto", "OCR engine that adds the exact text in images to captions. auto takes the one that is installed."
     )

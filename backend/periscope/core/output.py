@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
@@ -34,6 +34,8 @@ class VisionUsage:
         num_caption_tokens: tokens the captioner generated for this request.
         caption_ms: wall time from the first image needing a caption to the last one done; load time left out.
         reader_ms: time that reading the text in images took for this request.
+        num_looks: times that the text model had an image looked at again while it answered. What those took is in the
+            tokens and times.
     """
 
     num_images: int = 0
@@ -42,15 +44,34 @@ class VisionUsage:
     num_caption_tokens: int = 0
     caption_ms: int = 0
     reader_ms: int = 0
+    num_looks: int = 0
+
+    def with_look(self, look: VisionUsage) -> VisionUsage:
+        """Pure: one look more, and the tokens and times that it took. Its image is counted already."""
+        return replace(
+            self,
+            num_caption_tokens=self.num_caption_tokens + look.num_caption_tokens,
+            caption_ms=self.caption_ms + look.caption_ms,
+            reader_ms=self.reader_ms + look.reader_ms,
+            num_looks=self.num_looks + 1,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The text model's token counts."""
+    """The text model's token counts; of a request with several rounds, of all of them together."""
 
     num_prompt_tokens: int = 0
     num_completion_tokens: int = 0
     num_cached_tokens: int = 0
+
+    def plus(self, other: Usage) -> Usage:
+        """Pure: both together."""
+        return Usage(
+            self.num_prompt_tokens + other.num_prompt_tokens,
+            self.num_completion_tokens + other.num_completion_tokens,
+            self.num_cached_tokens + other.num_cached_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +97,7 @@ class CaptionedImage:
 
 
 class WaitStatus(StrEnum):
-    """What a request waits for before its first token.
+    """What a request waits for before its first token, or between two rounds of its answer.
 
     Attributes:
         QUEUED: the model is there, and all places in its batch are taken.
@@ -93,7 +114,7 @@ class WaitStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The request waits; informative only, any number of times before the first delta.
+    """The request waits; informative only, any number of times before the first delta and between two rounds.
 
     Attributes:
         model: the one that is waited for: the request's own or its captioner.

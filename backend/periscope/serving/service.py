@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
 
 from periscope.core import (
     CaptionedImage,
@@ -18,15 +19,21 @@ from periscope.core import (
     Waiting,
 )
 from periscope.errors import InvalidRequest, ModelUnavailable, ServerStopping
-from periscope.serving.captioning import captioned
 from periscope.serving.disabled_images import without_images
 from periscope.serving.generators import PooledGenerator
 from periscope.serving.health import Health, Notices, health_of
+from periscope.serving.look import look_tools
+from periscope.serving.reserved import while_reserved
+from periscope.serving.rounds import Rounds, may_offer_tools
 from periscope.vision.blocks import Rewritten
+from periscope.vision.documents.settings import DocumentMode, DocumentSettings
+from periscope.vision.looking import Looking
 from periscope.vision.proxy import VisionProxy
+from periscope.vision.settings import ProxySettings
 
 if TYPE_CHECKING:
     from periscope.pool.pool import ModelPool
+    from periscope.pool.ticket import Ticket
     from periscope.serving.models import ModelNames, ServedModel
     from periscope.serving.requests import LiveRequest, LiveRequests
     from periscope.status import ModelStatus
@@ -47,6 +54,8 @@ class ModelElsewhere(Protocol):
 
 #: The engine class of all text models in the pool.
 _GENERATOR: type[PooledGenerator] = PooledGenerator  # type: ignore[type-abstract]  # nobody makes one of it
+#: A model without vision gets the text of documents, which needs no captioner.
+_WITHOUT_VISION: Final = ProxySettings(documents=DocumentSettings(mode=DocumentMode.TEXT))
 
 
 class ChatService:
@@ -112,28 +121,46 @@ class ChatService:
         """Reserve a place at the text model first, so that a full queue is an error before any captioner works.
 
         The place is only reserved until the captions are made: a request never holds two models, and others are served
-        meanwhile. Then the request's images are dropped, so that no base64 is held while the answer is generated.
+        meanwhile. Then the request's images are dropped, so that no base64 is held while the answer is generated. Their
+        files are kept only if the model may look at them again. Each further round takes a place in the same way.
         """
         request, vision = _as_seen(request, model), None
         has_images = _has_images(request) or _has_files(request)
-        with self._pool.ticket(model.name, is_reserved=has_images) as ticket:
-            if has_images:
-                seeing = captioned(request.messages, model, ticket, proxy=self._proxy)
-                async with aclosing(seeing) as steps:
-                    async for step in steps:
-                        if isinstance(step, Rewritten):
-                            request, vision = replace(request, messages=step.messages), step.vision
-                        else:
-                            yield step
-                del seeing, steps
-            async for waiting in ticket.updates():
-                yield waiting
-            live.generates()
-            generator = ticket.engine(_GENERATOR)
-            request = replace(request, params=request.params.over(model.params))
-            async with aclosing(generator.stream(request)) as events:
-                async for event in events:
-                    yield replace(event, vision=vision) if isinstance(event, Finished) else event
+        async with Looking() as looking:
+            with self._pool.ticket(model.name, is_reserved=has_images) as ticket:
+                if has_images:
+                    describing = self._described(request, model, ticket, looking)
+                    async with aclosing(describing) as steps:
+                        async for step in steps:
+                            if isinstance(step, Rewritten):
+                                request, vision = replace(request, messages=step.messages), step.vision
+                            else:
+                                yield step
+                    del describing, steps
+                request = replace(request, params=request.params.over(model.params))
+                max_looks = 0 if model.proxy is None else model.proxy.max_looks
+                rounds = Rounds(request, look_tools(looking, request.output.tools, max_looks))
+                async with aclosing(_round(rounds, ticket, live)) as events:
+                    async for event in events:
+                        yield event
+            while rounds.has_calls:
+                with self._pool.ticket(model.name, is_reserved=True) as ticket:
+                    async with aclosing(_round(rounds, ticket, live)) as events:
+                        async for event in events:
+                            yield event
+        if rounds.finished is not None:
+            yield replace(rounds.finished, vision=looking.usage or vision)
+
+    async def _described(
+        self, request: GenerationRequest, model: ServedModel, place: Ticket, looking: Looking
+    ) -> AsyncGenerator[Waiting | Rewritten, None]:
+        """What the captions wait for, and at the end the messages without images, as `VisionProxy.rewrite` gives."""
+        settings = model.proxy or _WITHOUT_VISION
+        kept_by = looking if settings.max_looks and may_offer_tools(request) else None
+        rewriting = partial(self._proxy.rewrite, request.messages, model.captioner, settings, looking=kept_by)
+        async with aclosing(while_reserved(place, lambda tell: rewriting(tell=tell))) as steps:
+            async for step in steps:
+                yield step
 
     async def caption(self, model: str, images: tuple[ImagePart, ...]) -> tuple[CaptionedImage, ...]:
         """What the model's captioner says about each image, in order; cached captions count.
@@ -197,6 +224,23 @@ class ChatService:
         """
         elsewhere = self._elsewhere.get(name)
         return self._pool.status(name) if elsewhere is None else elsewhere.status()
+
+
+async def _round(rounds: Rounds, ticket: Ticket, live: LiveRequest) -> AsyncGenerator[OutputEvent, None]:
+    """The calls of the round before, if there are any, while the place is reserved; then the lease and the answer."""
+    if rounds.has_calls:
+        async with aclosing(while_reserved(ticket, rounds.run_calls)) as steps:
+            async for step in steps:
+                if step is not None:
+                    yield step
+    async for waiting in ticket.updates():
+        yield waiting
+    live.generates()
+    generator = ticket.engine(_GENERATOR)
+    async with aclosing(generator.stream(rounds.request_for(generator.facts))) as events:
+        async for event in events:
+            if (told := rounds.take(event)) is not None:
+                yield told
 
 
 def _num_images(request: GenerationRequest) -> int:

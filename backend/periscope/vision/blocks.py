@@ -69,7 +69,7 @@ def rewritten(
     _report_failures(seen, settings.on_error)
     left_out = f"only the newest {settings.limits.max_images} images that are new in a request are described"
     blocks = [
-        _block(
+        block_of(
             each.picture,
             CaptionFailed(left_out) if each.answer is None else each.answer.result,
             each.reading,
@@ -77,7 +77,7 @@ def rewritten(
         )
         for each in seen
     ]
-    return Rewritten(_with_blocks(messages, blocks), _usage(seen))
+    return Rewritten(_with_blocks(messages, blocks), usage_of(seen))
 
 
 def captioned_image(picture: Picture, answer: Answer, reading: ReadPicture, sources: Sources) -> CaptionedImage:
@@ -85,7 +85,7 @@ def captioned_image(picture: Picture, answer: Answer, reading: ReadPicture, sour
     width, height = picture.size
     result = answer.result
     text, error = (None, result.reason) if isinstance(result, CaptionFailed) else (result.text, None)
-    block = _block(picture, result, reading, sources)
+    block = block_of(picture, result, reading, sources)
     return CaptionedImage(text, error, width, height, sources.captioner, verbatim=reading.text or None, block=block)
 
 
@@ -108,7 +108,8 @@ def _report_failures(seen: Sequence[SeenPicture], on_error: OnError) -> None:
         )
 
 
-def _block(picture: Picture, result: Caption | CaptionFailed, reading: ReadPicture, sources: Sources) -> str:
+def block_of(picture: Picture, result: Caption | CaptionFailed, reading: ReadPicture, sources: Sources) -> str:
+    """Pure: what a text model reads in place of one picture."""
     label, size = picture.place.label, picture.size
     verbatim = (
         verbatim_section(label, sources.reader, reading.text)
@@ -136,7 +137,8 @@ def _with_blocks(messages: Sequence[Message], blocks: Sequence[str]) -> tuple[Me
     )
 
 
-def _usage(seen: Sequence[SeenPicture]) -> VisionUsage:
+def usage_of(seen: Sequence[SeenPicture]) -> VisionUsage:
+    """Pure: what these pictures of a request took."""
     captions = [
         (each.answer.result, each.answer.is_made)
         for each in seen

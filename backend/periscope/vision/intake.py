@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -95,7 +95,7 @@ class AdmittedImages:
     """Owns the pictures of one admitted request. Decoded pixels are added to the bytes that the request holds.
 
     Attributes:
-        messages: without documents: text and images stand in their places.
+        messages: without documents: text and images stand in their places. Empty after `keep_files_only`.
         pictures: one for each image in the messages, in order.
     """
 
@@ -106,12 +106,15 @@ class AdmittedImages:
         admission: Admission,
         run: Threads,
         limits: ImageLimits,
+        *,
+        num_text_bytes: int,
     ) -> None:
         self.messages = messages
         self.pictures = pictures
         self._admission = admission
         self._run = run
         self._limits = limits
+        self._passing_bytes = num_text_bytes  # of those held, what `keep_files_only` gives back
 
     async def decode(self, pictures: Sequence[Picture]) -> list[Image]:
         """Decode these pictures of the request, in order, off the event loop.
@@ -124,10 +127,18 @@ class AdmittedImages:
         """
         limits = self._limits
         files = await in_order([picture.read() for picture in pictures])
-        self._admission.add(sum(picture.decoded_bytes(limits) for picture in pictures))
+        num_bytes = sum(picture.decoded_bytes(limits) for picture in pictures)
+        self._passing_bytes += num_bytes
+        self._admission.add(num_bytes)
         return await self._run.all(
             partial(picture.decoded, data, limits) for picture, data in zip(pictures, files, strict=True)
         )
+
+    def keep_files_only(self) -> None:
+        """Let go of the messages with their base64, and count no decoded pixels; the pictures can be decoded again."""
+        self.messages = ()
+        self._admission.give_back(self._passing_bytes)
+        self._passing_bytes = 0
 
 
 class ImageIntake:
@@ -167,12 +178,14 @@ class ImageIntake:
         """
         limits = settings.limits
         reserved = self._num_to_fetch(messages, limits) * limits.max_bytes
-        async with self._in_flight.admitted(_sent_bytes(messages) + reserved) as admission:
+        num_text_bytes = _num_text_bytes(messages)
+        async with self._in_flight.admitted(num_text_bytes * 7 // 4 + reserved) as admission:
             opened = await self._documents.opened(messages, settings.documents, self._run)
-            places = list(image_places(opened, settings))
-            pictures = await self._pictures(places, admission, limits)
+            pictures = await self._pictures(list(image_places(opened, settings)), admission, limits)
             admission.give_back(reserved)
-            yield AdmittedImages(opened, pictures, admission, self._run, limits)
+            admitted = AdmittedImages(opened, pictures, admission, self._run, limits, num_text_bytes=num_text_bytes)
+            del messages, opened  # they hold the base64, and the request may be answered before the block is left
+            yield admitted
 
     def _num_to_fetch(self, messages: Sequence[Message], limits: ImageLimits) -> int:
         if self._remote is None:
@@ -214,11 +227,10 @@ def image_places(messages: Sequence[Message], settings: ProxySettings) -> Iterat
                 yield ImagePlace(image_label(number), part, prompt)
 
 
-def _sent_bytes(messages: Sequence[Message]) -> int:
-    """Memory that images and documents take as base64 text and as decoded bytes, which exist at the same time."""
+def _num_text_bytes(messages: Sequence[Message]) -> int:
+    """Of images and documents as base64. Their decoded bytes, three quarters of it, exist at the same time."""
     images = sum(len(part.url) for message in messages for part in message.images)
-    files = sum(len(part.url or part.text or "") for message in messages for part in message.files)
-    return (images + files) * 7 // 4
+    return images + sum(len(part.url or part.text or "") for message in messages for part in message.files)
 
 
 def _read_picture(place: ImagePlace, limits: ImageLimits) -> Picture:
@@ -229,6 +241,7 @@ def _read_picture(place: ImagePlace, limits: ImageLimits) -> Picture:
         return Picture(place, ImageHeader(page.width, page.height, sha256), partial(_at_hand, b""))
     param = place.part.param
     data = fetch(place.part, limits, check_head=partial(format_of, param=param))
+    place = replace(place, part=ImagePart("", param))  # the base64 is of no further use
     return Picture(place, read_header(data, limits, param=param), partial(_at_hand, data))
 
 

@@ -18,6 +18,10 @@ from typing import Final
 #: Part of every cache key: raise it when the way a prompt is built from template and question changes.
 PROMPT_VERSION: Final = 1
 DEFAULT_CAPTION_PROMPT: Final = "Write down any text in the image word for word first. Then describe the image."
+_LOOK_PROMPT: Final = (
+    "Look at the image closely and answer the question below. Say only what can be seen in the image, and copy text "
+    "and numbers exactly. If the image does not show the answer, say so."
+)
 #: The captioner gets the end of a long question: it needs a hint, not a document.
 MAX_QUESTION_CHARS: Final = 2000
 
@@ -82,6 +86,17 @@ def caption_prompt(template: str, question: str = "") -> str:
     """Pure: the instruction for the captioner. `question` is the text of the image's message, if it may be shown."""
     question = clean_text(question)[-MAX_QUESTION_CHARS:].strip()
     return f"{template}\nThe image comes with this message: {question}" if question else template
+
+
+def look_prompt(question: str) -> str:
+    """Pure: the instruction for a look at an image because of one question, which a text model has written."""
+    return f"{_LOOK_PROMPT}\n{clean_text(question)[:MAX_QUESTION_CHARS].strip()}"
+
+
+def part_label(label: Label, across: tuple[int, int], down: tuple[int, int]) -> Label:
+    """Pure: a part of an image, from and to in percent of its width and height."""
+    part = f"its part {across[0]}-{across[1]} % across and {down[0]}-{down[1]} % down"
+    return Label(f"{label.head}, {part}", label.name)
 
 
 def caption_block(label: Label, size: tuple[int, int], captioner_name: str, text: str, verbatim: str = "") -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from periscope.captions.cache import Answer, CaptionCache
 from periscope.core import CaptionedImage, ImagePart, Message, Role, Tell, VisionUsage
@@ -14,7 +16,8 @@ from periscope.errors import CaptionFailed
 from periscope.vision.blocks import Rewritten, SeenPicture, Sources, captioned_image, rewritten
 from periscope.vision.captioner import Captioner
 from periscope.vision.captioning import NOT_AVAILABLE, ImageCaptioning
-from periscope.vision.intake import AdmittedImages, ImageIntake
+from periscope.vision.intake import AdmittedImages, ImageIntake, Picture
+from periscope.vision.looking import KeptImages, Looking, See
 from periscope.vision.reading import ImageReading, ReadPicture
 from periscope.vision.settings import ProxySettings
 
@@ -41,6 +44,7 @@ class VisionProxy:
         settings: ProxySettings,
         *,
         tell: Tell = lambda _: None,
+        looking: Looking | None = None,
     ) -> Rewritten:
         """Replace every image part by one text part: its description, and the text in it; and documents by theirs.
 
@@ -53,6 +57,7 @@ class VisionProxy:
         Args:
             captioner: None if none is configured; then `settings.on_error` decides.
             tell: called with what the request waits for, unless all captions are in the cache.
+            looking: is handed the images, so that they can be looked at again; without it they are let go.
 
         Raises:
             ImageInvalid, ImageSourceRefused, DocumentInvalid: an image or a document cannot be taken; raised before any
@@ -62,28 +67,42 @@ class VisionProxy:
         """
         if not any(message.images or message.files for message in messages):
             return Rewritten(tuple(messages), VisionUsage())
-        async with self._intake.admitted(messages, settings) as admitted:
-            pictures = admitted.pictures
+        async with AsyncExitStack() as held:
+            admitted = await held.enter_async_context(self._intake.admitted(messages, settings))
+            pictures, sources = admitted.pictures, _sources(captioner, settings)
             if captioner is None:
                 left_out = frozenset(range(len(pictures) - settings.limits.max_images))
             else:
                 left_out = await self._captioning.left_out(pictures, captioner, settings)
-            seen = await self._seen(admitted, left_out, captioner, settings, tell)
-            return rewritten(admitted.messages, seen, _sources(captioner, settings), settings)
+            seen = await self._seen(admitted, pictures, captioner, settings, left_out=left_out, tell=tell)
+            result = rewritten(admitted.messages, seen, sources, settings)
+            if looking is not None and captioner is not None and pictures:
+                see = self._see(admitted, captioner, settings)
+                looking.keep(KeptImages(admitted, left_out, see, sources, result.vision), held.pop_all())
+            return result
+
+    def _see(self, admitted: AdmittedImages, captioner: Captioner, settings: ProxySettings) -> See:
+        async def see(picture: Picture, is_read: bool, tell: Tell) -> SeenPicture:
+            asked = settings if is_read else replace(settings, reading=None)
+            (seen,) = await self._seen(admitted, [picture], captioner, asked, tell=tell)
+            return seen
+
+        return see
 
     async def _seen(
         self,
         admitted: AdmittedImages,
-        left_out: frozenset[int],
+        pictures: Sequence[Picture],
         captioner: Captioner | None,
         settings: ProxySettings,
-        tell: Tell,
+        *,
+        left_out: frozenset[int] = frozenset(),
+        tell: Tell = lambda _: None,
     ) -> list[SeenPicture]:
         """Describe and read the pictures side by side, but for those left out. Of two errors the captioner's is raised.
 
         A page that is left out is read all the same: what matters in a document is its words.
         """
-        pictures = admitted.pictures
         shown = [picture for at, picture in enumerate(pictures) if at not in left_out]
         to_read = {at: picture for at, picture in enumerate(pictures) if at not in left_out or picture.is_page}
         reading = asyncio.create_task(
@@ -116,7 +135,7 @@ class VisionProxy:
         """
         async with self._intake.admitted([Message(Role.USER, tuple(parts))], settings) as admitted:
             await self._captioning.check_all(admitted.pictures, captioner, settings)
-            seen = await self._seen(admitted, frozenset(), captioner, settings, lambda _: None)
+            seen = await self._seen(admitted, admitted.pictures, captioner, settings)
             sources = _sources(captioner, settings)
             return tuple(
                 captioned_image(each.picture, each.answer, each.reading, sources)

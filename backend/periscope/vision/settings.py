@@ -45,6 +45,7 @@ class ProxySettings:
         prompt: what the captioner is asked about every image.
         max_tokens: the longest caption.
         timeout_s: how long the captioner may work on all captions of a request; neither loads nor waits are in it.
+        max_looks: how often in one answer the text model may have an image looked at again; 0 = it is not offered to.
         use_question: tell the captioner the text of the image's message; captions then depend on it.
         reading: how the text in images is read, beside the captions; None = it is not.
         documents: how PDFs and text files are read.
@@ -55,6 +56,7 @@ class ProxySettings:
     timeout_s: float = 60.0
     on_error: OnError = OnError.MARKER
     use_question: bool = False
+    max_looks: int = 0
     limits: ImageLimits = ImageLimits()
     reading: ReadingSettings | None = None
     documents: DocumentSettings = DocumentSettings()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from periscope.core import Image
 from periscope.errors import ImageInvalid
-from periscope.vision.images.decode import ImageHeader, decode, read_header
+from periscope.vision.images.decode import ImageHeader, crop, decode, read_header
 from periscope.vision.images.formats import SUPPORTED_FORMATS, format_of
 from periscope.vision.images.limits import ImageLimits
 from tests.vision.fakes import encoded, png
@@ -54,6 +54,18 @@ def pixel(image: Image, x: int = 0, y: int = 0) -> tuple[int, int, int]:
 
 def is_near(actual: tuple[int, int, int], wanted: tuple[int, int, int], tolerance: int = 6) -> bool:
     return all(abs(a - b) <= tolerance for a, b in zip(actual, wanted, strict=True))
+
+
+def test_a_part_is_cut_out() -> None:
+    """The pixels that the box names; a part that is too thin for captioners is padded like a picture that is."""
+    whole = decoded(encoded(PIL.Image.linear_gradient("L").convert("RGB")))
+    part = crop(whole, (10, 20, 200, 150), sha256="of the part")
+    assert (part.width, part.height, part.sha256) == (190, 130, "of the part")
+    assert pixel(part) == pixel(whole, 10, 20)
+    assert pixel(part, 189, 129) == pixel(whole, 199, 149)
+    strip = crop(whole, (0, 7, 256, 8), sha256="of the strip")
+    assert (strip.width, strip.height, strip.source_width, strip.source_height) == (256, 28, 256, 1)
+    assert pixel(strip, 0, 13) == pixel(whole, 0, 7)
 
 
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])

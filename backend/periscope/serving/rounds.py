@@ -1,0 +1,194 @@
+"""Rounds: the model calls tools of the server, reads the results and goes on, all within one request. Event loop only.
+
+It knows neither the pool nor HTTP: its owner has the model answer each round, and holds no lease while calls are run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from periscope.core import (
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    Message,
+    OutputEvent,
+    ReasoningDelta,
+    Role,
+    Tell,
+    TextDelta,
+    TextPart,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallStart,
+    ToolChoiceMode,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from periscope.serving.generators import GeneratorFacts
+    from periscope.serving.server_tools import ServerTool
+
+#: Between the words of two rounds, which the client reads as one answer.
+_GAP: Final = "\n\n"
+_NO_MORE_CALLS: Final = "This tool cannot be called again in this answer. Answer now, with what you know."
+
+WordsT = TypeVar("WordsT", TextDelta, ReasoningDelta)
+
+
+def may_offer_tools(request: GenerationRequest) -> bool:
+    """Pure: whether the server may offer tools of its own beside the client's.
+
+    Not where the client forbids calls or demands one, which is to be of its own tools; and not where it wants several
+    choices, each of which would go on with a conversation of its own.
+    """
+    return request.output.tool_choice.mode is ToolChoiceMode.AUTO and request.num_choices == 1
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call of one of the server's tools, as far as the model has written it."""
+
+    id: str
+    name: str
+    arguments: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Round:
+    """What the model has written in one round.
+
+    Attributes:
+        calls: of the server's tools.
+        num_client_calls: of the client's tools.
+        is_ours: the call that began last is one of `calls`.
+    """
+
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    calls: list[_Call] = field(default_factory=list)
+    num_client_calls: int = 0
+    is_ours: bool = False
+
+
+class Rounds:
+    """Owns the conversation of one request from the first round to the last, and what all rounds have cost.
+
+    `generating -> calling -> generating ... -> ended`: `take` gets the events of a round. After its last event either
+    `has_calls` is true, and `run_calls` begins the next round, or `finished` is set. It is set after a round in which
+    the model
+
+    1. called none of the server's tools,
+    2. called one of the client's, too: only the client can go on. The calls of the server's tools are dropped, because
+       their results would have no place in the conversation that the client sends next,
+    3. was cut off, or had used up `max_tokens`,
+    4. called a tool although it had been told that it cannot any more.
+
+    Args:
+        tools: offered behind the client's.
+
+    Attributes:
+        has_calls: calls are to be run now.
+        finished: the end of the request, with the usage of all rounds; None before it.
+    """
+
+    def __init__(self, request: GenerationRequest, tools: Sequence[ServerTool] = ()) -> None:
+        self.has_calls = False
+        self.finished: Finished | None = None
+        self._request = request
+        self._tools = {each.tool.name: each for each in tools}
+        self._num_calls: Counter[str] = Counter()
+        self._max_tokens = request.params.max_tokens
+        self._usage = Usage()
+        self._round = _Round()
+        self._is_last = self._has_text = self._has_reasoning = False
+
+    def request_for(self, facts: GeneratorFacts) -> GenerationRequest:
+        """What the model is asked in this round; without the server's tools if it cannot call any."""
+        if not self._tools or not facts.has_tools:
+            return self._request
+        output = self._request.output
+        tools = (*output.tools, *(each.tool for each in self._tools.values()))
+        return replace(self._request, output=replace(output, tools=tools))
+
+    def take(self, event: OutputEvent) -> OutputEvent | None:
+        """What the client gets of an event of this round, if anything."""
+        now = self._round
+        match event:
+            case Finished():
+                self._end_round(event)
+                return None
+            case _ if not self._tools:
+                return event
+            case TextDelta():
+                return _noted(event, now.text, is_apart=self._has_text)
+            case ReasoningDelta():
+                return _noted(event, now.reasoning, is_apart=self._has_reasoning)
+            case ToolCallStart() | ToolCallDelta():
+                return self._take_call(event)
+        return event
+
+    async def run_calls(self, tell: Tell) -> None:
+        """Run the calls of this round one after the other, and begin the next round.
+
+        Raises:
+            PeriscopeError: a tool ended the request.
+        """
+        now, self._round, self.has_calls = self._round, _Round(), False
+        self._has_text |= bool(now.text)
+        self._has_reasoning |= bool(now.reasoning)
+        calls = tuple(ToolCall(call.id, call.name, "".join(call.arguments) or "{}") for call in now.calls)
+        said = (TextPart("".join(now.text)),) if now.text else ()
+        messages = [Message(Role.ASSISTANT, said, calls, reasoning="".join(now.reasoning) or None)]
+        for call in calls:
+            result = TextPart(await self._result_of(call, tell), is_data=True)
+            messages.append(Message(Role.TOOL, (result,), tool_call_id=call.id, name=call.name))
+        asked = self._request
+        params = replace(asked.params, max_tokens=self._num_tokens_left())
+        self._request = replace(asked, messages=(*asked.messages, *messages), params=params)
+
+    async def _result_of(self, call: ToolCall, tell: Tell) -> str:
+        tool = self._tools[call.name]
+        if self._num_calls[call.name] >= tool.max_calls:
+            self._is_last = True
+            return _NO_MORE_CALLS
+        self._num_calls[call.name] += 1
+        return await tool.call(call.arguments, tell)
+
+    def _take_call(self, event: ToolCallStart | ToolCallDelta) -> OutputEvent | None:
+        """Keep what belongs to a call of the server's tools; the client's calls are numbered without those."""
+        now = self._round
+        if isinstance(event, ToolCallStart):
+            now.is_ours = event.name in self._tools
+            if now.is_ours:
+                now.calls.append(_Call(event.id, event.name))
+            else:
+                now.num_client_calls += 1
+        elif now.is_ours:
+            now.calls[-1].arguments.append(event.arguments)
+        return None if now.is_ours else replace(event, index=now.num_client_calls - 1)
+
+    def _end_round(self, finished: Finished) -> None:
+        self._usage = self._usage.plus(finished.usage)
+        now, reason, num_left = self._round, finished.finish_reason, self._num_tokens_left()
+        if now.calls and not now.num_client_calls and reason is FinishReason.TOOL_CALLS:
+            self.has_calls = num_left != 0 and not self._is_last
+            if self.has_calls:
+                return
+            reason = FinishReason.LENGTH if num_left == 0 else FinishReason.STOP
+        self.finished = replace(finished, finish_reason=reason, usage=self._usage)
+
+    def _num_tokens_left(self) -> int | None:
+        """Of `max_tokens`, which bounds all rounds together; None = without bound."""
+        return None if self._max_tokens is None else max(0, self._max_tokens - self._usage.num_completion_tokens)
+
+
+def _noted(event: WordsT, words: list[str], *, is_apart: bool) -> WordsT:
+    """Add the text of a delta to `words`; the first one is set apart from those of earlier rounds."""
+    if not event.text:
+        return event
+    words.append(event.text)
+    return replace(event, text=_GAP + event.text) if is_apart and len(words) == 1 else event
