@@ -220,6 +220,25 @@ def test_a_client_that_leaves_leaves_nothing_behind(point: str) -> None:
     with_rooms(use, ANSWER, round_of(TextDelta("Let me look."), *call(LEFT_HALF)), ANSWER)
 
 
+def test_a_request_that_looks_is_cancelled_by_command() -> None:
+    """As anywhere else on its way."""
+
+    async def use(rooms: Rooms) -> None:
+        await rooms.answer(request(user("What is this?", CIRCLE)))
+        rooms.captioner.gate.clear()
+        rooms.captioner.entered.clear()
+        asked = request(user("What is this?", CIRCLE))
+        looking = asyncio.create_task(rooms.answer(asked))
+        await rooms.captioner.entered.wait()
+        rooms.requests.cancel(asked.id)
+        with pytest.raises(asyncio.CancelledError):
+            await looking
+        assert rooms.captioner.cancelled.is_set()
+        assert rooms.holds_nothing()
+
+    with_rooms(use, ANSWER, round_of(*call(LEFT_HALF)))
+
+
 def test_a_server_that_stops_ends_a_request_that_looks() -> None:
     """With the error that its clients know how to read."""
 

@@ -140,6 +140,18 @@ def test_a_model_that_calls_too_often_is_told_and_then_ended() -> None:
     assert rounds.finished == Finished(FinishReason.STOP, Usage(20, 8, 2))
 
 
+def test_a_client_without_tools_gets_no_call() -> None:
+    """The model is told that there is no such tool; a client that has tools gets the call, as it does everywhere."""
+    plain = replace(asked(), output=OutputSpec())
+    rounds = Rounds(plain, [Clock()])
+    assert told(rounds, *call("wether"), CALLED) == []
+    assert "no such tool" in run_calls(rounds)[-1].text
+    assert told(rounds, *call("wether"), CALLED) == []
+    assert (rounds.has_calls, rounds.finished) == (False, Finished(FinishReason.STOP, Usage(20, 8, 2)))
+    rounds = Rounds(asked(), [Clock()])
+    assert told(rounds, *call("wether"), CALLED) == call("wether")
+
+
 def test_tools_are_offered_to_models_that_can_call() -> None:
     """They stand behind the client's, the same in every round; a model without tools gets the request as it is."""
     plain = asked()

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 #: Between the words of two rounds, which the client reads as one answer.
 _GAP: Final = "\n\n"
 _NO_MORE_CALLS: Final = "This tool cannot be called again in this answer. Answer now, with what you know."
+_NO_SUCH_TOOL: Final = "There is no such tool. Answer now, with what you know."
 
 WordsT = TypeVar("WordsT", TextDelta, ReasoningDelta)
 
@@ -62,8 +63,8 @@ class _Round:
     """What the model has written in one round.
 
     Attributes:
-        calls: of the server's tools.
-        num_client_calls: of the client's tools.
+        calls: that are not for the client.
+        num_client_calls: those that are.
         is_ours: the call that began last is one of `calls`.
     """
 
@@ -86,6 +87,9 @@ class Rounds:
        their results would have no place in the conversation that the client sends next,
     3. was cut off, or had used up `max_tokens`,
     4. called a tool although it had been told that it cannot any more.
+
+    A call of a tool that nobody has offered is the client's if it has tools; else the model is told, and has one round
+    more. A client without tools never gets a call.
 
     Args:
         tools: offered behind the client's.
@@ -151,18 +155,18 @@ class Rounds:
         self._request = replace(asked, messages=(*asked.messages, *messages), params=params)
 
     async def _result_of(self, call: ToolCall, tell: Tell) -> str:
-        tool = self._tools[call.name]
-        if self._num_calls[call.name] >= tool.max_calls:
+        tool = self._tools.get(call.name)
+        if tool is None or self._num_calls[call.name] >= tool.max_calls:
             self._is_last = True
-            return _NO_MORE_CALLS
+            return _NO_SUCH_TOOL if tool is None else _NO_MORE_CALLS
         self._num_calls[call.name] += 1
         return await tool.call(call.arguments, tell)
 
     def _take_call(self, event: ToolCallStart | ToolCallDelta) -> OutputEvent | None:
-        """Keep what belongs to a call of the server's tools; the client's calls are numbered without those."""
+        """Keep what belongs to a call that is not for the client, whose calls are numbered without those."""
         now = self._round
         if isinstance(event, ToolCallStart):
-            now.is_ours = event.name in self._tools
+            now.is_ours = event.name in self._tools or not self._request.output.tools
             if now.is_ours:
                 now.calls.append(_Call(event.id, event.name))
             else:
