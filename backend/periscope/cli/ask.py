@@ -132,5 +132,6 @@ def _wire(message: Message) -> JSONObject:
         if isinstance(part, TextPart)
         else {"type": "image_url", "image_url": {"url": part.url}}
         for part in message.parts
+        if isinstance(part, (TextPart, ImagePart))
     ]
     return {"role": message.role, "content": content}

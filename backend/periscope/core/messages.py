@@ -60,7 +60,28 @@ class FilePart:
     missing: str | None = None
 
 
-Part: TypeAlias = TextPart | ImagePart | FilePart
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A decoded picture: RGB, 8 bits a channel, upright, alpha flattened over white, at most the pixel cap.
+
+    In a message only where the model that answers sees by itself.
+
+    Attributes:
+        rgb: `width * height * 3` bytes, row by row.
+        width, height: of `rgb`, in pixels.
+        source_width, source_height: of the picture the client sent, upright, before any downscale.
+        sha256: hex digest of the bytes the client sent (not of `rgb`).
+    """
+
+    rgb: bytes = field(repr=False)
+    width: int
+    height: int
+    source_width: int
+    source_height: int
+    sha256: str
+
+
+Part: TypeAlias = TextPart | ImagePart | FilePart | Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +118,3 @@ class Message:
     def files(self) -> tuple[FilePart, ...]:
         """The documents in order."""
         return tuple(part for part in self.parts if isinstance(part, FilePart))
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """A decoded picture: RGB, 8 bits a channel, upright, alpha flattened over white, at most the pixel cap.
-
-    Attributes:
-        rgb: `width * height * 3` bytes, row by row.
-        width, height: of `rgb`, in pixels.
-        source_width, source_height: of the picture the client sent, upright, before any downscale.
-        sha256: hex digest of the bytes the client sent (not of `rgb`).
-    """
-
-    rgb: bytes = field(repr=False)
-    width: int
-    height: int
-    source_width: int
-    source_height: int
-    sha256: str

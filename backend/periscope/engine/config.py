@@ -24,6 +24,7 @@ class EngineConfig:
         checks_memory: refuse a request before prefill that cannot fit in memory.
         draft_model: folder or hub id of a small model with the same tokenizer that drafts tokens; None = no drafting.
         draft_revision: of the draft model, like `revision`.
+        has_vision: load the vision encoder, too, so that prompts may hold images.
         num_draft_tokens: drafted at a time, then checked together.
     """
 
@@ -39,3 +40,4 @@ class EngineConfig:
     draft_model: str | None = None
     draft_revision: str | None = None
     num_draft_tokens: int = 4
+    has_vision: bool = False

@@ -163,6 +163,7 @@ class InferenceEngine(HostedEngine):
             vocab_size=vocab_size_of(model_config),
             context_length=context_length,
             wants_checkpoints=facts.wants_checkpoints,
+            image_tokenizer=facts.images,
         )
         grammars = GrammarCompiler(
             facts.tokenizer,
@@ -286,7 +287,8 @@ class InferenceEngine(HostedEngine):
             return PreparedRequest(rendered, limited, constrained_by.grammar)
 
         def submit(prepared: PreparedRequest) -> TokenStream:
-            tokens = TokenPrompt(prepared.prompt.token_ids, prepared.prompt.checkpoints)
+            prompt = prepared.prompt
+            tokens = TokenPrompt(prompt.token_ids, prompt.checkpoints, prompt.images)
             return self.submit(tokens, prepared.params, prepared.grammar)
 
         return GenerationStream(prepare, submit, self._clock)

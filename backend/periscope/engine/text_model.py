@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from periscope.engine.batch.prompt_cache import LayerCaches
     from periscope.engine.device.turn import DeviceTurn
+    from periscope.engine.multimodal.processor import ImageProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +57,14 @@ class TextFacts:
         vocab_size: width of the logits; may be larger than the tokenizer's vocabulary.
         wants_checkpoints: its caches cannot be trimmed to any length.
         is_batched: running requests share forward passes; else every token of every request takes one of its own.
+        images: preprocesses images; None = the model takes none.
     """
 
     tokenizer: Any
     vocab_size: int
     wants_checkpoints: bool
     is_batched: bool
+    images: ImageProcessor | None = None
 
 
 class TextModel:
@@ -80,10 +83,12 @@ class TextModel:
         config: EngineConfig,
         *,
         draft_model: Any = None,
+        images: ImageProcessor | None = None,
         memory: DeviceMemory | None = None,
         prompt_cache: PromptCache | None = None,
     ) -> None:
         self.tokenizer = tokenizer
+        self._images = images
         self._model = model
         self._config = config
         caches, self.vocab_size = _warm_up(model)
@@ -117,14 +122,16 @@ class TextModel:
         """
         prepare_libraries()
         with LIBRARY_LOCK:
-            model, tokenizer = _read(path)
+            model, tokenizer, images = _read_with_vision(path, config) if config.has_vision else (*_read(path), None)
         materialize(model, config.dtype, turn, progress)
         draft_model = None
         if config.draft_model is not None:
             draft_model = _load_draft(config.draft_model, config.draft_revision, tokenizer)
             materialize(draft_model, config.dtype, turn)
         with turn.acquire():
-            return cls(model, tokenizer, config, draft_model=draft_model, memory=memory)
+            if images is not None:
+                model.check_vision()
+            return cls(model, tokenizer, config, draft_model=draft_model, images=images, memory=memory)
 
     def _check_can_draft(self, draft_caches: LayerCaches) -> None:
         if self.wants_checkpoints or not all(_can_always_be_trimmed(cache) for cache in flat(draft_caches)):
@@ -135,7 +142,7 @@ class TextModel:
 
     @property
     def facts(self) -> TextFacts:
-        return TextFacts(self.tokenizer, self.vocab_size, self.wants_checkpoints, self.is_batched)
+        return TextFacts(self.tokenizer, self.vocab_size, self.wants_checkpoints, self.is_batched, self._images)
 
     @property
     def networks(self) -> Sequence[Any]:
@@ -183,6 +190,19 @@ def _read(path: Path) -> tuple[Any, Any]:
         plain = PreTrainedConfig.from_pretrained(path)
         model, tokenizer = load(str(path), tokenizer_config={"config": plain}, lazy=True)
     return model, tokenizer
+
+
+def _read_with_vision(path: Path, config: EngineConfig) -> tuple[Any, Any, ImageProcessor]:
+    """As `_read`, with the vision encoder and the image processor of its images."""
+    if config.draft_model is not None:
+        raise ModelLoadError(
+            "`draft_model` cannot draft for a model that takes images itself. Remove it, or set `vision_mode: proxy`."
+        )
+    from periscope.engine.multimodal.load import (
+        read_vision_language_model,  # importing mlx-vlm takes seconds; text-only use has no need
+    )
+
+    return read_vision_language_model(path)
 
 
 def _load_draft(model: str, revision: str | None, tokenizer: Any) -> Any:

@@ -15,7 +15,16 @@ from periscope.engine.batch.grouping import LONG_TOKENS, Grouping
 from periscope.engine.batch.prefill import GAP_STEPS
 from periscope.engine.batch.scheduler import Scheduler, SchedulerSettings
 from periscope.engine.batch.sharing import Prefix, Source, StateView
-from periscope.engine.batch.step_plan import MemoryView, Prefill, PromptView, RowView, SchedulerView, Start, StepPlan
+from periscope.engine.batch.step_plan import (
+    Encode,
+    MemoryView,
+    Prefill,
+    PromptView,
+    RowView,
+    SchedulerView,
+    Start,
+    StepPlan,
+)
 from periscope.engine.batch.timings import Timings
 from periscope.engine.device.memory import KVFootprint, _Layer
 
@@ -395,3 +404,28 @@ def test_thousands_of_tokens_are_prefilled_in_gaps_of_a_few_steps(
     quiet = [gap for number, gap in enumerate(simulation.gaps) if number not in spikes]
     assert max(quiet) <= 9.0  # with the row's own step, ten
     assert sum(quiet) / len(quiet) >= GAP_STEPS / 3
+
+
+def test_an_image_is_encoded_before_its_tokens_are_prefilled() -> None:
+    """The chunk before it ends where it begins; then the vision encoder is all that the step does beside decoding."""
+    begun = plan(prompt(1, 101, unencoded=((40, 60),)))
+    assert (begun.prefills, begun.encodes) == ((Prefill(1, NUM_SLICES, 40),), ())
+    for batches in ((), ((row(9),),)):
+        at_it = plan(prompt(1, 101, unencoded=((40, 60),), is_started=True, num_computed=40), batches=batches)
+        assert (at_it.prefills, at_it.encodes, at_it.joins) == ((), (Encode(1, 40),), ())
+    encoded = plan(prompt(1, 101, is_started=True, num_computed=40))
+    assert (encoded.prefills, encoded.encodes) == ((Prefill(1, NUM_SLICES, 60),), ())
+
+
+def test_an_image_in_a_kept_prefix_is_not_encoded() -> None:
+    """Only one that the state does not reach the end of is, from where the state ends."""
+    kept = (StateView(Source.KEPT, 1, tokens(101, 1), 50),)
+    for image, encodes in (((20, 50), ()), ((20, 70), (Encode(1, 50),))):
+        assert plan(prompt(1, 101, unencoded=(image,)), kept=kept).encodes == encodes
+
+
+def test_one_image_is_encoded_in_a_step_and_nothing_is_prefilled_beside_it() -> None:
+    """Rows that decode wait for one run of the vision encoder at most."""
+    looking = [prompt(n, 101, unencoded=((0, 20), (20, 40)), is_started=True) for n in (1, 2)]
+    planned = plan(*looking, prompt(3, 300, is_started=True), batches=((row(9),),))
+    assert (planned.encodes, planned.prefills) == ((Encode(1, 0),), ())

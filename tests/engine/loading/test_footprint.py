@@ -97,6 +97,15 @@ def test_weights_that_mlx_lm_leaves_out_are_not_counted() -> None:
     assert blind < measure(str(CAPTIONER), EngineConfig(), kind=ModelKind.CAPTIONER).weights_bytes
 
 
+def test_a_model_that_sees_takes_its_vision_part_and_room_for_a_picture() -> None:
+    """Beside the room for a conversation, which a captioner does not need."""
+    config = EngineConfig(has_vision=True)
+    seeing, blind = measure(str(CAPTIONER), config), measure(str(CAPTIONER), EngineConfig())
+    assert seeing.weights_bytes == loaded_bytes(CAPTIONER, config, InferenceEngine) > blind.weights_bytes
+    told = json.loads((CAPTIONER / "preprocessor_config.json").read_text())["max_pixels"]
+    assert seeing.reserve_bytes == blind.reserve_bytes + told * BYTES_PER_PIXEL
+
+
 def test_each_loader_s_own_files_are_read(tmp_path: Path) -> None:
     """mlx-lm reads files by name, mlx-vlm by the index; a tensor in two files counts once."""
     folder = write_text_model(tmp_path / "tiny")

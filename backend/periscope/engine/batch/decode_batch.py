@@ -222,7 +222,7 @@ class DecodeBatch:
         """Launch the forward pass over every row's newest token; does not wait for it, except for grammars."""
         slots, newest = self._table.slots, self._table.newest
         assert newest is not None  # noqa: S101 - there are rows
-        raw = self._model(newest[:, None], cache=self._table.layers)[:, -1, :]
+        raw = self._model(newest[:, None], cache=self._table.layers, **_position_deltas(slots))[:, -1, :]
         logits = masked(slots, newest, processed(slots, newest, raw), self._eos)
         sampled = sample(logits, [(row.sampling, row.num_launched) for row in slots])
         self._table.advance(sampled)
@@ -245,6 +245,12 @@ class DecodeBatch:
         elif row.num_read >= (row.params.max_tokens or 1):
             reason = FinishReason.LENGTH
         return Sampled(row.id, token, logprob, reason, is_eos=is_eos, num_cached_tokens=row.num_cached_tokens)
+
+
+def _position_deltas(slots: Sequence[Row]) -> dict[str, list[int]]:
+    """How far the rows' positions are from their lengths, for models whose images take other positions than tokens."""
+    rope_deltas = [0 if row.images is None else row.images.rope_delta for row in slots]
+    return {"rope_deltas": rope_deltas} if any(rope_deltas) else {}
 
 
 def _eval_cache_metadata(layers: Iterable[Any]) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from periscope.engine.batch.prompt_cache import LayerCaches, PromptCache
     from periscope.engine.batch.row_memory import RowMemory
     from periscope.engine.batch.speculation import Drafter
-    from periscope.engine.batch.step_plan import Prefill, Start, StepPlan
+    from periscope.engine.batch.step_plan import Encode, Prefill, Start, StepPlan
 
 logger = logging.getLogger(__name__)
 
@@ -127,8 +127,9 @@ class Executor:
         results = self._of_prompts(self._start, plan.starts)
         if plan.max_kept_bytes is not None:
             self._prompt_cache.trim_to(plan.max_kept_bytes)
-        if plan.prefills:
+        if plan.encodes or plan.prefills:
             results += self.decoding.synchronize()  # so that steps and slices are timed separately
+            results += self._of_prompts(self._encode, plan.encodes)
             results += self._of_prompts(self._prefill, plan.prefills)
         if plan.joins:
             self._join(plan.joins)
@@ -170,7 +171,9 @@ class Executor:
         mx.clear_cache()
         logger.info("%d requests were preempted to free memory, %d go on", len(ids), len(self.decoding))
 
-    def _of_prompts(self, work: Callable[[Prompt, Any], None], items: Sequence[Start | Prefill]) -> list[Sampled]:
+    def _of_prompts(
+        self, work: Callable[[Prompt, Any], None], items: Sequence[Start | Encode | Prefill]
+    ) -> list[Sampled]:
         """Apply `work` to each item's prompt. A failure fails that prompt alone; its later items are skipped."""
         failed = []
         for item in items:
@@ -198,6 +201,8 @@ class Executor:
         caches = None if start.prefix is None else self._copy_of(start.prefix)
         prompt.num_computed = 0 if caches is None or start.prefix is None else start.prefix.num_tokens
         prompt.caches = make_prompt_cache(self._model) if caches is None else caches
+        if prompt.row.images is not None:
+            prompt.row.images.locate(self._model)
         if not prompt.row.num_read:
             prompt.row.num_cached_tokens = prompt.num_computed
 
@@ -214,6 +219,10 @@ class Executor:
             return None
         trim_prompt_cache(caches, num_computed - prefix.num_tokens)
         return caches
+
+    def _encode(self, prompt: Prompt, encode: Encode) -> None:
+        assert prompt.row.images is not None  # noqa: S101 - its view has images
+        prompt.row.images.encode(self._model, encode.at)
 
     def _prefill(self, prompt: Prompt, prefill: Prefill) -> None:
         if prefill.num_tokens:

@@ -23,7 +23,7 @@ from periscope.engine.batch.sharing import (
     longest_prefix,
     waits_for_sibling,
 )
-from periscope.engine.batch.step_plan import Prefill, PromptView, SchedulerView, Start
+from periscope.engine.batch.step_plan import Encode, Prefill, PromptView, SchedulerView, Start
 
 if TYPE_CHECKING:
     from periscope.engine.batch.timings import Timings
@@ -51,12 +51,19 @@ class _Progress:
     def num_left(self) -> int:
         return len(self.view.tokens) - 1 - self.num_computed
 
+    @property
+    def faces_image(self) -> bool:
+        """Whether the next token belongs to an image that has not been encoded."""
+        return not self.num_slices_left and any(
+            start <= self.num_computed < stop for start, stop in self.view.unencoded
+        )
+
 
 class PrefillDraft:
     """Owns one step's starts and prefills while they are being planned.
 
     Attributes:
-        starts, prefills, finishes_exports: as in `StepPlan`.
+        starts, encodes, prefills, finishes_exports: as in `StepPlan`.
         completed: prompts that have nothing left to prefill.
         is_decoding: there are decoding rows, so the prefill has to fit the gap between two of their steps.
     """
@@ -65,6 +72,7 @@ class PrefillDraft:
         self, view: SchedulerView, timings: Timings, *, num_slices: int, max_chunk_tokens: int, shares_live: bool
     ) -> None:
         self.starts: list[Start] = []
+        self.encodes: list[Encode] = []
         self.prefills: list[Prefill] = []
         self.completed: list[PromptView] = []
         self.finishes_exports = False
@@ -126,7 +134,14 @@ class PrefillDraft:
         return True
 
     def _go_on(self, progress: _Progress) -> bool:
-        """Plan layer slices of the chunk under way, or of a new one; False if none fits."""
+        """Plan layer slices of the chunk under way, or of a new one; False if none fits.
+
+        Before a chunk that begins with an image, the image is encoded, which is all of its step's prefill.
+        """
+        if progress.faces_image:
+            if not self.prefills:
+                self.encodes.append(Encode(progress.view.row_id, progress.num_computed))
+            return False
         num_tokens = 0 if progress.num_slices_left else self._next_chunk(progress)
         num_left = self._num_slices if num_tokens else progress.num_slices_left
         num_slices, slice_steps = num_left, math.inf
@@ -147,14 +162,15 @@ class PrefillDraft:
         return True
 
     def _next_chunk(self, progress: _Progress) -> int:
-        """Number of tokens of the next chunk, which never goes beyond the next checkpoint."""
+        """Number of tokens of the next chunk, which never goes beyond the next checkpoint or unencoded image."""
         num = min(progress.num_left, self._max_chunk_tokens)
         if self.is_decoding:
             token_s = self._own_token_s(progress)
             token_steps = self._timings.in_steps(self._timings.token_s if token_s is None else token_s)
             num = chunk_tokens(progress.num_left, num, num_slices=self._num_slices, token_steps=token_steps)
-        done = progress.num_computed
-        return min([num, *(mark - done for mark in progress.view.checkpoints if mark > done)])
+        done, view = progress.num_computed, progress.view
+        ends = (*view.checkpoints, *(start for start, _ in view.unencoded))
+        return min([num, *(end - done for end in ends if end > done)])
 
     def _slice_steps(self, progress: _Progress, num_tokens: int) -> float | None:
         """Cost of a layer slice in decode steps, measured or estimated from the cost of tokens; None = unknown."""

@@ -76,6 +76,7 @@ class Prompt:
             num_chunk_tokens=self.num_chunk_tokens,
             num_slices_left=self.num_slices_left,
             num_passed_over=self.num_passed_over,
+            unencoded=() if self.row.images is None else self.row.images.unencoded,
             is_retired=is_retired,
         )
 
@@ -113,11 +114,15 @@ class Prompt:
         """Seconds per layer slice of the chunk under way, as last measured; None before its first slice."""
         return None if self._chunk is None else self._chunk.slice_s
 
-    def start_chunk(self, model: Callable[..., mx.array], num_tokens: int) -> None:
+    def start_chunk(self, model: Any, num_tokens: int) -> None:
         """Build the forward pass over the next `num_tokens` tokens. Nothing is computed yet."""
         assert self.caches is not None and self._chunk is None  # noqa: S101, PT018 - started, and one chunk at a time
         reserve(self.caches, self.num_computed + num_tokens)
-        model(mx.array([self.row.tokens[self.num_computed : self.num_computed + num_tokens]]), cache=self.caches)
+        start, stop = self.num_computed, self.num_computed + num_tokens
+        if self.row.images is None:
+            model(mx.array([self.row.tokens[start:stop]]), cache=self.caches)
+        else:
+            self.row.images.prefill(model, self.row.tokens, start, stop, self.caches)
         self._chunk = _Chunk(num_tokens, deque(_slices_of(self.caches)))
 
     def compute(self, num_slices: int, clock: Callable[[], float]) -> int:

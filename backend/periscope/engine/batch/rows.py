@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from periscope.core import GenerationParams
+    from periscope.engine.batch.row_images import RowImages
     from periscope.engine.batch.sampling import LogitsProcessor, RowSampling
     from periscope.engine.structured.matcher import Matcher
 
@@ -22,8 +23,9 @@ class Row:
     """One completion in the batch. Owned by its `Prompt` until it decodes, then by the `RowTable` of its batch.
 
     Attributes:
-        prompt: token ids `(num_prompt_tokens,)`.
+        prompt: token ids `(num_prompt_tokens,)`; tokens of an image are its key, see `RowImages.keyed_tokens`.
         tokens: the prompt, then the completion tokens that have been read.
+        images: the prompt's images; None if it has none.
         num_cached_tokens: prompt tokens that were taken from a computed prefix; reported as usage.
         num_launched: completion tokens sampled, the one in flight included.
         num_computed: how many of `tokens` the caches hold.
@@ -39,6 +41,7 @@ class Row:
     sampling: RowSampling
     processors: list[LogitsProcessor]
     matcher: Matcher | None = None
+    images: RowImages | None = None
     num_cached_tokens: int = 0
     num_launched: int = 0
     num_computed: int = 0

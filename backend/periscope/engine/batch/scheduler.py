@@ -89,6 +89,7 @@ class Scheduler:
             compacts=bool(draft.starts) and needed_bytes > memory.room_bytes,
             starts=tuple(draft.starts),
             max_kept_bytes=memory.max_kept_bytes(needed_bytes),
+            encodes=tuple(draft.encodes),
             prefills=tuple(draft.prefills),
             joins=_joins(draft.completed, is_decoding=draft.is_decoding),
             reads_now=bool(live.prompts),

@@ -29,6 +29,7 @@ class PromptView:
         num_chunk_tokens: tokens of the chunk under way; 0 = there is none.
         num_slices_left: layer slices of that chunk still to be computed.
         num_passed_over: tokens of other prompts that were prefilled since it arrived.
+        unencoded: first token, and the one after the last, of each image that has not been encoded, in order.
         is_retired: it was removed; the chunk under way is computed to its end so that the state can be kept.
     """
 
@@ -41,6 +42,7 @@ class PromptView:
     num_chunk_tokens: int = 0
     num_slices_left: int = 0
     num_passed_over: int = 0
+    unencoded: Sequence[tuple[int, int]] = ()
     is_retired: bool = False
 
     @property
@@ -116,6 +118,14 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Encode:
+    """The vision encoder is run over the image of a prompt that the token `at` belongs to."""
+
+    row_id: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Prefill:
     """Layer slices of one chunk of a prompt.
 
@@ -141,6 +151,7 @@ class StepPlan:
         compacts: the slots of retired rows are removed from all batches.
         starts: prompts that get caches.
         max_kept_bytes: the prompt cache is trimmed to this; None = it fits.
+        encodes: images, at most one: the vision encoder cannot be run in slices, and rows that decode wait for it.
         prefills: layer slices, in this order.
         joins: prompts that are complete and start decoding in this step.
         reads_now: the tokens that this step samples are read in it, because prompts wait and the device will prefill
@@ -154,6 +165,7 @@ class StepPlan:
     compacts: bool = False
     starts: tuple[Start, ...] = ()
     max_kept_bytes: int | None = None
+    encodes: tuple[Encode, ...] = ()
     prefills: tuple[Prefill, ...] = ()
     joins: tuple[int, ...] = ()
     reads_now: bool = False

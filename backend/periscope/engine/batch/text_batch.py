@@ -20,6 +20,7 @@ from periscope.engine.batch.executor import Executor
 from periscope.engine.batch.grouping import Grouping
 from periscope.engine.batch.prompt import Prompt, num_slices_of
 from periscope.engine.batch.prompt_cache import LayerCaches, PromptCache
+from periscope.engine.batch.row_images import RowImages
 from periscope.engine.batch.row_memory import RowMemory
 from periscope.engine.batch.row_table import RowTable
 from periscope.engine.batch.rows import Row
@@ -139,7 +140,9 @@ class TextBatch:
     def admit(self, submit: Submit) -> int:
         if not isinstance(submit.prompt, TokenPrompt):
             raise InvalidRequest("A text model takes tokens, not images.", param="messages")
-        tokens, params = list(submit.prompt.token_ids), submit.params
+        prompt, params = submit.prompt, submit.params
+        images = RowImages(prompt.token_ids, prompt.images) if prompt.images else None
+        tokens = list(prompt.token_ids) if images is None else images.keyed_tokens
         self._memory.check_fits(len(tokens), self._executor.rows_bytes)
         self._check_bias(params.logit_bias)
         params = replace(params, max_tokens=int(min(params.max_tokens or 1, self._memory.max_num_tokens - len(tokens))))
@@ -150,10 +153,11 @@ class TextBatch:
             prompt=np.asarray(tokens, dtype=np.int64),
             params=params,
             sampling=RowSampling.of(params, vocab_size=self._settings.vocab_size),
-            processors=logits_processors_for(params, tokens),
+            processors=logits_processors_for(params, [token for token in tokens if token >= 0]),
             matcher=None if submit.grammar is None else submit.grammar.new_matcher(),
+            images=images,
         )
-        checkpoints = submit.prompt.checkpoints if self._settings.wants_checkpoints else ()
+        checkpoints = prompt.checkpoints if self._settings.wants_checkpoints else ()
         self._executor.prompts.append(Prompt(row, checkpoints))
         return row.id
 

@@ -72,36 +72,41 @@ def measure(model: str, config: EngineConfig, *, kind: ModelKind = ModelKind.TEX
 
     Args:
         model: a folder or a hub id.
-        kind: a captioner is loaded by `VisionLanguageEngine`, which reads other files and needs memory for a picture.
+        kind: a captioner needs memory for a picture and its caption, not for a conversation.
 
     Raises:
         ModelLoadError: the model is not on this disk, incomplete, or not a model; the message says what to do.
     """
     path = find_on_disk(model, config.revision)
     model_config = read_model_config(path)
-    tensors = _tensors(model, path, model_config, kind=kind)
+    has_vision = config.has_vision or kind is ModelKind.CAPTIONER
+    tensors = _tensors(model, path, model_config, has_vision=has_vision)
     weights_bytes = sum(tensor.loaded_bytes(config.dtype) for tensor in tensors)
     kv_item_bytes = _kv_item_bytes(tensors, config.dtype)
     reserve_bytes = _kv_bytes(model_config, config, weights_bytes, kv_item_bytes, kind=kind)
-    if kind is ModelKind.CAPTIONER:
+    if has_vision:
         reserve_bytes += _max_pixels(path) * BYTES_PER_PIXEL
     elif config.draft_model is not None:
         draft_path = find_on_disk(config.draft_model, config.draft_revision)
-        draft = _tensors(config.draft_model, draft_path, read_model_config(draft_path), kind=ModelKind.TEXT)
+        draft = _tensors(config.draft_model, draft_path, read_model_config(draft_path), has_vision=False)
         weights_bytes += sum(tensor.loaded_bytes(config.dtype) for tensor in draft)
     return Footprint(weights_bytes, reserve_bytes)
 
 
-def _tensors(model: str, path: Path, model_config: JSONObject, *, kind: ModelKind) -> list[_Tensor]:
-    """The tensors that the loader keeps, with their sizes once loaded. `_is_text` says which may be one too many."""
+def _tensors(model: str, path: Path, model_config: JSONObject, *, has_vision: bool) -> list[_Tensor]:
+    """The tensors that the loader keeps, with their sizes once loaded. `_is_text` says which may be one too many.
+
+    Args:
+        has_vision: the vision part is loaded, too, by mlx-vlm, which keeps all tensors and reads other files.
+    """
     found: dict[str, _Tensor] = {}
-    for file in _weight_files(model, path, kind=kind):
+    for file in _weight_files(model, path, has_vision=has_vision):
         try:
             found |= _read_header(file)
         except (OSError, ValueError, RecursionError) as error:
             reason = str(error) if type(error) is ValueError else "cannot be read"
             raise ModelLoadError(f"{file.name} of {model} {reason}: {_fix(model)}") from None
-    if kind is ModelKind.CAPTIONER:
+    if has_vision:
         return list(found.values())
     text = text_config_of(model_config)
     if text.get("model_type") in _MISREAD_IN_EIGHT_BITS and any(_is_packed(name, found) for name in found):
@@ -141,7 +146,7 @@ def _is_packed(name: str, found: Mapping[str, _Tensor]) -> bool:
     return found[name].dtype == "F8_E4M3" and name + _SCALE in found
 
 
-def _weight_files(model: str, path: Path, *, kind: ModelKind) -> list[Path]:
+def _weight_files(model: str, path: Path, *, has_vision: bool) -> list[Path]:
     """The files that the loaders read: mlx-lm 0.32 by name; mlx-vlm 0.7 by the index, else all but Mistral's copy."""
     named = _named_by_index(path)
     present = [file for file in named if file.is_file()]
@@ -151,9 +156,9 @@ def _weight_files(model: str, path: Path, *, kind: ModelKind) -> list[Path]:
             f"{missing.name} of {model} is missing, {len(named) - len(present)} of {len(named)} files of weights are: "
             f"{_fix(model)}"
         )
-    pattern = "*.safetensors" if kind is ModelKind.CAPTIONER else "model*.safetensors"
+    pattern = "*.safetensors" if has_vision else "model*.safetensors"
     files = [file for file in sorted(path.glob(pattern)) if not file.name.startswith(".")]
-    if kind is ModelKind.CAPTIONER:
+    if has_vision:
         files = present or [file for file in files if not file.name.endswith("consolidated.safetensors")]
     if not files:
         raise ModelLoadError(f"{model} has no weights in the safetensors format ({pattern}): {_fix(model)}")

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from periscope.core import JSONObject, OutputFormat, Role, TextPart
+from periscope.core import Image, JSONObject, OutputFormat, Role, TextPart
+from periscope.engine.text.images import PlacedImage, PromptImages, broken_up, images_of
 from periscope.engine.text.message_rewrites import REASONING_KEYS, Messages, without_volatile_lines
 from periscope.engine.text.output_format import hermes_calls, output_format_of, template_text
 from periscope.engine.text.prompt_bounds import PromptBounds, certain_texts
@@ -23,6 +24,7 @@ from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from periscope.core import Message, Tool
+    from periscope.engine.text.images import ImageTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +35,13 @@ class RenderedPrompt:
         starts_in_reasoning: the template has opened the think block, so that the completion starts inside it.
         checkpoints: lengths, in tokens, of the proper prefixes that later prompts are likely to share, ascending. Empty
             unless the `ChatTokenizer` was made with `wants_checkpoints`.
+        images: those in the prompt, in order.
     """
 
     token_ids: tuple[int, ...]
     starts_in_reasoning: bool = False
     checkpoints: tuple[int, ...] = ()
+    images: tuple[PlacedImage, ...] = ()
 
 
 #: Arguments of `apply_chat_template` in transformers and mlx-lm, which share a namespace with the template's variables.
@@ -77,6 +81,10 @@ class ChatTokenizer:
         vocab_size: width of the model's logits; None = the tokenizer's size.
         context_length: in tokens; a prompt that is certain to be longer is refused before it is fully tokenised.
         wants_checkpoints: find a prompt's checkpoints, which renders and tokenises its shared prefixes once more.
+        image_tokenizer: writes images into prompts; None = the model takes no images.
+
+    Raises:
+        ModelLoadError: the chat template cannot be used with images.
     """
 
     def __init__(
@@ -87,6 +95,7 @@ class ChatTokenizer:
         vocab_size: int | None = None,
         context_length: int | None = None,
         wants_checkpoints: bool = False,
+        image_tokenizer: ImageTokenizer | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._template_kwargs = template_kwargs
@@ -96,6 +105,9 @@ class ChatTokenizer:
         self._bounds = PromptBounds(tokenizer, context_length)
         self._control_tokens = _control_tokens_of(tokenizer)
         self._reasoning_keys = _reasoning_keys_of(template_text(tokenizer))
+        self._images: PromptImages | None = None
+        if image_tokenizer is not None and self.has_chat_template:
+            self._images = PromptImages(image_tokenizer, self._renderer(template_kwargs), tokenizer.get_added_vocab())
         self._fit = TemplateFit(self._renderer(template_kwargs)) if self.has_chat_template else None
         self.output_format = self._output_format()
 
@@ -156,7 +168,8 @@ class ChatTokenizer:
             template_kwargs: the request's template variables; they override the model's.
 
         Raises:
-            InvalidRequest: the template refuses the messages, or leaves a part of them out, in every rewritten form.
+            InvalidRequest: the template refuses the messages, or leaves a part of them out, in every rewritten form;
+                or they hold images, and the model has no vision.
             ContextLengthExceeded: they are certain not to fit; raised before they are fully tokenised.
         """
         if self._fit is None:
@@ -166,26 +179,37 @@ class ChatTokenizer:
                 certain_texts(messages, tools, self.output_format.think_end),
                 num_messages=sum(bool(message.text.strip()) for message in messages),
             )
-        plain = [template_message(message, self._control_tokens, self._reasoning_keys) for message in messages]
+        images = images_of(messages)
+        plain = [
+            template_message(message, self._control_tokens, self._reasoning_keys)
+            for message in self._with_placeholders(messages, images)
+        ]
         own = _checked_settings(template_kwargs or {})
         kwargs = {**self._template_kwargs, **own}
+        render = self._renderer(kwargs, images)
         with self._lock:
-            chat = self._fit.fit(
-                without_volatile_lines(plain), [tool_schema(tool) for tool in tools], self._renderer(kwargs)
-            )
+            chat = self._fit.fit(without_volatile_lines(plain), [tool_schema(tool) for tool in tools], render)
             token_ids = self._bounds.encode(partial(self._tokenizer.encode, add_special_tokens=False), chat.text)
             checkpoints: tuple[int, ...] = ()
             if self._wants_checkpoints:
-                checkpoints = self._checkpoints(chat, token_ids, self._renderer(kwargs, opens_turn=False))
+                checkpoints = self._checkpoints(chat, token_ids, self._renderer(kwargs, images, opens_turn=False))
+            placed = () if self._images is None else self._images.placed(token_ids, images, chat.messages)
         think_start = self.output_format.think_start
         starts_in_reasoning = bool(think_start) and chat.text.rstrip().endswith(str(think_start))
-        return RenderedPrompt(token_ids, starts_in_reasoning, checkpoints)
+        return RenderedPrompt(token_ids, starts_in_reasoning, checkpoints, placed)
+
+    def _with_placeholders(self, messages: Sequence[Message], images: Sequence[Image]) -> Sequence[Message]:
+        if self._images is not None:
+            return self._images.with_placeholders(messages, partial(_told, control_tokens=self._control_tokens))
+        if images:
+            raise InvalidRequest("This model takes no images: it was loaded without its vision part.", param="messages")
+        return messages
 
     def _output_format(self) -> OutputFormat:
         own = output_format_of(self._tokenizer)
         return hermes_calls(own) if self._fit is not None and self._fit.tool_place is ToolPlace.SYSTEM else own
 
-    def _renderer(self, kwargs: JSONObject, *, opens_turn: bool = True) -> Render:
+    def _renderer(self, kwargs: JSONObject, images: Sequence[Image] = (), *, opens_turn: bool = True) -> Render:
         def render(chat: Messages, schemas: list[JSONObject]) -> str:
             return str(
                 self._tokenizer.apply_chat_template(
@@ -193,7 +217,7 @@ class ChatTokenizer:
                 )
             )
 
-        return render
+        return render if self._images is None else self._images.renderer(render, images)
 
     def _checkpoints(self, chat: FittedChat, token_ids: tuple[int, ...], render: Render) -> tuple[int, ...]:
         lengths: set[int] = set()
@@ -270,12 +294,11 @@ def template_message(
 
 def _content(message: Message, control_tokens: re.Pattern[str] | None) -> str:
     texts = [part for part in message.parts if isinstance(part, TextPart)]
-    return "\n".join(
-        control_tokens.sub(lambda found: f"{found[0][0]} {found[0][1:]}", part.text)
-        if part.is_data and control_tokens is not None
-        else part.text
-        for part in texts
-    )
+    return "\n".join(_told(part, control_tokens) for part in texts)
+
+
+def _told(part: TextPart, control_tokens: re.Pattern[str] | None) -> str:
+    return part.text if control_tokens is None or not part.is_data else broken_up(control_tokens, part.text)
 
 
 def _control_tokens_of(tokenizer: Any) -> re.Pattern[str] | None:

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
-import PIL.Image
 from mlx_vlm import load, prepare_inputs
 from mlx_vlm.generate import BatchGenerator
 from mlx_vlm.prompt_utils import apply_chat_template
 
-from periscope.core import FinishReason, Image
+from periscope.core import FinishReason
 from periscope.engine.config import EngineConfig
 from periscope.engine.loading.loader import LIBRARY_LOCK, LoadProgress, materialize, prepare_libraries
+from periscope.engine.multimodal.processor import SAMPLE_IMAGE, pil_image
 from periscope.engine.text.detokenizer import Detokenizer, FastDetokenizer, SlowDetokenizer
 from periscope.engine.worker.commands import ImagePrompt
 from periscope.engine.worker.contracts import Sampled
@@ -36,19 +36,7 @@ if TYPE_CHECKING:
 #: Longer than any caption prompt: mlx-vlm 0.7 gives wrong logits (qwen3_vl) or raises (gemma3) when prompts of
 #: unequal length are prefilled together or an image prompt is cut into chunks. Exit: mlx-vlm#1668 and its kin.
 WHOLE_PROMPT_TOKENS = 1 << 20
-_HEALTH_CHECK_SIDE_PX = 56
-#: An image that every model can process, for testing whether the model still works.
-_HEALTH_CHECK_PROMPT = ImagePrompt(
-    Image(
-        rgb=bytes([128]) * (3 * _HEALTH_CHECK_SIDE_PX**2),
-        width=_HEALTH_CHECK_SIDE_PX,
-        height=_HEALTH_CHECK_SIDE_PX,
-        source_width=_HEALTH_CHECK_SIDE_PX,
-        source_height=_HEALTH_CHECK_SIDE_PX,
-        sha256="",
-    ),
-    "Describe the image.",
-)
+_HEALTH_CHECK_PROMPT = ImagePrompt(SAMPLE_IMAGE, "Describe the image.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +142,7 @@ class VisionBatch:
         text = apply_chat_template(self._processor, config, prompt.text, num_images=1, enable_thinking=False)
         return prepare_inputs(
             self._processor,
-            images=[_pil_image(prompt.image)],
+            images=[pil_image(prompt.image)],
             prompts=text,
             image_token_index=getattr(config, "image_token_index", None),
         )
@@ -204,10 +192,6 @@ class VisionBatch:
     def close(self) -> None:
         self._pending.clear()
         self._prepared = None
-
-
-def _pil_image(image: Image) -> PIL.Image.Image:
-    return PIL.Image.frombytes("RGB", (image.width, image.height), image.rgb)
 
 
 class VisionLanguageModel:

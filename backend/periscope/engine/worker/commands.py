@@ -8,26 +8,29 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from periscope.core import GenerationParams, Image
     from periscope.engine.structured.matcher import Grammar
+    from periscope.engine.text.images import PlacedImage
     from periscope.engine.worker.stream import TokenStream
 
 
 @dataclass(frozen=True, slots=True)
 class TokenPrompt:
-    """A prompt for a text model.
+    """A prompt for a model that answers.
 
     Attributes:
         token_ids: at least one.
         checkpoints: lengths, in tokens, of the prefixes that other prompts are likely to share (ends of messages),
             ascending. A model whose caches cannot be trimmed keeps a copy of its state at these lengths.
+        images: those in the prompt, in order; for a model with vision.
     """
 
     token_ids: tuple[int, ...]
     checkpoints: tuple[int, ...] = ()
+    images: tuple[PlacedImage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ImagePrompt:
-    """A prompt for a vision-language model: one image, then an instruction."""
+    """A prompt for a captioner: one image, then an instruction."""
 
     image: Image
     text: str

@@ -1,0 +1,1 @@
+"""Native vision: images to tokens, embeddings and positions, for the one continuous batch."""

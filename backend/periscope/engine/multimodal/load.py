@@ -1,0 +1,33 @@
+"""Reads a vision-language model that answers by itself. Worker thread only; the caller holds `LIBRARY_LOCK`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mlx_lm.utils import load_config, load_tokenizer
+from mlx_vlm import load
+
+from periscope.engine.loading.loader import has_vision, read_model_config
+from periscope.engine.multimodal.network import VisionLanguageNetwork
+from periscope.engine.multimodal.processor import ImageProcessor
+from periscope.errors import ModelLoadError
+
+
+def read_vision_language_model(path: Path) -> tuple[VisionLanguageNetwork, Any, ImageProcessor]:
+    """A model with lazy weights, mlx-lm's tokenizer for it, and its image processor, from a folder.
+
+    Raises:
+        ModelLoadError: it has no vision encoder, or one that cannot be used here; anything else is the library's error.
+    """
+    if not has_vision(read_model_config(path)):
+        raise ModelLoadError(
+            f"{path.name} has no vision encoder. Set `vision_mode: proxy` with a captioner for it, or `disabled`."
+        )
+    model, processor = load(str(path), lazy=True)
+    # Many repositories keep the chat template with the processor, where the tokenizer does not find it.
+    template = getattr(processor, "chat_template", None)
+    extra = {"chat_template": template} if template else {}
+    tokenizer = load_tokenizer(path, extra, eos_token_ids=load_config(path).get("eos_token_id"))
+    images = ImageProcessor(processor, model.config)
+    return VisionLanguageNetwork(model, images), tokenizer, images

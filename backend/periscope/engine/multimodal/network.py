@@ -1,0 +1,216 @@
+"""VisionLanguageNetwork: mlx-vlm's model of one family, as a batch calls a language model. Worker thread only.
+
+Contains all that depends on mlx-vlm's versions on the way of an image into a batch. Families differ in what they make
+of an image besides embeddings; `ImageEmbeddings` holds what can be cut and joined token by token, and a family that
+needs more is refused when it is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import numpy as np
+from mlx import nn
+from mlx_lm.models import cache as lm_caches
+from mlx_vlm.models.cache import make_prompt_cache
+
+from periscope.engine.multimodal.processor import SAMPLE_IMAGE
+from periscope.errors import ModelLoadError
+
+if TYPE_CHECKING:
+    from periscope.core import Image
+    from periscope.engine.multimodal.processor import ImageProcessor
+
+#: What `get_input_embeddings` may return besides embeddings and what is added to the first layers' outputs: a mask that
+#: mlx-vlm 0.7 does not use, and positions, which are computed for the whole prompt.
+_UNUSED_FEATURES = frozenset({"attention_mask_4d", "position_ids", "rope_deltas"})
+
+
+@dataclass(frozen=True, slots=True)
+class ImageEmbeddings:
+    """What a language model is given in place of an image's tokens, or of a part of them.
+
+    Attributes:
+        embeddings: `(1, num_tokens, hidden)`.
+        is_visual: `(num_tokens,)`, which of them are image tokens; the others separate the image's tiles.
+        layers: one `(num_image_tokens, hidden)` for each of the first layers, added to its output (deepstack).
+    """
+
+    embeddings: mx.array
+    is_visual: np.ndarray
+    layers: tuple[mx.array, ...] = ()
+
+    def part(self, start: int, stop: int) -> ImageEmbeddings:
+        """Of the tokens from `start` to `stop`; lazy."""
+        first, last = (int(self.is_visual[:end].sum()) for end in (start, stop))
+        layers = tuple(layer[first:last] for layer in self.layers)
+        return ImageEmbeddings(self.embeddings[:, start:stop], self.is_visual[start:stop], layers)
+
+
+class VisionLanguageNetwork(nn.Module):
+    """Owns the weights of a vision-language model; shows itself to the batch as a language model with mlx-lm's caches.
+
+    Positions are an argument of every forward pass. mlx-vlm 0.7 would keep those of the newest prompt in the model
+    itself, which is right for one request at a time only.
+
+    Args:
+        model: mlx-vlm's.
+        images: preprocesses images for it.
+    """
+
+    def __init__(self, model: Any, images: ImageProcessor) -> None:
+        super().__init__()
+        self.model = model
+        self._images = images
+        self._token_id = images.image_token_id
+        self._has_grids = hasattr(model.language_model, "get_rope_index")
+
+    def make_cache(self) -> list[Any]:
+        """The caches of one sequence, of mlx-lm's classes, which batches can put side by side.
+
+        Raises:
+            ModelLoadError: the model needs a kind that mlx-lm has no counterpart of.
+        """
+        return [_as_mlx_lm(made) for made in make_prompt_cache(self.model.language_model)]
+
+    def __call__(
+        self,
+        tokens: mx.array,
+        cache: list[Any],
+        *,
+        rope_deltas: Sequence[int] | None = None,
+        positions: mx.array | None = None,
+        **features: Any,
+    ) -> mx.array:
+        """Logits `(rows, length, vocabulary)` of tokens `(rows, length)`.
+
+        Args:
+            rope_deltas: how far each row's next position is from the number of its tokens; None = not at all.
+            positions: `(3, rows, length)`, of a prompt with images.
+            features: what stands in place of the tokens' own embeddings.
+        """
+        if self._has_grids:
+            features["position_ids"] = (
+                _positions_from(cache[0].offset, tokens.shape, rope_deltas) if positions is None else positions
+            )
+        logits: mx.array = self.model.language_model(tokens, cache=cache, **features).logits
+        return logits
+
+    def check_vision(self) -> None:
+        """Run the vision encoder and a forward pass over a small gray image; blocks.
+
+        Raises:
+            ModelLoadError: this family's images cannot be put into a batch.
+        """
+        token_ids = self._images.sample_ids
+        try:
+            encoded = self.encode(SAMPLE_IMAGE, token_ids)
+            prompt = [0, *token_ids, 0]
+            found, _ = self.positions(prompt, [grid] if (grid := self._images.sample.grid) else [])
+            positions = None if found is None else mx.array(found)[:, None]
+            is_finite = mx.isfinite(self.prefill(prompt, [(1, encoded)], positions, self.make_cache())).all().item()
+        except ModelLoadError:
+            raise
+        except Exception as error:
+            raise ModelLoadError(
+                f"The vision encoder does not work ({type(error).__name__}: {error}). Use the model as captioner of "
+                "a text model instead (`vision_mode: proxy`)."
+            ) from error
+        if not is_finite:
+            raise ModelLoadError("The model gives no numbers for an image. Its files may be damaged: pull it again.")
+
+    def encode(self, image: Image, token_ids: Sequence[int]) -> ImageEmbeddings:
+        """Run the vision encoder over one image; blocks until it is computed.
+
+        Args:
+            token_ids: of the image's place in the prompt.
+
+        Raises:
+            ModelLoadError: this family needs more than `ImageEmbeddings` holds.
+            Exception: whatever the processor, the model or the device raises.
+        """
+        inputs = self._images.inputs(image)
+        ids = mx.array([list(token_ids)])
+        pixels = inputs.pop("pixel_values")
+        found = self.model.get_input_embeddings(ids, pixels, mask=mx.ones_like(ids), **inputs).to_dict()
+        features = {name: value for name, value in found.items() if value is not None}
+        embeddings, layers = features.pop("inputs_embeds"), tuple(features.pop("deepstack_visual_embeds", ()))
+        features.pop("visual_pos_masks", None)
+        if unknown := features.keys() - _UNUSED_FEATURES:
+            raise ModelLoadError(
+                f"This architecture needs {', '.join(sorted(unknown))} beside an image's embeddings, which the batch "
+                "does not carry. Use it as the captioner of a text model instead (`vision_mode: proxy`)."
+            )
+        mx.eval(embeddings, *layers)
+        return ImageEmbeddings(embeddings, np.asarray(token_ids) == self._token_id, layers)
+
+    def prefill(
+        self,
+        token_ids: Sequence[int],
+        encoded: Sequence[tuple[int, ImageEmbeddings]],
+        positions: mx.array | None,
+        cache: list[Any],
+    ) -> mx.array:
+        """Build the forward pass over a chunk of a prompt, images in it included; lazy.
+
+        Args:
+            token_ids: of the chunk.
+            encoded: parts of images and where in the chunk they begin, in order.
+            positions: `(3, 1, length)`; None = counted on from the caches.
+        """
+        tokens = mx.array([list(token_ids)])
+        if not encoded:
+            return self(tokens, cache, positions=positions)
+        embeddings, is_visual, at = [], np.zeros(len(token_ids), dtype=np.bool_), 0
+        for start, image in encoded:
+            if start > at:
+                embeddings.append(self._embedded(tokens[:, at:start]))
+            at = start + len(image.is_visual)
+            is_visual[start:at] = image.is_visual
+            embeddings.append(image.embeddings)
+        if at < len(token_ids):
+            embeddings.append(self._embedded(tokens[:, at:]))
+        features: dict[str, Any] = {"inputs_embeds": mx.concatenate(embeddings, axis=1)}
+        parts_of_layers = zip(*(image.layers for _, image in encoded), strict=True)
+        if layers := [mx.concatenate(list(parts)) for parts in parts_of_layers]:
+            features |= {"visual_pos_masks": mx.array(is_visual[None]), "deepstack_visual_embeds": layers}
+        return self(tokens, cache, positions=positions, **features)
+
+    def _embedded(self, tokens: mx.array) -> mx.array:
+        embeddings: mx.array = self.model.get_input_embeddings(tokens, None).inputs_embeds
+        return embeddings
+
+    def positions(self, token_ids: Sequence[int], grids: Sequence[tuple[int, ...]]) -> tuple[np.ndarray | None, int]:
+        """Positions `(3, num_tokens)` of a prompt with images, and how far the next one is from `num_tokens`.
+
+        None and 0 for families whose positions count tokens. Blocks.
+        """
+        if not self._has_grids:
+            return None, 0
+        found, delta = self.model.language_model.get_rope_index(mx.array([list(token_ids)]), mx.array(list(grids)))
+        return np.asarray(found)[:, 0], int(delta.item())
+
+
+def _positions_from(offset: Any, shape: tuple[int, ...], rope_deltas: Sequence[int] | None) -> mx.array:
+    """Positions of text, the same in all three axes, counted on from what the caches hold."""
+    rows, length = shape
+    first = mx.broadcast_to(mx.array(offset).reshape(-1, 1), (rows, 1))
+    if rope_deltas is not None:
+        first = first + mx.array(list(rope_deltas))[:, None]
+    return mx.broadcast_to(first + mx.arange(length), (3, rows, length))
+
+
+def _as_mlx_lm(made: Any) -> Any:
+    match type(made).__name__:
+        case "KVCache":
+            return lm_caches.KVCache()
+        case "RotatingKVCache":
+            return lm_caches.RotatingKVCache(max_size=made.max_size, keep=made.keep)
+        case other:
+            raise ModelLoadError(
+                f"This architecture keeps its state in a {other}, which the batch does not know. Use it as the "
+                "captioner of a text model instead (`vision_mode: proxy`)."
+            )

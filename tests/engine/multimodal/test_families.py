@@ -1,0 +1,183 @@
+"""Multimodal families through real MLX: in a batch, from a warm cache and after a preemption, tokens are the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from periscope.core import Image
+from periscope.engine.config import EngineConfig
+from periscope.engine.text.chat_template import ChatTokenizer
+from periscope.engine.text_model import TextModel
+from periscope.engine.worker.commands import Submit
+from tests.engine.driving import Run, all_of, load
+from tests.engine.multimodal.chats import as_mlx_vlm_answers, asked, assistant, picture, tokenizer_of, user
+from tests.engine.multimodal.shapes import MULTIMODAL, MultimodalFamily, write_multimodal_model
+
+#: Chunks end within pictures; there is room for all that these tests keep.
+SETTINGS = EngineConfig(has_vision=True, prefill_chunk_size=24, prompt_cache_bytes=32 * 2**20)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A family's checkpoint, its model and the tokenizer for its chats."""
+
+    family: MultimodalFamily
+    path: Path
+    model: TextModel
+    tokenizer: ChatTokenizer
+
+    def ask(self, *content: str | Image, num_tokens: int = 12) -> Submit:
+        """Without repetitions, into which random weights fall whatever they see."""
+        return asked(self.tokenizer.render([user(*content)]), num_tokens, repetition_penalty=1.5)
+
+
+@pytest.fixture(scope="module", params=MULTIMODAL)
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    family = MULTIMODAL[request.param]
+    path = write_multimodal_model(tmp_path_factory.mktemp("loaded") / request.param, family)
+    model = load(path, SETTINGS)
+    return Loaded(family, path, model, tokenizer_of(model))
+
+
+def alone(model: TextModel, *submits: Submit) -> list[list[int]]:
+    """Each by itself, with nothing kept of the others."""
+    batch, tokens = model.new_batch(), []
+    for each in submits:
+        batch.clear_prompt_cache()
+        tokens += all_of(batch, each)
+    batch.clear_prompt_cache()
+    return tokens
+
+
+def test_it_answers_as_mlx_vlm_does(loaded: Loaded) -> None:
+    """Two pictures and the text between them give mlx-vlm's prompt and its tokens, computed in chunks."""
+    images = [picture(1), picture(2, 32, 80)]
+    submit = asked(loaded.tokenizer.render([user("Look:", images[0], "and\n", images[1], "compare")]))
+    processor = loaded.model.facts.images
+    assert processor is not None
+    text = loaded.tokenizer.decode(submit.prompt.token_ids)  # type: ignore[union-attr]
+    for image in images:
+        text = text.replace(processor.tokens_of(image).text, processor.image_token, 1)
+    ids, tokens = as_mlx_vlm_answers(loaded.path, text, images, 12)
+    assert list(submit.prompt.token_ids) == ids  # type: ignore[union-attr]
+    assert alone(loaded.model, submit) == [tokens]
+
+
+def test_alone_at_once_and_from_a_warm_cache_the_tokens_are_the_same(loaded: Loaded) -> None:
+    """Rows with one picture, two and none share forward passes, though their positions count differently."""
+    model = loaded.model
+    submits = [
+        loaded.ask(picture(1), "what?"),
+        loaded.ask("a", picture(2), "b", picture(3, 40, 40), "c", num_tokens=20),
+        loaded.ask("no picture at all", num_tokens=7),
+        loaded.ask(picture(4, 200, 30), "what?"),
+    ]
+    expected = alone(model, *submits)
+    assert model.is_batched
+    assert len({tuple(tokens) for tokens in expected}) == len(submits)
+    batch = model.new_batch()
+    assert all_of(batch, *submits) == expected
+    warm = Run(batch)
+    rows = warm.admit(*submits)
+    warm.to_the_end()
+    assert [warm.tokens[row] for row in rows] == expected
+    assert all(warm.last[row].num_cached_tokens > 20 for row in rows[:2])
+
+
+def test_a_conversation_goes_on_without_encoding_its_pictures_again(loaded: Loaded) -> None:
+    """The second turn computes only what is new, a picture among it, and answers as from the beginning."""
+    batch = loaded.model.new_batch()
+    batch.clear_prompt_cache()
+    first = [user("Look:", picture(1), "what is it?")]
+    run = Run(batch)
+    (row,) = run.admit(asked(loaded.tokenizer.render(first)))
+    run.to_the_end()
+    said = loaded.tokenizer.decode(run.tokens[row])
+    second = asked(loaded.tokenizer.render([*first, assistant(said), user("And this?", picture(2))]))
+    (again,) = run.admit(second)
+    encoded = []
+    while run.live:
+        encoded += [
+            encode.at for encode in batch._scheduler.plan(batch._executor.view(()), batch._executor.timings).encodes
+        ]
+        run.step()
+    assert run.last[again].num_cached_tokens > loaded.family.num_tokens
+    assert [at >= run.last[again].num_cached_tokens for at in encoded] == [True]
+    assert [run.tokens[again]] == alone(loaded.model, second)
+
+
+def test_another_picture_is_never_answered_from_the_first_one_s_state(loaded: Loaded) -> None:
+    """Prompts that differ in their picture alone share only what stands before it."""
+    batch = loaded.model.new_batch()
+    batch.clear_prompt_cache()
+    text = "A rather long beginning, which is worth keeping."
+    one, other = loaded.ask(text, picture(1), "what?"), loaded.ask(text, picture(2), "what?")
+    expected = alone(loaded.model, one, other)
+    assert expected[0] != expected[1]
+    all_of(batch, one)
+    run = Run(batch)
+    (row,) = run.admit(other)
+    run.to_the_end()
+    assert run.tokens[row] == expected[1]
+    assert run.last[row].num_cached_tokens <= other.prompt.images[0].start  # type: ignore[union-attr]
+
+
+def test_preempted_rows_go_on_as_if_nothing_had_happened(loaded: Loaded) -> None:
+    """Two rows outgrow their memory: the newer waits, its picture is not encoded again, and no token changes."""
+    filler = "x" * (180 - loaded.family.num_tokens)
+    submits = [loaded.ask(picture(seed), filler, num_tokens=330) for seed in (1, 2)]
+    expected = alone(loaded.model, *submits)
+    room = loaded.model._budget.footprint.nbytes(512)
+    tight = load(loaded.path, EngineConfig(has_vision=True, kv_limit_bytes=2 * room, prompt_cache_bytes=0))
+    batch, num_again = tight.new_batch(), 0
+    run = Run(batch)
+    rows = run.admit(*submits)
+    while run.live:
+        run.step()
+        again = [prompt.row for prompt in batch._executor.prompts if prompt.row.num_read]
+        num_again += len(again)
+        assert all(row.images is not None and not row.images.unencoded for row in again)
+    assert num_again
+    assert [run.tokens[row] for row in rows] == expected
+
+
+def test_running_rows_get_their_tokens_while_pictures_are_encoded(loaded: Loaded) -> None:
+    """Between two pictures of a prompt every running row gets a token, and the tokens are the usual ones."""
+    running, looking = loaded.ask("running", num_tokens=40), loaded.ask(picture(1), picture(2), picture(3))
+    expected = alone(loaded.model, running, looking)
+    batch = loaded.model.new_batch()
+    run = Run(batch)
+    (first,) = run.admit(running)
+    while not run.tokens[first]:
+        run.step()
+    (second,) = run.admit(looking)
+    while not run.tokens[second]:
+        before, unencoded = (
+            len(run.tokens[first]),
+            sum(len(p.row.images.unencoded) for p in batch._executor.prompts if p.row.images),
+        )
+        run.step()
+        left = sum(len(prompt.row.images.unencoded) for prompt in batch._executor.prompts if prompt.row.images)
+        assert unencoded - left <= 1
+        assert len(run.tokens[first]) > before
+    run.to_the_end()
+    assert [run.tokens[first], run.tokens[second]] == expected
+
+
+def test_a_picture_that_cannot_be_processed_fails_its_own_row(loaded: Loaded) -> None:
+    """The others of the batch go on, and nothing stays behind."""
+    good = loaded.ask(picture(1), "what?")
+    (expected,) = alone(loaded.model, good)
+    broken = loaded.ask(picture(2), "what?")
+    placed = broken.prompt.images[0]  # type: ignore[union-attr]
+    object.__setattr__(placed.image, "rgb", b"")
+    batch = loaded.model.new_batch()
+    run = Run(batch)
+    rows = run.admit(broken, good)
+    run.to_the_end()
+    assert run.last[rows[0]].error is not None
+    assert run.tokens[rows[1]] == expected
+    assert not batch._executor.prompts
