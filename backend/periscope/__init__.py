@@ -5,28 +5,24 @@ As a library: `from periscope import InferenceEngine, GenerationParams`.
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from periscope.core import (
-    GenerationParams,
-    Message,
-    OutputSpec,
-    ResponseFormat,
-    Role,
-    TextPart,
-    Tool,
-    ToolChoice,
-    ToolChoiceMode,
-)
-
 if TYPE_CHECKING:
+    from periscope.core import (
+        GenerationParams,
+        Message,
+        OutputSpec,
+        ResponseFormat,
+        Role,
+        TextPart,
+        Tool,
+        ToolChoice,
+        ToolChoiceMode,
+    )
     from periscope.engine import EngineConfig, GenerationOutput, InferenceEngine
 
-try:
-    __version__ = version("mlx-periscope")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0+unknown"
+    __version__: str
 
 __all__ = [
     "EngineConfig",
@@ -43,12 +39,22 @@ __all__ = [
     "ToolChoiceMode",
     "__version__",
 ]
+_OF_ENGINE = frozenset(("EngineConfig", "GenerationOutput", "InferenceEngine"))
 
 
 def __getattr__(name: str) -> Any:
-    """The engine's names, imported on first use: MLX is not needed for the CLI's help or a client's import."""
-    if name in {"EngineConfig", "GenerationOutput", "InferenceEngine"}:
-        from periscope import engine
-
-        return getattr(engine, name)
+    """The public names, imported on first use: the command line needs none to print its help, and MLX takes seconds."""
+    if name == "__version__":
+        return _version()
+    if name in __all__:
+        return getattr(import_module("periscope.engine" if name in _OF_ENGINE else "periscope.core"), name)
     raise AttributeError(f"module 'periscope' has no attribute {name!r}")
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("mlx-periscope")
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "0+unknown"

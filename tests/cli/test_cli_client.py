@@ -30,7 +30,7 @@ from tests.cli.stub import stub_server
 def config(tmp_path: Path) -> Config:
     file = tmp_path / "models.yaml"
     file.write_text("server: {port: 1, api_key: secret}\nmodels:\n  - {name: m, hf_id: a/b}\n")
-    return load(file, env={})
+    return load(file, env={"PERISCOPE_HOME": str(tmp_path)})
 
 
 @pytest.mark.parametrize(

@@ -116,3 +116,26 @@ def test_a_long_value_does_not_push_the_others_aside() -> None:
     """Columns are as wide as what is in them, up to a limit."""
     lines = table([("k", "v", "s"), ("key", "x" * 100, "far"), ("other", "1", "near")])
     assert lines[2] == "other  1" + " " * 47 + "  near"
+
+
+def test_init_writes_a_file_that_can_be_used(tmp_path: Path) -> None:
+    """For this machine, or for one of a size that is named; an existing file is replaced only by force."""
+    file = tmp_path / "new" / "models.yaml"
+    written = cli.invoke(app, ["config", "init", "--output", str(file)])
+    assert written.exit_code == 0, written.output
+    assert written.stdout.startswith(f"Wrote {file}.\n")
+    assert cli.invoke(app, ["config", "validate", str(file)]).exit_code == 0
+    again = cli.invoke(app, ["config", "init", "--output", str(file), "--memory", "16GB"])
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert "--force" in again.stderr
+    assert cli.invoke(app, ["config", "init", "-o", str(file), "--memory", "16GB", "--force"]).exit_code == 0
+    assert "Qwen3-4B" in file.read_text()
+
+
+def test_init_can_be_rehearsed_and_told_in_json() -> None:
+    """Nothing is written; the pairs come with their reasons; a size that is none is a usage error."""
+    told = json.loads(cli.invoke(app, ["config", "init", "--dry-run", "--json", "--memory", "64GB"]).stdout)
+    assert (told["path"], told["pairs"][0]["name"]) == (None, "qwen3-30b")
+    assert told["budget_bytes"] < told["memory_bytes"] == 64 * 1024**3
+    assert cli.invoke(app, ["config", "init", "--dry-run", "--memory", "64GB"]).stdout == told["text"]
+    assert cli.invoke(app, ["config", "init", "--dry-run", "--memory", "lots"]).exit_code == 2

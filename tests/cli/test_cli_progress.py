@@ -7,7 +7,7 @@ import io
 
 from rich.console import Console
 
-from periscope.cli.progress import LoadingBars, LoadingLines, display_on, shown, size
+from periscope.cli.progress import LoadingBars, LoadingLines, display_on, shown
 from periscope.events import Event, EventBus, ModelLoadProgress, ModelStateChanged
 
 
@@ -94,15 +94,3 @@ def test_what_is_queued_at_the_end_is_still_shown() -> None:
 
     asyncio.run(run())
     assert (told.lines, told.failures) == (["model m: loading"], ["model m: failed: why"])
-
-
-def test_sizes_are_said_as_downloads_are() -> None:
-    """Powers of 1000, one digit after the point."""
-    assert [size(n) for n in (0, 999, 1500, 2 * 10**6, 17 * 10**9, 3 * 10**12)] == [
-        "0 B",
-        "999 B",
-        "1.5 kB",
-        "2.0 MB",
-        "17.0 GB",
-        "3.0 TB",
-    ]

@@ -1,4 +1,4 @@
-"""The commands and their order in `periscope --help`."""
+"""The command `periscope`: its options that stand before every command, over the table of commands."""
 
 from __future__ import annotations
 
@@ -6,34 +6,31 @@ from typing import Annotated
 
 import typer
 
-from periscope.cli import ask, bench, caption, captions, config, models, pull, serve, service, version
+from periscope.cli.command_table import CommandTable
 
 app = typer.Typer(
-    help="Periscope: a local inference server that gives sight to text-only models.",
+    cls=CommandTable,
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # importing what draws boxes takes longer than all the rest of `--help`
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("serve")(serve.serve)
-app.command("ask")(ask.ask)
-app.command("caption")(caption.caption)
-app.command("pull")(pull.pull)
-app.command("ls")(models.ls)
-app.command("show")(models.show)
-app.command("rm")(models.rm)
-app.add_typer(captions.app, name="captions")
-app.add_typer(config.app, name="config")
-app.add_typer(bench.app, name="bench")
-app.add_typer(service.app, name="service")
-app.command("version")(version.version)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from periscope import __version__
+
+        typer.echo(f"periscope {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def periscope(
     *,
     _version: Annotated[
-        bool, typer.Option("--version", callback=version.print_short, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
     ] = False,
 ) -> None:
-    """What stands before every command."""
+    """Periscope: a local inference server that gives sight to text-only models."""

@@ -59,7 +59,7 @@ def ask(
     if server is None:
         events = _ask_in_process(loaded, model, messages)
     else:
-        body: JSONObject = {"messages": [_wire(message) for message in messages]}
+        body: JSONObject = {"messages": [wire_of(message) for message in messages]}
         events = server.chat(body | ({} if model is None else {"model": model}))
     answer = asyncio.run(collect(events, is_shown=not as_json))
     if as_json:
@@ -86,37 +86,72 @@ async def _ask_in_process(
                 yield event
 
 
+class Answer:
+    """Owns what has come of one answer so far, which is kept when it is stopped."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.reasoning = ""
+        self.finished: Finished | None = None
+        self._told: str | None = None
+
+    async def take(self, events: AsyncGenerator[OutputEvent, None], *, is_shown: bool) -> None:
+        """All events. Text is shown on stdout as it comes, and on a terminal's stderr what is waited for.
+
+        Raises:
+            CommandFailed: they end before the answer is complete.
+        """
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    self._take_one(event, is_shown=is_shown)
+        finally:
+            if is_shown and self.text and not self.text.endswith("\n"):
+                typer.echo()
+        if self.finished is None:
+            raise CommandFailed("The answer ended before it was complete.")
+
+    def _take_one(self, event: OutputEvent, *, is_shown: bool) -> None:
+        match event:
+            case Waiting():
+                self._tell(_shown(event))
+            case ReasoningDelta(delta):
+                self.reasoning += delta
+                self._tell("thinking")
+            case TextDelta(delta):
+                self.text += delta
+                if is_shown:
+                    typer.echo(delta, nl=False)
+            case Finished():
+                self.finished = event
+
+    def _tell(self, state: str) -> None:
+        """Once for each state."""
+        if state != self._told and sys.stderr.isatty():
+            self._told = state
+            complain(f"{state} ...")
+
+
 async def collect(events: AsyncGenerator[OutputEvent, None], *, is_shown: bool) -> JSONObject:
-    """The whole answer; its text is shown on stdout as it comes, what it waits for on stderr if that is a terminal."""
-    text, reasoning = "", ""
-    finished: Finished | None = None
-    told = ""
-    try:
-        async with aclosing(events):
-            async for event in events:
-                match event:
-                    case Waiting() if (wait := _shown(event)) != told and sys.stderr.isatty():
-                        told = wait
-                        complain(f"{wait} ...")
-                    case ReasoningDelta(delta):
-                        reasoning += delta
-                    case TextDelta(delta):
-                        text += delta
-                        if is_shown:
-                            typer.echo(delta, nl=False)
-                    case Finished():
-                        finished = event
-    finally:
-        if is_shown and text and not text.endswith("\n"):
-            typer.echo()
-    if finished is None:
-        raise CommandFailed("The answer ended before it was complete.")
+    """The whole answer, shown as it comes.
+
+    Raises:
+        CommandFailed: the events end before it is complete.
+    """
+    answer = Answer()
+    await answer.take(events, is_shown=is_shown)
+    return facts_of(answer)
+
+
+def facts_of(answer: Answer) -> JSONObject:
+    """Pure: the answer as it is told in JSON; nothing of its end where it was stopped."""
+    finished = answer.finished
     return {
-        "answer": text,
-        "reasoning": reasoning or None,
-        "finish_reason": finished.finish_reason,
-        "usage": asdict(finished.usage),
-        "vision": None if finished.vision is None else asdict(finished.vision),
+        "answer": answer.text,
+        "reasoning": answer.reasoning or None,
+        "finish_reason": None if finished is None else finished.finish_reason,
+        "usage": None if finished is None else asdict(finished.usage),
+        "vision": None if finished is None or finished.vision is None else asdict(finished.vision),
     }
 
 
@@ -126,7 +161,8 @@ def _shown(waiting: Waiting) -> str:
     return words if waiting.num_total is None else f"{words} {waiting.num_done}/{waiting.num_total}"
 
 
-def _wire(message: Message) -> JSONObject:
+def wire_of(message: Message) -> JSONObject:
+    """Pure: a message as the server takes it."""
     content = [
         {"type": "text", "text": part.text}
         if isinstance(part, TextPart)

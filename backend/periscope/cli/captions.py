@@ -16,7 +16,7 @@ import typer
 from periscope.cli.config import table
 from periscope.cli.exits import CommandFailed, complain, exits
 from periscope.cli.options import ConfigFile, Json, Url, load_config, print_json
-from periscope.cli.progress import size
+from periscope.core.amounts import size
 
 if TYPE_CHECKING:
     from periscope.captions.file import CaptionFile

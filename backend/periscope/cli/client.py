@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -19,11 +20,27 @@ from periscope.errors import (
     ImageNotFetched,
     ImageSourceRefused,
     ModelNotFound,
+    ModelPinned,
+    ModelUnavailable,
     PeriscopeError,
     RemoteRefused,
     ServerBusy,
 )
-from periscope.remote import Endpoint, OpenAIClient, Timeouts, caption, flush_captions, kept_captions
+from periscope.remote import (
+    Endpoint,
+    ModelRow,
+    OpenAIClient,
+    RemoteModel,
+    Snapshot,
+    Timeouts,
+    caption,
+    command,
+    events,
+    flush_captions,
+    kept_captions,
+    read_status,
+)
+from periscope.service import RunningServer, StateFolder, read_server
 
 if TYPE_CHECKING:
     from periscope.config import Config
@@ -43,6 +60,8 @@ _KINDS: Mapping[str | None, type[PeriscopeError]] = {
     "image_not_fetched": ImageNotFetched,
     "body_too_large": ImageInvalid,
     "server_busy": ServerBusy,
+    "model_pinned": ModelPinned,
+    "model_unavailable": ModelUnavailable,
 }
 
 
@@ -91,6 +110,43 @@ class Server:
         async with self._client(_STREAM_TIMEOUTS) as client:
             return await flush_captions(client)
 
+    async def status(self) -> Snapshot:
+        """All that the server tells of itself.
+
+        Raises:
+            PeriscopeError: as for `chat`.
+        """
+        async with self._client(_STREAM_TIMEOUTS) as client:
+            return await read_status(client)
+
+    async def models(self) -> tuple[RemoteModel, ...]:
+        """The text models that clients may name, the default one first.
+
+        Raises:
+            PeriscopeError: as for `chat`.
+        """
+        async with self._client(_STREAM_TIMEOUTS) as client:
+            return await client.list_models()
+
+    async def command(self, verb: str, model: str, *, wait: bool) -> ModelRow:
+        """Have a model loaded, unloaded or selected; its row afterwards.
+
+        Raises:
+            PeriscopeError: as for `chat`.
+        """
+        async with self._client(_WHOLE_TIMEOUTS) as client:
+            return await command(client, verb, model, wait=wait)
+
+    async def events(self) -> AsyncGenerator[tuple[str, JSONObject], None]:
+        """What happens in the server, as (name, data), `snapshot` first.
+
+        Raises:
+            PeriscopeError: as for `chat`.
+        """
+        async with self._client(_STREAM_TIMEOUTS) as client, aclosing(events(client)) as told:
+            async for event in told:
+                yield event
+
     @asynccontextmanager
     async def _client(self, timeouts: Timeouts) -> AsyncIterator[OpenAIClient]:
         with as_raised_here():
@@ -113,24 +169,56 @@ def as_raised_here() -> Iterator[None]:
             raise
         message = refusal.said or refusal.message
         if kind is AuthenticationFailed:
-            message += " This command reads the key from PERISCOPE_SERVER__API_KEY or models.yaml."
+            message += " Commands read the key from PERISCOPE_SERVER__API_KEY, models.yaml or the token of this server."
         raise kind(message) from None
 
 
 def find_server(asked_url: str | None, config: Config, env: Mapping[str, str] | None = None) -> Server | None:
-    """The running Periscope: at `--url`, else `PERISCOPE_URL`, else where the configuration says; None if none runs.
+    """The running Periscope; None if none runs. Blocks for a moment.
+
+    Looked for at `--url`, else `PERISCOPE_URL`, else where `server.json` says, else where the configuration says.
 
     Raises:
         CommandFailed: a server was asked for by its URL, and there is no Periscope (exit code 3).
     """
     env = os.environ if env is None else env
+    running = read_server(StateFolder(config.places.state))
     named = asked_url or env.get("PERISCOPE_URL")
-    url = (named or url_of(config.server.host, config.server.port)).rstrip("/").removesuffix("/v1")
-    if is_periscope(url):
-        return Server(url, config.server.api_key)
+    configured = url_of(config.server.host, config.server.port)
+    urls = [named] if named else list(dict.fromkeys([*([running.url] if running else []), configured]))
+    for url in (each.rstrip("/").removesuffix("/v1") for each in urls):
+        if is_periscope(url):
+            return Server(url, config.server.api_key or _token_of(running, url))
     if named:
-        raise CommandFailed(f"No Periscope answers at {url}. Start one with `periscope serve`.", ExitCode.NOT_RUNNING)
+        raise _not_running(named)
     return None
+
+
+def _token_of(running: RunningServer | None, url: str) -> str | None:
+    """The token of the server that wrote `server.json`, for that server alone."""
+    if running is None or running.token_path is None or running.url != url:
+        return None
+    try:
+        return Path(running.token_path).read_text(encoding="ascii").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def require_server(asked_url: str | None, config: Config) -> Server:
+    """As `find_server`, for commands that are nothing without a server.
+
+    Raises:
+        CommandFailed: none runs (exit code 3).
+    """
+    server = find_server(asked_url, config)
+    if server is None:
+        url = url_of(config.server.host, config.server.port)
+        raise _not_running(url)
+    return server
+
+
+def _not_running(url: str) -> CommandFailed:
+    return CommandFailed(f"No Periscope answers at {url}. Start one with `periscope serve`.", ExitCode.NOT_RUNNING)
 
 
 def is_periscope(url: str, timeout_s: float = PROBE_TIMEOUT_S) -> bool:

@@ -11,7 +11,7 @@ import typer
 from periscope.cli.exits import CommandFailed, ExitCode, exits
 from periscope.cli.options import ConfigFile, DefaultModel, Host, Json, Port, VisionModel, load_config, print_json
 
-app = typer.Typer(help="Show or check the configuration.", no_args_is_help=True)
+app = typer.Typer(help="Show, check or begin the configuration.", no_args_is_help=True)
 
 _HEADINGS = ("KEY", "VALUE", "SOURCE")
 #: Wider values (a prompt template) push their source to the right instead of everybody's.
@@ -64,6 +64,34 @@ def schema() -> None:
     from periscope.config import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+@exits()
+def init(
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="File to write; your own models.yaml if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Choose for a Mac with this much, e.g. 32GB.", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the file; write nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a models.yaml with the pairs of models that fit this machine's memory, and the reasons in its comments."""
+    from periscope.cli.config_init import write_starter
+
+    write_starter(output, memory, force=force, dry_run=dry_run, as_json=as_json)
 
 
 def table(rows: list[tuple[str, ...]]) -> list[str]:

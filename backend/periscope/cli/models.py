@@ -12,7 +12,7 @@ import typer
 from periscope.cli.config import table
 from periscope.cli.exits import CommandFailed, ExitCode, complain, exits
 from periscope.cli.options import ConfigFile, Json, ModelName, load_config, print_json
-from periscope.cli.progress import size
+from periscope.core.amounts import size
 
 if TYPE_CHECKING:
     from periscope.cli.named import NamedModel

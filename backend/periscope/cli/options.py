@@ -7,8 +7,20 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from periscope.errors import PeriscopeError
+
 if TYPE_CHECKING:
     from periscope.config import Config
+
+
+def known_models(incomplete: str) -> list[str]:
+    """Names and aliases of models.yaml that begin so, for a shell's completion; none if the file cannot be used."""
+    try:
+        models = load_config(None).models
+    except PeriscopeError:
+        return []
+    return [name for model in models for name in (model.name, *model.aliases) if name.startswith(incomplete)]
+
 
 ConfigFile: TypeAlias = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="models.yaml to use.", show_default=False)
@@ -49,10 +61,23 @@ VlmTimeout: TypeAlias = Annotated[
     typer.Option(metavar="SECONDS", help="For all captions of a request: 60, or 90s, 2m.", show_default=False),
 ]
 AskedModel: TypeAlias = Annotated[
-    str | None, typer.Option("--model", "-m", help="Configured model; the default one if left out.", show_default=False)
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Configured model; the default one if left out.",
+        show_default=False,
+        autocompletion=known_models,
+    ),
 ]
 ModelName: TypeAlias = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A model of models.yaml, or a hub id (owner/name).", show_default=False)
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A model of models.yaml, or a hub id (owner/name).",
+        show_default=False,
+        autocompletion=known_models,
+    ),
 ]
 Url: TypeAlias = Annotated[
     str | None,

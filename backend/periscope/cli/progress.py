@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from periscope.core.amounts import size
 from periscope.events import ModelLoadProgress, ModelStateChanged
 
 if TYPE_CHECKING:
@@ -147,15 +148,3 @@ async def _show(events: Subscription, display: Display) -> None:
             display.show(event)
     finally:
         display.close()
-
-
-def size(num_bytes: int) -> str:
-    """Pure: as downloads are stated, in powers of 1000."""
-    value, unit = float(num_bytes), "B"
-    for unit in ("B", "kB", "MB", "GB"):  # noqa: B007 - the last one that fits
-        if value < 1000:
-            break
-        value /= 1000
-    else:
-        unit = "TB"
-    return f"{value:.{0 if unit == 'B' else 1}f} {unit}"

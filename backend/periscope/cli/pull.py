@@ -11,7 +11,7 @@ import typer
 
 from periscope.cli.exits import ExitCode, complain, end_process_after, exits
 from periscope.cli.options import SCHEMA_VERSION, ConfigFile, ModelName, load_config
-from periscope.cli.progress import size
+from periscope.core.amounts import size
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -14,13 +14,6 @@ from periscope.cli.options import Json, print_json
 _PACKAGES = ("mlx", "mlx-lm", "mlx-vlm")
 
 
-def print_short(asked: bool) -> None:
-    """Callback of `--version`."""
-    if asked:
-        typer.echo(f"periscope {__version__}")
-        raise typer.Exit
-
-
 def version(*, as_json: Json = False) -> None:
     """Print the versions of Periscope and of what it runs on."""
     versions = {"periscope": __version__, **{name: _installed(name) for name in _PACKAGES}}

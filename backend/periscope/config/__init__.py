@@ -5,8 +5,9 @@ The only reader of YAML and of the environment. Rooms below never import it: the
 
 from periscope.config.keys import json_schema
 from periscope.config.layers import FLAGS, env_names
-from periscope.config.load import Config, find_file, load
+from periscope.config.load import Config, find_file, load, user_file
 from periscope.config.places import Places
+from periscope.config.quantities import parse_bytes
 from periscope.config.report import describe, with_models_of
 from periscope.config.schema import (
     CaptionCacheConfig,
@@ -19,6 +20,7 @@ from periscope.config.schema import (
     ServerConfig,
     ServerLimits,
 )
+from periscope.config.starter import estimated_budget, fitting, starter_file
 from periscope.config.vision_schema import Capabilities, RemoteConfig, VisionProxyConfig
 
 __all__ = [
@@ -39,8 +41,13 @@ __all__ = [
     "VisionProxyConfig",
     "describe",
     "env_names",
+    "estimated_budget",
     "find_file",
+    "fitting",
     "json_schema",
     "load",
+    "parse_bytes",
+    "starter_file",
+    "user_file",
     "with_models_of",
 ]

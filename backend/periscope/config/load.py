@@ -138,13 +138,18 @@ def find_file(path: Path | None, env: Mapping[str, str], *, cwd: Path, home: Pat
         if not found.is_file():
             raise config_error([Problem(origin, f"there is no file {found}")])
         return found
-    own_home = [absolute(env[ENV_HOME], cwd) / FILE_NAME] if env.get(ENV_HOME) else []
-    usual = [cwd / FILE_NAME, *own_home, home / ".config/periscope" / FILE_NAME]
+    usual = [cwd / FILE_NAME, user_file(env, cwd=cwd, home=home), user_file({}, cwd=cwd, home=home)]
     shipped = [package / FILE_NAME, package.parents[1] / FILE_NAME]  # in a wheel, in a checkout
     for candidate in usual + shipped:
         if candidate.is_file():
             return candidate
     raise config_error([Problem(Origin(FILE_NAME), "is nowhere to be found; name one with --config")])
+
+
+def user_file(env: Mapping[str, str], *, cwd: Path, home: Path) -> Path:
+    """The user's own file, in $PERISCOPE_HOME or ~/.config/periscope, whether it exists or not. Pure."""
+    own = absolute(env[ENV_HOME], cwd) if env.get(ENV_HOME) else home / ".config/periscope"
+    return own / FILE_NAME
 
 
 def _read_text(path: Path) -> str:

@@ -5,6 +5,7 @@ Answers come out as core's output events, failures as the `Remote...` errors. No
 
 from periscope.remote.captions import caption, flush_captions, kept_captions
 from periscope.remote.chat_answers import ChatAnswer, ChatChoice
+from periscope.remote.control import ModelRow, Snapshot, command, events, read_status
 from periscope.remote.endpoint import Endpoint, Timeouts
 from periscope.remote.openai_client import OpenAIClient, RemoteModel
 from periscope.remote.pictures import FetchSettings, PictureFetcher
@@ -14,11 +15,16 @@ __all__ = [
     "ChatChoice",
     "Endpoint",
     "FetchSettings",
+    "ModelRow",
     "OpenAIClient",
     "PictureFetcher",
     "RemoteModel",
+    "Snapshot",
     "Timeouts",
     "caption",
+    "command",
+    "events",
     "flush_captions",
     "kept_captions",
+    "read_status",
 ]

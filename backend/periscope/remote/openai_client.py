@@ -23,7 +23,7 @@ from periscope.errors import (
 )
 from periscope.remote.chat_answers import ChatStreamDecoder, read_answer
 from periscope.remote.refusals import refusal_of
-from periscope.remote.sse import SSEDecoder
+from periscope.remote.sse import ServerSentEvent, SSEDecoder
 from periscope.remote.wire import ModelsWire, read_wire
 
 if TYPE_CHECKING:
@@ -47,10 +47,18 @@ _Deadline: TypeAlias = float | None
 
 @dataclass(frozen=True, slots=True)
 class RemoteModel:
-    """One entry of a server's model listing. `context_length`: in tokens; None = the server does not say."""
+    """One entry of a server's model listing.
+
+    Attributes:
+        context_length: in tokens; None = the server does not say.
+        aliases: other names for it; empty where the server tells none.
+        input_modalities: such as `text` and `image`; empty where the server tells none.
+    """
 
     id: str
     context_length: int | None
+    aliases: tuple[str, ...] = ()
+    input_modalities: tuple[str, ...] = ()
 
 
 class OpenAIClient:
@@ -128,7 +136,15 @@ class OpenAIClient:
     async def list_models(self) -> tuple[RemoteModel, ...]:
         """The models the server offers, in its order."""
         listing = read_wire(ModelsWire, await self._whole("GET", "models"), self._server)
-        return tuple(RemoteModel(model.id, model.context_length or model.max_model_len) for model in listing.data or ())
+        return tuple(
+            RemoteModel(
+                model.id,
+                model.context_length or model.max_model_len,
+                tuple(model.aliases or ()),
+                tuple(model.input_modalities or ()),
+            )
+            for model in listing.data or ()
+        )
 
     async def get(self, path: str) -> bytes:
         """The answer's body, of a route that is the server's own. `path`: relative to the base URL."""
@@ -137,6 +153,16 @@ class OpenAIClient:
     async def post(self, path: str, body: Mapping[str, Any]) -> bytes:
         """The answer's body, of a route that is the server's own. `path`: relative to the base URL."""
         return await self._whole("POST", path, body)
+
+    async def events(self, path: str) -> AsyncGenerator[ServerSentEvent, None]:
+        """The events of a stream that is the server's own, as they come. `path`: relative to the base URL."""
+        decoder = SSEDecoder()
+        async with self._answered("GET", path, None, None) as answer:
+            self._check_is_stream(answer)
+            async with aclosing(self._chunks(answer, None)) as chunks:
+                async for chunk in chunks:
+                    for event in decoder.feed(chunk):
+                        yield event
 
     async def delete(self, path: str) -> bytes:
         """As `post`, without a body."""

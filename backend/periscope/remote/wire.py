@@ -95,11 +95,13 @@ class CompletionWire(BodyWire):
 
 
 class ModelWire(Wire):
-    """One entry of a model listing. The context length has two names: ours, and vLLM's."""
+    """One entry of a model listing. The context length has two names: ours, and vLLM's; `aliases` are ours."""
 
     id: str
     context_length: NonNegativeInt | None = None
     max_model_len: NonNegativeInt | None = None
+    aliases: list[str] | None = None
+    input_modalities: list[str] | None = None
 
 
 class ModelsWire(BodyWire):
@@ -108,6 +110,7 @@ class ModelsWire(BodyWire):
     data: list[ModelWire] | None = None
 
 
+WireT = TypeVar("WireT", bound=Wire)
 BodyT = TypeVar("BodyT", bound=BodyWire)
 
 
@@ -118,13 +121,22 @@ def read_wire(shape: type[BodyT], told: str | bytes, server: str) -> BodyT:
         RemoteRefused: it is an error object.
         RemoteAnswerBroken: it is not JSON, or not of this shape.
     """
+    wire = read_shape(shape, told, server)
+    if wire.error:
+        raise refusal_inside(server, {"error": wire.error})
+    return wire
+
+
+def read_shape(shape: type[WireT], told: str | bytes, server: str) -> WireT:
+    """Pure: as `read_wire`, of a server that tells errors by its status alone.
+
+    Raises:
+        RemoteAnswerBroken: it is not JSON, or not of this shape.
+    """
     try:
-        wire = shape.model_validate_json(told)
+        return shape.model_validate_json(told)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(step) for step in problem["loc"])
         detail = f"{where}: {problem['msg']}" if where else problem["msg"]
         raise RemoteAnswerBroken(f"The server at {server} sent what cannot be read: {detail}") from None
-    if wire.error:
-        raise refusal_inside(server, {"error": wire.error})
-    return wire
