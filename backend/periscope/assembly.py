@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from periscope.config import Config, ModelConfig, RemoteConfig
+from periscope.config import Config, ModelConfig, RemoteConfig, VisionProxyConfig
 from periscope.core import ConfigChanges, Footprint, ModelKind, ModelState, Tell, VisionMode, require_model
 from periscope.engine import VisionLanguageEngine
 from periscope.engine.device.memory import DeviceMemory
@@ -31,11 +31,14 @@ from periscope.vision.backends.leased import ImageDescriber, LeasedCaptioner
 from periscope.vision.backends.remote import RemoteCaptioner
 from periscope.vision.backends.remote_server import RemoteServer
 from periscope.vision.readers.find import ReaderKind
+from periscope.vision.readers.model_reader import ModelReader
+from periscope.vision.readers.reader import TextReader
 from periscope.wiring import (
     captioner_id,
     captioner_name,
     engine_config,
     installed_reader,
+    model_reader,
     peek_context_length,
     proxy_settings,
     source_of,
@@ -98,7 +101,7 @@ class Assembly:
         self._decoding = decoding
         self._publish = publish
         self._lease = lease
-        self._reader = cache(installed_reader)  # one for all text models that ask for the same: it takes memory
+        self._engine_reader = cache(installed_reader)  # one for all text models that ask for the same: it takes memory
 
     def roster(self, config: Config, before: Roster | None = None) -> Roster:
         """All models of a configuration. Captioners that are as in the roster `before` are taken from it. May block.
@@ -204,11 +207,22 @@ class Assembly:
             vision=capabilities.vision_mode,
             params=model.params.generation,
             captioner=captioner,
-            proxy=None
-            if vision is None
-            else proxy_settings(vision, self._reader(ReaderKind(vision.reader), vision.reader_languages)),
+            proxy=None if vision is None else proxy_settings(vision, self._reader_of(vision, config, captioners)),
             disabled_images=DisabledImages(capabilities.images_when_disabled),
         )
+
+    def _reader_of(
+        self, vision: VisionProxyConfig, config: Config, captioners: Mapping[str, AnyCaptioner]
+    ) -> TextReader | ModelReader | None:
+        """The OCR engine or the model that reads the text in pictures, if any.
+
+        Raises:
+            ConfigError: an engine is asked for that cannot run here.
+        """
+        if vision.reader_model is None:
+            return self._engine_reader(ReaderKind(vision.reader), vision.reader_languages)
+        entry = require_model(config.models, vision.reader_model)
+        return model_reader(entry, captioners[entry.name], max_tokens=vision.reader_max_tokens)
 
 
 def changes_between(before: Config, config: Config) -> ConfigChanges:

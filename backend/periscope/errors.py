@@ -179,6 +179,10 @@ class CaptionFailed(PeriscopeError):
         self.reason = reason
 
 
+class CaptionEmpty(CaptionFailed):
+    """The model wrote nothing about an image. As a caption that is a failure; to a reader it means no text."""
+
+
 class GenerationFailed(PeriscopeError):
     """The model or the backend raised while this request ran; other requests are unaffected."""
 

@@ -33,7 +33,7 @@ from periscope.vision.images.remote import RemoteImages
 from periscope.vision.intake import ImageIntake
 from periscope.vision.proxy import VisionProxy
 from periscope.vision.reading import ImageReading
-from periscope.wiring import backend_and_model, caption_cache, captioner_name, picture_fetcher
+from periscope.wiring import backend_and_model, caption_cache, captioner_name, picture_fetcher, reader_name
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -143,6 +143,7 @@ class Runtime:
         names = list(dict.fromkeys(filter(None, map(captioner_name, self.config.models))))
         for name in names:
             logger.info("captioner: %s", backend_and_model(require_model(self.config.models, name)))
+        names = list(dict.fromkeys([*names, *filter(None, map(reader_name, self.config.models))]))
         used = [self._roster.remote[name] for name in names if name in self._roster.remote]
         for captioner in self._watching.keys() - set(used):
             self._watching.pop(captioner).cancel()

@@ -16,11 +16,13 @@ from periscope.engine.loading.loader import context_length_of, find_on_disk, rea
 from periscope.errors import ModelLoadError
 from periscope.remote import FetchSettings, PictureFetcher
 from periscope.vision.backends.weights import weights_id
-from periscope.vision.captioner import CaptionerId
+from periscope.vision.captioner import Captioner, CaptionerId
 from periscope.vision.documents.settings import DocumentMode, DocumentSettings, HTMLMode
 from periscope.vision.images.limits import ImageLimits
 from periscope.vision.prompts import DEFAULT_CAPTION_PROMPT
 from periscope.vision.readers.find import INSTALL, ReaderKind, find_reader
+from periscope.vision.readers.model_families import family_of
+from periscope.vision.readers.model_reader import ModelReader
 from periscope.vision.readers.reader import TextReader
 from periscope.vision.settings import OnError, ProxySettings, ReadingSettings
 
@@ -34,6 +36,12 @@ def captioner_name(model: ModelConfig) -> str | None:
     """The name of the entry that captions for this model now, if any."""
     proxy = model.capabilities.vision_proxy
     return None if proxy is None or model.capabilities.vision_mode is not VisionMode.PROXY else proxy.model
+
+
+def reader_name(model: ModelConfig) -> str | None:
+    """The entry that reads the text in pictures for this model now, if a model does."""
+    proxy = model.capabilities.vision_proxy
+    return None if proxy is None or model.capabilities.vision_mode is not VisionMode.PROXY else proxy.reader_model
 
 
 def backend_and_model(model: ModelConfig) -> str:
@@ -98,7 +106,7 @@ def captioner_id(model: ModelConfig) -> CaptionerId:
     return CaptionerId(name=model.name, revision=f"{source}@{weights} {model.params.dtype or 'auto'}")
 
 
-def proxy_settings(vision: VisionProxyConfig, reader: TextReader | None) -> ProxySettings:
+def proxy_settings(vision: VisionProxyConfig, reader: TextReader | ModelReader | None) -> ProxySettings:
     """Pure: the settings of captioning for one text model."""
     limits = ImageLimits(
         max_bytes=vision.max_image_bytes,
@@ -140,6 +148,24 @@ def installed_reader(kind: ReaderKind, languages: tuple[str, ...]) -> TextReader
     elif kind is not ReaderKind.NONE:
         logger.info("reader: none; text in images is read with %s", INSTALL)
     return reader
+
+
+def model_reader(model: ModelConfig, captioner: Captioner, *, max_tokens: int) -> ModelReader:
+    """A model that reads text, asked as its family is; with a line in the log."""
+    family = family_of(*_known_as(model))
+    logger.info("reader: %s, asked as %s", backend_and_model(model), family.name)
+    return ModelReader(captioner, family, max_tokens)
+
+
+def _known_as(model: ModelConfig) -> tuple[str, ...]:
+    """Where the model comes from, and what its files say that it is, if they are on this disk."""
+    if model.remote is not None:
+        return (model.remote.model,)
+    source = source_of(model)
+    try:
+        return source, str(read_model_config(find_on_disk(source, model.revision)).get("model_type"))
+    except ModelLoadError:
+        return (source,)
 
 
 def peek_context_length(model: ModelConfig) -> int | None:

@@ -160,7 +160,10 @@ def test_a_model_without_a_captioner_is_told(pictures: list[str], short_config: 
 
 
 def test_the_demo_captioner_describes_with_and_without_a_server(tmp_path: Path) -> None:
-    """The embedded pair: the same words from a server and from a captioner loaded here; a broken file is told."""
+    """The embedded pair: the same words from a server and from a captioner loaded here; a broken file is told.
+
+    The text is read by a model, too: by the same captioner, under another name.
+    """
     picture, broken, config = tmp_path / "a.png", tmp_path / "broken.png", tmp_path / "models.yaml"
     drawn = PIL.Image.new("RGB", (96, 64), "white")
     drawn.paste("red", (30, 20, 60, 50))
@@ -168,8 +171,9 @@ def test_the_demo_captioner_describes_with_and_without_a_server(tmp_path: Path) 
     broken.write_bytes(b"no picture")
     config.write_text(
         "server: {port: 1}\nmodels:\n  - name: demo\n    local_path: embedded:text\n"
-        "    capabilities: {vision_mode: proxy, vision_proxy: {model: eyes}}\n"
+        "    capabilities: {vision_mode: proxy, vision_proxy: {model: eyes, reader: letters}}\n"
         "  - name: eyes\n    local_path: embedded:captioner\n    preload: true\n"
+        "  - name: letters\n    local_path: embedded:captioner\n"
     )
     command = ["caption", str(picture), str(broken), "--json", "--config", str(config)]
     with ServeProcess("--config", str(config), "--port", "0") as server:
@@ -181,7 +185,9 @@ def test_the_demo_captioner_describes_with_and_without_a_server(tmp_path: Path) 
     seen, unseen = json.loads(own.stdout)["captions"]
     assert json.loads(served.stdout)["captions"][0] == seen
     assert (seen["width"], seen["height"], seen["captioner"], seen["error"]) == (96, 64, "eyes", None)
-    assert seen["text"]
+    assert "red" in seen["text"]
+    assert f"[Text in image 1, read by letters:]\n{seen['verbatim']}\n" in seen["block"]
+    assert "red" in seen["verbatim"]
     assert unseen["text"] is None
     assert f"{broken}: " in own.stderr
     assert "model demo" not in own.stderr  # captions need no text model

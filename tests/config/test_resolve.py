@@ -300,3 +300,40 @@ def test_a_hub_id_is_one_models_name_only():
         "- {name: c, hf_id: o/c}\n- {name: d, hf_id: o/d, aliases: [o/c]}\n- {name: o/e, hf_id: o/e}\n"
     )
     assert [each.aliases for each in config.models] == [("z", "o/x"), (), (), ("o/c", "o/d"), ()]
+
+
+READS = """\
+models:
+- {name: a, hf_id: o/a, capabilities: {vision_mode: proxy, vision_proxy: {model: eyes, reader: ocr}}}
+- {name: eyes, hf_id: q/eyes}
+- {name: deepseek, hf_id: q/deepseek-ocr, aliases: [ocr]}
+"""
+
+
+def reader_of(config: Config) -> str | None:
+    proxy = config.models[0].capabilities.vision_proxy
+    return proxy.reader_model if proxy else None
+
+
+def test_a_model_that_reads_is_no_text_model():
+    """An alias of it will do; clients cannot ask it anything, and `--model` loads it with the model it reads for."""
+    config = load_text(READS)
+    assert reader_of(config) == "deepseek"
+    assert [m.kind for m in config.models] == [ModelKind.TEXT, ModelKind.CAPTIONER, ModelKind.CAPTIONER]
+    assert [m.preload for m in load_text(READS, flags={"model": "a"}).models] == [True] * 3
+    assert reader_of(load_text(READS.replace("reader: ocr", "reader: rapidocr"))) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("rapidocrr", "'rapidocrr' is none of auto, apple_vision, rapidocr, none, and names no model of this file"),
+        ("deepsek", "names no model of this file; did you mean deepseek?"),
+        ("a", "'a' is the model itself"),
+    ],
+)
+def test_a_reader_that_does_not_exist_is_told(wrong: str, told: str):
+    """With the kinds there are, and what may have been meant."""
+    (problem,) = problems_of(READS.replace("reader: ocr", f"reader: {wrong}"))
+    assert problem.startswith("models.yaml:2: models[0].capabilities.vision_proxy.reader")
+    assert told in problem

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from periscope.cli.exits import CommandFailed, ExitCode
-from periscope.cli.in_process import captioner_of
+from periscope.cli.in_process import captioner_of, reader_of
 from periscope.core import find_model
 from periscope.demo import EMBEDDED_MODELS
 
@@ -73,11 +73,12 @@ def named(entry: ModelConfig) -> NamedModel:
 
 
 def with_companions(config: Config, model: NamedModel) -> tuple[NamedModel, ...]:
-    """Pure: the model and what it cannot do its work without: its captioner and the model that drafts for it."""
+    """Pure: the model and those that work for it: its captioner, its reader and the model that drafts for it."""
     if model.entry is None:
         return (model,)
-    others = [each for each in (captioner_of(model.entry), model.entry.params.draft_model) if each is not None]
-    found = [find_named(config, other) for other in others if _entry(config, other) or _HUB_ID.fullmatch(other)]
+    others = [captioner_of(model.entry), reader_of(model.entry), model.entry.params.draft_model]
+    wanted = dict.fromkeys(other for other in others if other is not None)
+    found = [find_named(config, other) for other in wanted if _entry(config, other) or _HUB_ID.fullmatch(other)]
     return (model, *found)
 
 

@@ -19,7 +19,7 @@ from periscope.config.document import Document, Problem
 from periscope.config.keys import Loc, dotted, section_at, settings
 from periscope.config.schema import ModelEntry, ServerConfig, ServerLimits
 from periscope.config.section import PATTERN_MEANINGS, fields_of
-from periscope.config.vision_schema import RemoteConfig, read_vision_mode
+from periscope.config.vision_schema import READER_KINDS, RemoteConfig, read_vision_mode
 from periscope.core import DEFAULT_NAME, VisionMode
 
 _MAX_SHOWN = 60
@@ -40,7 +40,9 @@ class _Owners:
 
     def captioner(self, key: str, value: object) -> Loc | None:
         """The entry that a proxy's `key: value` names."""
-        table = {"model": self.by_name, "hf_id": self.by_hub_id}.get(key, {})
+        if key == "reader" and value in READER_KINDS:
+            return None
+        table = {"model": self.by_name, "hf_id": self.by_hub_id, "reader": self.by_name}.get(key, {})
         return table[value][:2] if isinstance(value, str) and value in table else None
 
 
@@ -188,7 +190,7 @@ def _vision_problems(document: Document, loc: Loc, entry: dict[str, Any], owners
     named = [key for key in ("model", "hf_id") if proxy.get(key) is not None]
     if len(named) != 1:
         yield _problem(document, at, f"has {'both' if named else 'neither'} of model and hf_id; give one")
-    for key in named:
+    for key in (*named, *(["reader"] if proxy.get("reader") not in (None, *READER_KINDS) else [])):
         fault = _captioner_fault(document.tree, key, proxy[key], loc, owners)
         if fault:
             yield _problem(document, (*at, key), f"{proxy[key]!r} {fault}")
@@ -200,8 +202,10 @@ def _captioner_fault(tree: Any, key: str, value: object, loc: Loc, owners: _Owne
     if target is None:
         if key == "hf_id" or not isinstance(value, str):
             return None  # an entry is added for the repository, or the schema refuses it
-        near = get_close_matches(value, owners.by_name, n=1)
-        return "names no model of this file" + (f"; did you mean {near[0]}?" if near else "")
+        kinds = READER_KINDS if key == "reader" else ()
+        near = get_close_matches(value, (*kinds, *owners.by_name), n=1)
+        nothing = f"is none of {', '.join(kinds)}, and names no model" if kinds else "names no model"
+        return f"{nothing} of this file" + (f"; did you mean {near[0]}?" if near else "")
     if target == loc:
         return "is the model itself; if it can see, use vision_mode: native"
     if _proxy(tree["models"][target[1]]):

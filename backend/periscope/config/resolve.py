@@ -73,6 +73,7 @@ def resolve_models(
     entries = tuple(served)
     for model in entries:
         _point_to_captioner(model, served)
+        _point_to_reader(model, served)
     captioners = _captioners(served)
     _apply_flags(served, captioners, flags, cwd)
     captioners |= _captioners(served)  # a captioner that a flag replaced is no text model
@@ -168,6 +169,13 @@ def _point_to_captioner(model: ServedModel, served: list[ServedModel]) -> None:
         model.origins[("capabilities", "vision_proxy", "model")] = origin
 
 
+def _point_to_reader(model: ServedModel, served: list[ServedModel]) -> None:
+    """Make `vision_proxy.reader` the name of its entry where it is an alias."""
+    wanted = None if model.proxy is None else model.proxy.reader_model
+    if wanted is not None and (reader := find_model(served, wanted)) is not None:
+        model.entry = _with(model.entry, ("capabilities", "vision_proxy", "reader"), reader.entry.name)
+
+
 def _point_to_draft(model: ServedModel, served: list[ServedModel], captioners: set[str], folder: Path) -> str | None:
     """Set `draft_model` to an entry's name, else to an absolute directory, an embedded model or a hub id.
 
@@ -210,8 +218,8 @@ def _serve_first(served: list[ServedModel], captioners: set[str], wanted: str, c
 
 
 def _preload_only(default: ServedModel, served: list[ServedModel]) -> None:
-    """`--model` asks for one model: it and its captioner are loaded at start, the others when they are asked for."""
-    wanted = {default.entry.name, default.proxy.model if default.proxy else None}
+    """`--model` asks for one model: it, its captioner and its reader are loaded at start, the others when asked for."""
+    wanted = {default.entry.name, *_eyes_of(default)}
     for model in served:
         if model.entry.remote is None and model.entry.preload != (model.entry.name in wanted):
             model.set(("preload",), model.entry.name in wanted, _MODEL)
@@ -310,17 +318,22 @@ def _entry(values: dict[str, Any], origin: Origin) -> ModelEntry:
 
 
 def _captioners(served: list[ServedModel]) -> set[str]:
-    """Names of the entries that only caption: those on other servers, and those that a proxy names.
+    """Names of the entries that only caption or read: those on other servers, and those that a proxy names.
 
     A native model that a proxy names answers requests, too, so it is not among them.
     """
-    named = {model.proxy.model for model in served if model.proxy}
+    named = {name for model in served for name in _eyes_of(model)}
     return {
         model.entry.name
         for model in served
         if model.entry.remote is not None
         or (model.entry.name in named and model.entry.capabilities.vision_mode is not VisionMode.NATIVE)
     }
+
+
+def _eyes_of(model: ServedModel) -> set[str | None]:
+    """The entries that caption and read for this one."""
+    return set() if model.proxy is None else {model.proxy.model, model.proxy.reader_model}
 
 
 def _refuse(origin: Origin, text: str) -> NoReturn:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue
 from pydantic.json_schema import WithJsonSchema
@@ -10,6 +10,9 @@ from pydantic.json_schema import WithJsonSchema
 from periscope.config.quantities import BYTES, SECONDS
 from periscope.config.section import BASE_URL, ENV_NAME, GIB, HUB_ID, KIB, MIB, Section, setting
 from periscope.core import VisionMode
+
+#: What `vision_proxy.reader` may say besides the name of a model.
+READER_KINDS: Final = ("auto", "apple_vision", "rapidocr", "none")
 
 
 def read_vision_mode(value: object) -> VisionMode:
@@ -73,8 +76,11 @@ class VisionProxyConfig(Section):
         ge=0,
         le=64,
     )
-    reader: Literal["auto", "apple_vision", "rapidocr", "none"] = setting(
-        "auto", "OCR engine that adds the exact text in images to captions. auto takes the one that is installed."
+    reader: str = setting(
+        "auto",
+        "Adds the exact text in images to captions: auto (what is installed), apple_vision, rapidocr, none or a model.",
+        min_length=1,
+        max_length=200,
     )
     reader_languages: tuple[str, ...] = setting(
         (), "Languages for apple_vision in order of preference, e.g. [en-US, de-DE]. If empty, it detects them."
@@ -86,6 +92,9 @@ class VisionProxyConfig(Section):
     )
     reader_max_chars: int = setting(
         8000, "Longest text of one image. The rest is cut off.", "characters", ge=1, le=1_000_000
+    )
+    reader_max_tokens: int = setting(
+        2048, "Longest text of one image when the reader is a model.", "tokens", ge=1, le=32_768
     )
     documents: Literal["auto", "text", "pages", "both"] = setting(
         "auto",
@@ -100,6 +109,11 @@ class VisionProxyConfig(Section):
     document_max_chars: int = setting(
         100_000, "Text of one document. The rest is cut off, and its block says so.", "characters", ge=1, le=10_000_000
     )
+
+    @property
+    def reader_model(self) -> str | None:
+        """The entry that reads the text in images, if a model does."""
+        return None if self.reader in READER_KINDS else self.reader
 
 
 class RemoteConfig(Section):

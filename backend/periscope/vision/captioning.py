@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from periscope.captions.cache import Answer, CaptionCache
 from periscope.captions.caption import CaptionOutcome
@@ -76,14 +76,14 @@ class ImageCaptioning:
             ImageInvalid: the pixels of a picture are broken; raised before any captioning.
             ServerBusy: the captioner has too many requests, or did not begin on an image in time.
         """
-        asking = _Asking(captioner, settings)
         keys = [_key_of(picture, captioner, settings) for picture in pictures]
         by_key = dict(zip(keys, pictures, strict=True))
         images = await self._missing_images(by_key, admitted)
         prompts = {key: picture.place.prompt for key, picture in by_key.items()}
 
         async def make(missing: tuple[str, ...], tell: Tell) -> Sequence[CaptionOutcome]:
-            return await asking.about([images[key] for key in missing], [prompts[key] for key in missing], tell)
+            asked = tuple(images[key] for key in missing), tuple(prompts[key] for key in missing)
+            return await outcomes_of(captioner, CaptionRequest(*asked, settings.max_tokens, settings.timeout_s), tell)
 
         answers = await self._cache.get_or_caption(keys, make, tell=tell)
         first = {key: at for at, key in reversed(tuple(enumerate(keys)))}
@@ -101,40 +101,32 @@ class ImageCaptioning:
         return images
 
 
-@dataclass(frozen=True, slots=True)
-class _Asking:
-    """A captioner and the settings it is asked with."""
+async def outcomes_of(captioner: Captioner, request: CaptionRequest, tell: Tell) -> Sequence[CaptionOutcome]:
+    """One outcome for each image; if the captioner raises, the same failure for all of them.
 
-    captioner: Captioner
-    settings: ProxySettings
+    All images go to the captioner in one call, whatever is asked about each, so that a request takes one place in its
+    queue.
 
-    async def about(self, images: Sequence[Image], prompts: Sequence[str], tell: Tell) -> Sequence[CaptionOutcome]:
-        """One outcome for each image; if the captioner raises, the same failure for all of them.
-
-        All images go to the captioner in one call, whatever is asked about each, so that a request takes one place in
-        its queue.
-
-        Raises:
-            ServerBusy: the captioner has too many requests. It has not failed, so no image gets a marker for it.
-        """
-        settings, name = self.settings, self.captioner.id.name
-        request = CaptionRequest(tuple(images), tuple(prompts), settings.max_tokens, settings.timeout_s)
-        try:
-            outcomes = await self.captioner.caption(request, tell)
-        except ServerBusy:
-            raise
-        except PeriscopeError as error:
-            logger.warning("captioner %s: %s", name, error.message)
-            reason = NOT_AVAILABLE
-        except Exception as error:  # noqa: BLE001 - a captioner's bug must not take text requests along
-            logger.warning("captioner %s failed: %s", name, type(error).__name__)
-            reason = "the captioner failed"
-        else:
-            if len(outcomes) == len(images):
-                return outcomes
-            logger.warning("captioner %s gave %d captions for %d images", name, len(outcomes), len(images))
-            reason = "the captioner failed"
-        return [CaptionFailed(reason)] * len(images)
+    Raises:
+        ServerBusy: the captioner has too many requests. It has not failed, so no image gets a marker for it.
+    """
+    name, num_images = captioner.id.name, len(request.images)
+    try:
+        outcomes = await captioner.caption(request, tell)
+    except ServerBusy:
+        raise
+    except PeriscopeError as error:
+        logger.warning("captioner %s: %s", name, error.message)
+        reason = NOT_AVAILABLE
+    except Exception as error:  # noqa: BLE001 - a captioner's bug must not take text requests along
+        logger.warning("captioner %s failed: %s", name, type(error).__name__)
+        reason = "the captioner failed"
+    else:
+        if len(outcomes) == num_images:
+            return outcomes
+        logger.warning("captioner %s gave %d captions for %d images", name, len(outcomes), num_images)
+        reason = "the captioner failed"
+    return [CaptionFailed(reason)] * num_images
 
 
 def _key_of(picture: Picture, captioner: Captioner, settings: ProxySettings) -> str:

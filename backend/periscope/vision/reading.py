@@ -1,8 +1,9 @@
 """ImageReading finds or makes the verbatim text of a request's pictures. Event loop only.
 
-A reader is an OCR engine in a thread. It reads one picture at a time; others wait for their turn, as for a captioner.
-Its texts are cached like captions, also that there is none. What a reader raises becomes a `CaptionFailed` of its
-picture, so that a broken reader costs no answer; only a turn that does not come is `ServerBusy`.
+A reader is an OCR engine in a thread, or a model (`ModelReading`). An engine reads one picture at a time; others wait
+for their turn, as for a captioner. Texts are cached like captions, also that there is none. What a reader raises
+becomes a `CaptionFailed` of its picture, so that a broken reader costs no answer; only a turn that does not come is
+`ServerBusy`.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ from periscope.core import Tell
 from periscope.errors import CaptionFailed, DocumentInvalid, ImageInvalid, ServerBusy, ServerStopping
 from periscope.vision.images.limits import ImageLimits
 from periscope.vision.intake import Picture
+from periscope.vision.model_reading import ModelReading
 from periscope.vision.prompts import printable
 from periscope.vision.readers.layout import LAYOUT_VERSION, text_of
+from periscope.vision.readers.model_reader import ModelReader
+from periscope.vision.readers.reader import TextReader
 from periscope.vision.settings import ReadingSettings
+from periscope.vision.turns import take_reading_turn
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a picture full of text takes on a slow machine.
-_RETRY_AFTER_S: Final = 5
 _TOO_LONG: Final = "reading it took too long"
 
 
@@ -64,6 +67,7 @@ class ImageReading:
         self._executor = executor
         self._wait_timeout_s = wait_timeout_s
         self._clock = clock
+        self._models = ModelReading(executor, wait_timeout_s)
         self._turn = asyncio.Semaphore(1)
         self._is_overdue = False
 
@@ -84,40 +88,44 @@ class ImageReading:
         limits = replace(limits, max_side_px=settings.max_side_px)
 
         async def make(missing: tuple[str, ...], _tell: Tell) -> Sequence[CaptionOutcome]:
-            return [await self._read(by_key[key], limits, settings) for key in missing]
+            made, reader = [by_key[key] for key in missing], settings.reader
+            if isinstance(reader, ModelReader):
+                outcomes = await self._models.read(made, reader, limits, settings.timeout_s)
+            else:
+                outcomes = [await self._read(picture, reader, limits, settings.timeout_s) for picture in made]
+            return [_bounded(outcome, settings.max_chars) for outcome in outcomes]
 
         await self._cache.loaded()
         answers = await self._cache.get_or_caption(keys, make)
         first = {key: at for at, key in reversed(tuple(enumerate(keys)))}
         return [_read_picture(answers[key], is_first=first[key] == at) for at, key in enumerate(keys)]
 
-    async def _read(self, picture: Picture, limits: ImageLimits, settings: ReadingSettings) -> CaptionOutcome:
+    async def _read(
+        self, picture: Picture, reader: TextReader, limits: ImageLimits, timeout_s: float
+    ) -> CaptionOutcome:
         """Wait for the turn, then read in the executor. The turn ends when the thread is done, not when we give up."""
         if self._is_overdue:
             return CaptionFailed("the reader hangs")
         data = await picture.read()
         try:
-            await asyncio.wait_for(self._turn.acquire(), self._wait_timeout_s)
-        except TimeoutError:
-            return ServerBusy(
-                "The server is reading the text of too many images. Try again in a few seconds.",
-                retry_after_s=_RETRY_AFTER_S,
-            )
+            await take_reading_turn(self._turn, self._wait_timeout_s)
+        except ServerBusy as busy:
+            return busy
         start = self._clock()
         try:
             reading = asyncio.get_running_loop().run_in_executor(
-                self._executor, _text_in, picture, data, limits, settings
+                self._executor, _text_in, picture, data, limits, reader
             )
         except RuntimeError as error:  # how an executor says that it takes nothing any more
             self._turn.release()
             raise ServerStopping("The server is stopping.") from error
         reading.add_done_callback(self._end_turn)
-        done, _ = await asyncio.wait({reading}, timeout=settings.timeout_s)
+        done, _ = await asyncio.wait({reading}, timeout=timeout_s)
         if not done:
             self._is_overdue = True
-            logger.warning("reader %s: %s", settings.reader.name, _TOO_LONG)
+            logger.warning("reader %s: %s", reader.name, _TOO_LONG)
             return CaptionFailed(_TOO_LONG)
-        return _outcome(reading, settings, elapsed_ms=round(1000 * (self._clock() - start)))
+        return _outcome(reading, reader, elapsed_ms=round(1000 * (self._clock() - start)))
 
     def _end_turn(self, reading: asyncio.Future[str]) -> None:
         self._is_overdue = False
@@ -133,15 +141,19 @@ def reading_key(image_sha256: str, settings: ReadingSettings) -> str:
     return cache_key("text", image_sha256, facts)
 
 
-def _text_in(picture: Picture, data: bytes, limits: ImageLimits, settings: ReadingSettings) -> str:
-    """Blocks: the text of a picture, cut to `settings.max_chars`."""
-    text = printable(text_of(settings.reader.read(picture.decoded(data, limits)))).rstrip()
-    if len(text) > settings.max_chars:
-        text = f"{text[: settings.max_chars]}\n(cut off after {settings.max_chars} characters)"
-    return text
+def _text_in(picture: Picture, data: bytes, limits: ImageLimits, reader: TextReader) -> str:
+    """Blocks: the text of a picture."""
+    return printable(text_of(reader.read(picture.decoded(data, limits)))).rstrip()
 
 
-def _outcome(reading: asyncio.Future[str], settings: ReadingSettings, *, elapsed_ms: int) -> CaptionOutcome:
+def _bounded(outcome: CaptionOutcome, max_chars: int) -> CaptionOutcome:
+    """Pure: a text cut to so many characters, with a line that says so."""
+    if not isinstance(outcome, Caption) or len(outcome.text) <= max_chars:
+        return outcome
+    return replace(outcome, text=f"{outcome.text[:max_chars]}\n(cut off after {max_chars} characters)")
+
+
+def _outcome(reading: asyncio.Future[str], reader: TextReader, *, elapsed_ms: int) -> CaptionOutcome:
     if reading.cancelled():
         raise ServerStopping("The server is stopping.")
     error = reading.exception()
@@ -151,7 +163,7 @@ def _outcome(reading: asyncio.Future[str], settings: ReadingSettings, *, elapsed
         raise error
     if isinstance(error, ServerBusy):
         return error
-    logger.warning("reader %s failed: %s: %s", settings.reader.name, type(error).__name__, error)
+    logger.warning("reader %s failed: %s: %s", reader.name, type(error).__name__, error)
     return CaptionFailed("the reader failed")
 
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from periscope.vision.documents.settings import DocumentSettings
 from periscope.vision.images.limits import ImageLimits
 from periscope.vision.prompts import DEFAULT_CAPTION_PROMPT
+from periscope.vision.readers.model_reader import ModelReader
 from periscope.vision.readers.reader import TextReader
 
 
@@ -31,7 +32,7 @@ class ReadingSettings:
         timeout_s: how long the reader may work on one image. Waiting for other images does not count.
     """
 
-    reader: TextReader
+    reader: TextReader | ModelReader
     max_side_px: int = 2000
     max_chars: int = 8000
     timeout_s: float = 20.0

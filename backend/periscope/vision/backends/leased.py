@@ -15,7 +15,7 @@ from typing import Final, Protocol, TypeAlias
 
 from periscope.captions.caption import Caption, CaptionOutcome
 from periscope.core import Image, Tell, Waiting, WaitStatus
-from periscope.errors import CaptionFailed, EngineClosed, ServerBusy
+from periscope.errors import CaptionEmpty, CaptionFailed, EngineClosed, ServerBusy
 from periscope.vision.backends.time_budget import TimeBudget
 from periscope.vision.captioner import CaptionerId, CaptionRequest
 from periscope.vision.prompts import clean_text
@@ -199,7 +199,7 @@ class _Captioning:
             logger.warning("captioner %s failed on an image: %s", self._captioner.id.name, type(error).__name__)
             return CaptionFailed("the captioner failed")
         if not text:
-            return CaptionFailed("the captioner returned nothing")
+            return CaptionEmpty("the captioner returned nothing")
         elapsed_s = 0.0 if self._began_at is None else self._clock() - self._began_at
         return Caption(text, num_tokens, elapsed_ms=round(elapsed_s * 1000))
 
