@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from periscope.bench.generation import GenerationReport
     from periscope.bench.neighbours import NeighbourReport
     from periscope.bench.peers import PeerFailure
+    from periscope.bench.reader import ReaderReport
     from periscope.bench.samples import Figure, Spread
 
 #: Least width of output that is not a terminal, so that tables fit into files.
@@ -82,6 +83,18 @@ def print_fuzz(report: FuzzReport, console: Console) -> None:
     if known := [used for used in report.memory_bytes if used is not None]:
         shown = ", ".join(f"{used / 2**20:.0f}" for used in known)
         console.print(f"memory of the server after each tenth, MiB: {shown}", highlight=False)
+
+
+def print_reader(report: ReaderReport, console: Console) -> None:
+    """Print the results of `bench reader`, without the texts."""
+    where = report.settings.url or "a server of its own, embedded pair, the reader that is installed"
+    _heading(console, [*report.environment.lines(), f"{where}; median (low-high)"])
+    table = _table("screenshots", "", "characters right", "lines right", "ms per picture")
+    for figure in report.figures:
+        lines = f"{figure.num_lines_right} of {figure.num_lines}"
+        shares = (f"{100 * figure.ratio:.1f} %", lines, _shown(figure.reader_ms, 1, 0))
+        table.add_row(str(figure.num_pictures), figure.kind, *shares)
+    console.print(table)
 
 
 def print_neighbours(report: NeighbourReport, console: Console) -> None:

@@ -146,6 +146,27 @@ def caption(
 
 @app.command()
 @exits()
+def reader(
+    *,
+    pictures: Annotated[int, typer.Option(min=1, help="Screenshots to read, of seven kinds in turn.")] = 40,
+    seed: Annotated[int, typer.Option(help="Decides what stands in the screenshots.")] = 1,
+    url: RunningServer = None,
+    model: AskedModel = None,
+    config: ConfigFile = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure how much of the text in screenshots is read right, and how long it takes."""
+    from periscope.bench.reader import ReaderSettings, bench_reader
+    from periscope.bench.report import print_reader
+
+    url, api_key = _running_server(url, model, config)
+    settings = ReaderSettings(num_pictures=pictures, url=url, model=model, seed=seed)
+    report = asyncio.run(bench_reader(settings, complain, api_key=api_key))
+    _show(report, print_reader, json_file)
+
+
+@app.command()
+@exits()
 def fuzz(
     *,
     files: Annotated[int, typer.Option(min=1, help="Broken files to send, of all formats together.")] = 10_000,
