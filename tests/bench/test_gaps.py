@@ -33,13 +33,14 @@ def sample_of(long: TimedRequest = LONG, running: list[list[float]] | None = Non
         long=long,
         short=TimedRequest(11.0, (14.0, 14.5)),
         alone=TimedRequest(1.0, (3.0,)),
+        captioning=(17.0, 19.0),
         number=2,
         num_prompt_tokens=600,
     )
 
 
 def test_gaps_are_counted_in_ordinary_steps() -> None:
-    """A step is the median gap before the long prompt was sent, whatever happens later."""
+    """A step is the median gap before the long prompt was sent, whatever happens later; rates are means."""
     assert sample_of() == NeighbourSample(
         round=2,
         num_prompt_tokens=600,
@@ -51,6 +52,7 @@ def test_gaps_are_counted_in_ordinary_steps() -> None:
         long_alone_ttft_s=2.0,
         joined_step_steps=1.5,
         joined_longest_gap_steps=2.0,
+        captioning_rate=0.5,
     )
 
 

@@ -20,6 +20,7 @@ NEIGHBOUR_METRICS = (
     "long_alone_ttft_s",
     "joined_step_steps",
     "joined_longest_gap_steps",
+    "captioning_rate",
 )
 #: A stream is steady when the medians of its last two windows of this many gaps differ by at most this part.
 _WINDOW = 24
@@ -55,6 +56,8 @@ class NeighbourSample:
         long_alone_ttft_s: time to first token of another prompt of the same length on an idle server.
         joined_step_steps: the running stream's median gap while the long row decodes too; `joined_longest_gap_steps`:
             the longest of these gaps. None when there were none.
+        captioning_rate: the running stream's tokens per second while pictures are captioned, as a part of those just
+            before the long prompt was sent.
     """
 
     round: int
@@ -67,6 +70,7 @@ class NeighbourSample:
     long_alone_ttft_s: float
     joined_step_steps: float | None
     joined_longest_gap_steps: float | None
+    captioning_rate: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,7 @@ def neighbour_sample_of(
     long: TimedRequest,
     short: TimedRequest,
     alone: TimedRequest,
+    captioning: tuple[float, float],
     number: int,
     num_prompt_tokens: int,
 ) -> NeighbourSample:
@@ -104,8 +109,10 @@ def neighbour_sample_of(
 
     Args:
         running: arrival times of the running stream's tokens, one list per answer, by the same clock as the others.
+        captioning: when pictures were sent to the captioner, and when the last caption was there.
     """
-    step_s = statistics.median(gaps_in(running, end_s=long.asked_s)[-2 * _WINDOW :])
+    ordinary = gaps_in(running, end_s=long.asked_s)[-2 * _WINDOW :]
+    step_s = statistics.median(ordinary)
     beside = sorted(gap / step_s for gap in gaps_in(running, long.asked_s, long.times_s[0]))
     joined = [gap / step_s for gap in gaps_in(running, long.times_s[0], long.times_s[-1])]
     return NeighbourSample(
@@ -119,6 +126,7 @@ def neighbour_sample_of(
         long_alone_ttft_s=alone.ttft_s,
         joined_step_steps=statistics.median(joined) if joined else None,
         joined_longest_gap_steps=max(joined, default=None),
+        captioning_rate=statistics.fmean(ordinary) / statistics.fmean(gaps_in(running, *captioning)),
     )
 
 

@@ -1,4 +1,4 @@
-"""`bench neighbours`: how a long prompt delays a running stream, and a short prompt after it. Event loop."""
+"""`bench neighbours`: how a long prompt delays a stream and a short prompt, and captions the stream. Event loop."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from periscope.bench.gaps import (
     neighbour_figures_of,
     neighbour_sample_of,
 )
-from periscope.bench.http import Answer, chat, client_of
+from periscope.bench.http import Answer, captions, chat, client_of
 from periscope.bench.model_files import model_files, shown_name
+from periscope.bench.pictures import picture_url
 from periscope.bench.random_model import Shape
-from periscope.bench.server import models_yaml, serving
+from periscope.bench.server import MODEL_NAME, models_yaml, serving
 from periscope.bench.words import words
 from periscope.engine import EngineConfig
 from periscope.engine.loading.loader import context_length_of, read_model_config
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 _RUNNING_WORDS = 30
 _SHORT_WORDS = 50
 _SHORT_TOKENS = 2
+#: New pictures that are captioned beside the running stream.
+_NUM_PICTURES = 4
 #: Longest prompt of the warm-up round: enough for every code path to run once.
 _WARM_UP_WORDS = 600
 #: Part of a model's context that is left for its chat template.
@@ -89,7 +92,7 @@ async def bench_neighbours(settings: NeighbourSettings, tell: Tell) -> Neighbour
     async with model_files(settings.model, shape) as path:
         context_length = context_length_of(read_model_config(path), None)
         _check_fits(settings, context_length)
-        models = models_yaml(path, EngineConfig(), has_captioner=False)
+        models = models_yaml(path, EngineConfig(), has_captioner=True)
         async with serving(models) as server, client_of(server.url) as client:
             for number in range(settings.rounds + 1):
                 tell(f"round {number} of {settings.rounds}" if number else "warming up")
@@ -125,9 +128,25 @@ async def _round(
             _ask(client, words(num_words, "long", number), settings.long_tokens), ask_short()
         )
         await stream.until(lambda: stream.newest_s > long.times_s[-1])
+        captioning = await _captioning(client, number)
+        await stream.until(lambda: stream.newest_s > captioning[1])
     return neighbour_sample_of(
-        stream.answers, long=long, short=short, alone=alone, number=number, num_prompt_tokens=answer.num_prompt_tokens
+        stream.answers,
+        long=long,
+        short=short,
+        alone=alone,
+        captioning=captioning,
+        number=number,
+        num_prompt_tokens=answer.num_prompt_tokens,
     )
+
+
+async def _captioning(client: OpenAIClient, number: int) -> tuple[float, float]:
+    """Have new pictures described at once: when they were sent, and when the last caption was there."""
+    urls = [picture_url("neighbours", number, index) for index in range(_NUM_PICTURES if number else 1)]
+    began_s = time.perf_counter()
+    await captions(client, urls, MODEL_NAME)
+    return began_s, time.perf_counter()
 
 
 async def _ask(client: OpenAIClient, text: str, max_tokens: int) -> tuple[TimedRequest, Answer]:
