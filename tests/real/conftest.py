@@ -16,7 +16,7 @@ models:
 - name: real
   local_path: {folder}
   preload: true
-  capabilities: {{vision_mode: proxy, vision_proxy: {{model: captioner}}}}
+  capabilities: {{vision_mode: proxy, vision_proxy: {{model: captioner, reader_timeout_s: 300}}}}
 - {{name: captioner, local_path: "embedded:captioner", preload: true}}
 """
 
