@@ -121,8 +121,15 @@ def test_a_process_that_hangs_is_killed() -> None:
 
 
 def test_a_worker_that_hangs_is_killed(tmp_path: Path) -> None:
-    """The process still answers, but a step never ends, so that the cancelled row stays in the batch."""
-    hangs = "import mlx_vlm, threading\nmlx_vlm.prepare_inputs = lambda *_, **__: threading.Event().wait()"
+    """The process still answers, but a step never ends, so that the cancelled row stays in the batch.
+
+    The first picture is that of the health check at the load.
+    """
+    hangs = (
+        "import itertools, mlx_vlm, threading\n"
+        "prepare, calls = mlx_vlm.prepare_inputs, itertools.count()\n"
+        "mlx_vlm.prepare_inputs = lambda *a, **k: threading.Event().wait() if next(calls) else prepare(*a, **k)"
+    )
 
     async def use(engine: IsolatedVisionLanguageEngine) -> None:
         with pytest.raises(TimeoutError):

@@ -1,0 +1,60 @@
+"""Random-weight checkpoints of the vision-language families, written as their repositories are; made on the spot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+from mlx_vlm.utils import get_model_and_args, update_module_configs
+from tokenizers import Tokenizer
+
+from tests.engine.families.vision_shapes import VisionFamily
+from tests.tiny_models import write_tokenizer
+
+
+def write_vision_checkpoint(folder: Path, family: VisionFamily, *, seed: int = 0) -> Path:
+    """In float32, under the names that mlx-vlm's conversion gives the weights."""
+    vocab_size = write_tokenizer(folder, family.chat_template, family.tokens)
+    _add_to(folder / "tokenizer_config.json", _named(family))
+    for name, content in family.files.items():
+        _add_to(folder / name, dict(content))
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    token_ids = {token: tokenizer.encode(token).ids[0] for token in ("<|im_end|>", *family.tokens)}
+    config = family.config_for(vocab_size, token_ids)
+    _add_to(folder / "config.json", config)
+    mx.random.seed(seed)
+    parameters = _parameters(config)
+    weights = {name: mx.random.normal(array.shape) * _noise(name, family) for name, array in parameters.items()}
+    mx.eval(list(weights.values()))
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
+    return folder
+
+
+def _named(family: VisionFamily) -> dict[str, Any]:
+    """`bos_token` is a setting of every tokenizer; all else are further tokens."""
+    named = dict(family.named_tokens)
+    first = {"bos_token": named.pop("bos_token")} if "bos_token" in named else {}
+    return first | ({"extra_special_tokens": named} if named else {})
+
+
+def _noise(name: str, family: VisionFamily) -> float:
+    """Small embeddings, so that no model says its last token again for ever: Gemma's are its head, too."""
+    return family.noise / 4 if "embed_tokens" in name else family.noise
+
+
+def _parameters(config: dict[str, Any]) -> dict[str, mx.array]:
+    """As mlx-vlm's loader builds the model, none of it computed."""
+    config = json.loads(json.dumps(config))
+    module, _ = get_model_and_args(config)
+    config.setdefault("text_config", config.pop("llm_config", {}))
+    settings = module.ModelConfig.from_dict(config)
+    model = module.Model(update_module_configs(settings, module, config, ["text", "vision"]))
+    return dict(tree_flatten(model.parameters()))
+
+
+def _add_to(file: Path, content: dict[str, Any]) -> None:
+    before = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(before | content))
