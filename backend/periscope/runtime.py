@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,14 +20,16 @@ from periscope.engine.device.memory import DeviceMemory, WiredLimit
 from periscope.engine.device.turn import DeviceTurn
 from periscope.errors import ConfigError
 from periscope.events import ConfigRejected, ConfigReloaded, EventBus
+from periscope.host import HostWatch, KeepAwake, Sensors, caffeinate, sensors_of
 from periscope.pool.contracts import PoolLimits
 from periscope.pool.pool import ModelPool
 from periscope.serving.control import ControlService
 from periscope.serving.health import Notices
+from periscope.serving.machine import MachineReactions
 from periscope.serving.models import ModelNames
 from periscope.serving.requests import LiveRequests
 from periscope.serving.service import ChatService
-from periscope.status import ServerIdentity
+from periscope.status import HostStatus, ServerIdentity
 from periscope.vision.backends.remote import RemoteCaptioner
 from periscope.vision.images.in_flight import BytesInFlight
 from periscope.vision.images.remote import RemoteImages
@@ -51,6 +54,7 @@ class Runtime:
 
     Args:
         read_config: reads the configuration again, for `reload`. May block.
+        sensors: of the machine; those of this platform if left out.
 
     Attributes:
         notices: what of the server itself is not as it should be; stands among the problems of its status.
@@ -62,6 +66,7 @@ class Runtime:
         identity: ServerIdentity = ServerIdentity(),
         *,
         read_config: Callable[[], Config] | None = None,
+        sensors: Sensors | None = None,
     ) -> None:
         self._read_config = read_config or (lambda: config)
         self._reloading = asyncio.Lock()
@@ -103,6 +108,12 @@ class Runtime:
         self.service = ChatService(
             self._names, self._pool, proxy, requests, self._roster.remote.values(), notices=self.notices
         )
+        self._host = HostWatch(
+            sensors or sensors_of(sys.platform),
+            KeepAwake(caffeinate if config.server.keep_awake and sys.platform == "darwin" else None),
+            MachineReactions(self.service, self._pool, requests, self.notices),
+        )
+        self._looking: asyncio.Task[None] | None = None
         self.control = ControlService(
             self.service,
             self._pool,
@@ -113,6 +124,7 @@ class Runtime:
             identity=identity,
             read_memory=_read_memory,
             reload=self.reload,
+            read_host=self._host_status,
         )
 
     @property
@@ -127,6 +139,7 @@ class Runtime:
             preloads: else nothing is loaded before a request or a command wants it.
         """
         WiredLimit.set_once(self.config.memory.wired_limit)
+        self._looking = asyncio.create_task(self._host.run(), name="watch the machine")
         self._captions.start_loading()
         checks = [asyncio.create_task(each.checked()) for each in self._watch_captioners()]
         try:
@@ -183,6 +196,10 @@ class Runtime:
             logger.error("the running configuration stays: %s", problem)
         self.bus.publish(ConfigRejected(error.problems))
 
+    def _host_status(self) -> HostStatus:
+        now = self._host.reading()
+        return HostStatus(now.pressure, now.thermal, now.footprint_bytes, is_kept_awake=self._host.is_kept_awake)
+
     def _take(self, roster: Roster, changes: ConfigChanges) -> None:
         """In one turn of the loop, so that no request sees half of it."""
         before, self._roster = self._roster, roster
@@ -206,9 +223,10 @@ class Runtime:
         """Idempotent: refuse new requests, let running ones finish for up to `drain_s`, free every model."""
         self.stop_admitting()
         await self._pool.close(drain_s=drain_s)
-        for task in self._watching.values():
+        watching = [*self._watching.values(), *([] if self._looking is None else [self._looking])]
+        for task in watching:
             task.cancel()
-        await asyncio.gather(*self._watching.values(), return_exceptions=True)
+        await asyncio.gather(*watching, return_exceptions=True)
         for captioner in self._opened:
             await captioner.close()
         await self._captions.close()

@@ -87,6 +87,23 @@ class MemoryStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class HostStatus:
+    """The machine. None = the system does not say.
+
+    Attributes:
+        pressure: of memory, in the whole machine: `normal`, `warning` or `critical`.
+        thermal: `nominal`, `moderate`, `heavy`, `trapping` or `sleeping`.
+        footprint_bytes: memory that the system counts against this process.
+        is_kept_awake: it is kept from idle sleep, because there is work.
+    """
+
+    pressure: str | None = None
+    thermal: str | None = None
+    footprint_bytes: int | None = None
+    is_kept_awake: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ServerIdentity:
     """Which process this is. `instance_id` is new with each start; `supervisor` is `launchd`, `brew` or None."""
 
@@ -111,6 +128,7 @@ class ServerStatus:
     uptime_s: float
     problems: tuple[str, ...]
     memory: MemoryStatus
+    host: HostStatus
     models: tuple[ModelStatus, ...]
     requests: tuple[RequestStatus, ...]
     num_finished: int

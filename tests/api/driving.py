@@ -35,7 +35,15 @@ from periscope.core import (
     Usage,
     VisionMode,
 )
-from periscope.status import MemoryStatus, ModelStatus, RequestStatus, ServerIdentity, ServerStatus, StatusEvent
+from periscope.status import (
+    HostStatus,
+    MemoryStatus,
+    ModelStatus,
+    RequestStatus,
+    ServerIdentity,
+    ServerStatus,
+    StatusEvent,
+)
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -196,6 +204,7 @@ SNAPSHOT = ServerStatus(
     uptime_s=60.0,
     problems=(),
     memory=MemoryStatus(budget_bytes=100, held_bytes=40, active_bytes=30, cache_bytes=5, peak_bytes=50),
+    host=HostStatus("normal", "nominal", 60, is_kept_awake=True),
     models=(ROW,),
     requests=(WAITER,),
     num_finished=3,

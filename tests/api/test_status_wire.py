@@ -72,6 +72,7 @@ def test_the_snapshot_has_these_fields() -> None:
             "num_finished": 3,
         },
         "memory": {"budget_bytes": 100, "held_bytes": 40, "active_bytes": 30, "cache_bytes": 5, "peak_bytes": 50},
+        "host": {"pressure": "normal", "thermal": "nominal", "footprint_bytes": 60, "kept_awake": True},
         "models": [ROW_WIRE],
         "requests": [WAITER_WIRE],
     }
@@ -107,7 +108,7 @@ def test_seconds_are_rounded() -> None:
         (
             ServerDelta(SNAPSHOT),
             "server.changed",
-            {name: encode_status(SNAPSHOT)[name] for name in ("server", "memory")},
+            {name: encode_status(SNAPSHOT)[name] for name in ("server", "memory", "host")},
         ),
         (
             ModelStateDelta("loading", "ready", None, ROW),

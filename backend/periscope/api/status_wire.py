@@ -49,6 +49,12 @@ def encode_server(status: ServerStatus) -> JSONObject:
             "num_finished": status.num_finished,
         },
         "memory": asdict(status.memory),
+        "host": {
+            "pressure": status.host.pressure,
+            "thermal": status.host.thermal,
+            "footprint_bytes": status.host.footprint_bytes,
+            "kept_awake": status.host.is_kept_awake,
+        },
     }
 
 

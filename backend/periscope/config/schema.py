@@ -266,6 +266,7 @@ class ServerConfig(Section):
     always_include_usage: bool = setting(
         False, "Streams end with a usage chunk even if the client did not ask for one."
     )
+    keep_awake: bool = setting(True, "No idle sleep of the Mac while a request, a load or a download runs.")
     status_as_comments: bool = setting(
         False, "Heartbeats and wait states are sent as SSE comments instead of chunks with an empty delta."
     )

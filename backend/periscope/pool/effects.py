@@ -15,6 +15,7 @@ class Refusal(StrEnum):
     TOO_LARGE = "too large"
     NO_ROOM = "no room"
     CANCELLED = "cancelled"
+    LOADS_HELD = "loads held"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,9 @@ class PlanExecutor:
     """Owns the timer of the next plan and the event that tells that plans were carried out. The pool owns the slots.
 
     It decides nothing: `plan` says what to do, and the slots do it.
+
+    Attributes:
+        holds_loads: see `PoolFacts`; whoever changes it calls `settle`.
     """
 
     def __init__(self, slots: Mapping[str, Slot], limits: PoolLimits, memory: LiveMemory, timers: Timers) -> None:
@@ -36,6 +39,7 @@ class PlanExecutor:
         self._timer: TimerHandle | None = None
         self._settled = asyncio.Event()
         self._is_settling = self._is_stopped = False
+        self.holds_loads = False
 
     @property
     def settled(self) -> asyncio.Event:
@@ -81,7 +85,9 @@ class PlanExecutor:
 
     def _facts(self) -> PoolFacts:
         models = tuple(slot.facts() for slot in self._slots.values())
-        return PoolFacts(models, self._limits.budget_bytes, self._limits.wait_timeout_s, self._timers.now())
+        return PoolFacts(
+            models, self._limits.budget_bytes, self._limits.wait_timeout_s, self._timers.now(), self.holds_loads
+        )
 
     def _wake_at(self, when: float) -> None:
         if self._timer is not None:

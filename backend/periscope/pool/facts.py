@@ -95,9 +95,14 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class PoolFacts:
-    """Everything that a plan depends on; `models` is in the order of models.yaml."""
+    """Everything that a plan depends on; `models` is in the order of models.yaml.
+
+    Attributes:
+        holds_loads: nothing is loaded now, because the whole machine is short of memory.
+    """
 
     models: tuple[ModelFacts, ...]
     budget_bytes: int
     wait_timeout_s: float
     now: float
+    holds_loads: bool = False

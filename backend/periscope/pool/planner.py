@@ -43,7 +43,8 @@ def _refusals(facts: PoolFacts) -> Iterator[Refuse]:
             if in_back_off:  # 1. the model has just failed and would fail again
                 yield Refuse(model.name, ticket.number, Refusal.FAILED)
             elif facts.now >= model.wait_deadline(ticket, facts.wait_timeout_s):  # 2. the ticket has waited too long
-                yield Refuse(model.name, ticket.number, Refusal.TIMED_OUT)
+                is_held = facts.holds_loads and not model.state.is_resident  # 16
+                yield Refuse(model.name, ticket.number, Refusal.LOADS_HELD if is_held else Refusal.TIMED_OUT)
             elif ticket.is_load_only and model.came_before_unload(ticket) and not model.state.is_resident:
                 yield Refuse(model.name, ticket.number, Refusal.CANCELLED)  # 9. a later command unloads the model
 
@@ -93,6 +94,8 @@ class _Loads:
 
     def add(self, model: ModelFacts, tickets: list[TicketFacts]) -> None:
         """Decide what is done for a model that these tickets want."""
+        if self.facts.holds_loads:  # 16. the machine is short of memory: nothing is loaded, and nothing evicted for it
+            return
         need = model.need_bytes
         may_evict = any(ticket.may_evict for ticket in tickets)
         if need is None:  # 3. nothing is evicted for files that may not be there

@@ -194,6 +194,28 @@ class ModelPool:
         self._slots[name].pin(is_pinned=is_pinned)
         self._executor.settle()
 
+    def hold_loads(self, *, is_held: bool) -> None:
+        """While loads are held nothing is loaded: requests for a model that is not in memory wait."""
+        self._executor.holds_loads = is_held
+        self._executor.settle()
+
+    def relieve_memory(self) -> str | None:
+        """Have all engines free what they keep for speed, and unload the model that has been idle longest.
+
+        Returns:
+            Its name; None if every loaded model is pinned or in use.
+        """
+        for slot in self._slots.values():
+            if slot.lifecycle.engine is not None:
+                slot.lifecycle.engine.release_memory()
+        idle = [slot for slot in self._slots.values() if slot.may_be_spared]
+        if not idle:
+            return None
+        spared = min(idle, key=lambda slot: slot.used_at)
+        spared.lifecycle.ask_to_unload(self._next_number)
+        self._executor.settle()
+        return spared.name
+
     def configure(self, specs: Iterable[ModelSpec], *, replaced: Collection[str], loads: Collection[str]) -> None:
         """Have these models from now on, in this order. `DESIGN.md`, "Another list of models", has the rules.
 

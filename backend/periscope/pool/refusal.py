@@ -27,12 +27,8 @@ def refusal(slot: Slot, reason: Refusal, limits: PoolLimits, now: float) -> Peri
     need = slot.facts().need_bytes or 0
     budget = limits.budget_bytes
     match reason:
-        case Refusal.TIMED_OUT:
-            return ServerBusy(
-                f"Model {slot.name} was busy for {limits.wait_timeout_s:g} s "
-                "(`server.limits.wait_timeout_s`). Try again soon.",
-                retry_after_s=retry_after_s(slot),
-            )
+        case Refusal.TIMED_OUT | Refusal.LOADS_HELD:
+            return _waited_too_long(slot, reason, limits)
         case Refusal.FAILED:
             why = slot.lifecycle.error.message if slot.lifecycle.error else "it failed."
             wait_s = max(slot.lifecycle.retry_at - now, 0.0)
@@ -54,6 +50,18 @@ def refusal(slot: Slot, reason: Refusal, limits: PoolLimits, now: float) -> Peri
                 f"Model {slot.name} takes about {_size(need)}, which does not fit beside the models in memory. "
                 "They make room for it when a request asks for it."
             )
+
+
+def _waited_too_long(slot: Slot, reason: Refusal, limits: PoolLimits) -> ServerBusy:
+    why = (
+        f"Model {slot.name} was busy for {limits.wait_timeout_s:g} s (`server.limits.wait_timeout_s`). Try again soon."
+    )
+    if reason is Refusal.LOADS_HELD:
+        why = (
+            f"Model {slot.name} was not loaded within {limits.wait_timeout_s:g} s, because this machine is short of "
+            "memory. Close other programs there, or try again later."
+        )
+    return ServerBusy(why, retry_after_s=retry_after_s(slot))
 
 
 def _size(num_bytes: int) -> str:

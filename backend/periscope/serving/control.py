@@ -27,6 +27,7 @@ from periscope.events import (
 from periscope.status import (
     ConfigDelta,
     ConfigRefusal,
+    HostStatus,
     MemoryStatus,
     ModelDelta,
     ModelStateDelta,
@@ -59,6 +60,7 @@ class ControlService:
     Args:
         read_memory: gives (active, cached, peak) bytes of this process.
         reload: reads models.yaml again and has its models. Raises ConfigError when it cannot be used.
+        read_host: the state of the machine. Takes microseconds.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class ControlService:
         identity: ServerIdentity,
         read_memory: Callable[[], tuple[int, int, int]],
         reload: Callable[[], Awaitable[ConfigChanges]],
+        read_host: Callable[[], HostStatus] = HostStatus,
     ) -> None:
         self._service = service
         self._pool = pool
@@ -83,6 +86,7 @@ class ControlService:
         self._identity = identity
         self._read_memory = read_memory
         self._reload = reload
+        self._read_host = read_host
         self._started_at = time.monotonic()
         self._subscriptions: set[Subscription] = set()
         self._is_stopping = False
@@ -107,6 +111,7 @@ class ControlService:
                 cache_bytes=cached,
                 peak_bytes=peak,
             ),
+            host=self._read_host(),
             models=models,
             requests=self._requests.all(),
             num_finished=self._requests.num_finished,

@@ -47,6 +47,10 @@ class ModelElsewhere(Protocol):
         """The name of its entry in models.yaml."""
         ...
 
+    def check(self) -> None:
+        """Ask its server soon whether it works. Does not wait."""
+        ...
+
     def status(self) -> ModelStatus:
         """Its status; does not block."""
         ...
@@ -87,6 +91,11 @@ class ChatService:
     def replace_elsewhere(self, models: Iterable[ModelElsewhere]) -> None:
         """These are the models on other servers from now on."""
         self._elsewhere = {model.name: model for model in models}
+
+    def check_elsewhere(self) -> None:
+        """Ask all other servers soon whether they work. Does not wait."""
+        for model in self._elsewhere.values():
+            model.check()
 
     def stop_admitting(self) -> None:
         """Refuse new requests with ServerStopping. Running ones go on."""

@@ -132,6 +132,10 @@ class RemoteCaptioner:
                     await self._doubt.wait()
                     await asyncio.sleep(_DOUBT_S)
 
+    def check(self) -> None:
+        """Have `watch` ask the server soon. Does not wait."""
+        self._doubt.set()
+
     async def checked(self) -> None:
         """Wait until the server has been checked for the first time."""
         await self._is_checked.wait()
