@@ -120,7 +120,7 @@ class Rounds:
 
     def take(self, event: OutputEvent) -> OutputEvent | None:
         """What the client gets of an event of this round, if anything."""
-        now = self._round
+        current = self._round
         match event:
             case Finished():
                 self._end_round(event)
@@ -128,9 +128,9 @@ class Rounds:
             case _ if not self._tools:
                 return event
             case TextDelta():
-                return _noted(event, now.text, is_apart=self._has_text)
+                return _noted(event, current.text, is_apart=self._has_text)
             case ReasoningDelta():
-                return _noted(event, now.reasoning, is_apart=self._has_reasoning)
+                return _noted(event, current.reasoning, is_apart=self._has_reasoning)
             case ToolCallStart() | ToolCallDelta():
                 return self._take_call(event)
         return event
@@ -141,12 +141,12 @@ class Rounds:
         Raises:
             PeriscopeError: a tool ended the request.
         """
-        now, self._round, self.has_calls = self._round, _Round(), False
-        self._has_text |= bool(now.text)
-        self._has_reasoning |= bool(now.reasoning)
-        calls = tuple(ToolCall(call.id, call.name, "".join(call.arguments) or "{}") for call in now.calls)
-        said = (TextPart("".join(now.text)),) if now.text else ()
-        messages = [Message(Role.ASSISTANT, said, calls, reasoning="".join(now.reasoning) or None)]
+        current, self._round, self.has_calls = self._round, _Round(), False
+        self._has_text |= bool(current.text)
+        self._has_reasoning |= bool(current.reasoning)
+        calls = tuple(ToolCall(call.id, call.name, "".join(call.arguments) or "{}") for call in current.calls)
+        said = (TextPart("".join(current.text)),) if current.text else ()
+        messages = [Message(Role.ASSISTANT, said, calls, reasoning="".join(current.reasoning) or None)]
         for call in calls:
             result = TextPart(await self._result_of(call, tell), is_data=True)
             messages.append(Message(Role.TOOL, (result,), tool_call_id=call.id, name=call.name))
@@ -164,21 +164,21 @@ class Rounds:
 
     def _take_call(self, event: ToolCallStart | ToolCallDelta) -> OutputEvent | None:
         """Keep what belongs to a call that is not for the client, whose calls are numbered without those."""
-        now = self._round
+        current = self._round
         if isinstance(event, ToolCallStart):
-            now.is_ours = event.name in self._tools or not self._request.output.tools
-            if now.is_ours:
-                now.calls.append(_Call(event.id, event.name))
+            current.is_ours = event.name in self._tools or not self._request.output.tools
+            if current.is_ours:
+                current.calls.append(_Call(event.id, event.name))
             else:
-                now.num_client_calls += 1
-        elif now.is_ours:
-            now.calls[-1].arguments.append(event.arguments)
-        return None if now.is_ours else replace(event, index=now.num_client_calls - 1)
+                current.num_client_calls += 1
+        elif current.is_ours:
+            current.calls[-1].arguments.append(event.arguments)
+        return None if current.is_ours else replace(event, index=current.num_client_calls - 1)
 
     def _end_round(self, finished: Finished) -> None:
         self._usage = self._usage.plus(finished.usage)
-        now, reason, num_left = self._round, finished.finish_reason, self._num_tokens_left()
-        if now.calls and not now.num_client_calls and reason is FinishReason.TOOL_CALLS:
+        current, reason, num_left = self._round, finished.finish_reason, self._num_tokens_left()
+        if current.calls and not current.num_client_calls and reason is FinishReason.TOOL_CALLS:
             self.has_calls = num_left != 0 and not self._is_last
             if self.has_calls:
                 return

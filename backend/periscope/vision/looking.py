@@ -14,7 +14,7 @@ from typing import Self, TypeAlias
 
 from periscope.captions.cache import Answer
 from periscope.core import Tell, VisionUsage
-from periscope.errors import CaptionFailed, RequestError, ServerBusy, ServerStopping
+from periscope.errors import CaptionFailed, ImageNotFetched, RequestError, ServerBusy, ServerStopping
 from periscope.vision.blocks import SeenPicture, Sources, block_of, usage_of
 from periscope.vision.intake import AdmittedImages, Picture
 from periscope.vision.prompts import look_prompt
@@ -105,10 +105,8 @@ class Looking:
             seen = await kept.see(picture, is_read, tell)
         except ServerStopping:
             raise
-        except ServerBusy:
-            seen = _unseen(picture, "too many other images are being described now")
-        except RequestError:
-            seen = _unseen(picture, "its file is broken")
+        except (ServerBusy, RequestError) as error:
+            seen = SeenPicture(picture, Answer(CaptionFailed(_reason_of(error)), is_made=False))
         finally:
             kept.admitted.keep_files_only()
         self.usage = (self.usage or VisionUsage()).with_look(usage_of([seen]))
@@ -125,5 +123,11 @@ def _target(look: Look, kept: KeptImages, place: int) -> tuple[Picture, bool]:
     return picture, look.region is not None or place in kept.left_out
 
 
-def _unseen(picture: Picture, reason: str) -> SeenPicture:
-    return SeenPicture(picture, Answer(CaptionFailed(reason), is_made=False))
+def _reason_of(error: ServerBusy | RequestError) -> str:
+    match error:
+        case ServerBusy():
+            return "too many other images are being described now"
+        case ImageNotFetched():
+            return "it could not be fetched again"
+        case _:
+            return "its file is broken"

@@ -13,6 +13,7 @@ from periscope.errors import ImageInvalid, ImageNotFetched, ImageSourceRefused, 
 from periscope.vision.images.in_flight import BytesInFlight
 from periscope.vision.images.remote import RemoteImages
 from periscope.vision.intake import ImageIntake
+from periscope.vision.looking import Look, Looking
 from periscope.vision.proxy import VisionProxy
 from tests.vision.chats import BLUE, RED, RED_PIXEL, SETTINGS, proxy, texts
 from tests.vision.fakes import FakeCaptioner, cancelled, data_url, png, run, settled
@@ -151,5 +152,23 @@ def test_without_the_setting_the_error_names_it() -> None:
     async def test() -> None:
         with pytest.raises(ImageSourceRefused, match=r"server\.remote_images\.enabled"):
             await proxy().rewrite([turn("a")], FakeCaptioner(), SETTINGS)
+
+    run(test())
+
+
+def test_a_picture_that_has_gone_is_not_looked_at_again() -> None:
+    """Its caption stands, but a new question cannot be answered, and the text model is told so."""
+
+    async def test() -> None:
+        web, captioner = Web(a=RED), FakeCaptioner()
+        pictures = vision(web)
+        async with Looking() as looking:
+            await pictures.rewrite([turn("a")], captioner, SETTINGS, looking=looking)
+            assert "Colour (255, 0, 0)" in await looking.look(Look("image 1", "What?"), lambda _: None)
+        web.files.clear()
+        async with Looking() as looking:
+            await pictures.rewrite([turn("a")], captioner, SETTINGS, looking=looking)
+            assert "Colour (255, 0, 0)" in await looking.look(Look("image 1", "What?"), lambda _: None)
+            assert "it could not be fetched again" in await looking.look(Look("image 1", "Why?"), lambda _: None)
 
     run(test())
