@@ -9,10 +9,12 @@ import PIL.Image
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from PIL import ImageDraw, ImageFont
 
 from periscope.captions.cache import CaptionCache
 from periscope.core import ImagePart, Message, VisionUsage
 from periscope.errors import ServerStopping
+from periscope.vision.blocks import Rewritten
 from periscope.vision.images.decode import ImageHeader
 from periscope.vision.images.in_flight import BytesInFlight
 from periscope.vision.images.limits import ImageLimits
@@ -20,10 +22,11 @@ from periscope.vision.intake import ImageIntake, ImagePlace, Picture
 from periscope.vision.looking import Look, Looking
 from periscope.vision.prompts import image_label
 from periscope.vision.proxy import VisionProxy
+from periscope.vision.readers.rapidocr import RapidOCRReader
 from periscope.vision.reading import ImageReading
 from periscope.vision.regions import Region, picture_region
 from periscope.vision.settings import ProxySettings, ReadingSettings
-from tests.vision.chats import BLUE, CUT_OFF, RED, SETTINGS
+from tests.vision.chats import BLUE, CUT_OFF, RED, SETTINGS, texts
 from tests.vision.documents.pdfs import asked as document_chat
 from tests.vision.documents.pdfs import file_part, picture_pdf
 from tests.vision.fakes import FakeCaptioner, conversation, data_url, encoded, run
@@ -52,8 +55,8 @@ class Room:
 
     async def rewrite(
         self, messages: tuple[Message, ...], looking: Looking, settings: ProxySettings = SETTINGS
-    ) -> None:
-        await self.proxy.rewrite(messages, self.captioner, settings, looking=looking)
+    ) -> Rewritten:
+        return await self.proxy.rewrite(messages, self.captioner, settings, looking=looking)
 
 
 async def look(looking: Looking, image: str, question: str = "", region: Region | None = None) -> str:
@@ -117,6 +120,23 @@ def test_the_text_in_a_part_is_read() -> None:
             assert "small print" not in await look(looking, "image 2", "What?")
             assert "small print" in await look(looking, "image 1", "What?")
             assert reader.sizes[2:] == [(4, 3)]
+
+    run(test())
+
+
+def test_small_print_is_read_from_a_part() -> None:
+    """In a large screenshot, scaled down for the reader, it is lost; of a part it is read to the letter."""
+
+    async def test() -> None:
+        screenshot = PIL.Image.new("RGB", (3840, 1000), "white")
+        font = ImageFont.load_default(14)
+        ImageDraw.Draw(screenshot).text((2200, 600), "TypeError: unsupported operand", fill="black", font=font)
+        settings = ProxySettings(reading=ReadingSettings(RapidOCRReader()))
+        async with Looking() as looking:
+            ((block,),) = texts(await Room().rewrite(conversation([encoded(screenshot)]), looking, settings))
+            part = await look(looking, "image 1", "What went wrong?", Region(50, 50, 75, 75))
+        assert "TypeError: unsupported operand" not in block
+        assert "\nTypeError: unsupported operand\n" in part
 
     run(test())
 
