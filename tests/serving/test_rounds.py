@@ -16,6 +16,7 @@ from periscope.core import (
     OutputEvent,
     OutputSpec,
     ReasoningDelta,
+    ResponseFormat,
     Role,
     Tell,
     TextDelta,
@@ -138,6 +139,18 @@ def test_a_model_that_calls_too_often_is_told_and_then_ended() -> None:
     assert told(rounds, *call("clock"), CALLED) == []
     assert not rounds.has_calls
     assert rounds.finished == Finished(FinishReason.STOP, Usage(20, 8, 2))
+
+
+def test_an_answer_in_json_comes_in_the_last_round() -> None:
+    """There is no tool left that the model could call instead; in text it may keep its prompt's beginning."""
+    for response_format, last in ((ResponseFormat({"type": "object"}), (WEATHER,)), (None, (WEATHER, Clock.tool))):
+        rounds = Rounds(asked(response_format=response_format), [Clock(max_calls=1)])
+        for tools in ((WEATHER, Clock.tool), (WEATHER, Clock.tool), last):
+            assert rounds.request_for(FACTS).output.tools == tools
+            told(rounds, *call("clock"), CALLED)
+            if rounds.has_calls:
+                run_calls(rounds)
+        assert rounds.finished is not None
 
 
 def test_a_client_without_tools_gets_no_call() -> None:

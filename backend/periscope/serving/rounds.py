@@ -111,10 +111,15 @@ class Rounds:
         self._is_last = self._has_text = self._has_reasoning = False
 
     def request_for(self, facts: GeneratorFacts) -> GenerationRequest:
-        """What the model is asked in this round; without the server's tools if it cannot call any."""
-        if not self._tools or not facts.has_tools:
-            return self._request
+        """What the model is asked in this round.
+
+        Without the server's tools if it cannot call any, and in the last round of an answer that has to be JSON: there
+        the grammar would take a call for it. Else the tools stay, so that the beginning of the prompt stays cached.
+        """
         output = self._request.output
+        must_answer = self._is_last and output.response_format is not None
+        if not self._tools or not facts.has_tools or must_answer:
+            return self._request
         tools = (*output.tools, *(each.tool for each in self._tools.values()))
         return replace(self._request, output=replace(output, tools=tools))
 
