@@ -172,11 +172,13 @@ class CaptionFailed(PeriscopeError):
 
     Attributes:
         reason: short lower-case phrase that goes into the marker block.
+        detail: the same in more words for the person who runs the server; no model reads it. None = there is no more.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, detail: str | None = None) -> None:
         super().__init__(f"Captioning failed: {reason}.")
         self.reason = reason
+        self.detail = detail
 
 
 class CaptionEmpty(CaptionFailed):

@@ -104,7 +104,12 @@ class Runtime:
         web = config.server.remote_images
         remote = RemoteImages(self._fetcher.fetch, max_per_request=web.max_per_request) if web.enabled else None
         intake = ImageIntake(executor=self._decoding, in_flight=in_flight, remote=remote)
-        proxy = VisionProxy(self._captions, intake=intake, reading=reading)
+        proxy = VisionProxy(
+            self._captions,
+            intake=intake,
+            reading=reading,
+            report_problem=lambda captioner, problem: self.notices.put(f"captions of {captioner}", problem),
+        )
         self.service = ChatService(
             self._names, self._pool, proxy, requests, self._roster.remote.values(), notices=self.notices
         )

@@ -10,9 +10,9 @@ import pytest
 from periscope.captions.cache import CaptionCache
 from periscope.core import ImagePart, Message, Role, TextPart, Waiting, WaitStatus
 from periscope.engine import InferenceEngine
-from periscope.errors import CaptionerUnavailable, CaptionFailed, InvalidRequest
+from periscope.errors import CaptionFailed, InvalidRequest
 from periscope.vision.proxy import VisionProxy
-from periscope.vision.settings import OnError, ProxySettings
+from periscope.vision.settings import ProxySettings
 from tests.e2e.drawing import circle, data_url
 from tests.serving.rooms import CIRCLE, SQUARE, Rooms, events_of, finished, request, user, with_rooms
 
@@ -51,24 +51,6 @@ def test_images_are_captioned_once_and_counted(tiny_text_model: Path) -> None:
         assert (two.num_images, two.num_cache_hits, two.num_caption_tokens) == (2, 1, 5)
 
     with_rooms(tiny_text_model, use)
-
-
-def test_a_failed_caption_is_a_marker_or_an_error_by_setting(tiny_text_model: Path) -> None:
-    """The text model gets a marker that tells it not to guess, or the client gets an error that tells it to retry."""
-
-    async def marker(rooms: Rooms) -> None:
-        rooms.captioner.failure = CaptionFailed("the captioner timed out")
-        vision = finished(await events_of(rooms, request(user(CIRCLE)))).vision
-        assert vision is not None
-        assert vision.num_failed == 1
-
-    async def error(rooms: Rooms) -> None:
-        rooms.captioner.failure = CaptionFailed("the captioner timed out")
-        with pytest.raises(CaptionerUnavailable):
-            await events_of(rooms, request(user(CIRCLE)))
-
-    with_rooms(tiny_text_model, marker)
-    with_rooms(tiny_text_model, error, on_error=OnError.ERROR)
 
 
 def test_text_is_served_while_the_captioner_hangs(tiny_text_model: Path) -> None:

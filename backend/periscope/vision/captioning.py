@@ -7,11 +7,12 @@ raises becomes a `CaptionFailed` of its images here; only `ServerBusy` is passed
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from periscope.captions.cache import Answer, CaptionCache
-from periscope.captions.caption import CaptionOutcome
+from periscope.captions.caption import Caption, CaptionOutcome
 from periscope.captions.keys import cache_key
 from periscope.core import Image, Tell
 from periscope.errors import CaptionFailed, InvalidRequest, PeriscopeError, ServerBusy
@@ -23,7 +24,11 @@ from periscope.vision.settings import ProxySettings
 
 logger = logging.getLogger(__name__)
 
+#: Called with a captioner's name and what is wrong with its captions, for a person; None = they are made.
+ReportProblem: TypeAlias = Callable[[str, str | None], None]
+
 NOT_AVAILABLE = "the captioner is not available"
+FAILED = "the captioner failed"
 
 
 def caption_key(*, image_sha256: str, captioner: CaptionerId, prompt: str, max_tokens: int, max_side_px: int) -> str:
@@ -33,10 +38,15 @@ def caption_key(*, image_sha256: str, captioner: CaptionerId, prompt: str, max_t
 
 
 class ImageCaptioning:
-    """Owns the order of the steps: what is left out, pixels, captions. All texts belong to the cache."""
+    """Owns the order of the steps: what is left out, pixels, captions. All texts belong to the cache.
 
-    def __init__(self, cache: CaptionCache) -> None:
+    Args:
+        report_problem: told after each call of a captioner whether it described anything.
+    """
+
+    def __init__(self, cache: CaptionCache, report_problem: ReportProblem = lambda *_: None) -> None:
         self._cache = cache
+        self._report_problem = report_problem
         self._left_out = LeftOutImages(cache.kept)
 
     async def left_out(
@@ -83,11 +93,27 @@ class ImageCaptioning:
 
         async def make(missing: tuple[str, ...], tell: Tell) -> Sequence[CaptionOutcome]:
             asked = tuple(images[key] for key in missing), tuple(prompts[key] for key in missing)
-            return await outcomes_of(captioner, CaptionRequest(*asked, settings.max_tokens, settings.timeout_s), tell)
+            request = CaptionRequest(*asked, settings.max_tokens, settings.timeout_s)
+            outcomes = await outcomes_of(captioner, request, tell)
+            self._judge(captioner.id.name, outcomes)
+            return outcomes
 
         answers = await self._cache.get_or_caption(keys, make, tell=tell)
         first = {key: at for at, key in reversed(tuple(enumerate(keys)))}
         return [replace(answers[key], is_made=answers[key].is_made and first[key] == at) for at, key in enumerate(keys)]
+
+    def _judge(self, captioner: str, outcomes: Sequence[CaptionOutcome]) -> None:
+        """Report a captioner that described none of a request's images, and one that described any.
+
+        Images that a busy captioner did not begin with say nothing of it. A captioner that is not available says why
+        in its own status.
+        """
+        failures = [outcome for outcome in outcomes if isinstance(outcome, CaptionFailed)]
+        if any(isinstance(outcome, Caption) for outcome in outcomes):
+            self._report_problem(captioner, None)
+        elif reasons := sorted({each.detail or each.reason for each in failures if each.reason != NOT_AVAILABLE}):
+            said = f"Captioner {captioner} described none of the last {len(failures)} new images: {'; '.join(reasons)}"
+            self._report_problem(captioner, said.rstrip(".") + ".")
 
     async def _missing_images(self, by_key: Mapping[str, Picture], admitted: AdmittedImages) -> dict[str, Image]:
         """Decoded pixels of all pictures whose captions have to be made, by cache key.
@@ -117,16 +143,16 @@ async def outcomes_of(captioner: Captioner, request: CaptionRequest, tell: Tell)
         raise
     except PeriscopeError as error:
         logger.warning("captioner %s: %s", name, error.message)
-        reason = NOT_AVAILABLE
+        failure = CaptionFailed(NOT_AVAILABLE)
     except Exception as error:  # noqa: BLE001 - a captioner's bug must not take text requests along
         logger.warning("captioner %s failed: %s", name, type(error).__name__)
-        reason = "the captioner failed"
+        failure = CaptionFailed(FAILED, detail=f"it failed with {type(error).__name__}")
     else:
         if len(outcomes) == num_images:
             return outcomes
         logger.warning("captioner %s gave %d captions for %d images", name, len(outcomes), num_images)
-        reason = "the captioner failed"
-    return [CaptionFailed(reason)] * num_images
+        failure = CaptionFailed(FAILED, detail=f"it gave {len(outcomes)} captions for {num_images} images")
+    return [failure] * num_images
 
 
 def _key_of(picture: Picture, captioner: Captioner, settings: ProxySettings) -> str:

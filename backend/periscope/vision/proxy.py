@@ -15,7 +15,7 @@ from periscope.core import CaptionedImage, ImagePart, Message, Role, Tell, Visio
 from periscope.errors import CaptionFailed
 from periscope.vision.blocks import Rewritten, SeenPicture, Sources, captioned_image, rewritten
 from periscope.vision.captioner import Captioner
-from periscope.vision.captioning import NOT_AVAILABLE, ImageCaptioning
+from periscope.vision.captioning import NOT_AVAILABLE, ImageCaptioning, ReportProblem
 from periscope.vision.intake import AdmittedImages, ImageIntake, Picture
 from periscope.vision.looking import KeptImages, Looking, See
 from periscope.vision.reading import ImageReading, ReadPicture
@@ -31,11 +31,16 @@ class VisionProxy:
     """
 
     def __init__(
-        self, cache: CaptionCache, *, intake: ImageIntake | None = None, reading: ImageReading | None = None
+        self,
+        cache: CaptionCache,
+        *,
+        intake: ImageIntake | None = None,
+        reading: ImageReading | None = None,
+        report_problem: ReportProblem = lambda *_: None,
     ) -> None:
         self._intake = intake or ImageIntake()
         self._reading = reading or ImageReading(cache)
-        self._captioning = ImageCaptioning(cache)
+        self._captioning = ImageCaptioning(cache, report_problem)
 
     async def rewrite(
         self,

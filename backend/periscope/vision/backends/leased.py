@@ -15,7 +15,7 @@ from typing import Final, Protocol, TypeAlias
 
 from periscope.captions.caption import Caption, CaptionOutcome
 from periscope.core import Image, Tell, Waiting, WaitStatus
-from periscope.errors import CaptionEmpty, CaptionFailed, EngineClosed, ServerBusy
+from periscope.errors import CaptionEmpty, CaptionFailed, EngineClosed, PeriscopeError, ServerBusy
 from periscope.vision.backends.time_budget import TimeBudget
 from periscope.vision.captioner import CaptionerId, CaptionRequest
 from periscope.vision.prompts import clean_text
@@ -170,7 +170,7 @@ class _Captioning:
             self.changed.clear()
             is_work = self._num_in_work > 0 or self._captioner.num_in_work == 0
             if not await self._budget.spend(self.changed, is_work=is_work):
-                return CaptionFailed("the captioner timed out") if is_work else self._busy()
+                return self._timed_out() if is_work else self._busy()
         return CaptionFailed("the captioner stopped")
 
     def _told_done(self, tasks: list[asyncio.Task[CaptionOutcome]]) -> int:
@@ -180,6 +180,10 @@ class _Captioning:
             self._num_told, name = num_done, self._captioner.id.name
             self._tell(Waiting(WaitStatus.CAPTIONING, name, num_done=num_done, num_total=len(tasks)))
         return num_done
+
+    def _timed_out(self) -> CaptionFailed:
+        detail = f"the captions of a request took longer than {self._budget.work_s:g} s (`vision_proxy.timeout_s`)"
+        return CaptionFailed("the captioner timed out", detail=detail)
 
     def _busy(self) -> ServerBusy:
         return ServerBusy(
@@ -197,7 +201,8 @@ class _Captioning:
             return CaptionFailed("the captioner is not available")
         except Exception as error:  # noqa: BLE001 - one image's failure must not take its neighbours along
             logger.warning("captioner %s failed on an image: %s", self._captioner.id.name, type(error).__name__)
-            return CaptionFailed("the captioner failed")
+            detail = error.message if isinstance(error, PeriscopeError) else f"it failed with {type(error).__name__}"
+            return CaptionFailed("the captioner failed", detail=detail)
         if not text:
             return CaptionEmpty("the captioner returned nothing")
         elapsed_s = 0.0 if self._began_at is None else self._clock() - self._began_at

@@ -113,7 +113,8 @@ class RemoteCaptioner:
     async def health_check(self) -> str | None:
         """Check the server and return the problem and its fix, or None. Never raises for the server's faults."""
         num_described = self._num_described
-        problem = await problem_of(self._client, self.server, looks=self._state is not ModelState.READY)
+        looks = self._state is not ModelState.READY or self._doubt.is_set()
+        problem = await problem_of(self._client, self.server, looks=looks)
         if num_described != self._num_described:  # an image captioned meanwhile is newer evidence
             problem = None
         self._become(ModelState.READY if problem is None else ModelState.FAILED, problem)

@@ -152,11 +152,11 @@ def _outcome_of(error: RemoteError, server: RemoteServer) -> CaptionFailed | Ser
                 retry_after_s=_RETRY_AFTER_S if after_s is None else max(1, math.ceil(after_s)),
             )
         case RemoteTimedOut():  # 2
-            return CaptionFailed("the captioner timed out")
+            return CaptionFailed("the captioner timed out", detail=error.message)
         case _ if is_of_the_server(error, server):  # 3
             return CaptionFailed("the captioner is not available")
         case _:  # 4
-            return CaptionFailed("the captioner failed")
+            return CaptionFailed("the captioner failed", detail=error.message)
 
 
 def is_busy(error: RemoteError) -> bool:
