@@ -3,7 +3,8 @@
 A caption is data that a picture's author controls. So that it can neither open nor close a block:
 - control, format and surrogate characters are removed (tabs and newlines stay, other line breaks become newlines),
 - an opening square bracket, also a fullwidth or lenticular one, that stands before `image`, `end of image` or
-  `text in image`, in any case and with any white space between, becomes `(`. So it does before `document` and a number.
+  `text in image`, in any case and with any white space or none between, becomes `(`. So it does before `document` and
+  a number.
 Letters that merely look like those are not covered. In the text of a document a number has to follow `image`, too: code
 is full of `[image` that is no block.
 """
@@ -29,7 +30,7 @@ MAX_QUESTION_CHARS: Final = 2000
 _MAX_NAME_CHARS: Final = 120
 
 _BRACKET: Final = r"[\[\uff3b\ufe47\u3010\u3014\u3016\u301a\u27e6]"
-_OF: Final = r"\s*(?:end\s+of\s+|text\s+in\s+)?"
+_OF: Final = r"\s*(?:end\s*of\s*|text\s*in\s*)?"
 _DELIMITER: Final = re.compile(rf"{_BRACKET}(?={_OF}(?:image|document\s*\d))", re.IGNORECASE)
 _NUMBERED_DELIMITER: Final = re.compile(rf"{_BRACKET}(?={_OF}(?:image|document)\s*\d)", re.IGNORECASE)
 _LINE_BREAK: Final = re.compile(r"\r\n?|[\v\f\x85\u2028\u2029]")
