@@ -61,6 +61,10 @@ class DocumentInvalid(FileInvalid):
     """A document cannot be taken: encrypted, broken, of an unknown format, over a limit, or not in the request."""
 
 
+class VideoInvalid(FileInvalid):
+    """A video cannot be taken: broken, of an unknown codec, over a limit, or the model has no captioner."""
+
+
 class ImageSourceRefused(RequestError):
     """The image's address is of a kind that is never or not now fetched (`file:`, a path, `http(s):`)."""
 

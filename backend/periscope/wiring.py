@@ -25,6 +25,7 @@ from periscope.vision.readers.model_families import family_of
 from periscope.vision.readers.model_reader import ModelReader
 from periscope.vision.readers.reader import TextReader
 from periscope.vision.settings import OnError, ProxySettings, ReadingSettings
+from periscope.vision.videos.settings import VideoSettings
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +134,7 @@ def proxy_settings(vision: VisionProxyConfig, reader: TextReader | ModelReader |
             max_page_px=vision.max_page_px,
             max_chars=vision.document_max_chars,
         ),
+        video=VideoSettings(**vision.video.model_dump()),
     )
 
 

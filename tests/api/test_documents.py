@@ -8,8 +8,10 @@ import pytest
 
 from periscope.api.openai.content import decode_content
 from periscope.core import FilePart, ImagePart, Part, TextPart
+from periscope.errors import InvalidRequest
 
 PDF = "data:application/pdf;base64,JVBERi0x"
+MP4 = "data:video/mp4;base64,AAAA"
 PNG = "data:image/png;base64,AAAA"
 AT = "content[0]"
 
@@ -32,6 +34,12 @@ BASE64 = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0x"}
         ),
         ({"type": "file", "file": {"file_data": PNG}}, (ImagePart(PNG, AT),)),
         ({"type": "image_url", "image_url": {"url": PDF}}, (FilePart(AT, url=PDF),)),
+        ({"type": "image_url", "image_url": {"url": MP4}}, (FilePart(AT, url=MP4),)),
+        ({"type": "video_url", "video_url": {"url": MP4}}, (FilePart(AT, url=MP4),)),
+        ({"type": "video_url", "video_url": MP4}, (FilePart(AT, url=MP4),)),
+        ({"type": "input_video", "input_video": {"data": "AAAA", "format": "mp4"}}, (FilePart(AT, url=MP4),)),
+        ({"type": "input_video", "video_url": MP4}, (FilePart(AT, url=MP4),)),
+        ({"type": "video", "video": MP4}, (FilePart(AT, url=MP4),)),
         (
             {"type": "input_image", "image_url": "data:image/png;base64,JVBERi0x"},
             (FilePart(AT, url="data:image/png;base64,JVBERi0x"),),
@@ -75,6 +83,7 @@ def test_a_document_is_the_same_part_from_every_dialect(part: dict[str, Any], pa
         ({"type": "input_file", "file_url": "https://x/a.pdf"}, "`content[0].file_url` is not fetched"),
         ({"type": "input_file", "file_data": "https://x/a.pdf"}, "`content[0].file_data` is an address"),
         ({"type": "file", "file": {"filename": "a.pdf"}}, "`content[0].file.file_data` is missing"),
+        ({"type": "video_url", "video_url": {"url": "https://x/a.mp4"}}, "`content[0].video_url.url` is an address"),
         (anthropic({"type": "url", "url": "https://x/a.pdf"}), "`content[0].source.url` is not fetched"),
         (anthropic({"type": "file", "file_id": "f"}), "`content[0].source.file_id` names a stored file"),
     ],
@@ -86,3 +95,19 @@ def test_a_document_that_is_not_in_the_request_says_so(part: dict[str, Any], mis
     assert decoded.missing is not None
     assert decoded.missing.startswith(missing)
     assert "Send the bytes" in decoded.missing
+
+
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [
+        ({"type": "video_url"}, "content[0].video_url"),
+        ({"type": "video_url", "video_url": {"url": 1}}, "content[0].video_url.url"),
+        ({"type": "input_video", "input_video": {"data": ""}}, "content[0].input_video.data"),
+        ({"type": "video", "video": ["a.jpg", "b.jpg"]}, "content[0].video"),
+    ],
+)
+def test_a_video_of_the_wrong_type_names_its_field(part: dict[str, Any], field: str) -> None:
+    """A list of frames, too, which some templates take: each is to be sent as an image."""
+    with pytest.raises(InvalidRequest) as refused:
+        decode_content([part], "content")
+    assert refused.value.param == field

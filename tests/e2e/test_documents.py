@@ -6,9 +6,12 @@ import base64
 from typing import Any
 
 import httpx
+import pytest
 
-from tests.e2e.drawing import user
+from periscope.vision.videos.facts import HAS_VIDEO
+from tests.e2e.drawing import circle, square, user
 from tests.vision.documents.pdfs import INVOICE, encrypted_pdf, pdf_url, scanned_pdf, text_pdf
+from tests.vision.videos.movies import movie, video_url
 
 
 def answered(client: httpx.Client, *messages: dict[str, Any]) -> dict[str, Any]:
@@ -56,3 +59,20 @@ def test_a_document_that_cannot_be_taken_is_a_400(client: httpx.Client) -> None:
         error = reply.json()["error"]
         assert (reply.status_code, error["code"], error["param"]) == (400, "invalid_document", "messages[0].content[1]")
         answered(client, user("Read.", part), {"role": "assistant", "content": "No."}, user("Never mind."))
+
+
+@pytest.mark.skipif(not HAS_VIDEO, reason="needs the extra `video`")
+def test_a_video_is_described_frame_by_frame_and_once(client: httpx.Client) -> None:
+    """In the part that vLLM's clients send; a broken one is a 400 in the newest message, and a note before."""
+    data = movie(circle("red"), square("blue"))
+    message = user("What is shown?", {"type": "video_url", "video_url": {"url": video_url(data)}})
+    vision = answered(client, message)["periscope"]["vision"]
+    assert (vision["num_images"], vision["num_failed"]) == (2, 0)
+    again = answered(client, message, {"role": "assistant", "content": "A circle."}, user("Sure?"))
+    assert again["periscope"]["vision"]["num_cache_hits"] == 2
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
+    broken = user("What is shown?", {"type": "input_video", "input_video": {"data": video_url(data[:999])[22:]}})
+    reply = client.post("/v1/chat/completions", json={"messages": [broken]})
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"], error["param"]) == (400, "invalid_video", "messages[0].content[1]")
+    answered(client, broken, {"role": "assistant", "content": "No."}, user("Never mind."))

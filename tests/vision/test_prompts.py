@@ -51,6 +51,7 @@ def test_a_marker_to_the_byte() -> None:
         ("\uff3bImage 1\uff3d", "(Image 1\uff3d"),
         ("\u3010End of image 1\u3011", "(End of image 1\u3011"),
         ("[\u200bIm\u00adage 1]", "(Image 1]"),
+        ("[Video 3, a] [End of video 3] [video player]", "(Video 3, a] (End of video 3] [video player]"),
         ("x\u2028[Image 1]", "x\n(Image 1]"),
         ('Text "[1] a[0]" in red.\n\tTwo lines.', 'Text "[1] a[0]" in red.\n\tTwo lines.'),
         ("  a\x00\x1b[31mb\x7f \r\nc\rd ", "a[31mb \nc\nd"),

@@ -1,8 +1,8 @@
 """Parts of a message's content that several dialects share: images as each of them writes them, as core parts. Pure.
 
-No image is decoded: a URL, or base64 with its media type, becomes the URL that `vision` reads. A PDF in the place of
-an image, as some clients send it, is a document. Every route takes the parts of all dialects, because chats continue
-at other endpoints with the history that they have.
+No image is decoded: a URL, or base64 with its media type, becomes the URL that `vision` reads. A PDF or a video in
+the place of an image, as some clients send it, is a file. Every route takes the parts of all dialects, because chats
+continue at other endpoints with the history that they have.
 
     OpenAI chat     {"type": "image_url", "image_url": {"url": ...} or "..."}
     Responses       {"type": "input_image", "image_url": "..."}
@@ -37,8 +37,8 @@ def image_url_part(part: JSONObject, path: str) -> ImagePart | FilePart:
     """
     value = part.get("image_url")
     if isinstance(value, dict):
-        return _image_or_document(_url(value.get("url"), f"{path}.image_url.url"), path)
-    return _image_or_document(_url(value, f"{path}.image_url"), path)
+        return _image_or_file(_url(value.get("url"), f"{path}.image_url.url"), path)
+    return _image_or_file(_url(value, f"{path}.image_url"), path)
 
 
 def image_block(part: JSONObject, path: str) -> ImagePart | FilePart:
@@ -49,7 +49,7 @@ def image_block(part: JSONObject, path: str) -> ImagePart | FilePart:
     """
     if "source" not in part and "data" in part:
         url = data_url(part.get("mimeType"), part["data"], f"{path}.mimeType", f"{path}.data")
-        return _image_or_document(url, path)
+        return _image_or_file(url, path)
     source = part.get("source")
     if not isinstance(source, dict):
         raise wrong_type(f"{path}.source", "an object", source)
@@ -61,16 +61,16 @@ def image_block(part: JSONObject, path: str) -> ImagePart | FilePart:
             url = _url(source.get("url"), f"{at}.url")
         case other:
             raise wrong_type(f"{at}.type", "`base64` or `url`", other)
-    return _image_or_document(url, path)
+    return _image_or_file(url, path)
 
 
-def is_document_url(url: str) -> bool:
-    """Whether a `data:` URL holds a PDF, by its media type or its first bytes."""
+def is_file_url(url: str) -> bool:
+    """Whether a `data:` URL holds a PDF or a video, by its media type or its first bytes."""
     head, comma, _ = url[:_MAX_HEADER_CHARS].partition(",")
     kind = head.strip().lower()
     if not comma or not kind.startswith("data:"):
         return False
-    return kind.startswith("data:application/pdf") or url.startswith(_PDF_BASE64, len(head) + 1)
+    return kind.startswith(("data:application/pdf", "data:video/")) or url.startswith(_PDF_BASE64, len(head) + 1)
 
 
 def data_url(media_type: Any, data: Any, media_path: str, data_path: str) -> str:
@@ -100,8 +100,8 @@ def wrong_type(path: str, expected: str, value: Any) -> InvalidRequest:
     return InvalidRequest(f"`{path}` must be {expected}, got {kind_of(value)}.", param=path)
 
 
-def _image_or_document(url: str, path: str) -> ImagePart | FilePart:
-    return FilePart(path, url=url) if is_document_url(url) else ImagePart(url, path)
+def _image_or_file(url: str, path: str) -> ImagePart | FilePart:
+    return FilePart(path, url=url) if is_file_url(url) else ImagePart(url, path)
 
 
 def _url(value: Any, path: str) -> str:

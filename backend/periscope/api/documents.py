@@ -1,10 +1,13 @@
-"""Decodes documents in a message's content from all dialects into core parts. Pure; no document is opened.
+"""Decodes documents and videos in a message's content from all dialects into core parts. Pure; no file is opened.
 
     OpenAI chat     {"type": "file", "file": {"filename": ..., "file_data": "data:application/pdf;base64,..."}}
     Responses       {"type": "input_file", "filename": ..., "file_data": ...}
     Anthropic       {"type": "document", "title": ..., "source": {"type": "base64", "media_type": ..., "data": ...}}
                     {"type": "document", "source": {"type": "text", "data": ...} or {"type": "content", "content": ...}}
-    any             a `data:application/pdf` URL where an image is expected
+    vLLM, SGLang    {"type": "video_url", "video_url": {"url": ...} or "..."}
+    llama.cpp       {"type": "input_video", "input_video": {"data": ..., "format": "mp4"}}
+    Transformers    {"type": "video", "video": "..."}
+    any             a `data:application/pdf` or `data:video/...` URL where an image is expected
 
 A reference to a file on another server becomes a part that says so. Whether that is an error depends on its place in
 the conversation; `vision` decides it.
@@ -15,12 +18,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from periscope.api.content import data_url, is_document_url, string_at, wrong_type
+from periscope.api.content import data_url, is_file_url, string_at, wrong_type
 from periscope.core import FilePart, ImagePart, JSONObject, Part, TextPart
 from periscope.errors import InvalidRequest
 
 #: A character that every URL has, and base64 never.
 _ADDRESS_MARK: Final = "://"
+#: Where the parts of videos hold them.
+_VIDEO_KEYS: Final = ("video_url", "input_video", "video")
 _SEND_BYTES: Final = "Send the bytes in `file_data` as `data:application/pdf;base64,...`."
 
 
@@ -48,6 +53,28 @@ def file_part(part: JSONObject, path: str) -> FilePart | ImagePart:
     else:
         missing = f"`{at}.file_data` is missing or empty. {_SEND_BYTES}"
     return FilePart(path, name, missing=missing)
+
+
+def video_part(part: JSONObject, path: str) -> FilePart:
+    """A video in any of the shapes above: a `data:` URL, or bare base64.
+
+    Raises:
+        InvalidRequest: names the field that is of the wrong type.
+    """
+    key = next((key for key in _VIDEO_KEYS if key in part), _VIDEO_KEYS[0])
+    value, at = part.get(key), f"{path}.{key}"
+    if isinstance(value, dict):
+        inner = "data" if "data" in value else "url"
+        value, at = value.get(inner), f"{at}.{inner}"
+    if not isinstance(value, str) or not value:
+        raise wrong_type(at, "a `data:video/mp4;base64,...` URL", value)
+    head = value[:256].lstrip().lower()
+    if head.startswith("data:"):
+        return FilePart(path, url=value)
+    if _ADDRESS_MARK in head:
+        missing = f"`{at}` is an address, and videos are not fetched. Send the bytes as `data:video/mp4;base64,...`."
+        return FilePart(path, missing=missing)
+    return FilePart(path, url=f"data:video/mp4;base64,{value}")
 
 
 def document_block(part: JSONObject, path: str, decode: Callable[[Any, str], tuple[Part, ...]]) -> tuple[Part, ...]:
@@ -86,7 +113,7 @@ def _from_source(
             return _from_content(decode(source.get("content"), f"{at}.content"), name, path)
         case "url":
             url = string_at(f"{at}.url", source.get("url"))
-            if is_document_url(url) or url.lower().startswith("data:"):
+            if is_file_url(url) or url.lower().startswith("data:"):
                 return (FilePart(path, name, url=url),)
             missing = f"`{at}.url` is not fetched by this server. Send the bytes in a source of type `base64`."
         case "file":
@@ -109,7 +136,7 @@ def _from_content(parts: tuple[Part, ...], name: str, path: str) -> tuple[Part, 
 def _from_file_data(data: str, name: str, at: str, path: str) -> FilePart | ImagePart:
     """A `data:` URL, or bare base64."""
     head = data[:256].lstrip().lower()
-    if head.startswith("data:image/") and not is_document_url(data):
+    if head.startswith("data:image/") and not is_file_url(data):
         return ImagePart(data, path)
     if head.startswith("data:"):
         return FilePart(path, name, url=data)

@@ -91,6 +91,7 @@ ROWS: Mapping[type[Exception], ErrorRow] = {
     e.ImageInvalid: ErrorRow(400, _CLIENT, "invalid_image"),
     e.FileInvalid: ErrorRow(400, _CLIENT, "invalid_file"),
     e.DocumentInvalid: ErrorRow(400, _CLIENT, "invalid_document"),
+    e.VideoInvalid: ErrorRow(400, _CLIENT, "invalid_video"),
     e.ImageSourceRefused: ErrorRow(400, _CLIENT, "image_source_refused"),
     e.ImageNotFetched: ErrorRow(400, _CLIENT, "image_not_fetched"),
     e.ContextLengthExceeded: ErrorRow(400, _CLIENT, "context_length_exceeded"),

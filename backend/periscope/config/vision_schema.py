@@ -28,6 +28,25 @@ def read_vision_mode(value: object) -> VisionMode:
     raise ValueError("should be disabled, proxy or native")
 
 
+class VideoConfig(Section):
+    """How many frames of a video are captioned, and which videos are accepted."""
+
+    max_frames: int = setting(
+        8, "Frames captioned of one video, chosen evenly by time without near duplicates.", "frames", ge=1, le=32
+    )
+    max_frame_px: int = setting(1024, "Longest side of the image of a frame.", "pixels", ge=28, le=1536)
+    max_bytes: Annotated[int, Field(ge=KIB, le=GIB), BYTES] = setting(64 * MIB, "Size of a video.", "bytes")
+    max_seconds: Annotated[float, Field(ge=1, le=86400), SECONDS] = setting(
+        600.0, "Length of a video. A longer one is refused.", "seconds"
+    )
+    max_source_pixels: int = setting(
+        9_000_000, "Pixels of a frame before it is scaled. 4K has 8.3 million.", "pixels", ge=1, le=100_000_000
+    )
+    timeout_s: Annotated[float, Field(ge=0.1, le=3600), SECONDS] = setting(
+        30.0, "Longest time for decoding one video.", "seconds"
+    )
+
+
 class VisionProxyConfig(Section):
     """The captioner of a text model: which it is, how it is used, and its limits."""
 
@@ -109,6 +128,7 @@ class VisionProxyConfig(Section):
     document_max_chars: int = setting(
         100_000, "Text of one document. The rest is cut off, and its block says so.", "characters", ge=1, le=10_000_000
     )
+    video: VideoConfig = setting(VideoConfig(), "Videos, which the extra video decodes. Their frames are images.")
 
     @property
     def reader_model(self) -> str | None:

@@ -59,7 +59,7 @@ class ModelElsewhere(Protocol):
 #: The engine class of all text models in the pool.
 _GENERATOR: type[PooledGenerator] = PooledGenerator  # type: ignore[type-abstract]  # nobody makes one of it
 #: A model without vision gets the text of documents, which needs no captioner.
-_WITHOUT_VISION: Final = ProxySettings(documents=DocumentSettings(mode=DocumentMode.TEXT))
+_WITHOUT_VISION: Final = ProxySettings(documents=DocumentSettings(mode=DocumentMode.TEXT), video=None)
 
 
 class ChatService:

@@ -5,18 +5,28 @@ Pure, except that failures are written to the log.
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from periscope.captions.cache import Answer
 from periscope.captions.caption import Caption
-from periscope.core import CaptionedImage, ImagePart, Message, TextPart, VisionUsage
+from periscope.core import CaptionedImage, ImagePart, Message, Part, TextPart, VisionUsage
 from periscope.errors import CaptionerUnavailable, CaptionFailed
 from periscope.vision.intake import Picture
-from periscope.vision.prompts import caption_block, marker, undescribed_block, unread_section, verbatim_section
+from periscope.vision.prompts import (
+    caption_block,
+    marker,
+    moment_text,
+    undescribed_block,
+    unread_section,
+    verbatim_section,
+    video_block,
+)
 from periscope.vision.reading import ReadPicture
 from periscope.vision.settings import OnError, ProxySettings
+from periscope.vision.videos.video import FrameImage, Video
 
 logger = logging.getLogger(__name__)
 
@@ -68,16 +78,11 @@ def rewritten(
     """
     _report_failures(seen, settings.on_error)
     left_out = f"only the newest {settings.limits.max_images} images that are new in a request are described"
-    blocks = [
-        block_of(
-            each.picture,
-            CaptionFailed(left_out) if each.answer is None else each.answer.result,
-            each.reading,
-            sources,
-        )
+    told = [
+        _Told(each.picture, CaptionFailed(left_out) if each.answer is None else each.answer.result, each.reading)
         for each in seen
     ]
-    return Rewritten(_with_blocks(messages, blocks), usage_of(seen))
+    return Rewritten(_with_blocks(messages, _blocks(told, sources)), usage_of(seen))
 
 
 def captioned_image(picture: Picture, answer: Answer, reading: ReadPicture, sources: Sources) -> CaptionedImage:
@@ -108,33 +113,81 @@ def _report_failures(seen: Sequence[SeenPicture], on_error: OnError) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What is told of an image: its caption, or why there is none, and its text."""
+
+    picture: Picture
+    result: Caption | CaptionFailed
+    reading: ReadPicture
+
+
+def _blocks(told: Iterable[_Told], sources: Sources) -> Iterator[str | None]:
+    """One for each image, in order. The block of a video stands at its first frame, and None at the others."""
+    for video, group in itertools.groupby(told, lambda each: _video_of(each.picture)):
+        if video is None:
+            yield from (block_of(each.picture, each.result, each.reading, sources) for each in group)
+        else:
+            frames = list(group)
+            yield _video_block(video, frames, sources)
+            yield from itertools.repeat(None, len(frames) - 1)
+
+
+def _video_of(picture: Picture) -> Video | None:
+    part = picture.place.part
+    return part.video if isinstance(part, FrameImage) else None
+
+
 def block_of(picture: Picture, result: Caption | CaptionFailed, reading: ReadPicture, sources: Sources) -> str:
     """Pure: what a text model reads in place of one picture."""
     label, size = picture.place.label, picture.size
-    verbatim = (
-        verbatim_section(label, sources.reader, reading.text)
-        if reading.failure is None
-        else unread_section(label, reading.failure)
-    )
+    verbatim = _verbatim(picture, reading, sources)
     if not isinstance(result, CaptionFailed):
         return caption_block(label, size, sources.captioner, result.text, verbatim)
-    return (
-        undescribed_block(label, size, result.reason, verbatim) if reading.text else marker(label, size, result.reason)
-    )
+    if reading.text:
+        return undescribed_block(label, size, result.reason, verbatim)
+    return marker(label, size, result.reason)
 
 
-def _with_blocks(messages: Sequence[Message], blocks: Sequence[str]) -> tuple[Message, ...]:
-    remaining = iter(blocks)
-    return tuple(
-        replace(
-            message,
-            parts=tuple(
-                TextPart(next(remaining), is_data=True) if isinstance(part, ImagePart) else part
-                for part in message.parts
-            ),
-        )
-        for message in messages
-    )
+def _video_block(video: Video, frames: Sequence[_Told], sources: Sources) -> str:
+    first = frames[0].picture
+    assert isinstance(first.place.part, FrameImage)  # noqa: S101 - of a video
+    label, failure = first.place.part.block, frames[0].result
+    if isinstance(failure, CaptionFailed) and not any(
+        each.reading.text or isinstance(each.result, Caption) for each in frames
+    ):
+        return marker(label, first.size, failure.reason)
+    moments = "\n".join(_moment(each, sources) for each in frames)
+    return video_block(label, first.size, video.facts().seconds, sources.captioner, moments)
+
+
+def _moment(frame: _Told, sources: Sources) -> str:
+    label, result = frame.picture.place.label, frame.result
+    if isinstance(result, CaptionFailed):
+        text = f"could not be described: {result.reason}. Do not guess what it shows."
+    else:
+        text = result.text
+    return moment_text(label, text, _verbatim(frame.picture, frame.reading, sources))
+
+
+def _verbatim(picture: Picture, reading: ReadPicture, sources: Sources) -> str:
+    """The section of its text; empty if there is none."""
+    label = picture.place.label
+    if reading.failure is not None:
+        return unread_section(label, reading.failure)
+    return verbatim_section(label, sources.reader, reading.text)
+
+
+def _with_blocks(messages: Sequence[Message], blocks: Iterator[str | None]) -> tuple[Message, ...]:
+    return tuple(replace(message, parts=tuple(_shown(message.parts, blocks))) for message in messages)
+
+
+def _shown(parts: Iterable[Part], blocks: Iterator[str | None]) -> Iterator[Part]:
+    for part in parts:
+        if not isinstance(part, ImagePart):
+            yield part
+        elif (block := next(blocks)) is not None:
+            yield TextPart(block, is_data=True)
 
 
 def usage_of(seen: Sequence[SeenPicture]) -> VisionUsage:

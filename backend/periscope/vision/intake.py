@@ -5,7 +5,6 @@ Its methods run on the event loop; reading and decoding block, so they run in th
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
@@ -14,7 +13,8 @@ from functools import partial
 from typing import TypeAlias
 
 from periscope.core import Image, ImagePart, Message
-from periscope.vision.documents.opening import DocumentOpening, PageImage
+from periscope.vision.documents.opening import FileOpening
+from periscope.vision.drawn import DrawnImage
 from periscope.vision.fetching import Fetching, in_order, num_to_fetch
 from periscope.vision.images.decode import ImageHeader, decode, read_header
 from periscope.vision.images.formats import format_of
@@ -36,7 +36,7 @@ class ImagePlace:
 
     Attributes:
         label: what its block is called: the number of an image counts all images of the conversation, from 1.
-        part: as the client sent it, or a page of a document that it sent.
+        part: as the client sent it, or a page or a frame of a file that it sent.
         prompt: what the captioner is asked about it.
     """
 
@@ -50,9 +50,9 @@ class Picture:
     """An image whose header has been checked; its pixels are not decoded yet.
 
     Attributes:
-        read: the image file's bytes; none of a page, which is drawn from its document. They are at hand, unless the
-            image was fetched from the web for an earlier request: then it is fetched again, and may raise what that
-            raises.
+        read: the image file's bytes; none of a page or a frame, which is drawn from its file. They are at hand, unless
+            the image was fetched from the web for an earlier request: then it is fetched again, and may raise what
+            that raises.
     """
 
     place: ImagePlace
@@ -60,9 +60,9 @@ class Picture:
     read: ReadBytes = field(repr=False)
 
     @property
-    def is_page(self) -> bool:
-        """Whether it is a page of a document."""
-        return isinstance(self.place.part, PageImage)
+    def is_drawn(self) -> bool:
+        """Whether it is a page of a document or a frame of a video."""
+        return isinstance(self.place.part, DrawnImage)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -76,12 +76,12 @@ class Picture:
             data: what `read` gave.
 
         Raises:
-            ImageInvalid, DocumentInvalid: the pixels are broken or cut off; the page cannot be drawn.
-            ServerBusy: a page's turn to be drawn did not come.
+            ImageInvalid, FileInvalid: the pixels are broken or cut off; the page or frame cannot be drawn.
+            ServerBusy: the turn of a page or a frame to be drawn did not come.
         """
         part, sha256 = self.place.part, self.header.sha256
-        if isinstance(part, PageImage):
-            return part.drawn(max_side_px=limits.max_side_px, sha256=sha256)
+        if isinstance(part, DrawnImage):
+            return part.drawn(max_side_px=limits.max_side_px)
         return decode(data, limits, sha256=sha256, param=part.param)
 
     def decoded_bytes(self, limits: ImageLimits) -> int:
@@ -120,9 +120,9 @@ class AdmittedImages:
         """Decode these pictures of the request, in order, off the event loop.
 
         Raises:
-            ImageInvalid, DocumentInvalid: the pixels of a picture are broken or cut off; a page cannot be drawn.
+            ImageInvalid, FileInvalid: the pixels of a picture are broken or cut off; a page or a frame cannot be drawn.
             ImageNotFetched, ImageSourceRefused: a picture had to be fetched again.
-            ServerBusy: a page's turn to be drawn did not come.
+            ServerBusy: the turn of a page or a frame to be drawn did not come.
             ServerStopping: the executor was shut down.
         """
         limits = self._limits
@@ -157,18 +157,19 @@ class ImageIntake:
         executor: Executor | None = None,
         in_flight: BytesInFlight | None = None,
         remote: RemoteImages | None = None,
+        files: FileOpening | None = None,
     ) -> None:
         self._run = Threads(executor)
         self._in_flight = in_flight or BytesInFlight()
         self._remote = remote
-        self._documents = DocumentOpening()
+        self._files = files or FileOpening()
 
     @asynccontextmanager
     async def admitted(self, messages: Sequence[Message], settings: ProxySettings) -> AsyncIterator[AdmittedImages]:
         """Admit a request's images and documents and read them; they count as held until the block is left.
 
         Raises:
-            DocumentInvalid: a document cannot be taken.
+            DocumentInvalid, VideoInvalid: a document or a video cannot be taken.
             ImageInvalid, ImageSourceRefused: an image cannot be taken; of several errors, that of the first image.
                 Images of the web are fetched when all others are good.
             ImageNotFetched: no image came from its address.
@@ -180,7 +181,7 @@ class ImageIntake:
         reserved = self._num_to_fetch(messages, limits) * limits.max_bytes
         num_text_bytes = _num_text_bytes(messages)
         async with self._in_flight.admitted(num_text_bytes * 7 // 4 + reserved) as admission:
-            opened = await self._documents.opened(messages, settings.documents, self._run)
+            opened = await self._files.opened(messages, settings, self._run)
             pictures = await self._pictures(list(image_places(opened, settings)), admission, limits)
             admission.give_back(reserved)
             admitted = AdmittedImages(opened, pictures, admission, self._run, limits, num_text_bytes=num_text_bytes)
@@ -220,7 +221,7 @@ def image_places(messages: Sequence[Message], settings: ProxySettings) -> Iterat
     for message in messages:
         prompt = caption_prompt(settings.prompt, message.text if settings.use_question else "")
         for part in message.images:
-            if isinstance(part, PageImage):
+            if isinstance(part, DrawnImage):
                 yield ImagePlace(part.label, part, prompt)
             else:
                 number += 1
@@ -234,11 +235,9 @@ def _num_text_bytes(messages: Sequence[Message]) -> int:
 
 
 def _read_picture(place: ImagePlace, limits: ImageLimits) -> Picture:
-    """Blocks. A page needs no reading: what identifies it is known before it is drawn."""
-    if isinstance(place.part, PageImage):
-        page = place.part.page
-        sha256 = hashlib.sha256(page.facts.encode()).hexdigest()
-        return Picture(place, ImageHeader(page.width, page.height, sha256), partial(_at_hand, b""))
+    """Blocks. A page or a frame needs no reading: what identifies it is known before it is drawn."""
+    if isinstance(place.part, DrawnImage):
+        return Picture(place, place.part.header, partial(_at_hand, b""))
     param = place.part.param
     data = fetch(place.part, limits, check_head=partial(format_of, param=param))
     place = replace(place, part=ImagePart("", param))  # the base64 is of no further use

@@ -54,7 +54,7 @@ class ModelReading:
             timeout_s: how long the model may work on one picture.
 
         Raises:
-            ImageInvalid, DocumentInvalid: the pixels of a picture are broken; a page cannot be drawn.
+            ImageInvalid, FileInvalid: the pixels of a picture are broken; a page or a frame cannot be drawn.
             ServerBusy: the turn did not come in time, or the model has too many requests.
             ServerStopping: the executor was shut down.
         """

@@ -65,7 +65,7 @@ class VisionProxy:
             looking: is handed the images, so that they can be looked at again; without it they are let go.
 
         Raises:
-            ImageInvalid, ImageSourceRefused, DocumentInvalid: an image or a document cannot be taken; raised before any
+            ImageInvalid, ImageSourceRefused, FileInvalid: an image or a file cannot be taken; raised before any
                 captioning.
             CaptionerUnavailable: an image could not be captioned, and `on_error` asks for an error.
             ServerBusy: the captioner or the intake has too many requests, or an image's turn did not come in time.
@@ -106,16 +106,16 @@ class VisionProxy:
     ) -> list[SeenPicture]:
         """Describe and read the pictures side by side, but for those left out. Of two errors the captioner's is raised.
 
-        A page that is left out is read all the same: what matters in a document is its words.
+        A page or a frame that is left out is read all the same: what matters in a document is its words.
         """
         shown = [picture for at, picture in enumerate(pictures) if at not in left_out]
-        to_read = {at: picture for at, picture in enumerate(pictures) if at not in left_out or picture.is_page}
+        to_read = {at: picture for at, picture in enumerate(pictures) if at not in left_out or picture.is_drawn}
         reading = asyncio.create_task(
             self._reading.of(tuple(to_read.values()), settings.limits, settings.reading), name="read the text in images"
         )
         try:
             if captioner is None:
-                await admitted.decode([each for each in shown if not each.is_page])  # broken ones: the client's error
+                await admitted.decode([each for each in shown if not each.is_drawn])  # broken ones: the client's error
                 answers = iter([_NO_CAPTIONER] * len(shown))
             else:
                 answers = iter(await self._captioning.answers(shown, admitted, captioner, settings, tell))

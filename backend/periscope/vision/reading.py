@@ -20,7 +20,7 @@ from periscope.captions.cache import Answer, CaptionCache
 from periscope.captions.caption import Caption, CaptionOutcome
 from periscope.captions.keys import cache_key
 from periscope.core import Tell
-from periscope.errors import CaptionFailed, DocumentInvalid, ImageInvalid, ServerBusy, ServerStopping
+from periscope.errors import CaptionFailed, FileInvalid, ImageInvalid, ServerBusy, ServerStopping
 from periscope.vision.images.limits import ImageLimits
 from periscope.vision.intake import Picture
 from periscope.vision.model_reading import ModelReading
@@ -77,7 +77,7 @@ class ImageReading:
         """One result for each picture, in order; without settings nothing is read. Of equal ones the first counts time.
 
         Raises:
-            ImageInvalid, DocumentInvalid: the pixels of a picture are broken; a page cannot be drawn.
+            ImageInvalid, FileInvalid: the pixels of a picture are broken; a page or a frame cannot be drawn.
             ServerBusy: a picture's turn did not come in time.
             ServerStopping: the executor was shut down.
         """
@@ -159,7 +159,7 @@ def _outcome(reading: asyncio.Future[str], reader: TextReader, *, elapsed_ms: in
     error = reading.exception()
     if error is None:
         return Caption(reading.result(), num_tokens=0, elapsed_ms=elapsed_ms)
-    if isinstance(error, (ImageInvalid, DocumentInvalid)):
+    if isinstance(error, (ImageInvalid, FileInvalid)):
         raise error
     if isinstance(error, ServerBusy):
         return error

@@ -10,6 +10,7 @@ from periscope.vision.images.limits import ImageLimits
 from periscope.vision.prompts import DEFAULT_CAPTION_PROMPT
 from periscope.vision.readers.model_reader import ModelReader
 from periscope.vision.readers.reader import TextReader
+from periscope.vision.videos.settings import VideoSettings
 
 
 class OnError(StrEnum):
@@ -50,6 +51,7 @@ class ProxySettings:
         use_question: tell the captioner the text of the image's message; captions then depend on it.
         reading: how the text in images is read, beside the captions; None = it is not.
         documents: how PDFs and text files are read.
+        video: how videos are sampled; None = they are refused.
     """
 
     prompt: str = DEFAULT_CAPTION_PROMPT
@@ -61,3 +63,4 @@ class ProxySettings:
     limits: ImageLimits = ImageLimits()
     reading: ReadingSettings | None = None
     documents: DocumentSettings = DocumentSettings()
+    video: VideoSettings | None = VideoSettings()

@@ -47,6 +47,7 @@ SPECIAL = [
     errors.MemoryExceeded(num_prompt_tokens=9, needed_bytes=9, available_bytes=8),
     errors.InvalidRequest("why", param="messages"),
     errors.FileInvalid("why and what to do", reason="it is broken", param="messages"),
+    errors.VideoInvalid("why and what to do", reason="it is broken", param="messages"),
     errors.DocumentInvalid("why and what to do", reason="it is broken", param="messages"),
 ]
 PLAIN = [

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from periscope.api.content import image_block, image_url_part, string_at, wrong_type
-from periscope.api.documents import document_block, file_part
+from periscope.api.documents import document_block, file_part, video_part
 from periscope.api.wording import kind_of
 from periscope.core import JSONObject, Part, TextPart
 from periscope.errors import InvalidRequest
@@ -112,6 +112,10 @@ def _file(part: JSONObject, path: str) -> tuple[Part, ...]:
     return (file_part(part, path),)
 
 
+def _video(part: JSONObject, path: str) -> tuple[Part, ...]:
+    return (video_part(part, path),)
+
+
 def _document(part: JSONObject, path: str) -> tuple[Part, ...]:
     return document_block(part, path, lambda content, at: _decode_content(content, at, _IN_DOCUMENTS))
 
@@ -132,6 +136,9 @@ _PLAIN_PARTS: Mapping[str, _Decode] = {
     "file": _file,
     "input_file": _file,
     "document": _document,
+    "video_url": _video,
+    "input_video": _video,
+    "video": _video,
     "output_text": _text,
     "refusal": _refusal,
 }

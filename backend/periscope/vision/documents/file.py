@@ -17,19 +17,24 @@ from urllib.parse import unquote_to_bytes
 import pybase64
 
 from periscope.core import FilePart
-from periscope.errors import DocumentInvalid, ImageInvalid
+from periscope.errors import DocumentInvalid, FileInvalid, ImageInvalid, VideoInvalid
 from periscope.vision.documents.settings import DocumentSettings, HTMLMode
 from periscope.vision.images.formats import format_of
+from periscope.vision.videos.facts import HAS_VIDEO, container_of
+from periscope.vision.videos.settings import VideoSettings
 
 #: Whether the extra `office` is installed.
 HAS_OFFICE: Final = all(map(find_spec, ("undoc", "markdownify")))
 #: What error messages list.
 TAKEN: Final = (
-    f"Taken are PDF, {'DOCX, PPTX, XLSX, ' if HAS_OFFICE else ''}pictures, and text of every kind (plain, Markdown, "
-    "CSV, JSON, HTML, XML, source code) in UTF-8, UTF-16 or Latin-1."
+    f"Taken are PDF, {'DOCX, PPTX, XLSX, ' if HAS_OFFICE else ''}images, "
+    f"{'videos (MP4, MOV, WebM, MKV, AVI), ' if HAS_VIDEO else ''}and text of every kind (plain, Markdown, CSV, JSON, "
+    "HTML, XML, source code) in UTF-8, UTF-16 or Latin-1."
 )
 #: Enough for every media type with parameters.
 _MAX_HEADER_CHARS: Final = 256
+#: Enough to tell a video from an image. A multiple of four.
+_HEAD_CHARS: Final = 1024
 _WHITESPACE: Final = b" \t\r\n\f\v"
 _TO_STANDARD_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
 #: Readers of PDF find the header anywhere in the first kilobyte, and so do we.
@@ -60,6 +65,7 @@ class FileKind(StrEnum):
     OFFICE = "office"
     HTML = "html"
     PICTURE = "picture"
+    VIDEO = "video"
     TEXT = "text"
 
 
@@ -68,7 +74,7 @@ class DocumentFile:
     """A document's content.
 
     Attributes:
-        data: of a PDF or an Office file; empty otherwise.
+        data: of a PDF, an Office file or a video; empty otherwise.
         sha256: hex digest of the bytes of a file that has to be opened; "" otherwise.
         text: of a text or a web page.
         note: what the text model has to know of how the text was read.
@@ -80,22 +86,59 @@ class DocumentFile:
     text: str = field(default="", repr=False)
     note: str = ""
 
+    @property
+    def is_video(self) -> bool:
+        """Whether it is counted among the videos."""
+        return self.kind is FileKind.VIDEO
 
-def read_file(part: FilePart, settings: DocumentSettings, *, has_office: bool = HAS_OFFICE) -> DocumentFile:
+
+def read_file(
+    part: FilePart,
+    settings: DocumentSettings,
+    video: VideoSettings | None = None,
+    *,
+    has_office: bool = HAS_OFFICE,
+    has_video: bool = HAS_VIDEO,
+) -> DocumentFile:
     """Pure, may block: what the client sent, and what it is.
 
     Args:
+        video: None = the model has no captioner, so videos are refused.
         has_office: Office files and web pages can be converted.
+        has_video: videos can be decoded.
 
     Raises:
         DocumentInvalid: it is not in the request, no base64, empty, too large, or of a kind that is not taken.
+        VideoInvalid: it is a video, which is too large, or cannot be taken.
     """
     if part.missing is not None:
         raise DocumentInvalid(part.missing, reason="the attached file is unavailable", param=part.param)
     if part.text is not None:
-        _check_size(len(part.text.encode(errors="surrogatepass")), part, settings)
+        _document_bound(settings).check(len(part.text.encode(errors="surrogatepass")), part)
         return DocumentFile(FileKind.TEXT, text=part.text)
-    return _told_by_bytes(_bytes_of(part.url or "", part, settings), part, settings, has_office=has_office)
+    if _begins_video(part.url or ""):
+        return _video(part, video, has_video=has_video)
+    data = _bytes_of(part.url or "", part, _document_bound(settings))
+    return _told_by_bytes(data, part, settings, has_office=has_office)
+
+
+def _begins_video(url: str) -> bool:
+    """By the first bytes alone, because a video may be larger than a document."""
+    comma = url.find(",", 0, _MAX_HEADER_CHARS)
+    try:
+        head = pybase64.b64decode(url[comma + 1 : comma + 1 + _HEAD_CHARS])
+    except (binascii.Error, ValueError):
+        return False
+    return container_of(head) is not None
+
+
+def _video(part: FilePart, settings: VideoSettings | None, *, has_video: bool) -> DocumentFile:
+    if settings is None:
+        raise _no_video("the model has no captioner. Set `capabilities.vision_mode: proxy` for it in models.yaml", part)
+    if not has_video:
+        raise _no_video("this server cannot decode it. Install `mlx-periscope[video]` there, or send images", part)
+    data = _bytes_of(part.url or "", part, _Bound("video", settings.max_bytes, "video.max_bytes", VideoInvalid))
+    return DocumentFile(FileKind.VIDEO, data, hashlib.sha256(data).hexdigest())
 
 
 def _told_by_bytes(data: bytes, part: FilePart, settings: DocumentSettings, *, has_office: bool) -> DocumentFile:
@@ -123,6 +166,12 @@ def _told_by_bytes(data: bytes, part: FilePart, settings: DocumentSettings, *, h
     raise _not_taken("is no kind of file that is taken: it is binary, and no PDF or picture.", part)
 
 
+def _no_video(why: str, part: FilePart) -> VideoInvalid:
+    return VideoInvalid(
+        f"The video in `{part.param}` cannot be taken: {why}.", reason="videos are not taken", param=part.param
+    )
+
+
 def _not_taken(why: str, part: FilePart) -> DocumentInvalid:
     name = f" ({part.name[:100]})" if part.name else ""
     return DocumentInvalid(
@@ -130,27 +179,54 @@ def _not_taken(why: str, part: FilePart) -> DocumentInvalid:
     )
 
 
-def _bytes_of(url: str, part: FilePart, settings: DocumentSettings) -> bytes:
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """How large files of a kind may be, and how errors about them are told."""
+
+    kind: str
+    max_bytes: int
+    setting: str
+    error: type[FileInvalid]
+
+    def invalid(self, why: str, part: FilePart, reason: str) -> FileInvalid:
+        return self.error(f"The {self.kind} in `{part.param}` {why}", reason=reason, param=part.param)
+
+    def check(self, num_bytes: int, part: FilePart) -> None:
+        """Raises FileInvalid if it is larger."""
+        if num_bytes > self.max_bytes:
+            raise self.invalid(
+                f"has {num_bytes:,} bytes; at most {self.max_bytes:,} are taken (`{self.setting}`). Send it smaller, "
+                "or in several files.",
+                part,
+                "it is too large",
+            )
+
+
+def _document_bound(settings: DocumentSettings) -> _Bound:
+    return _Bound("document", settings.max_bytes, "max_document_bytes", DocumentInvalid)
+
+
+def _bytes_of(url: str, part: FilePart, bound: _Bound) -> bytes:
     url = url.strip()
     comma = url.find(",", 0, _MAX_HEADER_CHARS)
     if not url[:5].lower() == "data:" or comma < 0:
-        raise DocumentInvalid(
-            f"The document in `{part.param}` is no data: URL. Send it as `data:application/pdf;base64,` and the bytes; "
-            "addresses and paths are never read.",
-            reason="the attached file is unavailable",
-            param=part.param,
+        raise bound.invalid(
+            "is no data: URL. Send it as `data:application/pdf;base64,` and the bytes; addresses and paths are never "
+            "read.",
+            part,
+            "the attached file is unavailable",
         )
     attributes = [attribute.strip().lower() for attribute in url[:comma].split(";")]
     payload = url[comma + 1 :]
-    _check_size(len(payload) * 3 // 4 - 2, part, settings)
-    data = _from_base64(payload, part) if "base64" in attributes[1:] else unquote_to_bytes(payload)
+    bound.check(len(payload) * 3 // 4 - 2, part)
+    data = _from_base64(payload, part, bound) if "base64" in attributes[1:] else unquote_to_bytes(payload)
     if not data:
-        raise DocumentInvalid(f"The document in `{part.param}` is empty.", reason="it is empty", param=part.param)
-    _check_size(len(data), part, settings)
+        raise bound.invalid("is empty.", part, "it is empty")
+    bound.check(len(data), part)
     return data
 
 
-def _from_base64(payload: str, part: FilePart) -> bytes:
+def _from_base64(payload: str, part: FilePart, bound: _Bound) -> bytes:
     """White space, percent-encoding, missing padding and the URL-safe alphabet are forgiven."""
     if "%" in payload:
         payload = unquote_to_bytes(payload).decode("latin-1")
@@ -158,22 +234,11 @@ def _from_base64(payload: str, part: FilePart) -> bytes:
         digits = payload.encode("ascii").translate(_TO_STANDARD_ALPHABET, _WHITESPACE).rstrip(b"=")
         return pybase64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
     except (UnicodeEncodeError, binascii.Error):
-        raise DocumentInvalid(
-            f"The document in `{part.param}` is not valid base64. It may be cut off or encoded twice; encode its bytes "
-            "again.",
-            reason="it is broken or cut off",
-            param=part.param,
+        raise bound.invalid(
+            "is not valid base64. It may be cut off or encoded twice; encode its bytes again.",
+            part,
+            "it is broken or cut off",
         ) from None
-
-
-def _check_size(num_bytes: int, part: FilePart, settings: DocumentSettings) -> None:
-    if num_bytes > settings.max_bytes:
-        raise DocumentInvalid(
-            f"The document in `{part.param}` has {num_bytes:,} bytes; at most {settings.max_bytes:,} are taken "
-            "(`max_document_bytes`). Send it smaller, or in several files.",
-            reason="it is too large",
-            param=part.param,
-        )
 
 
 def _decoded_text(data: bytes) -> tuple[str, str] | None:

@@ -10,7 +10,7 @@ import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import PIL.Image
@@ -115,6 +115,16 @@ def crop(image: Image, box: tuple[int, int, int, int], *, sha256: str) -> Image:
         source_height=part.height,
         sha256=sha256,
     )
+
+
+def scaled(image: Image, max_side_px: int) -> Image:
+    """Pure, may block: the image, scaled down to `max_side_px` if it is larger."""
+    scale = max_side_px / max(image.width, image.height)
+    if scale >= 1:
+        return image
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    shown = PIL.Image.frombytes("RGB", (image.width, image.height), image.rgb).resize(size, _FILTER)
+    return replace(image, rgb=shown.tobytes(), width=size[0], height=size[1])
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Frames of videos, as images that can be captioned."""
