@@ -120,6 +120,7 @@ class ServerStatus:
         state: as `Health.status`.
         problems: sentences for the user; empty when all is well.
         num_finished: requests that have ended since the start, for any reason.
+        tokens_per_s: of all answers together, over the last seconds; each piece of an answer counts as one token.
     """
 
     state: str
@@ -132,6 +133,7 @@ class ServerStatus:
     models: tuple[ModelStatus, ...]
     requests: tuple[RequestStatus, ...]
     num_finished: int
+    tokens_per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,6 +208,7 @@ SNAPSHOT = ServerStatus(
     models=(ROW,),
     requests=(WAITER,),
     num_finished=3,
+    tokens_per_s=12.5,
 )
 
 

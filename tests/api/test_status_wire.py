@@ -70,6 +70,7 @@ def test_the_snapshot_has_these_fields() -> None:
             "uptime_s": 60.0,
             "problems": [],
             "num_finished": 3,
+            "tokens_per_s": 12.5,
         },
         "memory": {"budget_bytes": 100, "held_bytes": 40, "active_bytes": 30, "cache_bytes": 5, "peak_bytes": 50},
         "host": {"pressure": "normal", "thermal": "nominal", "footprint_bytes": 60, "kept_awake": True},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +68,20 @@ def test_a_request_cancelled_while_decoding_frees_row_and_lease(tiny_text_model:
         assert engine is not None
         while engine.num_rows:
             await asyncio.sleep(0)
+
+    with_rooms(tiny_text_model, use)
+
+
+def test_the_status_tells_how_fast_answers_are_written(tiny_text_model: Path) -> None:
+    """Nothing while a request waits, something as soon as its answer has begun."""
+
+    async def use(rooms: Rooms) -> None:
+        rates: dict[type, float] = {}
+        async with aclosing(rooms.service.stream(request(user("hi")))) as events:
+            async for event in events:
+                rates.setdefault(type(event), rooms.control.status().tokens_per_s)
+        assert rates[Waiting] == 0
+        assert rates[TextDelta] > 0
 
     with_rooms(tiny_text_model, use)
 

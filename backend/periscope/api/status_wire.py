@@ -47,6 +47,7 @@ def encode_server(status: ServerStatus) -> JSONObject:
             "uptime_s": json_number(status.uptime_s),
             "problems": list(status.problems),
             "num_finished": status.num_finished,
+            "tokens_per_s": json_number(status.tokens_per_s),
         },
         "memory": asdict(status.memory),
         "host": {

@@ -40,6 +40,7 @@ class ServerRow(OpenWire):
     uptime_s: float = 0.0
     problems: tuple[str, ...] = ()
     num_finished: int = 0
+    tokens_per_s: float = 0.0
 
 
 class MemoryRow(OpenWire):

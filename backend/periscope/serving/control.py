@@ -115,6 +115,7 @@ class ControlService:
             models=models,
             requests=self._requests.all(),
             num_finished=self._requests.num_finished,
+            tokens_per_s=self._requests.tokens_per_s,
         )
 
     def requests(self) -> tuple[RequestStatus, ...]:

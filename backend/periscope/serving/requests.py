@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from periscope.core import Waiting
 from periscope.errors import RequestNotFound
 from periscope.events import RequestChanged, RequestEnded
+from periscope.serving.output_rate import OutputRate
 from periscope.status import RequestStatus
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class LiveRequest:
     since: float
     _task: asyncio.Task[object] | None
     _publish: Callable[[Event], None]
+    _rate: OutputRate
     is_finished: bool = False
     _waiting: Waiting | None = None
     _is_generating: bool = False
@@ -45,6 +47,10 @@ class LiveRequest:
         """Note that the request has its lease and generates from now on."""
         self._is_generating, self._waiting = True, None
         self._publish(RequestChanged(self.id))
+
+    def writes(self) -> None:
+        """A piece of the answer has come; this is no event."""
+        self._rate.note(asyncio.get_running_loop().time())
 
     def cancel(self) -> None:
         """Cancel the task that iterates over the request; only once, so that its clean-up is not cancelled as well."""
@@ -79,6 +85,12 @@ class LiveRequests:
         self.num_finished = 0
         self._publish = publish
         self._live: dict[str, LiveRequest] = {}
+        self._rate = OutputRate()
+
+    @property
+    def tokens_per_s(self) -> float:
+        """How fast all answers together are written now."""
+        return self._rate.per_s(asyncio.get_running_loop().time())
 
     @contextmanager
     def entered(self, request_id: str, model: str, *, num_images: int = 0) -> Iterator[LiveRequest]:
@@ -87,7 +99,7 @@ class LiveRequests:
         The request itself is not kept: its images are freed long before its end.
         """
         now = asyncio.get_running_loop().time()
-        live = LiveRequest(request_id, model, num_images, now, asyncio.current_task(), self._publish)
+        live = LiveRequest(request_id, model, num_images, now, asyncio.current_task(), self._publish, self._rate)
         self._live[request_id] = live
         self._publish(RequestChanged(request_id))
         outcome = "finished"

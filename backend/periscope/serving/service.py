@@ -122,6 +122,8 @@ class ChatService:
                         live.waits(event)
                     elif isinstance(event, Finished):
                         live.is_finished = True
+                    else:
+                        live.writes()
                     yield event
 
     async def _answer(
