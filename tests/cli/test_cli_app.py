@@ -22,11 +22,12 @@ SERVICE_VERBS = ("install", "uninstall", "start", "stop", "restart", "status", "
 
 
 LEAVES = (
-    *(name for name in COMMANDS if name not in ("bench", "captions", "config", "service", "token")),
+    *(name for name in COMMANDS if name not in ("bench", "captions", "config", "menubar", "service", "token")),
     *(f"bench {what}" for what in ("engine", "serve", "caption", "neighbours")),
     *(f"captions {verb}" for verb in ("stats", "show", "flush")),
     *(f"config {verb}" for verb in ("show", "validate", "schema", "init")),
     *(f"service {verb}" for verb in SERVICE_VERBS),
+    *(f"menubar {verb}" for verb in ("install", "render", "run")),
     *(f"token {verb}" for verb in ("show", "path", "rotate")),
 )
 

@@ -101,6 +101,19 @@ class Server:
         async with self._client(_STREAM_TIMEOUTS) as client:
             return await kept_captions(client, limit, key)
 
+    async def page(self) -> str | None:
+        """The address of the server's page for browsers; None if it has none.
+
+        Raises:
+            PeriscopeError: as for `chat`.
+        """
+        async with self._client(_STREAM_TIMEOUTS) as client:
+            try:
+                told = await client.get("../")
+            except RemoteRefused:
+                return None
+        return f"{self.url}/" if told.lstrip()[:14].lower() == b"<!doctype html" else None
+
     async def flush_captions(self) -> tuple[int, bool]:
         """Have the server drop all captions: how many there were, and whether its file holds none of them any more.
 

@@ -72,6 +72,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     ),
     "captions": Entry(_SERVER, "captions:app", "Show or flush the captions that are kept."),
     "service": Entry(_SERVER, "service:app", "Run the server as a launchd agent: at login, and again after a crash."),
+    "menubar": Entry(_SERVER, "menubar:app", "Show the server in the menubar, with SwiftBar or without."),
     "pull": Entry(
         _MODELS,
         "pull:pull",
