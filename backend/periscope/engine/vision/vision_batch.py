@@ -161,6 +161,7 @@ class VisionBatch:
         mask = inputs.pop("attention_mask", None)
         embeddings = self._model.get_input_embeddings(ids, pixels, mask=mask, **inputs)
         features = {name: value for name, value in embeddings.to_dict().items() if value is not None}
+        features = {**_positions_in(self._model.language_model), **features}
         mx.eval(list(features.values()))
         (uid,) = self._generator.insert(
             [ids.squeeze(0).tolist()],
@@ -199,6 +200,18 @@ class VisionBatch:
     def close(self) -> None:
         self._pending.clear()
         self._prepared = None
+
+
+def _positions_in(language_model: Any) -> dict[str, mx.array]:
+    """Positions of the prompt that the model keeps, to go with its row.
+
+    mlx-vlm 0.7 leaves those of GLM-OCR and PaddleOCR-VL in the model, where the next image's replace them while this
+    row still needs them. Exit: `get_input_embeddings` returns them, as Qwen's does.
+    """
+    kept = {name: getattr(language_model, f"_{name}", None) for name in ("position_ids", "rope_deltas")}
+    if kept["position_ids"] is not None:
+        language_model._position_ids = None  # noqa: SLF001 - it has no other way to forget them
+    return {name: value for name, value in kept.items() if value is not None}
 
 
 class VisionLanguageModel:
