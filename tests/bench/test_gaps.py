@@ -33,15 +33,16 @@ def sample_of(long: TimedRequest = LONG, running: list[list[float]] | None = Non
         long=long,
         short=TimedRequest(11.0, (14.0, 14.5)),
         alone=TimedRequest(1.0, (3.0,)),
-        captioning=(17.0, 19.0),
+        captioning=(14.0, 17.0),
         number=2,
         num_prompt_tokens=600,
     )
 
 
 def test_gaps_are_counted_in_ordinary_steps() -> None:
-    """A step is the median gap before the long prompt was sent, whatever happens later; rates are means."""
-    assert sample_of() == NeighbourSample(
+    """A step is the median gap before the long prompt was sent, whatever happens later."""
+    sample = sample_of()
+    assert sample == NeighbourSample(
         round=2,
         num_prompt_tokens=600,
         step_s=0.5,
@@ -52,8 +53,13 @@ def test_gaps_are_counted_in_ordinary_steps() -> None:
         long_alone_ttft_s=2.0,
         joined_step_steps=1.5,
         joined_longest_gap_steps=2.0,
-        captioning_rate=0.5,
+        captioning_rate=sample.captioning_rate,
     )
+
+
+def test_captions_are_compared_with_as_much_time_after_them() -> None:
+    """Gaps of 0.5 and 2.5 s while pictures are captioned, then of 1, 1, 0.5 and 0.75 s."""
+    assert sample_of().captioning_rate == pytest.approx(0.8125 / 1.5)
 
 
 def test_a_gap_belongs_to_the_time_its_middle_is_in() -> None:

@@ -56,8 +56,8 @@ class NeighbourSample:
         long_alone_ttft_s: time to first token of another prompt of the same length on an idle server.
         joined_step_steps: the running stream's median gap while the long row decodes too; `joined_longest_gap_steps`:
             the longest of these gaps. None when there were none.
-        captioning_rate: the running stream's tokens per second while pictures are captioned, as a part of those just
-            before the long prompt was sent.
+        captioning_rate: the running stream's tokens per second while pictures are captioned, as a part of those in as
+            much time afterwards.
     """
 
     round: int
@@ -111,8 +111,7 @@ def neighbour_sample_of(
         running: arrival times of the running stream's tokens, one list per answer, by the same clock as the others.
         captioning: when pictures were sent to the captioner, and when the last caption was there.
     """
-    ordinary = gaps_in(running, end_s=long.asked_s)[-2 * _WINDOW :]
-    step_s = statistics.median(ordinary)
+    step_s = statistics.median(gaps_in(running, end_s=long.asked_s)[-2 * _WINDOW :])
     beside = sorted(gap / step_s for gap in gaps_in(running, long.asked_s, long.times_s[0]))
     joined = [gap / step_s for gap in gaps_in(running, long.times_s[0], long.times_s[-1])]
     return NeighbourSample(
@@ -126,8 +125,18 @@ def neighbour_sample_of(
         long_alone_ttft_s=alone.ttft_s,
         joined_step_steps=statistics.median(joined) if joined else None,
         joined_longest_gap_steps=max(joined, default=None),
-        captioning_rate=statistics.fmean(ordinary) / statistics.fmean(gaps_in(running, *captioning)),
+        captioning_rate=_rate(running, *captioning) / _rate(running, *afterwards(*captioning)),
     )
+
+
+def afterwards(begin_s: float, end_s: float) -> tuple[float, float]:
+    """Pure: as much time, from the end on."""
+    return end_s, 2 * end_s - begin_s
+
+
+def _rate(running: Sequence[Sequence[float]], begin_s: float, end_s: float) -> float:
+    """Pure: tokens per second within answers; the gaps decide, so that the time between two answers does not count."""
+    return 1 / statistics.fmean(gaps_in(running, begin_s, end_s))
 
 
 def neighbour_figures_of(samples: Sequence[NeighbourSample]) -> tuple[NeighbourFigure, ...]:

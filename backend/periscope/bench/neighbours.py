@@ -14,6 +14,7 @@ from periscope.bench.gaps import (
     NeighbourFigure,
     NeighbourSample,
     TimedRequest,
+    afterwards,
     gaps_in,
     is_steady,
     neighbour_figures_of,
@@ -129,7 +130,7 @@ async def _round(
         )
         await stream.until(lambda: stream.newest_s > long.times_s[-1])
         captioning = await _captioning(client, number)
-        await stream.until(lambda: stream.newest_s > captioning[1])
+        await stream.until(lambda: stream.newest_s > afterwards(*captioning)[1])
     return neighbour_sample_of(
         stream.answers,
         long=long,

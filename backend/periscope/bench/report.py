@@ -42,7 +42,7 @@ _NEIGHBOUR_LINES = {
     "long_alone_ttft_s": ("long prompt on an idle server: first token", "s", 1, 2),
     "joined_step_steps": ("while the long row decodes, too: step", "steps", 1, 1),
     "joined_longest_gap_steps": ("while the long row decodes, too: longest gap", "steps", 1, 1),
-    "captioning_rate": ("while four pictures are captioned: tokens per second, of those alone", "", 1, 2),
+    "captioning_rate": ("while four pictures are captioned: tokens per second, of those afterwards", "", 1, 2),
 }
 
 
