@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from periscope.config import Config, ModelConfig, RemoteConfig, VisionProxyConfig
+from periscope.config.named import captioner_name
 from periscope.core import ConfigChanges, Footprint, ModelKind, ModelState, Tell, VisionMode, require_model
 from periscope.engine import VisionLanguageEngine
 from periscope.engine.device.memory import DeviceMemory
@@ -35,7 +36,6 @@ from periscope.vision.readers.model_reader import ModelReader
 from periscope.vision.readers.reader import TextReader
 from periscope.wiring import (
     captioner_id,
-    captioner_name,
     engine_config,
     installed_reader,
     model_reader,

@@ -15,6 +15,7 @@ import stamina.instrumentation
 
 from periscope.assembly import Assembly, Roster, changes_between, told
 from periscope.config import Config, with_models_of
+from periscope.config.named import captioner_name, reader_name
 from periscope.core import ConfigChanges, require_model
 from periscope.engine.device.memory import DeviceMemory, WiredLimit
 from periscope.engine.device.turn import DeviceTurn
@@ -36,7 +37,7 @@ from periscope.vision.images.remote import RemoteImages
 from periscope.vision.intake import ImageIntake
 from periscope.vision.proxy import VisionProxy
 from periscope.vision.reading import ImageReading
-from periscope.wiring import backend_and_model, caption_cache, captioner_name, picture_fetcher, reader_name
+from periscope.wiring import backend_and_model, caption_cache, picture_fetcher
 
 if TYPE_CHECKING:
     from types import TracebackType

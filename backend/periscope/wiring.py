@@ -9,7 +9,7 @@ from uuid import uuid4
 from periscope.captions.cache import CaptionCache
 from periscope.captions.store import CaptionStore
 from periscope.config import CaptionCacheConfig, Config, ModelConfig, RemoteImagesConfig, VisionProxyConfig
-from periscope.core import VisionMode, find_model
+from periscope.core import find_model
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig
 from periscope.engine.loading.loader import context_length_of, find_on_disk, read_model_config
@@ -31,18 +31,6 @@ logger = logging.getLogger(__name__)
 
 #: The unit of `params.mem`; as everywhere in the configuration, MB are powers of 1000.
 MB = 1_000_000
-
-
-def captioner_name(model: ModelConfig) -> str | None:
-    """The name of the entry that captions for this model now, if any."""
-    proxy = model.capabilities.vision_proxy
-    return None if proxy is None or model.capabilities.vision_mode is not VisionMode.PROXY else proxy.model
-
-
-def reader_name(model: ModelConfig) -> str | None:
-    """The entry that reads the text in pictures for this model now, if a model does."""
-    proxy = model.capabilities.vision_proxy
-    return None if proxy is None or model.capabilities.vision_mode is not VisionMode.PROXY else proxy.reader_model
 
 
 def backend_and_model(model: ModelConfig) -> str:

@@ -75,10 +75,11 @@ def to_messages(text: str, images: Sequence[ImagePart], system: str | None) -> t
 async def _ask_in_process(
     config: Config, name: str | None, messages: tuple[Message, ...]
 ) -> AsyncGenerator[OutputEvent, None]:
-    from periscope.cli.in_process import captioner_of, service_of_our_own, text_model
+    from periscope.cli.in_process import service_of_our_own, text_model
+    from periscope.config.named import captioner_name
 
     model = text_model(config, name)
-    captioner = captioner_of(model) if any(message.images for message in messages) else None
+    captioner = captioner_name(model) if any(message.images for message in messages) else None
     async with service_of_our_own(config, {model.name, captioner or model.name}, required=model.name) as service:
         request = GenerationRequest(id=new_id("ask-"), model=model.name, messages=messages)
         async with aclosing(service.stream(request)) as events:

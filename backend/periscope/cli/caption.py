@@ -106,13 +106,14 @@ async def in_order(images: Sequence[ImagePart], describe: Describe) -> AsyncGene
 @asynccontextmanager
 async def _describer(config: Config, server: Server | None, name: str | None) -> AsyncIterator[Describe]:
     """The server's captioner, or that of a runtime of our own."""
-    from periscope.cli.in_process import captioner_of, service_of_our_own, text_model
+    from periscope.cli.in_process import service_of_our_own, text_model
+    from periscope.config.named import captioner_name
 
     if server is not None:
         yield lambda image: server.caption(name, image)
         return
     model = text_model(config, name)
-    captioner = captioner_of(model)
+    captioner = captioner_name(model)
     if captioner is None:
         raise CommandFailed(
             f"Model {model.name} has no captioner. Set `capabilities.vision_mode: proxy` for it, or name another model."

@@ -55,7 +55,8 @@ def chat(
 def _answering(runner: asyncio.Runner, config: Config, url: str | None, model: str | None) -> Iterator[Answering]:
     """The running server; else models of this process, which live as long as the block."""
     from periscope.cli.client import find_server
-    from periscope.cli.in_process import captioner_of, service_of_our_own, text_model
+    from periscope.cli.in_process import service_of_our_own, text_model
+    from periscope.config.named import captioner_name
 
     server = find_server(url, config)
     if server is not None:
@@ -63,7 +64,7 @@ def _answering(runner: asyncio.Runner, config: Config, url: str | None, model: s
         yield _asking(server)
         return
     entry = text_model(config, model)
-    captioner = captioner_of(entry)
+    captioner = captioner_name(entry)
     names = {entry.name} if captioner is None else {entry.name, captioner}
     stack = AsyncExitStack()
     try:

@@ -25,18 +25,6 @@ def text_model(config: Config, name: str | None) -> ModelConfig:
     return require_model(text_models, name or DEFAULT_NAME, default=config.default_model)
 
 
-def captioner_of(model: ModelConfig) -> str | None:
-    """Pure: the entry that captions for this model, if any."""
-    proxy = model.capabilities.vision_proxy
-    return None if proxy is None or model.capabilities.vision_mode != "proxy" else proxy.model
-
-
-def reader_of(model: ModelConfig) -> str | None:
-    """Pure: the entry that reads the text in pictures for this model, if a model does."""
-    proxy = model.capabilities.vision_proxy
-    return None if proxy is None or model.capabilities.vision_mode != "proxy" else proxy.reader_model
-
-
 def preloading(config: Config, names: set[str]) -> Config:
     """Pure: the same models, but exactly these are loaded at start."""
     models = tuple(model.model_copy(update={"preload": model.name in names}) for model in config.models)

@@ -15,7 +15,7 @@ from periscope.cli.options import ConfigFile, Json, ModelName, load_config, prin
 from periscope.core.amounts import size
 
 if TYPE_CHECKING:
-    from periscope.cli.named import NamedModel
+    from periscope.config.named import NamedModel
     from periscope.core import JSONObject
     from periscope.hub import CachedModel
 
@@ -26,7 +26,7 @@ _SHORT_COMMIT = 12
 @exits()
 def ls(*, config: ConfigFile = None, as_json: Json = False) -> None:
     """List the configured models and whether they are on this disk, then what else the cache holds."""
-    from periscope.cli.named import named
+    from periscope.config.named import named
     from periscope.hub import Hub, cached_models
 
     cached = {model.hub_id: model for model in cached_models()}
@@ -47,7 +47,7 @@ def show(model: ModelName, *, config: ConfigFile = None, as_json: Json = False) 
     Of one that is not on this disk, or not all of it, what models.yaml says; then exit code 4, and on stderr how to get
     it.
     """
-    from periscope.cli.named import find_named
+    from periscope.config.named import find_named
     from periscope.hub import cached_models
 
     found = find_named(load_config(config), model)
@@ -79,7 +79,7 @@ def rm(
     config: ConfigFile = None,
 ) -> None:
     """Remove a model from the cache, with all its revisions."""
-    from periscope.cli.named import find_named
+    from periscope.config.named import find_named
     from periscope.hub import cached_models, remove_model
 
     found = find_named(load_config(config), model)
@@ -166,7 +166,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _setting_facts(model: NamedModel) -> JSONObject:
     """What models.yaml says of it, whether its files are here or not."""
-    from periscope.cli.in_process import captioner_of
+    from periscope.config.named import captioner_name
 
     entry = model.entry
     if entry is None:
@@ -175,7 +175,7 @@ def _setting_facts(model: NamedModel) -> JSONObject:
         "kind": entry.kind.value,
         "aliases": list(entry.aliases),
         "vision_mode": entry.capabilities.vision_mode.value,
-        "captioner": captioner_of(entry),
+        "captioner": captioner_name(entry),
     }
 
 

@@ -39,7 +39,7 @@ def pull(
     from rich.console import Console
 
     from periscope import hub
-    from periscope.cli.named import find_named, with_companions
+    from periscope.config.named import find_named, with_companions
 
     loaded = load_config(config)
     asked = find_named(loaded, model)

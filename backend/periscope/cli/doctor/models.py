@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from periscope.cli.doctor.finding import Finding, Level
-from periscope.cli.in_process import captioner_of
+from periscope.config.named import captioner_name
 from periscope.core import find_model
 from periscope.core.amounts import size
 from periscope.errors import ConfigError, ModelLoadError
@@ -29,7 +29,7 @@ def look_at_models(
         measure: what a model takes; reads the headers of its files.
         budget_bytes: what all models together may take; None = unknown.
     """
-    needed = {config.default_model.name, captioner_of(config.default_model)}
+    needed = {config.default_model.name, captioner_name(config.default_model)}
     needed |= {model.name for model in config.models if model.preload}
     models = [model for model in config.models if model.remote is None]
     others_missing: list[str] = []
@@ -57,7 +57,7 @@ def look_at_reader(config: Config) -> Finding:
     from periscope.vision.readers.find import INSTALL, ReaderKind, find_reader
 
     vision = config.default_model.capabilities.vision_proxy
-    if captioner_of(config.default_model) is None or vision is None or ReaderKind(vision.reader) is ReaderKind.NONE:
+    if captioner_name(config.default_model) is None or vision is None or ReaderKind(vision.reader) is ReaderKind.NONE:
         return Finding("reader", Level.SKIPPED, "the default model uses none")
     try:
         reader = find_reader(ReaderKind(vision.reader), vision.reader_languages)
@@ -71,7 +71,7 @@ def look_at_reader(config: Config) -> Finding:
 def look_at_captioner(config: Config) -> Finding:
     """Whether the default model can be shown pictures."""
     model = config.default_model
-    name = captioner_of(model)
+    name = captioner_name(model)
     if name is None:
         mode = model.capabilities.vision_mode.value
         fix = None if mode == "native" else "Set `vision_mode: proxy` and a captioner for it in models.yaml."

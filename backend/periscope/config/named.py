@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from periscope.cli.exits import CommandFailed, ExitCode
-from periscope.cli.in_process import captioner_of, reader_of
-from periscope.core import find_model
+from periscope.core import VisionMode, find_model
 from periscope.demo import EMBEDDED_MODELS
+from periscope.errors import ModelNotFound
 
 if TYPE_CHECKING:
-    from periscope.config import Config, ModelConfig
+    from periscope.config.load import Config
+    from periscope.config.schema import ModelConfig
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*")
 
@@ -49,7 +49,7 @@ def find_named(config: Config, text: str) -> NamedModel:
     """Pure: the entry of this name, alias or hub id, else the repository of this id.
 
     Raises:
-        CommandFailed: it is none of these (exit code 4).
+        ModelNotFound: it is none of these.
     """
     if (entry := _entry(config, text)) is not None:
         return named(entry)
@@ -57,9 +57,9 @@ def find_named(config: Config, text: str) -> NamedModel:
         pinned = next((model.revision for model in config.models if model.hf_id == text), None)
         return NamedModel(text, text, pinned)
     known = ", ".join(model.name for model in config.models)
-    raise CommandFailed(
+    raise ModelNotFound(
         f"There is no model {text!r} in {config.path}, and it is no hub id such as mlx-community/Name. Known: {known}.",
-        ExitCode.UNKNOWN_MODEL,
+        param="model",
     )
 
 
@@ -76,10 +76,22 @@ def with_companions(config: Config, model: NamedModel) -> tuple[NamedModel, ...]
     """Pure: the model and those that work for it: its captioner, its reader and the model that drafts for it."""
     if model.entry is None:
         return (model,)
-    others = [captioner_of(model.entry), reader_of(model.entry), model.entry.params.draft_model]
+    others = [captioner_name(model.entry), reader_name(model.entry), model.entry.params.draft_model]
     wanted = dict.fromkeys(other for other in others if other is not None)
     found = [find_named(config, other) for other in wanted if _entry(config, other) or _HUB_ID.fullmatch(other)]
     return (model, *found)
+
+
+def captioner_name(model: ModelConfig) -> str | None:
+    """The name of the entry that captions for this model now, if any. Pure."""
+    proxy = model.capabilities.vision_proxy
+    return None if proxy is None or model.capabilities.vision_mode is not VisionMode.PROXY else proxy.model
+
+
+def reader_name(model: ModelConfig) -> str | None:
+    """The name of the entry that reads the text in pictures for this model now, if a model does. Pure."""
+    proxy = model.capabilities.vision_proxy
+    return None if proxy is None or model.capabilities.vision_mode is not VisionMode.PROXY else proxy.reader_model
 
 
 def _entry(config: Config, text: str) -> ModelConfig | None:

@@ -1,11 +1,11 @@
-"""What a person means by MODEL on the command line."""
+"""What a person means by MODEL, on the command line and in a download."""
 
 from __future__ import annotations
 
 import pytest
 
-from periscope.cli.exits import CommandFailed, ExitCode
-from periscope.cli.named import find_named
+from periscope.config.named import find_named
+from periscope.errors import ModelNotFound
 from tests.config.files import load_text
 
 MODELS = """models:
@@ -34,6 +34,5 @@ def test_a_name_is_an_entry_and_a_hub_id_a_repository(text: str, name: str, has_
 
 def test_an_empty_name_is_a_mistake() -> None:
     """A script's empty variable must not remove or fetch the default model."""
-    with pytest.raises(CommandFailed, match="no model") as caught:
+    with pytest.raises(ModelNotFound, match="no model"):
         find_named(load_text(MODELS), "")
-    assert caught.value.code is ExitCode.UNKNOWN_MODEL
