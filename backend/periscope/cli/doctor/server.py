@@ -28,7 +28,7 @@ def look_at_port(config: Config) -> Finding:
         return Finding("port", Level.FAILURE, error.message, fix)
     for listener in listeners:
         listener.close()
-    return Finding("port", Level.OK, f"{url} is free, and no server runs")
+    return Finding("port", Level.OK, f"{url} is free")
 
 
 def look_at_agent(machine: Machine) -> Finding:
