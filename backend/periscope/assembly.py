@@ -113,7 +113,7 @@ class Assembly:
         captioners = {
             model.name: kept.get(model.name) or self._captioner(model, config)
             for model in config.models
-            if model.kind is ModelKind.CAPTIONER
+            if model.kind is ModelKind.CAPTIONER or model.name in map(captioner_name, config.models)
         }
         return Roster(
             config,
@@ -197,7 +197,8 @@ class Assembly:
 
     def _served(self, model: ModelConfig, config: Config, captioners: Mapping[str, AnyCaptioner]) -> ServedModel:
         capabilities, name = model.capabilities, captioner_name(model)
-        vision = capabilities.vision_proxy if capabilities.vision_mode is VisionMode.PROXY else None
+        vision = capabilities.vision_proxy or VisionProxyConfig()
+        is_proxy = capabilities.vision_mode is VisionMode.PROXY
         captioner = None if name is None else captioners[require_model(config.models, name).name]
         return ServedModel(
             name=model.name,
@@ -207,7 +208,9 @@ class Assembly:
             vision=capabilities.vision_mode,
             params=model.params.generation,
             captioner=captioner,
-            proxy=None if vision is None else proxy_settings(vision, self._reader_of(vision, config, captioners)),
+            proxy=None
+            if capabilities.vision_mode is VisionMode.DISABLED
+            else proxy_settings(vision, self._reader_of(vision, config, captioners) if is_proxy else None),
             disabled_images=DisabledImages(capabilities.images_when_disabled),
         )
 
@@ -269,7 +272,5 @@ def _same_captioners(before: Roster, config: Config) -> list[str]:
     return [
         model.name
         for model in config.models
-        if model.name in before.captioners
-        and model.kind is ModelKind.CAPTIONER
-        and _runs_as(old[model.name], before.config) == _runs_as(model, config)
+        if model.name in before.captioners and _runs_as(old[model.name], before.config) == _runs_as(model, config)
     ]

@@ -35,6 +35,7 @@ from periscope.vision.backends.remote import RemoteCaptioner
 from periscope.vision.images.in_flight import BytesInFlight
 from periscope.vision.images.remote import RemoteImages
 from periscope.vision.intake import ImageIntake
+from periscope.vision.native import NativeVision
 from periscope.vision.proxy import VisionProxy
 from periscope.vision.reading import ImageReading
 from periscope.wiring import backend_and_model, caption_cache, picture_fetcher
@@ -112,7 +113,13 @@ class Runtime:
             report_problem=lambda captioner, problem: self.notices.put(f"captions of {captioner}", problem),
         )
         self.service = ChatService(
-            self._names, self._pool, proxy, requests, self._roster.remote.values(), notices=self.notices
+            self._names,
+            self._pool,
+            proxy,
+            requests,
+            self._roster.remote.values(),
+            native=NativeVision(intake),
+            notices=self.notices,
         )
         self._host = HostWatch(
             sensors or sensors_of(sys.platform),

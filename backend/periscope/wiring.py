@@ -67,6 +67,7 @@ def engine_config(model: ModelConfig, config: Config) -> EngineConfig:
         draft_model=source_of(draft) if draft else params.draft_model and _unpacked(params.draft_model),
         draft_revision=draft.revision if draft else None,
         num_draft_tokens=params.num_draft_tokens,
+        has_vision=model.capabilities.vision_mode is VisionMode.NATIVE,
     )
 
 

@@ -91,6 +91,19 @@ def test_a_captioner_that_sees_natively_may_be_the_default():
     assert captioner_of(config, "a") == "eyes"
 
 
+def test_a_native_model_sets_limits_without_a_captioner_and_captions_for_others():
+    """Its vision_proxy holds limits; a text model and a flag may name it all the same."""
+    native = "- {name: eyes, hf_id: q/Eyes-7B, capabilities: {vision_mode: native, vision_proxy: {max_images: 3}}}\n"
+    config = load_text("models:\n" + native + TWO_PROXIES.partition("\n")[2])
+    proxy = model(config, "eyes").capabilities.vision_proxy
+    assert proxy is not None
+    assert proxy.max_images == 3
+    assert captioner_of(config, "eyes") is None
+    assert captioner_of(config, "a") == "eyes"
+    words = "- {name: words, local_path: embedded:text}\n"
+    assert captioner_of(load_text("models:\n" + words + native, {}, {"vision_model": "eyes"}), "words") == "eyes"
+
+
 def test_an_empty_source_is_none():
     """An entry whose hf_id is left empty has only its local_path."""
     config = load_text("models:\n- name: a\n  hf_id:\n  local_path: embedded:text\n")

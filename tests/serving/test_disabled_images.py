@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from periscope.core import FilePart, Finished, ImagePart, Message, Role, VisionMode
-from periscope.errors import ImageInvalid, ImageRejected, ModelUnavailable
+from periscope.errors import ImageInvalid, ImageRejected
 from periscope.serving.disabled_images import PLACEHOLDER
 from periscope.serving.models import DisabledImages, ServedModel
 from tests.serving.rooms import CIRCLE, SQUARE, Rooms, events_of, request, user, with_rooms
@@ -38,16 +38,6 @@ def test_a_placeholder_stands_for_old_images_and_tool_results_only() -> None:
     assert [message.text for message in without_images((old, new, tool), model)] == [PLACEHOLDER, "go on", PLACEHOLDER]
     with pytest.raises(ImageRejected):
         without_images((old, user(SQUARE)), model)
-
-
-def test_native_vision_says_that_it_is_not_served_yet(tiny_text_model: Path) -> None:
-    """A setting that is not supported is an error."""
-
-    async def use(rooms: Rooms) -> None:
-        with pytest.raises(ModelUnavailable, match="native"):
-            await events_of(rooms, request(user(CIRCLE), model="native"))
-
-    with_rooms(tiny_text_model, use)
 
 
 def test_a_broken_image_is_the_client_s_error_before_any_event(tiny_text_model: Path) -> None:

@@ -188,7 +188,7 @@ def _vision_problems(document: Document, loc: Loc, entry: dict[str, Any], owners
     if mode is None:
         yield _problem(document, at, "is set but vision_mode is not; add vision_mode: proxy")
     named = [key for key in ("model", "hf_id") if proxy.get(key) is not None]
-    if len(named) != 1:
+    if len(named) > 1 or (not named and _mode(mode) is not VisionMode.NATIVE):
         yield _problem(document, at, f"has {'both' if named else 'neither'} of model and hf_id; give one")
     for key in (*named, *(["reader"] if proxy.get("reader") not in (None, *READER_KINDS) else [])):
         fault = _captioner_fault(document.tree, key, proxy[key], loc, owners)
@@ -208,7 +208,8 @@ def _captioner_fault(tree: Any, key: str, value: object, loc: Loc, owners: _Owne
         return f"{nothing} of this file" + (f"; did you mean {near[0]}?" if near else "")
     if target == loc:
         return "is the model itself; if it can see, use vision_mode: native"
-    if _proxy(tree["models"][target[1]]):
+    owner = tree["models"][target[1]]
+    if _proxy(owner) and _vision_mode(owner) is not VisionMode.NATIVE:
         return "has a vision_proxy of its own, so it cannot see"
     return None
 
@@ -238,7 +239,11 @@ def _proxy(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _answers(entry: dict[str, Any]) -> bool:
     """Whether the entry is a text model even if another entry names it as its captioner."""
-    return bool(_proxy(entry)) or _mode(_mapping(entry.get("capabilities")).get("vision_mode")) is VisionMode.NATIVE
+    return bool(_proxy(entry)) or _vision_mode(entry) is VisionMode.NATIVE
+
+
+def _vision_mode(entry: dict[str, Any]) -> VisionMode | None:
+    return _mode(_mapping(entry.get("capabilities")).get("vision_mode"))
 
 
 def _mode(value: object) -> VisionMode | None:

@@ -151,8 +151,8 @@ def _served(entry: ModelEntry, index: int, document: Document, folder: Path) -> 
 
 def _point_to_captioner(model: ServedModel, served: list[ServedModel]) -> None:
     """Set `vision_proxy.model` to the name of the entry that it means by alias or repository, or of a new one."""
-    if model.proxy is None:
-        return
+    if model.proxy is None or (model.proxy.model is None and model.proxy.hf_id is None):
+        return  # a native model has no captioner, only limits
     wanted, hub_id = model.proxy.model, model.proxy.hf_id
     if wanted is not None:
         captioner = find_model(served, wanted)
@@ -226,7 +226,8 @@ def _preload_only(default: ServedModel, served: list[ServedModel]) -> None:
 
 
 def _see_through(default: ServedModel, captioner: ServedModel, origin: Origin) -> None:
-    if captioner is default or captioner.proxy is not None:
+    is_native = captioner.entry.capabilities.vision_mode is VisionMode.NATIVE
+    if captioner is default or (captioner.proxy is not None and not is_native):
         _refuse(origin, f"{captioner.entry.name!r} is a text model, so it cannot caption images")
     proxy = default.proxy or VisionProxyConfig()
     capabilities = default.entry.capabilities.model_copy(

@@ -187,7 +187,9 @@ class Capabilities(Section):
     ] = setting(
         VisionMode.DISABLED, "disabled refuses images, proxy has them captioned, native shows them to the model itself."
     )
-    vision_proxy: VisionProxyConfig | None = setting(None, "The captioner. vision_mode: proxy needs it.")
+    vision_proxy: VisionProxyConfig | None = setting(
+        None, "The captioner, which vision_mode: proxy needs. Its limits of images and documents hold for native, too."
+    )
     images_when_disabled: Literal["reject", "placeholder"] = setting(
         "reject",
         "With vision disabled, images of earlier turns and tool results: refuse, or replace by a placeholder.",

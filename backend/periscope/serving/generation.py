@@ -6,7 +6,7 @@ Event loop only. A request is one completion, or several of the same prompt. The
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
@@ -17,9 +17,13 @@ from periscope.core import (
     FinishReason,
     GenerationParams,
     GenerationRequest,
+    Image,
+    Message,
     OutputEvent,
     ReasoningDelta,
+    Role,
     TextDelta,
+    TextPart,
     ToolCallDelta,
     ToolCallStart,
     Usage,
@@ -59,6 +63,23 @@ class LocalGenerator(InferenceEngine):
         """What the loaded model can do."""
         info = self.model_info
         return GeneratorFacts(info.context_length, info.has_tools, info.has_reasoning, info.is_batched)
+
+    async def describe(
+        self, image: Image, prompt: str, max_tokens: int, *, on_start: Callable[[], None]
+    ) -> tuple[str, int]:
+        """Describe an image greedily, as the captioner of other models. For a model with vision.
+
+        Returns:
+            The text, which may be empty, and the number of generated tokens.
+
+        Raises:
+            GenerationFailed, EngineClosed: the model failed, or was unloaded.
+        """
+        on_start()
+        question = Message(Role.USER, (image, TextPart(prompt)))
+        rendered = await self.render([question], template_kwargs={"enable_thinking": False})
+        output = await self.generate(rendered, GenerationParams(temperature=0.0, max_tokens=max_tokens))
+        return output.text, len(output.tokens)
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
         """The request's events, `Finished` last. Closing it frees its rows.

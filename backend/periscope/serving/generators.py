@@ -37,7 +37,8 @@ class TextGenerator(Protocol):
         """The request's deltas, then `Finished`, without vision. `aclose()` at any point ends all work for it.
 
         Args:
-            request: without images, and with the model's defaults filled into its parameters.
+            request: without image parts, and with the model's defaults filled into its parameters. Only a model with
+                vision gets decoded images.
 
         Raises:
             RequestError: the prompt, the schema or a parameter cannot be used; before the first event.

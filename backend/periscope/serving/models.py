@@ -30,6 +30,7 @@ class ServedModel:
         created: Unix seconds, for `/v1/models`.
         context_length: as configured, or read from the model's files; None while it is unknown.
         captioner: describes images in proxy mode; None in other modes.
+        proxy: how images are described in proxy mode. In native mode its limits and documents are used, nothing else.
     """
 
     name: str

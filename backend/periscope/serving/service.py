@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from periscope.core import (
@@ -15,10 +14,11 @@ from periscope.core import (
     ImagePart,
     ModelCard,
     OutputEvent,
+    Tell,
     VisionMode,
     Waiting,
 )
-from periscope.errors import InvalidRequest, ModelUnavailable, ServerStopping
+from periscope.errors import InvalidRequest, ServerStopping
 from periscope.serving.disabled_images import without_images
 from periscope.serving.generators import PooledGenerator
 from periscope.serving.health import Health, Notices, health_of
@@ -28,6 +28,7 @@ from periscope.serving.rounds import Rounds, may_offer_tools
 from periscope.vision.blocks import Rewritten
 from periscope.vision.documents.settings import DocumentMode, DocumentSettings
 from periscope.vision.looking import Looking
+from periscope.vision.native import NativeVision
 from periscope.vision.proxy import VisionProxy
 from periscope.vision.settings import ProxySettings
 
@@ -78,8 +79,10 @@ class ChatService:
         requests: LiveRequests,
         elsewhere: Iterable[ModelElsewhere] = (),
         *,
+        native: NativeVision | None = None,
         notices: Notices | None = None,
     ) -> None:
+        self._native = native or NativeVision()
         self._notices = notices or Notices()
         self._models = models
         self.replace_elsewhere(elsewhere)
@@ -131,16 +134,17 @@ class ChatService:
     ) -> AsyncGenerator[OutputEvent, None]:
         """Reserve a place at the text model first, so that a full queue is an error before any captioner works.
 
-        The place is only reserved until the captions are made: a request never holds two models, and others are served
-        meanwhile. Then the request's images are dropped, so that no base64 is held while the answer is generated. Their
-        files are kept only if the model may look at them again. Each further round takes a place in the same way.
+        The place is only reserved until the captions are made or the images decoded: a request never holds two models,
+        and others are served meanwhile. Then the request's images are dropped, so that no base64 is held while the
+        answer is generated. Their files are kept only if the model may look at them again, their pixels only if it sees
+        them itself. Each further round takes a place in the same way.
         """
         request, vision = _as_seen(request, model), None
         has_images = _has_images(request) or _has_files(request)
-        async with Looking() as looking:
+        async with Looking() as looking, AsyncExitStack() as held:
             with self._pool.ticket(model.name, is_reserved=has_images) as ticket:
                 if has_images:
-                    describing = self._described(request, model, ticket, looking)
+                    describing = self._described(request, model, ticket, looking, held)
                     async with aclosing(describing) as steps:
                         async for step in steps:
                             if isinstance(step, Rewritten):
@@ -163,13 +167,27 @@ class ChatService:
             yield replace(rounds.finished, vision=looking.usage or vision)
 
     async def _described(
-        self, request: GenerationRequest, model: ServedModel, place: Ticket, looking: Looking
+        self,
+        request: GenerationRequest,
+        model: ServedModel,
+        place: Ticket,
+        looking: Looking,
+        held: AsyncExitStack,
     ) -> AsyncGenerator[Waiting | Rewritten, None]:
-        """What the captions wait for, and at the end the messages without images, as `VisionProxy.rewrite` gives."""
-        settings = model.proxy or _WITHOUT_VISION
+        """What the images wait for, and at the end the messages without image parts.
+
+        They hold what `VisionProxy.rewrite` gives, or the pixels for a native model, which `held` owns then.
+        """
+        messages, settings = request.messages, model.proxy or _WITHOUT_VISION
         kept_by = looking if settings.max_looks and may_offer_tools(request) else None
-        rewriting = partial(self._proxy.rewrite, request.messages, model.captioner, settings, looking=kept_by)
-        async with aclosing(while_reserved(place, lambda tell: rewriting(tell=tell))) as steps:
+
+        async def replaced(tell: Tell) -> Rewritten:
+            if model.vision is not VisionMode.NATIVE:
+                return await self._proxy.rewrite(messages, model.captioner, settings, tell=tell, looking=kept_by)
+            shown = held.enter_context(await self._native.shown(messages, settings))
+            return Rewritten(shown.messages, shown.vision)
+
+        async with aclosing(while_reserved(place, replaced)) as steps:
             async for step in steps:
                 yield step
 
@@ -267,17 +285,11 @@ def _has_files(request: GenerationRequest) -> bool:
 
 
 def _as_seen(request: GenerationRequest, model: ServedModel) -> GenerationRequest:
-    """Apply the model's vision mode: the request keeps its images only if they are to be captioned.
+    """Apply the model's vision mode: the request keeps its images unless the model has no vision.
 
     Raises:
         ImageRejected: the model takes no images.
-        ModelUnavailable: its vision mode is native.
     """
-    if not _has_images(request) or model.vision is VisionMode.PROXY:
-        return request
-    if model.vision is VisionMode.DISABLED:
+    if _has_images(request) and model.vision is VisionMode.DISABLED:
         return replace(request, messages=without_images(request.messages, model))
-    raise ModelUnavailable(
-        f"Model {model.name} is set to `vision_mode: native`, which this version does not serve yet. "
-        "Use `proxy` with a captioner."
-    )
+    return request

@@ -140,6 +140,10 @@ class AdmittedImages:
         self._admission.give_back(self._passing_bytes)
         self._passing_bytes = 0
 
+    def hold(self, num_bytes: int) -> Admission:
+        """An admission for pixels that outlive the files of this request. Whoever holds it gives it back."""
+        return self._admission.another(num_bytes)
+
 
 class ImageIntake:
     """Owns the threads that read and decode images, and the bound on the bytes that all requests hold.

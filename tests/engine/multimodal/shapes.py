@@ -122,6 +122,32 @@ MULTIMODAL: dict[str, MultimodalFamily] = {
         "<|image_pad|>",
         48,
     ),
+    "qwen2_5_vl": MultimodalFamily(
+        {
+            "model_type": "qwen2_5_vl",
+            **_TEXT,
+            "rope_scaling": _MROPE,
+            "tie_word_embeddings": True,
+            "vision_config": {
+                "model_type": "qwen2_5_vl",
+                "depth": 2,
+                "hidden_size": 32,
+                "intermediate_size": 64,
+                "out_hidden_size": 64,
+                "num_heads": 2,
+                "patch_size": 4,
+                "spatial_patch_size": 4,
+                "window_size": 16,
+                "fullatt_block_indexes": [1],
+            },
+        },
+        _QWEN_TOKENS,
+        _QWEN_IDS,
+        {"preprocessor_config.json": {"image_processor_type": "Qwen2VLImageProcessor", **_QWEN_PIXELS}},
+        _QWEN_TEMPLATE,
+        "<|image_pad|>",
+        48,
+    ),
     "qwen3_vl": MultimodalFamily(
         {
             "model_type": "qwen3_vl",

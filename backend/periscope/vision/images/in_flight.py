@@ -27,6 +27,12 @@ class Admission:
         self.num_bytes += num_bytes
         self._in_flight.held_bytes += num_bytes
 
+    def another(self, num_bytes: int) -> Admission:
+        """An admission of its own for bytes that outlive this one. Does not wait, as `add` does not."""
+        held = Admission(0, self._in_flight)
+        held.add(num_bytes)
+        return held
+
     def give_back(self, num_bytes: int) -> None:
         """Subtract from the held bytes, because they were not needed. Waiting requests may have room now."""
         self.num_bytes -= num_bytes
