@@ -9,7 +9,7 @@ from uuid import uuid4
 from periscope.captions.cache import CaptionCache
 from periscope.captions.store import CaptionStore
 from periscope.config import CaptionCacheConfig, Config, ModelConfig, RemoteImagesConfig, VisionProxyConfig
-from periscope.core import find_model
+from periscope.core import VisionMode, find_model
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig
 from periscope.engine.loading.loader import context_length_of, find_on_disk, read_model_config

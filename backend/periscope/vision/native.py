@@ -87,8 +87,8 @@ def _left_out(picture: Picture, most: int) -> tuple[Part, ...]:
 
 
 def _with_label(picture: Picture, image: Image) -> tuple[Part, ...]:
-    """A page says which it is, as it would if it were described."""
-    return (TextPart(f"[{picture.place.label.head}]", is_data=True), image) if picture.is_page else (image,)
+    """A page or a frame says which it is, as it would if it were described."""
+    return (TextPart(f"[{picture.place.label.head}]", is_data=True), image) if picture.is_drawn else (image,)
 
 
 def _with_parts(messages: Sequence[Message], parts: Iterator[tuple[Part, ...]]) -> Iterator[Message]:
