@@ -1,6 +1,6 @@
 """The files that `bench fuzz` breaks: one small, good file of each format that clients may send. Pure.
 
-A further format is one more entry of `SEED_FILES`.
+A further format is one more entry of `_ALL`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageDraw, PngImagePlugin
+from PIL import Image, PngImagePlugin
+
+from periscope.bench.fuzz_extras import docx, docx_of, docx_xml, heic, html, video, xlsx
+from periscope.bench.fuzz_pictures import drawn
 
 if TYPE_CHECKING:
     from periscope.core import JSONObject
 
 _PNG_SIGNATURE_BYTES = 8
-_SIZE_PX = (48, 32)
 #: Rotated by 90 degrees, as a phone that is held upright writes it.
 _EXIF_ORIENTATION, _ROTATED = 0x0112, 6
 
@@ -31,12 +34,14 @@ class SeedFile:
     Attributes:
         part: the content part of a message that holds a file's bytes; the bytes may be broken.
         repaired: makes the checksums of a broken file right, so that its other faults are met.
+        needs: the library that reads it.
     """
 
     name: str
     data: Callable[[], bytes]
     part: Callable[[bytes], JSONObject]
     repaired: Callable[[bytes], bytes] = bytes
+    needs: str = "PIL"
 
 
 def image_part(data: bytes) -> JSONObject:
@@ -53,18 +58,10 @@ def _data_url(media_type: str, data: bytes) -> str:
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
-def _drawn(mode: str = "RGB") -> Image.Image:
-    picture = Image.linear_gradient("L").resize(_SIZE_PX).convert("RGB")
-    pen = ImageDraw.Draw(picture)
-    pen.ellipse((4, 4, 26, 26), fill="red")
-    pen.text((20, 10), "42", fill="blue")
-    return picture.convert(mode)
-
-
 @cache
 def _picture(kind: str, mode: str = "RGB", **options: Any) -> bytes:
     file = io.BytesIO()
-    _drawn(mode).save(file, kind, **options)
+    drawn(mode).save(file, kind, **options)
     return file.getvalue()
 
 
@@ -82,14 +79,14 @@ def _png_with_chunks() -> bytes:
     info.add_text("Title", "fuzz", zip=True)
     info.add_itxt("Comment", "fuzz", lang="en")
     file = io.BytesIO()
-    _drawn("P").save(file, "PNG", pnginfo=info, transparency=0, dpi=(72, 72))
+    drawn("P").save(file, "PNG", pnginfo=info, transparency=0, dpi=(72, 72))
     return file.getvalue()
 
 
 @cache
 def _animation() -> bytes:
     file = io.BytesIO()
-    _drawn("P").save(file, "GIF", save_all=True, append_images=[_drawn("P").rotate(90)], duration=100, loop=0)
+    drawn("P").save(file, "GIF", save_all=True, append_images=[drawn("P").rotate(90)], duration=100, loop=0)
     return file.getvalue()
 
 
@@ -130,7 +127,11 @@ def with_png_checksums(data: bytes) -> bytes:
     return bytes(file)
 
 
-SEED_FILES = (
+def _docx_part(document: bytes) -> JSONObject:
+    return file_part(docx_of(document))
+
+
+_ALL = (
     SeedFile("JPEG", _rotated_jpeg, image_part),
     SeedFile("JPEG progressive", partial(_picture, "JPEG", progressive=True, quality=60), image_part),
     SeedFile("JPEG CMYK", partial(_picture, "JPEG", "CMYK"), image_part),
@@ -147,4 +148,12 @@ SEED_FILES = (
     SeedFile("picture as file", partial(_picture, "PNG"), file_part),
     SeedFile("PDF text", _pdf_with_text, file_part),
     SeedFile("PDF scan", partial(_picture, "PDF"), file_part),
+    SeedFile("HEIC", heic, image_part, needs="pillow_heif"),
+    SeedFile("HTML", html, file_part, needs="markdownify"),
+    SeedFile("DOCX", docx, file_part, needs="undoc"),
+    SeedFile("DOCX, its XML", docx_xml, _docx_part, needs="undoc"),
+    SeedFile("XLSX", xlsx, file_part, needs="undoc"),
+    SeedFile("video", video, file_part, needs="av"),
 )
+#: Those that can be read here. A server elsewhere may read fewer, and refuses the others.
+SEED_FILES = tuple(seed for seed in _ALL if find_spec(seed.needs) is not None)
