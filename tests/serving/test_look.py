@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import pytest
 
@@ -33,7 +33,7 @@ from periscope.core import (
     Waiting,
     WaitStatus,
 )
-from periscope.errors import CaptionFailed, ServerBusy, ServerStopping
+from periscope.errors import CaptionFailed, ContextLengthExceeded, MemoryExceeded, ServerBusy, ServerStopping
 from periscope.events import EventBus
 from periscope.pool.contracts import LoadProgress, ModelSpec, PoolLimits
 from periscope.pool.pool import ModelPool
@@ -51,6 +51,9 @@ from tests.serving.rooms import CIRCLE, SQUARE, ScriptedCaptioner, finished, req
 P = ParamSpec("P")
 T = TypeVar("T")
 
+#: What the model writes, or why it cannot.
+Round: TypeAlias = Sequence[OutputEvent] | Exception
+
 USAGE = Usage(num_prompt_tokens=10, num_completion_tokens=4)
 CAN_CALL = GeneratorFacts(context_length=4096, has_tools=True, has_reasoning=False, is_batched=True)
 
@@ -65,6 +68,7 @@ def round_of(*events: OutputEvent) -> list[OutputEvent]:
     return [*events, Finished(FinishReason.TOOL_CALLS if has_called else FinishReason.STOP, USAGE)]
 
 
+MEMORY_EXCEEDED = MemoryExceeded(num_prompt_tokens=5000, needed_bytes=2**30, available_bytes=2**20)
 LEFT_HALF = {"image": "image 1", "question": "What is it?", "region": [0, 0, 50, 100]}
 ANSWER = round_of(TextDelta("A thing."))
 
@@ -72,7 +76,7 @@ ANSWER = round_of(TextDelta("A thing."))
 class ScriptedGenerator(FakeEngine):
     """Answers each request with the next of its rounds; `gate` holds every round back before its last event."""
 
-    def __init__(self, *rounds: Sequence[OutputEvent], facts: GeneratorFacts = CAN_CALL) -> None:
+    def __init__(self, *rounds: Round, facts: GeneratorFacts = CAN_CALL) -> None:
         super().__init__(FakeModel("m"))
         self.facts = facts
         self.rounds = list(rounds)
@@ -82,7 +86,10 @@ class ScriptedGenerator(FakeEngine):
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
         self.asked.append(request)
-        *events, end = self.rounds.pop(0)
+        told = self.rounds.pop(0)
+        if isinstance(told, Exception):
+            raise told
+        *events, end = told
         for event in events:
             yield event
         await self.gate.wait()
@@ -138,7 +145,7 @@ class Rooms:
 
 def with_rooms(
     use: Callable[[Rooms], Awaitable[None]],
-    *rounds: Sequence[OutputEvent],
+    *rounds: Round,
     max_looks: int = 2,
     facts: GeneratorFacts = CAN_CALL,
 ) -> None:
@@ -337,6 +344,24 @@ def test_a_look_that_fails_is_told_to_the_model(
         assert "a thing of 16 px" in rooms.results()[0]
 
     with_rooms(use, ANSWER, *(round_of(*call(LEFT_HALF)), ANSWER) * 2)
+
+
+@pytest.mark.parametrize("error", [ContextLengthExceeded(5000, 4096), MEMORY_EXCEEDED], ids=["context", "memory"])
+def test_a_result_that_does_not_fit_is_told_to_the_model(error: Exception) -> None:
+    """The answer goes on without it; where the conversation does not fit without it either, that is the error."""
+
+    async def use(rooms: Rooms) -> None:
+        events = await rooms.answer(request(user("What is this?", CIRCLE)))
+        assert events[-2] == TextDelta("A thing.")
+        assert rooms.results() == ["The result is too long for this conversation. Answer now, with what you know."]
+        with pytest.raises(type(error)):
+            await rooms.answer(request(user("What is this?", CIRCLE)))
+        with pytest.raises(type(error)):
+            await rooms.answer(request(user("What is this?", CIRCLE)))
+        assert rooms.holds_nothing()
+
+    look = round_of(*call(LEFT_HALF))
+    with_rooms(use, look, error, ANSWER, look, error, error, error)
 
 
 def asks(

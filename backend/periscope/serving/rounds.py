@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _GAP: Final = "\n\n"
 _NO_MORE_CALLS: Final = "This tool cannot be called again in this answer. Answer now, with what you know."
 _NO_SUCH_TOOL: Final = "There is no such tool. Answer now, with what you know."
+_TOO_LONG: Final = "The result is too long for this conversation. Answer now, with what you know."
 
 WordsT = TypeVar("WordsT", TextDelta, ReasoningDelta)
 
@@ -108,6 +109,7 @@ class Rounds:
         self._max_tokens = request.params.max_tokens
         self._usage = Usage()
         self._round = _Round()
+        self._num_results = 0  # messages at the end of the conversation, which the model has not read yet
         self._is_last = self._has_text = self._has_reasoning = False
 
     def request_for(self, facts: GeneratorFacts) -> GenerationRequest:
@@ -158,6 +160,20 @@ class Rounds:
         asked = self._request
         params = replace(asked.params, max_tokens=self._num_tokens_left())
         self._request = replace(asked, messages=(*asked.messages, *messages), params=params)
+        self._num_results = len(calls)
+
+    def drop_results(self) -> bool:
+        """The conversation with the new results does not fit the model: it is told that in their place, once.
+
+        Returns:
+            False if there are none to drop; then the conversation as such does not fit.
+        """
+        num_results, self._num_results, self._is_last = self._num_results, 0, True
+        kept = self._request.messages[: len(self._request.messages) - num_results]
+        results = self._request.messages[len(kept) :]
+        told = (replace(result, parts=(TextPart(_TOO_LONG),)) for result in results)
+        self._request = replace(self._request, messages=(*kept, *told))
+        return num_results > 0
 
     async def _result_of(self, call: ToolCall, tell: Tell) -> str:
         tool = self._tools.get(call.name)

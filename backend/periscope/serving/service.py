@@ -18,7 +18,7 @@ from periscope.core import (
     VisionMode,
     Waiting,
 )
-from periscope.errors import InvalidRequest, ServerStopping
+from periscope.errors import ContextLengthExceeded, InvalidRequest, MemoryExceeded, ServerStopping
 from periscope.serving.disabled_images import without_images
 from periscope.serving.generators import PooledGenerator
 from periscope.serving.health import Health, Notices, health_of
@@ -265,11 +265,24 @@ async def _round(rounds: Rounds, ticket: Ticket, live: LiveRequest) -> AsyncGene
     async for waiting in ticket.updates():
         yield waiting
     live.generates()
-    generator = ticket.engine(_GENERATOR)
-    async with aclosing(generator.stream(rounds.request_for(generator.facts))) as events:
+    async with aclosing(_generated(rounds, ticket.engine(_GENERATOR))) as events:
         async for event in events:
-            if (told := rounds.take(event)) is not None:
-                yield told
+            yield event
+
+
+async def _generated(rounds: Rounds, generator: PooledGenerator) -> AsyncGenerator[OutputEvent, None]:
+    """What the client gets of the round; tried again without the results of the calls if those do not fit."""
+    while True:
+        try:
+            async with aclosing(generator.stream(rounds.request_for(generator.facts))) as events:
+                async for event in events:
+                    if (told := rounds.take(event)) is not None:
+                        yield told
+        except (ContextLengthExceeded, MemoryExceeded):  # before the first event
+            if not rounds.drop_results():
+                raise
+        else:
+            return
 
 
 def _num_images(request: GenerationRequest) -> int:
