@@ -33,3 +33,6 @@ class DrawnImage(ImagePart):
             FileInvalid: it cannot be drawn, or takes too much time or memory.
             ServerBusy: other files were being read all the time.
         """
+
+    def drop_pixels(self) -> None:
+        """Keep no pixels that can be drawn again. Never waits."""

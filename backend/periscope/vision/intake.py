@@ -135,8 +135,11 @@ class AdmittedImages:
         )
 
     def keep_files_only(self) -> None:
-        """Let go of the messages with their base64, and count no decoded pixels; the pictures can be decoded again."""
+        """Let go of the messages with their base64, and of decoded pixels; the pictures can be decoded again."""
         self.messages = ()
+        for picture in self.pictures:
+            if isinstance(picture.place.part, DrawnImage):
+                picture.place.part.drop_pixels()
         self._admission.give_back(self._passing_bytes)
         self._passing_bytes = 0
 

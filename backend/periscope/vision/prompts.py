@@ -86,7 +86,8 @@ def video_label(number: int, file_name: str) -> Label:
 
 def moment_label(video: Label, seconds: float) -> Label:
     """Pure: a frame of a video, by its time."""
-    return Label(video.head, f"{video.name}, at {clock_time(seconds)}")
+    time = clock_time(seconds)
+    return Label(f"{video.head}, at {time}", f"{video.name}, at {time}")
 
 
 def clock_time(seconds: float) -> str:

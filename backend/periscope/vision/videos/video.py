@@ -20,7 +20,7 @@ _SAMPLING_VERSION: Final = 1
 
 
 class Video:
-    """Owns the pixels of the chosen frames, which are sampled at most once: at the latest when one of them is needed.
+    """Owns the pixels of the chosen frames, which are sampled once: at the latest when one of them is needed.
 
     Args:
         facts: what an earlier request found out, so that a video whose captions are known is not decoded again.
@@ -81,11 +81,17 @@ class Video:
             sha256=header.sha256,
         )
 
+    def drop_pixels(self) -> None:
+        """Keep the file alone: the frames are sampled again if one of them is needed once more. Never waits."""
+        self._pixels = None
+
     def _sampled(self) -> bytes:
         with self._turn:
-            if self._pixels is None:
-                self._facts, self._pixels = self._process.sample(self._data, self._settings, param=self._param)
-            return self._pixels
+            pixels = self._pixels
+            if pixels is None:
+                self._facts, pixels = self._process.sample(self._data, self._settings, param=self._param)
+                self._pixels = pixels
+            return pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +116,7 @@ class FrameImage(DrawnImage):
     def drawn(self, *, max_side_px: int) -> Image:
         """Blocks: as `DrawnImage` says."""
         return scaled(self.video.frame(self.index), max_side_px)
+
+    def drop_pixels(self) -> None:
+        """As `DrawnImage` says."""
+        self.video.drop_pixels()
