@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 FLAGS ?=
+DIST ?= dist
 # Test processes at once; each file's tests stay in one of them.
 JOBS ?= 2
 # On Linux MLX's own matrix products are slow: where the system has OpenBLAS, the tests with a real model use it.
 OPENBLAS ?= $(firstword $(wildcard /usr/lib/*/libopenblas.so.0 /usr/lib64/libopenblas.so.0))
 
-.PHONY: setup serve test real real-fence train-smoke check format clean
+.PHONY: setup serve test wheel try-wheel formula real real-fence train-smoke check format clean
 
 setup: $(STAMP)
 
@@ -27,6 +28,23 @@ serve: setup
 
 test: setup
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(FLAGS)
+
+wheel: setup
+	@rm -rf $(DIST)
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir $(DIST) .
+
+# The wheel as users get it: in an empty environment, with all that it depends on (some minutes and a gigabyte).
+try-wheel: setup
+	WHEEL_WITH_DEPENDENCIES=1 $(BIN)/python -m pytest tests/e2e/test_wheel.py --verbose $(FLAGS)
+
+# The Homebrew formula of a release, from the archive of its sources and the address at which that is published.
+formula:
+	@test -n '$(HOMEPAGE)' -a -n '$(URL)' -a -f '$(ARCHIVE)' || \
+	  { echo 'make formula HOMEPAGE=https://... URL=https://.../v0.1.0.tar.gz ARCHIVE=v0.1.0.tar.gz'; exit 2; }
+	@mkdir -p $(DIST)
+	@sum=$$($(PYTHON) -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' '$(ARCHIVE)') && \
+	  sed -e 's|@HOMEPAGE@|$(HOMEPAGE)|' -e 's|@URL@|$(URL)|' -e "s|@SHA256@|$$sum|" launchd/periscope.rb.in > $(DIST)/periscope.rb
+	@echo 'Wrote $(DIST)/periscope.rb: put it into Formula/ of the tap.'
 
 # A real, trained text model, built once into the user's cache (some 550 MB); not part of `make test`.
 real: setup

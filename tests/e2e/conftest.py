@@ -42,16 +42,17 @@ def start_server(
     config: Path | None = None,
     *,
     log: Path,
-    program: Sequence[str] = ("-m", "periscope"),
+    program: Sequence[str] = (sys.executable, "-m", "periscope"),
     changes: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> RunningServer:
     """Start `periscope serve` on a free port, with `changes` to the environment, and wait for its ready line."""
-    command = [sys.executable, *program, "serve", "--port", "0"]
+    command = [*program, "serve", "--port", "0"]
     command += ["--config", str(config)] if config else []
     ours = {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "PERISCOPE_HOME": new_home()}
     environment = {**os.environ, **ours, **(changes or {})}
     process = subprocess.Popen(  # noqa: S603
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment, cwd=cwd
     )
     assert process.stderr is not None
     watchdog = threading.Timer(START_TIMEOUT_S, process.kill)

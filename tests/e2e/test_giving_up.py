@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import httpx
@@ -29,7 +30,7 @@ def test_a_model_that_keeps_dying_ends_the_process(tiny_text_model: Path, tmp_pa
     """Each request gets a 5xx with a reason; the model comes back twice; after its third death the status is not 0."""
     config, log = tmp_path / "models.yaml", tmp_path / "log"
     config.write_text(f"models:\n  - {{name: m, local_path: {tiny_text_model}, preload: true}}\n")
-    server = start_server(config, log=log, program=("-c", PROGRAM))
+    server = start_server(config, log=log, program=(sys.executable, "-c", PROGRAM))
     answers: list[httpx.Response] = []
     states = ["ready"]
     with httpx.Client(base_url=server.url, timeout=60) as client, client.stream("GET", "/api/events") as events:

@@ -99,7 +99,7 @@ def fenced(tmp_path_factory: pytest.TempPathFactory, tiny_text_model: Path) -> I
     config, attempts = folder / "models.yaml", folder / "attempts.txt"
     config.write_text(CONFIG)
     attempts.touch()
-    program = ("-c", GUARD, str(attempts))
+    program = (sys.executable, "-c", GUARD, str(attempts))
     server = start_server(config, log=folder / "server.log", program=program, changes=environment(folder))
     yield Fenced(server, attempts)
     assert server.stop() == 0
