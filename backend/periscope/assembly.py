@@ -31,12 +31,14 @@ from periscope.serving.models import DisabledImages, ServedModel
 from periscope.vision.backends.leased import ImageDescriber, LeasedCaptioner
 from periscope.vision.backends.remote import RemoteCaptioner
 from periscope.vision.backends.remote_server import RemoteServer
+from periscope.vision.captioner_families import ANY_CAPTIONER
 from periscope.vision.readers.find import ReaderKind
 from periscope.vision.readers.model_reader import ModelReader
 from periscope.vision.readers.reader import TextReader
 from periscope.wiring import (
     captioner_id,
     engine_config,
+    family_of_captioner,
     installed_reader,
     model_reader,
     peek_context_length,
@@ -158,7 +160,7 @@ class Assembly:
         kind: type[PooledDescriber] = PooledDescriber  # type: ignore[type-abstract]  # nobody makes one of it
         return LeasedCaptioner(
             lambda tell: self._lease(model.name, kind, tell),
-            captioner_id(model),
+            captioner_id(model, config),
             wait_timeout_s=config.server.limits.wait_timeout_s,
         )
 
@@ -199,7 +201,7 @@ class Assembly:
         capabilities, name = model.capabilities, captioner_name(model)
         vision = capabilities.vision_proxy or VisionProxyConfig()
         is_proxy = capabilities.vision_mode is VisionMode.PROXY
-        captioner = None if name is None else captioners[require_model(config.models, name).name]
+        entry = None if name is None else require_model(config.models, name)
         return ServedModel(
             name=model.name,
             aliases=model.aliases,
@@ -207,10 +209,14 @@ class Assembly:
             context_length=peek_context_length(model),
             vision=capabilities.vision_mode,
             params=model.params.generation,
-            captioner=captioner,
+            captioner=None if entry is None else captioners[entry.name],
             proxy=None
             if capabilities.vision_mode is VisionMode.DISABLED
-            else proxy_settings(vision, self._reader_of(vision, config, captioners) if is_proxy else None),
+            else proxy_settings(
+                vision,
+                self._reader_of(vision, config, captioners) if is_proxy else None,
+                ANY_CAPTIONER if entry is None else family_of_captioner(entry),
+            ),
             disabled_images=DisabledImages(capabilities.images_when_disabled),
         )
 

@@ -9,7 +9,8 @@ from uuid import uuid4
 from periscope.captions.cache import CaptionCache
 from periscope.captions.store import CaptionStore
 from periscope.config import CaptionCacheConfig, Config, ModelConfig, RemoteImagesConfig, VisionProxyConfig
-from periscope.core import VisionMode, find_model
+from periscope.config.named import reader_name
+from periscope.core import ModelKind, VisionMode, find_model
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig
 from periscope.engine.loading.loader import context_length_of, find_on_disk, read_model_config
@@ -17,9 +18,10 @@ from periscope.errors import ModelLoadError
 from periscope.remote import FetchSettings, PictureFetcher
 from periscope.vision.backends.weights import weights_id
 from periscope.vision.captioner import Captioner, CaptionerId
+from periscope.vision.captioner_families import CaptionerFamily, captioner_family
 from periscope.vision.documents.settings import DocumentMode, DocumentSettings, HTMLMode
 from periscope.vision.images.limits import ImageLimits
-from periscope.vision.prompts import DEFAULT_CAPTION_PROMPT
+from periscope.vision.prompts import QUESTION_FORM
 from periscope.vision.readers.find import INSTALL, ReaderKind, find_reader
 from periscope.vision.readers.model_families import family_of
 from periscope.vision.readers.model_reader import ModelReader
@@ -51,7 +53,7 @@ def _unpacked(source: str) -> str:
 
 
 def engine_config(model: ModelConfig, config: Config) -> EngineConfig:
-    """Pure: the engine's settings for this model."""
+    """The engine's settings for this model. Reads its config.json if it is on this disk."""
     params = model.params
     draft = None if params.draft_model is None else find_model(config.models, params.draft_model)
     return EngineConfig(
@@ -63,6 +65,7 @@ def engine_config(model: ModelConfig, config: Config) -> EngineConfig:
         chat_template_kwargs=dict(params.chat_template_kwargs),
         kv_limit_bytes=None if params.mem is None else params.mem * MB,
         prompt_cache_bytes=params.prompt_cache,
+        max_image_tiles=max_image_tiles(model, config),
         checks_memory=config.memory.check_requests,
         draft_model=source_of(draft) if draft else params.draft_model and _unpacked(params.draft_model),
         draft_revision=draft.revision if draft else None,
@@ -83,7 +86,24 @@ def picture_fetcher(config: RemoteImagesConfig) -> PictureFetcher:
     return PictureFetcher(settings)
 
 
-def captioner_id(model: ModelConfig) -> CaptionerId:
+def max_image_tiles(model: ModelConfig, config: Config) -> int | None:
+    """Tiles of an image for this captioner: as it is set, else as its family has it; None = as its files say.
+
+    A captioner that also reads the text in images gets all its tiles.
+    """
+    if model.kind is not ModelKind.CAPTIONER or model.params.max_image_tiles is not None:
+        return model.params.max_image_tiles
+    if any(reader_name(each) == model.name for each in config.models):
+        return None
+    return family_of_captioner(model).max_image_tiles
+
+
+def family_of_captioner(model: ModelConfig) -> CaptionerFamily:
+    """How this captioner is asked, by its name and, if it is on this disk, its config.json."""
+    return captioner_family(*_known_as(model))
+
+
+def captioner_id(model: ModelConfig, config: Config) -> CaptionerId:
     """The identity of a captioner. Its revision covers the weights and settings, because captions outlive this process.
 
     The weights of a model that is not downloaded yet are unknown, so its captions are never found again.
@@ -93,20 +113,25 @@ def captioner_id(model: ModelConfig) -> CaptionerId:
         weights = weights_id(find_on_disk(source, model.revision))
     except (ModelLoadError, OSError):
         weights = f"unknown-{uuid4().hex}"
-    return CaptionerId(name=model.name, revision=f"{source}@{weights} {model.params.dtype or 'auto'}")
+    tiles = max_image_tiles(model, config)
+    settings = f"{model.params.dtype or 'auto'}{f' {tiles} tiles' if tiles else ''}"
+    return CaptionerId(name=model.name, revision=f"{source}@{weights} {settings}")
 
 
-def proxy_settings(vision: VisionProxyConfig, reader: TextReader | ModelReader | None) -> ProxySettings:
-    """Pure: the settings of captioning for one text model."""
+def proxy_settings(
+    vision: VisionProxyConfig, reader: TextReader | ModelReader | None, family: CaptionerFamily
+) -> ProxySettings:
+    """Pure: the settings of captioning for one text model: what is set wins over the captioner's family."""
     limits = ImageLimits(
         max_bytes=vision.max_image_bytes,
         max_source_pixels=vision.max_source_pixels,
-        max_side_px=vision.max_side_px,
+        max_side_px=vision.max_side_px or family.max_side_px,
         max_images=vision.max_images,
     )
     return ProxySettings(
-        prompt=vision.prompt_template or DEFAULT_CAPTION_PROMPT,
-        max_tokens=vision.max_tokens,
+        prompt=vision.prompt_template or family.prompt,
+        question_form=QUESTION_FORM if vision.prompt_template else family.question_form,
+        max_tokens=vision.max_tokens or family.max_tokens,
         timeout_s=vision.timeout_s,
         on_error=OnError(vision.on_error),
         use_question=vision.use_question,

@@ -279,6 +279,14 @@ def test_a_flag_cannot_make_a_draft_model_a_captioner():
     assert problem.startswith("models.yaml:4: models[0].params.draft_model 'big' is the model itself")
 
 
+def test_only_a_captioner_cuts_images_into_tiles():
+    """On a text model the setting would do nothing, so it is refused."""
+    tiles = "    params: {max_image_tiles: 2}\n"
+    assert model(load_text(PAIR.replace("captioner\n", "captioner\n" + tiles)), "eyes").params.max_image_tiles == 2
+    said = "models[2].params.max_image_tiles is for models that only caption images, and this one answers requests"
+    assert problems_of(PAIR + tiles) == (f"models.yaml:14: {said}; remove it",)
+
+
 def test_only_a_captioner_can_be_isolated():
     """For a text model the key is refused with its line; a flag can make an entry a captioner."""
     isolated = "    isolated: true\n"

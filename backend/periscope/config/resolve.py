@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,6 +23,7 @@ from periscope.config.schema import ConfigFile, ModelConfig, ModelEntry
 from periscope.config.vision_schema import RemoteConfig, VisionProxyConfig
 from periscope.core import DEFAULT_NAME, ModelKind, VisionMode, find_model
 
+_FOR_CAPTIONERS = "is for models that only caption images, and this one answers requests; remove it"
 #: What a `local_path` starts with when the model is inside the package.
 EMBEDDED = "embedded:"
 _HUB_ID_FLAG = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*")
@@ -67,7 +68,7 @@ def resolve_models(
 
     Raises:
         ConfigError: `--model`, `--vision-model`, a `--vlm-...` flag, a `draft_model` or a `ca_file` names nothing that
-            can be used so, or a text model is `isolated`.
+            can be used so, or a text model has a key of captioners.
     """
     served = [_served(entry, index, document, folder) for index, entry in enumerate(file.models)]
     entries = tuple(served)
@@ -83,13 +84,22 @@ def resolve_models(
             problems.append(_problem(document, ("models", index, "params", "draft_model"), fault))
         if model.entry.remote and (ca_file := model.entry.remote.ca_file) and not Path(ca_file).is_file():
             problems.append(_problem(document, ("models", index, "remote", "ca_file"), f"names no file: {ca_file}"))
-        if model.entry.isolated and model.entry.name not in captioners:
-            fault = "is for models that only caption images, and this one answers requests; remove it"
-            problems.append(_problem(document, ("models", index, "isolated"), fault))
+        if model.entry.name not in captioners:
+            problems += [
+                _problem(document, ("models", index, *key), _FOR_CAPTIONERS) for key in _for_captioners(model.entry)
+            ]
     if problems:
         raise config_error(problems)
     _name_by_hub_id(served)
     return [(_config(model, captioners), model.origins) for model in served]
+
+
+def _for_captioners(entry: ModelEntry) -> Iterator[tuple[str, ...]]:
+    """The keys of this entry that only captioners have."""
+    if entry.isolated:
+        yield ("isolated",)
+    if entry.params.max_image_tiles is not None:
+        yield ("params", "max_image_tiles")
 
 
 def _name_by_hub_id(served: list[ServedModel]) -> None:

@@ -89,6 +89,13 @@ class ModelParams(Section):
         ge=16,
         le=16_777_216,
     )
+    max_image_tiles: int | None = setting(
+        None,
+        "Captioners that cut images into tiles: at most so many. If unset, what suits the model's family.",
+        "tiles",
+        ge=1,
+        le=64,
+    )
     temperature: float | None = setting(None, "0 is greedy. If unset, the model's own default.", "factor", ge=0, le=2)
     top_p: float | None = setting(None, "1 switches it off.", "probability", ge=0, le=1)
     top_k: int | None = setting(None, "0 switches it off.", "tokens", ge=0, le=10_000_000)

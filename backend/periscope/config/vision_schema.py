@@ -59,11 +59,13 @@ class VisionProxyConfig(Section):
     )
     prompt_template: str | None = setting(
         None,
-        "The captioner's prompt. If unset, it asks for the text in the image word for word, then for a description.",
+        "The captioner's prompt. If unset, what suits its family: the text word for word, then a description.",
         min_length=1,
         max_length=20_000,
     )
-    max_tokens: int = setting(256, "Longest caption.", "tokens", ge=1, le=8192)
+    max_tokens: int | None = setting(
+        None, "Longest caption. If unset, what suits the captioner's family: 256 for most.", "tokens", ge=1, le=8192
+    )
     timeout_s: Annotated[float, Field(ge=0.1, le=3600), SECONDS] = setting(
         60.0, "Longest time for all captions of a request, not counting loads and waits for other requests.", "seconds"
     )
@@ -84,8 +86,12 @@ class VisionProxyConfig(Section):
     max_source_pixels: int = setting(
         50_000_000, "Pixels of an image, read from its header before it is decoded.", "pixels", ge=1, le=1_000_000_000
     )
-    max_side_px: int = setting(
-        1024, "Longest side of an image for the captioner. Larger images are scaled down.", "pixels", ge=28, le=8192
+    max_side_px: int | None = setting(
+        None,
+        "Longest side of an image for the captioner. Larger images are scaled down. If unset, 1024 for most families.",
+        "pixels",
+        ge=28,
+        le=8192,
     )
     use_question: bool = setting(False, "Give the captioner the text of the image's message, too.")
     max_looks: int = setting(

@@ -21,6 +21,7 @@ class EngineConfig:
         kv_limit_bytes: KV caches of live rows and the prompt cache together; None = what the device has to spare.
         prompt_cache_bytes: KV states kept of earlier prompts, at most; 0 = none, None = a quarter of what KV caches may
             take at the time.
+        max_image_tiles: tiles that an image is cut into at most, where the processor cuts; None = as the files say.
         checks_memory: refuse a request before prefill that cannot fit in memory.
         draft_model: folder or hub id of a small model with the same tokenizer that drafts tokens; None = no drafting.
         draft_revision: of the draft model, like `revision`.
@@ -36,6 +37,7 @@ class EngineConfig:
     chat_template_kwargs: JSONObject = field(default_factory=dict)
     kv_limit_bytes: int | None = None
     prompt_cache_bytes: int | None = None
+    max_image_tiles: int | None = None
     checks_memory: bool = True
     draft_model: str | None = None
     draft_revision: str | None = None

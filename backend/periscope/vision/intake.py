@@ -226,7 +226,8 @@ def image_places(messages: Sequence[Message], settings: ProxySettings) -> Iterat
     """Pure: all images of a conversation, in order, with their labels and caption prompts."""
     number = 0
     for message in messages:
-        prompt = caption_prompt(settings.prompt, message.text if settings.use_question else "")
+        question = message.text if settings.use_question else ""
+        prompt = caption_prompt(settings.prompt, question, settings.question_form)
         for part in message.images:
             if isinstance(part, DrawnImage):
                 yield ImagePlace(part.label, part, prompt)

@@ -23,12 +23,15 @@ _LOOK_PROMPT: Final = (
     "Look at the image closely and answer the question below. Say only what can be seen in the image, and copy text "
     "and numbers exactly. If the image does not show the answer, say so."
 )
+#: A caption prompt that shows the captioner a question, too.
+QUESTION_FORM: Final = "{prompt}\nThe image comes with this message: {question}"
 #: The captioner gets the end of a long question: it needs a hint, not a document.
 MAX_QUESTION_CHARS: Final = 2000
 
 #: The longest name of a file that is told.
 _MAX_NAME_CHARS: Final = 120
 
+_PLACEHOLDER: Final = re.compile(r"\{(prompt|question)\}")
 _BRACKET: Final = r"[\[\uff3b\ufe47\u3010\u3014\u3016\u301a\u27e6]"
 _OF: Final = r"\s*(?:end\s*of\s*|text\s*in\s*)?"
 _DELIMITER: Final = re.compile(rf"{_BRACKET}(?={_OF}(?:image|(?:document|video)\s*\d))", re.IGNORECASE)
@@ -102,10 +105,18 @@ def file_marker(label: Label, reason: str) -> str:
     return f"[{label.head}, could not be read: {_inline(reason)}. Do not guess what it says.]"
 
 
-def caption_prompt(template: str, question: str = "") -> str:
-    """Pure: the instruction for the captioner. `question` is the text of the image's message, if it may be shown."""
+def caption_prompt(template: str, question: str = "", form: str = QUESTION_FORM) -> str:
+    """Pure: the instruction for the captioner.
+
+    Args:
+        question: the text of the image's message, if it may be shown.
+        form: how both are said.
+    """
     question = clean_text(question)[-MAX_QUESTION_CHARS:].strip()
-    return f"{template}\nThe image comes with this message: {question}" if question else template
+    if not question:
+        return template
+    said = {"prompt": template, "question": question}
+    return _PLACEHOLDER.sub(lambda found: said[found[1]], form)
 
 
 def look_prompt(question: str) -> str:

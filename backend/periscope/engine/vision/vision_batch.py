@@ -23,6 +23,7 @@ from periscope.engine.config import EngineConfig
 from periscope.engine.loading.loader import LIBRARY_LOCK, LoadProgress, materialize, prepare_libraries
 from periscope.engine.multimodal.processor import SAMPLE_IMAGE, pil_image
 from periscope.engine.text.detokenizer import Detokenizer, FastDetokenizer, SlowDetokenizer
+from periscope.engine.vision.tiles import limit_tiles
 from periscope.engine.worker.commands import ImagePrompt
 from periscope.engine.worker.contracts import Sampled
 from periscope.engine.worker.reports import STARTED
@@ -233,6 +234,8 @@ class VisionLanguageModel:
         prepare_libraries()
         with LIBRARY_LOCK:
             model, processor = load(str(path), lazy=True)
+        if config.max_image_tiles is not None:
+            limit_tiles(getattr(processor, "image_processor", None), config.max_image_tiles)
         materialize(model, config.dtype, turn, progress)
         loaded = cls(model, processor, config)
         try:
