@@ -52,7 +52,7 @@ class FileInvalid(RequestError):
         reason: the same for the text model, in a few words, where the conversation goes on without the file.
     """
 
-    def __init__(self, message: str, *, reason: str, param: str | None = None) -> None:
+    def __init__(self, message: str, *, reason: str = "", param: str | None = None) -> None:
         super().__init__(message, param=param)
         self.reason = reason
 

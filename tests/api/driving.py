@@ -20,6 +20,8 @@ from periscope.captions.store import StoreState
 from periscope.core import (
     CaptionedImage,
     ConfigChanges,
+    DescribedFile,
+    FilePart,
     Finished,
     FinishReason,
     GenerationRequest,
@@ -142,6 +144,7 @@ class FakeBackend:
         self.saw: list[type[BaseException]] = []
         self._cleanup = cleanup
         self.captioned: tuple[str, tuple[ImagePart, ...]] | None = None
+        self.described: tuple[str, tuple[FilePart | ImagePart, ...]] | None = None
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
         self.requests.append(request)
@@ -166,6 +169,10 @@ class FakeBackend:
                 await self._cleanup.passed()
             self.num_open -= 1
             self.closed.set()
+
+    async def describe_files(self, model: str, files: tuple[FilePart | ImagePart, ...]) -> tuple[DescribedFile, ...]:
+        self.described = (model, files)
+        return tuple(DescribedFile(f"[Document 1]\nfile {n}", 2, 1) for n, _ in enumerate(files, 1))
 
     async def caption(self, model: str, images: tuple[ImagePart, ...]) -> tuple[CaptionedImage, ...]:
         self.captioned = (model, images)

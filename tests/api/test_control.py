@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from periscope.api.status_wire import encode_model, encode_status
-from periscope.core import ImagePart
+from periscope.core import FilePart, ImagePart
 from periscope.errors import (
     ConfigError,
     ImageInvalid,
@@ -44,14 +44,35 @@ async def test_captions_come_in_the_order_of_the_images() -> None:
     async with client_of(backend) as client:
         reply = await client.post("/api/captions", json={"model": "m", "images": ["data:a", "data:b"]})
     same = {"error": None, "width": 4, "height": 3, "captioner": "eyes", "verbatim": None, "block": ""}
-    assert reply.json() == {"captions": [{"text": f"image {n}", **same} for n in (1, 2)]}
+    assert reply.json() == {"captions": [{"text": f"image {n}", **same} for n in (1, 2)], "files": []}
     assert backend.captioned == ("m", (ImagePart("data:a", "images[0]"), ImagePart("data:b", "images[1]")))
+
+
+@in_loop
+async def test_files_are_told_as_a_text_model_reads_them() -> None:
+    """In the shape of OpenAI's file parts, beside images or alone; a picture among them is one."""
+    backend = FakeBackend()
+    sent = [
+        {"filename": "a.pdf", "file_data": "data:application/pdf;base64,AA"},
+        {"file_data": "data:image/png;base64,AA"},
+    ]
+    async with client_of(backend) as client:
+        reply = await client.post("/api/captions", json={"model": "m", "files": sent})
+    each = [{"block": f"[Document 1]\nfile {n}", "num_images": 2, "num_failed": 1} for n in (1, 2)]
+    assert reply.json() == {"captions": [], "files": each}
+    assert backend.captioned is None
+    pdf = FilePart("files[0]", "a.pdf", url="data:application/pdf;base64,AA")
+    assert backend.described == ("m", (pdf, ImagePart("data:image/png;base64,AA", "files[1]")))
 
 
 @pytest.mark.parametrize(
     ("body", "param"),
     [
         ({}, "images"),
+        ({"files": []}, "images"),
+        ({"files": ["data:a"]}, "files[0]"),
+        ({"files": [{"file_data": 5}]}, "files[0].file_data"),
+        ({"files": [{"file_data": "data:a"}] * 33}, "files"),
         ({"images": []}, "images"),
         ({"images": "data:a"}, "images"),
         ({"images": [5]}, "images[0]"),

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from periscope.cli.app import app
-from periscope.cli.caption import in_order
+from periscope.cli.caption import Part, in_order
 from periscope.core import CaptionedImage, ImagePart, JSONObject
 from periscope.errors import ImageInvalid, PeriscopeError, ServerBusy
 from tests.cli.process import ServeProcess, run_command
@@ -72,6 +72,20 @@ def test_several_pictures_stand_beside_their_names(pictures: list[str], short_co
     assert ended.stdout.splitlines() == [f"{name}: A red circle." for name in pictures]
 
 
+def test_a_document_is_told_as_a_text_model_reads_it(tmp_path: Path, short_config: Path) -> None:
+    """Its name and bytes go to the server; pages that nobody described are told on stderr, with exit code 1."""
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-")
+    file, block = str(tmp_path / "a.pdf"), "[Document 1, a.pdf]\nTotal 17.40"
+    for num_failed, code, stderr in ((0, 0, ""), (1, 1, f"{file}: 1 of its 2 pages or frames were not described\n")):
+        told = {"captions": [], "files": [{"block": block, "num_images": 2, "num_failed": num_failed}]}
+        with stub_server(ALIVE, json.dumps(told).encode()) as server:
+            ended = cli.invoke(app, ["caption", file, "--url", server.url, "--config", str(short_config)])
+            (body,) = server.received
+        assert (ended.exit_code, ended.stdout, ended.stderr) == (code, f"{block}\n", stderr)
+        data = f"data:application/pdf;base64,{base64.b64encode(b'%PDF-').decode()}"
+        assert json.loads(body) == {"model": None, "files": [{"filename": "a.pdf", "file_data": data}]}
+
+
 def test_a_picture_without_words_is_a_failure(pictures: list[str], short_config: Path) -> None:
     """Its reason on stderr, nothing on stdout, exit code 1."""
     with stub_server(ALIVE, answer(UNSEEN)) as server:
@@ -93,12 +107,12 @@ def test_json_holds_every_file(pictures: list[str], short_config: Path) -> None:
 def test_a_picture_that_is_not_described_is_no_other_pictures_fault(error: PeriscopeError) -> None:
     """The others are described, in order, whoever comes first; one that is broken, or came at a bad time, says why."""
 
-    async def describe(image: ImagePart) -> CaptionedImage:
+    async def describe(image: Part) -> CaptionedImage:
         if image.param == "1":
             raise error
         for _ in range(10 - int(image.param)):  # the first takes longest
             await asyncio.sleep(0)
-        return CaptionedImage(image.url, None, 8, 4, "eyes")
+        return CaptionedImage(image.url or "", None, 8, 4, "eyes")
 
     async def run() -> list[JSONObject]:
         images = [ImagePart(f"picture {i}", param=str(i)) for i in range(3)]
@@ -115,14 +129,14 @@ def test_no_more_than_eight_are_under_way() -> None:
     """A folder of pictures neither floods the server nor waits one by one."""
     under_way, most = 0, 0
 
-    async def describe(image: ImagePart) -> CaptionedImage:
+    async def describe(image: Part) -> CaptionedImage:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
         for _ in range(5):
             await asyncio.sleep(0)
         under_way -= 1
-        return CaptionedImage(image.url, None, 8, 4, "eyes")
+        return CaptionedImage(image.url or "", None, 8, 4, "eyes")
 
     async def run() -> int:
         images = [ImagePart(f"picture {i}", param=str(i)) for i in range(30)]

@@ -7,7 +7,16 @@ from typing import Protocol
 
 from periscope.captions.cache import CacheStats, Flushed
 from periscope.captions.kept import KeptCaption
-from periscope.core import CaptionedImage, ConfigChanges, GenerationRequest, ImagePart, ModelCard, OutputEvent
+from periscope.core import (
+    CaptionedImage,
+    ConfigChanges,
+    DescribedFile,
+    FilePart,
+    GenerationRequest,
+    ImagePart,
+    ModelCard,
+    OutputEvent,
+)
 from periscope.status import ModelStatus, RequestStatus, ServerStatus, StatusEvent
 
 
@@ -66,6 +75,14 @@ class ChatBackend(Protocol):
 
         Raises:
             RequestError: the model has no captioner, there are too many images, or one of them cannot be taken.
+        """
+        ...
+
+    async def describe_files(self, model: str, files: tuple[FilePart | ImagePart, ...]) -> tuple[DescribedFile, ...]:
+        """What the model reads in place of each attached file, in order. Cancellable.
+
+        Raises:
+            RequestError: a file cannot be taken.
         """
         ...
 

@@ -7,11 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from fastapi import APIRouter
-from pydantic import Field
+from pydantic import Field, JsonValue
 from starlette.requests import Request
 from starlette.responses import Response
 
 from periscope.api.disconnect import while_connected
+from periscope.api.documents import file_part
 from periscope.api.json_reading import read_json
 from periscope.api.kept_captions import kept_captions_router
 from periscope.api.record import record_of
@@ -20,18 +21,24 @@ from periscope.api.sse import STREAM_HEADERS
 from periscope.api.status_stream import StatusStream
 from periscope.api.status_wire import encode_model, encode_requests, encode_status
 from periscope.api.validation import Command, Wire, validate
-from periscope.core import ImagePart
+from periscope.core import ImagePart, JSONObject
+from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from periscope.api.backend import ChatBackend, ControlBackend
     from periscope.api.settings import ApiSettings
 
 
+#: Described one after the other.
+_MAX_FILES = 32
+
+
 class CaptionsWire(Wire):
-    """The body of `POST /api/captions`: images as `data:` URLs, and the text model whose captioner is asked."""
+    """The body of `POST /api/captions`: images as `data:` URLs, other files, and the text model that reads them."""
 
     model: str | None = None
-    images: Annotated[list[str], Field(min_length=1)]
+    images: list[str] = Field(default_factory=list)
+    files: list[dict[str, JsonValue]] = Field(default_factory=list, max_length=_MAX_FILES)
 
 
 class ModelCommand(Command):
@@ -75,11 +82,29 @@ def _captions(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
     async def create_captions(request: Request) -> Response:
         wire = await read_json(request, settings.max_text_bytes, partial(validate, CaptionsWire))
         record_of(request.scope).model = wire.model or ""
-        images = tuple(ImagePart(url, f"images[{i}]") for i, url in enumerate(wire.images))
-        captions = await while_connected(backend.caption(wire.model or "", images), request.receive)
-        return JSONReply({"captions": [asdict(caption) for caption in captions]})
+        return JSONReply(await while_connected(_described(backend, wire), request.receive))
 
     return router
+
+
+async def _described(backend: ChatBackend, wire: CaptionsWire) -> JSONObject:
+    """The caption of each image, and what the text model reads in place of each file.
+
+    Raises:
+        RequestError: there is nothing to describe, or something that cannot be taken.
+    """
+    if not wire.images and not wire.files:
+        raise InvalidRequest(
+            "`images` and `files` are both empty. Send data: URLs in `images`, or objects with `filename` and "
+            "`file_data` in `files`.",
+            param="images",
+        )
+    model = wire.model or ""
+    images = tuple(ImagePart(url, f"images[{i}]") for i, url in enumerate(wire.images))
+    files = tuple(file_part(file, f"files[{i}]") for i, file in enumerate(wire.files))
+    captions = await backend.caption(model, images) if images else ()
+    described = await backend.describe_files(model, files) if files else ()
+    return {"captions": [asdict(caption) for caption in captions], "files": [asdict(file) for file in described]}
 
 
 def _watching(control: ControlBackend, settings: ApiSettings) -> APIRouter:

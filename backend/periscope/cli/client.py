@@ -13,9 +13,10 @@ import httpx
 
 from periscope.cli.exits import CommandFailed, ExitCode
 from periscope.cli.listen import url_of
-from periscope.core import CaptionedImage, ImagePart, JSONObject, OutputEvent
+from periscope.core import CaptionedImage, DescribedFile, FilePart, ImagePart, JSONObject, OutputEvent
 from periscope.errors import (
     AuthenticationFailed,
+    DocumentInvalid,
     ImageInvalid,
     ImageNotFetched,
     ImageSourceRefused,
@@ -25,6 +26,7 @@ from periscope.errors import (
     PeriscopeError,
     RemoteRefused,
     ServerBusy,
+    VideoInvalid,
 )
 from periscope.remote import (
     Endpoint,
@@ -35,6 +37,7 @@ from periscope.remote import (
     Timeouts,
     caption,
     command,
+    describe_file,
     events,
     flush_captions,
     kept_captions,
@@ -56,6 +59,8 @@ _KINDS: Mapping[str | None, type[PeriscopeError]] = {
     "model_not_found": ModelNotFound,
     "invalid_api_key": AuthenticationFailed,
     "invalid_image": ImageInvalid,
+    "invalid_document": DocumentInvalid,
+    "invalid_video": VideoInvalid,
     "image_source_refused": ImageSourceRefused,
     "image_not_fetched": ImageNotFetched,
     "body_too_large": ImageInvalid,
@@ -91,6 +96,15 @@ class Server:
         async with self._client(_WHOLE_TIMEOUTS) as client:
             (captioned,) = await caption(client, model, (image.url,))
         return captioned
+
+    async def describe_file(self, model: str | None, file: FilePart) -> DescribedFile:
+        """What the text model reads in place of a file.
+
+        Raises:
+            PeriscopeError: as for `chat`.
+        """
+        async with self._client(_WHOLE_TIMEOUTS) as client:
+            return await describe_file(client, model, file)
 
     async def kept_captions(self, limit: int, key: str) -> tuple[JSONObject, list[JSONObject]]:
         """The state of the server's caption cache, and the captions used last whose keys begin so.

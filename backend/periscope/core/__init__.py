@@ -36,6 +36,7 @@ from periscope.core.origins import (
 )
 from periscope.core.output import (
     CaptionedImage,
+    DescribedFile,
     EndReason,
     Finished,
     FinishReason,
@@ -89,6 +90,7 @@ __all__ = [
     "CaptionedImage",
     "ConfigChanges",
     "ConstraintKind",
+    "DescribedFile",
     "EndReason",
     "EngineMemory",
     "FilePart",

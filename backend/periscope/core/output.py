@@ -96,6 +96,21 @@ class CaptionedImage:
     block: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class DescribedFile:
+    """What a text model reads in place of an attached file.
+
+    Attributes:
+        block: its text, and its pages or frames, in order.
+        num_images: pages and frames that are shown as images.
+        num_failed: how many of these have no description.
+    """
+
+    block: str
+    num_images: int
+    num_failed: int
+
+
 class WaitStatus(StrEnum):
     """What a request waits for before its first token, or between two rounds of its answer.
 

@@ -3,7 +3,7 @@
 Answers come out as core's output events, failures as the `Remote...` errors. Nothing here knows the other rooms.
 """
 
-from periscope.remote.captions import caption, flush_captions, kept_captions
+from periscope.remote.captions import caption, describe_file, flush_captions, kept_captions
 from periscope.remote.chat_answers import ChatAnswer, ChatChoice
 from periscope.remote.control import ModelRow, Snapshot, command, events, read_status
 from periscope.remote.endpoint import Endpoint, Timeouts
@@ -23,6 +23,7 @@ __all__ = [
     "Timeouts",
     "caption",
     "command",
+    "describe_file",
     "events",
     "flush_captions",
     "kept_captions",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from periscope.core import CaptionedImage, JSONObject
+from periscope.core import CaptionedImage, DescribedFile, FilePart, JSONObject
 from periscope.errors import RemoteAnswerBroken
 from periscope.remote.wire import BodyWire, Wire, read_wire
 
@@ -22,6 +22,7 @@ class CaptionsWire(BodyWire):
     """The answer, one entry for each image."""
 
     captions: list[CaptionedImage] | None = None
+    files: list[DescribedFile] | None = None
 
 
 class KeptWire(Wire):
@@ -104,3 +105,18 @@ async def caption(client: OpenAIClient, model: str | None, urls: Sequence[str]) 
     if len(captions) != len(urls):
         raise RemoteAnswerBroken(f"The server at {server} is of another version: its captions have another shape.")
     return captions
+
+
+async def describe_file(client: OpenAIClient, model: str | None, file: FilePart) -> DescribedFile:
+    """What a text model reads in place of a file. `model`: None = the server's default model.
+
+    Raises:
+        RemoteError: as every method of the client.
+    """
+    server = client.endpoint.base_url
+    sent = {"filename": file.name, "file_data": file.url}
+    told = await client.post(_PATH, {"model": model, "files": [sent]})
+    files = read_wire(CaptionsWire, told, server).files
+    if files is None or len(files) != 1:
+        raise RemoteAnswerBroken(f"The server at {server} is of another version: it describes no files.")
+    return files[0]

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from periscope.core import (
     CaptionedImage,
+    DescribedFile,
+    FilePart,
     Finished,
     GenerationRequest,
     ImagePart,
+    Message,
     ModelCard,
     OutputEvent,
+    Role,
     Tell,
     VisionMode,
     Waiting,
@@ -209,6 +213,25 @@ class ChatService:
                 param="model",
             )
         return await self._proxy.describe(images, served.captioner, served.proxy)
+
+    async def describe_files(self, model: str, files: tuple[FilePart | ImagePart, ...]) -> tuple[DescribedFile, ...]:
+        """What the model reads in place of each attached file, in order, as if it stood alone in a conversation.
+
+        Raises:
+            FileInvalid, ImageInvalid, ImageSourceRefused: a file cannot be taken.
+            CaptionerUnavailable: a page could not be described, and the model's `on_error` asks for an error.
+            ServerBusy: the captioner, or the intake of files, has too many requests already.
+            ServerStopping: the server takes no new requests.
+        """
+        if self._is_stopping:
+            raise ServerStopping("The server is stopping.")
+        served = self._models.resolve(model)
+        settings = _WITHOUT_VISION if served.captioner is None else served.proxy or _WITHOUT_VISION
+        described = []
+        for part in files:
+            told = await self._proxy.rewrite([Message(Role.USER, (part,))], served.captioner, settings)
+            described.append(DescribedFile(told.messages[0].text, told.vision.num_images, told.vision.num_failed))
+        return tuple(described)
 
     def models(self) -> tuple[ModelCard, ...]:
         """All models clients may name, the default one first; instant."""

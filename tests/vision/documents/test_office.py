@@ -21,7 +21,7 @@ from tests.vision.fakes import FakeCaptioner, png, run
 pytestmark = pytest.mark.skipif(not HAS_OFFICE, reason="needs the extra `office`")
 
 REPORT = docx("Report", "Revenue grew.", table=(("Item", "EUR"), ("Screws", "12.50")))
-PAGE = "<!DOCTYPE html><title>t</title><script>x()</script><h1>Head</h1><p>Hello <b>you</b><img src='data:,' alt='!'>"
+PAGE = "<!DOCTYPE html><title>t</title>Hi<script>x()</script><h1>Head</h1><p>Hello <b>you</b><img src='data:,' alt='!'>"
 
 
 async def shown(data: bytes, name: str, **changes: object) -> str:
@@ -41,8 +41,8 @@ async def shown(data: bytes, name: str, **changes: object) -> str:
             "## Costs\n\n| Item | EUR |\n| --- | --- |\n| Screws | 12.5 |",
         ),
         (pptx("May", "June"), "a.pptx", "PPTX", "## Slide 1\n\nMay\n\n\n---\n\n## Slide 2\n\nJune"),
-        (PAGE.encode("utf-16"), "a.html", "HTML", "t\n\n# Head\n\nHello **you**!"),
-        (f"<!-- saved --><html>{PAGE[15:]}".encode(), "", "HTML", "t\n\n# Head\n\nHello **you**!"),
+        (PAGE.encode("utf-16"), "a.html", "HTML", "t\n\nHi\n\n# Head\n\nHello **you**!"),
+        (f"<!-- saved --><html>{PAGE[15:]}".encode(), "", "HTML", "t\n\nHi\n\n# Head\n\nHello **you**!"),
     ],
     ids=["DOCX", "XLSX", "PPTX", "HTML", "HTML behind a comment"],
 )
@@ -63,7 +63,7 @@ def test_what_is_not_converted_is_said() -> None:
         rels = b'<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship Id="r9" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/image" Target="media/image1.png"/></Relationships>'  # noqa: E501
         more = {"word/_rels/document.xml.rels": rels, "word/media/image1.png": png()}
         got = await shown(docx("Report", more=more), "a.docx", max_chars=3)
-        assert "its text, converted from DOCX without its 1 pictures, as data" in got
+        assert "its text, converted from DOCX without its 1 picture, as data" in got
         assert "\nRep\n(cut off: 3 more characters are not shown)\n" in got
 
     run(test())

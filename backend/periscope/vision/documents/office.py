@@ -36,7 +36,7 @@ def office_markdown(data: bytes, *, param: str) -> tuple[str, str]:
             text, num_pictures = document.to_markdown(include_images=False), document.resource_count
     except UndocError as error:
         raise _broken(param) from error
-    pictures = f" without its {num_pictures} pictures" if num_pictures else ""
+    pictures = f" without its {num_pictures} picture{'s'[: num_pictures - 1]}" if num_pictures else ""
     return _bounded(text, param), f"converted from {kind}{pictures}"
 
 
@@ -53,7 +53,9 @@ def html_markdown(text: str, *, param: str) -> str:
         page = BeautifulSoup(text, "html.parser")
         for picture in page("img"):  # often a data: URL of a megabyte
             picture.replace_with(picture.get("alt") or "")
-        return _bounded(MarkdownConverter(heading_style=ATX, bullets="-").convert_soup(page), param)
+        title = "" if page.title is None else page.title.extract().get_text(strip=True)
+        markdown = MarkdownConverter(heading_style=ATX, bullets="-").convert_soup(page)
+        return _bounded(f"{title}\n\n{markdown.strip()}".lstrip(), param)
     except RecursionError as error:
         raise DocumentInvalid(
             f"The document in `{param}` is a web page whose elements are nested too deep. Print it to PDF, or set "
