@@ -11,11 +11,11 @@ from periscope.config import Config
 from periscope.core import ModelKind
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig
-from periscope.errors import InvalidRequest
+from periscope.errors import InvalidRequest, ModelNotFound
 from periscope.events import ModelStateChanged
 from periscope.runtime import Runtime
 from periscope.status import ModelStateDelta
-from periscope.wiring import engine_config
+from periscope.wiring import downloads_of, engine_config
 from tests.config.files import ONE, PAIR, SEEDS, load_text
 
 
@@ -158,3 +158,34 @@ def test_a_local_captioner_is_named_too(caplog: pytest.LogCaptureFixture) -> Non
     asyncio.run(run())
     named = [each.message for each in caplog.records if each.message.startswith("captioner: ")]
     assert named == ["captioner: mlx/eyes"]
+
+
+FETCHED = """\
+models:
+- {name: words, hf_id: o/words, revision: v1, params: {draft_model: o/draft},
+   capabilities: {vision_mode: proxy, vision_proxy: {model: eyes}}}
+- {name: eyes, hf_id: o/eyes}
+- {name: tiny, local_path: 'embedded:text'}
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "alone", "sources"),
+    [
+        ("words", False, [("o/words", "v1"), ("o/eyes", None), ("o/draft", None)]),
+        ("words", True, [("o/words", "v1")]),
+        ("o/words", False, [("o/words", "v1")]),
+        ("o/other", False, [("o/other", None)]),
+    ],
+)
+def test_a_download_is_of_what_pull_would_fetch(asked: str, alone: bool, sources: list[tuple[str, str | None]]) -> None:
+    """An entry with what works for it, a repository alone."""
+    assert downloads_of(load_text(FETCHED), asked, alone=alone) == sources
+
+
+def test_what_does_not_come_from_the_hub_is_not_downloaded() -> None:
+    """The reason is told, and no network is asked."""
+    with pytest.raises(InvalidRequest, match="tiny is part of Periscope: there is nothing to fetch"):
+        downloads_of(load_text(FETCHED), "tiny", alone=False)
+    with pytest.raises(ModelNotFound):
+        downloads_of(load_text(FETCHED), "nonsense", alone=False)

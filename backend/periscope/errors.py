@@ -119,6 +119,14 @@ class RequestNotFound(RequestError):
     """No request with this id is running or waiting."""
 
 
+class DownloadNotFound(RequestError):
+    """There is no download of this id."""
+
+
+class DownloadConflict(RequestError):
+    """The download is in a state in which it cannot do what was asked."""
+
+
 class AuthenticationFailed(RequestError):
     """The API key is missing or wrong."""
 

@@ -74,6 +74,13 @@ class ModelChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class DownloadChanged:
+    """A download is in another state, or has got on."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
 class RequestChanged:
     """A request has come, or waits for something else now, or generates."""
 
@@ -97,6 +104,7 @@ Event: TypeAlias = (
     | RequestChanged
     | RequestEnded
     | ServerChanged
+    | DownloadChanged
     | ConfigReloaded
     | ConfigRejected
 )

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import mlx.core as mx
@@ -22,6 +23,7 @@ from periscope.engine.device.turn import DeviceTurn
 from periscope.errors import ConfigError
 from periscope.events import ConfigRejected, ConfigReloaded, EventBus
 from periscope.host import HostWatch, KeepAwake, Sensors, caffeinate, sensors_of
+from periscope.hub import Downloads, JobFile
 from periscope.pool.contracts import PoolLimits
 from periscope.pool.pool import ModelPool
 from periscope.serving.control import ControlService
@@ -38,7 +40,7 @@ from periscope.vision.intake import ImageIntake
 from periscope.vision.native import NativeVision
 from periscope.vision.proxy import VisionProxy
 from periscope.vision.reading import ImageReading
-from periscope.wiring import backend_and_model, caption_cache, picture_fetcher
+from periscope.wiring import backend_and_model, caption_cache, downloads_of, picture_fetcher
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -57,6 +59,7 @@ class Runtime:
     Args:
         read_config: reads the configuration again, for `reload`. May block.
         sensors: of the machine; those of this platform if left out.
+        downloads_file: where unfinished downloads are kept; None = they end with this process.
 
     Attributes:
         notices: what of the server itself is not as it should be; stands among the problems of its status.
@@ -69,6 +72,7 @@ class Runtime:
         *,
         read_config: Callable[[], Config] | None = None,
         sensors: Sensors | None = None,
+        downloads_file: Path | None = None,
     ) -> None:
         self._read_config = read_config or (lambda: config)
         self._reloading = asyncio.Lock()
@@ -124,8 +128,12 @@ class Runtime:
         self._host = HostWatch(
             sensors or sensors_of(sys.platform),
             KeepAwake(caffeinate if config.server.keep_awake and sys.platform == "darwin" else None),
-            MachineReactions(self.service, self._pool, requests, self.notices),
+            MachineReactions(
+                self.service, self._pool, requests, self.notices, has_other_work=lambda: self._downloads.is_active
+            ),
         )
+        file = None if downloads_file is None else JobFile(downloads_file)
+        self._downloads = Downloads(self.bus.publish, file=file)
         self._looking: asyncio.Task[None] | None = None
         self.control = ControlService(
             self.service,
@@ -137,6 +145,8 @@ class Runtime:
             identity=identity,
             read_memory=_read_memory,
             reload=self.reload,
+            downloads=self._downloads,
+            sources=lambda asked, alone: downloads_of(self.config, asked, alone=alone),
             read_host=self._host_status,
         )
 
@@ -154,6 +164,7 @@ class Runtime:
         WiredLimit.set_once(self.config.memory.wired_limit)
         self._looking = asyncio.create_task(self._host.run(), name="watch the machine")
         self._captions.start_loading()
+        await self._downloads.restore()
         checks = [asyncio.create_task(each.checked()) for each in self._watch_captioners()]
         try:
             await self._pool.preload(self._roster.preloaded if preloads else ())
@@ -235,6 +246,7 @@ class Runtime:
     async def stop(self, *, drain_s: float = 0.0) -> None:
         """Idempotent: refuse new requests, let running ones finish for up to `drain_s`, free every model."""
         self.stop_admitting()
+        await self._downloads.close()
         await self._pool.close(drain_s=drain_s)
         watching = [*self._watching.values(), *([] if self._looking is None else [self._looking])]
         for task in watching:

@@ -87,6 +87,32 @@ class MemoryStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class DownloadStatus:
+    """One download of a model by this server. None = not known, or not the case now.
+
+    Attributes:
+        model: its hub id.
+        state: `queued`, `downloading`, `paused`, `completed`, `failed` or `cancelled`.
+        completed_bytes: on this disk, with what was there before.
+        warning: why it may be no model for MLX.
+        error: why it failed, for a person.
+        created_at: seconds since 1970.
+    """
+
+    id: str
+    model: str
+    revision: str | None
+    state: str
+    total_bytes: int | None
+    completed_bytes: int
+    bytes_per_s: float | None
+    eta_s: float | None
+    warning: str | None
+    error: str | None
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class HostStatus:
     """The machine. None = the system does not say.
 
@@ -132,6 +158,7 @@ class ServerStatus:
     host: HostStatus
     models: tuple[ModelStatus, ...]
     requests: tuple[RequestStatus, ...]
+    downloads: tuple[DownloadStatus, ...]
     num_finished: int
     tokens_per_s: float = 0.0
 
@@ -168,6 +195,13 @@ class ModelDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class DownloadDelta:
+    """A download is in another state, or has got on."""
+
+    download: DownloadStatus
+
+
+@dataclass(frozen=True, slots=True)
 class RequestDelta:
     """A request has arrived or made progress."""
 
@@ -191,5 +225,13 @@ class ServerDelta:
 
 #: The snapshot comes first, and again whenever the list of models is another one.
 StatusEvent: TypeAlias = (
-    ServerStatus | ServerDelta | ConfigDelta | ConfigRefusal | ModelStateDelta | ModelDelta | RequestDelta | RequestGone
+    ServerStatus
+    | ServerDelta
+    | ConfigDelta
+    | ConfigRefusal
+    | ModelStateDelta
+    | ModelDelta
+    | DownloadDelta
+    | RequestDelta
+    | RequestGone
 )

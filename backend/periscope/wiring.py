@@ -9,12 +9,12 @@ from uuid import uuid4
 from periscope.captions.cache import CaptionCache
 from periscope.captions.store import CaptionStore
 from periscope.config import CaptionCacheConfig, Config, ModelConfig, RemoteImagesConfig, VisionProxyConfig
-from periscope.config.named import reader_name
+from periscope.config.named import find_named, reader_name, with_companions
 from periscope.core import ModelKind, VisionMode, find_model
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig
 from periscope.engine.loading.loader import context_length_of, find_on_disk, read_model_config
-from periscope.errors import ModelLoadError
+from periscope.errors import InvalidRequest, ModelLoadError
 from periscope.remote import FetchSettings, PictureFetcher
 from periscope.vision.backends.weights import weights_id
 from periscope.vision.captioner import Captioner, CaptionerId
@@ -50,6 +50,23 @@ def source_of(model: ModelConfig) -> str:
 def _unpacked(source: str) -> str:
     """The folder of `embedded:...`; anything else unchanged."""
     return str(EMBEDDED_MODELS.get(source, source))
+
+
+def downloads_of(config: Config, asked: str, *, alone: bool) -> list[tuple[str, str | None]]:
+    """What is fetched for a model: hub ids and revisions, its own first. Pure.
+
+    Args:
+        alone: without its captioner, its reader and its draft model.
+
+    Raises:
+        ModelNotFound: it is neither configured nor a hub id.
+        InvalidRequest: its files do not come from the hub.
+    """
+    model = find_named(config, asked)
+    if model.hub_id is None:
+        raise InvalidRequest(f"{model.why_kept}: there is nothing to fetch.", param="model")
+    wanted = (model,) if alone else with_companions(config, model)
+    return [(each.hub_id, each.revision) for each in wanted if each.hub_id is not None]
 
 
 def engine_config(model: ModelConfig, config: Config) -> EngineConfig:

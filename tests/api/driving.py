@@ -21,6 +21,7 @@ from periscope.core import (
     CaptionedImage,
     ConfigChanges,
     DescribedFile,
+    DownloadCommand,
     FilePart,
     Finished,
     FinishReason,
@@ -38,6 +39,7 @@ from periscope.core import (
     VisionMode,
 )
 from periscope.status import (
+    DownloadStatus,
     HostStatus,
     MemoryStatus,
     ModelStatus,
@@ -204,6 +206,19 @@ ROW = ModelStatus(
     max_running=16,
 )
 WAITER = RequestStatus(id="chatcmpl-1", model="org/text", status="queued", age_s=1.5, position=2)
+DOWNLOAD = DownloadStatus(
+    id="dl-1",
+    model="org/Text-4bit",
+    revision=None,
+    state="downloading",
+    total_bytes=1000,
+    completed_bytes=400,
+    bytes_per_s=60.12345,
+    eta_s=10.0,
+    warning=None,
+    error=None,
+    created_at=1764383836.25,
+)
 SNAPSHOT = ServerStatus(
     state="ready",
     identity=ServerIdentity("1.2.3", "9f3c", "launchd"),
@@ -214,6 +229,7 @@ SNAPSHOT = ServerStatus(
     host=HostStatus("normal", "nominal", 60, is_kept_awake=True),
     models=(ROW,),
     requests=(WAITER,),
+    downloads=(DOWNLOAD,),
     num_finished=3,
     tokens_per_s=12.5,
 )
@@ -260,6 +276,21 @@ class FakeControl:
     async def flush_captions(self) -> Flushed:
         self._take("flush_captions")
         return Flushed(3, is_written=True)
+
+    def downloads(self) -> tuple[DownloadStatus, ...]:
+        return SNAPSHOT.downloads
+
+    def download(self, download_id: str) -> DownloadStatus:
+        self._take("download", download_id)
+        return DOWNLOAD
+
+    def start_download(self, model: str, *, revision: str | None, alone: bool) -> tuple[DownloadStatus, ...]:
+        self._take("start_download", model, revision, alone)
+        return (DOWNLOAD,)
+
+    def steer_download(self, download_id: str, command: DownloadCommand) -> DownloadStatus:
+        self._take("steer_download", download_id, command)
+        return DOWNLOAD
 
     async def reload(self) -> ConfigChanges:
         self._take("reload")

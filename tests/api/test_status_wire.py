@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from periscope.api.replies import dump_json
 from periscope.api.status_wire import encode_event, encode_model, encode_status
 from periscope.status import (
+    DownloadDelta,
     ModelDelta,
     ModelStateDelta,
     ModelStatus,
@@ -22,7 +23,7 @@ from periscope.status import (
     ServerStatus,
     StatusEvent,
 )
-from tests.api.driving import ROW, SNAPSHOT, WAITER
+from tests.api.driving import DOWNLOAD, ROW, SNAPSHOT, WAITER
 
 ROW_WIRE: dict[str, Any] = {
     "id": "org/text",
@@ -57,6 +58,21 @@ WAITER_WIRE = {
 }
 
 
+DOWNLOAD_WIRE = {
+    "id": "dl-1",
+    "model": "org/Text-4bit",
+    "revision": None,
+    "state": "downloading",
+    "total_bytes": 1000,
+    "completed_bytes": 400,
+    "bytes_per_s": 60.123,
+    "eta_s": 10.0,
+    "warning": None,
+    "error": None,
+    "created_at": 1764383836.25,
+}
+
+
 def test_the_snapshot_has_these_fields() -> None:
     """Exactly these, whatever is known: what is not known is null and not missing."""
     assert encode_status(SNAPSHOT) == {
@@ -76,6 +92,7 @@ def test_the_snapshot_has_these_fields() -> None:
         "host": {"pressure": "normal", "thermal": "nominal", "footprint_bytes": 60, "kept_awake": True},
         "models": [ROW_WIRE],
         "requests": [WAITER_WIRE],
+        "downloads": [DOWNLOAD_WIRE],
     }
 
 
@@ -117,6 +134,7 @@ def test_seconds_are_rounded() -> None:
             {"from": "loading", "to": "ready", "reason": None, **ROW_WIRE},
         ),
         (ModelDelta(ROW), "model.changed", ROW_WIRE),
+        (DownloadDelta(DOWNLOAD), "download.changed", DOWNLOAD_WIRE),
         (RequestDelta(WAITER), "request.changed", WAITER_WIRE),
         (RequestGone("chatcmpl-1", "cancelled"), "request.end", {"id": "chatcmpl-1", "outcome": "cancelled"}),
     ],

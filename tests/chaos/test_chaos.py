@@ -37,6 +37,7 @@ from periscope.core import (
 )
 from periscope.errors import ModelUnavailable, PeriscopeError, RequestCancelled, RequestNotFound
 from periscope.events import EventBus
+from periscope.hub import Downloads
 from periscope.pool.contracts import LoadProgress, ModelSpec, PoolLimits
 from periscope.pool.pool import ModelPool
 from periscope.serving.control import ControlService
@@ -139,6 +140,8 @@ class Rooms:
             identity=ServerIdentity("1"),
             read_memory=lambda: (1, 2, 3),
             reload=reload_nothing,
+            downloads=Downloads(bus.publish),
+            sources=lambda asked, _: [(asked, None)],
         )
 
 

@@ -27,6 +27,7 @@ from periscope.core import (
 )
 from periscope.errors import CaptionFailed, ServerBusy
 from periscope.events import EventBus
+from periscope.hub import Downloads
 from periscope.pool.contracts import LoadProgress, ModelSpec, PoolLimits
 from periscope.pool.pool import ModelPool
 from periscope.serving.control import ControlService
@@ -120,6 +121,8 @@ class Rooms:
             identity=ServerIdentity("1"),
             read_memory=lambda: (1, 2, 3),
             reload=reload_nothing,
+            downloads=Downloads(self.bus.publish),
+            sources=lambda asked, _: [(asked, None)],
         )
 
 

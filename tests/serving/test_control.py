@@ -19,6 +19,7 @@ from periscope.errors import (
     RequestNotFound,
 )
 from periscope.events import DEFAULT_CAPACITY, ModelChanged
+from periscope.hub import Downloads
 from periscope.serving.control import ControlService
 from periscope.serving.health import Notices
 from periscope.serving.models import ModelNames, ServedModel
@@ -59,6 +60,8 @@ class Served:
             identity=ServerIdentity("9"),
             read_memory=lambda: (1, 2, 3),
             reload=reload_nothing,
+            downloads=Downloads(world.bus.publish),
+            sources=lambda asked, _: [(asked, None)],
         )
 
     def request(self, request_id: str) -> asyncio.Task[None]:

@@ -11,13 +11,14 @@ from periscope.core import (
     CaptionedImage,
     ConfigChanges,
     DescribedFile,
+    DownloadCommand,
     FilePart,
     GenerationRequest,
     ImagePart,
     ModelCard,
     OutputEvent,
 )
-from periscope.status import ModelStatus, RequestStatus, ServerStatus, StatusEvent
+from periscope.status import DownloadStatus, ModelStatus, RequestStatus, ServerStatus, StatusEvent
 
 
 class Health(Protocol):
@@ -120,6 +121,34 @@ class ControlBackend(Protocol):
 
     async def flush_captions(self) -> Flushed:
         """Drop all captions, in memory and in the file."""
+        ...
+
+    def downloads(self) -> tuple[DownloadStatus, ...]:
+        """The downloads of models, the oldest first."""
+        ...
+
+    def download(self, download_id: str) -> DownloadStatus:
+        """One of them.
+
+        Raises:
+            DownloadNotFound: there is none of this id.
+        """
+        ...
+
+    def start_download(self, model: str, *, revision: str | None, alone: bool) -> tuple[DownloadStatus, ...]:
+        """Fetch a model by its name or hub id and, unless `alone`, its captioner, reader and draft model.
+
+        Raises:
+            ModelNotFound, InvalidRequest (nothing to fetch), ServerBusy.
+        """
+        ...
+
+    def steer_download(self, download_id: str, command: DownloadCommand) -> DownloadStatus:
+        """Pause, resume or cancel a download.
+
+        Raises:
+            DownloadNotFound, DownloadConflict (its state does not allow it).
+        """
         ...
 
     async def reload(self) -> ConfigChanges:

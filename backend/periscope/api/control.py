@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from periscope.api.disconnect import while_connected
 from periscope.api.documents import file_part
+from periscope.api.downloads import downloads_router
 from periscope.api.json_reading import read_json
 from periscope.api.kept_captions import kept_captions_router
 from periscope.api.record import record_of
@@ -70,6 +71,7 @@ def control_router(backend: ChatBackend, control: ControlBackend, settings: ApiS
     router = APIRouter()
     router.include_router(_captions(backend, settings))
     router.include_router(kept_captions_router(control))
+    router.include_router(downloads_router(control))
     router.include_router(_watching(control, settings))
     router.include_router(_steering(control))
     return router

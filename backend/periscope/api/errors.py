@@ -103,6 +103,8 @@ ROWS: Mapping[type[Exception], ErrorRow] = {
     OriginRefused: ErrorRow(403, _CLIENT, "origin_refused"),
     e.ModelNotFound: ErrorRow(404, _CLIENT, "model_not_found"),
     e.RequestNotFound: ErrorRow(404, _CLIENT, "request_not_found"),
+    e.DownloadNotFound: ErrorRow(404, _CLIENT, "download_not_found"),
+    e.DownloadConflict: ErrorRow(409, _CLIENT, "download_conflict"),
     e.RouteNotFound: ErrorRow(404, _CLIENT, "route_not_found"),
     e.MethodNotAllowed: ErrorRow(405, _CLIENT, "method_not_allowed"),
     e.ModelPinned: ErrorRow(409, _CLIENT, "model_pinned"),
@@ -124,6 +126,7 @@ ROWS: Mapping[type[Exception], ErrorRow] = {
     e.RemoteRefused: ErrorRow(502, _SERVER, "remote_refused"),
     e.RemoteAnswerBroken: ErrorRow(502, _SERVER, "remote_answer_broken"),
     e.CaptionFailed: ErrorRow(503, _SERVER, "caption_failed"),
+    e.CaptionEmpty: ErrorRow(503, _SERVER, "caption_failed"),
     e.EngineClosed: ErrorRow(503, _SERVER, "engine_closed"),
     e.GenerationFailed: ErrorRow(500, _SERVER, "generation_failed"),
 }

@@ -9,6 +9,7 @@ from periscope.api.replies import json_number
 from periscope.status import (
     ConfigDelta,
     ConfigRefusal,
+    DownloadDelta,
     ModelDelta,
     ModelStateDelta,
     RequestDelta,
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from periscope.core import JSONObject
-    from periscope.status import ModelStatus, RequestStatus, StatusEvent
+    from periscope.status import DownloadStatus, ModelStatus, RequestStatus, StatusEvent
 
 #: Increased when a field is removed or changes its meaning, not when one is added.
 SCHEMA_VERSION = 1
@@ -34,6 +35,7 @@ def encode_status(status: ServerStatus) -> JSONObject:
         **encode_server(status),
         "models": [encode_model(model) for model in status.models],
         **encode_requests(status.requests),
+        **encode_downloads(status.downloads),
     }
 
 
@@ -62,6 +64,17 @@ def encode_server(status: ServerStatus) -> JSONObject:
 def encode_requests(requests: Sequence[RequestStatus]) -> JSONObject:
     """The list of requests, as in the snapshot."""
     return {"requests": [encode_request(request) for request in requests]}
+
+
+def encode_downloads(downloads: Sequence[DownloadStatus]) -> JSONObject:
+    """The list, as it also stands in the snapshot."""
+    return {"downloads": [encode_download(download) for download in downloads]}
+
+
+def encode_download(download: DownloadStatus) -> JSONObject:
+    """A download's row."""
+    times = {name: json_number(getattr(download, name)) for name in ("bytes_per_s", "eta_s", "created_at")}
+    return asdict(download) | times
 
 
 def encode_model(model: ModelStatus) -> JSONObject:
@@ -132,6 +145,8 @@ def encode_event(event: StatusEvent) -> tuple[str, JSONObject]:
             name, data = "model.state", {"from": old, "to": new, "reason": reason, **encode_model(model)}
         case ModelDelta(model):
             name, data = "model.changed", encode_model(model)
+        case DownloadDelta(download):
+            name, data = "download.changed", encode_download(download)
         case RequestDelta(request):
             name, data = "request.changed", encode_request(request)
         case RequestGone():

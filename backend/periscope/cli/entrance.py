@@ -51,6 +51,7 @@ class Entrance:
 
     Attributes:
         starts: the record of starts; None for a server without the lock, whose crashes nobody counts.
+        downloads_file: of unfinished downloads, for the next server; None for a server without the lock.
         num_fast_crashes: starts before this one, in a row, that did not last.
     """
 
@@ -59,6 +60,7 @@ class Entrance:
     token: str | None = field(repr=False)
     starts: StartRecord | None
     num_fast_crashes: int
+    downloads_file: Path | None = None
 
     @property
     def identity(self) -> ServerIdentity:
@@ -110,7 +112,8 @@ def entered(config: Config, machine: Machine) -> Iterator[Entrance]:
         )
         if instance is not None:
             instance.publish(server)
-        yield Entrance(listeners, server, token, starts, num_fast_crashes)
+        downloads_file = None if starts is None else folder.downloads
+        yield Entrance(listeners, server, token, starts, num_fast_crashes, downloads_file)
 
 
 def _instance(stack: ExitStack, folder: StateFolder, port: int, machine: Machine) -> Instance | None:

@@ -127,7 +127,7 @@ async def _serve(config: Config, read_again: Callable[[], Config], entrance: Ent
     from periscope.runtime import Runtime
 
     with stop_on_signals(asyncio.get_running_loop()) as stop:
-        runtime = Runtime(config, entrance.identity, read_config=read_again)
+        runtime = Runtime(config, entrance.identity, read_config=read_again, downloads_file=entrance.downloads_file)
         settings = api_settings(config, entrance.token)
         server = _http_server(create_app(runtime.service, runtime.control, settings), config.server.limits)
         display = display_on(console, _log_line)

@@ -116,3 +116,11 @@ class ConfigChanges:
     reloaded: tuple[str, ...] = ()
     updated: tuple[str, ...] = ()
     needs_restart: tuple[str, ...] = ()
+
+
+class DownloadCommand(StrEnum):
+    """What can be done with a download that was begun."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    CANCEL = "cancel"

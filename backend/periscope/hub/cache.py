@@ -94,6 +94,16 @@ def remove_model(hub_id: str, hub: Hub = Hub()) -> int:
     return int(strategy.expected_freed_size) + partial_bytes
 
 
+def discard_partial(hub_id: str, hub: Hub = Hub()) -> None:
+    """Delete what has arrived of files of a model that are not complete. May block.
+
+    Raises:
+        OSError: one of them cannot be deleted.
+    """
+    for file in (hub.folder_of(hub_id) / "blobs").glob("*.incomplete"):
+        file.unlink(missing_ok=True)
+
+
 def _partial_bytes(scan: Any) -> dict[Path, int]:
     """Folder of a model -> bytes in files that have not arrived completely."""
     found: dict[Path, int] = {}

@@ -20,7 +20,7 @@ from huggingface_hub.utils import disable_progress_bars
 
 from periscope.core import MODEL_FILES, NOT_MODEL_FILES
 from periscope.hub.failures import told
-from periscope.hub.plan import DownloadPlan, Hub, HubFile, check_space, free_bytes, plan_download
+from periscope.hub.plan import DownloadPlan, Hub, check_space, free_bytes, plan_download
 from periscope.hub.transfer import FileTransfer
 
 #: Below this a file is fetched again rather than resumed.
@@ -66,22 +66,28 @@ def pull(
     hub: Hub = Hub(),
     free: Callable[[Path], int] = free_bytes,
     first_wait_s: float = 1.0,
+    stop: threading.Event | None = None,
 ) -> Path:
     """Fetch what is missing of a model; goes on where an earlier pull ended. Idempotent; blocks, perhaps for hours.
+
+    Args:
+        stop: set it from another thread to end the pull; it is set when the pull is over.
 
     Returns:
         The folder of the snapshot, as the engine takes it.
 
     Raises:
         PeriscopeError: what is wrong and what to do about it.
+        PullStopped: `stop` was set; what has arrived stays.
     """
+    stop = stop or threading.Event()
     on_progress(PullProgress(hub_id, PullStatus.PLANNING))
     plan = plan_download(hub_id, revision, hub)
     check_space(plan, free)
     count = _ByteCount(plan, on_progress)
     count.tell(PullStatus.DOWNLOADING)
     try:
-        folder = _fetch(plan, revision, hub, count, first_wait_s)
+        folder = _fetch(plan, revision, hub, count, first_wait_s=first_wait_s, stop=stop)
     except Exception as error:
         raise told(error, hub_id, revision) from error
     for file in plan.files:
@@ -114,7 +120,15 @@ class _ByteCount:
             self._on_progress(now)
 
 
-def _fetch(plan: DownloadPlan, revision: str | None, hub: Hub, count: _ByteCount, first_wait_s: float) -> Path:
+def _fetch(
+    plan: DownloadPlan,
+    revision: str | None,
+    hub: Hub,
+    count: _ByteCount,
+    *,
+    first_wait_s: float,
+    stop: threading.Event,
+) -> Path:
     missing = [file for file in plan.files if not plan.is_here(file)]
     if small := [file for file in missing if file.size_bytes < _SMALL_BYTES]:
         _library_fetches(plan.hub_id, revision, hub, [file.name for file in small])
@@ -122,7 +136,11 @@ def _fetch(plan: DownloadPlan, revision: str | None, hub: Hub, count: _ByteCount
             count.set(file.name, file.size_bytes)
     # What the hub does not send over plain HTTP at all is left to the library's Xet client, which cannot resume.
     if large := [each for each in missing if _SMALL_BYTES <= each.size_bytes <= constants.MAX_HTTP_DOWNLOAD_SIZE]:
-        _fetch_large(plan, large, hub, count, first_wait_s)
+        transfers = [
+            FileTransfer(plan, file, endpoint=hub.endpoint, first_wait_s=first_wait_s, stop=stop, on_bytes=count.set)
+            for file in large
+        ]
+        _fetch_large(transfers, count, stop)
     return _library_fetches(plan.hub_id, revision, hub, MODEL_FILES)
 
 
@@ -140,13 +158,8 @@ def _library_fetches(hub_id: str, revision: str | None, hub: Hub, names: tuple[s
     return Path(folder)
 
 
-def _fetch_large(plan: DownloadPlan, files: list[HubFile], hub: Hub, count: _ByteCount, first_wait_s: float) -> None:
-    stop = threading.Event()
+def _fetch_large(transfers: list[FileTransfer], count: _ByteCount, stop: threading.Event) -> None:
     workers = ThreadPoolExecutor(_MAX_AT_ONCE, thread_name_prefix="periscope-pull")
-    transfers = [
-        FileTransfer(plan, file, endpoint=hub.endpoint, first_wait_s=first_wait_s, stop=stop, on_bytes=count.set)
-        for file in files
-    ]
     may_wait = True
     try:
         _watch({workers.submit(transfer.run) for transfer in transfers}, count)

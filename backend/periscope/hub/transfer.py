@@ -30,7 +30,7 @@ _LONGEST_WAIT_S = 16.0
 _SHA256_LENGTH = 64
 
 
-class TransferStopped(Exception):
+class PullStopped(Exception):
     """The pull was interrupted; what has arrived stays."""
 
 
@@ -70,7 +70,7 @@ class FileTransfer:
         """Blocks until the file is whole, trying again as long as it helps.
 
         Raises:
-            TransferStopped: `stop` was set.
+            PullStopped: `stop` was set.
             Exception: of the library or the disk, when trying again does not help.
         """
         num_failures = 0
@@ -83,7 +83,7 @@ class FileTransfer:
                 if num_failures > MAX_FAILURES or not is_passing(error):
                     raise
             if self._stop.wait(min(self._first_wait_s * 2 ** (num_failures - 1), _LONGEST_WAIT_S)):
-                raise TransferStopped
+                raise PullStopped
 
     def _fetch(self) -> None:
         """One try, from where the last one ended. The lock is the library's own: two pulls do not write one file."""
@@ -135,7 +135,7 @@ class FileTransfer:
                 start, hasher = 0, _hasher(self._file)
             for piece in response.iter_bytes(_PIECE_BYTES):
                 if self._stop.is_set():
-                    raise TransferStopped
+                    raise PullStopped
                 out.write(piece)
                 out.flush()  # what is counted survives the end of the process
                 hasher.update(piece)

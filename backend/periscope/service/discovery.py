@@ -42,6 +42,11 @@ class StateFolder:
         """When the last starts were that did not last."""
         return self.path / "starts.json"
 
+    @property
+    def downloads(self) -> Path:
+        """The downloads that are not finished."""
+        return self.path / "downloads.json"
+
     def make(self) -> None:
         """Make the folder, which nobody else may look into. Idempotent."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from periscope.core import ConfigChanges, ModelKind, is_default_name, require_model
-from periscope.errors import InvalidRequest
+from periscope.core import ConfigChanges, DownloadCommand, ModelKind, is_default_name, require_model
+from periscope.errors import DownloadNotFound, InvalidRequest
 from periscope.events import (
     ConfigRejected,
     ConfigReloaded,
+    DownloadChanged,
     Event,
     ModelChanged,
     ModelGivenUp,
@@ -27,6 +28,8 @@ from periscope.events import (
 from periscope.status import (
     ConfigDelta,
     ConfigRefusal,
+    DownloadDelta,
+    DownloadStatus,
     HostStatus,
     MemoryStatus,
     ModelDelta,
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from periscope.captions.cache import CacheStats, CaptionCache, Flushed
     from periscope.captions.kept import KeptCaption
     from periscope.events import EventBus, Subscription
+    from periscope.hub.downloads import Downloads
     from periscope.pool.pool import ModelPool
     from periscope.serving.models import ModelNames
     from periscope.serving.requests import LiveRequests
@@ -60,6 +64,8 @@ class ControlService:
     Args:
         read_memory: gives (active, cached, peak) bytes of this process.
         reload: reads models.yaml again and has its models. Raises ConfigError when it cannot be used.
+        sources: what is fetched for a model, by the name that a client gives it, and whether that is to be the model
+            alone: hub ids and revisions. Raises ModelNotFound and InvalidRequest.
         read_host: the state of the machine. Takes microseconds.
     """
 
@@ -75,6 +81,8 @@ class ControlService:
         identity: ServerIdentity,
         read_memory: Callable[[], tuple[int, int, int]],
         reload: Callable[[], Awaitable[ConfigChanges]],
+        downloads: Downloads,
+        sources: Callable[[str, bool], list[tuple[str, str | None]]],
         read_host: Callable[[], HostStatus] = HostStatus,
     ) -> None:
         self._service = service
@@ -86,6 +94,8 @@ class ControlService:
         self._identity = identity
         self._read_memory = read_memory
         self._reload = reload
+        self._downloads = downloads
+        self._sources = sources
         self._read_host = read_host
         self._started_at = time.monotonic()
         self._subscriptions: set[Subscription] = set()
@@ -114,6 +124,7 @@ class ControlService:
             host=self._read_host(),
             models=models,
             requests=self._requests.all(),
+            downloads=self._downloads.all(),
             num_finished=self._requests.num_finished,
             tokens_per_s=self._requests.tokens_per_s,
         )
@@ -126,6 +137,14 @@ class ControlService:
         """The state of the caption cache, and the captions used last; `prefix` as for `KeptCaptions.recent`."""
         await self._captions.loaded()
         return self._captions.stats, self._captions.recent(limit, prefix)
+
+    def downloads(self) -> tuple[DownloadStatus, ...]:
+        """The downloads of models, the oldest first."""
+        return self._downloads.all()
+
+    def download(self, download_id: str) -> DownloadStatus:
+        """One of them; raises DownloadNotFound."""
+        return self._downloads.status(download_id)
 
     async def events(self) -> AsyncGenerator[StatusEvent, None]:
         """Yield the snapshot, then what changes, until the server stops or the reader falls too far behind."""
@@ -164,15 +183,24 @@ class ControlService:
                 yield self.status()
             case ServerChanged():
                 yield ServerDelta(self.status())
+            case ModelStateChanged() | ModelLoadProgress() | ModelChanged():
+                yield from self._model_deltas(event, told_parts)
+            case RequestChanged() | RequestEnded() | DownloadChanged():
+                yield from self._work_deltas(event)
+            case ModelGivenUp():
+                pass
+
+    def _work_deltas(self, event: RequestChanged | RequestEnded | DownloadChanged) -> Iterator[StatusEvent]:
+        """Of requests and downloads; one that has gone since is told of by a later event."""
+        match event:
             case RequestEnded(request_id, outcome):
                 yield RequestGone(request_id, outcome)
             case RequestChanged(request_id):
                 if (request := self._requests.status(request_id)) is not None:
                     yield RequestDelta(request)
-            case ModelStateChanged() | ModelLoadProgress() | ModelChanged():
-                yield from self._model_deltas(event, told_parts)
-            case ModelGivenUp():
-                pass
+            case DownloadChanged(download_id):
+                with suppress(DownloadNotFound):
+                    yield DownloadDelta(self._downloads.status(download_id))
 
     def _model_deltas(
         self, event: ModelStateChanged | ModelLoadProgress | ModelChanged, told_parts: dict[str, float]
@@ -214,6 +242,28 @@ class ControlService:
     async def flush_captions(self) -> Flushed:
         """Drop all captions, in memory and in the file."""
         return await self._captions.flush_to_disk()
+
+    def start_download(self, model: str, *, revision: str | None, alone: bool) -> tuple[DownloadStatus, ...]:
+        """Fetch a model and, unless `alone`, what works for it. What is being fetched already is joined.
+
+        Raises:
+            ModelNotFound: it is neither configured nor a hub id.
+            InvalidRequest: there is nothing to fetch for it.
+            ServerBusy: too many downloads are unfinished.
+        """
+        (hub_id, pinned), *others = self._sources(model, alone)
+        wanted = [(hub_id, revision or pinned), *others]
+        return tuple(self._downloads.start(*each) for each in wanted)
+
+    def steer_download(self, download_id: str, command: DownloadCommand) -> DownloadStatus:
+        """Pause, resume or cancel a download; raises DownloadNotFound and DownloadConflict."""
+        match command:
+            case DownloadCommand.PAUSE:
+                return self._downloads.pause(download_id)
+            case DownloadCommand.RESUME:
+                return self._downloads.resume(download_id)
+            case DownloadCommand.CANCEL:
+                return self._downloads.cancel(download_id)
 
     async def load(self, model: str, *, wait: bool) -> ModelStatus:
         """Load a model; without `wait`, only start to."""

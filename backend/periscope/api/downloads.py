@@ -1,0 +1,66 @@
+"""Routes for downloads of models, which a command starts, pauses, resumes and cancels. No other request starts one."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from periscope.api.json_reading import read_json
+from periscope.api.record import record_of
+from periscope.api.replies import GET, JSONReply
+from periscope.api.status_wire import encode_download, encode_downloads
+from periscope.api.validation import Command, validate
+from periscope.core import DownloadCommand
+
+if TYPE_CHECKING:
+    from periscope.api.backend import ControlBackend
+
+#: A command holds a name, a revision and a switch.
+_MAX_COMMAND_BYTES = 64 * 1024
+
+
+class StartDownload(Command):
+    """`POST /api/downloads`. `only`: without the model's captioner, reader and draft model."""
+
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    revision: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    only: bool = False
+
+
+def downloads_router(control: ControlBackend) -> APIRouter:
+    """Everything under `/api/downloads`."""
+    router = APIRouter()
+
+    @router.api_route("/api/downloads", methods=GET)
+    async def list_downloads() -> Response:
+        return JSONReply(encode_downloads(control.downloads()))
+
+    @router.api_route("/api/downloads/{download_id}", methods=GET)
+    async def show_download(download_id: str) -> Response:
+        return JSONReply(encode_download(control.download(download_id)))
+
+    @router.post("/api/downloads")
+    async def start_download(request: Request) -> Response:
+        command = await read_json(request, _MAX_COMMAND_BYTES, partial(validate, StartDownload))
+        record_of(request.scope).model = command.model
+        started = control.start_download(command.model, revision=command.revision, alone=command.only)
+        return JSONReply(encode_downloads(started))
+
+    for command in DownloadCommand:
+        router.add_api_route(
+            f"/api/downloads/{{download_id}}/{command}", _steer(control, command), methods=["POST"], name=command
+        )
+    return router
+
+
+def _steer(control: ControlBackend, command: DownloadCommand) -> Callable[[str], Awaitable[Response]]:
+    async def steer_download(download_id: str) -> Response:
+        return JSONReply(encode_download(control.steer_download(download_id, command)))
+
+    return steer_download
