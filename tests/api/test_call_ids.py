@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from periscope.api.openai.call_ids import pair_calls
+from periscope.api.call_ids import pair_calls
 from periscope.core import Message, Role, ToolCall
 from periscope.errors import InvalidRequest
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from periscope.api.openai.content import decode_content
+from periscope.api.content_parts import decode_content
 from periscope.core import FilePart, ImagePart, Part, TextPart
 from periscope.errors import InvalidRequest
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from periscope.api.openai.content import decode_content
+from periscope.api.content_parts import decode_content
 from periscope.bench.fuzz import fuzz_file
 from periscope.bench.fuzz_files import SEED_FILES
 from periscope.captions.cache import CaptionCache

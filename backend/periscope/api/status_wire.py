@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from periscope.status import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from periscope.core import JSONObject
+    from periscope.core import JSONObject, Waiting
     from periscope.status import DownloadStatus, ModelStatus, RequestStatus, StatusEvent
 
 #: Increased when a field is removed or changes its meaning, not when one is added.
@@ -152,3 +153,18 @@ def encode_event(event: StatusEvent) -> tuple[str, JSONObject]:
         case RequestGone():
             name, data = "request.end", asdict(event)
     return name, data
+
+
+def encode_wait(waiting: Waiting) -> JSONObject:
+    """What a request waits for, as its stream says it; rounded so that not every loaded byte makes a chunk."""
+    eta_s = json_number(waiting.eta_s)
+    told = {
+        "status": waiting.status,
+        "model": waiting.model or None,
+        "position": waiting.position,
+        "progress": json_number(waiting.progress, 2),
+        "eta_s": None if eta_s is None else math.ceil(eta_s),
+        "done": waiting.num_done,
+        "total": waiting.num_total,
+    }
+    return {key: value for key, value in told.items() if value is not None}

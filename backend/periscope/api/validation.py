@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from periscope.api.wording import clip, kind_of
 from periscope.errors import InvalidRequest
@@ -27,6 +27,15 @@ class Command(Wire):
 
 
 WireT = TypeVar("WireT", bound=Wire)
+
+
+def as_whole(value: Any) -> Any:
+    """An integral float as an integer: clients whose language has no integers write 10 as `10.0`."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Name = Annotated[str, Field(min_length=1)]
+Whole = Annotated[int, BeforeValidator(as_whole)]
 
 #: The type of a custom error whose message is the expected thing itself.
 EXPECTED = "expected"

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from periscope.api.openai.bounds import refuse_too_many
-from periscope.api.openai.call_ids import pair_calls
-from periscope.api.openai.content import decode_content, decode_reasoning
+from periscope.api.bounds import refuse_too_many
+from periscope.api.call_ids import pair_calls
+from periscope.api.content_parts import decode_content, decode_reasoning
 from periscope.api.openai.response_format import decode_response_format
 from periscope.api.openai.schema import ChatCompletionWire
-from periscope.api.openai.tool_blocks import decode_tool_uses, results_apart
 from periscope.api.openai.tool_choice import decode_tool_choice, decode_tools, refuse_other_types
 from periscope.api.openai.unsupported import refuse_unread, refuse_unsupported
+from periscope.api.tool_blocks import decode_tool_uses, results_apart
 from periscope.api.validation import validate
 from periscope.api.wording import kind_of
 from periscope.core import (

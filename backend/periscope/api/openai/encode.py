@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from periscope.api.replies import json_number
 from periscope.api.sse import comment_frame, data_frame
+from periscope.api.status_wire import encode_wait
 from periscope.api.wording import clip
 from periscope.core import Finished, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart, Waiting
 
@@ -104,7 +103,7 @@ class ChunkEncoder:
         Of `Finished`: the finish chunks, the usage chunk if wanted, and `[DONE]`.
         """
         if isinstance(event, Waiting):
-            told = _wait(event)
+            told = encode_wait(event)
             is_news, self._waits_for = told != self._waits_for, told
             return self.heartbeat() if is_news else b""
         self._waits_for = None
@@ -160,21 +159,6 @@ class ChunkEncoder:
             "created": reply.created,
             "model": reply.model,
         }
-
-
-def _wait(waiting: Waiting) -> JSONObject:
-    """The facts about a wait, rounded so that not every loaded byte makes a chunk."""
-    eta_s = json_number(waiting.eta_s)
-    told = {
-        "status": waiting.status,
-        "model": waiting.model or None,
-        "position": waiting.position,
-        "progress": json_number(waiting.progress, 2),
-        "eta_s": None if eta_s is None else math.ceil(eta_s),
-        "done": waiting.num_done,
-        "total": waiting.num_total,
-    }
-    return {key: value for key, value in told.items() if value is not None}
 
 
 def _calls(deltas: Sequence[CallDelta]) -> list[JSONObject]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from periscope.api.openai.schema_nulls import without_nulls
+from periscope.api.schema_nulls import without_nulls
 from periscope.api.wording import kind_of
 from periscope.core import ResponseFormat
 from periscope.errors import InvalidRequest

@@ -13,9 +13,10 @@ from starlette.responses import Response
 from periscope.api.disconnect import while_connected
 from periscope.api.feed import collect
 from periscope.api.json_reading import read_json
+from periscope.api.model_names import name_of
 from periscope.api.openai.chat import ChatCall, decode
 from periscope.api.openai.encode import ChatReply, ChunkEncoder, encode_completion
-from periscope.api.openai.models import encode_model, encode_models, name_of
+from periscope.api.openai.models import encode_model, encode_models
 from periscope.api.record import record_of
 from periscope.api.replies import GET, JSONReply
 from periscope.api.sse import EventStream

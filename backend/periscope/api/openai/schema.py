@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from periscope.api.validation import EXPECTED, Wire
+from periscope.api.validation import EXPECTED, Name, Whole, Wire, as_whole
 
 
 def _stop_list(value: Any) -> Any:
@@ -38,25 +38,16 @@ def _reasoning_effort(value: Any) -> Any:
     raise PydanticCustomError(EXPECTED, "`none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`")
 
 
-def _whole(value: Any) -> Any:
-    """An integral float as an integer: clients whose language has no integers write 10 as `10.0`."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 def _no_limit(value: Any) -> Any:
     """None for -1, which clients of vLLM, llama.cpp and Ollama send for no limit."""
-    value = _whole(value)
+    value = as_whole(value)
     return None if value == -1 else value
 
 
 def _top_k(value: Any) -> Any:
     """0 for -1: vLLM switches it off with -1, llama.cpp and this server with 0."""
-    value = _whole(value)
+    value = as_whole(value)
     return 0 if value == -1 else value
-
-
-Name = Annotated[str, Field(min_length=1)]
-Whole = Annotated[int, BeforeValidator(_whole)]
 
 
 class FunctionCallWire(Wire):

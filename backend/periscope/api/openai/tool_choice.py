@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from periscope.api.errors import UnsupportedParameter
-from periscope.api.openai.schema_nulls import without_nulls
-from periscope.api.wording import clip, kind_of
+from periscope.api.schema_nulls import without_nulls
+from periscope.api.tool_names import known_name, refuse_repeated_names
+from periscope.api.wording import kind_of
 from periscope.core import Tool, ToolChoice, ToolChoiceMode
 from periscope.errors import InvalidRequest
 
@@ -33,15 +34,7 @@ def decode_tools(wires: Sequence[ToolWire]) -> tuple[Tool, ...]:
         InvalidRequest: one is incomplete, or two have the same name, so that a call could mean either.
     """
     tools = tuple(_tool(wire, f"tools[{i}]") for i, wire in enumerate(wires))
-    places: dict[str, str] = {}
-    for i, tool in enumerate(tools):
-        path = f"tools[{i}].function.name"
-        first = places.setdefault(tool.name, path)
-        if first != path:
-            raise InvalidRequest(
-                f"`{path}` is {kind_of(tool.name)}, as `{first}` is already. Give each tool a name of its own.",
-                param=path,
-            )
+    refuse_repeated_names((f"tools[{i}].function.name", tool.name) for i, tool in enumerate(tools))
     return tools
 
 
@@ -91,10 +84,4 @@ def _mode(kind: str) -> ToolChoiceMode:
 def _name(wire: ToolChoiceWire, known: Sequence[str]) -> str:
     if wire.function is None:
         raise InvalidRequest("`tool_choice.function` is missing: it names the function.", param="tool_choice.function")
-    if wire.function.name not in known:
-        raise InvalidRequest(
-            f"`tool_choice.function.name` must be one of {clip(', '.join(known), 400)}, "
-            f"got {kind_of(wire.function.name)}.",
-            param="tool_choice.function.name",
-        )
-    return wire.function.name
+    return known_name(wire.function.name, known, "tool_choice.function.name")

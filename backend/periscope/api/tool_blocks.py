@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from periscope.api.content import wrong_type
-from periscope.api.openai.content import decode_content
+from periscope.api.content_parts import decode_content
 from periscope.core import JSONObject, Message, Role, ToolCall
 
 
