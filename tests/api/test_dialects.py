@@ -42,9 +42,19 @@ def code_in_openai(body: JSONObject) -> str:
     return str(told["code"])
 
 
+def code_in_anthropic(body: JSONObject) -> str:
+    assert set(body) == {"type", "error", "request_id"}
+    assert body["type"] == "error"
+    assert body["request_id"].startswith("req_")
+    told = body["error"]
+    assert {"type", "message", "code"} <= set(told) <= {"type", "message", "code", "param", "retry_after"}
+    return str(told["code"])
+
+
 #: The dialects that there are, each with a path of a route that reads a body, and one of the test's own.
 SPOKEN: dict[str, tuple[str, DialectTable, Callable[[JSONObject], str]]] = {
     "openai": ("/v1/chat/completions", DIALECTS, code_in_openai),
+    "anthropic": ("/v1/messages", DIALECTS, code_in_anthropic),
     "control": ("/api/captions", DIALECTS, code_in_openai),
     "one of the test's own": ("/v1/chat/completions", {**DIALECTS, "/v1/chat": french}, code_in_french),
     "it, under a path spelled otherwise": (
@@ -124,10 +134,19 @@ async def test_what_the_backend_raises_is_told_in_the_dialect_of_the_path(
 ) -> None:
     """The exception handlers and the outermost layer look at the same table."""
     path, dialects, code_of = SPOKEN[spoken]
-    body = {"images": ["data:image/png;base64,AA=="]} if path.startswith("/api") else HELLO
+    body = {"images": ["data:image/png;base64,AA=="]} if path.startswith("/api") else HELLO | {"max_tokens": 9}
     answer = exchange(path, dialects, body=body, backend=FakeBackend(error))
     assert await answer.status() in {500, 503}
     assert code_of(json.loads(await answer.rest())) == code
+
+
+@in_loop
+async def test_a_client_of_anthropic_is_told_in_its_dialect_on_every_path() -> None:
+    """Its version header says which one that is where several dialects share a path."""
+    for path in ("/v1/models/no-such", "/v1/files"):
+        asking = exchange(path, DIALECTS, method="GET", headers=[*WELCOME, (b"anthropic-version", b"2023-06-01")])
+        assert await asking.status() == 404
+        assert code_in_anthropic(json.loads(await asking.rest())) in {"model_not_found", "route_not_found"}
 
 
 @in_loop

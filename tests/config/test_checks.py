@@ -69,6 +69,16 @@ def entry(lines: str) -> str:
             4,
             "models[0].capabilities.vision_mode should be disabled, proxy or native, got true",
         ),
+        (
+            "server: {anthropic_model: onee}\n" + ONE,
+            1,
+            "server.anthropic_model 'onee' names no model of this file; did you mean one?",
+        ),
+        (
+            "server: {anthropic_model: eyes}\n" + PAIR,
+            1,
+            "server.anthropic_model 'eyes' only captions images; name a text model",
+        ),
         ("server: {port: 70000}\n" + ONE, 1, "server.port should be less than or equal to 65535, got 70000"),
         (
             "server: {allowed_hosts: ['*.local']}\n" + ONE,

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+from periscope.api.anthropic.routes import anthropic_router
 from periscope.api.auth import Cors, HostGuard, KeyGuard
 from periscope.api.control import control_router
 from periscope.api.dialects import DIALECTS, DialectByPath, DialectTable
 from periscope.api.error_replies import HANDLERS
 from periscope.api.intake import BodyIntake
+from periscope.api.models import models_router
 from periscope.api.openai.routes import openai_router
 from periscope.api.paths import IntendedPaths
 from periscope.api.probes import probe_router
@@ -43,6 +45,8 @@ def create_app(
     )
     app.include_router(probe_router(backend, settings))
     app.include_router(openai_router(backend, settings))
+    app.include_router(anthropic_router(backend, settings))
+    app.include_router(models_router(backend, settings))
     app.include_router(control_router(backend, control, settings))
     return app
 

@@ -31,10 +31,12 @@ def refuse_too_many(body: Any) -> None:
         return
     messages = _list(body, "messages")
     _check(len(messages), MAX_MESSAGES, "messages", "messages")
-    _check(sum(_num_parts(message) for message in messages), MAX_PARTS, "content parts", "messages")
+    num_parts = len(_list(body, "system")) + sum(_num_parts(message) for message in messages)
+    _check(num_parts, MAX_PARTS, "content parts", "messages")
     _check(sum(len(_list(message, "tool_calls")) for message in messages), MAX_TOOL_CALLS, "tool calls", "messages")
     _check(len(_list(body, "tools")), MAX_TOOLS, "tools", "tools")
-    _check(len(_list(body, "stop")), MAX_STOPS, "stop strings", "stop")
+    for stops in ("stop", "stop_sequences"):
+        _check(len(_list(body, stops)), MAX_STOPS, "stop strings", stops)
 
 
 def _num_parts(message: Any) -> int:

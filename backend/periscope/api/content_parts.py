@@ -7,6 +7,15 @@ from typing import Any, TypeAlias
 
 from periscope.api.content import image_block, image_url_part, string_at, wrong_type
 from periscope.api.documents import document_block, file_part, video_part
+from periscope.api.hosted_blocks import (
+    RESULT_KINDS,
+    compaction,
+    container_upload,
+    hosted_call,
+    hosted_result,
+    search_result,
+    tool_reference,
+)
 from periscope.api.wording import kind_of
 from periscope.core import JSONObject, Part, TextPart
 from periscope.errors import InvalidRequest
@@ -123,9 +132,12 @@ def _document(part: JSONObject, path: str) -> tuple[Part, ...]:
 def _tool_result(part: JSONObject, path: str) -> tuple[Part, ...]:
     """The content of Anthropic's `tool_result` block. A nested one is refused like any unknown part."""
     content = part.get("content")
-    return () if content is None else _decode_content(content, f"{path}.content", _PLAIN_PARTS)
+    told = () if content is None else _decode_content(content, f"{path}.content", _PLAIN_PARTS)
+    return (_FAILED, *told) if part.get("is_error") is True else told
 
 
+#: Before the content of a result with `is_error`: chat templates have no place for the flag.
+_FAILED = TextPart("The tool call failed.")
 _IN_DOCUMENTS: Mapping[str, _Decode] = {"text": _text, "image": _image}
 _PLAIN_PARTS: Mapping[str, _Decode] = {
     "text": _text,
@@ -141,6 +153,15 @@ _PLAIN_PARTS: Mapping[str, _Decode] = {
     "video": _video,
     "output_text": _text,
     "refusal": _refusal,
+    "search_result": search_result,
+    "tool_reference": tool_reference,
+    "container_upload": container_upload,
 }
 _PARTS: Mapping[str, _Decode] = {**_PLAIN_PARTS, "tool_result": _tool_result}
-_ASSISTANT_PARTS: Mapping[str, _Decode] = {**_PARTS, **dict.fromkeys((*_REASONING_KINDS, "tool_use"), _passed_over)}
+_ASSISTANT_PARTS: Mapping[str, _Decode] = {
+    **_PARTS,
+    **dict.fromkeys((*_REASONING_KINDS, "tool_use"), _passed_over),
+    **dict.fromkeys(("server_tool_use", "mcp_tool_use"), hosted_call),
+    **dict.fromkeys(RESULT_KINDS, hosted_result),
+    "compaction": compaction,
+}

@@ -1,6 +1,7 @@
-"""The dialect in which each path tells errors: the one table, and the ASGI layer that looks it up.
+"""The dialect in which each request is told errors: the one table by path, and the ASGI layer that looks it up.
 
-A new dialect needs one entry here and one function that makes its error object from `ErrorFacts`.
+A request with Anthropic's version header speaks Anthropic's dialect on every path. A new dialect needs one entry here
+and one function that makes its error object from `ErrorFacts`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from periscope.api.anthropic.errors import encode_error as encode_anthropic_error
 from periscope.api.errors import ErrorFacts
 from periscope.api.openai.errors import encode_error
 from periscope.api.paths import intended_path
@@ -21,8 +23,9 @@ ErrorEncoder: TypeAlias = Callable[[ErrorFacts], JSONObject]
 #: Maps a path to the encoder of errors on it and on the paths below it.
 DialectTable: TypeAlias = Mapping[str, ErrorEncoder]
 
+_MESSAGES = "/v1/messages"
 #: Control routes, probes and unknown paths use OpenAI's error objects, like everything under `/v1`.
-DIALECTS: DialectTable = {"/": encode_error}
+DIALECTS: DialectTable = {"/": encode_error, _MESSAGES: encode_anthropic_error}
 
 _KEY = "periscope.error_encoder"
 
@@ -38,10 +41,20 @@ def encoder_for(path: str, dialects: DialectTable) -> ErrorEncoder:
     return dialects[max(covering, key=len)]
 
 
+def speaks_anthropic(scope: Mapping[str, Any]) -> bool:
+    """Whether the request carries the header that every client of Anthropic's API sends, and no other does."""
+    return any(name == b"anthropic-version" for name, _ in scope["headers"])
+
+
+def dialect_path(scope: Mapping[str, Any]) -> str:
+    """The path by which a request's dialect is looked up: its own, or one of the dialect that its headers name."""
+    return _MESSAGES if speaks_anthropic(scope) else str(scope["path"])
+
+
 def encoder_of(scope: MutableMapping[str, Any]) -> ErrorEncoder:
     """The encoder of errors for the request of this ASGI scope."""
     if _KEY not in scope:
-        scope[_KEY] = encoder_for(scope["path"], DIALECTS)
+        scope[_KEY] = encoder_for(dialect_path(scope), DIALECTS)
     return cast("ErrorEncoder", scope[_KEY])
 
 
@@ -55,5 +68,5 @@ class DialectByPath:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
         if scope["type"] == "http":
-            scope = {**scope, _KEY: encoder_for(scope["path"], self._dialects)}
+            scope = {**scope, _KEY: encoder_for(dialect_path(scope), self._dialects)}
         await self._app(scope, receive, send)

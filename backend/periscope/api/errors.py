@@ -63,12 +63,14 @@ class ErrorFacts:
         message: what is wrong, the limit, and the fix.
         param: the field of the request that caused it; None if no single one did.
         retry_after_s: after how long to try again; None if that does not help.
+        request_id: the request's id, as its headers tell it; "" if it has none.
     """
 
     row: ErrorRow
     message: str
     param: str | None = None
     retry_after_s: int | None = None
+    request_id: str = ""
 
 
 #: For clients whose requests still run when the server stops waiting for them.
@@ -141,10 +143,12 @@ def facts_of(error: Exception, request_id: str) -> ErrorFacts:
     """Pure: what the client learns of an error. For an unexpected one that is the id of its log line, not its text."""
     row = row_of(error)
     if not isinstance(error, e.PeriscopeError):
-        return ErrorFacts(row, f"The server failed unexpectedly. Its log has the details, under {request_id}.")
+        told = f"The server failed unexpectedly. Its log has the details, under {request_id}."
+        return ErrorFacts(row, told, request_id=request_id)
     return ErrorFacts(
         row,
         error.message,
         param=error.param if isinstance(error, e.RequestError) else None,
         retry_after_s=error.retry_after_s if isinstance(error, e.ServerBusy) else None,
+        request_id=request_id,
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: The paths that clients and people ask for, longer ones first.
 PATHS = (
-    *("/v1/chat/completions", "/v1/models/select", "/v1/models"),
+    *("/v1/chat/completions", "/v1/messages", "/v1/models/select", "/v1/models"),
     *("/api/models/unload", "/api/models/load", "/api/models/pin"),
     *("/api/captions", "/api/requests", "/api/status", "/api/events"),
     *("/health", "/readyz", "/livez"),
@@ -29,13 +29,12 @@ _OTHER_APIS: Mapping[str, tuple[str, str | None]] = {
     **{f"/api/{name}": ("Ollama's API", None) for name in ("embed", "embeddings", "blobs")},
     **{f"/api/{name}": ("Ollama's API", None) for name in ("pull", "push", "create", "copy", "delete")},
     "/v1/responses": ("OpenAI's Responses API", _CHAT),
-    "/v1/messages": ("Anthropic's Messages API", _CHAT),
     "/v1/embeddings": ("OpenAI's Embeddings API", None),
 }
 _OTHER_PATH = re.compile(r"(/(?:api|v1)/[a-z]+)(?:/|$)")
 _SLASHES = re.compile(r"/{2,}")
 _VERSIONS = re.compile(r"^(?:/v1)+(?=/v1(?:/|$))")
-_WITHOUT_VERSION = re.compile(r"/(?:models|chat/completions)(?=/|$)")
+_WITHOUT_VERSION = re.compile(r"/(?:models|messages|chat/completions)(?=/|$)")
 
 
 def intended_path(path: str) -> str:

@@ -16,7 +16,7 @@ class RequestRecord:
     """One request's line in the access log. Owned by `RequestLog`; the layers and routes inside it fill it in.
 
     Attributes:
-        id: also the `x-request-id` the client gets.
+        id: the client gets it in `headers`.
         model: the name in the request.
         error: code of the error that the client got, even in the middle of a stream.
     """
@@ -24,6 +24,11 @@ class RequestRecord:
     id: str = field(default_factory=lambda: new_id("req_"))
     model: str | None = None
     error: str | None = None
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The id under the names that OpenAI's and Anthropic's clients read."""
+        return [(b"x-request-id", self.id.encode()), (b"request-id", self.id.encode())]
 
     def id_as(self, prefix: str) -> str:
         """The id with another prefix, so that the id of an answer leads to its log line."""

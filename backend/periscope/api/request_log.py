@@ -45,7 +45,7 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message["headers"], (b"x-request-id", record.id.encode())]}
+                message = {**message, "headers": [*message["headers"], *record.headers]}
             await send(message)
 
         started = time.monotonic()

@@ -26,6 +26,7 @@ class ApiSettings:
         always_include_usage: streams end with the usage chunk even if the client did not ask for it.
         status_as_comments: heartbeats and wait states are SSE comments, not chunks with an empty delta. Off, since
             Codex and Pi give up on streams that hold nothing but comments (openai/codex#31539, omlx#2537).
+        anthropic_model: answers requests to `/v1/messages` for models called `claude...`; None = the default model.
     """
 
     api_key: str | None = field(default=None, repr=False)
@@ -41,4 +42,5 @@ class ApiSettings:
     min_receive_rate: int = 4096
     always_include_usage: bool = False
     status_as_comments: bool = False
+    anthropic_model: str | None = None
     version: str = ""

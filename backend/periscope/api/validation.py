@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from periscope.api.wording import clip, kind_of
 from periscope.errors import InvalidRequest
@@ -28,17 +29,25 @@ class Command(Wire):
 
 WireT = TypeVar("WireT", bound=Wire)
 
+#: The type of a custom error whose message is the expected thing itself.
+EXPECTED = "expected"
+
 
 def as_whole(value: Any) -> Any:
     """An integral float as an integer: clients whose language has no integers write 10 as `10.0`."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _effort(value: Any) -> Any:
+    if value in ("none", "minimal", "low", "medium", "high", "xhigh", "max"):
+        return value
+    raise PydanticCustomError(EXPECTED, "`none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`")
+
+
 Name = Annotated[str, Field(min_length=1)]
+Effort = Annotated[str, BeforeValidator(_effort)]
 Whole = Annotated[int, BeforeValidator(as_whole)]
 
-#: The type of a custom error whose message is the expected thing itself.
-EXPECTED = "expected"
 _EXPECTED_BY_TYPE = {
     "string_type": "a string",
     "int_type": "a whole number",

@@ -17,8 +17,9 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from periscope.api.dialects import DIALECTS, DialectTable, encoder_for
+from periscope.api.dialects import DIALECTS, DialectTable, dialect_path, encoder_for
 from periscope.api.errors import ErrorFacts, ErrorRow
+from periscope.api.record import RequestRecord
 from periscope.api.replies import dump_json
 
 logger = logging.getLogger(__name__)
@@ -170,9 +171,14 @@ class PatientProtocol(H11Protocol):
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # an answer has begun
             self.transport.abort()
             return
-        tells = encoder_for(self.scope["path"] if self._is_in_body else "/", self._dialects)
-        body = dump_json(tells(ErrorFacts(ErrorRow(status, "invalid_request_error", code), message)))
+        tells, record = (
+            encoder_for(dialect_path(self.scope) if self._is_in_body else "/", self._dialects),
+            RequestRecord(),
+        )
+        facts = ErrorFacts(ErrorRow(status, "invalid_request_error", code), message, request_id=record.id)
+        body = dump_json(tells(facts))
         headers = [
+            *record.headers,
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
             (b"connection", b"close"),

@@ -263,6 +263,7 @@ def api_settings(config: Config, token: str | None = None) -> ApiSettings:
         min_receive_rate=server.limits.min_receive_rate,
         always_include_usage=server.always_include_usage,
         status_as_comments=server.status_as_comments,
+        anthropic_model=server.anthropic_model,
         version=__version__,
     )
 

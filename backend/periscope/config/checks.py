@@ -64,6 +64,7 @@ def model_problems(document: Document) -> Iterator[Problem]:
     for loc, entry in entries:
         yield from _vision_problems(document, loc, entry, owners)
     yield from _default_problems(document, entries, owners)
+    yield from _anthropic_problems(document, entries, owners)
 
 
 def server_problems(document: Document) -> Iterator[Problem]:
@@ -215,14 +216,32 @@ def _captioner_fault(tree: Any, key: str, value: object, loc: Loc, owners: _Owne
 
 
 def _default_problems(document: Document, entries: list[_Entry], owners: _Owners) -> Iterator[Problem]:
-    named = {owners.captioner(key, value) for _, entry in entries for key, value in _proxy(entry).items()}
-    first = next((loc for loc, entry in entries if _answers(entry) or not (loc in named or _is_remote(entry))), None)
+    first = next(_text_models(entries, owners), None)
     if entries and all(_is_remote(entry) for _, entry in entries):
         yield _problem(document, ("models",), "holds captioners only (remote); add the text model that clients ask")
     owner = owners.captioner("model", DEFAULT_NAME)
     if owner is not None and first is not None and owner != first:
         means = f"is called {DEFAULT_NAME!r}, which always means the first text model; move it to the front"
         yield _problem(document, owner, means)
+
+
+def _text_models(entries: list[_Entry], owners: _Owners) -> Iterator[Loc]:
+    named = {owners.captioner(key, value) for _, entry in entries for key, value in _proxy(entry).items()}
+    return (loc for loc, entry in entries if _answers(entry) or not (loc in named or _is_remote(entry)))
+
+
+def _anthropic_problems(document: Document, entries: list[_Entry], owners: _Owners) -> Iterator[Problem]:
+    place = ("server", "anthropic_model")
+    asked = _mapping(_mapping(document.tree).get("server")).get("anthropic_model")
+    if not isinstance(asked, str) or asked == DEFAULT_NAME:
+        return
+    target = owners.captioner("model", asked) or owners.captioner("hf_id", asked)
+    if target is None:
+        near = get_close_matches(asked, owners.by_name, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        yield _problem(document, place, f"{asked!r} names no model of this file{hint}")
+    elif target not in _text_models(entries, owners):
+        yield _problem(document, place, f"{asked!r} only captions images; name a text model")
 
 
 def _problem(document: Document, loc: Loc, text: str) -> Problem:

@@ -277,6 +277,12 @@ class ServerConfig(Section):
     status_as_comments: bool = setting(
         False, "Heartbeats and wait states are sent as SSE comments instead of chunks with an empty delta."
     )
+    anthropic_model: str | None = setting(
+        None,
+        "Text model that answers for claude-... at /v1/messages, by name or alias. If unset, the default one.",
+        pattern=NAME,
+        max_length=200,
+    )
     remote_images: RemoteImagesConfig = setting(RemoteImagesConfig(), "Images that clients give as http(s) URLs.")
     limits: ServerLimits = setting(ServerLimits(), "What the server accepts from clients.")
 

@@ -239,12 +239,14 @@ class Finished:
         usage: of all choices together; the prompt counts once.
         vision: None when the request held no image.
         other_finish_reasons: of the choices from 1 on.
+        stop_string: the one of the request's stop strings that ended the first choice; None if none did.
     """
 
     finish_reason: EndReason
     usage: Usage
     vision: VisionUsage | None = None
     other_finish_reasons: tuple[EndReason, ...] = ()
+    stop_string: str | None = None
 
     @property
     def finish_reasons(self) -> tuple[EndReason, ...]:

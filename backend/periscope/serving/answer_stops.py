@@ -19,7 +19,7 @@ class AnswerStops:
     Neither a stop string nor anything after it is passed on.
 
     Attributes:
-        is_hit: a stop string was found, so the completion has ended.
+        found: the stop string that ended the completion; None while it goes on.
     """
 
     def __init__(self, stops: tuple[str, ...]) -> None:
@@ -28,7 +28,12 @@ class AnswerStops:
         self._waiting: list[tuple[int, TokenLogprob]] = []  # where the token began in the answer
 
     @property
+    def found(self) -> str | None:
+        return self._stops.found
+
+    @property
     def is_hit(self) -> bool:
+        """Whether a stop string has ended the completion."""
         return self._stops.is_hit
 
     def take(

@@ -50,6 +50,7 @@ class _Ended:
     choice: int
     reason: EndReason
     stats: GenerationStats
+    stop_string: str | None
 
 
 _ChoiceEvent: TypeAlias = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | _Ended
@@ -104,7 +105,8 @@ def _finished(ends: list[_Ended]) -> Finished:
     first = ends[0].stats
     num_completion_tokens = sum(end.stats.num_completion_tokens for end in ends)
     usage = Usage(first.num_prompt_tokens, num_completion_tokens, first.num_cached_tokens)
-    return Finished(ends[0].reason, usage, other_finish_reasons=tuple(end.reason for end in ends[1:]))
+    others = tuple(end.reason for end in ends[1:])
+    return Finished(ends[0].reason, usage, other_finish_reasons=others, stop_string=ends[0].stop_string)
 
 
 async def _all_choices(
@@ -158,7 +160,7 @@ async def _one_choice(
             if stops.is_hit:  # leaving the block frees the row
                 reason = FinishReason.STOP
                 break
-        yield _Ended(choice, _end_reason(reason, num_tool_calls), chunks.stats)
+        yield _Ended(choice, _end_reason(reason, num_tool_calls), chunks.stats, stops.found)
 
 
 def _params_of(params: GenerationParams, choice: int) -> GenerationParams:

@@ -16,11 +16,9 @@ from periscope.api.json_reading import read_json
 from periscope.api.model_names import name_of
 from periscope.api.openai.chat import ChatCall, decode
 from periscope.api.openai.encode import ChatReply, ChunkEncoder, encode_completion
-from periscope.api.openai.models import encode_model, encode_models
 from periscope.api.record import record_of
-from periscope.api.replies import GET, JSONReply
+from periscope.api.replies import JSONReply
 from periscope.api.sse import EventStream
-from periscope.core import require_model
 
 if TYPE_CHECKING:
     from periscope.api.backend import ChatBackend
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def openai_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
-    """Everything under `/v1` that speaks OpenAI."""
+    """Chat completions."""
     router = APIRouter(prefix="/v1")
 
     @router.post("/chat/completions")
@@ -44,15 +42,6 @@ def openai_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
             return EventStream(events, ChunkEncoder(reply), settings)
         collected = await while_connected(collect(events), request.receive)
         return JSONReply(encode_completion(collected, reply))
-
-    @router.api_route("/models", methods=GET)
-    async def list_models() -> JSONReply:
-        return JSONReply(encode_models(backend.models()))
-
-    @router.api_route("/models/{name:path}", methods=GET)
-    async def retrieve_model(name: str) -> JSONReply:
-        cards = backend.models()  # the default model comes first
-        return JSONReply(encode_model(require_model(cards, name, default=next(iter(cards), None))))
 
     return router
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from periscope.api.validation import EXPECTED, Name, Whole, Wire, as_whole
+from periscope.api.validation import EXPECTED, Effort, Name, Whole, Wire, as_whole
 
 
 def _stop_list(value: Any) -> Any:
@@ -30,12 +30,6 @@ def _tool_choice(value: Any) -> Any:
     if isinstance(value, str):
         return {"type": value}
     raise PydanticCustomError(EXPECTED, "`none`, `auto`, `required` or an object that names a function")
-
-
-def _reasoning_effort(value: Any) -> Any:
-    if value in (None, "none", "minimal", "low", "medium", "high", "xhigh", "max"):
-        return value
-    raise PydanticCustomError(EXPECTED, "`none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`")
 
 
 def _no_limit(value: Any) -> Any:
@@ -162,7 +156,7 @@ class ChatCompletionWire(Wire):
     json_schema: dict[str, Any] | None = None
 
     chat_template_kwargs: dict[str, Any] | None = None
-    reasoning_effort: Annotated[str | None, BeforeValidator(_reasoning_effort)] = None
+    reasoning_effort: Effort | None = None
 
     max_tokens: Annotated[int | None, BeforeValidator(_no_limit)] = None
     max_completion_tokens: Annotated[int | None, BeforeValidator(_no_limit)] = None

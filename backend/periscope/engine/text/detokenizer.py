@@ -74,22 +74,31 @@ class StopStrings:
     """Ends a text before the first complete stop string, and buffers text that may become one.
 
     `feed` and `finish` together return exactly the text before the stop string, however the text was split.
+
+    Attributes:
+        found: the stop string that ended the text; None while it goes on.
     """
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
         self._buffered = ""
-        self.is_hit = False
+        self.found: str | None = None
+
+    @property
+    def is_hit(self) -> bool:
+        """Whether a stop string has ended the text."""
+        return self.found is not None
 
     def feed(self, text: str) -> str:
         """Return the text that is certain not to be part of a stop string."""
         if not self._stops or self.is_hit:
             return "" if self.is_hit else text
         text = self._buffered + text
-        hits = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        hits = [(at + len(stop), at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
         if hits:
-            self.is_hit, self._buffered = True, ""
-            return text[: min(hits)[1]]
+            _, at, self.found = min(hits)
+            self._buffered = ""
+            return text[:at]
         num_buffered = max(_overlap(text, stop) for stop in self._stops)
         self._buffered = text[len(text) - num_buffered :]
         return text[: len(text) - num_buffered]

@@ -1,0 +1,1 @@
+"""Anthropic's dialect: wire to core (`decode`) and back (`encode`). Nothing outside this package knows it."""

@@ -1,0 +1,63 @@
+"""Anthropic's routes: decode, call, encode."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from periscope.api.anthropic.decode import decode
+from periscope.api.anthropic.encode import EventEncoder, MessageReply, encode_message
+from periscope.api.anthropic.models import model_for
+from periscope.api.disconnect import while_connected
+from periscope.api.feed import collect
+from periscope.api.json_reading import read_json
+from periscope.api.model_names import name_of
+from periscope.api.record import record_of
+from periscope.api.replies import JSONReply
+from periscope.api.sse import EventStream
+
+if TYPE_CHECKING:
+    from periscope.api.anthropic.decode import MessagesCall
+    from periscope.api.backend import ChatBackend
+    from periscope.api.settings import ApiSettings
+
+logger = logging.getLogger(__name__)
+
+
+def anthropic_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
+    """Everything under `/v1/messages`."""
+    router = APIRouter(prefix="/v1/messages")
+
+    @router.post("")
+    async def create_message(request: Request) -> Response:
+        record = record_of(request.scope)
+        call = await read_json(request, settings.max_text_bytes, partial(decode, request_id=record.id_as("msg_")))
+        record.model = call.request.model
+        if call.unused:
+            logger.info("accepted and not used: %s", ", ".join(call.unused), extra={"request_id": record.id})
+        reply, is_stream = _reply(call, backend, settings), call.is_stream
+        model = model_for(call.request.model, backend.models(), settings.anthropic_model)
+        events = backend.stream(replace(call.request, model=model))
+        del call  # it holds the images as they were sent, which the backend frees once they are captioned
+        if is_stream:
+            return EventStream(events, EventEncoder(reply), settings)
+        collected = await while_connected(collect(events), request.receive)
+        return JSONReply(encode_message(collected, reply))
+
+    return router
+
+
+def _reply(call: MessagesCall, backend: ChatBackend, settings: ApiSettings) -> MessageReply:
+    return MessageReply(
+        id=call.request.id,
+        model=name_of(call.request.model, backend.models()),
+        shows_thinking=call.shows_thinking,
+        is_single_tool_call=not call.request.output.tool_choice.is_parallel,
+        status_as_comments=settings.status_as_comments,
+    )

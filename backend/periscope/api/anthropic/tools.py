@@ -1,0 +1,84 @@
+"""`tools` and `tool_choice`, wire to core. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from periscope.api.errors import UnsupportedParameter
+from periscope.api.schema_nulls import without_nulls
+from periscope.api.tool_names import known_name, refuse_repeated_names
+from periscope.api.wording import kind_of
+from periscope.core import Tool, ToolChoice, ToolChoiceMode
+from periscope.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from periscope.api.anthropic.schema import ToolChoiceWire, ToolWire
+
+_MODES: Mapping[str, ToolChoiceMode] = {
+    "auto": ToolChoiceMode.AUTO,
+    "any": ToolChoiceMode.REQUIRED,
+    "tool": ToolChoiceMode.REQUIRED,
+    "none": ToolChoiceMode.NONE,
+}
+
+
+def is_hosted(wire: ToolWire) -> bool:
+    """Whether Anthropic defines the tool (`web_search_20250305`), so that its request holds no schema."""
+    return wire.type not in (None, "custom")
+
+
+def decode_tools(wires: Sequence[ToolWire]) -> tuple[Tool, ...]:
+    """The tools that are offered to the model; those that Anthropic defines are left out.
+
+    Tools with `defer_loading` are offered from the beginning, so that the prompt stays the same once a `tool_reference`
+    names one.
+
+    Raises:
+        UnsupportedParameter: there are only tools that Anthropic defines.
+        InvalidRequest: a tool has no name, or two have the same.
+    """
+    custom = {i: wire for i, wire in enumerate(wires) if not is_hosted(wire)}
+    if wires and not custom:
+        raise UnsupportedParameter(
+            f"`tools[0].type` is {kind_of(wires[0].type)}. Tools that Anthropic defines are not run by this server; "
+            "send tools of your own with an `input_schema`.",
+            param="tools[0].type",
+        )
+    tools = {f"tools[{i}].name": _tool(wire, f"tools[{i}]") for i, wire in custom.items()}
+    refuse_repeated_names((place, tool.name) for place, tool in tools.items())
+    return tuple(tools.values())
+
+
+def _tool(wire: ToolWire, path: str) -> Tool:
+    if wire.name is None:
+        raise InvalidRequest(f"`{path}.name` is missing.", param=f"{path}.name")
+    schema = without_nulls(wire.input_schema or {})
+    return Tool(wire.name, wire.description or "", schema, is_strict=wire.strict is True)
+
+
+def decode_tool_choice(wire: ToolChoiceWire | None, tools: Sequence[Tool]) -> ToolChoice:
+    """Whether the model may, must not or must call one of `tools`.
+
+    Raises:
+        InvalidRequest: there is no such kind of choice, no such tool, or no tool at all.
+    """
+    if wire is None:
+        return ToolChoice()
+    if wire.type not in _MODES:
+        raise InvalidRequest(
+            f"`tool_choice.type` must be one of {', '.join(_MODES)}, got {kind_of(wire.type)}.",
+            param="tool_choice.type",
+        )
+    mode = _MODES[wire.type]
+    if mode is ToolChoiceMode.REQUIRED and not tools:
+        raise InvalidRequest("`tool_choice` demands a call, but there are no `tools`.", param="tool_choice")
+    return ToolChoice(mode, _name(wire, tools), is_parallel=not wire.disable_parallel_tool_use)
+
+
+def _name(wire: ToolChoiceWire, tools: Sequence[Tool]) -> str | None:
+    if wire.type != "tool":
+        return None
+    if wire.name is None:
+        raise InvalidRequest("`tool_choice.name` is missing: it names the tool.", param="tool_choice.name")
+    return known_name(wire.name, [tool.name for tool in tools], "tool_choice.name")
