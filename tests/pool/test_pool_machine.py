@@ -142,6 +142,33 @@ class PoolMachine(RuleBasedStateMachine):
 
         self.do(bring())
 
+    @rule(name=names)
+    def replace(self, name: str) -> None:
+        """Another model under the same name, of the same size, behind the same gates."""
+        old = self.models[name]
+        new = FakeModel(name, old.weights_bytes, old.reserve_bytes, max_running=old.max_running, ttl_s=old.ttl_s)
+        new.may_measure, new.may_load, new.may_unload = old.may_measure, old.may_load, old.may_unload
+        self.models[name] = new
+
+        async def configure() -> None:
+            self.pool.configure([model.spec for model in self.models.values()], replaced=[name], loads=[])
+
+        self.do(configure())
+
+    @rule(is_held=st.booleans())
+    def hold_loads(self, *, is_held: bool) -> None:
+        async def hold() -> None:
+            self.pool.hold_loads(is_held=is_held)
+
+        self.do(hold())
+
+    @rule()
+    def relieve_memory(self) -> None:
+        async def relieve() -> None:
+            self.pool.relieve_memory()
+
+        self.do(relieve())
+
     @rule(seconds=st.floats(0.0, 400.0))
     def wait(self, seconds: float) -> None:
         async def wait() -> None:
@@ -194,6 +221,7 @@ class PoolMachine(RuleBasedStateMachine):
                 leave.set()
 
         async def start() -> None:
+            self.pool.hold_loads(is_held=False)
             for _, ticket, _ in self.tickets:
                 ticket.start_waiting()
 

@@ -140,10 +140,12 @@ class Lifecycle:
             self._go(ModelState.UNLOADED)
         self.unload_number = number
 
-    def replace(self, spec: ModelSpec) -> None:
-        """What is loaded next is another model; what is measured or loaded now is still the one before."""
+    def replace(self, spec: ModelSpec, number: int) -> None:
+        """What is loaded next is another model; one in memory, or being loaded, serves tickets below `number`."""
         self._spec, self.footprint = spec, None
         self._cancel_return()
+        if self.state is not ModelState.UNLOADED:
+            self.ask_to_unload(number)
 
     def forget_unload(self) -> None:
         """Forget a command to unload, which is fulfilled or revoked. Idempotent."""
@@ -197,8 +199,9 @@ class Lifecycle:
         except Exception as error:  # noqa: BLE001 - as above
             if spec is self._spec:
                 self._load_failed(error)
-            else:  # the model was replaced meanwhile: what was wrong with the one before is nothing against the new one
+            else:  # the model was replaced meanwhile: nothing is left to unload, or held against the new one
                 self._load_given_up()
+                self.forget_unload()
             return
         finally:
             self.is_unloading = False

@@ -82,8 +82,7 @@ class Slot:
     def replace(self, spec: ModelSpec, number: int) -> None:
         """From its next load on the model is the one of `spec`. Tickets below `number` are served by this load."""
         self.take_terms(spec)
-        self.lifecycle.replace(spec)
-        self.lifecycle.ask_to_unload(number)
+        self.lifecycle.replace(spec, number)
 
     def leave(self, number: int) -> None:
         """The model was removed: it is unloaded, pinned or not, once the tickets below `number` are served."""
