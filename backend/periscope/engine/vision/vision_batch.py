@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
 from collections import deque
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -232,7 +234,8 @@ class VisionLanguageModel:
             Exception: whatever mlx-vlm raises while it loads.
         """
         prepare_libraries()
-        with LIBRARY_LOCK:
+        # The processors of some families, DeepSeek-OCR's among them, print; standard output may be for JSON.
+        with LIBRARY_LOCK, redirect_stdout(sys.stderr):
             model, processor = load(str(path), lazy=True)
         if config.max_image_tiles is not None:
             limit_tiles(getattr(processor, "image_processor", None), config.max_image_tiles)
