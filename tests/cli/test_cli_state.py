@@ -14,6 +14,7 @@ from periscope.cli.client import find_server
 from periscope.config import load
 from periscope.service import RunningServer, StateFolder
 from periscope.service.discovery import write_server
+from tests.cli.process import CommandProcess, ServeProcess
 from tests.cli.stub import ALIVE, stub_server
 
 cli = CliRunner()
@@ -82,7 +83,19 @@ def test_the_end_of_the_log_is_printed(config: Path, home: dict[str, str], tmp_p
     written(folder_of(home), "http://127.0.0.1:1", log)
     assert cli.invoke(app, ["logs", "-n", "2", *common], env=home).stdout == "two\nthree\n"
     told = json.loads(cli.invoke(app, ["logs", "--json", *common], env=home).stdout)
-    assert told["lines"] == ["one", "two", "three"]
+    assert (told["source"], told["lines"]) == (str(log), ["one", "two", "three"])
     assert cli.invoke(app, ["logs", "--json", "-f", *common], env=home).exit_code == 2
-    written(folder_of(home), "http://127.0.0.1:1")
-    assert "no log file" in cli.invoke(app, ["logs", *common], env=home).stderr
+
+
+def test_a_server_without_a_file_is_asked_for_its_log(running: ServeProcess, short_config: Path) -> None:
+    """Also one on another machine, which is named; new lines follow."""
+    common = ["--url", running.url, "--config", str(short_config)]
+    told = json.loads(cli.invoke(app, ["logs", "--json", "-n", "2000", *common]).stdout)
+    assert told["source"] == running.url
+    assert any("model tiny: ready" in line for line in told["lines"])
+    assert len(cli.invoke(app, ["logs", "-n", "1", *common]).stdout.splitlines()) == 1
+    with CommandProcess("logs", "-f", "-n", "1", *common) as following:
+        following.wait_for(r"\n")
+        for verb, seen in (("unload", "unloaded"), ("load", r"ready after")):
+            assert cli.invoke(app, [verb, "tiny", *common]).exit_code == 0
+            following.wait_for(rf"(?s)\n.*model tiny: {seen}")

@@ -13,12 +13,14 @@ from periscope.api.control import control_router
 from periscope.api.dialects import DIALECTS, DialectByPath, DialectTable
 from periscope.api.error_replies import HANDLERS
 from periscope.api.intake import BodyIntake
+from periscope.api.logs import logs_router
 from periscope.api.models import models_router
 from periscope.api.openai.routes import openai_router
 from periscope.api.paths import IntendedPaths
 from periscope.api.probes import probe_router
 from periscope.api.request_log import RequestLog
 from periscope.core import AllowedOrigins
+from periscope.log_tail import LogTail
 
 if TYPE_CHECKING:
     from periscope.api.backend import ChatBackend, ControlBackend
@@ -26,11 +28,17 @@ if TYPE_CHECKING:
 
 
 def create_app(
-    backend: ChatBackend, control: ControlBackend, settings: ApiSettings, *, dialects: DialectTable = DIALECTS
+    backend: ChatBackend,
+    control: ControlBackend,
+    settings: ApiSettings,
+    *,
+    log: LogTail | None = None,
+    dialects: DialectTable = DIALECTS,
 ) -> FastAPI:
     """The app over a chat backend and a control backend. No docs pages: they would load scripts from a CDN.
 
     Args:
+        log: the lines of `/api/logs`; None = none are kept.
         dialects: how errors are told on which paths.
     """
     app = FastAPI(
@@ -48,6 +56,7 @@ def create_app(
     app.include_router(anthropic_router(backend, settings))
     app.include_router(models_router(backend, settings))
     app.include_router(control_router(backend, control, settings))
+    app.include_router(logs_router(log or LogTail()))
     return app
 
 

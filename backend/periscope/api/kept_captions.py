@@ -8,9 +8,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from periscope.api.query import number_of, query_of
 from periscope.api.replies import GET, JSONReply, json_number
-from periscope.api.wording import clip
-from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from periscope.api.backend import ControlBackend
@@ -28,13 +27,14 @@ def kept_captions_router(control: ControlBackend) -> APIRouter:
 
     @router.api_route("/api/captions", methods=GET)
     async def list_captions(request: Request) -> Response:
-        query = _query(request, ("limit", "key"))
-        stats, captions = await control.captions(_limit(query.get("limit")), query.get("key", ""))
+        query = query_of(request, "limit", "key")
+        limit = number_of(query, "limit", default=_DEFAULT_LIMIT, most=_MAX_LIMIT)
+        stats, captions = await control.captions(limit, query.get("key", ""))
         return JSONReply({"stats": encode_stats(stats), "captions": [encode_kept(kept) for kept in captions]})
 
     @router.delete("/api/captions")
     async def flush_captions(request: Request) -> Response:
-        _query(request, ())
+        query_of(request, none="There are none: all captions are flushed.")
         flushed = await control.flush_captions()
         return JSONReply({"flushed": flushed.num_entries, "is_written": flushed.is_written})
 
@@ -66,29 +66,3 @@ def encode_kept(kept: KeptCaption) -> JSONObject:
         "created_at": json_number(kept.created_at),
         "used_at": json_number(kept.used_at),
     }
-
-
-def _query(request: Request, known: tuple[str, ...]) -> dict[str, str]:
-    """The query's fields. An unknown one is refused, because it may be meant to limit what is dropped.
-
-    Raises:
-        InvalidRequest: a field is unknown or given twice.
-    """
-    fields = request.query_params.multi_items()
-    for name, _ in fields:
-        if name not in known:
-            fix = f"Known are {' and '.join(known)}." if known else "There are none: all captions are flushed."
-            raise InvalidRequest(f"`{clip(name)}` is no query parameter of this route. {fix}", param=clip(name))
-    query = dict(fields)
-    if len(query) < len(fields):
-        raise InvalidRequest("A query parameter stands there twice. Name each once.")
-    return query
-
-
-def _limit(text: str | None) -> int:
-    """The limit. Raises InvalidRequest unless it is a number within the bounds."""
-    if text is None:
-        return _DEFAULT_LIMIT
-    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) <= _MAX_LIMIT):
-        raise InvalidRequest(f"`limit` is {clip(text)!r}; it should be a number from 0 to {_MAX_LIMIT}.", param="limit")
-    return int(text)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PATHS = (
     *("/v1/chat/completions", "/v1/messages", "/v1/models/select", "/v1/models"),
     *("/api/models/unload", "/api/models/load", "/api/models/pin"),
-    *("/api/captions", "/api/requests", "/api/status", "/api/events"),
+    *("/api/captions", "/api/requests", "/api/status", "/api/events", "/api/logs"),
     *("/health", "/readyz", "/livez"),
 )
 _CHAT, _MODELS = "POST /v1/chat/completions", "GET /v1/models"

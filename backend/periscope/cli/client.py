@@ -30,6 +30,7 @@ from periscope.errors import (
 )
 from periscope.remote import (
     Endpoint,
+    LogLineRow,
     ModelRow,
     OpenAIClient,
     RemoteModel,
@@ -41,6 +42,7 @@ from periscope.remote import (
     events,
     flush_captions,
     kept_captions,
+    read_log,
     read_status,
 )
 from periscope.service import RunningServer, StateFolder, read_server
@@ -114,6 +116,15 @@ class Server:
         """
         async with self._client(_STREAM_TIMEOUTS) as client:
             return await kept_captions(client, limit, key)
+
+    async def log_lines(self, num_lines: int, after: int = 0) -> tuple[LogLineRow, ...]:
+        """The newest lines of the server's log whose id is larger than `after`.
+
+        Raises:
+            PeriscopeError: as for `chat`.
+        """
+        async with self._client(_STREAM_TIMEOUTS) as client:
+            return await read_log(client, num_lines, after)
 
     async def page(self) -> str | None:
         """The address of the server's page for browsers; None if it has none.

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from periscope.cli.progress import print_line
+from periscope.log_tail import LogTail
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -117,6 +118,13 @@ def log_to_file(file: LogFile, redaction: Redaction, *, alone: bool) -> None:
     root = logging.getLogger()
     handler = _handler(file, redaction)
     root.handlers[:] = [handler] if alone else [*root.handlers, handler]
+
+
+def keep_tail(redaction: Redaction) -> LogTail:
+    """Keep the newest lines in memory, too, from now on."""
+    tail = LogTail()
+    logging.getLogger().addHandler(_handler(tail, redaction))
+    return tail
 
 
 def empty_collected(descriptors: Iterable[int] = (1, 2)) -> None:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from periscope.config import Config
     from periscope.config.schema import ServerLimits
     from periscope.events import EventBus
+    from periscope.log_tail import LogTail
     from periscope.runtime import Runtime
     from periscope.serving.health import Health
 
@@ -71,7 +72,7 @@ def serve(
     from rich.console import Console
 
     from periscope.cli.entrance import entered
-    from periscope.cli.log import set_up_logging
+    from periscope.cli.log import keep_tail, set_up_logging
     from periscope.cli.stopping import exit_on_sigterm
     from periscope.service import this_machine
 
@@ -94,8 +95,9 @@ def serve(
     with entered(loaded, this_machine()) as entrance:
         redaction.hide(entrance.token)
         _begin_log_file(entrance, loaded, redaction)
+        tail = keep_tail(redaction)
         read_again = partial(load_config, loaded.path, **flags)
-        raise typer.Exit(asyncio.run(_serve(loaded, read_again, entrance, console)))
+        raise typer.Exit(asyncio.run(_serve(loaded, read_again, entrance, tail, console)))
 
 
 def _begin_log_file(entrance: Entrance, config: Config, redaction: Redaction) -> None:
@@ -118,7 +120,9 @@ def _begin_log_file(entrance: Entrance, config: Config, redaction: Redaction) ->
         logger.warning("the last %d starts of the server did not last", entrance.num_fast_crashes)
 
 
-async def _serve(config: Config, read_again: Callable[[], Config], entrance: Entrance, console: Console) -> ExitCode:
+async def _serve(
+    config: Config, read_again: Callable[[], Config], entrance: Entrance, tail: LogTail, console: Console
+) -> ExitCode:
     from periscope.cli.progress import display_on, shown
     from periscope.cli.stopping import stop_on_signals
 
@@ -129,7 +133,8 @@ async def _serve(config: Config, read_again: Callable[[], Config], entrance: Ent
     with stop_on_signals(asyncio.get_running_loop()) as stop:
         runtime = Runtime(config, entrance.identity, read_config=read_again, downloads_file=entrance.downloads_file)
         settings = api_settings(config, entrance.token)
-        server = _http_server(create_app(runtime.service, runtime.control, settings), config.server.limits)
+        app = create_app(runtime.service, runtime.control, settings, log=tail)
+        server = _http_server(app, config.server.limits)
         display = display_on(console, _log_line)
         async with shown(runtime.bus, display):
             starting = asyncio.create_task(_start(runtime, entrance, console), name="load models")

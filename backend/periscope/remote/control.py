@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal
 
+import httpx
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from periscope.core import JSONObject
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from periscope.remote.openai_client import OpenAIClient
 
 #: Relative to the base URL, whose last segment is `v1`.
-_STATUS, _EVENTS = "../api/status", "../api/events"
+_STATUS, _EVENTS, _LOGS = "../api/status", "../api/events", "../api/logs"
 _COMMANDS: Mapping[str, str] = {
     "load": "../api/models/load",
     "unload": "../api/models/unload",
@@ -106,6 +107,29 @@ class Snapshot(OpenWire):
     memory: MemoryRow = MemoryRow()
     models: tuple[ModelRow, ...] = ()
     requests: tuple[RequestRow, ...] = ()
+
+
+class LogLineRow(Wire):
+    """One line of a server's log; `id` grows."""
+
+    id: int
+    text: str
+
+
+class LogWire(Wire):
+    """The newest lines, the oldest of them first."""
+
+    lines: tuple[LogLineRow, ...]
+
+
+async def read_log(client: OpenAIClient, num_lines: int, after: int) -> tuple[LogLineRow, ...]:
+    """The newest lines of the server's log whose id is larger than `after`, the oldest of them first.
+
+    Raises:
+        RemoteError: as every method of the client.
+    """
+    query = httpx.QueryParams({"lines": num_lines, "after": after})
+    return read_shape(LogWire, await client.get(f"{_LOGS}?{query}"), client.endpoint.base_url).lines
 
 
 async def read_status(client: OpenAIClient) -> Snapshot:

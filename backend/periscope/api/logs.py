@@ -1,0 +1,44 @@
+"""`GET /api/logs`: the newest lines of the server's log."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from periscope.api.query import number_of, query_of
+from periscope.api.replies import GET, JSONReply
+from periscope.api.wording import clip
+from periscope.errors import InvalidRequest
+from periscope.log_tail import KEPT_LINES
+
+if TYPE_CHECKING:
+    from periscope.log_tail import LogTail
+
+_DEFAULT_LINES: Final = 200
+_LEVELS: Final = ("debug", "info", "warning", "error")
+_MAX_ID: Final = 10**15
+
+
+def logs_router(log: LogTail) -> APIRouter:
+    """The route, over the lines that are kept. They hold no secrets: `log`'s formatter sees to that."""
+    router = APIRouter()
+
+    @router.api_route("/api/logs", methods=GET)
+    async def list_lines(request: Request) -> Response:
+        query = query_of(request, "lines", "after", "level")
+        level = query.get("level", "debug")
+        if level not in _LEVELS:
+            known = ", ".join(_LEVELS)
+            raise InvalidRequest(f"`level` is {clip(level)!r}; it should be one of {known}.", param="level")
+        lines = log.newest(
+            number_of(query, "lines", default=_DEFAULT_LINES, most=KEPT_LINES),
+            after=number_of(query, "after", default=0, most=_MAX_ID),
+            level=level,
+        )
+        return JSONReply({"lines": [asdict(line) for line in lines]})
+
+    return router
