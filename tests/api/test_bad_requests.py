@@ -206,7 +206,7 @@ BAD: list[tuple[Any, str | None, str]] = [
         "messages[0].content[0].thinking",
         "invalid_value",
     ),
-    (content({"type": "video_url", "video_url": {}}), "messages[0].content[0]", "invalid_value"),
+    (content({"type": "video_url", "video_url": {}}), "messages[0].content[0].video_url.url", "invalid_value"),
     (content({"type": "text"}), "messages[0].content[0].text", "invalid_value"),
     (content({"type": "text", "text": 5}), "messages[0].content[0].text", "invalid_value"),
     (content({"type": "image_url"}), "messages[0].content[0].image_url", "invalid_value"),
