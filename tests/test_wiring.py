@@ -44,7 +44,7 @@ def tiles(config: Config) -> int | None:
 def test_a_captioner_is_asked_as_its_family_is() -> None:
     """Prompt, length, picture size and tiles follow the repository's family; most have the general ones."""
     pali = asked(configured("hf_id: mlx-community/paligemma2-3b-mix-448-8bit"))
-    assert (pali.prompt, pali.question_form) == ("caption en", "answer en {question}")
+    assert (pali.prompt, pali.question_form, pali.look_form) == ("caption en", *["answer en {question}"] * 2)
     assert (pali.max_tokens, pali.limits.max_side_px) == (128, 896)
     qwen = configured("hf_id: mlx-community/Qwen3-VL-2B-Instruct-4bit")
     general = asked(qwen)

@@ -148,6 +148,7 @@ def proxy_settings(
     return ProxySettings(
         prompt=vision.prompt_template or family.prompt,
         question_form=QUESTION_FORM if vision.prompt_template else family.question_form,
+        look_form=family.look_form,
         max_tokens=vision.max_tokens or family.max_tokens,
         timeout_s=vision.timeout_s,
         on_error=OnError(vision.on_error),

@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from periscope.vision.prompts import DEFAULT_CAPTION_PROMPT, QUESTION_FORM
+from periscope.vision.prompts import DEFAULT_CAPTION_PROMPT, LOOK_FORM, QUESTION_FORM
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class CaptionerFamily:
         pattern: found in the model's repository, folder or `model_type`, in lower case without `-`, `_` and `.`.
         prompt: what is asked about a picture.
         question_form: the same where the question is shown, too; `{prompt}` and `{question}` stand for them.
+        look_form: what is asked when a text model looks again, with `{question}`.
         max_tokens: the longest caption.
         max_side_px: the longest side of a picture that it gets.
         max_image_tiles: tiles that its processor may cut a picture into; None = as its files say.
@@ -36,6 +37,7 @@ class CaptionerFamily:
     pattern: re.Pattern[str]
     prompt: str = DEFAULT_CAPTION_PROMPT
     question_form: str = QUESTION_FORM
+    look_form: str = LOOK_FORM
     max_tokens: int = 256
     max_side_px: int = 1024
     max_image_tiles: int | None = None
@@ -49,6 +51,7 @@ FAMILIES: Final = (
         re.compile("paligemma"),
         prompt="caption en",
         question_form="answer en {question}",
+        look_form="answer en {question}",
         max_tokens=128,
         max_side_px=896,
     ),

@@ -45,6 +45,7 @@ class KeptImages:
     Attributes:
         left_out: indices of those that were not described.
         usage: what the text in their place has taken.
+        look_form: how the captioner is asked a question.
     """
 
     admitted: AdmittedImages
@@ -52,6 +53,7 @@ class KeptImages:
     see: See
     sources: Sources
     usage: VisionUsage
+    look_form: str
 
 
 class Looking:
@@ -119,7 +121,7 @@ def _target(look: Look, kept: KeptImages, place: int) -> tuple[Picture, bool]:
     whole = kept.admitted.pictures[place]
     picture = whole if look.region is None else picture_region(whole, look.region)
     if look.question:
-        picture = replace(picture, place=replace(picture.place, prompt=look_prompt(look.question)))
+        picture = replace(picture, place=replace(picture.place, prompt=look_prompt(look.question, kept.look_form)))
     return picture, look.region is not None or place in kept.left_out
 
 

@@ -19,9 +19,10 @@ from typing import Final
 #: Part of every cache key: raise it when the way a prompt is built from template and question changes.
 PROMPT_VERSION: Final = 1
 DEFAULT_CAPTION_PROMPT: Final = "Write down any text in the image word for word first. Then describe the image."
-_LOOK_PROMPT: Final = (
+#: What the captioner is asked when a text model looks at an image again.
+LOOK_FORM: Final = (
     "Look at the image closely and answer the question below. Say only what can be seen in the image, and copy text "
-    "and numbers exactly. If the image does not show the answer, say so."
+    "and numbers exactly. If the image does not show the answer, say so.\n{question}"
 )
 #: A caption prompt that shows the captioner a question, too.
 QUESTION_FORM: Final = "{prompt}\nThe image comes with this message: {question}"
@@ -119,9 +120,9 @@ def caption_prompt(template: str, question: str = "", form: str = QUESTION_FORM)
     return _PLACEHOLDER.sub(lambda found: said[found[1]], form)
 
 
-def look_prompt(question: str) -> str:
+def look_prompt(question: str, form: str = LOOK_FORM) -> str:
     """Pure: the instruction for a look at an image because of one question, which a text model has written."""
-    return f"{_LOOK_PROMPT}\n{clean_text(question)[:MAX_QUESTION_CHARS].strip()}"
+    return form.replace("{question}", clean_text(question)[:MAX_QUESTION_CHARS].strip())
 
 
 def part_label(label: Label, across: tuple[int, int], down: tuple[int, int]) -> Label:

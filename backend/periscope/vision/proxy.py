@@ -83,7 +83,8 @@ class VisionProxy:
             result = rewritten(admitted.messages, seen, sources, settings)
             if looking is not None and captioner is not None and pictures:
                 see = self._see(admitted, captioner, settings)
-                looking.keep(KeptImages(admitted, left_out, see, sources, result.vision), held.pop_all())
+                kept = KeptImages(admitted, left_out, see, sources, result.vision, settings.look_form)
+                looking.keep(kept, held.pop_all())
             return result
 
     def _see(self, admitted: AdmittedImages, captioner: Captioner, settings: ProxySettings) -> See:

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from periscope.vision.documents.settings import DocumentSettings
 from periscope.vision.images.limits import ImageLimits
-from periscope.vision.prompts import DEFAULT_CAPTION_PROMPT, QUESTION_FORM
+from periscope.vision.prompts import DEFAULT_CAPTION_PROMPT, LOOK_FORM, QUESTION_FORM
 from periscope.vision.readers.model_reader import ModelReader
 from periscope.vision.readers.reader import TextReader
 from periscope.vision.videos.settings import VideoSettings
@@ -49,6 +49,7 @@ class ProxySettings:
         timeout_s: how long the captioner may work on all captions of a request; neither loads nor waits are in it.
         max_looks: how often in one answer the text model may have an image looked at again; 0 = it is not offered to.
         question_form: the prompt that shows a question, too; `{prompt}` and `{question}` stand for them.
+        look_form: the prompt of a look at an image again, with `{question}`.
         use_question: tell the captioner the text of the image's message; captions then depend on it.
         reading: how the text in images is read, beside the captions; None = it is not.
         documents: how PDFs and text files are read.
@@ -57,6 +58,7 @@ class ProxySettings:
 
     prompt: str = DEFAULT_CAPTION_PROMPT
     question_form: str = QUESTION_FORM
+    look_form: str = LOOK_FORM
     max_tokens: int = 256
     timeout_s: float = 60.0
     on_error: OnError = OnError.MARKER

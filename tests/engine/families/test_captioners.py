@@ -51,12 +51,13 @@ async def captions(engine: VisionLanguageEngine, which: tuple[int, ...]) -> list
     return [outcome.text if isinstance(outcome, Caption) else repr(outcome) for outcome in outcomes]
 
 
-@pytest.mark.parametrize("name", VISION_FAMILIES)
+@pytest.mark.parametrize("name", [*VISION_FAMILIES, *(f"{name} in 4 bits" for name in sorted(set(SHIPPED.values())))])
 def test_pictures_described_together_are_described_as_each_alone(name: str, tmp_path: Path) -> None:
     """Pictures and prompts of unequal sizes change nothing for each other; what is said depends on the picture."""
+    family, _, in_bits = name.partition(" ")
 
     async def run() -> None:
-        path = write_vision_checkpoint(tmp_path / name, VISION_FAMILIES[name])
+        path = write_vision_checkpoint(tmp_path / family, VISION_FAMILIES[family], is_quantised=bool(in_bits))
         async with await VisionLanguageEngine.load(str(path)) as engine:
             together = await captions(engine, (0, 1, 2))
             alone = [text for at in range(3) for text in await captions(engine, (at,))]

@@ -274,6 +274,7 @@ _GEMMA: dict[str, VisionFamily] = {
                 "num_kv_shared_layers": 2,
                 "global_head_dim": 32,
                 "hidden_size_per_layer_input": 16,
+                "vocab_size_per_layer_input": 300,
                 "use_double_wide_mlp": False,
                 "sliding_window": 32,
                 "layer_types": ["sliding_attention", "full_attention"] * 2,

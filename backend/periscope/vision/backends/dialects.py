@@ -74,6 +74,6 @@ DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
             blind_words=(*_BLIND_WORDS, "unknown modality"),
             example_url="http://127.0.0.1:9000/v1",
         ),
-        "openai": Dialect("OpenAI-compatible", blind_words=_BLIND_WORDS),
+        "openai": Dialect("your server", blind_words=_BLIND_WORDS),
     }
 )
