@@ -45,7 +45,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "caption": Entry(
         _TALK,
         "caption:caption",
-        "Describe pictures with the captioner of a model: of the running server, or loaded for this.",
+        "Describe images, documents and videos as a text model reads them, with the captioner of the model.",
     ),
     "serve": Entry(_SERVER, "serve:serve", "Serve the models of models.yaml over HTTP until SIGTERM or Ctrl-C."),
     "status": Entry(
