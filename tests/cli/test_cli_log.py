@@ -14,7 +14,7 @@ from typing import IO
 import pytest
 from rich.console import Console
 
-from periscope.cli.log import LogFile, Redaction, empty_collected, log_to_file, set_up_logging
+from periscope.cli.log import LogFile, Redaction, empty_collected, keep_tail, log_to_file, set_up_logging
 
 ROOT_AND_OURS = ("", "periscope", "periscope.pool")
 
@@ -153,3 +153,13 @@ def test_what_launchd_collected_is_emptied_once_it_is_long(tmp_path: Path) -> No
     os.close(reading)
     os.close(writing)
     assert (long.stat().st_size, short.stat().st_size) == (0, 10)
+
+
+def test_the_lines_that_anybody_may_ask_for_hold_no_secret() -> None:
+    """`/api/logs` goes through the same redaction as the file; what was logged before is not in it."""
+    redaction = set_up_logging(Console(file=io.StringIO()), verbosity=0, secrets=["open sesame"])
+    logging.getLogger("periscope.api").info("before")
+    tail = keep_tail(redaction)
+    logging.getLogger("periscope.api").warning("the key is %s", "open sesame")
+    (line,) = tail.newest(10)
+    assert (line.level, line.text.split(": ", 1)[1]) == ("warning", "the key is ********")

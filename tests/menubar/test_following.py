@@ -50,27 +50,40 @@ async def settle(_seconds: float) -> None:
         await asyncio.sleep(0)
 
 
+def state_of(change: View) -> str:
+    assert change.snapshot is not None
+    assert change.captions == ("A red circle.",)
+    return f"{change.snapshot.models[0].id} {change.snapshot.models[0].state}"
+
+
 IDLE, LOADING = view(BIG), view({**BIG, "state": "loading"})
 
 
 def test_each_group_of_events_is_one_look() -> None:
-    """Events that come together are one change, and without events nothing is asked."""
+    """What comes shortly after an event is seen in the same look, and without events nothing is asked."""
 
-    async def follow() -> tuple[list[str], int]:
+    async def follow() -> None:
         server = Server(IDLE, LOADING, view(model("other")))
-        seen = []
-        async with aclosing(views(lambda: server, pause=settle)) as changes:
-            async for change in changes:
-                assert change.snapshot is not None
-                assert change.captions == ("A red circle.",)
-                seen.append(change.snapshot.models[0].id + " " + change.snapshot.models[0].state)
-                if len(seen) == 3:
-                    return seen, server.num_looks
-                for _ in range(5):
-                    server.events_queue.put_nowait("model.changed")
-        raise AssertionError
+        has_settled = 0
 
-    assert asyncio.run(follow()) == (["big ready", "big loading", "other unloaded"], 3)
+        async def pause(seconds: float) -> None:
+            nonlocal has_settled
+            has_settled += 1
+            server.events_queue.put_nowait("model.changed")  # belongs to the group
+            await settle(seconds)
+
+        async with aclosing(views(lambda: server, pause=pause)) as changes:
+            assert state_of(await anext(changes)) == "big ready"  # at once, without an event
+            for expected in ("big loading", "other unloaded"):
+                looking = asyncio.ensure_future(anext(changes))
+                for _ in range(10):
+                    await settle(0)
+                assert not looking.done()
+                server.events_queue.put_nowait("model.state")
+                assert state_of(await looking) == expected
+            assert (server.num_looks, has_settled) == (3, 2)
+
+    asyncio.run(follow())
 
 
 def test_a_server_that_ends_is_seen_and_looked_for_again() -> None:
