@@ -59,6 +59,7 @@ class Runtime:
     Args:
         read_config: reads the configuration again, for `reload`. May block.
         sensors: of the machine; those of this platform if left out.
+        shutdown: asks the owner of this runtime to stop it, by command of a client.
         downloads_file: where unfinished downloads are kept; None = they end with this process.
 
     Attributes:
@@ -73,6 +74,7 @@ class Runtime:
         read_config: Callable[[], Config] | None = None,
         sensors: Sensors | None = None,
         downloads_file: Path | None = None,
+        shutdown: Callable[[], None] = lambda: None,
     ) -> None:
         self._read_config = read_config or (lambda: config)
         self._reloading = asyncio.Lock()
@@ -145,6 +147,7 @@ class Runtime:
             identity=identity,
             read_memory=_read_memory,
             reload=self.reload,
+            shutdown=shutdown,
             downloads=self._downloads,
             sources=lambda asked, alone: downloads_of(self.config, asked, alone=alone),
             read_host=self._host_status,

@@ -296,6 +296,9 @@ class FakeControl:
         self._take("reload")
         return ConfigChanges(added=("new",), needs_restart=("server.port",))
 
+    def shutdown(self) -> None:
+        self._take("shutdown")
+
     def cancel(self, request_id: str) -> None:
         self._take("cancel", request_id)
 

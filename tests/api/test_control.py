@@ -272,6 +272,15 @@ async def test_reload_tells_what_changed_or_every_problem_of_the_file() -> None:
 
 
 @in_loop
+async def test_a_client_may_ask_the_server_to_stop() -> None:
+    """It is told at once; the stop comes when what runs is done."""
+    control = FakeControl()
+    async with client_of(FakeBackend(), control) as client:
+        stopping = await client.post("/api/server/shutdown")
+    assert (stopping.status_code, stopping.json(), control.commands) == (202, {"state": "stopping"}, [("shutdown",)])
+
+
+@in_loop
 async def test_the_token_is_as_good_as_the_key() -> None:
     """Programs of this user need no key; without a key nobody is asked for the token either."""
     async with client_of(FakeBackend(), api_key="secret", token="by-file") as client:  # noqa: S106 - a test's

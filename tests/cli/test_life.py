@@ -28,7 +28,7 @@ def test_a_server_after_crashes_is_found_is_not_doubled_and_its_death_blocks_nob
 
     After five fast crashes nothing is loaded, and status says so; a request loads all the same. A second server ends
     with 0 and names the first. After kill -9 the next one starts. SIGHUP gives it the models of a changed
-    file, unless that is broken, and SIGTERM leaves no trace of it.
+    file, unless that is broken, and a stop by command leaves no trace of it.
     """
     home, port = new_home(), free_port()
     state = Path(home) / "state"
@@ -69,5 +69,6 @@ def test_a_server_after_crashes_is_found_is_not_doubled_and_its_death_blocks_nob
         with httpx.Client(base_url=third.url, timeout=TIMEOUT_S) as client:
             assert client.post("/v1/chat/completions", json=CHAT).status_code == 404
             assert client.post("/v1/chat/completions", json=CHAT | {"model": "renamed"}).status_code == 200
-        assert third.terminate() == 0
+            assert client.post("/api/server/shutdown").status_code == 202
+        assert third.wait() == 0
     assert sorted(file.name for file in state.iterdir()) == ["server.lock", "token"]

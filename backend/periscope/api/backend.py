@@ -159,6 +159,10 @@ class ControlBackend(Protocol):
         """
         ...
 
+    def shutdown(self) -> None:
+        """End the server in order, as SIGTERM does: running requests have some seconds to finish. Does not wait."""
+        ...
+
     def cancel(self, request_id: str) -> None:
         """Cancel a request in whatever step it is. Its client gets `RequestCancelled`.
 

@@ -137,6 +137,11 @@ def _steering(control: ControlBackend) -> APIRouter:
         control.cancel(request_id)
         return JSONReply({"id": request_id, "cancelled": True})
 
+    @router.post("/api/server/shutdown")
+    async def shut_down() -> Response:
+        control.shutdown()
+        return JSONReply({"state": "stopping"}, status_code=202)
+
     @router.post("/api/server/reload")
     async def reload_config() -> Response:
         return JSONReply(asdict(await control.reload()))

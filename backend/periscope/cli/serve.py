@@ -131,7 +131,13 @@ async def _serve(
     from periscope.runtime import Runtime
 
     with stop_on_signals(asyncio.get_running_loop()) as stop:
-        runtime = Runtime(config, entrance.identity, read_config=read_again, downloads_file=entrance.downloads_file)
+        runtime = Runtime(
+            config,
+            entrance.identity,
+            read_config=read_again,
+            downloads_file=entrance.downloads_file,
+            shutdown=stop.stop,
+        )
         settings = api_settings(config, entrance.token)
         app = create_app(runtime.service, runtime.control, settings, log=tail)
         server = _http_server(app, config.server.limits)

@@ -22,10 +22,10 @@ _AT_ONCE_DEADLINE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class StopRequest:
-    """What signals ask for.
+    """What signals and commands ask for.
 
     Attributes:
-        asked: set at the first signal to stop.
+        asked: set at the first signal or command to stop.
         at_once: set when Ctrl-C comes while the server stops already.
         reload: set at SIGHUP: models.yaml is to be read again.
     """
@@ -33,6 +33,12 @@ class StopRequest:
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     at_once: asyncio.Event = field(default_factory=asyncio.Event)
     reload: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def stop(self) -> None:
+        """Ask for a stop, and end the process without one when it takes too long. Idempotent."""
+        if not self.asked.is_set():
+            self.asked.set()
+            end_process_after(STOP_DEADLINE_S, ExitCode.OK)
 
 
 @contextmanager
@@ -46,8 +52,7 @@ def stop_on_signals(loop: asyncio.AbstractEventLoop) -> Iterator[StopRequest]:
 
     def on_signal(number: signal.Signals) -> None:
         if not request.asked.is_set():
-            request.asked.set()
-            end_process_after(STOP_DEADLINE_S, ExitCode.OK)
+            request.stop()
         elif number is signal.SIGINT and not request.at_once.is_set():
             request.at_once.set()
             end_process_after(_AT_ONCE_DEADLINE_S, ExitCode.INTERRUPTED)

@@ -66,6 +66,7 @@ class ControlService:
         reload: reads models.yaml again and has its models. Raises ConfigError when it cannot be used.
         sources: what is fetched for a model, by the name that a client gives it, and whether that is to be the model
             alone: hub ids and revisions. Raises ModelNotFound and InvalidRequest.
+        shutdown: asks the process to end.
         read_host: the state of the machine. Takes microseconds.
     """
 
@@ -81,6 +82,7 @@ class ControlService:
         identity: ServerIdentity,
         read_memory: Callable[[], tuple[int, int, int]],
         reload: Callable[[], Awaitable[ConfigChanges]],
+        shutdown: Callable[[], None] = lambda: None,
         downloads: Downloads,
         sources: Callable[[str, bool], list[tuple[str, str | None]]],
         read_host: Callable[[], HostStatus] = HostStatus,
@@ -94,6 +96,7 @@ class ControlService:
         self._identity = identity
         self._read_memory = read_memory
         self._reload = reload
+        self._shutdown = shutdown
         self._downloads = downloads
         self._sources = sources
         self._read_host = read_host
@@ -238,6 +241,10 @@ class ControlService:
             ConfigError: it cannot be used, and the running configuration stays.
         """
         return await self._reload()
+
+    def shutdown(self) -> None:
+        """Ask the process to end in order, as SIGTERM does. Idempotent."""
+        self._shutdown()
 
     async def flush_captions(self) -> Flushed:
         """Drop all captions, in memory and in the file."""
