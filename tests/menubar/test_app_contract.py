@@ -12,6 +12,8 @@ import httpx
 import pytest
 
 from periscope.core import ModelState, WaitStatus
+from periscope.host import MemoryPressure, ThermalState
+from periscope.hub.jobs import DownloadState
 from periscope.serving.health import HealthStatus
 from tests.cli.process import ServeProcess, new_home
 
@@ -62,7 +64,7 @@ def test_every_field_that_is_promised_is_sent(server: ServeProcess) -> None:
     """Whatever the tables of the snapshot name stands in the snapshot of a server."""
     told = httpx.get(f"{server.url}/api/status").json()
     section = APP.split("## The snapshot")[1].split("## The events")[0]
-    names = {"server": told["server"], "memory": told["memory"], "models[]": told["models"][0]}
+    names = {name: told[name] for name in ("server", "memory", "host")} | {"models[]": told["models"][0]}
     for row in section.splitlines():
         cells = [cell.strip() for cell in row.split("|")]
         if len(cells) > 3 and cells[1].strip("`") in names:
@@ -75,7 +77,14 @@ def test_every_field_that_is_promised_is_sent(server: ServeProcess) -> None:
 
 @pytest.mark.parametrize(
     ("row", "values"),
-    [("server.state", HealthStatus), ("models[].state", ModelState), ("requests[]", WaitStatus)],
+    [
+        ("server.state", HealthStatus),
+        ("models[].state", ModelState),
+        ("requests[]", WaitStatus),
+        ("downloads[]", DownloadState),
+        ("host", MemoryPressure),
+        ("host", ThermalState),
+    ],
 )
 def test_every_state_is_told(row: str, values: Any) -> None:
     """A state that is added has to be explained to those who write apps."""
