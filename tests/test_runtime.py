@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
 from periscope.config import Config
-from periscope.core import ModelKind
+from periscope.core import DownloadCommand, ModelKind
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig
-from periscope.errors import InvalidRequest, ModelNotFound
+from periscope.errors import DownloadConflict, InvalidRequest, ModelNotFound
 from periscope.events import ModelStateChanged
+from periscope.host import HostReading, MemoryPressure, ThermalState
+from periscope.hub.jobs import JobFile, SavedJob
 from periscope.runtime import Runtime
 from periscope.status import ModelStateDelta
 from periscope.wiring import downloads_of, engine_config
@@ -189,3 +192,35 @@ def test_what_does_not_come_from_the_hub_is_not_downloaded() -> None:
         downloads_of(load_text(FETCHED), "tiny", alone=False)
     with pytest.raises(ModelNotFound):
         downloads_of(load_text(FETCHED), "nonsense", alone=False)
+
+
+class HotAndFull:
+    """A machine in trouble."""
+
+    def read(self) -> HostReading:
+        return HostReading(MemoryPressure.CRITICAL, ThermalState.HEAVY, 123)
+
+
+def test_the_machine_and_the_downloads_of_before_are_in_the_status(tmp_path: Path) -> None:
+    """What the sensors read, what is done about it, and what an earlier server left unfinished."""
+    file = tmp_path / "downloads.json"
+    JobFile(file).write([SavedJob("dl-1", "o/half", None, 1.5, is_paused=True)])
+
+    async def run() -> None:
+        runtime = Runtime(load_text(ONE), sensors=HotAndFull(), downloads_file=file)
+        await runtime.start()
+        status = runtime.control.status()
+        while len(status.problems) < 2:
+            await asyncio.sleep(0)
+            status = runtime.control.status()
+        assert (status.host.pressure, status.host.thermal, status.host.footprint_bytes) == ("critical", "heavy", 123)
+        assert "critical memory pressure" in status.problems[0]
+        assert "hot" in status.problems[1]
+        assert [(each.id, each.model, each.state) for each in status.downloads] == [("dl-1", "o/half", "paused")]
+        with pytest.raises(DownloadConflict):
+            runtime.control.steer_download("dl-1", DownloadCommand.PAUSE)
+        assert runtime.control.steer_download("dl-1", DownloadCommand.CANCEL).state == "cancelled"
+        await runtime.stop()
+
+    asyncio.run(run())
+    assert JobFile(file).read() == []

@@ -138,6 +138,21 @@ def test_recovery_is_noticed_without_a_restart() -> None:
     against(vllm(), use)
 
 
+def test_a_check_that_is_asked_for_comes_at_once() -> None:
+    """After the machine has slept nobody waits for the minute to pass."""
+
+    async def use(captioner: RemoteCaptioner, server: Lookalike, _: list[Change]) -> None:
+        watching = asyncio.create_task(captioner.watch())
+        await captioner.checked()
+        server.routes["GET /health"] = Reply({"message": "gone"}, 503)
+        captioner.check()
+        while captioner.status().state is not ModelState.FAILED:
+            await asyncio.sleep(0.01)
+        await cancelled(watching)
+
+    against(vllm(), use)
+
+
 def test_a_caption_shows_that_all_is_well_again() -> None:
     """The answer to a picture counts at once, without a further check."""
 
