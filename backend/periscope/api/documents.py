@@ -73,7 +73,7 @@ def video_part(part: JSONObject, path: str) -> FilePart:
         return FilePart(path, url=value)
     if _ADDRESS_MARK in head:
         missing = f"`{at}` is an address, and videos are not fetched. Send the bytes as `data:video/mp4;base64,...`."
-        return FilePart(path, missing=missing)
+        return FilePart(path, missing=missing, is_video=True)
     return FilePart(path, url=f"data:video/mp4;base64,{value}")
 
 

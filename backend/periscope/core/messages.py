@@ -43,7 +43,7 @@ class ImagePart:
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """A document as the client sent it; nothing is decoded yet. One of `url`, `text` and `missing` is set.
+    """A file as the client sent it; nothing is decoded yet. One of `url`, `text` and `missing` is set.
 
     Attributes:
         param: where it stands in the request, for errors (`messages[0].content[1]`).
@@ -51,6 +51,7 @@ class FilePart:
         url: a `data:` URL.
         text: all of it, where the client sent words instead of a file.
         missing: why its content is not in the request, and the fix; for the client.
+        is_video: the client says that it is one, where its content cannot tell.
     """
 
     param: str
@@ -58,6 +59,7 @@ class FilePart:
     url: str | None = field(default=None, repr=False)
     text: str | None = field(default=None, repr=False)
     missing: str | None = None
+    is_video: bool = False
 
 
 @dataclass(frozen=True, slots=True)

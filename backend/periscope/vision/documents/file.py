@@ -112,7 +112,8 @@ def read_file(
         VideoInvalid: it is a video, which is too large, or cannot be taken.
     """
     if part.missing is not None:
-        raise DocumentInvalid(part.missing, reason="the attached file is unavailable", param=part.param)
+        error = VideoInvalid if part.is_video else DocumentInvalid
+        raise error(part.missing, reason="the attached file is unavailable", param=part.param)
     if part.text is not None:
         _document_bound(settings).check(len(part.text.encode(errors="surrogatepass")), part)
         return DocumentFile(FileKind.TEXT, text=part.text)
