@@ -19,6 +19,7 @@ from periscope.vision.settings import ProxySettings
 from tests.vision.chats import BLUE, CUT_OFF, GREEN, RED, SETTINGS
 from tests.vision.documents.pdfs import asked, file_part, picture_pdf, text_pdf
 from tests.vision.fakes import conversation, run
+from tests.vision.videos.movies import movie, video_part
 
 
 def limited(**limits: int) -> ProxySettings:
@@ -111,10 +112,23 @@ def test_pages_of_documents_are_shown_with_their_number_and_text_pages_are_text(
         letter = file_part(text_pdf("Dear Sir"), "letter.pdf", param="messages[0].content[1]")
         with await NativeVision().shown([asked(scan, letter, "what?")], SETTINGS) as shown:
             label, page, text, question = what_stands_in(shown.messages[0])
-            assert label == "[Document 1, page 1 of 1, scan.pdf]"
+            assert label == "[This is document 1, page 1.]"
             assert isinstance(page, tuple)
             assert isinstance(text, str)
             assert "Dear Sir" in text
             assert question == "what?"
+
+    run(test())
+
+
+def test_frames_of_a_video_are_shown_with_their_times() -> None:
+    """In order, each with its pixels."""
+
+    async def test() -> None:
+        with await NativeVision().shown([asked(video_part(movie("red", "blue")), "what?")], SETTINGS) as shown:
+            stands = what_stands_in(shown.messages[0])
+            assert [part for part in stands if isinstance(part, tuple)] == [(64, 48)] * 2
+            times = [part for part in stands if isinstance(part, str) and part.startswith("[This is video 1, at ")]
+            assert len(times) == 2
 
     run(test())

@@ -47,12 +47,12 @@ class NativeVision:
         self._intake = intake or ImageIntake()
 
     async def shown(self, messages: Sequence[Message], settings: ProxySettings) -> ShownImages:
-        """The messages with an `Image` for each image part, and text for documents or images of their pages.
+        """The messages with an `Image` for each image part; of documents and videos, text, pages and frames.
 
         Beyond `settings.limits.max_images` the oldest images get a marker (`num_left_out`).
 
         Raises:
-            ImageInvalid, ImageSourceRefused, DocumentInvalid: an image or a document cannot be taken.
+            ImageInvalid, ImageSourceRefused, FileInvalid: an image or a file cannot be taken.
             InvalidRequest: more images would have to be fetched than one request may have.
             ServerBusy: too many bytes of images are in the server already.
         """
@@ -87,8 +87,8 @@ def _left_out(picture: Picture, most: int) -> tuple[Part, ...]:
 
 
 def _with_label(picture: Picture, image: Image) -> tuple[Part, ...]:
-    """A page or a frame says which it is, as it would if it were described."""
-    return (TextPart(f"[{picture.place.label.head}]", is_data=True), image) if picture.is_drawn else (image,)
+    """A page or a frame says which it is, by the name that its block would have."""
+    return (TextPart(f"[This is {picture.place.label.name}.]", is_data=True), image) if picture.is_drawn else (image,)
 
 
 def _with_parts(messages: Sequence[Message], parts: Iterator[tuple[Part, ...]]) -> Iterator[Message]:

@@ -25,8 +25,10 @@ def read_vision_language_model(path: Path) -> tuple[VisionLanguageNetwork, Any, 
             f"{path.name} has no vision encoder. Set `vision_mode: proxy` with a captioner for it, or `disabled`."
         )
     model, processor = load(str(path), lazy=True)
-    # Many repositories keep the chat template with the processor, where the tokenizer does not find it.
-    template = getattr(processor, "chat_template", None)
+    # mlx-vlm gives its tokenizer the template of chat_template.json, which transformers does not look for. Some of its
+    # processors have one of their own, for repositories without any.
+    own = getattr(getattr(processor, "tokenizer", None), "chat_template", None)
+    template = own or getattr(processor, "chat_template", None)
     extra = {"chat_template": template} if template else {}
     tokenizer = load_tokenizer(path, extra, eos_token_ids=load_config(path).get("eos_token_id"))
     images = ImageProcessor(processor, model.config)

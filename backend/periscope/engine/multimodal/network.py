@@ -7,7 +7,7 @@ needs more is refused when it is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from periscope.core import Image
     from periscope.engine.multimodal.processor import ImageProcessor
 
-#: What `get_input_embeddings` may return besides embeddings and what is added to the first layers' outputs: a mask that
-#: mlx-vlm 0.7 does not use, and positions, which are computed for the whole prompt.
+#: The same logits computed twice, among other tokens, differ by no more than this part of the largest.
+_MAX_ROUNDING = 0.01
+#: What `get_input_embeddings` returns for each token; the second is Gemma 4's.
+_FEATURES = frozenset({"inputs_embeds", "per_layer_inputs"})
+#: What it may return besides these and what is added to the first layers' outputs: a mask that mlx-vlm 0.7 does not
+#: use, and positions, which are computed for the whole prompt.
 _UNUSED_FEATURES = frozenset({"attention_mask_4d", "position_ids", "rope_deltas"})
 
 
@@ -34,12 +38,12 @@ class ImageEmbeddings:
     """What a language model is given in place of an image's tokens, or of a part of them.
 
     Attributes:
-        embeddings: `(1, num_tokens, hidden)`.
+        features: by the names of the model's arguments, each `(1, num_tokens, ...)`; `inputs_embeds` among them.
         is_visual: `(num_tokens,)`, which of them are image tokens; the others separate the image's tiles.
         layers: one `(num_image_tokens, hidden)` for each of the first layers, added to its output (deepstack).
     """
 
-    embeddings: mx.array
+    features: Mapping[str, mx.array]
     is_visual: np.ndarray
     layers: tuple[mx.array, ...] = ()
 
@@ -47,7 +51,15 @@ class ImageEmbeddings:
         """Of the tokens from `start` to `stop`; lazy."""
         first, last = (int(self.is_visual[:end].sum()) for end in (start, stop))
         layers = tuple(layer[first:last] for layer in self.layers)
-        return ImageEmbeddings(self.embeddings[:, start:stop], self.is_visual[start:stop], layers)
+        features = {name: value[:, start:stop] for name, value in self.features.items()}
+        return ImageEmbeddings(features, self.is_visual[start:stop], layers)
+
+    def with_other_rest(self) -> ImageEmbeddings:
+        """Another image whose first token is the same; lazy."""
+        features = {
+            name: mx.concatenate([value[:, :1], -value[:, 1:]], axis=1) for name, value in self.features.items()
+        }
+        return ImageEmbeddings(features, self.is_visual, self.layers)
 
 
 class VisionLanguageNetwork(nn.Module):
@@ -94,7 +106,7 @@ class VisionLanguageNetwork(nn.Module):
         """
         if self._has_grids:
             features["position_ids"] = (
-                _positions_from(cache[0].offset, tokens.shape, rope_deltas) if positions is None else positions
+                _positions_from(_offset_of(cache), tokens.shape, rope_deltas) if positions is None else positions
             )
         logits: mx.array = self.model.language_model(tokens, cache=cache, **features).logits
         return logits
@@ -105,13 +117,10 @@ class VisionLanguageNetwork(nn.Module):
         Raises:
             ModelLoadError: this family's images cannot be put into a batch.
         """
-        token_ids = self._images.sample_ids
         try:
-            encoded = self.encode(SAMPLE_IMAGE, token_ids)
-            prompt = [0, *token_ids, 0]
-            found, _ = self.positions(prompt, [grid] if (grid := self._images.sample.grid) else [])
-            positions = None if found is None else mx.array(found)[:, None]
-            is_finite = mx.isfinite(self.prefill(prompt, [(1, encoded)], positions, self.make_cache())).all().item()
+            image = self.encode(SAMPLE_IMAGE, self._images.sample_ids)
+            logits, with_other_rest = self._sample_logits(image), self._sample_logits(image.with_other_rest())
+            is_causal = (mx.abs(logits - with_other_rest).max() <= _MAX_ROUNDING * mx.abs(logits).max()).item()
         except ModelLoadError:
             raise
         except Exception as error:
@@ -119,8 +128,20 @@ class VisionLanguageNetwork(nn.Module):
                 f"The vision encoder does not work ({type(error).__name__}: {error}). Use the model as captioner of "
                 "a text model instead (`vision_mode: proxy`)."
             ) from error
-        if not is_finite:
+        if not mx.isfinite(logits).all().item():
             raise ModelLoadError("The model gives no numbers for an image. Its files may be damaged: pull it again.")
+        if not is_causal:
+            raise ModelLoadError(
+                "The attention of this architecture is not causal within an image, so that its prompts cannot be "
+                "computed in chunks. Use it as the captioner of a text model instead (`vision_mode: proxy`)."
+            )
+
+    def _sample_logits(self, image: ImageEmbeddings) -> mx.array:
+        """Of the first token of an image in a short prompt; lazy."""
+        prompt = [0, *self._images.sample_ids, 0]
+        found, _ = self.positions(prompt, [self._images.sample.grid])
+        positions = None if found is None else mx.array(found)[:, None]
+        return self.prefill(prompt, [(1, image)], positions, self.make_cache())[:, 1]
 
     def encode(self, image: Image, token_ids: Sequence[int]) -> ImageEmbeddings:
         """Run the vision encoder over one image; blocks until it is computed.
@@ -136,16 +157,22 @@ class VisionLanguageNetwork(nn.Module):
         ids = mx.array([list(token_ids)])
         pixels = inputs.pop("pixel_values")
         found = self.model.get_input_embeddings(ids, pixels, mask=mx.ones_like(ids), **inputs).to_dict()
-        features = {name: value for name, value in found.items() if value is not None}
-        embeddings, layers = features.pop("inputs_embeds"), tuple(features.pop("deepstack_visual_embeds", ()))
-        features.pop("visual_pos_masks", None)
-        if unknown := features.keys() - _UNUSED_FEATURES:
+        made = {name: value for name, value in found.items() if value is not None}
+        layers = tuple(made.pop("deepstack_visual_embeds", ()))
+        made.pop("visual_pos_masks", None)
+        features = {name: made.pop(name) for name in _FEATURES & made.keys()}
+        if unknown := made.keys() - _UNUSED_FEATURES:
             raise ModelLoadError(
                 f"This architecture needs {', '.join(sorted(unknown))} beside an image's embeddings, which the batch "
                 "does not carry. Use it as the captioner of a text model instead (`vision_mode: proxy`)."
             )
-        mx.eval(embeddings, *layers)
-        return ImageEmbeddings(embeddings, np.asarray(token_ids) == self._token_id, layers)
+        if any(value.shape[1] != len(token_ids) for value in features.values()):
+            raise ModelLoadError(
+                "mlx-vlm makes another number of embeddings than tokens of an image for this architecture. Use it as "
+                "the captioner of a text model instead (`vision_mode: proxy`)."
+            )
+        mx.eval(*features.values(), *layers)
+        return ImageEmbeddings(features, np.asarray(token_ids) == self._token_id, layers)
 
     def prefill(
         self,
@@ -164,24 +191,27 @@ class VisionLanguageNetwork(nn.Module):
         tokens = mx.array([list(token_ids)])
         if not encoded:
             return self(tokens, cache, positions=positions)
-        embeddings, is_visual, at = [], np.zeros(len(token_ids), dtype=np.bool_), 0
+        pieces: list[Mapping[str, mx.array]] = []
+        is_visual, at = np.zeros(len(token_ids), dtype=np.bool_), 0
         for start, image in encoded:
             if start > at:
-                embeddings.append(self._embedded(tokens[:, at:start]))
+                pieces.append(self._embedded(tokens[:, at:start]))
             at = start + len(image.is_visual)
             is_visual[start:at] = image.is_visual
-            embeddings.append(image.embeddings)
+            pieces.append(image.features)
         if at < len(token_ids):
-            embeddings.append(self._embedded(tokens[:, at:]))
-        features: dict[str, Any] = {"inputs_embeds": mx.concatenate(embeddings, axis=1)}
+            pieces.append(self._embedded(tokens[:, at:]))
+        features: dict[str, Any] = {
+            name: mx.concatenate([piece[name] for piece in pieces], axis=1) for name in pieces[0]
+        }
         parts_of_layers = zip(*(image.layers for _, image in encoded), strict=True)
         if layers := [mx.concatenate(list(parts)) for parts in parts_of_layers]:
             features |= {"visual_pos_masks": mx.array(is_visual[None]), "deepstack_visual_embeds": layers}
         return self(tokens, cache, positions=positions, **features)
 
-    def _embedded(self, tokens: mx.array) -> mx.array:
-        embeddings: mx.array = self.model.get_input_embeddings(tokens, None).inputs_embeds
-        return embeddings
+    def _embedded(self, tokens: mx.array) -> Mapping[str, mx.array]:
+        made = self.model.get_input_embeddings(tokens, None).to_dict()
+        return {name: made[name] for name in _FEATURES if made[name] is not None}
 
     def positions(self, token_ids: Sequence[int], grids: Sequence[tuple[int, ...]]) -> tuple[np.ndarray | None, int]:
         """Positions `(3, num_tokens)` of a prompt with images, and how far the next one is from `num_tokens`.
@@ -192,6 +222,11 @@ class VisionLanguageNetwork(nn.Module):
             return None, 0
         found, delta = self.model.language_model.get_rope_index(mx.array([list(token_ids)]), mx.array(list(grids)))
         return np.asarray(found)[:, 0], int(delta.item())
+
+
+def _offset_of(cache: Sequence[Any]) -> Any:
+    """How many tokens the caches hold, of each row; states of fixed size do not know it."""
+    return next(layer.offset for layer in cache if hasattr(layer, "offset"))
 
 
 def _positions_from(offset: Any, shape: tuple[int, ...], rope_deltas: Sequence[int] | None) -> mx.array:
@@ -209,6 +244,8 @@ def _as_mlx_lm(made: Any) -> Any:
             return lm_caches.KVCache()
         case "RotatingKVCache":
             return lm_caches.RotatingKVCache(max_size=made.max_size, keep=made.keep)
+        case "ArraysCache":  # its merge and extract are those of mlx-lm, and its models call more of it
+            return made
         case other:
             raise ModelLoadError(
                 f"This architecture keeps its state in a {other}, which the batch does not know. Use it as the "

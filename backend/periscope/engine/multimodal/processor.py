@@ -53,8 +53,7 @@ class ImageProcessor:
         self._config = config
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[str, int, int], ImageTokens] = OrderedDict()
-        token_id = getattr(config, "image_token_index", None)
-        self.image_token_id = int(getattr(config, "image_token_id", -1) if token_id is None else token_id)
+        self.image_token_id = _image_token_id(processor, config)
         self.image_token = self._find_token()
         self.sample = self.tokens_of(SAMPLE_IMAGE)
         ids = np.asarray(self._inputs(SAMPLE_IMAGE, self.image_token)["input_ids"]).reshape(-1)
@@ -62,11 +61,11 @@ class ImageProcessor:
         self.sample_ids: list[int] = ids[at[0] : at[-1] + 1].tolist()
 
     def _find_token(self) -> str:
-        """Most processors replace their image token, Gemma 3's the one that begins an image."""
-        for name in ("image_token", "boi_token"):
-            token = str(getattr(self._processor, name, None) or "")
+        """Most processors replace their image token, Gemma 3's the one that begins an image, InternVL's `<image>`."""
+        tokens = (getattr(self._processor, name, None) for name in ("image_token", "boi_token"))
+        for token in (*map(str, filter(None, tokens)), "<image>"):
             try:
-                if token and self._image_tokens(self._inputs(SAMPLE_IMAGE, token)["input_ids"]).size:
+                if self._image_tokens(self._inputs(SAMPLE_IMAGE, token)["input_ids"]).size:
                     return token
             except Exception:  # noqa: BLE001, S112 - a processor may raise anything for a token it does not replace
                 continue
@@ -120,7 +119,14 @@ class ImageProcessor:
                 prompts=text,
                 image_token_index=getattr(self._config, "image_token_index", None),
             )
-        return {name: value for name, value in made.items() if isinstance(value, mx.array)}
+        return {name: value for name, value in made.items() if isinstance(value, (mx.array, int))}
+
+
+def _image_token_id(processor: Any, config: Any) -> int:
+    """Under the names that processors (InternVL) and configurations have for it; -1 if there is none."""
+    places = ((processor, "img_context_token_id"), (config, "image_token_index"), (config, "image_token_id"))
+    found = (getattr(place, name, None) for place, name in places)
+    return next((int(value) for value in found if value is not None), -1)
 
 
 def pil_image(image: Image) -> PIL.Image.Image:
