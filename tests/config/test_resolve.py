@@ -287,6 +287,16 @@ def test_only_a_captioner_cuts_images_into_tiles():
     assert problems_of(PAIR + tiles) == (f"models.yaml:14: {said}; remove it",)
 
 
+def test_a_native_model_has_no_draft_model():
+    """A draft model reads text only; the error names the line."""
+    (problem,) = problems_of(
+        drafted("small").replace("vision_mode: proxy, vision_proxy: {model: eyes}", "vision_mode: native")
+    )
+    assert problem.startswith(
+        "models.yaml:4: models[0].params.draft_model is for text models, and this one is shown images"
+    )
+
+
 def test_only_a_captioner_can_be_isolated():
     """For a text model the key is refused with its line; a flag can make an entry a captioner."""
     isolated = "    isolated: true\n"

@@ -195,8 +195,10 @@ def _point_to_draft(model: ServedModel, served: list[ServedModel], captioners: s
     wanted = model.entry.params.draft_model
     if wanted is None:
         return None
-    if model.entry.name in captioners:
-        return "is for text models, and this one only captions images; remove it"
+    is_captioner = model.entry.name in captioners
+    if is_captioner or model.entry.capabilities.vision_mode is VisionMode.NATIVE:
+        fault = "only captions images" if is_captioner else "is shown images (vision_mode: native)"
+        return f"is for text models, and this one {fault}; remove it"
     draft = _find(served, wanted, folder)
     if draft is model:
         return f"{wanted!r} is the model itself; name a smaller one with the same tokenizer"

@@ -18,12 +18,13 @@ from mlx_lm.models import cache as lm_caches
 from mlx_vlm.models.cache import make_prompt_cache
 
 from periscope.engine.multimodal.processor import SAMPLE_IMAGE
-from periscope.errors import ModelLoadError
+from periscope.errors import GenerationFailed, ModelLoadError
 
 if TYPE_CHECKING:
     from periscope.core import Image
     from periscope.engine.multimodal.processor import ImageProcessor
 
+_ADVICE = "Use the model as the captioner of a text model instead (`vision_mode: proxy`)."
 #: The same logits computed twice, among other tokens, differ by no more than this part of the largest.
 _MAX_ROUNDING = 0.01
 #: What `get_input_embeddings` returns for each token; the second is Gemma 4's.
@@ -124,16 +125,15 @@ class VisionLanguageNetwork(nn.Module):
         except ModelLoadError:
             raise
         except Exception as error:
-            raise ModelLoadError(
-                f"The vision encoder does not work ({type(error).__name__}: {error}). Use the model as captioner of "
-                "a text model instead (`vision_mode: proxy`)."
-            ) from error
+            is_known = isinstance(error, GenerationFailed)
+            reason = str(error) if is_known else f"The vision encoder does not work ({type(error).__name__}: {error})."
+            raise ModelLoadError(f"{reason} {_ADVICE}") from error
         if not mx.isfinite(logits).all().item():
             raise ModelLoadError("The model gives no numbers for an image. Its files may be damaged: pull it again.")
         if not is_causal:
             raise ModelLoadError(
                 "The attention of this architecture is not causal within an image, so that its prompts cannot be "
-                "computed in chunks. Use it as the captioner of a text model instead (`vision_mode: proxy`)."
+                f"computed in chunks. {_ADVICE}"
             )
 
     def _sample_logits(self, image: ImageEmbeddings) -> mx.array:
@@ -150,7 +150,7 @@ class VisionLanguageNetwork(nn.Module):
             token_ids: of the image's place in the prompt.
 
         Raises:
-            ModelLoadError: this family needs more than `ImageEmbeddings` holds.
+            GenerationFailed: this family needs more than `ImageEmbeddings` holds.
             Exception: whatever the processor, the model or the device raises.
         """
         inputs = self._images.inputs(image)
@@ -162,14 +162,13 @@ class VisionLanguageNetwork(nn.Module):
         made.pop("visual_pos_masks", None)
         features = {name: made.pop(name) for name in _FEATURES & made.keys()}
         if unknown := made.keys() - _UNUSED_FEATURES:
-            raise ModelLoadError(
+            raise GenerationFailed(
                 f"This architecture needs {', '.join(sorted(unknown))} beside an image's embeddings, which the batch "
-                "does not carry. Use it as the captioner of a text model instead (`vision_mode: proxy`)."
+                "does not carry."
             )
         if any(value.shape[1] != len(token_ids) for value in features.values()):
-            raise ModelLoadError(
-                "mlx-vlm makes another number of embeddings than tokens of an image for this architecture. Use it as "
-                "the captioner of a text model instead (`vision_mode: proxy`)."
+            raise GenerationFailed(
+                "mlx-vlm makes another number of embeddings than tokens of an image for this architecture."
             )
         mx.eval(*features.values(), *layers)
         return ImageEmbeddings(features, np.asarray(token_ids) == self._token_id, layers)
@@ -248,6 +247,5 @@ def _as_mlx_lm(made: Any) -> Any:
             return made
         case other:
             raise ModelLoadError(
-                f"This architecture keeps its state in a {other}, which the batch does not know. Use it as the "
-                "captioner of a text model instead (`vision_mode: proxy`)."
+                f"This architecture keeps its state in a {other}, which the batch does not know. {_ADVICE}"
             )
