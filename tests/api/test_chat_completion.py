@@ -102,7 +102,7 @@ async def test_vision_usage_has_its_own_field() -> None:
             "num_caption_tokens": 80,
             "caption_ms": 950,
             "reader_ms": 120,
-                "num_looks": 0,
+            "num_looks": 0,
         }
     }
     assert told["usage"]["total_tokens"] == 15
