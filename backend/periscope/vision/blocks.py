@@ -78,11 +78,11 @@ def rewritten(
     """
     _report_failures(seen, settings.on_error)
     left_out = f"only the newest {settings.limits.max_images} images that are new in a request are described"
-    told = [
-        _Told(each.picture, CaptionFailed(left_out) if each.answer is None else each.answer.result, each.reading)
+    described = [
+        _Described(each.picture, CaptionFailed(left_out) if each.answer is None else each.answer.result, each.reading)
         for each in seen
     ]
-    return Rewritten(_with_blocks(messages, _blocks(told, sources)), usage_of(seen))
+    return Rewritten(_with_blocks(messages, _blocks(described, sources)), usage_of(seen))
 
 
 def captioned_image(picture: Picture, answer: Answer, reading: ReadPicture, sources: Sources) -> CaptionedImage:
@@ -114,7 +114,7 @@ def _report_failures(seen: Sequence[SeenPicture], on_error: OnError) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _Described:
     """What is told of an image: its caption, or why there is none, and its text."""
 
     picture: Picture
@@ -122,9 +122,9 @@ class _Told:
     reading: ReadPicture
 
 
-def _blocks(told: Iterable[_Told], sources: Sources) -> Iterator[str | None]:
+def _blocks(described: Iterable[_Described], sources: Sources) -> Iterator[str | None]:
     """One for each image, in order. The block of a video stands at its first frame, and None at the others."""
-    for video, group in itertools.groupby(told, lambda each: _video_of(each.picture)):
+    for video, group in itertools.groupby(described, lambda each: _video_of(each.picture)):
         if video is None:
             yield from (block_of(each.picture, each.result, each.reading, sources) for each in group)
         else:
@@ -149,7 +149,7 @@ def block_of(picture: Picture, result: Caption | CaptionFailed, reading: ReadPic
     return marker(label, size, result.reason)
 
 
-def _video_block(video: Video, frames: Sequence[_Told], sources: Sources) -> str:
+def _video_block(video: Video, frames: Sequence[_Described], sources: Sources) -> str:
     first = frames[0].picture
     assert isinstance(first.place.part, FrameImage)  # noqa: S101 - of a video
     label, failure = first.place.part.block, frames[0].result
@@ -161,7 +161,7 @@ def _video_block(video: Video, frames: Sequence[_Told], sources: Sources) -> str
     return video_block(label, first.size, video.facts().seconds, sources.captioner, moments)
 
 
-def _moment(frame: _Told, sources: Sources) -> str:
+def _moment(frame: _Described, sources: Sources) -> str:
     label, result = frame.picture.place.label, frame.result
     if isinstance(result, CaptionFailed):
         text = f"could not be described: {result.reason}. Do not guess what it shows."

@@ -119,7 +119,20 @@ def test_a_video_is_seen_as_people_see_it() -> None:
     """Upright where a phone was, and with square pixels where a camera's were not."""
     facts, seen = sampled(turned(movie("red", "lime")))
     assert (facts.width, facts.height, facts.frame_width, facts.frame_height, seen) == (48, 64, 48, 64, "rg")
-    assert sampled(movie("red", aspect=Fraction(2, 1)))[0].width == 128
+    assert [sampled(movie("red", aspect=Fraction(each, 1)))[0].width for each in (2, 99)] == [128, 64]
+
+
+def test_a_thin_video_is_padded_until_captioners_take_it() -> None:
+    """Like a picture that is a strip; its size is told as it was."""
+
+    async def test() -> None:
+        captioner = FakeCaptioner()
+        ((text,),) = texts(await proxy().rewrite([asked(video_part(movie("red", size=(2048, 16))))], captioner, HOW))
+        (image,) = captioner.requests[0].images
+        assert (image.width, image.height) == (1024, 28)
+        assert text.startswith("[Video 1, a.mp4, 2048x16 px, ")
+
+    run(test())
 
 
 def test_a_video_whose_captions_are_known_is_not_decoded_again() -> None:

@@ -118,13 +118,11 @@ def crop(image: Image, box: tuple[int, int, int, int], *, sha256: str) -> Image:
 
 
 def scaled(image: Image, max_side_px: int) -> Image:
-    """Pure, may block: the image, scaled down to `max_side_px` if it is larger."""
-    scale = max_side_px / max(image.width, image.height)
-    if scale >= 1:
-        return image
+    """Pure, may block: the image, at most `max_side_px` long; a thin strip is padded as by `decode`."""
+    scale = min(1.0, max_side_px / max(image.width, image.height))
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    shown = PIL.Image.frombytes("RGB", (image.width, image.height), image.rgb).resize(size, _FILTER)
-    return replace(image, rgb=shown.tobytes(), width=size[0], height=size[1])
+    shown = _padded(PIL.Image.frombytes("RGB", (image.width, image.height), image.rgb).resize(size, _FILTER))
+    return replace(image, rgb=shown.tobytes(), width=shown.width, height=shown.height)
 
 
 @contextmanager

@@ -28,6 +28,8 @@ _CODECS: Final = ("h264", "hevc", "vp8", "vp9", "libvpx-vp9", "libdav1d", "av1",
 _CANDIDATES: Final = 4
 _MAX_CANDIDATES: Final = 64
 _MIN_INTERVAL_S: Final = 1.0
+#: Pixels of cameras are at most twice as wide as high; a header that says more than this is wrong.
+_MAX_ASPECT: Final = 4
 #: Frames are compared as gray images of this side ...
 _SIGNATURE_PX: Final = 32
 #: ... and are nearly equal if no pixel of these differs by more, of 255: noise stays below, a line of text does not.
@@ -91,7 +93,7 @@ class _Reading:
         max_candidates = min(_CANDIDATES * self._settings.max_frames, _MAX_CANDIDATES)
         num_targets = min(max_candidates, 1 + int(seconds / _MIN_INTERVAL_S))
         targets = [first + at * (last - first) // max(1, num_targets - 1) for at in range(num_targets)]
-        frames = _thinned(self._unlike(self._frames_at(targets, keyframes)), self._settings.max_frames)
+        frames = _thinned(self._distinct(self._frames_at(targets, keyframes)), self._settings.max_frames)
         if not frames:
             raise _unreadable(self._param)
         times = tuple(round(float((frame.pts - first) * self._time_base), 3) for frame in frames)
@@ -151,7 +153,7 @@ class _Reading:
                     yield frame
                     break
 
-    def _unlike(self, frames: Iterator[VideoFrame]) -> list[_Sampled]:
+    def _distinct(self, frames: Iterator[VideoFrame]) -> list[_Sampled]:
         """Those that do not look like the one before."""
         import numpy as np
 
@@ -170,6 +172,7 @@ class _Reading:
         import numpy as np
 
         aspect = self._stream.sample_aspect_ratio or Fraction(1, 1)
+        aspect = aspect if 1 / _MAX_ASPECT <= aspect <= _MAX_ASPECT else Fraction(1, 1)
         width, height = max(1, round(frame.width * aspect)), frame.height
         scale = min(1.0, self._settings.max_frame_px / max(width, height))
         small = max(1, round(width * scale)), max(1, round(height * scale))
