@@ -111,7 +111,7 @@ class VisionProxyConfig(Section):
         (), "Languages for apple_vision in order of preference, e.g. [en-US, de-DE]. If empty, it detects them."
     )
     reader_timeout_s: Annotated[float, Field(ge=0.1, le=3600), SECONDS] = setting(
-        20.0,
+        60.0,
         "Longest time for one image, not counting waits for others. Then its block says that its text was not read.",
         "seconds",
     )

@@ -36,7 +36,7 @@ class ReadingSettings:
     reader: TextReader | ModelReader
     max_side_px: int = 2000
     max_chars: int = 8000
-    timeout_s: float = 20.0
+    timeout_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
