@@ -190,6 +190,21 @@ def test_a_session_of_claude_code_computes_only_what_is_new(client: httpx.Client
         ]
 
 
+def test_tokens_are_counted_as_the_request_itself_has_them(client: httpx.Client) -> None:
+    """Tools, documents and the blocks that stand for images included; nothing is generated."""
+    note = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "Bring milk."}}
+    body: dict[str, Any] = {
+        "model": "claude-haiku-4-5",
+        "system": "Be brief.",
+        "messages": [{"role": "user", "content": [image_block(square("green", 200)), note, cached("What is it?")]}],
+        "tools": [READ],
+    }
+    count = client.post("/v1/messages/count_tokens?beta=true", json=body, headers=CLAUDE_CODE_HEADERS)
+    assert count.status_code == 200, count.text
+    usage = client.post("/v1/messages", json=body | {"max_tokens": 4}).json()["usage"]
+    assert count.json() == {"input_tokens": usage["input_tokens"] + usage["cache_read_input_tokens"]}
+
+
 def test_an_error_has_anthropic_s_shape_and_the_id_of_its_log_line(client: httpx.Client) -> None:
     """On every path below /v1/messages, and for whoever sends Anthropic's version header."""
     for method, path, headers, status, kind in (

@@ -31,6 +31,7 @@ from periscope.core import (
     ToolChoiceMode,
 )
 from periscope.demo import EMBEDDED_MODELS
+from periscope.engine.config import EngineConfig
 from periscope.serving.generation import LocalGenerator
 from tests.tiny_models import CHAT_TEMPLATE, write_text_model
 
@@ -114,6 +115,27 @@ def test_a_stop_string_inside_a_call_does_not_end_it(choice: ToolChoice) -> None
         assert (other.calls, other.text) == (first.calls, first.text)
         assert other.end.finish_reason is FinishReason.TOOL_CALLS
         assert other.end.usage.num_completion_tokens == first.end.usage.num_completion_tokens
+
+
+def test_a_prompt_beyond_the_context_is_counted(tmp_path: Path) -> None:
+    """Its length is why a client counts: to see how much has to go."""
+
+    async def count(num_letters: int, engine: LocalGenerator) -> Finished:
+        messages = (Message(Role.USER, (TextPart("x" * num_letters),)),)
+        (end,) = [event async for event in engine.stream(GenerationRequest("r", "m", messages, counts_only=True))]
+        assert isinstance(end, Finished)
+        return end
+
+    async def main() -> None:
+        engine = await LocalGenerator.load(str(write_text_model(tmp_path / "tiny")), EngineConfig(context_length=64))
+        try:
+            short, long = await count(8, engine), await count(100, engine)
+        finally:
+            await engine.close()
+        assert short.usage.num_completion_tokens == 0
+        assert short.usage.num_prompt_tokens < 64 < long.usage.num_prompt_tokens
+
+    asyncio.run(main())
 
 
 def test_a_stop_string_ends_the_answer_before_it() -> None:

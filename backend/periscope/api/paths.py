@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: The paths that clients and people ask for, longer ones first.
 PATHS = (
-    *("/v1/chat/completions", "/v1/messages", "/v1/models/select", "/v1/models"),
+    *("/v1/chat/completions", "/v1/messages/count_tokens", "/v1/messages", "/v1/models/select", "/v1/models"),
     *("/api/server/shutdown", "/api/server/reload", "/api/downloads"),
     *("/api/models/unload", "/api/models/load", "/api/models/pin"),
     *("/api/captions", "/api/requests", "/api/status", "/api/events", "/api/logs"),

@@ -22,6 +22,7 @@ class GenerationRequest:
         model: configured name or alias; "" and "default" mean the first model of models.yaml.
         output: tools, whether to call them, and the form of the answer.
         num_choices: completions of the same prompt, numbered from 0.
+        counts_only: nothing is generated: the answer is `Finished` alone, whose usage has the prompt's tokens.
         template_kwargs: passed to the chat template; they override the model's own (`enable_thinking`, ...).
     """
 
@@ -31,6 +32,7 @@ class GenerationRequest:
     params: GenerationParams = GenerationParams()
     output: OutputSpec = OutputSpec()
     num_choices: int = 1
+    counts_only: bool = False
     template_kwargs: JSONObject = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -29,6 +29,7 @@ from periscope.core import (
     Usage,
 )
 from periscope.engine import InferenceEngine
+from periscope.errors import ContextLengthExceeded
 from periscope.parsing.registry import parser_for
 from periscope.serving.answer_stops import AnswerStops
 from periscope.serving.generators import GeneratorFacts
@@ -89,7 +90,10 @@ class LocalGenerator(InferenceEngine):
             RequestError: the prompt or the schema cannot be used; before the first event.
             GenerationFailed, EngineClosed: a choice failed; the others are given up.
         """
-        prompt = await self.render(request.messages, request.output.tools, request.template_kwargs)
+        if request.counts_only:
+            yield Finished(FinishReason.STOP, Usage(await self._num_prompt_tokens(request)))
+            return
+        prompt = await self._rendered(request)
         ends: dict[int, _Ended] = {}
         async with aclosing(_all_choices(self, request, prompt)) as events:
             async for event in events:
@@ -98,6 +102,22 @@ class LocalGenerator(InferenceEngine):
                 else:
                     yield event
         yield _finished([ends[choice] for choice in range(request.num_choices)])
+
+    async def _rendered(self, request: GenerationRequest) -> RenderedPrompt:
+        return await self.render(request.messages, request.output.tools, request.template_kwargs)
+
+    async def _num_prompt_tokens(self, request: GenerationRequest) -> int:
+        """The length of the prompt, which may be more than the context holds.
+
+        Raises:
+            RequestError: the prompt cannot be rendered, or is so long that it was refused before it was tokenised.
+        """
+        try:
+            return len((await self._rendered(request)).token_ids)
+        except ContextLengthExceeded as error:
+            if error.is_lower_bound:
+                raise
+            return error.num_prompt_tokens
 
 
 def _finished(ends: list[_Ended]) -> Finished:

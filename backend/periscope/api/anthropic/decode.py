@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from periscope.api.anthropic.conversation import decode_conversation
@@ -72,7 +72,7 @@ def decode_prompt(body: Any, request_id: str) -> GenerationRequest:
         InvalidRequest: as `decode`.
     """
     refuse_too_many(body)
-    return _request(validate(PromptWire, body), request_id, GenerationParams())
+    return replace(_request(validate(PromptWire, body), request_id, GenerationParams()), counts_only=True)
 
 
 def _request(wire: PromptWire, request_id: str, params: GenerationParams) -> GenerationRequest:

@@ -72,6 +72,13 @@ def encode_message(events: Sequence[OutputEvent], reply: MessageReply) -> JSONOb
     return _message(reply, blocks) | _ending(finished) | {"usage": _usage(finished.usage)} | _vision(finished.vision)
 
 
+def encode_count(events: Sequence[OutputEvent]) -> JSONObject:
+    """Pure: the prompt's tokens, which the last event of a request that only counts has."""
+    finished = events[-1]
+    assert isinstance(finished, Finished)  # noqa: S101  # the feed hands out nothing else
+    return {"input_tokens": finished.usage.num_prompt_tokens}
+
+
 class EventEncoder:
     """Owns the state of a stream between events: the open content block, and what the request waits for."""
 

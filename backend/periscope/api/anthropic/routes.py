@@ -11,8 +11,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from periscope.api.anthropic.decode import decode
-from periscope.api.anthropic.encode import EventEncoder, MessageReply, encode_message
+from periscope.api.anthropic.decode import decode, decode_prompt
+from periscope.api.anthropic.encode import EventEncoder, MessageReply, encode_count, encode_message
 from periscope.api.anthropic.models import model_for
 from periscope.api.disconnect import while_connected
 from periscope.api.feed import collect
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from periscope.api.anthropic.decode import MessagesCall
     from periscope.api.backend import ChatBackend
     from periscope.api.settings import ApiSettings
+    from periscope.core import GenerationRequest
 
 logger = logging.getLogger(__name__)
 
@@ -42,15 +43,29 @@ def anthropic_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
         if call.unused:
             logger.info("accepted and not used: %s", ", ".join(call.unused), extra={"request_id": record.id})
         reply, is_stream = _reply(call, backend, settings), call.is_stream
-        model = model_for(call.request.model, backend.models(), settings.anthropic_model)
-        events = backend.stream(replace(call.request, model=model))
+        events = backend.stream(_answerable(call.request, backend, settings))
         del call  # it holds the images as they were sent, which the backend frees once they are captioned
         if is_stream:
             return EventStream(events, EventEncoder(reply), settings)
         collected = await while_connected(collect(events), request.receive)
         return JSONReply(encode_message(collected, reply))
 
+    @router.post("/count_tokens")
+    async def count_tokens(request: Request) -> Response:
+        record = record_of(request.scope)
+        decode_counted = partial(decode_prompt, request_id=record.id_as("count_"))
+        counted = await read_json(request, settings.max_text_bytes, decode_counted)
+        record.model = counted.model
+        events = backend.stream(_answerable(counted, backend, settings))
+        del counted  # as above
+        return JSONReply(encode_count(await while_connected(collect(events), request.receive)))
+
     return router
+
+
+def _answerable(request: GenerationRequest, backend: ChatBackend, settings: ApiSettings) -> GenerationRequest:
+    """The same request, to the model that answers for the one that the client named."""
+    return replace(request, model=model_for(request.model, backend.models(), settings.anthropic_model))
 
 
 def _reply(call: MessagesCall, backend: ChatBackend, settings: ApiSettings) -> MessageReply:
