@@ -180,6 +180,25 @@ def test_tools_and_whether_to_call_them(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "name", "arguments"),
+    [
+        ("bash_20250124", "bash", {"command", "restart"}),
+        ("text_editor_20250728", "str_replace_based_edit_tool", {"command", "path", "old_str", "new_str"}),
+        ("memory_20250818", "memory", {"command", "path", "old_path", "new_path"}),
+    ],
+)
+def test_tools_that_anthropic_defines_and_the_client_runs_have_their_schemas(
+    kind: str, name: str, arguments: set[str]
+) -> None:
+    """The request names only the type; Anthropic's models know the rest by heart, others read it."""
+    call = call_of(tools=[{"type": kind, "name": name}], tool_choice={"type": "tool", "name": name})
+    (tool,) = call.request.output.tools
+    assert tool.name == name
+    assert arguments <= set(tool.parameters["properties"])
+    assert call.unused == ()
+
+
+@pytest.mark.parametrize(
     ("thinking", "is_on", "is_shown"),
     [
         (None, False, False),

@@ -17,7 +17,7 @@ class MessageWire(Wire):
 
 
 class ToolWire(Wire):
-    """One entry of `tools`. One with a `type` other than `custom` is defined by Anthropic."""
+    """One entry of `tools`. One with a `type` other than `custom` is defined by Anthropic, and has no schema."""
 
     type: str | None = None
     name: Name | None = None

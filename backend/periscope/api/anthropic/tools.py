@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from periscope.api.anthropic.client_tools import CLIENT_TOOLS
 from periscope.api.errors import UnsupportedParameter
 from periscope.api.schema_nulls import without_nulls
 from periscope.api.tool_names import known_name, refuse_repeated_names
@@ -24,33 +25,35 @@ _MODES: Mapping[str, ToolChoiceMode] = {
 
 
 def is_hosted(wire: ToolWire) -> bool:
-    """Whether Anthropic defines the tool (`web_search_20250305`), so that its request holds no schema."""
-    return wire.type not in (None, "custom")
+    """Whether the tool is one that Anthropic runs (`web_search_20250305`), or one of which nothing is known here."""
+    return wire.type not in (None, "custom", *CLIENT_TOOLS)
 
 
 def decode_tools(wires: Sequence[ToolWire]) -> tuple[Tool, ...]:
-    """The tools that are offered to the model; those that Anthropic defines are left out.
+    """The tools that are offered to the model; those that Anthropic runs are left out.
 
     Tools with `defer_loading` are offered from the beginning, so that the prompt stays the same once a `tool_reference`
     names one.
 
     Raises:
-        UnsupportedParameter: there are only tools that Anthropic defines.
+        UnsupportedParameter: there are only tools that Anthropic runs.
         InvalidRequest: a tool has no name, or two have the same.
     """
-    custom = {i: wire for i, wire in enumerate(wires) if not is_hosted(wire)}
-    if wires and not custom:
+    run_by_client = {i: wire for i, wire in enumerate(wires) if not is_hosted(wire)}
+    if wires and not run_by_client:
         raise UnsupportedParameter(
-            f"`tools[0].type` is {kind_of(wires[0].type)}. Tools that Anthropic defines are not run by this server; "
-            "send tools of your own with an `input_schema`.",
+            f"`tools[0].type` is {kind_of(wires[0].type)}. This server runs no tools of Anthropic's; send tools that "
+            "the client runs, with an `input_schema`.",
             param="tools[0].type",
         )
-    tools = {f"tools[{i}].name": _tool(wire, f"tools[{i}]") for i, wire in custom.items()}
+    tools = {f"tools[{i}].name": _tool(wire, f"tools[{i}]") for i, wire in run_by_client.items()}
     refuse_repeated_names((place, tool.name) for place, tool in tools.items())
     return tuple(tools.values())
 
 
 def _tool(wire: ToolWire, path: str) -> Tool:
+    if (known := CLIENT_TOOLS.get(wire.type or "")) is not None:
+        return known
     if wire.name is None:
         raise InvalidRequest(f"`{path}.name` is missing.", param=f"{path}.name")
     schema = without_nulls(wire.input_schema or {})
