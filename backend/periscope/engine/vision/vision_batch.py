@@ -9,8 +9,8 @@ import copy
 import logging
 import sys
 from collections import deque
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -230,7 +230,7 @@ class VisionLanguageModel:
         """Load weights and processor from a folder, and see that they describe a picture. Blocks.
 
         Raises:
-            ModelLoadError: mlx-vlm loads the model, but fails at every picture.
+            ModelLoadError: mlx-vlm loads the model, but fails at a picture.
             Exception: whatever mlx-vlm raises while it loads.
         """
         prepare_libraries()
@@ -242,13 +242,13 @@ class VisionLanguageModel:
         materialize(model, config.dtype, turn, progress)
         loaded = cls(model, processor, config)
         try:
-            with turn.acquire():
-                loaded.check_health()
+            loaded._describe_sample(turn.acquire)
         except Exception as error:
             logger.exception("captioner %s was loaded, but fails at a picture", path.name)
+            said = f"{type(error).__name__}: {error}".partition("\n")[0]
             raise ModelLoadError(
                 f"{path.name} (architecture {model.config.model_type}) was loaded, but mlx-vlm {version('mlx-vlm')} "
-                f"fails at every picture: {error}. Name another captioner."
+                f"fails at a picture: {said}. Name another captioner, or free memory if it lacks that."
             ) from None
         return loaded
 
@@ -265,12 +265,21 @@ class VisionLanguageModel:
             return VisionBatch(self._model, self._processor, max_rows=self._max_rows)
 
     def check_health(self) -> None:
-        """Generate one token for a small gray image in a batch of its own. Raises if the model does not work."""
+        self._describe_sample(nullcontext)
+
+    def _describe_sample(self, turn: Callable[[], AbstractContextManager[None]]) -> None:
+        """Generate one token for a small gray image in a batch of its own, each step within a turn of its own.
+
+        Raises:
+            Exception: the model does not work.
+        """
         batch = self.new_batch()
         batch.queue(_HEALTH_CHECK_PROMPT, 1)
         while batch.has_work:
             batch.prepare()
-            for sampled in batch.step():
+            with turn():
+                results = list(batch.step())
+            for sampled in results:
                 if sampled.error is not None:
                     raise sampled.error
 
