@@ -24,6 +24,7 @@ def view(
     captions: tuple[str, ...] = (),
     page: str | None = None,
     has_agent: bool = False,
+    **others: Any,
 ) -> View:
     snapshot = {
         "schema_version": 1,
@@ -31,6 +32,7 @@ def view(
         "memory": {"budget_bytes": 20 * GB, "held_bytes": sum(each.get("held_bytes", 0) for each in models)},
         "models": models,
         "requests": requests,
+        **others,
     }
     return View(Snapshot.model_validate(snapshot), URL, captions, page, has_agent)
 
@@ -53,6 +55,16 @@ VIEWS = {
             {"id": "b", "model": "big", "status": "waiting_for_model", "age_s": 3.2, "num_images": 0},
         ),
         captions=("A red circle | with a pipe\nand two lines.", "--- a caption like a separator", "x" * 200),
+    ),
+    "fetching": view(
+        BIG,
+        host={"pressure": "critical"},
+        downloads=(
+            {"id": "1", "model": "a/one", "state": "downloading", "total_bytes": 4 * GB, "completed_bytes": GB}
+            | {"bytes_per_s": 12_345_678.9},
+            {"id": "2", "model": "a/two", "state": "failed", "error": "the disk is full"},
+            {"id": "3", "model": "a/three", "state": "completed", "total_bytes": GB, "completed_bytes": GB},
+        ),
     ),
     "failed": view(
         {**BIG, "state": "failed", "held_bytes": 0, "error": "it needs 44.0 GB, 20.0 GB are free"},

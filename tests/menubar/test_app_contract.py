@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from periscope.api.status_wire import encode_event
 from periscope.core import ModelState, WaitStatus
 from periscope.host import MemoryPressure, ThermalState
 from periscope.hub.jobs import DownloadState
 from periscope.serving.health import HealthStatus
+from periscope.status import DownloadStatus
 from tests.cli.process import ServeProcess, new_home
 
 APP = (Path(__file__).resolve().parents[2] / "launchd/APP.md").read_text(encoding="utf-8")
@@ -65,6 +69,7 @@ def test_every_field_that_is_promised_is_sent(server: ServeProcess) -> None:
     told = httpx.get(f"{server.url}/api/status").json()
     section = APP.split("## The snapshot")[1].split("## The events")[0]
     names = {name: told[name] for name in ("server", "memory", "host")} | {"models[]": told["models"][0]}
+    names |= {"downloads[]": {each.name for each in fields(DownloadStatus)}}
     for row in section.splitlines():
         cells = [cell.strip() for cell in row.split("|")]
         if len(cells) > 3 and cells[1].strip("`") in names:
@@ -73,6 +78,14 @@ def test_every_field_that_is_promised_is_sent(server: ServeProcess) -> None:
     for name in re.findall(r"^\| `server\.(\w+)`", section, re.MULTILINE):
         assert name in told["server"]
     assert "schema_version" in told
+
+
+def test_every_event_is_told() -> None:
+    """One that is added has to be explained."""
+    section = APP.split("## The events")[1].split("## The commands")[0]
+    names = set(re.findall(r'name, data = "([a-z.]+)"', inspect.getsource(encode_event)))
+    assert len(names) > 5
+    assert names == set(re.findall(r"`([a-z]+(?:\.[a-z]+)?)`(?=[^|]*\|[^|]+\|$)", section, re.MULTILINE))
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,8 @@ def _carry_out(verb: str, model: str, *, wait: bool, url: str | None, config: Pa
 
     from periscope.cli.client import require_server
     from periscope.cli.progress import display_on, print_line
-    from periscope.cli.status import state_of
     from periscope.core.amounts import size
+    from periscope.remote.row_texts import state_text
 
     server = require_server(url, load_config(config))
     console = Console(stderr=True)
@@ -73,7 +73,7 @@ def _carry_out(verb: str, model: str, *, wait: bool, url: str | None, config: Pa
         print_json({"url": server.url, "verb": verb, "model": row.model_dump()})
         return
     taken = f", {size(row.held_bytes)} of memory" if row.is_resident else ""
-    typer.echo(f"{row.id}: {state_of(row)}{taken}{', default' if row.default else ''}")
+    typer.echo(f"{row.id}: {state_text(row)}{taken}{', default' if row.default else ''}")
 
 
 async def command_shown(server: Server, verb: str, model: str, *, wait: bool, display: Display) -> ModelRow:

@@ -12,6 +12,7 @@ from periscope.cli.config import table
 from periscope.cli.exits import CommandFailed, complain, exits
 from periscope.cli.options import ConfigFile, Json, Url, load_config, print_json
 from periscope.core.amounts import duration, size
+from periscope.remote.row_texts import download_text, host_text, state_text
 
 if TYPE_CHECKING:
     from periscope.remote import ModelRow, Snapshot
@@ -81,18 +82,12 @@ def _model_cells(model: ModelRow) -> tuple[str, ...]:
     return (
         f"{model.id} ({', '.join(marks)})" if marks else model.id,
         model.kind,
-        state_of(model),
+        state_text(model),
         size(model.held_bytes),
         f"{model.active_requests} of {model.max_active}",
         str(model.queued),
         "-" if model.unload_in_s is None else duration(model.unload_in_s),
     )
-
-
-def state_of(model: ModelRow) -> str:
-    """Pure: the state, with how far a load has come."""
-    progress = None if model.load is None else model.load.progress
-    return model.state if progress is None else f"{model.state} {progress:.0%}"
 
 
 def _rows(url: str, snapshot: Snapshot) -> Iterator[tuple[str, str]]:
@@ -104,10 +99,14 @@ def _rows(url: str, snapshot: Snapshot) -> Iterator[tuple[str, str]]:
         "MLX",
         f"{size(memory.active_bytes)} in use, {size(memory.cache_bytes)} cached, {size(memory.peak_bytes)} at most",
     )
+    if machine := host_text(snapshot.host):
+        yield "machine", machine
     for model in snapshot.models:
         marks = f", {size(model.held_bytes)}" if model.is_resident else ""
         marks += ", default" if model.default else ""
-        yield "model", f"{model.id}: {state_of(model)}{marks}"
+        yield "model", f"{model.id}: {state_text(model)}{marks}"
+    for download in snapshot.downloads:
+        yield "download", download_text(download)
     num_running = sum(model.active_requests for model in snapshot.models)
     num_waiting = sum(model.queued for model in snapshot.models)
     yield "requests", f"{num_running} running, {num_waiting} waiting, {server.num_finished} ended"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from periscope.core.amounts import duration, size
+from periscope.remote.row_texts import download_text, state_text
 
 if TYPE_CHECKING:
     from periscope.menubar.view import View
@@ -17,6 +18,8 @@ COPYING: Final = (
     *("/usr/bin/osascript", "-e", "on run argv", "-e", "set the clipboard to item 1 of argv"),
     *("-e", "end run"),
 )
+#: States of downloads that a person may want to know of; the others are over.
+_FETCHING: Final = ("queued", "downloading", "paused", "failed")
 _CAPTION_CHARS: Final = 80
 _ERROR_CHARS: Final = 160
 
@@ -88,6 +91,7 @@ def menu_of(view: View) -> Menu:
         tuple(_summary(snapshot)),
         tuple(_model(model) for model in snapshot.models if model.kind == "text"),
         tuple(_sight(snapshot, view.captions)),
+        tuple(Item(_cut(download_text(each), _ERROR_CHARS)) for each in snapshot.downloads if each.state in _FETCHING),
         tuple(_troubles(snapshot)),
         tuple(_offers(view)),
     )
@@ -116,6 +120,8 @@ def _speed(snapshot: Snapshot) -> str:
 def _summary(snapshot: Snapshot) -> Iterator[Item]:
     memory = snapshot.memory
     yield Item(f"{snapshot.server.state.capitalize()}: {size(memory.held_bytes)} of {size(memory.budget_bytes)} in use")
+    if snapshot.host.pressure not in (None, "normal"):
+        yield Item(f"Memory pressure: {snapshot.host.pressure}")
     num_running = sum(request.status == "generating" for request in snapshot.requests)
     num_waiting = len(snapshot.requests) - num_running
     if snapshot.requests:
@@ -144,11 +150,9 @@ def _model(model: ModelRow) -> Item:
 
 
 def _row(model: ModelRow) -> str:
-    progress = None if model.load is None else model.load.progress
-    state = model.state if progress is None else f"{model.state} {progress:.0%}"
     queue = f", {model.queued} waiting" if model.queued else ""
     memory = f", {size(model.held_bytes)}" if model.is_resident else ""
-    return f"{model.id}: {state}{memory}{queue}"
+    return f"{model.id}: {state_text(model)}{memory}{queue}"
 
 
 def _sight(snapshot: Snapshot, captions: tuple[str, ...]) -> Iterator[Item]:

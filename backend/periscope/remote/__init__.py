@@ -5,7 +5,7 @@ Answers come out as core's output events, failures as the `Remote...` errors. No
 
 from periscope.remote.captions import caption, describe_file, flush_captions, kept_captions
 from periscope.remote.chat_answers import ChatAnswer, ChatChoice
-from periscope.remote.control import LogLineRow, ModelRow, Snapshot, command, events, read_log, read_status
+from periscope.remote.control import DownloadRow, LogLineRow, ModelRow, Snapshot, command, events, read_log, read_status
 from periscope.remote.endpoint import Endpoint, Timeouts
 from periscope.remote.openai_client import OpenAIClient, RemoteModel
 from periscope.remote.pictures import FetchSettings, PictureFetcher
@@ -13,6 +13,7 @@ from periscope.remote.pictures import FetchSettings, PictureFetcher
 __all__ = [
     "ChatAnswer",
     "ChatChoice",
+    "DownloadRow",
     "Endpoint",
     "FetchSettings",
     "LogLineRow",

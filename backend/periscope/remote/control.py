@@ -54,6 +54,28 @@ class MemoryRow(OpenWire):
     peak_bytes: int = 0
 
 
+class HostRow(OpenWire):
+    """The machine: pressure on its memory, its heat, and the memory that it counts against the server."""
+
+    pressure: str | None = None
+    thermal: str | None = None
+    footprint_bytes: int | None = None
+    kept_awake: bool = False
+
+
+class DownloadRow(OpenWire):
+    """One model that the server fetches, or has fetched."""
+
+    id: str
+    model: str = ""
+    state: str = ""
+    total_bytes: int | None = None
+    completed_bytes: int = 0
+    bytes_per_s: float | None = None
+    eta_s: float | None = None
+    error: str | None = None
+
+
 class LoadRow(OpenWire):
     """How far a load has come; `progress` is from 0 to 1."""
 
@@ -105,8 +127,10 @@ class Snapshot(OpenWire):
     schema_version: Literal[1]
     server: ServerRow
     memory: MemoryRow = MemoryRow()
+    host: HostRow = HostRow()
     models: tuple[ModelRow, ...] = ()
     requests: tuple[RequestRow, ...] = ()
+    downloads: tuple[DownloadRow, ...] = ()
 
 
 class LogLineRow(Wire):
