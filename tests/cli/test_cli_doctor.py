@@ -149,6 +149,13 @@ def test_models(config: Config, sizes: dict[str, int | Exception], expected: dic
     assert all(finding.fix for finding in findings if finding.level in (Level.FAILURE, Level.WARNING))
 
 
+def test_why_a_model_cannot_be_used_and_what_to_do_are_said_apart(config: Config) -> None:
+    """The error's own advice is the fix, and is not said twice."""
+    told = ModelLoadError("a/talks-3.2 is not on this disk. Fetch it with `periscope pull a/talks-3.2`.")
+    first, *_ = look_at_models(config, measured({"talks": told, "sees": 5, "other": 5}), budget_bytes=100)
+    assert (first.said, first.fix) == ("a/talks-3.2 is not on this disk", "Fetch it with `periscope pull a/talks-3.2`.")
+
+
 def test_captioner_reader_and_disk(config: Config, tmp_path: Path) -> None:
     """The pair is named; a model without a captioner and a disk without room are a warning with a fix."""
     assert look_at_captioner(config).said == "sees for talks"

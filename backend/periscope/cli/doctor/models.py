@@ -90,7 +90,8 @@ def _look_at(
     try:
         footprint = measure(model)
     except ModelLoadError as error:
-        return Finding(check, Level.FAILURE, error.message, f"periscope pull {model.name}"), 0
+        said, _, fix = error.message.partition(". ")  # one sentence says why, the next what to do
+        return Finding(check, Level.FAILURE, said, fix or f"`periscope pull {model.name}` fetches it."), 0
     except OSError as error:
         said = f"cannot be read: {error.strerror} ({error.filename})"
         return Finding(check, Level.FAILURE, said, _FULL_DISK_ACCESS), 0
