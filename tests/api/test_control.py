@@ -77,6 +77,7 @@ async def test_files_are_told_as_a_text_model_reads_them() -> None:
         ({"images": "data:a"}, "images"),
         ({"images": [5]}, "images[0]"),
         ({"images": ["data:a"], "model": 5}, "model"),
+        ({"images": ["data:a"], "question": "What colour?"}, "question"),
     ],
 )
 @in_loop

@@ -21,7 +21,7 @@ from periscope.api.replies import GET, JSONReply
 from periscope.api.sse import STREAM_HEADERS
 from periscope.api.status_stream import StatusStream
 from periscope.api.status_wire import encode_model, encode_requests, encode_status
-from periscope.api.validation import Command, Wire, validate
+from periscope.api.validation import Command, validate
 from periscope.core import ImagePart, JSONObject
 from periscope.errors import InvalidRequest
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _MAX_FILES = 32
 
 
-class CaptionsWire(Wire):
+class CaptionsWire(Command):
     """The body of `POST /api/captions`: images as `data:` URLs, other files, and the text model that reads them."""
 
     model: str | None = None
