@@ -22,8 +22,10 @@ PNG = "data:image/png;base64,AAAA"
         (image_block, {"source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}),
         (image_block, {"source": {"type": "url", "url": PNG}}),
         (image_block, {"data": "AAAA", "mimeType": "image/png"}),
+        (image_block, {"url": PNG}),
+        (image_block, {"image": PNG}),
     ],
-    ids=["OpenAI chat", "Responses", "Anthropic base64", "Anthropic URL", "MCP"],
+    ids=["OpenAI chat", "Responses", "Anthropic base64", "Anthropic URL", "MCP", "Transformers URL", "Transformers"],
 )
 def test_an_image_is_the_same_part_from_every_dialect(
     decode: Callable[[dict[str, Any], str], ImagePart], part: dict[str, Any]
@@ -43,6 +45,7 @@ def test_an_image_is_the_same_part_from_every_dialect(
         (image_block, {"source": {"type": "base64", "media_type": "image/png"}}, "at.source.data"),
         (image_block, {"source": {"type": "base64", "media_type": "image/png,x", "data": "A"}}, "at.source.media_type"),
         (image_block, {"data": "AAAA"}, "at.mimeType"),
+        (image_block, {"image": {"bytes": "AAAA"}}, "at.image"),
     ],
 )
 def test_a_field_of_the_wrong_type_is_named(

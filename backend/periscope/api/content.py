@@ -9,6 +9,7 @@ continue at other endpoints with the history that they have.
     Anthropic       {"type": "image", "source": {"type": "base64", "media_type": ..., "data": ...}}
                     {"type": "image", "source": {"type": "url", "url": ...}}
     MCP             {"type": "image", "data": ..., "mimeType": ...}
+    Transformers    {"type": "image", "url": ...} or {"type": "image", "image": ...}
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def image_url_part(part: JSONObject, path: str) -> ImagePart | FilePart:
 
 
 def image_block(part: JSONObject, path: str) -> ImagePart | FilePart:
-    """An image block of Anthropic (`source`), or of MCP in tool results (`data`, `mimeType`).
+    """An image block of Anthropic (`source`), of MCP in tool results (`data`, `mimeType`), or of Transformers.
 
     Raises:
         InvalidRequest: names the field that is of the wrong type.
@@ -51,6 +52,9 @@ def image_block(part: JSONObject, path: str) -> ImagePart | FilePart:
         url = data_url(part.get("mimeType"), part["data"], f"{path}.mimeType", f"{path}.data")
         return _image_or_file(url, path)
     source = part.get("source")
+    key = next((key for key in ("url", "image") if key in part), None)
+    if source is None and key is not None:
+        return _image_or_file(_url(part[key], f"{path}.{key}"), path)
     if not isinstance(source, dict):
         raise wrong_type(f"{path}.source", "an object", source)
     at = f"{path}.source"
