@@ -23,6 +23,13 @@ def test_nothing_is_no_text() -> None:
     assert text_of([run_at(0, 0, "  ")]) == ""
 
 
+def test_a_shape_is_no_text() -> None:
+    """RapidOCR reads a drawn circle as a bullet; beside words, signs without a letter are part of the text."""
+    assert text_of([run_at(0, 0, "\u25cf"), run_at(0, 1, "--")]) == ""
+    assert text_of([run_at(0, 0, "if (x) {"), run_at(0, 1, "}")]) == "if (x) {\n}"
+    assert text_of([run_at(0, 0, "\u65e5\u672c")]) == "\u65e5\u672c"
+
+
 def test_indentation_is_kept() -> None:
     """Python means something by it."""
     boxes = [run_at(8, 2, "raise ValueError"), run_at(2, 0, "def f(x):"), run_at(4, 1, "if not x:")]

@@ -13,7 +13,7 @@ from typing import Final
 from periscope.vision.readers.reader import TextBox
 
 #: Part of every cache key: raise it when the same boxes give another text.
-LAYOUT_VERSION: Final = 1
+LAYOUT_VERSION: Final = 2
 #: Runs are on one line if the distance of their middles is below this part of the smaller height.
 _SAME_LINE: Final = 0.5
 #: A gap of at least so many characters in a line keeps its width, as in tables; a smaller one becomes one space.
@@ -22,9 +22,12 @@ _MAX_BLANKS: Final = 40
 
 
 def text_of(boxes: Sequence[TextBox]) -> str:
-    """The text of a picture, one line of the picture for each line."""
+    """The text of a picture, one line of the picture for each line.
+
+    Without a single letter or digit it is empty: OCR engines take drawn shapes for characters, a circle for a bullet.
+    """
     boxes = [box for box in boxes if box.text.strip()]
-    if not boxes:
+    if not any(char.isalnum() for box in boxes for char in box.text):
         return ""
     left = min(box.left for box in boxes)
     char_px = _char_width(boxes)
