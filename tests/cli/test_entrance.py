@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +56,29 @@ def test_a_second_server_on_the_same_port_ends_with_0_and_names_the_first(tmp_pa
             pytest.fail("there are two")
         assert failed.value.code is ExitCode.OK
         assert read_server(StateFolder(tmp_path / "state")) == server
+
+
+def test_a_second_server_waits_for_one_that_stops(tmp_path: Path, machine: Machine) -> None:
+    """Whoever stops a server and starts the next in one breath gets it, on the same port."""
+    clock = machine.clock
+    assert isinstance(clock, FakeClock)
+    with ExitStack() as first:
+        entrance = first.enter_context(entered(config_of(tmp_path), machine))
+        entrance.stops()
+        assert read_server(StateFolder(tmp_path / "state")) is None
+        clock.on_tick.append(first.close)
+        with entered(config_of(tmp_path, entrance.server.port), machine) as second:
+            assert second.server.port == entrance.server.port
+            assert read_server(StateFolder(tmp_path / "state")) == second.server
+
+
+def test_one_that_neither_serves_nor_ends_is_named(tmp_path: Path, machine: Machine) -> None:
+    """Launchd tries again later; a person knows what to end."""
+    with entered(config_of(tmp_path), machine) as first:
+        first.stops()
+        with pytest.raises(CommandFailed, match=r"server\.lock") as failed, entered(config_of(tmp_path), machine):
+            pytest.fail("there are two")
+    assert failed.value.code is ExitCode.PORT_HELD
 
 
 def test_a_second_server_on_another_port_runs_and_is_not_found(tmp_path: Path, machine: Machine) -> None:

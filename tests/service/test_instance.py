@@ -6,12 +6,13 @@ import json
 import stat
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from periscope.service import RunningServer, StateFolder, await_server, held, read_or_make_token, read_server
+from periscope.service import RunningServer, StateFolder, held, read_or_make_token, read_server
 from tests.service.fake_launchd import FakeClock
 
 SERVER = RunningServer(
@@ -29,7 +30,8 @@ HOLDER = """
 import sys
 from pathlib import Path
 from periscope.service import RunningServer, StateFolder, held
-with held(StateFolder(Path(sys.argv[1]))) as instance:
+from periscope.service.machine import SystemClock
+with held(StateFolder(Path(sys.argv[1])), SystemClock()) as instance:
     instance.publish(RunningServer(1, "h", 2, "u", "v", 0.0, "killed"))
     print("held", flush=True)
     sys.stdin.read()
@@ -47,7 +49,7 @@ def mode_of(path: Path) -> int:
 
 def test_a_server_is_found_while_it_runs_and_not_afterwards(folder: StateFolder) -> None:
     """What was written is read again, by the owner of the file alone."""
-    with held(folder) as instance:
+    with held(folder, FakeClock()) as instance:
         assert instance is not None
         instance.publish(SERVER)
         assert read_server(folder) == SERVER
@@ -59,13 +61,13 @@ def test_a_server_is_found_while_it_runs_and_not_afterwards(folder: StateFolder)
 
 def test_only_one_holds_the_folder(folder: StateFolder) -> None:
     """The second is told so at once, and leaves the first one's file alone."""
-    with held(folder) as first:
+    with held(folder, FakeClock()) as first:
         assert first is not None
         first.publish(SERVER)
-        with held(folder) as second:
+        with held(folder, FakeClock()) as second:
             assert second is None
         assert read_server(folder) == SERVER
-    with held(folder) as third:
+    with held(folder, FakeClock()) as third:
         assert third is not None
 
 
@@ -76,18 +78,18 @@ def test_a_killed_server_leaves_nothing_that_blocks_the_next(folder: StateFolder
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        with held(folder) as second:
+        with held(folder, FakeClock()) as second:
             assert second is None
         holder.kill()
     assert read_server(folder) is not None
-    with held(folder) as instance:
+    with held(folder, FakeClock()) as instance:
         assert instance is not None
         assert read_server(folder) is None
 
 
 def test_a_server_leaves_the_file_of_another_alone(folder: StateFolder) -> None:
     """Whoever replaced server.json by hand keeps it."""
-    with held(folder) as instance:
+    with held(folder, FakeClock()) as instance:
         assert instance is not None
         instance.publish(SERVER)
         folder.server.write_text(folder.server.read_text().replace("9f3c", "other"))
@@ -104,7 +106,7 @@ def test_a_file_that_cannot_be_used_is_none(folder: StateFolder, text: str) -> N
 
 def test_fields_of_later_versions_are_passed_over(folder: StateFolder) -> None:
     """An older command finds a newer server."""
-    with held(folder) as instance:
+    with held(folder, FakeClock()) as instance:
         assert instance is not None
         instance.publish(SERVER)
         found = json.loads(folder.server.read_text())
@@ -114,16 +116,35 @@ def test_fields_of_later_versions_are_passed_over(folder: StateFolder) -> None:
         assert read_server(folder) is None
 
 
-def test_a_server_that_has_just_taken_the_lock_is_waited_for(folder: StateFolder) -> None:
-    """For a moment, and no longer."""
+def test_a_server_that_stops_is_waited_for(folder: StateFolder) -> None:
+    """It says no longer where it is, but has the lock until it has ended."""
     clock = FakeClock()
-    began_at = clock.now()
-    assert await_server(folder, clock, within_s=2.0) is None
-    assert 1.9 < clock.now() - began_at < 2.2
-    with held(folder) as instance:
-        assert instance is not None
-        instance.publish(SERVER)
-        assert await_server(folder, clock, within_s=2.0) == SERVER
+    with ExitStack() as stopping:
+        first = stopping.enter_context(held(folder, clock))
+        assert first is not None
+        first.publish(SERVER)
+        first.withdraw()
+        with held(folder, clock, within_s=2.0) as impatient:
+            assert impatient is None
+        began_at = clock.now()
+        clock.on_tick.append(lambda: stopping.close() if clock.now() > began_at + 1.0 else None)
+        with held(folder, clock, within_s=20.0) as second:
+            assert second is not None
+            second.publish(SERVER)
+            assert 1.0 < clock.now() - began_at < 1.2
+            assert read_server(folder) == SERVER
+
+
+def test_a_server_that_has_just_taken_the_lock_is_seen_as_soon_as_it_says_where_it_is(folder: StateFolder) -> None:
+    """It binds its port in between; nobody waits longer than that."""
+    clock = FakeClock()
+    with held(folder, clock) as first:
+        assert first is not None
+        began_at = clock.now()
+        clock.on_tick.append(lambda: first.publish(SERVER))
+        with held(folder, clock, within_s=20.0) as second:
+            assert second is None
+        assert clock.now() - began_at < 0.1
 
 
 def test_the_token_stays_the_same_and_is_private(folder: StateFolder) -> None:

@@ -17,6 +17,7 @@ from periscope import __version__
 from periscope.cli.client import is_periscope
 from periscope.cli.exits import CommandFailed, ExitCode
 from periscope.cli.listen import PortHeld, listen, port_of, url_of
+from periscope.cli.stopping import STOP_DEADLINE_S
 from periscope.service import (
     BREW_LABEL,
     LABEL,
@@ -26,9 +27,9 @@ from periscope.service import (
     RunningServer,
     StartRecord,
     StateFolder,
-    await_server,
     held,
     read_or_make_token,
+    read_server,
 )
 from periscope.status import ServerIdentity
 
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Between taking the lock and writing server.json a server only binds its port.
-_HOLDER_WRITES_WITHIN_S = 2.0
+#: A server that stops keeps the lock until it has ended; its own deadline is `STOP_DEADLINE_S`.
+_HOLDER_STOPS_WITHIN_S = STOP_DEADLINE_S + 2.0
 #: A server that has its port and imports its libraries answers within this, on a busy machine too.
 _HOLDER_ANSWERS_WITHIN_S = 5.0
 _SUPERVISORS = {LABEL: "launchd", BREW_LABEL: "brew"}
@@ -61,11 +62,18 @@ class Entrance:
     starts: StartRecord | None
     num_fast_crashes: int
     downloads_file: Path | None = None
+    instance: Instance | None = None
 
     @property
     def identity(self) -> ServerIdentity:
         """As the status tells it."""
         return ServerIdentity(self.server.version, self.server.instance_id, self.server.supervisor)
+
+    def stops(self) -> None:
+        """The server was asked to stop: commands find it no longer, and the next one waits for its end. Idempotent."""
+        self.has_settled()
+        if self.instance is not None:
+            self.instance.withdraw()
 
     def has_settled(self) -> None:
         """This start counts as a good one: it has lasted, or the server was asked to stop. Idempotent."""
@@ -111,24 +119,36 @@ def entered(config: Config, machine: Machine) -> Iterator[Entrance]:
             log_path=config.places.logs / LOG_NAME if instance is not None and config.log.file else None,
         )
         if instance is not None:
-            instance.publish(server)
+            _publish(instance, server)
         downloads_file = None if starts is None else folder.downloads
-        yield Entrance(listeners, server, token, starts, num_fast_crashes, downloads_file)
+        yield Entrance(listeners, server, token, starts, num_fast_crashes, downloads_file, instance)
+
+
+def _publish(instance: Instance, server: RunningServer) -> None:
+    try:
+        instance.publish(server)
+    except OSError as error:
+        _warn_of(instance.folder, error)
 
 
 def _instance(stack: ExitStack, folder: StateFolder, port: int, machine: Machine) -> Instance | None:
     try:
-        instance = stack.enter_context(held(folder))
+        instance = stack.enter_context(held(folder, machine.clock, _HOLDER_STOPS_WITHIN_S))
     except OSError as error:
         _warn_of(folder, error)
         return None
-    if instance is None:
-        holder = await_server(folder, machine.clock, _HOLDER_WRITES_WITHIN_S)
-        if holder is not None and port == holder.port:
-            raise _already_running(holder.url, f" (pid {holder.pid}, version {holder.version})")
-        if holder is not None:
-            logger.info("commands find the Periscope at %s (pid %d), not this one", holder.url, holder.pid)
-    return instance
+    if instance is not None:
+        return instance
+    holder = read_server(folder)
+    if holder is None:
+        raise CommandFailed(
+            f"Another Periscope has {folder.lock} and neither serves nor ends. End it and try again.",
+            ExitCode.PORT_HELD,
+        )
+    if port == holder.port:
+        raise _already_running(holder.url, f" (pid {holder.pid}, version {holder.version})")
+    logger.info("commands find the Periscope at %s (pid %d), not this one", holder.url, holder.pid)
+    return None
 
 
 def _listeners(stack: ExitStack, config: Config) -> list[socket.socket]:

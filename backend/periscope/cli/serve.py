@@ -151,7 +151,7 @@ async def _serve(
                 await _first_of(serving, giving_up, stop.asked)
                 logger.info("stopping")
                 if stop.asked.is_set():
-                    entrance.has_settled()
+                    entrance.stops()
                 starting.cancel()
                 runtime.stop_admitting()
                 server.should_exit = True

@@ -2,7 +2,7 @@
 
 from periscope.service.advice import warnings_for
 from periscope.service.agent import BREW_LABEL, LABEL, LOG_NAME, AgentPaths, ServiceFailed
-from periscope.service.discovery import RunningServer, StateFolder, await_server, read_server
+from periscope.service.discovery import RunningServer, StateFolder, read_server
 from periscope.service.instance import Instance, held, read_or_make_token
 from periscope.service.logs import Follower, last_lines
 from periscope.service.machine import Clock, Machine, this_machine
@@ -38,7 +38,6 @@ __all__ = [
     "Status",
     "Step",
     "Verb",
-    "await_server",
     "config_of",
     "definition_of",
     "held",

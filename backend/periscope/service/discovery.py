@@ -9,11 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from periscope.service.machine import Clock
-
 #: Grows when a field goes or changes its meaning, not when one is added.
 SCHEMA_VERSION = 1
-_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +105,6 @@ def _server_of(found: dict[str, Any]) -> RunningServer | None:
         return None
     fits = all(isinstance(getattr(server, name), kind) for name, kind in types.items() if name != "started_at")
     return server if fits and isinstance(server.started_at, (int, float)) else None
-
-
-def await_server(folder: StateFolder, clock: Clock, within_s: float) -> RunningServer | None:
-    """`server.json`, which a server writes a moment after it has taken the lock. Blocks."""
-    end = clock.now() + within_s
-    while (found := read_server(folder)) is None and clock.now() < end:
-        clock.sleep(_POLL_S)
-    return found
 
 
 def write_private(file: Path, text: str) -> None:

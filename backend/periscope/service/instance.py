@@ -13,8 +13,10 @@ from periscope.service.discovery import StateFolder, read_server, write_private,
 
 if TYPE_CHECKING:
     from periscope.service.discovery import RunningServer
+    from periscope.service.machine import Clock
 
 _TOKEN_BYTES = 32
+_POLL_S = 0.05
 
 
 class Instance:
@@ -41,8 +43,13 @@ class Instance:
 
 
 @contextmanager
-def held(folder: StateFolder) -> Iterator[Instance | None]:
-    """The folder's lock, until the block is left; None when another process has it. Does not wait.
+def held(folder: StateFolder, clock: Clock, within_s: float = 0.0) -> Iterator[Instance | None]:
+    """The folder's lock, until the block is left; None when a server has it that says where it is.
+
+    One that does not say so has just taken it, or is stopping: it is waited for. Blocks.
+
+    Args:
+        within_s: how long; then None, too.
 
     Raises:
         OSError: the folder or the lock cannot be made or used.
@@ -50,11 +57,12 @@ def held(folder: StateFolder) -> Iterator[Instance | None]:
     folder.make()
     lock = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-            return
+        end = clock.now() + within_s
+        while not _is_taken(lock):
+            if read_server(folder) is not None or clock.now() >= end:
+                yield None
+                return
+            clock.sleep(_POLL_S)
         folder.server.unlink(missing_ok=True)  # of a server that was killed
         instance = Instance(folder)
         try:
@@ -63,6 +71,15 @@ def held(folder: StateFolder) -> Iterator[Instance | None]:
             instance.withdraw()
     finally:
         os.close(lock)
+
+
+def _is_taken(lock: int) -> bool:
+    """Whether this process has the lock now."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def read_or_make_token(folder: StateFolder) -> str:
