@@ -285,6 +285,8 @@ def test_only_a_captioner_cuts_images_into_tiles():
     assert model(load_text(PAIR.replace("captioner\n", "captioner\n" + tiles)), "eyes").params.max_image_tiles == 2
     said = "models[2].params.max_image_tiles is for models that only caption images, and this one answers requests"
     assert problems_of(PAIR + tiles) == (f"models.yaml:14: {said}; remove it",)
+    native = PAIR + tiles + "    capabilities: {vision_mode: native}\n"
+    assert model(load_text(native), "other").params.max_image_tiles == 2
 
 
 def test_a_native_model_has_no_draft_model():

@@ -98,7 +98,7 @@ def _for_captioners(entry: ModelEntry) -> Iterator[tuple[str, ...]]:
     """The keys of this entry that only captioners have."""
     if entry.isolated:
         yield ("isolated",)
-    if entry.params.max_image_tiles is not None:
+    if entry.params.max_image_tiles is not None and entry.capabilities.vision_mode is not VisionMode.NATIVE:
         yield ("params", "max_image_tiles")
 
 

@@ -91,7 +91,7 @@ class ModelParams(Section):
     )
     max_image_tiles: int | None = setting(
         None,
-        "Captioners that cut images into tiles: at most so many. If unset, what suits the model's family.",
+        "Captioners and native models that cut images into tiles: at most so many. If unset, what suits a captioner.",
         "tiles",
         ge=1,
         le=64,

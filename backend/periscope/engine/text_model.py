@@ -202,7 +202,7 @@ def _read_with_vision(path: Path, config: EngineConfig) -> tuple[Any, Any, Image
         read_vision_language_model,  # importing mlx-vlm takes seconds; text-only use has no need
     )
 
-    return read_vision_language_model(path)
+    return read_vision_language_model(path, max_image_tiles=config.max_image_tiles)
 
 
 def _load_draft(model: str, revision: str | None, tokenizer: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +86,18 @@ def test_every_family_answers_as_mlx_vlm_does_alone_and_together(name: str, tmp_
     assert alone(family.model, *submits) == expected
     assert family.model.is_batched
     assert all_of(family.model.new_batch(), *submits) == expected
+
+
+def test_a_limit_on_tiles_shortens_the_prompt(tmp_path: Path) -> None:
+    """And what is answered is of the picture in fewer tiles."""
+    path, wide = write_vision_checkpoint(tmp_path / "smolvlm", ALL["smolvlm"]), picture(1, 112, 56)
+    lengths = []
+    for config in (SETTINGS, replace(SETTINGS, max_image_tiles=1)):
+        model = load(path, config)
+        prompt = tokenizer_of(model).render([user(wide, "what?")])
+        assert len(all_of(model.new_batch(), asked(prompt))[0]) == 12
+        lengths.append(len(prompt.token_ids))
+    assert lengths[1] < lengths[0]
 
 
 @pytest.mark.parametrize(("name", "why"), REFUSED.items())

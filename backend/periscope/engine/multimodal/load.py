@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,17 @@ from mlx_vlm import load
 from periscope.engine.loading.loader import has_vision, read_model_config
 from periscope.engine.multimodal.network import VisionLanguageNetwork
 from periscope.engine.multimodal.processor import ImageProcessor
+from periscope.engine.multimodal.tiles import limit_tiles
 from periscope.errors import ModelLoadError
 
 
-def read_vision_language_model(path: Path) -> tuple[VisionLanguageNetwork, Any, ImageProcessor]:
+def read_vision_language_model(
+    path: Path, *, max_image_tiles: int | None = None
+) -> tuple[VisionLanguageNetwork, Any, ImageProcessor]:
     """A model with lazy weights, mlx-lm's tokenizer for it, and its image processor, from a folder.
+
+    Args:
+        max_image_tiles: as in `EngineConfig`.
 
     Raises:
         ModelLoadError: it has no vision encoder, or one that cannot be used here; anything else is the library's error.
@@ -24,7 +32,10 @@ def read_vision_language_model(path: Path) -> tuple[VisionLanguageNetwork, Any, 
         raise ModelLoadError(
             f"{path.name} has no vision encoder. Set `vision_mode: proxy` with a captioner for it, or `disabled`."
         )
-    model, processor = load(str(path), lazy=True)
+    with redirect_stdout(sys.stderr):  # the processors of some families print; standard output may be for JSON
+        model, processor = load(str(path), lazy=True)
+    if max_image_tiles is not None:
+        limit_tiles(getattr(processor, "image_processor", None), max_image_tiles)
     # mlx-vlm gives its tokenizer the template of chat_template.json, which transformers does not look for. Some of its
     # processors have one of their own, for repositories without any.
     own = getattr(getattr(processor, "tokenizer", None), "chat_template", None)

@@ -24,8 +24,8 @@ from periscope.core import FinishReason
 from periscope.engine.config import EngineConfig
 from periscope.engine.loading.loader import LIBRARY_LOCK, LoadProgress, materialize, prepare_libraries
 from periscope.engine.multimodal.processor import SAMPLE_IMAGE, pil_image
+from periscope.engine.multimodal.tiles import limit_tiles
 from periscope.engine.text.detokenizer import Detokenizer, FastDetokenizer, SlowDetokenizer
-from periscope.engine.vision.tiles import limit_tiles
 from periscope.engine.worker.commands import ImagePrompt
 from periscope.engine.worker.contracts import Sampled
 from periscope.engine.worker.reports import STARTED

@@ -11,7 +11,7 @@ from mlx_vlm import load, prepare_inputs
 from mlx_vlm.prompt_utils import apply_chat_template
 
 from periscope.engine import EngineConfig, VisionLanguageEngine
-from periscope.engine.vision.tiles import limit_tiles
+from periscope.engine.multimodal.tiles import limit_tiles
 from tests.engine.families.test_captioners import PICTURES
 from tests.engine.families.vision_checkpoints import write_vision_checkpoint
 from tests.engine.families.vision_shapes import VISION_FAMILIES
