@@ -25,7 +25,7 @@ from periscope.engine.batch.step_plan import (
     Start,
     StepPlan,
 )
-from periscope.engine.batch.timings import Timings
+from periscope.engine.batch.timings import Measurements, Timings
 from periscope.engine.device.memory import KVFootprint, _Layer
 
 #: A block of 256 tokens takes this much.
@@ -422,6 +422,20 @@ def test_an_image_in_a_kept_prefix_is_not_encoded() -> None:
     kept = (StateView(Source.KEPT, 1, tokens(101, 1), 50),)
     for image, encodes in (((20, 50), ()), ((20, 70), (Encode(1, 50),))):
         assert plan(prompt(1, 101, unencoded=(image,)), kept=kept).encodes == encodes
+
+
+def test_running_rows_get_their_share_of_steps_between_two_images() -> None:
+    """While they are owed time, nothing is prefilled; without them, or once they have had it, the next is encoded."""
+    faced = prompt(1, 101, unencoded=((0, 20),), is_started=True)
+    owed = replace(TIMINGS, encode_debt_s=0.5)
+    beside = plan(faced, batches=((row(9),),), timings=owed)
+    assert (beside.encodes, beside.prefills) == ((), ())
+    assert plan(faced, timings=owed).encodes == plan(faced, batches=((row(9),),)).encodes == (Encode(1, 0),)
+    measured = Measurements()
+    measured.note_encode(6 * GAP_STEPS)
+    for owed_s in (6.0, 2.0, 0.0):
+        assert measured.timings({}, {}).encode_debt_s == owed_s
+        measured.note_step(4.0)
 
 
 def test_one_image_is_encoded_in_a_step_and_nothing_is_prefilled_beside_it() -> None:

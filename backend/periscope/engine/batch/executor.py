@@ -222,7 +222,10 @@ class Executor:
 
     def _encode(self, prompt: Prompt, encode: Encode) -> None:
         assert prompt.row.images is not None  # noqa: S101 - its view has images
+        started = self._clock()
         prompt.row.images.encode(self._model, encode.at)
+        if len(self.decoding):
+            self._measurements.note_encode(self._clock() - started)
 
     def _prefill(self, prompt: Prompt, prefill: Prefill) -> None:
         if prefill.num_tokens:

@@ -136,10 +136,12 @@ class PrefillDraft:
     def _go_on(self, progress: _Progress) -> bool:
         """Plan layer slices of the chunk under way, or of a new one; False if none fits.
 
-        Before a chunk that begins with an image, the image is encoded, which is all of its step's prefill.
+        Before a chunk that begins with an image, the image is encoded, which is all of its step's prefill. Decoding
+        rows first get the steps that they are owed for the image before.
         """
         if progress.faces_image:
-            if not self.prefills:
+            is_owed = self.is_decoding and self._timings.encode_debt_s > 0
+            if not self.prefills and not is_owed:
                 self.encodes.append(Encode(progress.view.row_id, progress.num_computed))
             return False
         num_tokens = 0 if progress.num_slices_left else self._next_chunk(progress)
