@@ -97,6 +97,28 @@ def test_a_changed_file_is_taken_and_a_broken_one_is_not(tmp_path: Path) -> None
     asyncio.run(run())
 
 
+def test_a_captioner_that_is_gone_is_no_problem_any_more(tmp_path: Path) -> None:
+    """What was wrong with it goes with it, and a request from before does not bring it back."""
+    texts = [PAIR]
+
+    def read() -> Config:
+        return load_text(texts[-1], folder=tmp_path)
+
+    async def run() -> None:
+        runtime, problem = Runtime(read(), read_config=read), "Captioner eyes described none of the last 1 new images."
+        try:
+            runtime._note_captions("eyes", problem)
+            assert problem in runtime.service.health().problems
+            texts.append("models: [{name: words, local_path: embedded:text}]\n")
+            await runtime.control.reload()
+            runtime._note_captions("eyes", problem)
+            assert runtime.service.health().problems == ()
+        finally:
+            await runtime.stop()
+
+    asyncio.run(run())
+
+
 def test_a_selected_model_stays_the_default_while_it_is_there() -> None:
     """The file's order is the start; a selection is newer."""
     both = "models: [{name: a, hf_id: o/a}, {name: b, hf_id: o/b}]\n"

@@ -116,7 +116,7 @@ class Runtime:
             self._captions,
             intake=intake,
             reading=reading,
-            report_problem=lambda captioner, problem: self.notices.put(f"captions of {captioner}", problem),
+            report_problem=self._note_captions,
         )
         self.service = ChatService(
             self._names,
@@ -223,6 +223,11 @@ class Runtime:
             logger.error("the running configuration stays: %s", problem)
         self.bus.publish(ConfigRejected(error.problems))
 
+    def _note_captions(self, captioner: str, problem: str | None) -> None:
+        """Say what is wrong with a captioner's captions; not of one that requests from before a reload still use."""
+        if problem is None or captioner in self._roster.captioners:
+            self.notices.put(f"captions of {captioner}", problem)
+
     def _host_status(self) -> HostStatus:
         now = self._host.reading()
         return HostStatus(now.pressure, now.thermal, now.footprint_bytes, is_kept_awake=self._host.is_kept_awake)
@@ -238,6 +243,9 @@ class Runtime:
         self.service.replace_elsewhere(roster.remote.values())
         self._opened += [each for each in roster.remote.values() if each not in self._opened]
         self._watch_captioners()
+        for name, captioner in before.captioners.items():
+            if roster.captioners.get(name) is not captioner:
+                self._note_captions(name, None)
         self.notices.put("config", None)
         logger.info("the configuration was read again: %s", told(changes))
 
