@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
-from periscope.errors import DownloadConflict, DownloadNotFound, PeriscopeError, ServerBusy
+from periscope.errors import DownloadNotFound, PeriscopeError, ServerBusy
 from periscope.events import DownloadChanged, Event
 from periscope.hub.cache import discard_partial
 from periscope.hub.download import OnProgress, PullProgress, PullStatus, pull
-from periscope.hub.jobs import TRANSITIONS, DownloadState, JobFile, SavedJob
+from periscope.hub.jobs import Download, DownloadState, JobFile
 from periscope.hub.plan import Hub
 from periscope.hub.transfer import PullStopped
 from periscope.status import DownloadStatus
@@ -35,13 +33,7 @@ MAX_UNFINISHED = 32
 MAX_ENDED = 32
 #: Watchers are told of progress at most this often.
 _TELL_EVERY_S = 0.5
-#: Without a new byte for so long, nobody knows how fast it is.
-_STALE_S = 5.0
-#: Weight of the newest interval in the rate.
-_NEWEST_WEIGHT = 0.3
 _RETRY_AFTER_S = 60
-#: What is asked for when a download is to be in this state.
-_ASKED = {DownloadState.QUEUED: "resumed", DownloadState.PAUSED: "paused", DownloadState.CANCELLED: "cancelled"}
 
 
 class Pull(Protocol):
@@ -50,56 +42,6 @@ class Pull(Protocol):
     def __call__(
         self, hub_id: str, revision: str | None, /, *, on_progress: OnProgress, hub: Hub, stop: threading.Event
     ) -> Path: ...
-
-
-@dataclass(slots=True, eq=False)
-class _Download:
-    """Owns how far one download has come.
-
-    Attributes:
-        stop: set = its thread gives up at the next piece.
-        ends_as: what it becomes when its thread has given up.
-    """
-
-    id: str
-    hub_id: str
-    revision: str | None
-    created_at: float
-    state: DownloadState = DownloadState.QUEUED
-    progress: PullProgress | None = None
-    error: str | None = None
-    bytes_per_s: float | None = None
-    measured_at: float = 0.0
-    told_at: float = -math.inf
-    stop: threading.Event = field(default_factory=threading.Event)
-    ends_as: DownloadState | None = None
-
-    def go(self, state: DownloadState) -> None:
-        if state not in TRANSITIONS[self.state]:
-            raise DownloadConflict(f"The download of {self.hub_id} is {self.state}, so it cannot be {_ASKED[state]}.")
-        self.state, self.error = state, None
-
-    def saved(self) -> SavedJob:
-        return SavedJob(self.id, self.hub_id, self.revision, self.created_at, is_paused=not self.state.is_active)
-
-    def status(self, now: float) -> DownloadStatus:
-        progress = self.progress or PullProgress(self.hub_id, PullStatus.PLANNING)
-        left, rate = progress.total_bytes - progress.completed_bytes, self.bytes_per_s
-        is_measured = self.state is DownloadState.DOWNLOADING and now - self.measured_at < _STALE_S
-        is_moving = is_measured and rate is not None and rate > 0
-        return DownloadStatus(
-            id=self.id,
-            model=self.hub_id,
-            revision=self.revision,
-            state=self.state,
-            total_bytes=progress.total_bytes or None,
-            completed_bytes=progress.completed_bytes,
-            bytes_per_s=rate if is_moving else None,
-            eta_s=left / rate if is_moving and rate else None,
-            warning=progress.oddity,
-            error=self.error,
-            created_at=self.created_at,
-        )
 
 
 class Downloads:
@@ -123,7 +65,7 @@ class Downloads:
         self._hub = hub
         self._fetch = fetch
         self._clock = clock
-        self._all: dict[str, _Download] = {}
+        self._all: dict[str, Download] = {}
         self._running: asyncio.Task[None] | None = None
         self._saving = asyncio.Lock()
         self._work: set[asyncio.Task[None]] = set()
@@ -156,7 +98,7 @@ class Downloads:
             return
         for job in await asyncio.to_thread(self._file.read):
             state = DownloadState.PAUSED if job.is_paused else DownloadState.QUEUED
-            self._all[job.id] = _Download(job.id, job.hub_id, job.revision, job.created_at, state)
+            self._all[job.id] = Download(job.id, job.hub_id, job.revision, job.created_at, state)
         self._go_on()
 
     def start(self, hub_id: str, revision: str | None) -> DownloadStatus:
@@ -174,7 +116,7 @@ class Downloads:
                 f"{MAX_UNFINISHED} downloads are unfinished, which is the limit. Cancel one, or wait for one to end.",
                 retry_after_s=_RETRY_AFTER_S,
             )
-        download = _Download(f"dl-{uuid4().hex[:12]}", hub_id, revision, time.time())
+        download = Download(f"dl-{uuid4().hex[:12]}", hub_id, revision, time.time())
         self._all[download.id] = download
         self._changed(download)
         return download.status(self._clock())
@@ -217,7 +159,7 @@ class Downloads:
 
     # --- work ------------------------------------------------------------------------------------------------------
 
-    def _find(self, download_id: str) -> _Download:
+    def _find(self, download_id: str) -> Download:
         if (download := self._all.get(download_id)) is None:
             raise DownloadNotFound(
                 f"There is no download {download_id[:128]!r}; GET /api/downloads lists those there are.", param="id"
@@ -237,7 +179,7 @@ class Downloads:
             self._changed(download)
         return download.status(self._clock())
 
-    def _changed(self, download: _Download) -> None:
+    def _changed(self, download: Download) -> None:
         """A download is in another state: tell it, keep it, and go on with the next."""
         ended = [each.id for each in self._all.values() if not each.state.is_kept]
         for download_id in ended[:-MAX_ENDED]:
@@ -258,7 +200,7 @@ class Downloads:
             self._running = asyncio.create_task(self._run(download), name=f"download {download.hub_id}")
             self._publish(DownloadChanged(download.id))
 
-    async def _run(self, download: _Download) -> None:
+    async def _run(self, download: Download) -> None:
         download.bytes_per_s, download.measured_at = None, self._clock()
         try:
             state, error = await self._fetched(download)
@@ -275,7 +217,7 @@ class Downloads:
             self._discard(download)
         self._changed(download)
 
-    async def _fetched(self, download: _Download) -> tuple[DownloadState, str | None]:
+    async def _fetched(self, download: Download) -> tuple[DownloadState, str | None]:
         """What becomes of one pull, and why, if it failed."""
         loop = asyncio.get_running_loop()
 
@@ -295,24 +237,18 @@ class Downloads:
             return DownloadState.FAILED, f"{type(error).__name__}: {error}"
         return DownloadState.COMPLETED, None
 
-    def _progressed(self, download: _Download, progress: PullProgress) -> None:
-        before, now = download.progress, self._clock()
-        if before is not None and progress.total_bytes == 0:
+    def _progressed(self, download: Download, progress: PullProgress) -> None:
+        if download.progress is not None and progress.status is PullStatus.PLANNING:
             return  # the hub is asked again; what was here is here
-        download.progress = progress
-        elapsed_s = now - download.measured_at
-        if before is not None and before.total_bytes and elapsed_s > 0:
-            rate = (progress.completed_bytes - before.completed_bytes) / elapsed_s
-            mean = rate if download.bytes_per_s is None else download.bytes_per_s
-            download.bytes_per_s = mean + _NEWEST_WEIGHT * (rate - mean)
-        download.measured_at = now
+        now = self._clock()
+        download.note(progress, now)
         if now - download.told_at >= _TELL_EVERY_S:
             download.told_at = now
             self._publish(DownloadChanged(download.id))
 
     # --- the disk --------------------------------------------------------------------------------------------------
 
-    def _discard(self, download: _Download) -> None:
+    def _discard(self, download: Download) -> None:
         self._do(asyncio.to_thread(discard_partial, download.hub_id, self._hub))
 
     async def _save(self) -> None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+import threading
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
+
+from periscope.errors import DownloadConflict
+from periscope.hub.download import PullProgress, PullStatus
+from periscope.status import DownloadStatus
 
 
 class DownloadState(StrEnum):
@@ -46,6 +52,12 @@ TRANSITIONS: dict[DownloadState, frozenset[DownloadState]] = {
     DownloadState.COMPLETED: frozenset(),
     DownloadState.CANCELLED: frozenset(),
 }
+#: What is asked for when a download is to be in this state.
+_ASKED = {DownloadState.QUEUED: "resumed", DownloadState.PAUSED: "paused", DownloadState.CANCELLED: "cancelled"}
+#: Weight of the newest interval in the rate.
+_NEWEST_WEIGHT = 0.3
+#: Without a new byte for so long, nobody knows how fast it is.
+_STALE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +69,72 @@ class SavedJob:
     revision: str | None
     created_at: float
     is_paused: bool
+
+
+@dataclass(slots=True, eq=False)
+class Download:
+    """Owns how far one download has come.
+
+    Attributes:
+        stop: set = its thread gives up at the next piece.
+        ends_as: what it becomes when its thread has given up.
+    """
+
+    id: str
+    hub_id: str
+    revision: str | None
+    created_at: float
+    state: DownloadState = DownloadState.QUEUED
+    progress: PullProgress | None = None
+    error: str | None = None
+    bytes_per_s: float | None = None
+    measured_at: float = 0.0
+    told_at: float = -math.inf
+    stop: threading.Event = field(default_factory=threading.Event)
+    ends_as: DownloadState | None = None
+
+    def go(self, state: DownloadState) -> None:
+        """Go to another state, without an error.
+
+        Raises:
+            DownloadConflict: the table of transitions does not have it.
+        """
+        if state not in TRANSITIONS[self.state]:
+            raise DownloadConflict(f"The download of {self.hub_id} is {self.state}, so it cannot be {_ASKED[state]}.")
+        self.state, self.error = state, None
+
+    def note(self, progress: PullProgress, now: float) -> None:
+        """Take over how far the pull is, and measure how fast it goes. `now` is in seconds of any clock."""
+        before, elapsed_s = self.progress, now - self.measured_at
+        self.progress, self.measured_at = progress, now
+        if before is not None and before.total_bytes and elapsed_s > 0:
+            rate = (progress.completed_bytes - before.completed_bytes) / elapsed_s
+            mean = rate if self.bytes_per_s is None else self.bytes_per_s
+            self.bytes_per_s = mean + _NEWEST_WEIGHT * (rate - mean)
+
+    def saved(self) -> SavedJob:
+        """What is kept of it over a restart."""
+        return SavedJob(self.id, self.hub_id, self.revision, self.created_at, is_paused=not self.state.is_active)
+
+    def status(self, now: float) -> DownloadStatus:
+        """Its row."""
+        progress = self.progress or PullProgress(self.hub_id, PullStatus.PLANNING)
+        left, rate = progress.total_bytes - progress.completed_bytes, self.bytes_per_s
+        is_measured = self.state is DownloadState.DOWNLOADING and now - self.measured_at < _STALE_S
+        is_moving = is_measured and rate is not None and rate > 0
+        return DownloadStatus(
+            id=self.id,
+            model=self.hub_id,
+            revision=self.revision,
+            state=self.state,
+            total_bytes=progress.total_bytes or None,
+            completed_bytes=progress.completed_bytes,
+            bytes_per_s=rate if is_moving else None,
+            eta_s=left / rate if is_moving and rate else None,
+            warning=progress.oddity,
+            error=self.error,
+            created_at=self.created_at,
+        )
 
 
 class JobFile:
