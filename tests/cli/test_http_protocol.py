@@ -143,6 +143,19 @@ async def test_a_request_that_is_not_http_is_refused_in_the_dialect_of_its_path(
 
 
 @in_loop
+async def test_a_request_that_is_not_http_has_an_id_as_every_other_one() -> None:
+    """In the header, and in the error where its dialect has a place for it."""
+    async with served(FakeBackend(), LONG) as (host, port, _):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(UNCHUNKED.replace(b"/v1/chat/completions", b"/v1/messages"))
+        answer = await reader.read()
+        _, body = parsed(answer)
+        assert body["type"] == "error"
+        assert b"\r\nrequest-id: " + body["request_id"].encode() + b"\r\n" in answer
+        writer.close()
+
+
+@in_loop
 async def test_the_rest_of_a_refused_body_has_a_deadline() -> None:
     """The client has its answer long ago, but sends neither the rest nor another request."""
     async with served(FakeBackend(), Patience(0.05, 1, 60.0)) as (host, port, _):

@@ -168,7 +168,8 @@ def claude_code_body(turns: list[dict[str, Any]], *, number: int) -> dict[str, A
 def test_a_session_of_claude_code_computes_only_what_is_new(client: httpx.Client) -> None:
     """Its billing line, its reminders and its betas leave the beginning of the prompt alone, pictures included."""
     turns: list[dict[str, Any]] = [
-        {"role": "user", "content": [image_block(circle("red")), cached("What colour is the circle?")]}
+        {"role": "user", "content": [image_block(circle("red")), cached("What colour is the circle?")]},
+        {"role": "system", "content": "Available agent types: none."},
     ]
     known = 0
     for number in range(8):
