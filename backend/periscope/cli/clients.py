@@ -72,7 +72,7 @@ def _claude_code(to: Connection) -> str:
         "ANTHROPIC_DEFAULT_SONNET_MODEL": to.model,
         "ANTHROPIC_DEFAULT_HAIKU_MODEL": to.model,
         "CLAUDE_CODE_SUBAGENT_MODEL": to.model,
-        "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",  # a line that changes would keep the prompt cache from being used
+        "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",  # a line for Anthropic alone, which this server leaves out
     }
     if to.context_length is not None:
         variables["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] = str(to.context_length)
