@@ -243,6 +243,16 @@ async def test_models_are_listed_in_anthropic_s_shape_and_claude_stands_for_one_
     assert (claude.id, claude.display_name) == ("claude-opus-4-8", CARD.name)
 
 
+@in_loop
+async def test_a_model_is_listed_under_its_claude_alias_too() -> None:
+    """Claude Code and Claude Desktop show no other names."""
+    backend = FakeBackend()
+    backend.cards = (replace(CARD, aliases=("small", "claude-mine")),)
+    async with sdk_over(backend) as sdk:
+        listed = [(model.id, model.display_name) async for model in sdk.models.list()]
+    assert listed == [("org/text", "org/text"), ("claude-mine", "org/text")]
+
+
 @pytest.mark.parametrize(
     ("asked", "stand_in", "answers"),
     [
