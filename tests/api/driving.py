@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeAlias
@@ -32,6 +32,8 @@ from periscope.core import (
     ModelState,
     OutputEvent,
     TextDelta,
+    TokenizedText,
+    TokenText,
     ToolCall,
     ToolCallDelta,
     ToolCallStart,
@@ -69,6 +71,8 @@ CARD = ModelCard(
 )
 KEPT = KeptCaption("caption/ab12/cd34", Caption("A red circle.", 5, 70), created_at=1.5, used_at=2.25)
 USAGE = Usage(num_prompt_tokens=11, num_completion_tokens=4, num_cached_tokens=3)
+#: A whole character, and half of one.
+TOKENIZED = TokenizedText((TokenText(5, "a", b"a"), TokenText(9, "\ufffd", b"\xc3")), 4096)
 FINISHED = Finished(FinishReason.STOP, USAGE)
 HELLO = {"model": "small", "messages": [{"role": "user", "content": "Hello"}]}
 STREAM = HELLO | {"stream": True}
@@ -147,6 +151,8 @@ class FakeBackend:
         self._cleanup = cleanup
         self.captioned: tuple[str, tuple[ImagePart, ...]] | None = None
         self.described: tuple[str, tuple[FilePart | ImagePart, ...]] | None = None
+        self.tokenized: list[tuple[str, str, bool]] = []
+        self.detokenized: list[tuple[str, tuple[int, ...]]] = []
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
         self.requests.append(request)
@@ -171,6 +177,18 @@ class FakeBackend:
                 await self._cleanup.passed()
             self.num_open -= 1
             self.closed.set()
+
+    async def tokenize(self, model: str, text: str, *, adds_special_tokens: bool) -> TokenizedText:
+        self.tokenized.append((model, text, adds_special_tokens))
+        return TOKENIZED
+
+    async def tokenize_chat(self, request: GenerationRequest) -> TokenizedText:
+        self.requests.append(request)
+        return TOKENIZED
+
+    async def detokenize(self, model: str, token_ids: Sequence[int]) -> str:
+        self.detokenized.append((model, tuple(token_ids)))
+        return "text of tokens"
 
     async def describe_files(self, model: str, files: tuple[FilePart | ImagePart, ...]) -> tuple[DescribedFile, ...]:
         self.described = (model, files)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 
 import pytest
@@ -17,11 +17,12 @@ from periscope.core import (
     GenerationRequest,
     OutputEvent,
     TextDelta,
+    TokenText,
     Usage,
     VisionMode,
     Waiting,
 )
-from periscope.errors import InvalidRequest
+from periscope.errors import InvalidRequest, ServerStopping
 from periscope.events import EventBus
 from periscope.pool.contracts import LoadProgress, ModelSpec, PoolLimits
 from periscope.pool.pool import ModelPool
@@ -50,6 +51,16 @@ class ScriptedGenerator(FakeEngine):
         self.gate = asyncio.Event()
         self.gate.set()
         self.num_open = 0
+
+    async def tokens_of(self, prompt: str | GenerationRequest, *, adds_special_tokens: bool) -> tuple[TokenText, ...]:
+        text = prompt if isinstance(prompt, str) else prompt.messages[-1].text
+        words = ["<s>", *text.split()] if adds_special_tokens else text.split()
+        return tuple(TokenText(number, word, word.encode()) for number, word in enumerate(words))
+
+    async def text_of(self, token_ids: Sequence[int]) -> str:
+        if self.failure is not None:
+            raise self.failure
+        return " ".join(map(str, token_ids))
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
         self.asked.append(request)
@@ -114,6 +125,27 @@ def test_a_generator_of_any_kind_answers() -> None:
         assert asked.params == DEFAULTS
         assert "a thing of 32 px" in asked.messages[-1].text
         assert not any(message.images for message in asked.messages)
+
+    with_rooms(use)
+
+
+def test_texts_and_chats_are_tokenized_by_the_model_that_is_named() -> None:
+    """A picture in a chat by its description, as in an answer; a refusal gives the place back."""
+
+    async def use(rooms: Rooms) -> None:
+        told = await rooms.service.tokenize("m", "good day", adds_special_tokens=True)
+        assert [token.text for token in told.tokens] == ["<s>", "good", "day"]
+        assert told.context_length == 4096
+        chat = await rooms.service.tokenize_chat(request(user("What is this?", CIRCLE)))
+        assert "a thing of 32 px" in " ".join(token.text for token in chat.tokens)
+        assert await rooms.service.detokenize("m", [7, 8]) == "7 8"
+        rooms.generator.failure = InvalidRequest("no such token", param="tokens")
+        with pytest.raises(InvalidRequest, match="no such token"):
+            await rooms.service.detokenize("m", [9])
+        assert rooms.pool.status("m").num_running == 0
+        rooms.service.stop_admitting()
+        with pytest.raises(ServerStopping):
+            await rooms.service.tokenize("m", "good day", adds_special_tokens=True)
 
     with_rooms(use)
 

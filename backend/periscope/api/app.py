@@ -16,6 +16,7 @@ from periscope.api.intake import BodyIntake
 from periscope.api.logs import logs_router
 from periscope.api.models import models_router
 from periscope.api.openai.routes import openai_router
+from periscope.api.openai.tokenizing import tokenizing_router
 from periscope.api.paths import IntendedPaths
 from periscope.api.probes import probe_router
 from periscope.api.request_log import RequestLog
@@ -53,6 +54,7 @@ def create_app(
     )
     app.include_router(probe_router(backend, settings))
     app.include_router(openai_router(backend, settings))
+    app.include_router(tokenizing_router(backend, settings))
     app.include_router(anthropic_router(backend, settings))
     app.include_router(models_router(backend, settings))
     app.include_router(control_router(backend, control, settings))

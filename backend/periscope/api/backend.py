@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
 from periscope.captions.cache import CacheStats, Flushed
@@ -17,6 +17,7 @@ from periscope.core import (
     ImagePart,
     ModelCard,
     OutputEvent,
+    TokenizedText,
 )
 from periscope.status import DownloadStatus, ModelStatus, RequestStatus, ServerStatus, StatusEvent
 
@@ -68,6 +69,30 @@ class ChatBackend(Protocol):
 
         Raises:
             PeriscopeError: also after deltas; a `RequestError` before the first delta.
+        """
+        ...
+
+    async def tokenize(self, model: str, text: str, *, adds_special_tokens: bool) -> TokenizedText:
+        """A plain text as the model reads it. Loads the model if needed. Cancellable.
+
+        Args:
+            adds_special_tokens: also those with which the tokenizer opens or closes a text.
+        """
+        ...
+
+    async def tokenize_chat(self, request: GenerationRequest) -> TokenizedText:
+        """The prompt of a request that is not answered, as the model would read it. Cancellable.
+
+        Raises:
+            RequestError: it could not be answered either, for instance because it does not fit the context.
+        """
+        ...
+
+    async def detokenize(self, model: str, token_ids: Sequence[int]) -> str:
+        """The text of token ids of this model, special tokens included. Cancellable.
+
+        Raises:
+            InvalidRequest: an id is not in the vocabulary.
         """
         ...
 

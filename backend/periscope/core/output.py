@@ -163,6 +163,18 @@ class TokenText:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenizedText:
+    """A text or a rendered chat as the model reads it.
+
+    Attributes:
+        context_length: of the model, in tokens, prompt and completion together.
+    """
+
+    tokens: tuple[TokenText, ...]
+    context_length: int
+
+
+@dataclass(frozen=True, slots=True)
 class TokenLogprob:
     """One token of a completion, how likely it was, and what else was likely.
 

@@ -6,9 +6,10 @@ Event loop only. A request is one completion, or several of the same prompt. The
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from periscope.core import (
@@ -24,6 +25,7 @@ from periscope.core import (
     Role,
     TextDelta,
     TextPart,
+    TokenText,
     ToolCallDelta,
     ToolCallStart,
     Usage,
@@ -82,6 +84,22 @@ class LocalGenerator(InferenceEngine):
         rendered = await self.render([question], template_kwargs={"enable_thinking": False})
         output = await self.generate(rendered, GenerationParams(temperature=0.0, max_tokens=max_tokens))
         return output.text, len(output.tokens)
+
+    async def tokens_of(self, prompt: str | GenerationRequest, *, adds_special_tokens: bool) -> tuple[TokenText, ...]:
+        """See `TextGenerator`."""
+        if isinstance(prompt, str):
+            token_ids = await self._off_loop(
+                partial(self._tokenizer.encode, prompt, adds_special_tokens=adds_special_tokens)
+            )
+        else:
+            rendered = await self.render(prompt.messages, prompt.output.tools, prompt.template_kwargs)
+            token_ids = rendered.token_ids
+        return await self._off_loop(partial(self._tokenizer.token_texts, token_ids))
+
+    async def text_of(self, token_ids: Sequence[int]) -> str:
+        """See `TextGenerator`."""
+        known = self._tokenizer.checked(token_ids, param="tokens")
+        return await self._off_loop(partial(self._tokenizer.decode, known))
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
         """The request's events, `Finished` last. Closing it frees its rows.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from periscope.core import GenerationRequest, OutputEvent
+from periscope.core import GenerationRequest, OutputEvent, TokenText
 from periscope.pool.contracts import PooledEngine
 
 
@@ -43,6 +43,29 @@ class TextGenerator(Protocol):
         Raises:
             RequestError: the prompt, the schema or a parameter cannot be used; before the first event.
             GenerationFailed, EngineClosed: the model failed, or was unloaded.
+        """
+        ...
+
+    async def tokens_of(self, prompt: str | GenerationRequest, *, adds_special_tokens: bool) -> tuple[TokenText, ...]:
+        """The tokens of a plain text, or those of a request's rendered prompt.
+
+        Args:
+            prompt: a request as for `stream`.
+            adds_special_tokens: to a plain text, those with which the tokenizer opens or closes one. What stands in a
+                rendered prompt is the chat template's choice.
+
+        Raises:
+            RequestError: the prompt cannot be rendered, or does not fit the context.
+            EngineClosed: the model was unloaded.
+        """
+        ...
+
+    async def text_of(self, token_ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included.
+
+        Raises:
+            InvalidRequest: an id is not in the vocabulary.
+            EngineClosed: the model was unloaded.
         """
         ...
 

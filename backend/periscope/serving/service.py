@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -19,6 +19,7 @@ from periscope.core import (
     OutputEvent,
     Role,
     Tell,
+    TokenizedText,
     VisionMode,
     Waiting,
 )
@@ -186,14 +187,70 @@ class ChatService:
         kept_by = looking if settings.max_looks and may_offer_tools(request) else None
 
         async def replaced(tell: Tell) -> Rewritten:
-            if model.vision is not VisionMode.NATIVE:
-                return await self._proxy.rewrite(messages, model.captioner, settings, tell=tell, looking=kept_by)
-            shown = held.enter_context(await self._native.shown(messages, settings))
-            return Rewritten(shown.messages, shown.vision)
+            if model.vision is VisionMode.NATIVE:
+                return await self._decoded(messages, settings, held)
+            return await self._proxy.rewrite(messages, model.captioner, settings, tell=tell, looking=kept_by)
 
         async with aclosing(while_reserved(place, replaced)) as steps:
             async for step in steps:
                 yield step
+
+    async def _decoded(self, messages: Sequence[Message], settings: ProxySettings, held: AsyncExitStack) -> Rewritten:
+        """The messages with decoded images, which `held` owns."""
+        shown = held.enter_context(await self._native.shown(messages, settings))
+        return Rewritten(shown.messages, shown.vision)
+
+    async def tokenize(self, model: str, text: str, *, adds_special_tokens: bool) -> TokenizedText:
+        """A plain text as the model reads it. The model is loaded for it if it is not in memory.
+
+        Raises:
+            ModelNotFound: there is no such model.
+            ServerBusy, ServerStopping, ModelUnavailable, EngineClosed: the model cannot be had now.
+        """
+        async with self._leased(self._models.resolve(model)) as generator:
+            tokens = await generator.tokens_of(text, adds_special_tokens=adds_special_tokens)
+            return TokenizedText(tokens, generator.facts.context_length)
+
+    async def tokenize_chat(self, request: GenerationRequest) -> TokenizedText:
+        """The rendered prompt of a request that is not answered. Images are described or decoded as for an answer.
+
+        The tool with which the model looks at an image again is not in it.
+
+        Raises:
+            RequestError: an image or a file cannot be taken, or the prompt cannot be rendered or does not fit.
+            Otherwise as `tokenize`.
+        """
+        model = self._models.resolve(request.model)
+        request, settings = _as_seen(request, model), model.proxy or _WITHOUT_VISION
+        async with AsyncExitStack() as held:
+            if _has_images(request) or _has_files(request):
+                if model.vision is VisionMode.NATIVE:
+                    seen = await self._decoded(request.messages, settings, held)
+                else:
+                    seen = await self._proxy.rewrite(request.messages, model.captioner, settings)
+                request = replace(request, messages=seen.messages)
+            generator = await held.enter_async_context(self._leased(model))
+            tokens = await generator.tokens_of(request, adds_special_tokens=False)
+            return TokenizedText(tokens, generator.facts.context_length)
+
+    async def detokenize(self, model: str, token_ids: Sequence[int]) -> str:
+        """The text of token ids of this model, special tokens included.
+
+        Raises:
+            InvalidRequest: an id is not in the vocabulary.
+            Otherwise as `tokenize`.
+        """
+        async with self._leased(self._models.resolve(model)) as generator:
+            return await generator.text_of(token_ids)
+
+    @asynccontextmanager
+    async def _leased(self, model: ServedModel) -> AsyncGenerator[PooledGenerator, None]:
+        """The model, in memory as long as the block runs."""
+        if self._is_stopping:
+            raise ServerStopping("The server is stopping.")
+        with self._pool.ticket(model.name) as ticket:
+            await ticket.granted()
+            yield ticket.engine(_GENERATOR)
 
     async def caption(self, model: str, images: tuple[ImagePart, ...]) -> tuple[CaptionedImage, ...]:
         """What the model's captioner says about each image, in order; cached captions count.

@@ -11,15 +11,16 @@ import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from periscope.core import Image, JSONObject, OutputFormat, Role, TextPart
+from periscope.core import Image, JSONObject, OutputFormat, Role, TextPart, TokenText
 from periscope.engine.text.images import PlacedImage, PromptImages, broken_up, images_of
 from periscope.engine.text.message_rewrites import REASONING_KEYS, Messages, without_volatile_lines
 from periscope.engine.text.output_format import hermes_calls, output_format_of, template_text
 from periscope.engine.text.prompt_bounds import PromptBounds, certain_texts
 from periscope.engine.text.template_fit import FittedChat, Render, TemplateFit, ToolPlace
+from periscope.engine.text.token_text import TokenTable
 from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -126,10 +127,24 @@ class ChatTokenizer:
         """What the chat template leaves out, and how messages are rewritten because of it; for the log."""
         return () if self._fit is None else self._fit.notes
 
-    def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of a plain text of any length. Takes the lock."""
+    def encode(self, text: str, *, adds_special_tokens: bool = True) -> tuple[int, ...]:
+        """Token ids of a plain text of any length. Takes the lock.
+
+        Args:
+            adds_special_tokens: also those with which the tokenizer opens or closes a text (BOS, EOS).
+        """
         with self._lock:
-            return tuple(self._tokenizer.encode(text))
+            return tuple(self._tokenizer.encode(text, add_special_tokens=adds_special_tokens))
+
+    def token_texts(self, token_ids: Sequence[int]) -> tuple[TokenText, ...]:
+        """Each token's own text and bytes. Takes the lock."""
+        with self._lock:
+            return tuple(self._token_table.text(token_id) for token_id in token_ids)
+
+    @cached_property
+    def _token_table(self) -> TokenTable:
+        """Made at its first use, because most servers are never asked for it. Under the lock."""
+        return TokenTable(self._tokenizer)
 
     def plain_prompt(self, text: str) -> RenderedPrompt:
         """Tokenise a plain text as a prompt.
@@ -146,15 +161,18 @@ class ChatTokenizer:
         with self._lock:
             return str(self._tokenizer.decode(list(token_ids)))
 
-    def checked(self, token_ids: Sequence[int]) -> tuple[int, ...]:
+    def checked(self, token_ids: Sequence[int], param: str = "prompt") -> tuple[int, ...]:
         """Return the ids if all are in the vocabulary. An id outside it would read out of bounds in the embedding.
+
+        Args:
+            param: the request's field that holds them.
 
         Raises:
             InvalidRequest: an id is outside the vocabulary.
         """
         for token_id in token_ids:
             if not 0 <= token_id < self._vocab_size:
-                raise InvalidRequest(f"Token id {token_id} is outside of 0 to {self._vocab_size - 1}.", param="prompt")
+                raise InvalidRequest(f"Token id {token_id} is outside of 0 to {self._vocab_size - 1}.", param=param)
         return tuple(token_ids)
 
     def render(
