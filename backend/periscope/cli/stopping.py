@@ -13,8 +13,8 @@ from types import FrameType
 
 from periscope.cli.exits import ExitCode, end_process_after
 
-#: Running requests get this long after the first signal.
-DRAIN_S = 10.0
+#: Running requests get this long after the first signal, so that the process has ended ten seconds after it.
+DRAIN_S = 8.0
 #: A load cannot be interrupted inside MLX, and its thread is waited for at exit. launchd's ExitTimeOut is 30.
 STOP_DEADLINE_S = 25.0
 _AT_ONCE_DEADLINE_S = 2.0
