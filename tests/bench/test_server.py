@@ -12,6 +12,7 @@ from periscope.bench.http import captions, client_of
 from periscope.bench.pictures import picture_url
 from periscope.bench.server import DEMO_PAIR, serving
 from periscope.errors import PeriscopeError
+from periscope.remote import kept_captions
 
 
 def children() -> set[int]:
@@ -32,7 +33,7 @@ def test_a_server_that_cannot_start_says_why() -> None:
 
 
 def test_captions_are_measured_new_and_seen_before() -> None:
-    """Captions are measured one and four at a time, on any server; a failure has the server's message."""
+    """One and four at a time, on any server, and none gets into the user's file; a failure has the server's message."""
 
     async def run() -> None:
         async with serving(DEMO_PAIR) as server, client_of(server.url) as client:
@@ -43,6 +44,9 @@ def test_captions_are_measured_new_and_seen_before() -> None:
             assert [sample.round for sample in report.samples] == [1] * 4
             assert used_s is not None
             assert (server.cpu_s() or 0) > used_s
+            stats, _ = await kept_captions(client, 1, "")
+            assert stats["num_entries"]
+            assert stats["file"] is None
             with pytest.raises(PeriscopeError, match=r"status 404.*nobody"):
                 await captions(client, [picture_url(0)], model="nobody")
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from periscope.bench.environment import Environment, environment
-from periscope.bench.http import captions, client_of
+from periscope.bench.http import captions, client_of_server
 from periscope.bench.pictures import picture_url
 from periscope.bench.samples import Spread, spread_of
-from periscope.bench.server import DEMO_PAIR, serving
 
 if TYPE_CHECKING:
     from periscope.bench.contenders import Tell
-    from periscope.remote import OpenAIClient
 
 #: Numbers of pictures that are requested at the same time.
 SIZES = (1, 4)
@@ -74,7 +71,7 @@ async def bench_caption(settings: CaptionSettings, tell: Tell, *, api_key: str |
     samples: list[CaptionSample] = []
     # A running server may have cached the pictures of an earlier benchmark, so each run draws others.
     drawing = time.time_ns()
-    async with _server(settings.url, api_key) as client:
+    async with client_of_server(settings.url, api_key) as client:
         for number in range(settings.rounds + 1):
             tell(f"round {number} of {settings.rounds}" if number else "warming up")
             for size in SIZES:
@@ -95,13 +92,3 @@ def caption_figures_of(samples: Sequence[CaptionSample]) -> tuple[CaptionFigure,
         cases.setdefault((sample.num_pictures, sample.is_cached), []).append(sample.s_per_caption)
     spreads = ((case, spread_of(values)) for case, values in cases.items())
     return tuple(CaptionFigure(*case, spread) for case, spread in spreads if spread is not None)
-
-
-@asynccontextmanager
-async def _server(url: str | None, api_key: str | None) -> AsyncIterator[OpenAIClient]:
-    if url is not None:
-        async with client_of(url, api_key) as client:
-            yield client
-        return
-    async with serving(DEMO_PAIR) as server, client_of(server.url) as client:
-        yield client

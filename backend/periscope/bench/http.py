@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from periscope.bench.contenders import user_wire
 from periscope.bench.samples import Batch, Row
-from periscope.bench.server import MODEL_NAME
+from periscope.bench.server import DEMO_PAIR, MODEL_NAME, serving
 from periscope.core import Finished, ReasoningDelta, TextDelta
 from periscope.errors import PeriscopeError, RemoteAnswerBroken, RemoteUnreachable
 from periscope.remote import Endpoint, OpenAIClient, Timeouts, caption
@@ -40,6 +40,21 @@ class Answer:
 def client_of(url: str, api_key: str | None = None, *, max_silence_s: float | None = None) -> OpenAIClient:
     """A client for one server; without `max_silence_s` it waits for ever."""
     return OpenAIClient(Endpoint(f"{url}/v1", api_key, Timeouts(connect_s=None, silence_s=max_silence_s)))
+
+
+@asynccontextmanager
+async def client_of_server(url: str | None, api_key: str | None) -> AsyncIterator[OpenAIClient]:
+    """A client for the server at `url`; None = for one with the embedded pair, which runs inside the context.
+
+    Raises:
+        PeriscopeError: the server did not start.
+    """
+    if url is not None:
+        async with client_of(url, api_key) as client:
+            yield client
+        return
+    async with serving(DEMO_PAIR) as server, client_of(server.url) as client:
+        yield client
 
 
 async def chat(

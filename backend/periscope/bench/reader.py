@@ -6,16 +6,14 @@ import base64
 import difflib
 import statistics
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from periscope.bench.environment import Environment, environment
-from periscope.bench.http import client_of
+from periscope.bench.http import client_of_server
 from periscope.bench.samples import Spread, spread_of
 from periscope.bench.screenshots import Screenshot, screenshot
-from periscope.bench.server import DEMO_PAIR, serving
 from periscope.errors import PeriscopeError
 from periscope.remote import caption
 
@@ -88,7 +86,7 @@ async def bench_reader(settings: ReaderSettings, tell: Tell, *, api_key: str | N
         PeriscopeError: the server did not start, a picture was refused, or the server has no reader.
     """
     samples: list[ReaderSample] = []
-    async with _server(settings.url, api_key) as client:
+    async with client_of_server(settings.url, api_key) as client:
         await _read(client, settings.model, screenshot(0, seed=time.time_ns()))
         for number in range(settings.num_pictures):
             samples.append(await _read(client, settings.model, screenshot(number, settings.seed)))
@@ -143,13 +141,3 @@ def _chat(model: str | None, url: str) -> JSONObject:
     parts = [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": {"url": url}}]
     named = {} if model is None else {"model": model}
     return {**named, "messages": [{"role": "user", "content": parts}], "max_tokens": 1}
-
-
-@asynccontextmanager
-async def _server(url: str | None, api_key: str | None) -> AsyncIterator[OpenAIClient]:
-    if url is not None:
-        async with client_of(url, api_key) as client:
-            yield client
-        return
-    async with serving({"caption_cache": {"persist": False}, **DEMO_PAIR}) as server, client_of(server.url) as client:
-        yield client

@@ -28,9 +28,8 @@ _SEES_BY_PROXY: JSONObject = {"vision_mode": "proxy", "vision_proxy": {"model": 
 DEMO_PAIR: JSONObject = {
     "models": [{"name": MODEL_NAME, "local_path": "embedded:text", "capabilities": _SEES_BY_PROXY}, _CAPTIONER]
 }
-#: The same for fuzzing: captions of one token, no reader, and nothing kept, so that memory has no reason to grow.
+#: The same for fuzzing: captions of one token, and no reader or prompt cache, so that memory has no reason to grow.
 DEMO_PAIR_UNREAD: JSONObject = {
-    "caption_cache": {"persist": False},
     "models": [
         {
             "name": MODEL_NAME,
@@ -73,14 +72,14 @@ def models_yaml(model: Path, config: EngineConfig, *, has_captioner: bool) -> JS
 
 @asynccontextmanager
 async def serving(config: JSONObject) -> AsyncIterator[RunningServer]:
-    """Run a server with this models.yaml inside the context.
+    """Run a server with this models.yaml inside the context. Its captions stay out of the user's file.
 
     Raises:
         PeriscopeError: the server did not start; the message has the end of its log.
     """
     with tempfile.TemporaryDirectory(prefix="periscope-bench-") as folder:
         file = Path(folder) / "models.yaml"
-        file.write_text(json.dumps(config))
+        file.write_text(json.dumps({**config, "caption_cache": {"persist": False}}))
         argv = (sys.executable, "-m", "periscope", "serve", "--port", "0", "--config", str(file))
         async with child(argv, PERISCOPE_HOME=folder) as server:  # the user's own server is let be
             async with asyncio.timeout(_START_TIMEOUT_S):
