@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from periscope.core import (
         GenerationParams,
+        Image,
         Message,
         OutputSpec,
         ResponseFormat,
@@ -28,6 +29,7 @@ __all__ = [
     "EngineConfig",
     "GenerationOutput",
     "GenerationParams",
+    "Image",
     "InferenceEngine",
     "Message",
     "OutputSpec",

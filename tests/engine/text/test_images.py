@@ -73,6 +73,18 @@ def test_each_image_stands_where_the_client_put_it(template: object) -> None:
     )
 
 
+def test_a_message_without_content_has_a_first_part_too() -> None:
+    """Templates of lists look at it, also in a turn that is nothing but a call."""
+
+    def looking(chat: Sequence[JSONObject], schemas: list[JSONObject]) -> str:
+        return "".join(m["content"][0]["type"] for m in chat if isinstance(m["content"], list)) + as_parts(
+            chat, schemas
+        )
+
+    called = Message(Role.ASSISTANT, tool_calls=(ToolCall("x", "f", "{}"),))
+    assert written(looking, user("a"), called) == "texttextuser: a<end>assistant: <end>"
+
+
 def test_a_template_without_images_gets_the_processor_s_token() -> None:
     """The tokens stand in the text as the processor writes it."""
     assert written(as_text_alone, user(picture(2), "what?")) == "user: <pad><pad>what?<end>"

@@ -164,7 +164,7 @@ class PromptImages:
                 parts.append({"type": "image"})
             elif text:
                 parts.append({"type": "text", "text": text})
-        return {**message, "content": parts}
+        return {**message, "content": parts or [{"type": "text", "text": ""}]}
 
     def placed(self, token_ids: Sequence[int], images: Sequence[Image], chat: Messages) -> tuple[PlacedImage, ...]:
         """Where the images stand in a prompt.
