@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from mlx import nn
 
-from periscope.core import GenerationParams
+from periscope.core import GenerationParams, Message, Role, TextPart
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig, InferenceEngine, VisionLanguageEngine
 from periscope.engine.device.turn import DeviceTurn
@@ -33,7 +33,7 @@ TEXT = str(EMBEDDED_MODELS["embedded:text"])
 CAPTIONER = str(EMBEDDED_MODELS["embedded:captioner"])
 SHORT = GenerationParams(temperature=0.0, max_tokens=4)
 PROMPT = "Which of the colours of the rainbow comes first, and which of them comes last?"
-NUM_TEXT_CYCLES, NUM_CAPTIONER_CYCLES = 50, 10
+NUM_TEXT_CYCLES, NUM_CAPTIONER_CYCLES, NUM_NATIVE_CYCLES = 50, 10, 3
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +57,22 @@ def test_a_text_model_loaded_and_closed_often_leaves_nothing() -> None:
             engine = await InferenceEngine.load(TEXT)
             assert freed_bytes(engine) is None
             assert (await engine.generate(PROMPT, SHORT)).tokens
+            await engine.close()
+            assert (freed_bytes(engine) or 0) >= engine.memory.weights_bytes > 0
+
+    asyncio.run(run())
+
+
+def test_a_model_with_vision_leaves_nothing_of_it_and_of_its_images() -> None:
+    """It answers about a picture, is closed while another answer runs, and all of its weights are freed each time."""
+
+    async def run() -> None:
+        for cycle in range(NUM_NATIVE_CYCLES):
+            engine = await InferenceEngine.load(CAPTIONER, EngineConfig(has_vision=True))
+            question = [Message(Role.USER, (image_of(cycle), TextPart("Describe the image.")))]
+            assert (await engine.generate(question, SHORT)).tokens
+            running = engine.generate_stream(question, GenerationParams(max_tokens=500))
+            await anext(running)
             await engine.close()
             assert (freed_bytes(engine) or 0) >= engine.memory.weights_bytes > 0
 
