@@ -111,6 +111,13 @@ BAD: list[tuple[Any, str | None, str]] = [
     (body(logit_bias={"1": -(10**400)}), "logit_bias", "invalid_value"),
     (body(logit_bias={str(i): 1 for i in range(1025)}), "logit_bias", "invalid_value"),
     (b'{"messages": [{"role": "user", "content": "x"}], "logit_bias": {"1": NaN}}', None, "invalid_json"),
+    # where the answer ends
+    (body(min_tokens=-1), "min_tokens", "invalid_value"),
+    (body(min_tokens=9, max_tokens=8), "min_tokens", "invalid_value"),
+    (body(min_tokens=9, max_completion_tokens=8), "min_tokens", "invalid_value"),
+    (body(ignore_eos=1), "ignore_eos", "invalid_value"),
+    (body(stop_token_ids=["1"]), "stop_token_ids[0]", "invalid_value"),
+    (body(stop_token_ids=[1] * 129), "stop_token_ids", "invalid_value"),
     # the chat template
     (body(chat_template_kwargs=[]), "chat_template_kwargs", "invalid_value"),
     (body(chat_template_kwargs={"chat_template": "x"}), "chat_template_kwargs.chat_template", "unsupported_parameter"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -114,11 +115,15 @@ def test_params() -> None:
         "seed": 7,
         "logprobs": True,
         "top_logprobs": 20,
+        "min_tokens": 3,
+        "ignore_eos": True,
     }
     wire = {"messages": [{"role": "user", "content": ""}], "max_tokens": 5, "max_completion_tokens": 9, "stop": "END"}
-    params = decode(wire | fields | {"logit_bias": {"0": -100, "1234": 2.5}}, "x").request.params
+    params = decode(
+        wire | fields | {"logit_bias": {"0": -100, "1234": 2.5}, "stop_token_ids": [5, 6]}, "x"
+    ).request.params
     expected = GenerationParams(**fields, max_tokens=9, stop=("END",), logit_bias=((0, -100), (1234, 2.5)))  # type: ignore[arg-type]
-    assert params == expected
+    assert params == replace(expected, stop_token_ids=(5, 6))
     assert decode(wire | {"max_completion_tokens": None}, "x").request.params.max_tokens == 5
 
 

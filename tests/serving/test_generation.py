@@ -138,6 +138,31 @@ def test_a_prompt_beyond_the_context_is_counted(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_schema_ends_an_answer_that_ignores_its_end() -> None:
+    """The grammar allows nothing after the object, so `ignore_eos` and `min_tokens` do not spoil it."""
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+    output = OutputSpec(response_format=ResponseFormat(schema))
+    forever = [replace(GREEDY, ignore_eos=True), replace(GREEDY, min_tokens=100)]
+    for events in answers(DEMO, *(asking("Is it so?", params, output=output) for params in forever)):
+        assert isinstance(json.loads(told(events).text)["ok"], bool)
+        assert told(events).end.finish_reason is FinishReason.STOP
+
+
+def test_a_stop_token_is_no_part_of_the_answer() -> None:
+    """The text and the log-probabilities end before it; it counts as generated, as the model's own end does."""
+    question, params = "What can you do?", replace(GREEDY, logprobs=True)
+    (whole,) = (told(events) for events in answers(DEMO, asking(question, params)))
+    entries = [entry.token for event in whole.events if isinstance(event, TextDelta) for entry in event.logprobs]
+    place = len(entries) // 2
+    stop = entries[place].token_id
+    first = next(n for n, entry in enumerate(entries) if entry.token_id == stop)
+    (cut,) = (told(events) for events in answers(DEMO, asking(question, replace(params, stop_token_ids=(stop,)))))
+    assert cut.text == "".join(entry.text for entry in entries[:first])
+    assert cut.tokens == cut.text
+    assert cut.end.finish_reason is FinishReason.STOP
+    assert cut.end.usage.num_completion_tokens == first + 1
+
+
 def test_a_stop_string_ends_the_answer_before_it() -> None:
     """The text ends before the first one, with reason stop, and only those tokens and their log-probabilities count."""
     question, with_logprobs = "What can you do?", replace(GREEDY, logprobs=True)

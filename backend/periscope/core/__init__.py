@@ -61,6 +61,7 @@ from periscope.core.params import (
     MAX_LOGIT_BIAS_ENTRIES,
     MAX_STOP_LENGTH,
     MAX_STOP_STRINGS,
+    MAX_STOP_TOKEN_IDS,
     GenerationParams,
 )
 from periscope.core.request import (
@@ -86,6 +87,7 @@ __all__ = [
     "MAX_LOGIT_BIAS_ENTRIES",
     "MAX_STOP_LENGTH",
     "MAX_STOP_STRINGS",
+    "MAX_STOP_TOKEN_IDS",
     "MODEL_FILES",
     "NOT_MODEL_FILES",
     "AllowedOrigins",

@@ -10,6 +10,7 @@ from periscope.errors import InvalidRequest
 #: name -> (lowest, highest); None = no bound on that side.
 _BOUNDS: dict[str, tuple[float | None, float | None]] = {
     "max_tokens": (1, 2**31 - 1),
+    "min_tokens": (0, 2**31 - 1),
     "temperature": (0.0, 2.0),
     "top_p": (0.0, 1.0),
     "top_k": (0, 2**31 - 1),
@@ -22,6 +23,7 @@ _BOUNDS: dict[str, tuple[float | None, float | None]] = {
 }
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 1024
+MAX_STOP_TOKEN_IDS = 128
 MAX_LOGIT_BIAS_ENTRIES = 1024
 MAX_LOGIT_BIAS = 100.0
 _MAX_SHOWN_DIGITS = 32
@@ -41,6 +43,11 @@ class GenerationParams:
         seed: the same seed, prompt and params give the same tokens, alone or in a batch.
         stop: strings matched on the text of the answer, never on reasoning or calls where these are recognised;
             never part of the output.
+        stop_token_ids: tokens that end the completion besides the model's own end tokens, and like these are never part
+            of the text.
+        min_tokens: no end token and none of `stop_token_ids` is generated before so many tokens, unless a grammar
+            allows nothing else. Stop strings and calls end a completion earlier.
+        ignore_eos: as `min_tokens`, for the model's own end tokens and up to the limit.
         logit_bias: (token id, value added to its logit) pairs, -100 to 100; each id at most once.
         logprobs: report the log-probability of each token of the completion, under the model's own distribution
             (before penalties, bias, grammar and temperature).
@@ -60,6 +67,9 @@ class GenerationParams:
     presence_penalty: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    min_tokens: int = 0
+    ignore_eos: bool = False
     logit_bias: tuple[tuple[int, float], ...] = ()
     logprobs: bool = False
     top_logprobs: int = 0
@@ -73,6 +83,11 @@ class GenerationParams:
             )
         if any(not 0 < len(text) <= MAX_STOP_LENGTH for text in self.stop):
             raise InvalidRequest(f"Each `stop` string needs 1 to {MAX_STOP_LENGTH} characters.", param="stop")
+        if len(self.stop_token_ids) > MAX_STOP_TOKEN_IDS:
+            raise InvalidRequest(
+                f"`stop_token_ids` takes at most {MAX_STOP_TOKEN_IDS} ids, got {len(self.stop_token_ids)}.",
+                param="stop_token_ids",
+            )
         if len(self.logit_bias) > MAX_LOGIT_BIAS_ENTRIES:
             raise InvalidRequest(
                 f"`logit_bias` takes at most {MAX_LOGIT_BIAS_ENTRIES} tokens, got {len(self.logit_bias)}.",

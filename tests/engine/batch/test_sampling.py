@@ -15,6 +15,7 @@ from periscope.engine.batch.sampling import (
     LogitBias,
     RepetitionPenalty,
     RowSampling,
+    WithheldEnds,
     logits_processors_for,
     sample,
 )
@@ -116,6 +117,17 @@ def test_logit_bias_moves_the_named_tokens_only() -> None:
     """A bias of -100 rules a token out, +100 makes it certain, and the others stay as they were."""
     bias = LogitBias([(0, -100.0), (3, 1.5)])
     assert bias(None, mx.zeros((1, 4))).tolist() == [[-100.0, 0.0, 0.0, 1.5]]
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16, mx.float32])
+def test_withheld_ends_come_only_where_nothing_else_may(dtype: mx.Dtype) -> None:
+    """For as many tokens as asked for, in every type that logits have; a mask that leaves only the end wins."""
+    withheld = WithheldEnds([1, 2], 2)
+    likely = mx.array([[0.0, 9.0, 8.0, 1.0]]).astype(dtype)
+    assert mx.argmax(withheld(None, likely)).item() == 3
+    only_the_end = mx.where(mx.array([[False, True, False, False]]), withheld(mx.array([3]), likely), -mx.inf)
+    assert mx.argmax(only_the_end).item() == 1
+    assert withheld(mx.array([3]), likely).tolist() == likely.tolist()
 
 
 def test_neutral_settings_cost_nothing() -> None:

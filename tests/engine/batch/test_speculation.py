@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,16 @@ def test_accepted_drafts_save_steps(tiny_text_model: Path) -> None:
     drafting.to_the_end()
     assert len(drafting.tokens[row]) == 24
     assert drafting.num_steps <= 8
+
+
+def test_a_stop_token_among_accepted_drafts_ends_the_row(tiny_text_model: Path) -> None:
+    """Nothing after it is generated, as without a draft model."""
+    plain = load(tiny_text_model).new_batch()
+    drafting = load(tiny_text_model, EngineConfig(draft_model=str(tiny_text_model))).new_batch()
+    (free,) = all_of(plain, submit(PROMPTS[2], GREEDY))
+    for stop in free[:6]:
+        each = submit(PROMPTS[2], replace(GREEDY, stop_token_ids=(stop,)))
+        assert all_of(drafting, each) == all_of(plain, each) == [free[: free.index(stop) + 1]]
 
 
 @pytest.mark.parametrize("max_tokens", [1, 2, 3, 4, 5, 6, 7])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -32,6 +33,52 @@ def test_alone_in_a_batch_and_from_a_warm_cache_a_request_gets_the_same(
         batch.clear_prompt_cache()
     assert together == alone
     assert warm == alone
+
+
+#: The tiny models' end token, made certain.
+ENDS = GenerationParams(temperature=0.0, max_tokens=12, logit_bias=((257, 100.0),))
+
+
+def test_each_request_ends_at_tokens_of_its_own(batch: TextBatch) -> None:
+    """Rows beside each other stop at different tokens, or go on past what stops the others."""
+    tokens = prompt(40)
+    (free,) = all_of(batch, submit(tokens))
+    stops = [free[3], free[7], 257]
+    run = Run(batch)
+    rows = run.admit(*(submit(tokens, replace(GREEDY, stop_token_ids=(stop,))) for stop in stops))
+    run.to_the_end()
+    for row, stop in zip(rows, stops, strict=True):
+        assert run.tokens[row] == free[: free.index(stop) + 1] if stop in free else free
+        reason = FinishReason.STOP if stop in free else FinishReason.LENGTH
+        assert (run.last[row].finish_reason, run.last[row].is_eos) == (reason, stop in free)
+
+
+def test_no_end_comes_before_min_tokens(batch: TextBatch) -> None:
+    """A model that wants to end at once ends at the first token after `min_tokens`, or with `ignore_eos` at the limit.
+
+    A stop token of the request is withheld by `min_tokens` and not by `ignore_eos`.
+    """
+    wanted = {
+        1: ENDS,
+        6: replace(ENDS, min_tokens=5),
+        12: replace(ENDS, ignore_eos=True),
+        3: replace(ENDS, ignore_eos=True, min_tokens=2, stop_token_ids=(7,), logit_bias=((257, 100.0), (7, 99.0))),
+    }
+    submits = [submit(prompt(9), params) for params in wanted.values()]
+    together = all_of(batch, *submits)
+    assert [len(tokens) for tokens in together] == list(wanted)
+    assert [tokens[-1] for tokens in together][:2] == [257, 257]
+    assert not any(257 in tokens[:-1] for tokens in together)
+    assert together[3][-1] == 7
+    assert 7 not in together[3][:-1]
+    batch.clear_prompt_cache()
+    assert [tokens for each in submits for tokens in all_of(batch, each)] == together
+
+
+def test_a_stop_token_outside_of_the_vocabulary_is_refused(batch: TextBatch) -> None:
+    """Before anything is computed, with the field and the bounds."""
+    with pytest.raises(InvalidRequest, match="`stop_token_ids` names token 258; this model has 0 to 257"):
+        batch.admit(submit(prompt(4), replace(GREEDY, stop_token_ids=(258,))))
 
 
 def test_a_growing_conversation_computes_only_what_is_new(batch: TextBatch) -> None:

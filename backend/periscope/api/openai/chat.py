@@ -89,6 +89,16 @@ def decode(body: Any, request_id: str) -> ChatCall:
 
 
 def _params(wire: ChatCompletionWire) -> GenerationParams:
+    params = _sampling(wire)
+    if params.max_tokens is not None and params.min_tokens > params.max_tokens:
+        raise InvalidRequest(
+            f"`min_tokens` is {params.min_tokens}, but the answer may have {params.max_tokens} tokens at most.",
+            param="min_tokens",
+        )
+    return params
+
+
+def _sampling(wire: ChatCompletionWire) -> GenerationParams:
     """The sampling parameters. `max_completion_tokens` is the newer name of `max_tokens` and wins over it."""
     is_renamed = wire.max_completion_tokens is not None
     try:
@@ -103,6 +113,9 @@ def _params(wire: ChatCompletionWire) -> GenerationParams:
             presence_penalty=wire.presence_penalty,
             seed=wire.seed,
             stop=tuple(wire.stop or ()),
+            stop_token_ids=tuple(wire.stop_token_ids or ()),
+            min_tokens=wire.min_tokens or 0,
+            ignore_eos=bool(wire.ignore_eos),
             logit_bias=_logit_bias(wire.logit_bias or {}),
             logprobs=bool(wire.logprobs),
             top_logprobs=wire.top_logprobs or 0,

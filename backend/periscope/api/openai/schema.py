@@ -169,6 +169,9 @@ class ChatCompletionWire(Wire):
     presence_penalty: float | None = None
     seed: Annotated[int | None, BeforeValidator(_no_limit)] = None
     stop: Annotated[list[str] | None, BeforeValidator(_stop_list)] = None
+    stop_token_ids: list[int] | None = None
+    min_tokens: Whole | None = None
+    ignore_eos: bool | None = None
     logit_bias: dict[str, Any] | None = None
     logprobs: bool | None = None
     top_logprobs: Whole | None = None

@@ -46,13 +46,11 @@ class DecodeBatch:
         model: Callable[..., mx.array],
         table: RowTable,
         *,
-        eos_token_ids: Iterable[int],
         token_text: Callable[[int], TokenText],
         speculation: SpeculativeStep | None = None,
     ) -> None:
         self._model = model
         self._table = table
-        self._eos = frozenset(eos_token_ids)
         self._token_text = token_text
         self._speculation = speculation
         self._logprobs = LazyLogprobs()
@@ -223,7 +221,7 @@ class DecodeBatch:
         slots, newest = self._table.slots, self._table.newest
         assert newest is not None  # noqa: S101 - there are rows
         raw = self._model(newest[:, None], cache=self._table.layers, **_position_deltas(slots))[:, -1, :]
-        logits = masked(slots, newest, processed(slots, newest, raw), self._eos)
+        logits = masked(slots, newest, processed(slots, newest, raw))
         sampled = sample(logits, [(row.sampling, row.num_launched) for row in slots])
         self._table.advance(sampled)
         self._logprobs = LazyLogprobs.of(slots, raw, sampled)
@@ -239,7 +237,7 @@ class DecodeBatch:
         if row.fault is not None:
             return Sampled(row.id, token, error=row.fault)
         row.tokens.append(token)
-        is_eos, reason = token in self._eos, None
+        is_eos, reason = token in row.end_token_ids, None
         if is_eos:
             reason = FinishReason.LENGTH if row.is_shortened else FinishReason.STOP
         elif row.num_read >= (row.params.max_tokens or 1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 import mlx.core as mx
@@ -34,7 +34,7 @@ def processed(rows: Sequence[Row], newest: mx.array, logits: mx.array) -> mx.arr
     return mx.concatenate(lines)
 
 
-def masked(rows: Sequence[Row], newest: mx.array, logits: mx.array, eos_token_ids: Collection[int]) -> mx.array:
+def masked(rows: Sequence[Row], newest: mx.array, logits: mx.array) -> mx.array:
     """Logits `(rows, vocab)` in which tokens that a row's grammar forbids are minus infinity.
 
     The matchers need the newest tokens, so this starts computing the logits and then blocks until those are there.
@@ -44,7 +44,7 @@ def masked(rows: Sequence[Row], newest: mx.array, logits: mx.array, eos_token_id
     mx.async_eval(logits)  # type: ignore[no-untyped-call]
     bits: dict[int, np.ndarray] = {}
     for index, (row, token) in enumerate(zip(rows, cast("list[int]", newest.tolist()), strict=True)):
-        if row.matcher is None or (token in eos_token_ids and row.num_launched):
+        if row.matcher is None or (token in row.end_token_ids and row.num_launched):
             continue
         with row.guarding():
             if row.num_launched:

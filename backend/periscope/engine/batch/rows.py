@@ -25,6 +25,7 @@ class Row:
     Attributes:
         prompt: token ids `(num_prompt_tokens,)`; tokens of an image are its key, see `RowImages.keyed_tokens`.
         tokens: the prompt, then the completion tokens that have been read.
+        end_token_ids: those of the model and of the request; each ends the completion and is no part of its text.
         images: the prompt's images; None if it has none.
         num_cached_tokens: prompt tokens that were taken from a computed prefix; reported as usage.
         num_launched: completion tokens sampled, the one in flight included.
@@ -40,6 +41,7 @@ class Row:
     params: GenerationParams
     sampling: RowSampling
     processors: list[LogitsProcessor]
+    end_token_ids: frozenset[int] = frozenset()
     matcher: Matcher | None = None
     images: RowImages | None = None
     num_cached_tokens: int = 0

@@ -9,7 +9,7 @@ cache hit, and however many tokens one step verifies.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -159,7 +159,28 @@ class LogitBias:
         return logits.at[:, self._tokens].add(self._values.astype(logits.dtype))
 
 
-def logits_processors_for(params: GenerationParams, prompt: Sequence[int]) -> list[LogitsProcessor]:
+#: Added to the logits of end tokens that may not come yet. Finite, unlike the mask of a grammar: where a grammar allows
+#: nothing but the end, the end is still the likeliest token. Its probability beside any other is exactly 0 in float32.
+_WITHHELD = -1e4
+
+
+class WithheldEnds:
+    """Keeps end tokens from being generated in the first tokens of a completion. Source: vLLM, "min_tokens"."""
+
+    def __init__(self, token_ids: Iterable[int], num_tokens: int) -> None:
+        self._ends = LogitBias([(token_id, _WITHHELD) for token_id in token_ids])
+        self._num_left = num_tokens
+
+    def __call__(self, token: mx.array | None, logits: mx.array) -> mx.array:
+        if self._num_left <= 0:
+            return logits
+        self._num_left -= 1
+        return self._ends(token, logits)
+
+
+def logits_processors_for(
+    params: GenerationParams, prompt: Sequence[int], eos_token_ids: Collection[int] = ()
+) -> list[LogitsProcessor]:
     """New processors for one row. Empty when all settings are neutral, so that the batch stays on its fast path."""
     processors: list[LogitsProcessor] = []
     if params.repetition_penalty not in (None, 1.0):
@@ -170,4 +191,9 @@ def logits_processors_for(params: GenerationParams, prompt: Sequence[int]) -> li
         )
     if params.logit_bias:
         processors.append(LogitBias(params.logit_bias))
+    if params.ignore_eos and eos_token_ids:
+        processors.append(WithheldEnds(eos_token_ids, params.max_tokens or 1))
+    ends = {*params.stop_token_ids} if params.ignore_eos else {*params.stop_token_ids, *eos_token_ids}
+    if params.min_tokens and ends:
+        processors.append(WithheldEnds(sorted(ends), params.min_tokens))
     return processors

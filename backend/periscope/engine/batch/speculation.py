@@ -95,10 +95,9 @@ class Verified:
 class SpeculativeStep:
     """Runs the model once over a row's last token and a draft of what follows it."""
 
-    def __init__(self, model: Callable[..., mx.array], drafter: Drafter, *, end_token_ids: Collection[int]) -> None:
+    def __init__(self, model: Callable[..., mx.array], drafter: Drafter) -> None:
         self._model = model
         self._drafter = drafter
-        self._end_token_ids = end_token_ids
 
     @property
     def max_tokens_per_step(self) -> int:
@@ -128,7 +127,7 @@ class SpeculativeStep:
         sampled, drafted_ids = cast("list[int]", wanted.tolist()), cast("list[int]", draft.tolist())
         if drafted_ids:
             self._drafter.note_drafted(drafted_ids)
-        verified = _verified(sampled, drafted_ids, self._end_token_ids)
+        verified = _verified(sampled, drafted_ids, row.end_token_ids)
         trim_prompt_cache(caches, len(drafted_ids) - len(verified.accepted))
         return verified
 

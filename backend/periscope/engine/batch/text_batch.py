@@ -111,14 +111,12 @@ class TextBatch:
         )
 
     def _new_decode_batch(self) -> DecodeBatch:
-        end_token_ids = self._settings.eos_token_ids
         drafter = self._drafter
         return DecodeBatch(
             self._model,
             RowTable(self._keep, keeps_states=self._keeps_states),
-            eos_token_ids=end_token_ids,
             token_text=self._settings.token_text,
-            speculation=None if drafter is None else SpeculativeStep(self._model, drafter, end_token_ids=end_token_ids),
+            speculation=None if drafter is None else SpeculativeStep(self._model, drafter),
         )
 
     def _keep(self, tokens: list[int], caches: LayerCaches, freed_bytes: int) -> None:
@@ -144,7 +142,8 @@ class TextBatch:
         images = RowImages(prompt.token_ids, prompt.images) if prompt.images else None
         tokens = list(prompt.token_ids) if images is None else images.keyed_tokens
         self._memory.check_fits(len(tokens), self._executor.rows_bytes)
-        self._check_bias(params.logit_bias)
+        self._check_known("logit_bias", [token_id for token_id, _ in params.logit_bias])
+        self._check_known("stop_token_ids", params.stop_token_ids)
         params = replace(params, max_tokens=int(min(params.max_tokens or 1, self._memory.max_num_tokens - len(tokens))))
         self._num_rows += 1
         row = Row(
@@ -153,7 +152,10 @@ class TextBatch:
             prompt=np.asarray(tokens, dtype=np.int64),
             params=params,
             sampling=RowSampling.of(params, vocab_size=self._settings.vocab_size),
-            processors=logits_processors_for(params, [token for token in tokens if token >= 0]),
+            processors=logits_processors_for(
+                params, [token for token in tokens if token >= 0], self._settings.eos_token_ids
+            ),
+            end_token_ids=self._settings.eos_token_ids.union(params.stop_token_ids),
             matcher=None if submit.grammar is None else submit.grammar.new_matcher(),
             images=images,
         )
@@ -161,12 +163,12 @@ class TextBatch:
         self._executor.prompts.append(Prompt(row, checkpoints))
         return row.id
 
-    def _check_bias(self, biases: Iterable[tuple[int, float]]) -> None:
-        for token_id, _ in biases:
-            if token_id >= self._settings.vocab_size:
+    def _check_known(self, param: str, token_ids: Iterable[int]) -> None:
+        for token_id in token_ids:
+            if not 0 <= token_id < self._settings.vocab_size:
                 raise InvalidRequest(
-                    f"`logit_bias` names token {token_id}, but this model's last is {self._settings.vocab_size - 1}.",
-                    param="logit_bias",
+                    f"`{param}` names token {token_id}; this model has 0 to {self._settings.vocab_size - 1}.",
+                    param=param,
                 )
 
     def prepare(self) -> None:

@@ -18,7 +18,7 @@ class Sampled:
 
     Attributes:
         finish_reason: set if this is the row's last token.
-        is_eos: `token_id` is an end-of-sequence token, which is not part of the text.
+        is_eos: `token_id` is an end token of the model or the request, which is not part of the text.
         num_cached_tokens: prompt tokens of this row that came from the prompt cache.
         error: what this row's sampler, logits processor or image raised; `token_id` is meaningless then.
         is_model_failure: the model itself raised the error, so other rows may fail in the same way.
