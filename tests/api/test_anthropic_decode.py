@@ -242,7 +242,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
     ({"messages": [said("user", {"type": "hologram"})]}, "messages[0].content[0]"),
     ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
-    ({"messages": [said("user", IMAGE | {"source": {"type": "file"}})]}, "messages[0].content[0].source.type"),
+    ({"messages": [said("user", IMAGE | {"source": {"type": "blob"}})]}, "messages[0].content[0].source.type"),
     ({"system": 3}, "system"),
     ({"stop_sequences": [""]}, "stop_sequences"),
     ({"stop_sequences": ["x"] * 17}, "stop_sequences"),

@@ -219,9 +219,9 @@ BAD: list[tuple[Any, str | None, str]] = [
     (content({"type": "image_url"}), "messages[0].content[0].image_url", "invalid_value"),
     (content({"type": "image_url", "image_url": ""}), "messages[0].content[0].image_url", "invalid_value"),
     (content({"type": "image_url", "image_url": {"url": 5}}), "messages[0].content[0].image_url.url", "invalid_value"),
-    (content({"type": "input_image", "file_id": "f"}), "messages[0].content[0].image_url", "invalid_value"),
+    (content({"type": "input_image", "file_id": ""}), "messages[0].content[0].image_url", "invalid_value"),
     (content({"type": "image"}), "messages[0].content[0].source", "invalid_value"),
-    (content({"type": "image", "source": {"type": "file"}}), "messages[0].content[0].source.type", "invalid_value"),
+    (content({"type": "image", "source": {"type": "blob"}}), "messages[0].content[0].source.type", "invalid_value"),
     (
         content({"type": "image", "source": {"type": "base64", "data": "AA=="}}),
         "messages[0].content[0].source.media_type",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from periscope.api.content import image_block, image_url_part
-from periscope.core import ImagePart
+from periscope.core import FilePart, ImagePart
 from periscope.errors import InvalidRequest
 
 PNG = "data:image/png;base64,AAAA"
@@ -35,12 +35,30 @@ def test_an_image_is_the_same_part_from_every_dialect(
 
 
 @pytest.mark.parametrize(
+    ("decode", "part", "field"),
+    [
+        (image_url_part, {"file_id": "f"}, "at.file_id"),
+        (image_block, {"source": {"type": "file", "file_id": "f"}}, "at.source.file_id"),
+    ],
+    ids=["Responses", "Anthropic"],
+)
+def test_a_stored_image_is_a_file_that_is_missing(
+    decode: Callable[[dict[str, Any], str], ImagePart | FilePart], part: dict[str, Any], field: str
+) -> None:
+    """In an earlier turn it must not end the conversation; otherwise the error names the field and the fix."""
+    found = decode(part, "at")
+    assert isinstance(found, FilePart)
+    assert found.missing is not None
+    assert found.missing.startswith(f"`{field}` names a stored image")
+
+
+@pytest.mark.parametrize(
     ("decode", "part", "param"),
     [
         (image_url_part, {}, "at.image_url"),
         (image_url_part, {"image_url": {"url": 3}}, "at.image_url.url"),
         (image_block, {}, "at.source"),
-        (image_block, {"source": {"type": "file", "file_id": "f"}}, "at.source.type"),
+        (image_block, {"source": {"type": "blob", "file_id": "f"}}, "at.source.type"),
         (image_block, {"source": {"type": "url", "url": ""}}, "at.source.url"),
         (image_block, {"source": {"type": "base64", "media_type": "image/png"}}, "at.source.data"),
         (image_block, {"source": {"type": "base64", "media_type": "image/png,x", "data": "A"}}, "at.source.media_type"),

@@ -1,13 +1,15 @@
 """Parts of a message's content that several dialects share: images as each of them writes them, as core parts. Pure.
 
 No image is decoded: a URL, or base64 with its media type, becomes the URL that `vision` reads. A PDF or a video in
-the place of an image, as some clients send it, is a file. Every route takes the parts of all dialects, because chats
-continue at other endpoints with the history that they have.
+the place of an image, as some clients send it, is a file. A reference to a stored image is a file that is missing:
+whether that is an error depends on its place in the conversation, and `vision` decides it. Every route takes the parts
+of all dialects, because chats continue at other endpoints with the history that they have.
 
     OpenAI chat     {"type": "image_url", "image_url": {"url": ...} or "..."}
-    Responses       {"type": "input_image", "image_url": "..."}
+    Responses       {"type": "input_image", "image_url": "..."} or {"type": "input_image", "file_id": ...}
     Anthropic       {"type": "image", "source": {"type": "base64", "media_type": ..., "data": ...}}
                     {"type": "image", "source": {"type": "url", "url": ...}}
+                    {"type": "image", "source": {"type": "file", "file_id": ...}}
     MCP             {"type": "image", "data": ..., "mimeType": ...}
     Transformers    {"type": "image", "url": ...} or {"type": "image", "image": ...}
 """
@@ -39,6 +41,8 @@ def image_url_part(part: JSONObject, path: str) -> ImagePart | FilePart:
     value = part.get("image_url")
     if isinstance(value, dict):
         return _image_or_file(_url(value.get("url"), f"{path}.image_url.url"), path)
+    if value is None and part.get("file_id"):
+        return _stored(f"{path}.file_id", path)
     return _image_or_file(_url(value, f"{path}.image_url"), path)
 
 
@@ -63,6 +67,8 @@ def image_block(part: JSONObject, path: str) -> ImagePart | FilePart:
             url = data_url(source.get("media_type"), source.get("data"), f"{at}.media_type", f"{at}.data")
         case "url":
             url = _url(source.get("url"), f"{at}.url")
+        case "file":
+            return _stored(f"{at}.file_id", path)
         case other:
             raise wrong_type(f"{at}.type", "`base64` or `url`", other)
     return _image_or_file(url, path)
@@ -102,6 +108,11 @@ def string_at(path: str, value: Any) -> str:
 def wrong_type(path: str, expected: str, value: Any) -> InvalidRequest:
     """The error for a value of the wrong type."""
     return InvalidRequest(f"`{path}` must be {expected}, got {kind_of(value)}.", param=path)
+
+
+def _stored(field: str, path: str) -> FilePart:
+    missing = f"`{field}` names a stored image, and this server stores none. Send it as `data:image/png;base64,...`."
+    return FilePart(path, missing=missing)
 
 
 def _image_or_file(url: str, path: str) -> ImagePart | FilePart:
