@@ -86,7 +86,7 @@ class LocalGenerator(InferenceEngine):
         return output.text, len(output.tokens)
 
     async def tokens_of(self, prompt: str | GenerationRequest, *, adds_special_tokens: bool) -> tuple[TokenText, ...]:
-        """See `TextGenerator`."""
+        """See `PooledTokenizer`."""
         if isinstance(prompt, str):
             token_ids = await self._off_loop(
                 partial(self._tokenizer.encode, prompt, adds_special_tokens=adds_special_tokens)
@@ -97,7 +97,7 @@ class LocalGenerator(InferenceEngine):
         return await self._off_loop(partial(self._tokenizer.token_texts, token_ids))
 
     async def text_of(self, token_ids: Sequence[int]) -> str:
-        """See `TextGenerator`."""
+        """See `PooledTokenizer`."""
         known = self._tokenizer.checked(token_ids, param="tokens")
         return await self._off_loop(partial(self._tokenizer.decode, known))
 

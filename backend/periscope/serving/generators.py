@@ -46,11 +46,26 @@ class TextGenerator(Protocol):
         """
         ...
 
+
+@runtime_checkable
+class PooledGenerator(PooledEngine, TextGenerator, Protocol):
+    """A text generator that the pool loads, leases and frees."""
+
+
+@runtime_checkable
+class PooledTokenizer(PooledEngine, Protocol):
+    """A model of the pool whose tokenizer is on this machine. Event loop only."""
+
+    @property
+    def facts(self) -> GeneratorFacts:
+        """The properties of the model. They never change."""
+        ...
+
     async def tokens_of(self, prompt: str | GenerationRequest, *, adds_special_tokens: bool) -> tuple[TokenText, ...]:
         """The tokens of a plain text, or those of a request's rendered prompt.
 
         Args:
-            prompt: a request as for `stream`.
+            prompt: a request as for `TextGenerator.stream`.
             adds_special_tokens: to a plain text, those with which the tokenizer opens or closes one. What stands in a
                 rendered prompt is the chat template's choice.
 
@@ -68,8 +83,3 @@ class TextGenerator(Protocol):
             EngineClosed: the model was unloaded.
         """
         ...
-
-
-@runtime_checkable
-class PooledGenerator(PooledEngine, TextGenerator, Protocol):
-    """A text generator that the pool loads, leases and frees."""

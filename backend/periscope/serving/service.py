@@ -25,7 +25,7 @@ from periscope.core import (
 )
 from periscope.errors import ContextLengthExceeded, InvalidRequest, MemoryExceeded, ServerStopping
 from periscope.serving.disabled_images import without_images
-from periscope.serving.generators import PooledGenerator
+from periscope.serving.generators import PooledGenerator, PooledTokenizer
 from periscope.serving.health import Health, Notices, health_of
 from periscope.serving.look import look_tools
 from periscope.serving.reserved import while_reserved
@@ -64,6 +64,7 @@ class ModelElsewhere(Protocol):
 
 #: The engine class of all text models in the pool.
 _GENERATOR: type[PooledGenerator] = PooledGenerator  # type: ignore[type-abstract]  # nobody makes one of it
+_TOKENIZER: type[PooledTokenizer] = PooledTokenizer  # type: ignore[type-abstract]  # as above
 #: A model without vision gets the text of documents, which needs no captioner.
 _WITHOUT_VISION: Final = ProxySettings(documents=DocumentSettings(mode=DocumentMode.TEXT), video=None)
 
@@ -244,13 +245,13 @@ class ChatService:
             return await generator.text_of(token_ids)
 
     @asynccontextmanager
-    async def _leased(self, model: ServedModel) -> AsyncGenerator[PooledGenerator, None]:
+    async def _leased(self, model: ServedModel) -> AsyncGenerator[PooledTokenizer, None]:
         """The model, in memory as long as the block runs."""
         if self._is_stopping:
             raise ServerStopping("The server is stopping.")
         with self._pool.ticket(model.name) as ticket:
             await ticket.granted()
-            yield ticket.engine(_GENERATOR)
+            yield ticket.engine(_TOKENIZER)
 
     async def caption(self, model: str, images: tuple[ImagePart, ...]) -> tuple[CaptionedImage, ...]:
         """What the model's captioner says about each image, in order; cached captions count.
