@@ -130,9 +130,8 @@ BAD: list[tuple[Any, str | None, str]] = [
     (body(function_call={"name": "f"}), "function_call", "unsupported_parameter"),
     (body(modalities=["text", "audio"]), "modalities", "unsupported_parameter"),
     (body(audio={"voice": "alloy"}), "audio", "unsupported_parameter"),
-    (body(guided_regex="a+"), "guided_regex", "unsupported_parameter"),
-    (body(guided_choice=["a", "b"]), "guided_choice", "unsupported_parameter"),
-    (body(grammar="root ::= x"), "grammar", "unsupported_parameter"),
+    (body(bad_words=["a"]), "bad_words", "unsupported_parameter"),
+    (body(structured_outputs={"structural_tag": "{}"}), "structured_outputs.structural_tag", "unsupported_parameter"),
     (body(chat_template="{{ messages }}"), "chat_template", "unsupported_parameter"),
     # tools
     (body(tools={}), "tools", "invalid_value"),
@@ -302,7 +301,7 @@ async def test_what_only_the_model_can_tell_is_a_400_too(error: RequestError, st
                 "answer. Send the `id` of the call."
             ),
         ),
-        (body(guided_regex="a+"), "`guided_regex` is not supported; leave it out."),
+        (body(bad_words=["a"]), "`bad_words` is not supported; leave it out."),
         (
             body(reasoning_effort="lots"),
             (

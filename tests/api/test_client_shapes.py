@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from periscope.api.openai.chat import decode
-from periscope.core import GenerationRequest, ImagePart, Message, Role, TextPart, ToolCall
+from periscope.core import GenerationRequest, ImagePart, Message, ResponseFormat, Role, TextPart, ToolCall
 from tests.api.driving import FakeBackend, in_loop, post_chat
 
 USER = {"role": "user", "content": "Hi"}
@@ -53,7 +53,7 @@ def test_null_keywords_in_a_response_format_mean_none() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer", "enum": None}}, "required": None}
     wire = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     asked = request_of(response_format=wire).output.response_format
-    assert asked is not None
+    assert isinstance(asked, ResponseFormat)
     assert asked.schema == {"type": "object", "properties": {"a": {"type": "integer"}}}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from periscope.api.errors import UnsupportedParameter
 from periscope.api.openai.chat import decode
-from periscope.core import GenerationRequest, ResponseFormat, Tool
+from periscope.core import MAX_GRAMMAR_CHARS, AnswerGrammar, GenerationRequest, ResponseFormat, Tool
 from periscope.errors import InvalidRequest
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
@@ -38,6 +38,19 @@ def request_of(**fields: Any) -> GenerationRequest:
         ),
         ({"guided_json": SCHEMA}, ResponseFormat(SCHEMA, "guided_json")),
         ({"structured_outputs": {"json": SCHEMA}}, ResponseFormat(SCHEMA, "structured_outputs.json")),
+        (
+            {"structured_outputs": {"json_object": True}},
+            ResponseFormat({"type": "object"}, "structured_outputs.json_object"),
+        ),
+        ({"guided_regex": "a+"}, AnswerGrammar(regex="a+", param="guided_regex")),
+        ({"guided_choice": ["a", "b"]}, AnswerGrammar(choices=("a", "b"), param="guided_choice")),
+        ({"guided_grammar": "root ::= x"}, AnswerGrammar(grammar="root ::= x", param="guided_grammar")),
+        ({"structured_outputs": {"regex": "a+"}}, AnswerGrammar(regex="a+", param="structured_outputs.regex")),
+        ({"structured_outputs": {"choice": ["a"]}}, AnswerGrammar(choices=("a",), param="structured_outputs.choice")),
+        ({"structured_outputs": {"grammar": "g"}}, AnswerGrammar(grammar="g", param="structured_outputs.grammar")),
+        ({"grammar": "root ::= x"}, AnswerGrammar(grammar="root ::= x", param="grammar")),
+        ({"grammar": ""}, None),
+        ({"guided_regex": "a", "tools": TOOLS, "tool_choice": "none"}, AnswerGrammar(regex="a", param="guided_regex")),
         ({"json_schema": SCHEMA}, ResponseFormat(SCHEMA, "json_schema")),
         ({"json_schema": SCHEMA, "response_format": {"type": "text"}}, ResponseFormat(SCHEMA, "json_schema")),
     ],
@@ -86,9 +99,15 @@ def test_a_schema_stands_beside_tools(choice: str | None) -> None:
         ({"guided_json": "{}"}, "guided_json", InvalidRequest),
         ({"json_schema": [SCHEMA]}, "json_schema", InvalidRequest),
         ({"structured_outputs": {"json": "{}"}}, "structured_outputs.json", InvalidRequest),
-        ({"structured_outputs": {"regex": "a+"}}, "structured_outputs.regex", UnsupportedParameter),
-        ({"structured_outputs": {"json": SCHEMA, "choice": ["a"]}}, "structured_outputs.choice", UnsupportedParameter),
-        ({"structured_outputs": {"json_object": True}}, "structured_outputs.json_object", UnsupportedParameter),
+        ({"structured_outputs": {"structural_tag": "x"}}, "structured_outputs.structural_tag", UnsupportedParameter),
+        ({"structured_outputs": {"json": SCHEMA, "choice": ["a"]}}, "structured_outputs.choice", InvalidRequest),
+        ({"guided_regex": "a", "grammar": "root ::= x"}, "grammar", InvalidRequest),
+        ({"guided_regex": ["a"]}, "guided_regex", InvalidRequest),
+        ({"guided_choice": []}, "guided_choice", InvalidRequest),
+        ({"guided_choice": [1]}, "guided_choice[0]", InvalidRequest),
+        ({"guided_grammar": ""}, "guided_grammar", InvalidRequest),
+        ({"guided_regex": "a" * (MAX_GRAMMAR_CHARS + 1)}, "guided_regex", InvalidRequest),
+        ({"guided_regex": "a", "tools": TOOLS}, "guided_regex", InvalidRequest),
         ({"response_format": FORMAT, "guided_json": SCHEMA}, "guided_json", InvalidRequest),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -109,6 +110,23 @@ def test_the_sdk_s_parsed_answers_fit_their_model(sdk: openai.OpenAI) -> None:
         model="demo", messages=HELLO, response_format=Answer, seed=1, temperature=1, max_tokens=300
     )
     assert isinstance(reply.choices[0].message.parsed, Answer)
+
+
+@pytest.mark.parametrize(
+    ("field", "fits"),
+    [
+        ({"guided_choice": ["heads", "tails"]}, "heads|tails"),
+        ({"structured_outputs": {"regex": "[A-F]{3}-[0-9]{21}"}}, "[A-F]{3}-[0-9]{21}"),
+        ({"grammar": 'root ::= ("left" | "right") " turn"'}, "(left|right) turn"),
+    ],
+)
+def test_an_answer_fits_the_grammar_that_vllm_and_llama_cpp_clients_send(
+    sdk: openai.OpenAI, field: dict[str, Any], fits: str
+) -> None:
+    """The model would write anything but that; it stops by itself, and is offered no tools of the server beside it."""
+    answer = sdk.chat.completions.create(model="demo", messages=HELLO, max_tokens=60, extra_body=field)
+    assert re.fullmatch(fits, answer.choices[0].message.content or "")
+    assert answer.choices[0].finish_reason == "stop"
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])

@@ -70,6 +70,8 @@ from periscope.core.request import (
     new_id,
 )
 from periscope.core.tools import (
+    MAX_GRAMMAR_CHARS,
+    AnswerGrammar,
     JSONObject,
     OutputFormat,
     ParseToolCall,
@@ -83,6 +85,7 @@ from periscope.core.tools import (
 __all__ = [
     "DEFAULT_NAME",
     "MAX_CHOICES",
+    "MAX_GRAMMAR_CHARS",
     "MAX_LOGIT_BIAS",
     "MAX_LOGIT_BIAS_ENTRIES",
     "MAX_STOP_LENGTH",
@@ -91,6 +94,7 @@ __all__ = [
     "MODEL_FILES",
     "NOT_MODEL_FILES",
     "AllowedOrigins",
+    "AnswerGrammar",
     "CaptionedImage",
     "ConfigChanges",
     "ConstraintKind",

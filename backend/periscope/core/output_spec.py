@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from periscope.core.tools import OutputFormat, ResponseFormat, Tool, ToolChoice, ToolChoiceMode
+from periscope.core.tools import AnswerGrammar, OutputFormat, ResponseFormat, Tool, ToolChoice, ToolChoiceMode
+from periscope.errors import InvalidRequest
 
 
 class ConstraintKind(StrEnum):
@@ -14,6 +15,8 @@ class ConstraintKind(StrEnum):
     NONE = "none"
     JSON = "json"
     """JSON of the response format, or calls where tools may be called."""
+    GRAMMAR = "grammar"
+    """A text of the response format's grammar."""
     TEXT = "text"
     """Anything, but calls fit their tools."""
     CALLS = "calls"
@@ -26,12 +29,25 @@ class OutputSpec:
 
     Attributes:
         tools: offered to the model; empty when the client's `tool_choice` is none.
-        response_format: the answer must fit it, unless it is a tool call; None = free text.
+        response_format: the answer must fit it, unless it is a tool call; None = free text. Beside an `AnswerGrammar`
+            no tools are offered: the text that it allows might begin as a call does.
+
+    Raises:
+        InvalidRequest: tools are offered beside an `AnswerGrammar`.
     """
 
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = ToolChoice()
-    response_format: ResponseFormat | None = None
+    response_format: ResponseFormat | AnswerGrammar | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.response_format, AnswerGrammar) and self.offered:
+            param = self.response_format.param
+            raise InvalidRequest(
+                f"`{param}` cannot stand beside `tools`: what it allows might begin as a call does. Leave one out, or "
+                "set `tool_choice` to none.",
+                param=param,
+            )
 
     @property
     def offered(self) -> tuple[Tool, ...]:
@@ -48,6 +64,8 @@ class OutputSpec:
         """What the completions of such a model are constrained to."""
         if self.tool_choice.mode is ToolChoiceMode.REQUIRED:
             return ConstraintKind.CALLS
+        if isinstance(self.response_format, AnswerGrammar):
+            return ConstraintKind.GRAMMAR
         if self.response_format is not None:
             return ConstraintKind.JSON
         is_strict = any(tool.is_strict for tool in self.callable_by(output_format))

@@ -6,7 +6,9 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
+
+from periscope.errors import InvalidRequest
 
 JSONObject: TypeAlias = dict[str, Any]
 
@@ -59,6 +61,40 @@ class ResponseFormat:
 
     schema: JSONObject
     param: str = "response_format"
+
+
+#: Characters of a grammar, a regular expression, or all choices together: about a tenth of a second of reading.
+MAX_GRAMMAR_CHARS: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerGrammar:
+    """The answer must be a text that fits: one of several, a regular expression, or a grammar. One of them is set.
+
+    Attributes:
+        choices: the texts, one of which is the answer.
+        regex: matches the whole answer.
+        grammar: in llguidance's dialect of Lark, or in llama.cpp's GBNF.
+        param: where it stands in the request, for errors.
+
+    Raises:
+        InvalidRequest: it is empty or longer than `MAX_GRAMMAR_CHARS`.
+    """
+
+    choices: tuple[str, ...] = ()
+    regex: str = ""
+    grammar: str = ""
+    param: str = "response_format"
+
+    def __post_init__(self) -> None:
+        num_chars = sum(map(len, (*self.choices, self.regex, self.grammar)))
+        if not num_chars:
+            raise InvalidRequest(f"`{self.param}` is empty: nothing would fit it.", param=self.param)
+        if num_chars > MAX_GRAMMAR_CHARS:
+            raise InvalidRequest(
+                f"`{self.param}` has {num_chars} characters; at most {MAX_GRAMMAR_CHARS} are taken. Make it smaller.",
+                param=self.param,
+            )
 
 
 #: (text between the markers, tools) -> call or calls, each `{"name": ..., "arguments": ...}`. Tools arrive as

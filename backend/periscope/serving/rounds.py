@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from periscope.core import (
+    AnswerGrammar,
     Finished,
     FinishReason,
     GenerationRequest,
@@ -44,10 +45,13 @@ WordsT = TypeVar("WordsT", TextDelta, ReasoningDelta)
 def may_offer_tools(request: GenerationRequest) -> bool:
     """Pure: whether the server may offer tools of its own beside the client's.
 
-    Not where the client forbids calls or demands one, which is to be of its own tools; and not where it wants several
-    choices, each of which would go on with a conversation of its own.
+    Not where the client forbids calls or demands one, which is to be of its own tools; not where the answer must fit a
+    grammar of the client's, beside which no tools can stand; and not where it wants several choices, each of which
+    would go on with a conversation of its own.
     """
-    return request.output.tool_choice.mode is ToolChoiceMode.AUTO and request.num_choices == 1
+    output = request.output
+    is_free = output.tool_choice.mode is ToolChoiceMode.AUTO and not isinstance(output.response_format, AnswerGrammar)
+    return is_free and request.num_choices == 1
 
 
 @dataclass(slots=True)

@@ -1,12 +1,14 @@
-"""Decodes the format of the answer from OpenAI's field, vLLM's two, or llama.cpp's. Pure."""
+"""Decodes the format of the answer from OpenAI's field, vLLM's, or llama.cpp's. Pure."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TypeAlias
 
+from periscope.api.openai.schema import StructuredOutputsWire
 from periscope.api.schema_nulls import without_nulls
 from periscope.api.wording import kind_of
-from periscope.core import ResponseFormat
+from periscope.core import AnswerGrammar, ResponseFormat
 from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -14,18 +16,23 @@ if TYPE_CHECKING:
     from periscope.core import JSONObject
 
 
-def decode_response_format(wire: ChatCompletionWire) -> ResponseFormat | None:
-    """The schema that the answer must fit; None = free text.
+_Format: TypeAlias = ResponseFormat | AnswerGrammar
+
+
+def decode_response_format(wire: ChatCompletionWire) -> _Format | None:
+    """What the answer must fit; None = free text.
 
     Raises:
-        InvalidRequest: there are two, or `response_format` is of no known type.
+        InvalidRequest: there are two, one is empty or too long, or `response_format` is of no known type.
     """
-    outputs = wire.structured_outputs
-    asked = [
+    outputs = wire.structured_outputs or StructuredOutputsWire()
+    asked: list[_Format] = [
         *_openai(wire.response_format),
         *_schema(wire.guided_json, "guided_json"),
-        *_schema(None if outputs is None else outputs.json_, "structured_outputs.json"),
+        *_schema(outputs.json_, "structured_outputs.json"),
+        *_schema({"type": "object"} if outputs.json_object else None, "structured_outputs.json_object"),
         *_schema(wire.json_schema, "json_schema"),
+        *_grammars(wire, outputs),
     ]
     if len(asked) > 1:
         raise InvalidRequest(
@@ -33,6 +40,22 @@ def decode_response_format(wire: ChatCompletionWire) -> ResponseFormat | None:
             param=asked[1].param,
         )
     return asked[0] if asked else None
+
+
+def _grammars(wire: ChatCompletionWire, outputs: StructuredOutputsWire) -> Iterator[AnswerGrammar]:
+    for param, regex in (("guided_regex", wire.guided_regex), ("structured_outputs.regex", outputs.regex)):
+        if regex is not None:
+            yield AnswerGrammar(regex=regex, param=param)
+    for param, choices in (("guided_choice", wire.guided_choice), ("structured_outputs.choice", outputs.choice)):
+        if choices is not None:
+            yield AnswerGrammar(choices=tuple(choices), param=param)
+    for param, grammar in (
+        ("guided_grammar", wire.guided_grammar),
+        ("structured_outputs.grammar", outputs.grammar),
+        ("grammar", wire.grammar or None),  # llama.cpp's clients send "" for none
+    ):
+        if grammar is not None:
+            yield AnswerGrammar(grammar=grammar, param=param)
 
 
 def _openai(wire: ResponseFormatWire | None) -> list[ResponseFormat]:

@@ -127,9 +127,13 @@ class ResponseFormatWire(Wire):
 
 
 class StructuredOutputsWire(Wire):
-    """vLLM's `structured_outputs`, of which only `json` is supported."""
+    """vLLM's `structured_outputs`; `structural_tag` is not supported."""
 
     json_: dict[str, Any] | None = Field(None, alias="json")
+    json_object: bool | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
 
 
 class StreamOptionsWire(Wire):
@@ -152,6 +156,10 @@ class ChatCompletionWire(Wire):
 
     response_format: ResponseFormatWire | None = None
     guided_json: dict[str, Any] | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    grammar: str | None = None
     structured_outputs: StructuredOutputsWire | None = None
     json_schema: dict[str, Any] | None = None
 

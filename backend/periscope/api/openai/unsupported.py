@@ -29,10 +29,6 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "attachments": ([],),
     "documents": ([],),
     # vLLM's and llama.cpp's
-    "guided_regex": (),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "grammar": ("",),
     "chat_template": (),
     "continue_final_message": (False,),
     "add_generation_prompt": (True,),

@@ -10,7 +10,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -19,6 +19,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from numpy.typing import NDArray
 
 from periscope.core import (
+    AnswerGrammar,
     ConstraintKind,
     JSONObject,
     OutputFormat,
@@ -31,9 +32,9 @@ from periscope.core import (
 from periscope.engine.structured.closing import ClosingTokens, Thoughts
 from periscope.engine.structured.constraint import Constraint
 from periscope.engine.structured.fragments import fragments_of
-from periscope.engine.structured.grammar_errors import NOTHING_FITS, explained
+from periscope.engine.structured.grammar_parts import Part, by_name, serialised
 from periscope.engine.structured.grammar_text import GrammarText, Marker, has_reasoning
-from periscope.engine.structured.json_schema import check_enforceable, children_of, place_of
+from periscope.engine.structured.json_schema import children_of, place_of
 from periscope.engine.structured.matcher import Grammar
 from periscope.engine.structured.number_bounds import DigitTokens
 from periscope.engine.structured.schema_rewrites import max_number_digits, rewritten
@@ -89,10 +90,13 @@ class GrammarCompiler:
             case ConstraintKind.CALLS:
                 grammar = self.tool_call(tools, choice, starts_in_reasoning=starts_in_reasoning)
             case ConstraintKind.JSON:
-                assert spec.response_format is not None  # noqa: S101 - implied by the kind
+                assert isinstance(spec.response_format, ResponseFormat)  # noqa: S101 - implied by the kind
                 grammar = self.json(
                     spec.response_format, tools, is_parallel=is_parallel, starts_in_reasoning=starts_in_reasoning
                 )
+            case ConstraintKind.GRAMMAR:
+                assert isinstance(spec.response_format, AnswerGrammar)  # noqa: S101 - implied by the kind
+                grammar = self.answer(spec.response_format, starts_in_reasoning=starts_in_reasoning)
             case ConstraintKind.TEXT:
                 grammar = self.text(tools, is_parallel=is_parallel, starts_in_reasoning=starts_in_reasoning)
         output_format = replace(spec.format_for(self._own_format), starts_in_reasoning=starts_in_reasoning)
@@ -113,12 +117,12 @@ class GrammarCompiler:
         Raises:
             InvalidRequest: a schema cannot be enforced or satisfied; names the keyword.
         """
-        answer, called = _Part.of_answer(format), [_Part.of_arguments(tool) for tool in tools]
+        answer, called = Part.of_answer(format), [Part.of_arguments(tool) for tool in tools]
 
         def write(text: GrammarText) -> str:
             if not called:
                 return text.json(answer.schema)
-            return text.json_or_calls(answer.schema, _by_name(called), is_parallel=is_parallel)
+            return text.json_or_calls(answer.schema, by_name(called), is_parallel=is_parallel)
 
         kind = f"json {is_parallel}"
         grammar = self._compiled(kind, [answer, *called], write, starts_in_reasoning=starts_in_reasoning)
@@ -126,16 +130,29 @@ class GrammarCompiler:
             self._check_unlike_calls(answer, [tool.name for tool in tools if tool.is_strict])
         return grammar
 
+    def answer(self, grammar: AnswerGrammar, *, starts_in_reasoning: bool) -> Grammar:
+        """Constrain the answer to a text of the client's own grammar. Reasoning may come first.
+
+        Raises:
+            InvalidRequest: the grammar has an error, or is too complex.
+        """
+        part = Part.of_grammar(grammar)
+
+        def write(text: GrammarText) -> str:
+            return text.answer(part.write(text))
+
+        return self._compiled("answer", [part], write, starts_in_reasoning=starts_in_reasoning)
+
     def text(self, tools: Sequence[Tool], *, is_parallel: bool, starts_in_reasoning: bool) -> Grammar:
         """Leave the answer free, but constrain its calls to these tools, with arguments as for `json`.
 
         Raises:
             InvalidRequest: a strict tool's parameters cannot be enforced; names the keyword.
         """
-        called = [_Part.of_arguments(tool) for tool in tools]
+        called = [Part.of_arguments(tool) for tool in tools]
 
         def write(text: GrammarText) -> str:
-            return text.text_and_calls(_by_name(called), is_parallel=is_parallel)
+            return text.text_and_calls(by_name(called), is_parallel=is_parallel)
 
         return self._compiled(f"text {is_parallel}", called, write, starts_in_reasoning=starts_in_reasoning)
 
@@ -149,20 +166,20 @@ class GrammarCompiler:
         if not offered:
             name = "" if choice.name is None else f" named {choice.name!r}"
             raise InvalidRequest(f"`tool_choice` asks for a call, but no tool{name} is offered.", param="tool_choice")
-        called = [_Part.of_arguments(tool, is_forced=True) for tool in offered]
+        called = [Part.of_arguments(tool, is_forced=True) for tool in offered]
 
         def write(text: GrammarText) -> str:
-            return text.calls(_by_name(called), is_parallel=choice.is_parallel)
+            return text.calls(by_name(called), is_parallel=choice.is_parallel)
 
         kind = f"calls {choice.is_parallel}"
         return self._compiled(kind, called, write, starts_in_reasoning=starts_in_reasoning)
 
     def _compiled(
-        self, kind: str, parts: Sequence[_Part], write: Callable[[GrammarText], str], *, starts_in_reasoning: bool
+        self, kind: str, parts: Sequence[Part], write: Callable[[GrammarText], str], *, starts_in_reasoning: bool
     ) -> Grammar:
         reasons = has_reasoning(self._output_format)
         is_open = reasons and starts_in_reasoning
-        key = f"{kind} {is_open} {_serialised(parts)}"
+        key = f"{kind} {is_open} {serialised(parts)}"
         with self._lock:
             if key in self._grammars:
                 self._grammars.move_to_end(key)
@@ -173,7 +190,7 @@ class GrammarCompiler:
         text = GrammarText(self._take_apart, self._output_format)
         answer = write(text)
         lark = text.after_reasoning(answer, starts_in_reasoning=is_open) if reasons else text.alone(answer)
-        matcher = _compile(tokens, lark, parts[0].param)
+        matcher = _compile(tokens, lark, parts[0])
         with self._lock:
             digits, closing = self._token_kinds(tokens)
             new = Grammar(
@@ -181,7 +198,7 @@ class GrammarCompiler:
                 tokens,
                 self._vocab_size,
                 digits=digits,
-                max_whole_digits=max(max_number_digits(part.schema) for part in parts),
+                max_whole_digits=None if parts[0].lark else max(max_number_digits(part.schema) for part in parts),
                 closing=closing,
                 fragments=fragments_of([part.schema for part in parts], tokens, closing),
                 thoughts=self._thoughts(tokens, text.thought_end(), is_open=is_open) if reasons else Thoughts(),
@@ -191,7 +208,7 @@ class GrammarCompiler:
                 self._grammars.popitem(last=False)
         return grammar
 
-    def _check_part(self, part: _Part, tokens: LLTokenizer) -> None:
+    def _check_part(self, part: Part, tokens: LLTokenizer) -> None:
         """Check that one schema compiles alone and allows some output.
 
         Raises:
@@ -205,15 +222,15 @@ class GrammarCompiler:
                 param=part.param,
             )
         try:
-            self._try_alone(part.schema, part.param, tokens)
+            self._try_alone(part, tokens)
         except InvalidRequest as error:
             raise part.refusal(error, self._place_of_failure(part, tokens)) from None
 
-    def _try_alone(self, schema: JSONObject, param: str, tokens: LLTokenizer) -> None:
+    def _try_alone(self, part: Part, tokens: LLTokenizer) -> None:
         text = GrammarText(self._take_apart, self._output_format)
-        _try_out(_compile(tokens, text.alone(text.schema(schema)), param), param)
+        _try_out(_compile(tokens, text.alone(part.write(text)), part), part)
 
-    def _place_of_failure(self, part: _Part, tokens: LLTokenizer) -> str:
+    def _place_of_failure(self, part: Part, tokens: LLTokenizer) -> str:
         """Path of the innermost subschema that cannot be enforced on its own; empty = the whole schema."""
         place, node, num_tries = "", part.source, 0
         while True:
@@ -229,12 +246,12 @@ class GrammarCompiler:
 
     def _is_enforceable(self, schema: JSONObject, tokens: LLTokenizer) -> bool:
         try:
-            self._try_alone(schema, "", tokens)
+            self._try_alone(Part(schema, "", schema), tokens)
         except InvalidRequest:
             return False
         return True
 
-    def _check_unlike_calls(self, answer: _Part, names: Sequence[str]) -> None:
+    def _check_unlike_calls(self, answer: Part, names: Sequence[str]) -> None:
         """Check that JSON answers cannot be taken for calls, which Llama marks only by their first characters.
 
         Raises:
@@ -242,7 +259,7 @@ class GrammarCompiler:
         """
         tokens = self._tokens()
         text = GrammarText(self._take_apart, self._output_format)
-        matcher = _compile(tokens, text.alone(text.schema(answer.schema)), answer.param)
+        matcher = _compile(tokens, text.alone(answer.write(text)), answer)
         for name in names:
             opening = tokens.tokenize_str(f'{{"name": {json.dumps(name)}, "parameters": {{')
             if matcher.validate_tokens(opening) == len(opening):
@@ -302,88 +319,15 @@ def apply_bits(logits: mx.array, bits: NDArray[np.uint32]) -> mx.array:
     return mx.where(is_allowed, logits, mx.array(-mx.inf, dtype=logits.dtype))
 
 
-_LEAVE_STRICT_OUT = " Or leave the tool's `strict` out."
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A schema in a grammar, and where it comes from.
-
-    Attributes:
-        schema: the schema as it is compiled.
-        param: the field of the request that contains it.
-        source: the schema as the client sent it.
-        name: the tool whose arguments it constrains; empty for an answer.
-        way_out: what the client can do instead, as a sentence for the error.
-    """
-
-    schema: JSONObject
-    param: str
-    source: JSONObject
-    name: str = ""
-    way_out: str = ""
-
-    @classmethod
-    def of_answer(cls, format: ResponseFormat) -> _Part:  # noqa: A002 - the client's word
-        check_enforceable(format.schema, format.param)
-        return cls(rewritten(format.schema), format.param, format.schema)
-
-    @classmethod
-    def of_arguments(cls, tool: Tool, *, is_forced: bool = False) -> _Part:
-        """The schema of a tool's arguments, always an object; any object if the tool is neither strict nor forced.
-
-        Raises:
-            InvalidRequest: the parameters are not of type object, or cannot be enforced.
-        """
-        parameters = {key: value for key, value in tool.parameters.items() if key != "nullable"}
-        part = cls({"type": "object"}, "tools", parameters, tool.name, "" if is_forced else _LEAVE_STRICT_OUT)
-        if not tool.is_strict and not is_forced:
-            return part
-        declared = parameters.get("type") or "object"
-        if declared != "object" and not (isinstance(declared, list) and "object" in declared):
-            raise part.refusal(InvalidRequest("The parameters must be of type `object`."))
-        try:
-            check_enforceable(parameters, part.param)
-        except InvalidRequest as error:
-            raise part.refusal(error) from None
-        if parameters.get("$ref") is None:  # else the referenced schema states its type
-            parameters = {**parameters, "type": "object"}
-        return replace(part, schema=rewritten(parameters))
-
-    def refusal(self, error: InvalidRequest, place: str = "") -> InvalidRequest:
-        """The error, with the name of the tool and the path in its schema."""
-        whose = f"Tool `{self.name}`: " if self.name else ""
-        where = f"At `{place}`: " if place else ""
-        return InvalidRequest(f"{whose}{where}{error.message}{self.way_out}", param=self.param)
-
-
-def _by_name(parts: Sequence[_Part]) -> list[tuple[str, JSONObject]]:
-    return [(part.name, part.schema) for part in parts]
-
-
-def _serialised(parts: Sequence[_Part]) -> str:
-    """The parts as JSON, for the cache key. Keys keep their order, in which the model writes them.
-
-    Raises:
-        InvalidRequest: a schema is nested too deep, or contains NaN or an infinity.
-    """
-    try:
-        return json.dumps([(part.name, part.schema) for part in parts], allow_nan=False)
-    except (RecursionError, ValueError):
-        raise InvalidRequest(
-            "The schema is nested too deep, or holds a number that JSON has not.", param=parts[0].param
-        ) from None
-
-
-def _compile(tokens: LLTokenizer, lark: str, param: str) -> LLMatcher:
+def _compile(tokens: LLTokenizer, lark: str, part: Part) -> LLMatcher:
     matcher = LLMatcher(tokens, LLMatcher.grammar_from_lark(lark), log_level=0, limits=_LIMITS)
     complaints = [matcher.get_error()] if matcher.is_error() else matcher.get_grammar_warnings()
     if complaints:
-        raise InvalidRequest(f"This schema cannot be enforced: {explained(complaints[0])}.", param=param)
+        raise part.unusable(complaints[0])
     return matcher
 
 
-def _try_out(matcher: LLMatcher, param: str) -> None:
+def _try_out(matcher: LLMatcher, part: Part) -> None:
     """Generate a few tokens on trial.
 
     Raises:
@@ -392,8 +336,7 @@ def _try_out(matcher: LLMatcher, param: str) -> None:
     for _ in range(_NUM_TRIED_TOKENS):
         allowed = np.flatnonzero(unpacked(allowed_words(matcher)))
         if matcher.is_error() or not len(allowed):
-            reason = explained(matcher.get_error()) if matcher.is_error() else NOTHING_FITS
-            raise InvalidRequest(f"This schema cannot be enforced: {reason}.", param=param)
+            raise part.unusable(matcher.get_error() if matcher.is_error() else None)
         if matcher.is_accepting():
             return
         matcher.consume_token(int(allowed[0]))

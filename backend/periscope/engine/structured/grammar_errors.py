@@ -12,6 +12,10 @@ _TOO_COMPLEX = "it is too complex; make it smaller, or its patterns and choices 
 _UNKNOWN = "it asks for what cannot be checked while the model writes; say it with simpler keywords"
 
 _GRAMMAR = re.compile(r"\n +\d+ \|")
+_PLACES = re.compile(r"(?:\bat )?\b\d+\(\d+\):? ?")
+_MAX_TOLD = 300
+_NOTHING = r"[Uu]nsatisfiable|Regex is empty|NoExtensionBias"
+_TOO_MUCH = r"items; max|intersection stack|too (?:large|big|many|complex|deep)|limit|[Ff]uel|Unable to determine"
 #: (pattern of a message, explanation). The first match wins. Groups are parts of the client's schema.
 _EXPLANATIONS: tuple[tuple[str, str], ...] = (
     (
@@ -22,7 +26,7 @@ _EXPLANATIONS: tuple[tuple[str, str], ...] = (
         ),
     ),
     (r"(min\w+ \(\d+\) is greater than max\w+ \(\d+\))", NOTHING_FITS + r": \1"),
-    (r"[Uu]nsatisfiable|Regex is empty|NoExtensionBias", NOTHING_FITS),
+    (_NOTHING, NOTHING_FITS),
     (r"Too many items", f"{NOTHING_FITS}, because it has to hold itself, or {_TOO_COMPLEX}"),
     (
         r"look-?around|look-ahead|look-behind|backreference|WordUnicode|WordAscii",
@@ -42,11 +46,22 @@ _EXPLANATIONS: tuple[tuple[str, str], ...] = (
     (r"Expected object for '(\w+)'", r"`\1` must be an object"),
     (r"'multipleOf'|invalid multiple of", "`multipleOf` must be greater than 0"),
     (r"regex for (?:integer|float) range", "a bound of its numbers has too many digits; round it"),
-    (
-        r"items; max|intersection stack|too (?:large|big|many|complex|deep)|limit|[Ff]uel|Unable to determine",
-        _TOO_COMPLEX,
-    ),
+    (_TOO_MUCH, _TOO_COMPLEX),
 )
+
+
+def explained_grammar(message: str) -> str:
+    """The reason why a client's own grammar cannot be enforced, as the end of a sentence without its full stop.
+
+    Its author knows rules and regular expressions, so llguidance's words are passed on, without the places, which are
+    those in the grammar around it.
+    """
+    message = _GRAMMAR.split(message, maxsplit=1)[0]
+    if re.search(_NOTHING, message):
+        return NOTHING_FITS
+    if re.search(_TOO_MUCH, message):
+        return _TOO_COMPLEX
+    return " ".join(_PLACES.sub("", message).split())[:_MAX_TOLD].rstrip(".")
 
 
 def explained(message: str) -> str:

@@ -83,10 +83,19 @@ class GrammarText:
         self._rules.append(f"{name}: %json {json.dumps({**schema, 'x-guidance': _COMPILER_SETTINGS})}")
         return name
 
+    def lark(self, grammar: str) -> str:
+        """Add a rule for a whole grammar, whose names are its own; returns the rule's name."""
+        self._rules.append(f"answer: %lark {{\n{grammar}\n}}")
+        return "answer"
+
+    def answer(self, rule: str) -> str:
+        """The rule body of an answer that is this rule."""
+        final = _FINAL if self._style is ToolCallStyle.HARMONY else ""
+        return f"{self._marker(final)} {rule}"
+
     def json(self, schema: JSONObject) -> str:
         """The rule body of an answer in JSON."""
-        final = _FINAL if self._style is ToolCallStyle.HARMONY else ""
-        return f"{self._marker(final)} {self.schema(schema)}"
+        return self.answer(self.schema(schema))
 
     def json_or_calls(self, schema: JSONObject, tools: CallableTools, *, is_parallel: bool) -> str:
         """The rule body of an answer in JSON, or of one or more calls."""

@@ -20,7 +20,7 @@ class Grammar:
 
     Args:
         digits: which tokens make numbers longer.
-        max_whole_digits: the most digits of a number before the point.
+        max_whole_digits: the most digits of a number before the point; None = numbers are as long as the grammar says.
         closing: which tokens open and close strings, arrays and objects.
         thoughts: how reasoning before the output ends.
         fragments: texts that may complete strings; see `fragments`.
@@ -33,7 +33,7 @@ class Grammar:
         vocab_size: int,
         *,
         digits: DigitTokens,
-        max_whole_digits: int,
+        max_whole_digits: int | None,
         closing: ClosingTokens,
         thoughts: Thoughts,
         fragments: Sequence[bytes] = (),
@@ -49,7 +49,8 @@ class Grammar:
 
     def new_matcher(self) -> Matcher:
         """Return a matcher at the start of a completion. Takes microseconds."""
-        watch = NumberWatch(self._digits, self._max_whole_digits)
+        most = self._max_whole_digits
+        watch = None if most is None else NumberWatch(self._digits, most)
         closing = Closing(self._closing, self._thoughts, self._fragments)
         return Matcher(self._prototype.deep_copy(), self._tokens, self._vocab_size, watch, closing)
 
@@ -63,7 +64,7 @@ class Matcher:
     """
 
     def __init__(
-        self, matcher: LLMatcher, tokens: LLTokenizer, vocab_size: int, watch: NumberWatch, closing: Closing
+        self, matcher: LLMatcher, tokens: LLTokenizer, vocab_size: int, watch: NumberWatch | None, closing: Closing
     ) -> None:
         self._matcher = matcher
         self._tokens = tokens
@@ -87,7 +88,9 @@ class Matcher:
         self._check()
         if len(words) < self._num_words:  # the model's vocabulary is padded beyond the tokenizer's
             words = np.concatenate([words, np.zeros(self._num_words - len(words), dtype=np.uint32)])
-        words = self._watch.bounded(words[: self._num_words])
+        words = words[: self._num_words]
+        if self._watch is not None:
+            words = self._watch.bounded(words)
         if num_left is None:
             return words
         narrowed = self._closing.narrowed(self._matcher, words, num_left)
@@ -103,7 +106,8 @@ class Matcher:
         self._matcher.consume_token(token_id)
         self._check()
         text = self._tokens.decode_bytes([token_id])
-        self._watch.see(text)
+        if self._watch is not None:
+            self._watch.see(text)
         self._closing.see(token_id, text)
 
     def _check(self) -> None:

@@ -1,0 +1,53 @@
+"""A client's own grammar as a grammar in llguidance's dialect of Lark. Pure.
+
+Source: llguidance's `docs/syntax.md`; GBNF as in llama.cpp's `grammars/README.md`, converted by llguidance.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final
+
+from llguidance.gbnf_to_lark import any_to_lark
+
+from periscope.core import AnswerGrammar
+from periscope.errors import InvalidRequest
+
+#: Rules that a grammar may have, at most; each colon counts as one. llguidance 1.9 follows rules that stand for each
+#: other by recursion: 2,800 in a row overflow a stack of 8 MiB and end the process.
+MAX_RULES: Final = 500
+#: A slash ends a regular expression in Lark unless a backslash stands before it. Escaped characters are left alone.
+_SLASH: Final = re.compile(r"(\\.)|/", re.DOTALL)
+
+
+def lark_of(grammar: AnswerGrammar) -> str:
+    """The grammar, whose rule `start` is the answer.
+
+    Raises:
+        InvalidRequest: it has too many rules, or is GBNF and has an error; says where. Errors in Lark and in regular
+            expressions are found when the grammar is compiled.
+    """
+    if grammar.choices:
+        texts = (json.dumps(text, ensure_ascii=False) for text in dict.fromkeys(grammar.choices))
+        return f"start: ANSWER\nANSWER: {' | '.join(texts)}"
+    if grammar.regex:
+        return f"start: ANSWER\nANSWER: /{_as_line(grammar.regex)}/"
+    try:
+        lark = str(any_to_lark(grammar.grammar))
+        if lark.count(":") <= MAX_RULES:
+            return lark
+        reason = f"it has more than {MAX_RULES} rules"
+    except RecursionError:
+        reason = "it is nested too deep"
+    except Exception as error:  # noqa: BLE001 - the converter raises plain exceptions
+        reason = " ".join(str(error).split())
+    raise InvalidRequest(
+        f"`{grammar.param}` cannot be used as a grammar in GBNF or Lark: {reason}.", param=grammar.param
+    )
+
+
+def _as_line(regex: str) -> str:
+    """The expression between two slashes, on one line."""
+    line = _SLASH.sub(lambda found: found[1] or r"\/", regex)
+    return line.replace("\n", r"\n").replace("\r", r"\r")
