@@ -72,6 +72,17 @@ def test_validate_names_every_problem_with_its_line(bad: Path) -> None:
     assert "broken.yaml:5" in ended.stderr
 
 
+def test_validate_as_json_holds_the_problems_under_the_same_exit_codes(good: Path, bad: Path) -> None:
+    """A script reads one object on stdout whether the file can be used or not."""
+    ended = cli.invoke(app, ["config", "validate", str(good), "--json"])
+    assert ended.exit_code == 0
+    assert json.loads(ended.stdout) == {"schema_version": 1, "path": str(good), "valid": True, "problems": []}
+    ended = cli.invoke(app, ["config", "validate", str(bad), "--json"])
+    said = json.loads(ended.stdout)
+    assert (ended.exit_code, said["path"], said["valid"]) == (78, str(bad), False)
+    assert "\n".join(said["problems"]) == ended.stderr.strip()
+
+
 def test_show_tells_where_each_value_comes_from(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Flag over environment over file over default, each named beside its value."""
     monkeypatch.setenv("PERISCOPE_SERVER__HEARTBEAT_S", "5")

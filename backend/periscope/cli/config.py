@@ -10,6 +10,7 @@ import typer
 
 from periscope.cli.exits import CommandFailed, ExitCode, exits
 from periscope.cli.options import ConfigFile, DefaultModel, Host, Json, Port, VisionModel, load_config, print_json
+from periscope.errors import ConfigError
 
 app = typer.Typer(help="Show, check or begin the configuration.", no_args_is_help=True)
 
@@ -48,13 +49,22 @@ def validate(
     file: Annotated[Path | None, typer.Argument(help="File to check; the one `serve` would use if left out.")] = None,
     *,
     config: ConfigFile = None,
+    as_json: Json = False,
 ) -> None:
     """Check a models.yaml: exit 0 when it can be used, 78 with every problem when it cannot."""
     if file is not None and config is not None and file != config:
         raise CommandFailed(f"Two files are named, {file} and {config}: name one.", ExitCode.USAGE)
     file = file or config
-    loaded = load_config(file)
+    try:
+        loaded = load_config(file)
+    except ConfigError as error:
+        if as_json:
+            print_json({"path": file and str(file), "valid": False, "problems": error.problems})
+        raise
     num_models = len(loaded.models)
+    if as_json:
+        print_json({"path": str(file or loaded.path), "valid": True, "problems": []})
+        return
     typer.echo(f"{file or loaded.path} is valid: {num_models} model{'' if num_models == 1 else 's'}")
 
 
