@@ -217,7 +217,7 @@ class Runtime:
 
     def _reject(self, error: ConfigError) -> None:
         first, *more = error.problems
-        others = f" ({len(more)} more problems)" if more else ""
+        others = f" (and {len(more)} more; the log has all)" if more else ""
         self.notices.put("config", f"models.yaml cannot be used, so the running configuration stays: {first}{others}")
         for problem in error.problems:
             logger.error("the running configuration stays: %s", problem)
