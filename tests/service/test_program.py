@@ -99,3 +99,13 @@ def test_what_may_go_wrong_later_is_told_at_the_installation() -> None:
     assert "will not see HF_TOKEN, PERISCOPE_SERVER__API_KEY:" in told[-1]
     assert "hush" not in "".join(told)
     assert list(warnings_for(AgentSpec(home / ".local/bin/periscope", AgentPaths(home)), {"HF_HOME": "/hf"})) == []
+
+
+def test_a_moved_home_is_told_at_the_installation() -> None:
+    """The agent keeps its state where launchd's environment has it, so commands of this shell would look elsewhere."""
+    home = Path("/Users/u")
+    spec = AgentSpec(home / ".local/bin/periscope", AgentPaths(home))
+    (told,) = warnings_for(spec, {"PERISCOPE_HOME": "/Volumes/hush"})
+    assert "will not see PERISCOPE_HOME" in told
+    assert "Unset it" in told
+    assert "hush" not in told

@@ -12,8 +12,9 @@ from periscope.service.program import is_versioned
 _GUARDED = ("Documents", "Desktop", "Downloads")
 _PASSED_ON = "HF_HOME"
 _OURS = ("PERISCOPE_", "HF_")
-#: Read by the command itself: the file they lead to is in the plist.
-_USED_UP = ("PERISCOPE_CONFIG", "PERISCOPE_HOME", "PERISCOPE_URL")
+_HOME = "PERISCOPE_HOME"
+#: Of use to the command alone, or told in a sentence of their own.
+_NOT_FOR_THE_SERVER = ("PERISCOPE_CONFIG", "PERISCOPE_URL", _HOME)
 
 
 def warnings_for(spec: AgentSpec, env: Mapping[str, str]) -> Iterator[str]:
@@ -29,7 +30,12 @@ def warnings_for(spec: AgentSpec, env: Mapping[str, str]) -> Iterator[str]:
                 f"macOS keeps launchd's jobs out of {path.parent} unless their program has Full Disk Access: "
                 "move it, or allow it under Privacy & Security."
             )
-    unseen = [name for name in sorted(env) if name.startswith(_OURS) and name not in (_PASSED_ON, *_USED_UP)]
+    if env.get(_HOME):
+        yield (
+            f"The service will not see {_HOME}: its state and log are in ~/Library, and commands that run with {_HOME} "
+            "set look elsewhere for them. Unset it to use the service."
+        )
+    unseen = [name for name in sorted(env) if name.startswith(_OURS) and name not in (_PASSED_ON, *_NOT_FOR_THE_SERVER)]
     if unseen:
         yield (
             f"The service will not see {', '.join(unseen)}: launchd reads no shell's environment. "
