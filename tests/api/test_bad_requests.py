@@ -317,7 +317,7 @@ async def test_what_only_the_model_can_tell_is_a_400_too(error: RequestError, st
             body(temperature="x" * 500),
             f'`temperature` must be a number, got the string "{"x" * 61}...".',
         ),
-        (body(top_p="a", min_p="b"), '`top_p` must be a number, got the string "a". (1 more like it.)'),
+        (body(top_p="a", min_p="b"), '`top_p` must be a number, got the string "a". (And 1 more.)'),
     ],
 )
 @in_loop

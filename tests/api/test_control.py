@@ -37,6 +37,11 @@ CANCEL = "/api/requests/chatcmpl-1/cancel"
 WAITING = [LOAD, UNLOAD, SELECT]
 
 
+def body_of(path: str) -> dict[str, str]:
+    """What the command needs: commands to a model name it, and the others have no fields."""
+    return {"model": "m"} if path in (*WAITING, PIN) else {}
+
+
 @in_loop
 async def test_captions_come_in_the_order_of_the_images() -> None:
     """Each picture gets its words, its size and who described it."""
@@ -146,9 +151,11 @@ async def test_commands_reach_the_backend(path: str, body: dict[str, Any], comma
 
 @in_loop
 async def test_a_request_is_cancelled_by_its_id() -> None:
-    """The id is the one of the answer's chunks; no body is needed."""
+    """The id is the one of the answer's chunks; no body is needed, and an empty object is none."""
     control = FakeControl()
     async with client_of(FakeBackend(), control) as client:
+        assert (await client.post(CANCEL, json={})).status_code == 200
+        control.commands.clear()
         reply = await client.post(CANCEL)
     assert (reply.status_code, reply.json()) == (200, {"id": "chatcmpl-1", "cancelled": True})
     assert control.commands == [("cancel", "chatcmpl-1")]
@@ -170,6 +177,10 @@ async def test_a_request_is_cancelled_by_its_id() -> None:
         (PIN, {"model": "m", "pinned": None}, "pinned", "true or false"),
         (SELECT, {"name": "m"}, "model", "is missing"),
         (SELECT, ["m"], None, "must be an object"),
+        (CANCEL, {"reason": "late"}, "reason", "Known fields: none."),
+        ("/api/server/reload", {"wait": True}, "wait", "Known fields: none."),
+        ("/api/server/shutdown", [], None, "must be an object"),
+        ("/api/downloads/1/pause", {"model": "m"}, "model", "Known fields: none."),
     ],
 )
 @in_loop
@@ -212,7 +223,7 @@ async def test_a_body_that_is_no_json_is_refused(path: str) -> None:
 async def test_refused_commands_have_their_rows(path: str, error: Exception, status: int, code: str) -> None:
     """What the backend cannot do is the house's error object, with a status that says whose turn it is."""
     async with client_of(FakeBackend(), FakeControl(error)) as client:
-        reply = await client.post(path, json={"model": "m"})
+        reply = await client.post(path, json=body_of(path))
     assert (reply.status_code, error_of(reply)["code"]) == (status, code)
     assert error_of(reply)["param"] == getattr(error, "param", None)
     assert ("retry-after" in reply.headers) == isinstance(error, ServerStopping)
@@ -254,10 +265,10 @@ async def test_the_control_plane_is_guarded(method: str, path: str) -> None:
             (keyed | {"host": "evil.example"}, 403),
             (keyed | {"origin": "http://evil.example"}, 403),
         ):
-            reply = await client.request(method, path, json={"model": "m"}, headers=headers)
+            reply = await client.request(method, path, json=body_of(path), headers=headers)
             assert (reply.status_code, error_of(reply)["param"]) == (status, None)
         assert not control.commands
-        assert (await client.request(method, path, json={"model": "m"}, headers=keyed)).status_code == 200
+        assert (await client.request(method, path, json=body_of(path), headers=keyed)).status_code == 200
 
 
 @in_loop

@@ -11,6 +11,7 @@ from pydantic import Field, JsonValue
 from starlette.requests import Request
 from starlette.responses import Response
 
+from periscope.api.commands import read_command, refuse_fields
 from periscope.api.disconnect import while_connected
 from periscope.api.documents import file_part
 from periscope.api.downloads import downloads_router
@@ -60,10 +61,7 @@ class PinCommand(ModelCommand):
     pinned: bool = True
 
 
-CommandT = TypeVar("CommandT", bound=ModelCommand)
-
-#: Size of a command's body, which holds a name and a flag.
-_MAX_COMMAND_BYTES = 64 * 1024
+ModelCommandT = TypeVar("ModelCommandT", bound=ModelCommand)
 
 
 def control_router(backend: ChatBackend, control: ControlBackend, settings: ApiSettings) -> APIRouter:
@@ -133,17 +131,20 @@ def _steering(control: ControlBackend) -> APIRouter:
     router = APIRouter()
 
     @router.post("/api/requests/{request_id}/cancel")
-    async def cancel_request(request_id: str) -> Response:
+    async def cancel_request(request_id: str, request: Request) -> Response:
+        await refuse_fields(request)
         control.cancel(request_id)
         return JSONReply({"id": request_id, "cancelled": True})
 
     @router.post("/api/server/shutdown")
-    async def shut_down() -> Response:
+    async def shut_down(request: Request) -> Response:
+        await refuse_fields(request)
         control.shutdown()
         return JSONReply({"state": "stopping"}, status_code=202)
 
     @router.post("/api/server/reload")
-    async def reload_config() -> Response:
+    async def reload_config(request: Request) -> Response:
+        await refuse_fields(request)
         return JSONReply(asdict(await control.reload()))
 
     @router.post("/api/models/load")
@@ -172,7 +173,7 @@ def _steering(control: ControlBackend) -> APIRouter:
     return router
 
 
-async def _command(shape: type[CommandT], request: Request) -> CommandT:
-    command = await read_json(request, _MAX_COMMAND_BYTES, partial(validate, shape))
+async def _command(shape: type[ModelCommandT], request: Request) -> ModelCommandT:
+    command = await read_command(shape, request)
     record_of(request.scope).model = command.model
     return command

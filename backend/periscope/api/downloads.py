@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter
@@ -11,18 +10,15 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from periscope.api.json_reading import read_json
+from periscope.api.commands import read_command, refuse_fields
 from periscope.api.record import record_of
 from periscope.api.replies import GET, JSONReply
 from periscope.api.status_wire import encode_download, encode_downloads
-from periscope.api.validation import Command, validate
+from periscope.api.validation import Command
 from periscope.core import DownloadCommand
 
 if TYPE_CHECKING:
     from periscope.api.backend import ControlBackend
-
-#: A command holds a name, a revision and a switch.
-_MAX_COMMAND_BYTES = 64 * 1024
 
 
 class StartDownload(Command):
@@ -47,7 +43,7 @@ def downloads_router(control: ControlBackend) -> APIRouter:
 
     @router.post("/api/downloads")
     async def start_download(request: Request) -> Response:
-        command = await read_json(request, _MAX_COMMAND_BYTES, partial(validate, StartDownload))
+        command = await read_command(StartDownload, request)
         record_of(request.scope).model = command.model
         started = control.start_download(command.model, revision=command.revision, alone=command.only)
         return JSONReply(encode_downloads(started))
@@ -59,8 +55,9 @@ def downloads_router(control: ControlBackend) -> APIRouter:
     return router
 
 
-def _steer(control: ControlBackend, command: DownloadCommand) -> Callable[[str], Awaitable[Response]]:
-    async def steer_download(download_id: str) -> Response:
+def _steer(control: ControlBackend, command: DownloadCommand) -> Callable[[str, Request], Awaitable[Response]]:
+    async def steer_download(download_id: str, request: Request) -> Response:
+        await refuse_fields(request)
         return JSONReply(encode_download(control.steer_download(download_id, command)))
 
     return steer_download

@@ -85,7 +85,7 @@ def _told(findings: list[ErrorDetails], model: type[Wire]) -> InvalidRequest:
     if first["type"] == "missing":
         message = f"{place} is missing."
     elif first["type"] == "extra_forbidden":
-        message = f"{place} is not known here. Known fields: {', '.join(model.model_fields)}."
+        message = f"{place} is not known here. Known fields: {', '.join(model.model_fields) or 'none'}."
     else:
         expected = first["msg"] if first["type"] == EXPECTED else _EXPECTED_BY_TYPE.get(first["type"])
         message = (
@@ -93,5 +93,5 @@ def _told(findings: list[ErrorDetails], model: type[Wire]) -> InvalidRequest:
             if expected
             else f"{place} is wrong: {clip(first['msg'])}."
         )
-    more = f" ({len(findings) - 1} more like it.)" if len(findings) > 1 else ""
+    more = f" (And {len(findings) - 1} more.)" if len(findings) > 1 else ""
     return InvalidRequest(message + more, param=param)
