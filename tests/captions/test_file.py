@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -157,6 +159,21 @@ def test_rows_that_only_damage_can_have_made_are_passed_over(tmp_path: Path) -> 
     query(path, "UPDATE captions SET text = x'ff' WHERE key = 'a'")
     query(path, "UPDATE captions SET num_tokens = 'many' WHERE key = 'b'")
     assert loaded(path) == {"c": "about c"}
+
+
+def test_openers_that_make_the_file_at_the_same_moment_share_it(tmp_path: Path) -> None:
+    """None of them finds it locked, or half made and so no cache at all. Twenty files, three openers each."""
+    with ThreadPoolExecutor(3) as threads:
+        for number in range(20):
+            path, ready = tmp_path / f"{number}" / "captions.sqlite3", threading.Barrier(3)
+
+            def opened(path: Path = path, ready: threading.Barrier = ready) -> None:
+                ready.wait()
+                CaptionFile.open_or_replace(path).close()
+
+            for opening in [threads.submit(opened) for _ in range(3)]:
+                opening.result()
+            assert not list(path.parent.glob("*set-aside*"))
 
 
 def test_two_openers_share_a_file(tmp_path: Path) -> None:

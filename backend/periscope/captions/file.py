@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ APPLICATION_ID: Final = 0x50536370
 SCHEMA_VERSION: Final = 1
 #: How long a write waits for another process that writes.
 BUSY_TIMEOUT_S: Final = 5.0
+_RETRY_S: Final = 0.01
 
 #: Result codes, without their extensions, of a file that holds something else than it should.
 _DAMAGE_CODES: Final = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -156,7 +158,8 @@ class CaptionFile:
 
     def _prepare(self, *, is_new: bool) -> None:
         """A log ahead of the file: a process that is killed loses what it had not committed, and harms nothing."""
-        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "secure_delete = ON"):
+        self._switch_to_wal()
+        for pragma in ("synchronous = NORMAL", "secure_delete = ON"):
             self._connection.execute(f"PRAGMA {pragma}").fetchall()
         if is_new:
             with self._transaction():
@@ -164,6 +167,19 @@ class CaptionFile:
                 self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self._connection.execute(f"{_SELECT} LIMIT 0").fetchall()  # the table has the columns that it should have
+
+    def _switch_to_wal(self) -> None:
+        """Here SQLite does not wait for another process that opens the file at the same moment, so that this does."""
+        end = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                    raise
+            else:
+                return
+            time.sleep(_RETRY_S)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -201,10 +217,12 @@ def is_damage(error: sqlite3.DatabaseError) -> bool:
 
 def _check(connection: sqlite3.Connection) -> bool:
     """Whether the file is empty. Raises FileNotUsable unless it is, or is a whole caption cache of this version."""
-    application_id, version, num_tables = (
+    connection.execute("BEGIN")  # all three at one moment: another process may be making the file
+    num_tables, application_id, version = (
         connection.execute(query).fetchone()[0]
-        for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+        for query in ("SELECT count(*) FROM sqlite_master", "PRAGMA application_id", "PRAGMA user_version")
     )
+    connection.execute("COMMIT")
     if (application_id, version, num_tables) == (0, 0, 0):
         return True
     if application_id != APPLICATION_ID:
