@@ -8,7 +8,7 @@ import pytest
 
 from periscope.config.places import places
 
-HOME, CWD = Path("/home/sample"), Path("/work")
+HOME, CWD = Path("/home/sample"), Path("/start")
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ HOME, CWD = Path("/home/sample"), Path("/work")
         ({}, "darwin", "/home/sample/Library/Application Support/periscope", "/home/sample/Library/Logs/periscope"),
         ({}, "linux", "/home/sample/.local/state/periscope", "/home/sample/.local/state/periscope/logs"),
         ({"XDG_STATE_HOME": "/var/me"}, "linux", "/var/me/periscope", "/var/me/periscope/logs"),
-        ({"PERISCOPE_HOME": "own", "XDG_STATE_HOME": "/x"}, "linux", "/work/own/state", "/work/own/logs"),
+        ({"PERISCOPE_HOME": "own", "XDG_STATE_HOME": "/x"}, "linux", "/start/own/state", "/start/own/logs"),
         ({"PERISCOPE_HOME": "/own"}, "darwin", "/own/state", "/own/logs"),
     ],
 )
