@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from periscope.api.bodies_in_flight import BodyPlace
     from periscope.api.settings import ApiSettings
 
+#: Threads that worked on a request may hold parts of it for a moment longer than its answer takes.
+LET_GO_S = 0.5
+
 
 class BodyIntake:
     """ASGI layer: the layers inside it read the body decompressed, in time and within its bounds.
@@ -43,7 +46,8 @@ class BodyIntake:
         finally:
             place.give_back()
             if body.num_bytes > SMALL_BODY_BYTES:  # the freed memory is worth the milliseconds
-                asyncio.get_running_loop().run_in_executor(None, give_back_freed_memory)
+                loop = asyncio.get_running_loop()
+                loop.call_later(LET_GO_S, loop.run_in_executor, None, give_back_freed_memory)
 
 
 class _Body:
