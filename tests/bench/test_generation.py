@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import io
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from periscope.bench.generation import GenerationReport, GenerationSettings, bench_engine, bench_serve
+from periscope.bench.model_files import model_files
 from periscope.bench.peers import PEERS
 from periscope.bench.report import print_generation
 from periscope.bench.samples import METRICS
@@ -40,6 +42,40 @@ def test_engine_and_raw_loop_do_the_same_work(tiny_random_model: Path) -> None:
     assert all(figure.value and figure.ratio and figure.ratio.low > 0 for figure in report.figures)
     assert told == ["warming up", "round 1 of 1"]
     assert (report.turns, report.http_above_raw_ttft_ms) == ((), None)
+
+
+def test_ragged_batches_are_the_same_work_for_all(tiny_random_model: Path) -> None:
+    """Answers that end at different times, and requests that arrive one by one, are measured for both contenders."""
+    asked = dataclasses.replace(settings(tiny_random_model), max_tokens=8, is_ragged=True, mean_gap_s=0.002)
+    report = asyncio.run(bench_engine(asked, lambda _: None))
+    work = {(sample.workload, sample.contender): sample.num_tokens for sample in report.samples}
+    assert [name for name, contender in work if contender == "raw"] == ["1", "2", "2, ragged", "2, arriving"]
+    assert all(work[name, "engine"] == work[name, "raw"] for name, _ in work)
+    assert 2 <= work["2, ragged", "raw"] < 16
+    assert all(sample.ttft_s > 0 for sample in report.samples)
+
+
+@pytest.mark.parametrize(("name", "vocab_size"), [("demo", 1536), ("tiny", 4096)])
+def test_models_have_short_names(name: str, vocab_size: int) -> None:
+    """The embedded text model and random weights are measured by name."""
+
+    async def found() -> int:
+        async with model_files(name) as folder:
+            assert folder.is_absolute()
+            return int(json.loads((folder / "config.json").read_text())["vocab_size"])
+
+    assert asyncio.run(found()) == vocab_size
+
+
+def test_a_relative_folder_is_the_same_for_a_server(tiny_random_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server to be measured runs elsewhere, so it is given the whole path."""
+    monkeypatch.chdir(tiny_random_model.parent)
+
+    async def found() -> Path:
+        async with model_files(tiny_random_model.name) as folder:
+            return folder
+
+    assert asyncio.run(found()) == tiny_random_model.resolve()
 
 
 def test_the_report_says_what_was_measured(served: GenerationReport) -> None:

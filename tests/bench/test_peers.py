@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from periscope.bench.contenders import Ask
 from periscope.bench.peers import PEERS, Peer, PeerContender, command_of
 from periscope.bench.samples import Batch
 
@@ -31,7 +32,7 @@ def test_a_peer_answers_with_its_own_processor_time(tiny_random_model: Path) -> 
 
     async def run() -> tuple[Batch | None, str | None]:
         async with PeerContender(MLX_LM, tiny_random_model) as peer:
-            return await peer.run(["about after", "again home and all"], 5), peer.failure
+            return await peer.run([Ask("about after", 5), Ask("again home and all", 5)]), peer.failure
 
     batch, failure = asyncio.run(run())
     assert failure is None
@@ -46,7 +47,7 @@ def test_a_peer_that_cannot_take_part_says_why_once(tmp_path: Path) -> None:
 
     async def run(peer: Peer) -> str | None:
         async with PeerContender(peer, tmp_path) as contender:
-            assert [await contender.run(["about"], 2) for _ in range(2)] == [None, None]
+            assert [await contender.run([Ask("about", 2)]) for _ in range(2)] == [None, None]
             assert set(psutil.Process().children()) <= others
             return contender.failure
 

@@ -32,6 +32,17 @@ def test_a_server_that_cannot_start_says_why() -> None:
     assert children() <= before
 
 
+def test_a_server_whose_model_cannot_be_loaded_says_why() -> None:
+    """It stays up without the model; the benchmark does not wait for it."""
+
+    async def run() -> None:
+        async with serving({"models": [{"name": "x", "local_path": "/nowhere", "preload": True}]}):
+            pytest.fail("it cannot answer")
+
+    with pytest.raises(PeriscopeError, match="/nowhere"):
+        asyncio.run(run())
+
+
 def test_captions_are_measured_new_and_seen_before() -> None:
     """One and four at a time, on any server, and none gets into the user's file; a failure has the server's message."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from periscope.bench.samples import Batch, Sample, sample_of
-from periscope.bench.words import words
+from periscope.bench.words import rng, words
 from periscope.core import Message, Role, TextPart
 
 if TYPE_CHECKING:
@@ -19,14 +19,33 @@ Tell: TypeAlias = Callable[[str], None]
 WARM_UP_TOKENS = 8
 
 
+#: Ragged requests: parts of the words and of the tokens of the longest one.
+_SHORTEST_PROMPT = 0.1
+_SHORTEST_ANSWER = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request of a batch.
+
+    Attributes:
+        max_tokens: the answer ends there, or at the model's end token.
+        after_s: seconds after the beginning of the batch at which it is sent.
+    """
+
+    prompt: str
+    max_tokens: int
+    after_s: float = 0.0
+
+
 class Contender(Protocol):
     """Something that answers chats, one batch at a time."""
 
     @property
     def name(self) -> str: ...
 
-    async def run(self, prompts: Sequence[str], max_tokens: int) -> Batch | None:
-        """Answer user messages as one batch, greedily, each up to `max_tokens` or the model's end token.
+    async def run(self, asks: Sequence[Ask]) -> Batch | None:
+        """Answer user messages as one batch, greedily.
 
         None = it has failed and takes no further part.
         """
@@ -35,18 +54,34 @@ class Contender(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`num_rows` requests sent together; each prompt is `num_shared` shared words, then `num_words` of its own."""
+    """`num_rows` requests; each prompt is `num_shared` shared words, then `num_words` of its own.
+
+    Attributes:
+        is_ragged: prompts are of different lengths, up to `num_words`, and answers end at different times.
+        mean_gap_s: mean time between two requests, whose arrivals are a Poisson process; 0: all are sent at once.
+    """
 
     name: str
     num_rows: int
     num_words: int
     num_shared: int = 0
+    is_ragged: bool = False
+    mean_gap_s: float = 0.0
 
-    def prompts(self, number: int) -> list[str]:
-        """Pure: the prompts of one round. Rounds share no prefix, so that no prompt cache helps."""
-        own = [words(self.num_words, self.name, number, row) for row in range(self.num_rows)]
+    def asks(self, number: int, max_tokens: int) -> list[Ask]:
+        """Pure: the requests of one round. Rounds share no prefix, so that no prompt cache helps."""
         shared = words(self.num_shared, self.name, number, "shared")
-        return [f"{shared} {text}".strip() for text in own]
+        chance = rng(self.name, number, "schedule")
+        asks, after_s = [], 0.0
+        for row in range(self.num_rows):
+            num_words, num_tokens = self.num_words, max_tokens
+            if self.is_ragged:
+                num_words = max(1, round(num_words * chance.uniform(_SHORTEST_PROMPT, 1)))
+                num_tokens = max(1, round(num_tokens * chance.uniform(_SHORTEST_ANSWER, 1)))
+            own = words(num_words, self.name, number, row)
+            asks.append(Ask(f"{shared} {own}".strip(), num_tokens, after_s))
+            after_s += chance.expovariate(1 / self.mean_gap_s) if self.mean_gap_s else 0.0
+        return asks
 
 
 async def measure(
@@ -57,10 +92,10 @@ async def measure(
     for number in range(rounds + 1):
         tell(f"round {number} of {rounds}" if number else "warming up")
         for workload in workloads:
-            prompts = workload.prompts(number)
+            asks = workload.asks(number, max_tokens if number else min(WARM_UP_TOKENS, max_tokens))
             first = number % len(contenders)
             for contender in (*contenders[first:], *contenders[:first]):
-                batch = await contender.run(prompts, max_tokens if number else min(WARM_UP_TOKENS, max_tokens))
+                batch = await contender.run(asks)
                 if number and batch is not None:
                     samples.append(sample_of(batch, workload=workload.name, contender=contender.name, number=number))
     order = [contender.name for contender in contenders]

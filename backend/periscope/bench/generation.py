@@ -40,6 +40,8 @@ class GenerationSettings:
         turns: turns of the conversation; `bench serve` only.
         has_pictures: every turn of the conversation has a picture.
         peers: other servers to measure beside ours.
+        is_ragged: also batches with prompts and answers of different lengths, and one whose requests arrive one by one.
+        mean_gap_s: mean time between two of those arrivals.
     """
 
     model: str | None = None
@@ -50,6 +52,8 @@ class GenerationSettings:
     turns: int = 6
     has_pictures: bool = False
     peers: tuple[Peer, ...] = ()
+    is_ragged: bool = False
+    mean_gap_s: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ async def bench_engine(settings: GenerationSettings, tell: Tell) -> GenerationRe
     async with AsyncExitStack() as stack:
         path = await stack.enter_async_context(model_files(settings.model))
         contenders = await stack.enter_async_context(_in_process(path, _engine_config(settings)))
-        samples = await _measure(contenders, _plain(settings), settings, tell)
+        samples = await _measure(contenders, _workloads(settings), settings, tell)
         model = measured_model(path, shown_name(settings.model))
     return _report(settings, model, samples)
 
@@ -91,7 +95,7 @@ async def bench_serve(settings: GenerationSettings, tell: Tell) -> GenerationRep
         PeriscopeError: the model cannot be used, or the server did not start.
     """
     config = _engine_config(settings)
-    workloads = [*_plain(settings), Workload("4, shared prefix", _SHARING_ROWS, _OWN_WORDS, _SHARED_WORDS)]
+    workloads = [*_workloads(settings), Workload("4, shared prefix", _SHARING_ROWS, _OWN_WORDS, _SHARED_WORDS)]
     async with AsyncExitStack() as stack:
         path = await stack.enter_async_context(model_files(settings.model))
         models = models_yaml(path, config, has_captioner=settings.has_pictures)
@@ -130,8 +134,18 @@ def _engine_config(settings: GenerationSettings) -> EngineConfig:
     return EngineConfig(max_num_seqs=max(EngineConfig().max_num_seqs, *settings.num_rows))
 
 
-def _plain(settings: GenerationSettings) -> list[Workload]:
-    return [Workload(str(rows), rows, settings.prompt_words) for rows in settings.num_rows]
+def _workloads(settings: GenerationSettings) -> list[Workload]:
+    """Requests that are alike, and ragged ones for every batch size above 1; the largest also arrive one by one."""
+    num_words = settings.prompt_words
+    alike = [Workload(str(rows), rows, num_words) for rows in settings.num_rows]
+    several = [rows for rows in settings.num_rows if rows > 1]
+    if not settings.is_ragged or not several:
+        return alike
+    ragged = [Workload(f"{rows}, ragged", rows, num_words, is_ragged=True) for rows in several]
+    arriving = Workload(
+        f"{several[-1]}, arriving", several[-1], num_words, is_ragged=True, mean_gap_s=settings.mean_gap_s
+    )
+    return [*alike, *ragged, arriving]
 
 
 @asynccontextmanager

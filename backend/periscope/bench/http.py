@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from periscope.bench.contenders import user_wire
+from periscope.bench.contenders import Ask, user_wire
 from periscope.bench.samples import Batch, Row
 from periscope.bench.server import DEMO_PAIR, MODEL_NAME, serving
 from periscope.core import Finished, ReasoningDelta, TextDelta
@@ -154,17 +154,18 @@ class HTTPContender:
         self._model = model
         self._max_tries = max_tries
 
-    async def run(self, prompts: Sequence[str], max_tokens: int) -> Batch:
-        before = self._cpu_s()
-        answers = await asyncio.gather(*(self._ask(prompt, max_tokens) for prompt in prompts))
+    async def run(self, asks: Sequence[Ask]) -> Batch:
+        before, started = self._cpu_s(), time.perf_counter()
+        rows = await asyncio.gather(*(self._answer(ask, started) for ask in asks))
         after = self._cpu_s()
-        return Batch(
-            tuple(answer.row for answer in answers), None if before is None or after is None else after - before
-        )
+        return Batch(tuple(rows), None if before is None or after is None else after - before)
 
-    async def _ask(self, prompt: str, max_tokens: int) -> Answer:
-        messages = [user_wire(prompt)]
-        return await chat(self._client, messages, max_tokens, model=self._model, max_tries=self._max_tries)
+    async def _answer(self, ask: Ask, started: float) -> Row:
+        await asyncio.sleep(ask.after_s)
+        sent_s = time.perf_counter() - started
+        messages = [user_wire(ask.prompt)]
+        answer = await chat(self._client, messages, ask.max_tokens, model=self._model, max_tries=self._max_tries)
+        return Row(answer.row.num_tokens, tuple(sent_s + time_s for time_s in answer.row.times_s), sent_s)
 
 
 async def captions(client: OpenAIClient, urls: Sequence[str], model: str | None) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from periscope.bench.contenders import user_message
+from periscope.bench.contenders import Ask, user_message
 from periscope.bench.samples import Batch, Row
 from periscope.core import GenerationParams
 
@@ -23,18 +23,20 @@ class EngineContender:
     def __init__(self, engine: InferenceEngine) -> None:
         self._engine = engine
 
-    async def run(self, prompts: Sequence[str], max_tokens: int) -> Batch:
-        params = GenerationParams(temperature=0.0, max_tokens=max_tokens)
+    async def run(self, asks: Sequence[Ask]) -> Batch:
         started, cpu_started = time.perf_counter(), time.process_time()
 
-        async def answer(prompt: str) -> Row:
+        async def answer(ask: Ask) -> Row:
+            await asyncio.sleep(ask.after_s)
+            params = GenerationParams(temperature=0.0, max_tokens=ask.max_tokens)
+            sent_s = time.perf_counter() - started
             times_s: list[float] = []
             num_tokens = 0
-            async with self._engine.generate_stream([user_message(prompt)], params) as stream:
+            async with self._engine.generate_stream([user_message(ask.prompt)], params) as stream:
                 async for chunk in stream:
                     num_tokens += chunk.num_tokens
                     times_s.append(time.perf_counter() - started)
-            return Row(num_tokens, tuple(times_s))
+            return Row(num_tokens, tuple(times_s), sent_s)
 
-        rows = await asyncio.gather(*(answer(prompt) for prompt in prompts))
+        rows = await asyncio.gather(*(answer(ask) for ask in asks))
         return Batch(tuple(rows), time.process_time() - cpu_started)

@@ -21,6 +21,7 @@ from periscope.errors import PeriscopeError
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from periscope.bench.contenders import Ask
     from periscope.bench.samples import Batch
 
 _START_TIMEOUT_S = 600.0
@@ -91,13 +92,13 @@ class PeerContender:
     ) -> None:
         await self._running.aclose()
 
-    async def run(self, prompts: Sequence[str], max_tokens: int) -> Batch | None:
+    async def run(self, asks: Sequence[Ask]) -> Batch | None:
         if self._contender is None:
             return None
         try:
-            return await self._contender.run(prompts, max_tokens)
+            return await self._contender.run(asks)
         except PeriscopeError as error:
-            await self._give_up(f"failed at {len(prompts)} at once: {str(error) or type(error).__name__}")
+            await self._give_up(f"failed at {len(asks)} at once: {str(error) or type(error).__name__}")
             return None
 
     async def _start(self) -> None:

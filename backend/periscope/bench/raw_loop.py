@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -10,6 +11,7 @@ from typing import Any, Self
 from mlx_lm import load
 from mlx_lm.generate import BatchGenerator
 
+from periscope.bench.contenders import Ask
 from periscope.bench.mlx_thread import MLXThread
 from periscope.bench.samples import BASELINE, Batch, Row
 from periscope.engine.config import EngineConfig
@@ -55,27 +57,38 @@ class RawLoop:
 
         return cls(thread, await thread.run(load_model), config, tokenise)
 
-    async def run(self, prompts: Sequence[str], max_tokens: int) -> Batch:
-        token_ids = [list(await self._tokenise(prompt)) for prompt in prompts]
-        return await self._thread.run(lambda: self._generate(token_ids, max_tokens))
+    async def run(self, asks: Sequence[Ask]) -> Batch:
+        token_ids = [list(await self._tokenise(ask.prompt)) for ask in asks]
+        return await self._thread.run(lambda: self._generate(asks, token_ids))
 
-    def _generate(self, prompts: list[list[int]], max_tokens: int) -> Batch:
+    def _generate(self, asks: Sequence[Ask], prompts: list[list[int]]) -> Batch:
         generator = BatchGenerator(
             self._model,
             stop_tokens=[[token] for token in self._tokenizer.eos_token_ids],
             completion_batch_size=self._config.max_num_seqs,
             prefill_step_size=self._config.prefill_chunk_size,
         )
+        waiting = deque(sorted(range(len(asks)), key=lambda row: asks[row].after_s))
+        row_of: dict[int, int] = {}
+        times: list[list[float]] = [[] for _ in asks]
+        num_left = len(asks)
         started, cpu_started = time.perf_counter(), time.process_time()
-        uids = generator.insert(prompts, [max_tokens] * len(prompts))
-        times: dict[int, list[float]] = {uid: [] for uid in uids}
-        num_left = len(uids)
         while num_left:
+            now = time.perf_counter() - started
+            arrived: list[int] = []
+            while waiting and asks[waiting[0]].after_s <= now:
+                arrived.append(waiting.popleft())
+            if arrived:
+                uids = generator.insert([prompts[row] for row in arrived], [asks[row].max_tokens for row in arrived])
+                row_of.update(zip(uids, arrived, strict=True))
+            elif num_left == len(waiting):  # nothing runs: wait for the next request
+                time.sleep(max(0.0, asks[waiting[0]].after_s - now))
+                continue
             _, responses = generator.next()
             now = time.perf_counter() - started
             for response in responses:
-                times[response.uid].append(now)
+                times[row_of[response.uid]].append(now)
                 num_left -= response.finish_reason is not None
         cpu_s = time.process_time() - cpu_started
         generator.close()
-        return Batch(tuple(Row(len(row), tuple(row)) for row in times.values()), cpu_s)
+        return Batch(tuple(Row(len(row), tuple(row), ask.after_s) for row, ask in zip(times, asks, strict=True)), cpu_s)

@@ -18,11 +18,18 @@ class Row:
 
     Attributes:
         num_tokens: as the contender counted them; tokens without visible text have no time.
-        times_s: arrival times of tokens, at least one, in seconds since the batch was sent.
+        times_s: arrival times of tokens, at least one, in seconds since the beginning of the batch.
+        sent_s: when the request was sent, likewise.
     """
 
     num_tokens: int
     times_s: tuple[float, ...]
+    sent_s: float = 0.0
+
+    @property
+    def ttft_s(self) -> float:
+        """Time to first token."""
+        return self.times_s[0] - self.sent_s
 
     @property
     def first_s(self) -> float:
@@ -99,7 +106,7 @@ def sample_of(batch: Batch, *, workload: str, contender: str, number: int) -> Sa
         num_tokens=num_tokens,
         decode_tokens_per_s=_decode_tokens_per_s(rows),
         tokens_per_s=num_tokens / end_s,
-        ttft_s=statistics.median(row.first_s for row in rows),
+        ttft_s=statistics.median(row.ttft_s for row in rows),
         cpu_ms_per_token=None if batch.cpu_s is None else batch.cpu_s * 1000 / max(num_tokens, 1),
     )
 

@@ -43,7 +43,7 @@ DEMO_PAIR_UNREAD: JSONObject = {
         _CAPTIONER,
     ],
 }
-_READY = re.compile(r"ready on (http://[\d.]+:\d+)/v1")
+_READY = re.compile(r"ready on (http://[\d.]+:\d+)/v1|stays up, but model|the models could not be loaded")
 _START_TIMEOUT_S = 600.0
 
 
@@ -89,6 +89,7 @@ async def serving(config: JSONObject) -> AsyncIterator[RunningServer]:
 
 
 async def _ready_url(server: Child) -> str:
-    if (found := await server.find(_READY)) is None:
+    found = await server.find(_READY)
+    if found is None or found[1] is None:
         raise PeriscopeError(f"The server to be measured did not start:\n{await server.last_lines()}")
     return found[1]

@@ -24,6 +24,11 @@ WORDS = tuple(
 )
 
 
+def rng(*key: object) -> random.Random:
+    """Random numbers seeded by `key`: the same key gives the same numbers."""
+    return random.Random(repr(key))
+
+
 def words(count: int, *key: object) -> str:
     """Pure: `count` random words, seeded by `key`: the same key gives the same text."""
-    return " ".join(random.Random(repr(key)).choices(WORDS, k=count))
+    return " ".join(rng(*key).choices(WORDS, k=count))

@@ -25,7 +25,8 @@ Model: TypeAlias = Annotated[
         "--model",
         "-m",
         metavar="PATH_OR_ID",
-        help="Model to measure, a directory or a hub id on this disk; random weights if left out.",
+        help="Model to measure: a directory or a hub id on this disk, `demo` (the embedded text model, whose answers "
+        "end by themselves), or random weights: `tiny` or `random`, as if left out.",
         show_default=False,
     ),
 ]
@@ -35,6 +36,13 @@ PromptWords: TypeAlias = Annotated[int, typer.Option(min=1, help="Words per prom
 AtOnce: TypeAlias = Annotated[str, typer.Option(metavar="N,N,...", help="Requests at once.")]
 RunningServer: TypeAlias = Annotated[
     str | None, typer.Option(help="Running server to measure; one of its own with the embedded pair if left out.")
+]
+Ragged: TypeAlias = Annotated[
+    bool,
+    typer.Option("--ragged", help="Also prompts and answers of different lengths, and requests that arrive in turn."),
+]
+GapMs: TypeAlias = Annotated[
+    float, typer.Option("--gap-ms", min=0.1, help="Mean time between two arrivals of --ragged, in milliseconds.")
 ]
 JsonFile: TypeAlias = Annotated[
     Path | None,
@@ -57,6 +65,8 @@ def engine(
     max_tokens: MaxTokens = 64,
     prompt_words: PromptWords = 200,
     at_once: AtOnce = "1,4,16",
+    ragged: Ragged = False,
+    gap_ms: GapMs = 50.0,
     json_file: JsonFile = None,
 ) -> None:
     """Measure the engine in process, beside the plain mlx-lm loop."""
@@ -65,7 +75,13 @@ def engine(
     from periscope.bench.report import print_generation
 
     settings = GenerationSettings(
-        model=model, rounds=rounds, max_tokens=max_tokens, prompt_words=prompt_words, num_rows=num_rows
+        model=model,
+        rounds=rounds,
+        max_tokens=max_tokens,
+        prompt_words=prompt_words,
+        num_rows=num_rows,
+        is_ragged=ragged,
+        mean_gap_s=gap_ms / 1000,
     )
     _show(asyncio.run(bench_engine(settings, complain)), print_generation, json_file)
 
@@ -79,6 +95,8 @@ def serve(
     max_tokens: MaxTokens = 64,
     prompt_words: PromptWords = 200,
     at_once: AtOnce = "1,4,16",
+    ragged: Ragged = False,
+    gap_ms: GapMs = 50.0,
     turns: Annotated[int, typer.Option(min=1, max=8, help="Turns of the growing conversation.")] = 6,
     pictures: Annotated[
         bool, typer.Option("--pictures", help="A picture in each turn, for the embedded captioner.")
@@ -100,6 +118,8 @@ def serve(
         max_tokens=max_tokens,
         prompt_words=prompt_words,
         num_rows=num_rows,
+        is_ragged=ragged,
+        mean_gap_s=gap_ms / 1000,
         turns=turns,
         has_pictures=pictures,
         peers=PEERS if peers else (),
