@@ -192,7 +192,8 @@ def test_a_token_that_was_not_allowed_fails_its_row(demo: Vocabulary) -> None:
     [
         ({"type": "object", "properties": {"a": {"not": {}}}}, "`not` at `/properties/a`"),
         ({"enum": []}, "nothing satisfies it"),
-        ({"properties": {"a": {"items": {"type": "strin"}}}}, "At `/properties/a/items`: "),
+        ({"properties": {"a": {"items": {"pattern": "("}}}}, "At `/properties/a/items`: "),
+        ({"properties": {"a": {"items": {"type": "strin"}}}}, "`type` at `/properties/a/items` must be one of array,"),
         ({"type": "object", "required": "a"}, "`required` must be a list"),
         ({"type": "string", "pattern": "(?=a)b"}, "look-around"),
         ({"type": "integer", "minimum": 3, "maximum": 2}, "minimum (3) is greater than maximum (2)"),

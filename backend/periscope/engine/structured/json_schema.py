@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from periscope.core import JSONObject
 from periscope.engine.structured.schema_bounds import MAX_MULTIPLE, least_common_multiple, objection, whole
+from periscope.engine.structured.schema_shapes import misshapen
 from periscope.errors import InvalidRequest
 
 Schema: TypeAlias = JSONObject | bool
@@ -94,12 +95,10 @@ class _Check:
         if path and schema.get("$id") is not None:
             raise self._refusal(f"Only the root of a schema may have an `$id`, and there is one{_at(path)}.")
         for keyword, value in schema.items():
-            if (why := objection(keyword, value)) is not None:
+            if (why := misshapen(keyword, value) or objection(keyword, value)) is not None:
                 raise self._refusal(f"`{keyword}`{_at(path)} {why}")
-        required = schema.get("required", ())
-        num_required = len(required) if isinstance(required, list) else 0
-        least = whole(schema.get("minProperties", 0))
-        if isinstance(least, int) and least > num_required + 1:
+        num_required = len(schema.get("required") or ())
+        if whole(schema.get("minProperties") or 0) > num_required + 1:
             raise self._refusal(
                 f"`minProperties`{_at(path)} can be enforced up to one more than the names in `required`: the names of "
                 "further properties might repeat. Name the properties that must be there."
