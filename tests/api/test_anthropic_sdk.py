@@ -121,6 +121,17 @@ async def test_arguments_that_are_no_object_are_not_taken_for_an_empty_one(argum
 
 
 @in_loop
+async def test_a_text_block_says_nothing_of_citations() -> None:
+    """The AI SDK takes a list of them or none, and refuses a whole answer with a null there."""
+    async with sdk_over(FakeBackend(TextDelta("Hi"), FINISHED)) as sdk:
+        whole = await sdk.messages.create(**HELLO)
+        events = [event async for event in await sdk.messages.create(**HELLO, stream=True)]
+    started = next(event.content_block for event in events if event.type == "content_block_start")
+    for block in (whole.content[0], started):
+        assert "citations" not in block.model_fields_set
+
+
+@in_loop
 async def test_what_the_images_cost_stands_beside_the_usage() -> None:
     """In the message, and in the stream's last but one event."""
     vision = VisionUsage(num_images=1, caption_ms=7)

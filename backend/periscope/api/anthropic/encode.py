@@ -176,7 +176,7 @@ def _empty_block(first: Delta) -> JSONObject:
     """A content block as its start event has it."""
     match first:
         case TextDelta():
-            return {"type": "text", "text": "", "citations": None}
+            return {"type": "text", "text": ""}  # no `citations`: the AI SDK takes a list or none, and no null
         case ReasoningDelta():
             return {"type": "thinking", "thinking": "", "signature": ""}
         case ToolCallStart(_, call_id, name):
