@@ -1,0 +1,163 @@
+"""A valid body for every POST route, with as many of its fields as go together: what fuzzing starts from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.e2e.drawing import circle, data_url, picture, user
+
+_PICTURE = data_url(circle("red", 32))
+_BASE64 = _PICTURE.partition(",")[2]
+_FILE = {"filename": "notes.txt", "file_data": "data:text/plain;base64,aGVsbG8="}
+_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string", "maxLength": 8, "pattern": "^[a-z]+$"},
+        "days": {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 9}, "maxItems": 2},
+        "unit": {"enum": ["c", "f"]},
+        "where": {"anyOf": [{"$ref": "#/$defs/place"}, {"type": "null"}]},
+    },
+    "$defs": {"place": {"type": "object", "properties": {"x": {"type": "number", "multipleOf": 0.5}}}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+_FUNCTION = {"name": "get_weather", "description": "The weather.", "parameters": _SCHEMA, "strict": True}
+_TOOL = {"type": "function", "function": _FUNCTION}
+_TURNS = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "developer", "content": [{"type": "text", "text": "Be kind."}]},
+    user("What colour is the circle?", picture(circle("red", 32)), {"type": "file", "file": _FILE}),
+    {
+        "role": "assistant",
+        "content": None,
+        "reasoning_content": "Hm.",
+        "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}],
+    },
+    {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "Sunny."}]},
+    {"role": "user", "name": "me", "content": "Hello!"},
+]
+_HELLO = [{"role": "user", "content": "Hello!"}]
+_CHATS: tuple[dict[str, Any], ...] = (
+    {
+        "model": "demo",
+        "messages": _TURNS,
+        "tools": [_TOOL],
+        "tool_choice": {"type": "function", "function": {"name": "get_weather"}},
+        "parallel_tool_calls": False,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_completion_tokens": 12,
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "seed": 1,
+        "user": "u",
+        "metadata": {"a": "b"},
+        "store": False,
+    },
+    {
+        "messages": _HELLO,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "w", "strict": True, "schema": _SCHEMA}},
+        "max_tokens": 12,
+        "n": 2,
+        "logprobs": True,
+        "top_logprobs": 2,
+        "logit_bias": {"5": -100, "7": 3.5},
+        "top_k": 5,
+        "min_p": 0.1,
+        "repetition_penalty": 1.1,
+        "frequency_penalty": 0.1,
+        "presence_penalty": 0.1,
+    },
+    {
+        "messages": _HELLO,
+        "stop": ["a", "b"],
+        "stop_token_ids": [3, 4],
+        "min_tokens": 1,
+        "ignore_eos": True,
+        "max_tokens": 4,
+        "reasoning_effort": "low",
+        "chat_template_kwargs": {"enable_thinking": False},
+        "functions": [],
+        "modalities": ["text"],
+        "stream": False,
+    },
+    {"messages": _HELLO, "guided_regex": "[ab]{1,3}(c|d)?", "max_tokens": 4},
+    {"messages": _HELLO, "guided_choice": ["yes", "no"], "max_tokens": 4},
+    {"messages": _HELLO, "grammar": 'root ::= ("a" | "b")+ [0-9]', "max_tokens": 4},
+    {"messages": _HELLO, "structured_outputs": {"json": _SCHEMA}, "max_tokens": 4},
+)
+_ANTHROPIC_IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": _BASE64}}
+_ANTHROPIC_PROMPT: dict[str, Any] = {
+    "model": "claude-opus-4-8",
+    "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+    "messages": [
+        {"role": "user", "content": [{"type": "text", "text": "Look."}, _ANTHROPIC_IMAGE]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "Hm.", "signature": "s"},
+                {"type": "tool_use", "id": "t1", "name": "get_weather", "input": {"city": "bern"}},
+            ],
+        },
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": [_ANTHROPIC_IMAGE]}]},
+        {"role": "system", "content": "The user is in a hurry."},
+        {
+            "role": "user",
+            "content": [
+                {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "hello"}},
+                {"type": "text", "text": "Go on."},
+            ],
+        },
+    ],
+    "tools": [
+        {"name": "get_weather", "description": "The weather.", "input_schema": _SCHEMA, "strict": True},
+        {"type": "bash_20250124", "name": "bash"},
+        {"type": "web_search_20250305", "name": "web_search"},
+    ],
+    "tool_choice": {"type": "auto", "disable_parallel_tool_use": True},
+    "thinking": {"type": "enabled", "budget_tokens": 1024},
+}
+_MESSAGES: tuple[dict[str, Any], ...] = (
+    {
+        **_ANTHROPIC_PROMPT,
+        "max_tokens": 12,
+        "stream": True,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 5,
+        "stop_sequences": ["a"],
+        "metadata": {"user_id": "u"},
+        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+    },
+    {
+        "model": "demo",
+        "max_tokens": 12,
+        "messages": _HELLO,
+        "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": _SCHEMA}},
+    },
+)
+#: path template -> the bodies. A route that is here without a body takes none, and gets one all the same.
+SEEDS: dict[str, tuple[Any, ...]] = {
+    "/v1/chat/completions": _CHATS,
+    "/v1/messages": _MESSAGES,
+    "/v1/messages/count_tokens": (_ANTHROPIC_PROMPT,),
+    "/tokenize": (
+        {"model": "demo", "prompt": "Hello!", "add_special_tokens": True, "return_token_strs": True},
+        {"content": "Hello!", "add_special": True, "parse_special": True, "with_pieces": True},
+        {"messages": _TURNS, "tools": [_TOOL], "add_generation_prompt": True},
+    ),
+    "/detokenize": ({"model": "demo", "tokens": [5, 6, 7]},),
+    "/v1/models/select": ({"model": "demo", "wait": True},),
+    "/api/models/load": ({"model": "demo", "wait": True},),
+    "/api/models/unload": ({"model": "demo", "wait": True},),
+    "/api/models/pin": ({"model": "demo", "pinned": False},),
+    "/api/captions": ({"model": "demo", "images": [_PICTURE], "files": [_FILE]},),
+    "/api/downloads": ({"model": "no-such/model", "revision": "main", "only": True},),
+    "/api/downloads/{download_id}/cancel": ({},),
+    "/api/downloads/{download_id}/pause": ({},),
+    "/api/downloads/{download_id}/resume": ({},),
+    "/api/requests/{request_id}/cancel": ({},),
+    "/api/server/reload": ({},),
+}
+#: Ends the server, whatever the body.
+NOT_FUZZED = {"/api/server/shutdown"}
