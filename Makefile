@@ -10,7 +10,7 @@ JOBS ?= 2
 # On Linux MLX's own matrix products are slow: where the system has OpenBLAS, the tests with a real model use it.
 OPENBLAS ?= $(firstword $(wildcard /usr/lib/*/libopenblas.so.0 /usr/lib64/libopenblas.so.0))
 
-.PHONY: setup serve test wheel try-wheel formula real real-fence train-smoke check format clean
+.PHONY: setup serve test clients fuzz wheel try-wheel formula real real-fence train-smoke check format clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,15 @@ serve: setup
 
 test: setup
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(FLAGS)
+
+# Other people's clients against a server with the demo pair: SDKs, frameworks, `llm`. Installs them into build/clients, once.
+clients: setup
+	$(BIN)/python -m tests.clients.run $(FLAGS)
+
+# Broken bodies for every POST route; `make test` sends 500 of them. NUMBER=2000 for fewer.
+NUMBER ?= 20000
+fuzz: setup
+	FUZZ_BODIES=$(NUMBER) $(BIN)/python -m pytest tests/fuzz -rP $(FLAGS)
 
 wheel: setup
 	@rm -rf $(DIST)
@@ -72,4 +81,4 @@ format: setup
 	$(BIN)/ruff check --fix backend tests
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
