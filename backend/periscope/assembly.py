@@ -41,7 +41,7 @@ from periscope.wiring import (
     family_of_captioner,
     installed_reader,
     model_reader,
-    peek_context_length,
+    peek_files,
     proxy_settings,
     source_of,
 )
@@ -202,11 +202,12 @@ class Assembly:
         vision = capabilities.vision_proxy or VisionProxyConfig()
         is_proxy = capabilities.vision_mode is VisionMode.PROXY
         entry = None if name is None else require_model(config.models, name)
+        context_length, files = peek_files(model)
         return ServedModel(
             name=model.name,
             aliases=model.aliases,
             created=int(time.time()),
-            context_length=peek_context_length(model),
+            context_length=context_length,
             vision=capabilities.vision_mode,
             params=model.params.generation,
             captioner=None if entry is None else captioners[entry.name],
@@ -218,6 +219,7 @@ class Assembly:
                 ANY_CAPTIONER if entry is None else family_of_captioner(entry),
             ),
             disabled_images=DisabledImages(capabilities.images_when_disabled),
+            files=files,
         )
 
     def _reader_of(

@@ -10,10 +10,10 @@ from periscope.captions.cache import CaptionCache
 from periscope.captions.store import CaptionStore
 from periscope.config import CaptionCacheConfig, Config, ModelConfig, RemoteImagesConfig, VisionProxyConfig
 from periscope.config.named import find_named, reader_name, with_companions
-from periscope.core import ModelKind, VisionMode, find_model
+from periscope.core import ModelFiles, ModelKind, VisionMode, find_model
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig
-from periscope.engine.loading.loader import context_length_of, find_on_disk, read_model_config
+from periscope.engine.loading.loader import context_length_of, find_on_disk, quantization_of, read_model_config
 from periscope.errors import InvalidRequest, ModelLoadError
 from periscope.remote import FetchSettings, PictureFetcher
 from periscope.vision.backends.weights import weights_id
@@ -202,10 +202,19 @@ def _known_as(model: ModelConfig) -> tuple[str, ...]:
         return (source,)
 
 
-def peek_context_length(model: ModelConfig) -> int | None:
-    """The context length in the model's files, if they are on this disk. Loads nothing."""
+def peek_files(model: ModelConfig) -> tuple[int | None, ModelFiles]:
+    """The context length that the model is run with, and what its files say if they are on this disk. Loads nothing."""
+    limit = model.params.context_length
     try:
-        path = find_on_disk(source_of(model), model.revision)
-        return context_length_of(read_model_config(path), model.params.context_length)
+        folder = find_on_disk(source_of(model), model.revision)
+        config = read_model_config(folder)
     except ModelLoadError:
-        return model.params.context_length
+        return limit, ModelFiles()
+    model_type = config.get("model_type")
+    files = ModelFiles(
+        context_length_of(config, None),
+        model_type if isinstance(model_type, str) else None,
+        quantization_of(config),
+        sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+    )
+    return context_length_of(config, limit), files

@@ -28,6 +28,7 @@ from periscope.core import (
     GenerationRequest,
     ImagePart,
     ModelCard,
+    ModelFiles,
     ModelKind,
     ModelState,
     OutputEvent,
@@ -68,6 +69,9 @@ CARD = ModelCard(
     has_reasoning=False,
     is_batched=True,
     state=ModelState.READY,
+    max_running=16,
+    chat_template="{{ messages }}",
+    files=ModelFiles(context_length=32768, model_type="qwen3", quantization="4bit", weights_bytes=2_000_000_000),
 )
 KEPT = KeptCaption("caption/ab12/cd34", Caption("A red circle.", 5, 70), created_at=1.5, used_at=2.25)
 USAGE = Usage(num_prompt_tokens=11, num_completion_tokens=4, num_cached_tokens=3)

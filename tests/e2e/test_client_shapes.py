@@ -68,3 +68,17 @@ def test_a_strip_is_described(client: httpx.Client, size: tuple[int, int]) -> No
     body = {"messages": [user(picture(Image.new("RGB", size, "red")), "What is this?")], "max_tokens": 4}
     vision = client.post("/v1/chat/completions", json=body).json()["periscope"]["vision"]
     assert (vision["num_images"], vision["num_failed"]) == (1, 0)
+
+
+def test_a_real_model_is_discovered_as_it_is(client: httpx.Client) -> None:
+    """Its files and its template are told, and that it sees, in the shapes of LM Studio and llama.cpp."""
+    first = client.get("/api/v0/models").json()["data"][0]
+    assert (first["id"], first["type"], first["state"]) == ("demo", "vlm", "loaded")
+    assert first["arch"]
+    assert first["quantization"]
+    assert first["loaded_context_length"] == first["max_context_length"]
+    props = client.get("/props").json()
+    assert props["modalities"]["vision"] is True
+    assert props["default_generation_settings"]["n_ctx"] == first["loaded_context_length"]
+    assert "messages" in props["chat_template"]
+    assert client.get("/api/v1/models").json()["models"][0]["size_bytes"] > 1_000_000

@@ -14,7 +14,7 @@ from periscope.api.dialects import DIALECTS, DialectByPath, DialectTable
 from periscope.api.error_replies import HANDLERS
 from periscope.api.intake import BodyIntake
 from periscope.api.logs import logs_router
-from periscope.api.models import models_router
+from periscope.api.models import discovery_router, models_router
 from periscope.api.openai.routes import openai_router
 from periscope.api.openai.tokenizing import tokenizing_router
 from periscope.api.paths import IntendedPaths
@@ -57,6 +57,7 @@ def create_app(
     app.include_router(tokenizing_router(backend, settings))
     app.include_router(anthropic_router(backend, settings))
     app.include_router(models_router(backend, settings))
+    app.include_router(discovery_router(backend, settings))
     app.include_router(control_router(backend, control, settings))
     app.include_router(logs_router(log or LogTail()))
     return app

@@ -1,4 +1,7 @@
-"""The routes of `/v1/models`, which OpenAI's and Anthropic's clients share. Each gets its own dialect's shape."""
+"""The routes by which clients learn what models there are and what each of them takes, in the shape that each reads.
+
+OpenAI's and Anthropic's clients share `/v1/models`; LM Studio's and llama.cpp's have paths of their own.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from starlette.requests import Request
 
 from periscope.api.anthropic import models as anthropic
 from periscope.api.dialects import speaks_anthropic
+from periscope.api.discovery import codex_catalogue, llama_cpp_props, lm_studio_v0_model, lm_studio_v1_model
 from periscope.api.openai import models as openai
 from periscope.api.replies import GET, JSONReply
 from periscope.core import require_model
@@ -16,24 +20,59 @@ from periscope.core import require_model
 if TYPE_CHECKING:
     from periscope.api.backend import ChatBackend
     from periscope.api.settings import ApiSettings
+    from periscope.core import ModelCard
+
+#: Codex alone sends it, and reads `models` where others read `data`.
+_OF_CODEX = "client_version"
 
 
 def models_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
-    """The list of models, and each of them."""
+    """The list of models, and each of them, for OpenAI's and Anthropic's clients and Codex."""
     router = APIRouter(prefix="/v1/models")
 
     @router.api_route("", methods=GET)
     async def list_models(request: Request) -> JSONReply:
-        dialect = anthropic if speaks_anthropic(request.scope) else openai
-        return JSONReply(dialect.encode_models(backend.models()))
+        cards = backend.models()
+        if speaks_anthropic(request.scope):
+            return JSONReply(anthropic.encode_models(cards))
+        catalogue = {"models": codex_catalogue(cards)} if _OF_CODEX in request.query_params else {}
+        return JSONReply(openai.encode_models(cards) | catalogue)
 
     @router.api_route("/{name:path}", methods=GET)
     async def retrieve_model(request: Request, name: str) -> JSONReply:
         cards = backend.models()  # the default model comes first
-        default = next(iter(cards), None)
         if not speaks_anthropic(request.scope):
-            return JSONReply(openai.encode_model(require_model(cards, name, default=default)))
+            return JSONReply(openai.encode_model(_named(backend, name)))
         meant = anthropic.model_for(name, cards, settings.anthropic_model)
-        return JSONReply(anthropic.encode_model(require_model(cards, meant, default=default), name))
+        return JSONReply(anthropic.encode_model(_named(backend, meant), name))
 
     return router
+
+
+def discovery_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
+    """What LM Studio's and llama.cpp's clients ask."""
+    router = APIRouter()
+
+    @router.api_route("/api/v0/models", methods=GET)
+    async def list_lm_studio_v0() -> JSONReply:
+        return JSONReply({"object": "list", "data": [lm_studio_v0_model(card) for card in backend.models()]})
+
+    @router.api_route("/api/v0/models/{name:path}", methods=GET)
+    async def retrieve_lm_studio_v0(name: str) -> JSONReply:
+        return JSONReply(lm_studio_v0_model(_named(backend, name)))
+
+    @router.api_route("/api/v1/models", methods=GET)
+    async def list_lm_studio_v1() -> JSONReply:
+        return JSONReply({"models": [lm_studio_v1_model(card) for card in backend.models()]})
+
+    @router.api_route("/props", methods=GET)
+    async def props(model: str = "") -> JSONReply:
+        return JSONReply(llama_cpp_props(_named(backend, model), settings.version))
+
+    return router
+
+
+def _named(backend: ChatBackend, name: str) -> ModelCard:
+    """The model of this name or alias; the default one, which comes first, for "" and "default"."""
+    cards = backend.models()
+    return require_model(cards, name, default=next(iter(cards), None))

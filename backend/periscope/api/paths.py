@@ -21,6 +21,7 @@ PATHS = (
     *("/api/models/unload", "/api/models/load", "/api/models/pin"),
     *("/api/captions", "/api/requests", "/api/status", "/api/events", "/api/logs"),
     *("/detokenize", "/tokenize"),
+    *("/api/v0/models", "/api/v1/models", "/props"),
     *("/health", "/readyz", "/livez"),
 )
 _CHAT, _MODELS = "POST /v1/chat/completions", "GET /v1/models"
@@ -38,13 +39,15 @@ _SLASHES = re.compile(r"/{2,}")
 _VERSIONS = re.compile(r"^(?:/v1)+(?=/v1(?:/|$))")
 #: vLLM and llama.cpp serve these beside `/v1`, and not under it.
 _BESIDE_VERSION = re.compile(r"^/v1(?=/(?:de)?tokenize$)")
+#: LM Studio's own API has OpenAI's calls beside its list of models.
+_OF_LM_STUDIO = re.compile(r"^/api/v0(?=/(?:chat/completions|completions|embeddings)$)")
 _WITHOUT_VERSION = re.compile(r"/(?:models|messages|chat/completions)(?=/|$)")
 
 
 def intended_path(path: str) -> str:
     """Pure: `/v1/models` for `/v1//models/`, `/v1/v1/models` and `/models`; correct paths stay as they are."""
     path = _VERSIONS.sub("", _SLASHES.sub("/", path).rstrip("/")) or "/"
-    path = _BESIDE_VERSION.sub("", path)
+    path = _OF_LM_STUDIO.sub("/v1", _BESIDE_VERSION.sub("", path))
     return f"/v1{path}" if _WITHOUT_VERSION.match(path) else path
 
 

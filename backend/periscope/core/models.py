@@ -70,13 +70,32 @@ class EngineMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """What a model's files say of it. None = they do not say, or are not on this disk.
+
+    Attributes:
+        context_length: tokens that the model was trained for, however few it is run with here.
+        model_type: the architecture, such as `qwen3`.
+        quantization: `4bit`, `mxfp4`; of weights that are not quantised their type, such as `bfloat16`.
+        weights_bytes: size of the weights' files.
+    """
+
+    context_length: int | None = None
+    model_type: str | None = None
+    quantization: str | None = None
+    weights_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What `/v1/models` tells about a configured model; known before anything is loaded.
+    """What clients are told about a configured model; known before anything is loaded.
 
     Attributes:
         context_length: tokens, prompt and completion together; None until it is known.
         is_batched: requests that run together share forward passes, which some architectures cannot; None until the
             model was loaded.
+        max_running: requests that may hold the model at once.
+        chat_template: its Jinja source; None until the model was loaded, and for a model without one.
     """
 
     name: str
@@ -88,6 +107,14 @@ class ModelCard:
     has_reasoning: bool | None
     is_batched: bool | None
     state: ModelState
+    max_running: int = 1
+    chat_template: str | None = None
+    files: ModelFiles = ModelFiles()
+
+    @property
+    def sees(self) -> bool:
+        """A request may hold pictures: the model gets their pixels, or what its captioner says of them."""
+        return self.vision is not VisionMode.DISABLED
 
     @property
     def is_loaded(self) -> bool:

@@ -34,6 +34,7 @@ from periscope.engine.loading.loader import (
 )
 from periscope.engine.structured.constraint import Constraint
 from periscope.engine.text.chat_template import ChatTokenizer, RenderedPrompt
+from periscope.engine.text.output_format import default_template
 from periscope.engine.worker.commands import TokenPrompt
 from periscope.engine.worker.host import HostedEngine, RunningWorker, start_worker
 from periscope.engine.worker.thread import as_generation_failure
@@ -64,6 +65,7 @@ class ModelInfo:
     Attributes:
         context_length: in tokens, prompt and completion together.
         is_batched: whether concurrent requests share forward passes; else they take turns, token by token.
+        chat_template: its Jinja source; None for a model without one.
     """
 
     name: str
@@ -74,6 +76,7 @@ class ModelInfo:
     has_tools: bool
     has_reasoning: bool
     is_batched: bool
+    chat_template: str | None = None
 
 
 class InferenceEngine(HostedEngine):
@@ -180,6 +183,7 @@ class InferenceEngine(HostedEngine):
             has_tools=tokenizer.has_tools,
             has_reasoning=tokenizer.output_format.think_start is not None,
             is_batched=facts.is_batched,
+            chat_template=default_template(facts.tokenizer),
         )
         for note in tokenizer.notes:
             logger.info("model %s: its chat template %s", path.name, note)

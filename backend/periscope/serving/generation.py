@@ -66,7 +66,9 @@ class LocalGenerator(InferenceEngine):
     def facts(self) -> GeneratorFacts:
         """What the loaded model can do."""
         info = self.model_info
-        return GeneratorFacts(info.context_length, info.has_tools, info.has_reasoning, info.is_batched)
+        return GeneratorFacts(
+            info.context_length, info.has_tools, info.has_reasoning, info.is_batched, info.chat_template
+        )
 
     async def describe(
         self, image: Image, prompt: str, max_tokens: int, *, on_start: Callable[[], None]

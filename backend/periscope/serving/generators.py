@@ -17,12 +17,14 @@ class GeneratorFacts:
     Attributes:
         context_length: tokens, prompt and completion together.
         is_batched: requests that run together share forward passes; otherwise they take turns, token by token.
+        chat_template: its Jinja source; None for a model without one.
     """
 
     context_length: int
     has_tools: bool
     has_reasoning: bool
     is_batched: bool
+    chat_template: str | None = None
 
 
 class TextGenerator(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from periscope.core import GenerationParams, VisionMode, require_model
+from periscope.core import GenerationParams, ModelFiles, VisionMode, require_model
 from periscope.vision.captioner import Captioner
 from periscope.vision.settings import ProxySettings
 
@@ -29,6 +29,7 @@ class ServedModel:
     Attributes:
         created: Unix seconds, for `/v1/models`.
         context_length: as configured, or read from the model's files; None while it is unknown.
+        files: what the model's files say.
         captioner: describes images in proxy mode; None in other modes.
         proxy: how images are described in proxy mode. In native mode its limits and documents are used, nothing else.
     """
@@ -42,6 +43,7 @@ class ServedModel:
     captioner: Captioner | None = None
     proxy: ProxySettings | None = None
     disabled_images: DisabledImages = DisabledImages.REJECT
+    files: ModelFiles = ModelFiles()
 
 
 class ModelNames:

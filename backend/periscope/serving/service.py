@@ -299,6 +299,7 @@ class ChatService:
     def _card(self, model: ServedModel) -> ModelCard:
         generator = self._pool.loaded(model.name, _GENERATOR)
         facts = None if generator is None else generator.facts
+        status = self._pool.status(model.name)
         return ModelCard(
             name=model.name,
             aliases=model.aliases,
@@ -308,7 +309,10 @@ class ChatService:
             has_tools=facts.has_tools if facts else None,
             has_reasoning=facts.has_reasoning if facts else None,
             is_batched=facts.is_batched if facts else None,
-            state=self._pool.status(model.name).state,
+            state=status.state,
+            max_running=status.max_running,
+            chat_template=facts.chat_template if facts else None,
+            files=model.files,
         )
 
     def health(self) -> Health:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from periscope.core import DEFAULT_NAME, VisionMode, find_model
+from periscope.core import DEFAULT_NAME, find_model
 
 if TYPE_CHECKING:
     from periscope.core import JSONObject, ModelCard
@@ -58,7 +58,7 @@ def _names(card: ModelCard) -> Iterator[str]:
 
 def _capabilities(card: ModelCard) -> JSONObject:
     """Anthropic's capabilities: what a request may hold here without being refused."""
-    sees = _support(is_there=card.vision is not VisionMode.DISABLED)
+    sees = _support(is_there=card.sees)
     yes, no = _support(is_there=True), _support(is_there=False)
     return {
         "batch": no,

@@ -11,21 +11,29 @@ if TYPE_CHECKING:
     from periscope.core import JSONObject, ModelCard
 
 
+_CONTEXT_KEYS = ("context_length", "max_model_len", "context_window", "max_context_length")
+
+
 def encode_models(cards: Sequence[ModelCard]) -> JSONObject:
     """The list of models, in configured order."""
     return {"object": "list", "data": [encode_model(card) for card in cards]}
 
 
 def encode_model(card: ModelCard) -> JSONObject:
-    """One model. `architecture` and `status` are fields that llama.cpp's clients read."""
-    modalities = ["text"] if card.vision is VisionMode.DISABLED else ["text", "image"]
+    """One model. OpenAI's own fields say nothing of it, so the clients of each server read the fields of that server.
+
+    `context_length` OpenRouter's, `max_model_len` vLLM's, `context_window` Groq's, `max_context_length` Mistral's and
+    LM Studio's; `meta`, `architecture` and `status` those of llama.cpp.
+    """
+    modalities = input_modalities(card)
     return {
         "id": card.name,
         "object": "model",
         "created": card.created,
         "owned_by": "periscope",
         "aliases": list(card.aliases),
-        "context_length": card.context_length,
+        **dict.fromkeys(_CONTEXT_KEYS, card.context_length),
+        "meta": {"n_ctx": card.context_length, "n_ctx_train": card.files.context_length or card.context_length},
         "capabilities": {
             "vision": "none" if card.vision is VisionMode.DISABLED else card.vision,
             "tools": card.has_tools,
@@ -38,3 +46,8 @@ def encode_model(card: ModelCard) -> JSONObject:
         "state": card.state,
         "status": {"value": card.state},
     }
+
+
+def input_modalities(card: ModelCard) -> list[str]:
+    """What a request to the model may hold. A text model with a captioner takes images: that is what it is for."""
+    return ["text", "image"] if card.sees else ["text"]

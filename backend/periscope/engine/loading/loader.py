@@ -96,6 +96,17 @@ def context_length_of(config: JSONObject, limit: int | None) -> int:
     return limit or FALLBACK_CONTEXT_LENGTH
 
 
+def quantization_of(config: JSONObject) -> str | None:
+    """Pure: `4bit`, or the name of another way than mlx's affine one; else the type of the weights. None = not said."""
+    for source in (config, text_config_of(config)):
+        quantization = source.get("quantization")
+        if isinstance(quantization, dict):
+            mode, bits = quantization.get("mode"), quantization.get("bits")
+            return str(mode) if mode not in (None, "affine") else f"{bits}bit"
+    dtype = next((config[key] for key in ("dtype", "torch_dtype") if isinstance(config.get(key), str)), None)
+    return None if dtype is None else str(dtype)
+
+
 def has_vision(config: JSONObject) -> bool:
     """Pure: whether the config has a vision part, under any of the names that mlx-vlm's models use."""
     return any(word in key for key in config for word in ("vision", "visual", "image", "img", "mm_"))

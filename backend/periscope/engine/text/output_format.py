@@ -86,6 +86,14 @@ def template_text(tokenizer: Any) -> str:
     return template if isinstance(template, str) else ""
 
 
+def default_template(tokenizer: Any) -> str | None:
+    """The model's chat template, of several the one for plain chats; None when it is code or missing."""
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+    return template if isinstance(template, str) and template else None
+
+
 def _style_of(parser: str, text: str) -> ToolCallStyle:
     if parser == "json_tools":
         return ToolCallStyle.HERMES
