@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
@@ -103,6 +103,15 @@ def test_an_error_is_told_and_forgotten(tmp_path: Path) -> None:
     assert [len(message.images) for message in model.asked[1][1]] == [0, 1]
 
 
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """SIGINT interrupts, also where the tests were started in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_stops_the_answer_and_not_the_conversation() -> None:
     """What was said until then is kept, so that the next question can refer to it."""
 
