@@ -86,7 +86,7 @@ class ContextLengthExceeded(RequestError):
         least = "at least " if is_lower_bound else ""
         super().__init__(
             f"The prompt has {least}{num_prompt_tokens} tokens, but this model's context is {context_length} tokens, "
-            "prompt and completion together. Shorten the messages or start a new conversation."
+            "prompt and completion together. Shorten it or start a new conversation."
         )
         self.param = "messages"
         self.num_prompt_tokens = num_prompt_tokens
@@ -101,7 +101,7 @@ class MemoryExceeded(RequestError):
         needed_mb, available_mb = -(-needed_bytes // 2**20), available_bytes // 2**20
         super().__init__(
             f"The prompt has {num_prompt_tokens} tokens, which take about {needed_mb} MB of KV cache, but only "
-            f"{available_mb} MB are left. Shorten the messages, unload other models, or set `memory.check_requests: "
+            f"{available_mb} MB are left. Shorten it, unload other models, or set `memory.check_requests: "
             "false` to try all the same."
         )
         self.param = "messages"

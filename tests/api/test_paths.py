@@ -77,7 +77,7 @@ async def test_every_spelling_of_chat_is_answered(path: str) -> None:
         ("/openai/v1/chat/completions", "/v1/chat/completions"),
         ("/api/v2/models", "/v1/models"),
         ("/v1/model", "/v1/models"),
-        ("/v1/completions", "/v1/chat/completions"),
+        ("/v1/completion", "/v1/completions"),
         ("/v1/health", "/health"),
         ("/v1", None),
         ("/favicon.ico", None),

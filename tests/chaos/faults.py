@@ -123,8 +123,8 @@ class ChaoticTextModel(TextModel):
 
     dice: Dice
 
-    def new_detokenizer(self) -> Detokenizer:
-        return ChaoticDetokenizer(super().new_detokenizer(), self.dice)
+    def new_detokenizer(self, after: Sequence[int] = ()) -> Detokenizer:
+        return ChaoticDetokenizer(super().new_detokenizer(after), self.dice)
 
 
 class ChaoticGrammars:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from periscope.core import (
+    AnswerGrammar,
+    Echo,
     Finished,
     FinishReason,
     GenerationParams,
@@ -24,6 +26,7 @@ from periscope.core import (
     Role,
     TextDelta,
     TextPart,
+    TextPrompt,
     Tool,
     ToolCallDelta,
     ToolCallStart,
@@ -32,6 +35,7 @@ from periscope.core import (
 )
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine.config import EngineConfig
+from periscope.errors import ContextLengthExceeded
 from periscope.serving.generation import LocalGenerator
 from tests.tiny_models import CHAT_TEMPLATE, write_text_model
 
@@ -238,3 +242,71 @@ def test_a_call_cut_off_anywhere_shows_no_markup(choice: ToolChoice) -> None:
             assert whole_arguments.startswith(arguments) or [*json.loads(arguments)] == [*json.loads(whole_arguments)]
             num_partial += arguments != whole_arguments
     assert num_partial
+
+
+def completing(
+    *sources: str | tuple[int, ...], params: GenerationParams = GREEDY, **fields: object
+) -> GenerationRequest:
+    prompts = tuple(TextPrompt(source) for source in sources)
+    return replace(GenerationRequest("t", "", (), params, prompts=prompts), **fields)  # type: ignore[arg-type]
+
+
+def test_texts_are_completed_together_as_each_alone() -> None:
+    """Choices are numbered through; every prompt is counted once."""
+    short = replace(GREEDY, max_tokens=6)
+    one, other, both = answers(
+        DEMO,
+        completing("Hello", params=short),
+        completing("What is", params=short),
+        completing("Hello", "What is", params=short, num_choices=2),
+    )
+    texts = [told(both, choice).text for choice in range(4)]
+    assert texts == [told(one).text] * 2 + [told(other).text] * 2
+    end, usage = told(both).end, told(both).end.usage
+    assert len(end.finish_reasons) == 4
+    assert usage.num_prompt_tokens == sum(told(each).end.usage.num_prompt_tokens for each in (one, other))
+    assert usage.num_completion_tokens == 2 * sum(told(each).end.usage.num_completion_tokens for each in (one, other))
+
+
+def test_a_seed_gives_every_prompt_the_same_choices() -> None:
+    """Those of one prompt differ from each other; a prompt's are the same beside others and alone."""
+    hot = GenerationParams(temperature=1.5, max_tokens=12, seed=5)
+    both, alone = answers(
+        DEMO, completing("The", "The", params=hot, num_choices=2), completing("The", params=hot, num_choices=2)
+    )
+    texts = [told(both, choice).text for choice in range(4)]
+    assert texts[:2] == texts[2:] == [told(alone, choice).text for choice in range(2)]
+    assert texts[0] != texts[1]
+
+
+def test_a_text_comes_back_before_its_completion_if_asked() -> None:
+    """Also one of tokens, and alone."""
+    short = replace(GREEDY, max_tokens=4)
+    plain, echoed, alone = answers(
+        DEMO,
+        completing("Hello", params=short),
+        completing("Hello", params=short, echo=Echo.PROMPT),
+        completing("Hello", (65, 66), params=short, echo=Echo.ALONE),
+    )
+    assert told(echoed).text == "Hello" + told(plain).text
+    assert told(alone).text == "Hello"
+    assert told(alone, 1).text
+    assert told(alone).end.finish_reasons == (FinishReason.LENGTH,) * 2
+    assert told(alone).end.usage.num_completion_tokens == 0
+
+
+def test_nothing_in_the_completion_of_a_text_is_reasoning_or_a_call(tmp_path: Path) -> None:
+    """Markers are text there; the same model's answer in a chat is read."""
+    folder = write_text_model(tmp_path / "tiny", chat_template=CHAT_TEMPLATE + "{# <think> </think> <tool_call> #}")
+    choices = AnswerGrammar(choices=("<think>a</think>b",), param="guided_choice")
+    (events,) = answers(str(folder), completing("x", output=OutputSpec(response_format=choices)))
+    assert (told(events).text, told(events).reasoning) == ("<think>a</think>b", "")
+
+
+def test_a_text_that_cannot_be_completed_is_named(tmp_path: Path) -> None:
+    """By its place in the request, before the first event."""
+    prompts = (TextPrompt("a", param="prompt[0]"), TextPrompt("x" * 4000, param="prompt[1]"))
+    folder = str(write_text_model(tmp_path / "tiny"))
+    with pytest.raises(ContextLengthExceeded) as refusal:
+        answers(folder, replace(completing(), prompts=prompts))
+    assert refusal.value.param == "prompt[1]"

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
 #: The paths that clients and people ask for, longer ones first.
 PATHS = (
-    *("/v1/chat/completions", "/v1/messages/count_tokens", "/v1/messages", "/v1/models/select", "/v1/models"),
+    *(
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/messages/count_tokens",
+        "/v1/messages",
+        "/v1/models/select",
+        "/v1/models",
+    ),
     *("/api/server/shutdown", "/api/server/reload", "/api/downloads"),
     *("/api/models/unload", "/api/models/load", "/api/models/pin"),
     *("/api/captions", "/api/requests", "/api/status", "/api/events", "/api/logs"),
@@ -41,7 +48,7 @@ _VERSIONS = re.compile(r"^(?:/v1)+(?=/v1(?:/|$))")
 _BESIDE_VERSION = re.compile(r"^/v1(?=/(?:de)?tokenize$)")
 #: LM Studio's own API has OpenAI's calls beside its list of models.
 _OF_LM_STUDIO = re.compile(r"^/api/v0(?=/(?:chat/completions|completions|embeddings)$)")
-_WITHOUT_VERSION = re.compile(r"/(?:models|messages|chat/completions)(?=/|$)")
+_WITHOUT_VERSION = re.compile(r"/(?:models|messages|chat/completions|completions)(?=/|$)")
 
 
 def intended_path(path: str) -> str:

@@ -67,7 +67,10 @@ from periscope.core.params import (
 )
 from periscope.core.request import (
     MAX_CHOICES,
+    MAX_COMPLETIONS,
+    Echo,
     GenerationRequest,
+    TextPrompt,
     new_id,
 )
 from periscope.core.tools import (
@@ -86,6 +89,7 @@ from periscope.core.tools import (
 __all__ = [
     "DEFAULT_NAME",
     "MAX_CHOICES",
+    "MAX_COMPLETIONS",
     "MAX_GRAMMAR_CHARS",
     "MAX_LOGIT_BIAS",
     "MAX_LOGIT_BIAS_ENTRIES",
@@ -101,6 +105,7 @@ __all__ = [
     "ConstraintKind",
     "DescribedFile",
     "DownloadCommand",
+    "Echo",
     "EndReason",
     "EngineMemory",
     "FilePart",
@@ -129,6 +134,7 @@ __all__ = [
     "Tell",
     "TextDelta",
     "TextPart",
+    "TextPrompt",
     "TokenLogprob",
     "TokenText",
     "TokenizedText",

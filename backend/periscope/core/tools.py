@@ -137,6 +137,8 @@ class OutputFormat:
         parse_tool_call: parses the text between the tool markers; None = marked tool calls stay text.
         tool_call_style: `LLAMA` and `HARMONY` need no markers and no `parse_tool_call`.
         starts_in_reasoning: the chat template has already written `think_start`.
+        continues_text: the prompt ends within the text of the reasoning or of the answer, and the completion goes on
+            with it: whitespace that it begins with is part of that text.
         is_constrained: a grammar constrains the calls and the text between them.
     """
 
@@ -147,6 +149,7 @@ class OutputFormat:
     parse_tool_call: ParseToolCall | None = None
     tool_call_style: ToolCallStyle = ToolCallStyle.MARKED
     starts_in_reasoning: bool = False
+    continues_text: bool = False
     is_constrained: bool = False
 
     @property

@@ -19,6 +19,7 @@ from periscope.core import (
     Message,
     OutputFormat,
     OutputSpec,
+    TextPrompt,
     Tool,
 )
 from periscope.engine.config import EngineConfig
@@ -54,8 +55,9 @@ T = TypeVar("T")
 
 #: Threads that tokenise prompts and compile grammars. More than one, so that a slow schema does not block all prompts.
 NUM_PREPARING_THREADS = 2
-#: Plain text, token ids, a chat for the model's template, or what `InferenceEngine.render` made of one of them.
-Prompt: TypeAlias = str | Sequence[int] | Sequence[Message] | RenderedPrompt
+#: Plain text, token ids, a chat for the model's template, or what `InferenceEngine.render` made of one of them. What
+#: follows a `TextPrompt` is text; what follows the others is read as the model's answer in a chat.
+Prompt: TypeAlias = str | Sequence[int] | Sequence[Message] | TextPrompt | RenderedPrompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,21 +222,25 @@ class InferenceEngine(HostedEngine):
         rendered = await self._off_loop(partial(self._render, prompt, tuple(tools), template_kwargs or {}))
         num_tokens, context_length = len(rendered.token_ids), self.model_info.context_length
         if num_tokens == 0:
-            raise InvalidRequest("The prompt is empty.", param="messages")
+            raise InvalidRequest(
+                "The prompt is empty: it has no token that the model could go on from.", param=_param_of(prompt)
+            )
         if num_tokens >= context_length:
             raise ContextLengthExceeded(num_tokens, context_length)
         return rendered
 
     def _render(
-        self, prompt: str | Sequence[int] | Sequence[Message], tools: tuple[Tool, ...], template_kwargs: JSONObject
+        self,
+        prompt: str | Sequence[int] | Sequence[Message] | TextPrompt,
+        tools: tuple[Tool, ...],
+        template_kwargs: JSONObject,
     ) -> RenderedPrompt:
-        if isinstance(prompt, str):
-            return self._tokenizer.plain_prompt(prompt)
-        if len(prompt) >= self.model_info.context_length and not isinstance(prompt[0], Message):
-            raise ContextLengthExceeded(len(prompt), self.model_info.context_length)
-        if prompt and all(isinstance(item, Message) for item in prompt):
+        if isinstance(prompt, TextPrompt):
+            return self._tokenizer.text_prompt(prompt)
+        if not isinstance(prompt, str) and prompt and all(isinstance(item, Message) for item in prompt):
             return self._tokenizer.render(cast("Sequence[Message]", prompt), tools, template_kwargs)
-        return RenderedPrompt(self._tokenizer.checked(cast("Sequence[int]", prompt)))
+        text = prompt if isinstance(prompt, str) else tuple(cast("Sequence[int]", prompt))
+        return RenderedPrompt(self._tokenizer.text_prompt(TextPrompt(text)).token_ids)
 
     async def constraint_for(self, prompt: RenderedPrompt, output: OutputSpec) -> Constraint:
         """The grammar that constrains the completion and the format in which it is parsed.
@@ -244,6 +250,10 @@ class InferenceEngine(HostedEngine):
         Raises:
             InvalidRequest: the schema cannot be enforced; names the keyword.
         """
+        if not prompt.is_chat:
+            form, answer = OutputFormat(continues_text=True), output.response_format
+            grammar = None if answer is None else await self._off_loop(partial(self._grammars.of_text, answer))
+            return Constraint(grammar, form)
         opened = prompt.starts_in_reasoning
         if output.kind_for(self.output_format) is ConstraintKind.NONE:  # nothing to compile, so no need for a thread
             return Constraint(None, replace(self.output_format, starts_in_reasoning=opened))
@@ -292,7 +302,13 @@ class InferenceEngine(HostedEngine):
 
         def submit(prepared: PreparedRequest) -> TokenStream:
             prompt = prepared.prompt
-            tokens = TokenPrompt(prompt.token_ids, prompt.checkpoints, prompt.images)
+            tokens = TokenPrompt(
+                prompt.token_ids,
+                prompt.checkpoints,
+                prompt.images,
+                end_token_ids=prompt.end_token_ids,
+                continues_text=prompt.continues_text,
+            )
             return self.submit(tokens, prepared.params, prepared.grammar)
 
         return GenerationStream(prepare, submit, self._clock)
@@ -322,3 +338,7 @@ class InferenceEngine(HostedEngine):
         """Free the model and end its thread. Idempotent. Running generations fail with EngineClosed."""
         await super().close()
         self._executor.shutdown(wait=False)
+
+
+def _param_of(prompt: Prompt) -> str:
+    return prompt.param if isinstance(prompt, TextPrompt) else "messages"

@@ -163,8 +163,8 @@ class TextModel:
         drafter = None if self._draft_model is None else Drafter(self._draft_model, self._config.num_draft_tokens)
         return TextBatch(self._model, settings, self._prompt_cache, self._budget, drafter=drafter, clock=clock)
 
-    def new_detokenizer(self) -> Detokenizer:
-        return new_detokenizer(self.tokenizer)
+    def new_detokenizer(self, after: Sequence[int] = ()) -> Detokenizer:
+        return new_detokenizer(self.tokenizer, after)
 
     def check_health(self) -> None:
         """Check that the model still works: a forward pass over a few tokens, as in prefill, and one as in decoding.

@@ -1,18 +1,19 @@
 """LocalGenerator: a text engine of this process that answers in output events instead of tokens.
 
-Event loop only. A request is one completion, or several of the same prompt. The finish reason is decided here.
+Event loop only. A request is one completion or several, of one prompt or several. The finish reason is decided here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from periscope.core import (
+    Echo,
     EndReason,
     Finished,
     FinishReason,
@@ -25,19 +26,19 @@ from periscope.core import (
     Role,
     TextDelta,
     TextPart,
+    TextPrompt,
     TokenText,
     ToolCallDelta,
     ToolCallStart,
     Usage,
 )
-from periscope.engine import InferenceEngine
-from periscope.errors import ContextLengthExceeded
+from periscope.engine import GenerationStats, InferenceEngine
+from periscope.errors import ContextLengthExceeded, MemoryExceeded
 from periscope.parsing.registry import parser_for
 from periscope.serving.answer_stops import AnswerStops
 from periscope.serving.generators import GeneratorFacts
 
 if TYPE_CHECKING:
-    from periscope.engine import GenerationStats
     from periscope.engine.text.chat_template import RenderedPrompt
     from periscope.engine.worker.reports import TokenChunk
     from periscope.parsing.contracts import Delta, Parser
@@ -57,6 +58,18 @@ class _Ended:
 
 
 _ChoiceEvent: TypeAlias = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | _Ended
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """A prompt as the engine takes it.
+
+    Attributes:
+        echo: the text with which its completions begin; "" unless the request asks for that.
+    """
+
+    rendered: RenderedPrompt
+    echo: str = ""
 
 
 class LocalGenerator(InferenceEngine):
@@ -113,15 +126,36 @@ class LocalGenerator(InferenceEngine):
         if request.counts_only:
             yield Finished(FinishReason.STOP, Usage(await self._num_prompt_tokens(request)))
             return
-        prompt = await self._rendered(request)
+        prompts = await self._prompts(request)
         ends: dict[int, _Ended] = {}
-        async with aclosing(_all_choices(self, request, prompt)) as events:
-            async for event in events:
-                if isinstance(event, _Ended):
-                    ends[event.choice] = event
-                else:
-                    yield event
-        yield _finished([ends[choice] for choice in range(request.num_choices)])
+        param = "prompt" if request.prompts else "messages"
+        async with aclosing(_all_choices(self, request, prompts)) as events:
+            with _telling(param):
+                async for event in events:
+                    if isinstance(event, _Ended):
+                        ends[event.choice] = event
+                    else:
+                        yield event
+        yield _finished([ends[choice] for choice in range(request.num_completions)], request.num_choices)
+
+    async def _prompts(self, request: GenerationRequest) -> Sequence[_Prompt]:
+        """The request's prompts: its texts, or the one of its conversation.
+
+        Raises:
+            RequestError: one cannot be rendered or does not fit; names it.
+        """
+        if not request.prompts:
+            return [_Prompt(await self._rendered(request))]
+        prompts = []
+        for text in request.prompts:
+            with _telling(text.param):
+                rendered = await self.render(text)
+            prompts.append(_Prompt(rendered, "" if request.echo is Echo.NONE else await self._text(text)))
+        return prompts
+
+    async def _text(self, prompt: TextPrompt) -> str:
+        source = prompt.source
+        return source if isinstance(source, str) else await self._off_loop(partial(self._tokenizer.decode, source))
 
     async def _rendered(self, request: GenerationRequest) -> RenderedPrompt:
         return await self.render(request.messages, request.output.tools, request.template_kwargs)
@@ -140,20 +174,23 @@ class LocalGenerator(InferenceEngine):
             return error.num_prompt_tokens
 
 
-def _finished(ends: list[_Ended]) -> Finished:
-    """The last event. The prompt is counted once, with the cached tokens of the first choice."""
-    first = ends[0].stats
-    num_completion_tokens = sum(end.stats.num_completion_tokens for end in ends)
-    usage = Usage(first.num_prompt_tokens, num_completion_tokens, first.num_cached_tokens)
+def _finished(ends: list[_Ended], num_choices: int) -> Finished:
+    """The last event. Each prompt is counted once, with the cached tokens of the first of its `num_choices`."""
+    firsts = [end.stats for end in ends[::num_choices]]
+    usage = Usage(
+        sum(first.num_prompt_tokens for first in firsts),
+        sum(end.stats.num_completion_tokens for end in ends),
+        sum(first.num_cached_tokens for first in firsts),
+    )
     others = tuple(end.reason for end in ends[1:])
     return Finished(ends[0].reason, usage, other_finish_reasons=others, stop_string=ends[0].stop_string)
 
 
 async def _all_choices(
-    engine: InferenceEngine, request: GenerationRequest, prompt: RenderedPrompt
+    engine: InferenceEngine, request: GenerationRequest, prompts: Sequence[_Prompt]
 ) -> AsyncGenerator[_ChoiceEvent, None]:
-    if request.num_choices == 1:
-        async with aclosing(_one_choice(engine, request, prompt, 0)) as events:
+    if request.num_completions == 1:
+        async with aclosing(_one_choice(engine, request, prompts[0], 0)) as events:
             async for event in events:
                 yield event
         return
@@ -161,16 +198,17 @@ async def _all_choices(
 
     async def pump(choice: int) -> None:
         try:
+            prompt = prompts[choice // request.num_choices]
             async with aclosing(_one_choice(engine, request, prompt, choice)) as events:
                 async for event in events:
                     await buffer.put(event)
         except Exception as error:  # noqa: BLE001 - raised again by the reader
             await buffer.put(error)
 
-    pumps = [asyncio.create_task(pump(choice)) for choice in range(request.num_choices)]
+    pumps = [asyncio.create_task(pump(choice)) for choice in range(request.num_completions)]
     try:
         num_ended = 0
-        while num_ended < request.num_choices:
+        while num_ended < request.num_completions:
             item = await buffer.get()
             if isinstance(item, Exception):
                 raise item
@@ -183,16 +221,25 @@ async def _all_choices(
 
 
 async def _one_choice(
-    engine: InferenceEngine, request: GenerationRequest, prompt: RenderedPrompt, choice: int
+    engine: InferenceEngine, request: GenerationRequest, prompt: _Prompt, choice: int
 ) -> AsyncGenerator[_ChoiceEvent, None]:
-    constraint = await engine.constraint_for(prompt, request.output)
+    if request.echo is Echo.ALONE:
+        yield TextDelta(prompt.echo, choice=choice)
+        stats = GenerationStats(len(prompt.rendered.token_ids), 0, 0, 0.0, 0.0)
+        yield _Ended(choice, FinishReason.LENGTH, stats, None)
+        return
+    constraint = await engine.constraint_for(prompt.rendered, request.output)
     parser = parser_for(constraint.output_format, request.output)
     stops = AnswerStops(request.params.stop)
     reason, num_tool_calls = FinishReason.STOP, 0
-    params = _params_of(request.params, choice)
-    opening = engine.generate_stream(prompt, params, request.output, constraint=constraint)
+    params = _params_of(request.params, choice % request.num_choices)
+    opening = engine.generate_stream(prompt.rendered, params, request.output, constraint=constraint)
     async with opening as chunks:
+        echo = prompt.echo
         async for chunk in chunks:
+            if echo:  # not before the first chunk: until then the request may be refused
+                yield TextDelta(echo, choice=choice)
+                echo = ""
             reason = chunk.finish_reason or reason
             for delta in stops.take(_deltas(parser, chunk), chunk.logprobs, is_last=chunk.finish_reason is not None):
                 num_tool_calls += isinstance(delta, ToolCallStart)
@@ -201,6 +248,16 @@ async def _one_choice(
                 reason = FinishReason.STOP
                 break
         yield _Ended(choice, _end_reason(reason, num_tool_calls), chunks.stats, stops.found)
+
+
+@contextmanager
+def _telling(param: str) -> Iterator[None]:
+    """Let errors about the prompt's size name the field that holds the prompt."""
+    try:
+        yield
+    except (ContextLengthExceeded, MemoryExceeded) as error:
+        error.param = param
+        raise
 
 
 def _params_of(params: GenerationParams, choice: int) -> GenerationParams:

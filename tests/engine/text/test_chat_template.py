@@ -10,7 +10,8 @@ import pytest
 from mlx_lm import tokenizer_utils
 
 from periscope.core import Message, Role, TextPart, Tool, ToolCall
-from periscope.engine.text.chat_template import ChatTokenizer, template_message, tool_schema
+from periscope.engine.text.chat_template import ChatTokenizer
+from periscope.engine.text.template_messages import template_message, tool_schema
 from periscope.errors import InvalidRequest
 from tests.tiny_models import CHAT_TEMPLATE, write_tokenizer
 

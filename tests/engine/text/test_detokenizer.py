@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders, models
 
 from periscope.engine.text.detokenizer import FastDetokenizer, StopStrings
 
@@ -32,6 +32,24 @@ def test_a_character_cut_off_at_the_end_is_dropped(tokenizer: Tokenizer) -> None
     detokenizer = FastDetokenizer(tokenizer)
     ids = tokenizer.encode("ok🐳").ids[:-1]
     assert "".join(detokenizer.feed(token) for token in ids) + detokenizer.finish() == "ok"
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=20), cut=st.integers(0, 80))
+def test_a_text_goes_on_after_any_of_its_tokens(tokenizer: Tokenizer, text: str, cut: int) -> None:
+    """Cut within a character, the rest tells all of it, once."""
+    ids = tokenizer.encode(text).ids
+    detokenizer = FastDetokenizer(tokenizer, ids[:cut])
+    rest = "".join(detokenizer.feed(token) for token in ids[cut:]) + detokenizer.finish()
+    whole = bytes(text, "utf-8")[:cut].decode(errors="ignore")
+    assert rest == text[len(whole) :]
+
+
+def test_the_space_before_a_word_is_kept_where_a_text_goes_on() -> None:
+    """Decoders of the Llama family leave it out at the beginning of a text."""
+    tokenizer = Tokenizer(models.BPE(vocab={"\u2581Hello": 0, "\u2581world": 1}, merges=[]))
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    assert FastDetokenizer(tokenizer).feed(1) == "world"
+    assert FastDetokenizer(tokenizer, [0]).feed(1) == " world"
 
 
 @given(ids=st.lists(st.integers(0, 257), max_size=60))

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from periscope.core import Image, JSONObject, Message, Role, TextPart, ToolCall
-from periscope.engine.text.chat_template import template_message
 from periscope.engine.text.images import ImageTokens, PromptImages, images_of
+from periscope.engine.text.template_messages import template_message
 from periscope.errors import InvalidRequest, ModelLoadError
 
 TOKENS = ("<img>", "<pad>", "</img>", "<end>")

@@ -96,7 +96,7 @@ class ScriptedModel:
         self._script.num_batches += 1
         return ScriptedBatch(self._script)
 
-    def new_detokenizer(self) -> Letters:
+    def new_detokenizer(self, after: Sequence[int] = ()) -> Letters:  # noqa: ARG002 - the contract's
         return Letters()
 
     def check_health(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from periscope.api.bounds import refuse_too_many
 from periscope.api.call_ids import pair_calls
 from periscope.api.content_parts import decode_content, decode_reasoning
+from periscope.api.openai.params import decode_params, wants_usage
 from periscope.api.openai.response_format import decode_response_format
 from periscope.api.openai.schema import ChatCompletionWire
 from periscope.api.openai.tool_choice import decode_tool_choice, decode_tools, refuse_other_types
@@ -42,7 +42,6 @@ _ROLES: Mapping[str, Role] = {
     "assistant": Role.ASSISTANT,
     "tool": Role.TOOL,
 }
-_TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +66,7 @@ def decode(body: Any, request_id: str) -> ChatCall:
     refuse_too_many(body)
     wire = validate(ChatCompletionWire, body)
     refuse_unsupported(wire)
-    if wire.stream_options is not None and not wire.stream:
-        raise InvalidRequest("`stream_options` is only allowed when `stream` is true.", param="stream_options")
+    has_usage = wants_usage(wire)
     tools = decode_tools(wire.tools or ())
     choice = decode_tool_choice(wire.tool_choice, tools, is_parallel=wire.parallel_tool_calls is not False)
     offered = () if choice.mode is ToolChoiceMode.NONE else tools
@@ -84,58 +82,23 @@ def decode(body: Any, request_id: str) -> ChatCall:
     return ChatCall(
         request=request,
         is_stream=bool(wire.stream),
-        has_usage=bool(wire.stream_options and wire.stream_options.include_usage),
+        has_usage=has_usage,
     )
 
 
 def _params(wire: ChatCompletionWire) -> GenerationParams:
-    params = _sampling(wire)
-    if params.max_tokens is not None and params.min_tokens > params.max_tokens:
-        raise InvalidRequest(
-            f"`min_tokens` is {params.min_tokens}, but the answer may have {params.max_tokens} tokens at most.",
-            param="min_tokens",
-        )
-    return params
-
-
-def _sampling(wire: ChatCompletionWire) -> GenerationParams:
     """The sampling parameters. `max_completion_tokens` is the newer name of `max_tokens` and wins over it."""
     is_renamed = wire.max_completion_tokens is not None
+    max_tokens = wire.max_completion_tokens if is_renamed else wire.max_tokens
     try:
-        return GenerationParams(
-            max_tokens=wire.max_completion_tokens if is_renamed else wire.max_tokens,
-            temperature=wire.temperature,
-            top_p=wire.top_p,
-            top_k=wire.top_k,
-            min_p=wire.min_p,
-            repetition_penalty=wire.repetition_penalty,
-            frequency_penalty=wire.frequency_penalty,
-            presence_penalty=wire.presence_penalty,
-            seed=wire.seed,
-            stop=tuple(wire.stop or ()),
-            stop_token_ids=tuple(wire.stop_token_ids or ()),
-            min_tokens=wire.min_tokens or 0,
-            ignore_eos=bool(wire.ignore_eos),
-            logit_bias=_logit_bias(wire.logit_bias or {}),
-            logprobs=bool(wire.logprobs),
-            top_logprobs=wire.top_logprobs or 0,
+        return decode_params(
+            wire, max_tokens=max_tokens, logprobs=bool(wire.logprobs), top_logprobs=wire.top_logprobs or 0
         )
     except InvalidRequest as error:
         if error.param != "max_tokens" or not is_renamed:
             raise
         told = error.message.replace("max_tokens", "max_completion_tokens")
         raise InvalidRequest(told, param="max_completion_tokens") from None
-
-
-def _logit_bias(wire: JSONObject) -> tuple[tuple[int, float], ...]:
-    for key, bias in wire.items():
-        if not _TOKEN_ID.fullmatch(key) or isinstance(bias, bool) or not isinstance(bias, (int, float)):
-            raise InvalidRequest(
-                f'`logit_bias` must hold numbers under token ids, such as {{"1234": -5}}, got {kind_of(bias)} under '
-                f"{kind_of(key)}.",
-                param="logit_bias",
-            )
-    return tuple((int(key), bias) for key, bias in wire.items())
 
 
 def _template_kwargs(wire: ChatCompletionWire) -> JSONObject:

@@ -66,8 +66,8 @@ def encode_completion(events: Sequence[OutputEvent], reply: ChatReply) -> JSONOb
             _choice(index, [delta for delta in deltas if delta.choice == index], reason, reply)
             for index, reason in enumerate(finished.finish_reasons)
         ],
-        "usage": _usage(finished.usage),
-        **_extension(_vision(finished.vision)),
+        "usage": encode_usage(finished.usage),
+        **extension(_vision(finished.vision)),
     }
 
 
@@ -85,12 +85,39 @@ def _choice(index: int, deltas: Sequence[Delta], reason: FinishReason, reply: Ch
     return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason}
 
 
+class WaitNotes:
+    """Owns what a stream has last told of what its request waits for, which heartbeats repeat.
+
+    Attributes:
+        told: the wire form; None while it waits for nothing.
+    """
+
+    def __init__(self) -> None:
+        self.told: JSONObject | None = None
+
+    def take(self, event: Waiting) -> bool:
+        """Note a wait state; whether it says anything new."""
+        told = encode_wait(event)
+        is_news, self.told = told != self.told, told
+        return is_news
+
+    def end(self) -> None:
+        """It waits for nothing any more."""
+        self.told = None
+
+    @property
+    def comment(self) -> str:
+        """The text of a comment that tells it."""
+        told = [f"{key} {clip(str(value))}" for key, value in (self.told or {}).items()]
+        return ", ".join(told) or "keep-alive"
+
+
 class ChunkEncoder:
-    """Owns the state of a stream between chunks: what the request waits for, which heartbeats repeat."""
+    """Owns the state of a stream between chunks."""
 
     def __init__(self, reply: ChatReply) -> None:
         self._reply = reply
-        self._waits_for: JSONObject | None = None
+        self._waits = WaitNotes()
 
     def opening(self) -> bytes:
         """The chunks with the role, one for each choice."""
@@ -103,10 +130,8 @@ class ChunkEncoder:
         Of `Finished`: the finish chunks, the usage chunk if wanted, and `[DONE]`.
         """
         if isinstance(event, Waiting):
-            told = encode_wait(event)
-            is_news, self._waits_for = told != self._waits_for, told
-            return self.heartbeat() if is_news else b""
-        self._waits_for = None
+            return self.heartbeat() if self._waits.take(event) else b""
+        self._waits.end()
         match event:
             case TextDelta(text, logprobs, choice):
                 is_empty = not text and not logprobs
@@ -122,9 +147,8 @@ class ChunkEncoder:
     def heartbeat(self) -> bytes:
         """A chunk with an empty delta and what the request waits for, if anything; or a comment, by setting."""
         if self._reply.status_as_comments:
-            told = [f"{key} {clip(str(value))}" for key, value in (self._waits_for or {}).items()]
-            return comment_frame(", ".join(told) or "keep-alive")
-        return self._chunk({}, periscope=self._waits_for)
+            return comment_frame(self._waits.comment)
+        return self._chunk({}, periscope=self._waits.told)
 
     def failure(self, error: JSONObject) -> bytes:
         """The error as OpenAI streams it, which SDKs raise, then `[DONE]`. There is no finish reason."""
@@ -135,7 +159,7 @@ class ChunkEncoder:
         frames = b"".join(self._chunk({}, choice, finish_reason=reason) for choice, reason in others)
         frames += self._chunk({}, last[0], finish_reason=last[1], periscope=_vision(finished.vision))
         if self._reply.has_usage:
-            frames += data_frame(self._head() | {"choices": [], "usage": _usage(finished.usage)})
+            frames += data_frame(self._head() | {"choices": [], "usage": encode_usage(finished.usage)})
         return frames + DONE
 
     def _chunk(
@@ -149,7 +173,7 @@ class ChunkEncoder:
     ) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
         usage: JSONObject = {"usage": None} if self._reply.has_usage else {}
-        return data_frame(self._head() | {"choices": [choice]} | usage | _extension(periscope))
+        return data_frame(self._head() | {"choices": [choice]} | usage | extension(periscope))
 
     def _head(self) -> JSONObject:
         reply = self._reply
@@ -193,10 +217,16 @@ def _logprobs(entries: Sequence[TokenLogprob]) -> JSONObject | None:
 
 
 def _token(token: TokenText, logprob: float) -> JSONObject:
-    return {"token": token.text, "logprob": max(_LOWEST_LOGPROB, logprob), "bytes": list(token.utf8)}
+    return {"token": token.text, "logprob": wire_logprob(logprob), "bytes": list(token.utf8)}
 
 
-def _usage(usage: Usage) -> JSONObject:
+def wire_logprob(logprob: float) -> float:
+    """Pure: the log-probability as JSON can write it."""
+    return max(_LOWEST_LOGPROB, logprob)
+
+
+def encode_usage(usage: Usage) -> JSONObject:
+    """Pure: the token counts, as all of OpenAI's completions tell them."""
     return {
         "prompt_tokens": usage.num_prompt_tokens,
         "completion_tokens": usage.num_completion_tokens,
@@ -209,6 +239,6 @@ def _vision(vision: VisionUsage | None) -> JSONObject | None:
     return None if vision is None else {"vision": asdict(vision)}
 
 
-def _extension(periscope: JSONObject | None) -> JSONObject:
+def extension(periscope: JSONObject | None) -> JSONObject:
     """The one field that is not OpenAI's; absent if empty."""
     return {} if periscope is None else {"periscope": periscope}

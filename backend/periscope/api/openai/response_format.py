@@ -12,14 +12,14 @@ from periscope.core import AnswerGrammar, ResponseFormat
 from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from periscope.api.openai.schema import ChatCompletionWire, ResponseFormatWire
+    from periscope.api.openai.schema import GenerationWire, ResponseFormatWire
     from periscope.core import JSONObject
 
 
 _Format: TypeAlias = ResponseFormat | AnswerGrammar
 
 
-def decode_response_format(wire: ChatCompletionWire) -> _Format | None:
+def decode_response_format(wire: GenerationWire) -> _Format | None:
     """What the answer must fit; None = free text.
 
     Raises:
@@ -42,7 +42,7 @@ def decode_response_format(wire: ChatCompletionWire) -> _Format | None:
     return asked[0] if asked else None
 
 
-def _grammars(wire: ChatCompletionWire, outputs: StructuredOutputsWire) -> Iterator[AnswerGrammar]:
+def _grammars(wire: GenerationWire, outputs: StructuredOutputsWire) -> Iterator[AnswerGrammar]:
     for param, regex in (("guided_regex", wire.guided_regex), ("structured_outputs.regex", outputs.regex)):
         if regex is not None:
             yield AnswerGrammar(regex=regex, param=param)

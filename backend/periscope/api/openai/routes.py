@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,7 +15,9 @@ from periscope.api.disconnect import while_connected
 from periscope.api.feed import collect
 from periscope.api.json_reading import read_json
 from periscope.api.model_names import name_of
+from periscope.api.openai import completion_encode, completions
 from periscope.api.openai.chat import ChatCall, decode
+from periscope.api.openai.completion_encode import CompletionChunkEncoder, CompletionReply
 from periscope.api.openai.encode import ChatReply, ChunkEncoder, encode_completion
 from periscope.api.record import record_of
 from periscope.api.replies import JSONReply
@@ -22,11 +25,15 @@ from periscope.api.sse import EventStream
 
 if TYPE_CHECKING:
     from periscope.api.backend import ChatBackend
+    from periscope.api.openai.completions import CompletionCall
     from periscope.api.settings import ApiSettings
 
 
+logger = logging.getLogger(__name__)
+
+
 def openai_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
-    """Chat completions."""
+    """Chat completions, and completions of texts."""
     router = APIRouter(prefix="/v1")
 
     @router.post("/chat/completions")
@@ -43,7 +50,32 @@ def openai_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
         collected = await while_connected(collect(events), request.receive)
         return JSONReply(encode_completion(collected, reply))
 
+    @router.post("/completions")
+    async def create_completion(request: Request) -> Response:
+        record = record_of(request.scope)
+        decode_call = partial(completions.decode, request_id=record.id_as("cmpl-"))
+        call = await read_json(request, settings.max_text_bytes, decode_call)
+        record.model = call.request.model
+        if call.unused:
+            logger.info("accepted and not used: %s", ", ".join(call.unused), extra={"request_id": record.id})
+        reply = _completion_reply(call, backend, settings)
+        events = backend.stream(call.request)
+        if call.is_stream:
+            return EventStream(events, CompletionChunkEncoder(reply), settings)
+        collected = await while_connected(collect(events), request.receive)
+        return JSONReply(completion_encode.encode_completion(collected, reply))
+
     return router
+
+
+def _completion_reply(call: CompletionCall, backend: ChatBackend, settings: ApiSettings) -> CompletionReply:
+    return CompletionReply(
+        id=call.request.id,
+        model=name_of(call.request.model, backend.models()),
+        created=int(time.time()),
+        has_usage=call.has_usage or settings.always_include_usage,
+        status_as_comments=settings.status_as_comments,
+    )
 
 
 def _reply(call: ChatCall, backend: ChatBackend, settings: ApiSettings) -> ChatReply:

@@ -142,16 +142,12 @@ class StreamOptionsWire(Wire):
     include_usage: bool | None = None
 
 
-class ChatCompletionWire(Wire):
-    """The body of POST /v1/chat/completions, with the fields beyond OpenAI's that vLLM, llama.cpp and mlx-lm take."""
+class GenerationWire(Wire):
+    """The fields that chat completions and completions share, with those that vLLM, llama.cpp and mlx-lm take."""
 
     model: str | None = None
-    messages: Annotated[list[MessageWire], Field(min_length=1)]
     stream: bool | None = None
     stream_options: StreamOptionsWire | None = None
-    tools: list[ToolWire] | None = None
-    tool_choice: Annotated[ToolChoiceWire | None, BeforeValidator(_tool_choice)] = None
-    parallel_tool_calls: bool | None = None
     n: Whole | None = None
 
     response_format: ResponseFormatWire | None = None
@@ -163,11 +159,6 @@ class ChatCompletionWire(Wire):
     structured_outputs: StructuredOutputsWire | None = None
     json_schema: dict[str, Any] | None = None
 
-    chat_template_kwargs: dict[str, Any] | None = None
-    reasoning_effort: Effort | None = None
-
-    max_tokens: Annotated[int | None, BeforeValidator(_no_limit)] = None
-    max_completion_tokens: Annotated[int | None, BeforeValidator(_no_limit)] = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: Annotated[int | None, BeforeValidator(_top_k)] = None
@@ -181,5 +172,30 @@ class ChatCompletionWire(Wire):
     min_tokens: Whole | None = None
     ignore_eos: bool | None = None
     logit_bias: dict[str, Any] | None = None
+
+
+class ChatCompletionWire(GenerationWire):
+    """The body of POST /v1/chat/completions."""
+
+    messages: Annotated[list[MessageWire], Field(min_length=1)]
+    tools: list[ToolWire] | None = None
+    tool_choice: Annotated[ToolChoiceWire | None, BeforeValidator(_tool_choice)] = None
+    parallel_tool_calls: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_effort: Effort | None = None
+    max_tokens: Annotated[int | None, BeforeValidator(_no_limit)] = None
+    max_completion_tokens: Annotated[int | None, BeforeValidator(_no_limit)] = None
     logprobs: bool | None = None
     top_logprobs: Whole | None = None
+
+
+class CompletionWire(GenerationWire):
+    """The body of POST /v1/completions. `prompt` is read by `prompts.py`."""
+
+    prompt: Any
+    suffix: str | None = None
+    max_tokens: Whole | None = None
+    logprobs: Whole | None = None
+    echo: bool | None = None
+    best_of: Whole | None = None
+    add_special_tokens: bool | None = None

@@ -72,11 +72,7 @@ def refuse_unsupported(wire: ChatCompletionWire) -> None:
     Raises:
         UnsupportedParameter: names the first such field.
     """
-    extra = wire.model_extra or {}
-    for name, neutral in _NEUTRAL.items():
-        value = extra.get(name)
-        if value is not None and value not in neutral:
-            raise _unsupported(name)
+    refuse_values(wire.model_extra or {}, _NEUTRAL)
     if wire.structured_outputs is not None:
         for name, value in (wire.structured_outputs.model_extra or {}).items():
             if value not in (None, False):
@@ -84,6 +80,18 @@ def refuse_unsupported(wire: ChatCompletionWire) -> None:
     for name in wire.chat_template_kwargs or {}:
         if name in _NO_TEMPLATE_VARIABLES:
             raise _unsupported(f"chat_template_kwargs.{name}")
+
+
+def refuse_values(extra: Mapping[str, Any], neutral: Mapping[str, tuple[Any, ...]]) -> None:
+    """Pure: refuse fields whose value is neither null nor one of those that ask for nothing.
+
+    Raises:
+        UnsupportedParameter: names the first such field.
+    """
+    for name, accepted in neutral.items():
+        value = extra.get(name)
+        if value is not None and value not in accepted:
+            raise _unsupported(name)
 
 
 def refuse_unread(message: MessageWire, path: str) -> None:

@@ -155,7 +155,7 @@ class TextBatch:
             processors=logits_processors_for(
                 params, [token for token in tokens if token >= 0], self._settings.eos_token_ids
             ),
-            end_token_ids=self._settings.eos_token_ids.union(params.stop_token_ids),
+            end_token_ids=self._settings.eos_token_ids.union(params.stop_token_ids, prompt.end_token_ids),
             matcher=None if submit.grammar is None else submit.grammar.new_matcher(),
             images=images,
         )

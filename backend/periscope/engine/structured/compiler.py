@@ -79,7 +79,7 @@ class GrammarCompiler:
         self._grammars: OrderedDict[str, Grammar] = OrderedDict()
 
     def constraint(self, spec: OutputSpec, *, starts_in_reasoning: bool) -> Constraint:
-        """The grammar that constrains completions of this spec, and the format in which they are parsed.
+        """The grammar that constrains a chat's completions of this spec, and the format in which they are parsed.
 
         Raises:
             InvalidRequest: a schema cannot be enforced or satisfied, or a tool to be called is not offered.
@@ -101,6 +101,19 @@ class GrammarCompiler:
                 grammar = self.text(tools, is_parallel=is_parallel, starts_in_reasoning=starts_in_reasoning)
         output_format = replace(spec.format_for(self._own_format), starts_in_reasoning=starts_in_reasoning)
         return Constraint(grammar, output_format)
+
+    def of_text(self, answer: ResponseFormat | AnswerGrammar) -> Grammar:
+        """Constrain the completion of a plain text: all of it is the answer, without reasoning or markers before it.
+
+        Raises:
+            InvalidRequest: the schema or the grammar cannot be enforced or satisfied.
+        """
+        part = Part.of_answer(answer) if isinstance(answer, ResponseFormat) else Part.of_grammar(answer)
+
+        def write(text: GrammarText) -> str:
+            return text.answer(part.write(text))
+
+        return self._compiled("of text", [part], write, starts_in_reasoning=False, form=OutputFormat())
 
     def json(
         self,
@@ -175,9 +188,17 @@ class GrammarCompiler:
         return self._compiled(kind, called, write, starts_in_reasoning=starts_in_reasoning)
 
     def _compiled(
-        self, kind: str, parts: Sequence[Part], write: Callable[[GrammarText], str], *, starts_in_reasoning: bool
+        self,
+        kind: str,
+        parts: Sequence[Part],
+        write: Callable[[GrammarText], str],
+        *,
+        starts_in_reasoning: bool,
+        form: OutputFormat | None = None,
     ) -> Grammar:
-        reasons = has_reasoning(self._output_format)
+        """The grammar of these parts, from the cache if it is there. `form`: None = the model's own."""
+        form = form or self._output_format
+        reasons = has_reasoning(form)
         is_open = reasons and starts_in_reasoning
         key = f"{kind} {is_open} {serialised(parts)}"
         with self._lock:
@@ -187,7 +208,7 @@ class GrammarCompiler:
             tokens = self._tokens()
         for part in parts:
             self._check_part(part, tokens)
-        text = GrammarText(self._take_apart, self._output_format)
+        text = GrammarText(self._take_apart, form)
         answer = write(text)
         lark = text.after_reasoning(answer, starts_in_reasoning=is_open) if reasons else text.alone(answer)
         matcher = _compile(tokens, lark, parts[0])

@@ -6,7 +6,6 @@ Used from small executor threads (tokenising is CPU work); a lock guards the tok
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import threading
 from collections.abc import Sequence
@@ -14,17 +13,19 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from periscope.core import Image, JSONObject, OutputFormat, Role, TextPart, TokenText
-from periscope.engine.text.images import PlacedImage, PromptImages, broken_up, images_of
+from periscope.core import Image, JSONObject, OutputFormat, TokenText
+from periscope.engine.text.fill_in_middle import FillInMiddle, fill_in_middle_of
+from periscope.engine.text.images import PlacedImage, PromptImages, images_of
 from periscope.engine.text.message_rewrites import REASONING_KEYS, Messages, without_volatile_lines
 from periscope.engine.text.output_format import hermes_calls, output_format_of, template_text
 from periscope.engine.text.prompt_bounds import PromptBounds, certain_texts
 from periscope.engine.text.template_fit import FittedChat, Render, TemplateFit, ToolPlace
+from periscope.engine.text.template_messages import template_message, told_text, tool_schema
 from periscope.engine.text.token_text import TokenTable
 from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from periscope.core import Message, Tool
+    from periscope.core import Message, TextPrompt, Tool
     from periscope.engine.text.images import ImageTokenizer
 
 
@@ -37,12 +38,18 @@ class RenderedPrompt:
         checkpoints: lengths, in tokens, of the proper prefixes that later prompts are likely to share, ascending. Empty
             unless the `ChatTokenizer` was made with `wants_checkpoints`.
         images: those in the prompt, in order.
+        continues_text: the prompt ends within a text that the completion goes on with, see `OutputFormat`.
+        is_chat: what follows is a turn of the assistant. Else it is text, in which nothing is reasoning or a call.
+        end_token_ids: tokens that end the completion besides the model's own end tokens.
     """
 
     token_ids: tuple[int, ...]
     starts_in_reasoning: bool = False
     checkpoints: tuple[int, ...] = ()
     images: tuple[PlacedImage, ...] = ()
+    continues_text: bool = False
+    is_chat: bool = True
+    end_token_ids: tuple[int, ...] = ()
 
 
 #: Arguments of `apply_chat_template` in transformers and mlx-lm, which share a namespace with the template's variables.
@@ -68,10 +75,6 @@ _NO_TEMPLATE_SETTINGS = frozenset(
 )
 #: A text that no user message starts with. Two prompts that differ in their first user message diverge right before it.
 _NO_USER_TEXT = "\u2063"
-#: Nesting depth of a call's arguments. Templates serialise them recursively.
-_MAX_ARGUMENTS_DEPTH = 128
-#: One half of a surrogate pair, which is not a character.
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 class ChatTokenizer:
@@ -146,15 +149,44 @@ class ChatTokenizer:
         """Made at its first use, because most servers are never asked for it. Under the lock."""
         return TokenTable(self._tokenizer)
 
-    def plain_prompt(self, text: str) -> RenderedPrompt:
-        """Tokenise a plain text as a prompt.
+    def text_prompt(self, prompt: TextPrompt) -> RenderedPrompt:
+        """Tokenise a plain text, or fill in the middle before its suffix. Blocks; takes the lock.
 
         Raises:
+            InvalidRequest: there is a suffix, and the tokenizer has no markers for one; or a token id is unknown.
             ContextLengthExceeded: it is certain not to fit; raised before all of it is tokenised.
         """
+        source, suffix = prompt.source, prompt.suffix
         with self._lock:
-            self._bounds.check([text])
-            return RenderedPrompt(self._bounds.encode(self._tokenizer.encode, text))
+            middle = None if suffix is None else self._fill_in_middle
+            self._bounds.check([text for text in (source, suffix) if isinstance(text, str)])
+            opens = prompt.adds_special_tokens and middle is None
+            token_ids = self._text_tokens(source, adds_special_tokens=opens, param=prompt.param)
+            if middle is None or suffix is None:
+                return RenderedPrompt(token_ids, continues_text=True, is_chat=False)
+            token_ids = middle.prompt(token_ids, self._text_tokens(suffix, adds_special_tokens=False, param="suffix"))
+            if prompt.adds_special_tokens:
+                token_ids = (*self._opening_tokens, *token_ids)
+            return RenderedPrompt(token_ids, continues_text=True, is_chat=False, end_token_ids=middle.end_token_ids)
+
+    def _text_tokens(self, source: str | tuple[int, ...], *, adds_special_tokens: bool, param: str) -> tuple[int, ...]:
+        """The tokens of a text, or those that were sent. Under the lock."""
+        if isinstance(source, str):
+            encode = partial(self._tokenizer.encode, add_special_tokens=adds_special_tokens)
+            return self._bounds.encode(encode, source)
+        self._bounds.check_tokens(len(source))
+        return self.checked(source, param)
+
+    @cached_property
+    def _fill_in_middle(self) -> FillInMiddle:
+        """Found at its first use. Under the lock."""
+        return fill_in_middle_of(self._tokenizer.get_vocab())
+
+    @cached_property
+    def _opening_tokens(self) -> tuple[int, ...]:
+        """What the tokenizer writes before a text: BOS, if anything. Under the lock."""
+        opening = tuple(self._tokenizer.encode("", add_special_tokens=True))[:1]
+        return opening if opening == (self._tokenizer.bos_token_id,) else ()
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids, special tokens included."""
@@ -218,7 +250,7 @@ class ChatTokenizer:
 
     def _with_placeholders(self, messages: Sequence[Message], images: Sequence[Image]) -> Sequence[Message]:
         if self._images is not None:
-            return self._images.with_placeholders(messages, partial(_told, control_tokens=self._control_tokens))
+            return self._images.with_placeholders(messages, partial(told_text, control_tokens=self._control_tokens))
         if images:
             raise InvalidRequest("This model takes no images: it was loaded without its vision part.", param="messages")
         return messages
@@ -279,46 +311,6 @@ def _common_length(one: Sequence[Any], other: Sequence[Any]) -> int:
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def template_message(
-    message: Message,
-    control_tokens: re.Pattern[str] | None = None,
-    reasoning_keys: Sequence[str] = REASONING_KEYS[:1],
-) -> JSONObject:
-    """A message as chat templates expect it (the Hugging Face shape, string content, arguments as objects). Pure.
-
-    Args:
-        control_tokens: broken up by a space wherever they occur in data parts, so that a picture that shows
-            `<|im_end|>` cannot end the turn that describes it.
-        reasoning_keys: the keys under which the template looks for a message's reasoning.
-    """
-    out: JSONObject = {"role": str(message.role), "content": _content(message, control_tokens)}
-    if message.name is not None:
-        out["name"] = message.name
-    if message.role is Role.TOOL:
-        out["tool_call_id"] = message.tool_call_id
-    if message.reasoning:
-        out |= dict.fromkeys(reasoning_keys, message.reasoning)
-    if message.tool_calls:
-        out["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": _arguments(call.arguments)},
-            }
-            for call in message.tool_calls
-        ]
-    return out
-
-
-def _content(message: Message, control_tokens: re.Pattern[str] | None) -> str:
-    texts = [part for part in message.parts if isinstance(part, TextPart)]
-    return "\n".join(_told(part, control_tokens) for part in texts)
-
-
-def _told(part: TextPart, control_tokens: re.Pattern[str] | None) -> str:
-    return part.text if control_tokens is None or not part.is_data else broken_up(control_tokens, part.text)
-
-
 def _control_tokens_of(tokenizer: Any) -> re.Pattern[str] | None:
     """A pattern of all added tokens, which the tokenizer recognises in any text; None if there are none."""
     tokens = [token for token in tokenizer.get_added_vocab() if len(token) > 1]
@@ -329,35 +321,3 @@ def _reasoning_keys_of(template: str) -> tuple[str, ...]:
     """The reasoning keys that the template mentions; the usual one if it mentions none."""
     read = (key for key in REASONING_KEYS if re.search(rf"""\.{key}\b|['"]{key}['"]""", template))
     return tuple(read) or REASONING_KEYS[:1]
-
-
-def _arguments(text: str) -> Any:
-    """The JSON object in the text; the text itself if it is none, or is nested too deep for templates."""
-    try:
-        value = _whole_characters(json.loads(text or "{}"), _MAX_ARGUMENTS_DEPTH)
-    except (ValueError, RecursionError):
-        return text
-    return value if isinstance(value, dict) else text
-
-
-def _whole_characters(value: Any, max_depth: int) -> Any:
-    """Replace lone surrogates, which JSON escapes can produce and tokenizers reject, by U+FFFD.
-
-    Raises:
-        ValueError: the value is nested deeper than `max_depth`.
-    """
-    if isinstance(value, str):
-        return _HALF_CHARACTER.sub("\ufffd", value)
-    if not isinstance(value, (dict, list)):
-        return value
-    if not max_depth:
-        raise ValueError("nested too deep")
-    if isinstance(value, list):
-        return [_whole_characters(item, max_depth - 1) for item in value]
-    return {_HALF_CHARACTER.sub("\ufffd", key): _whole_characters(item, max_depth - 1) for key, item in value.items()}
-
-
-def tool_schema(tool: Tool) -> JSONObject:
-    """A tool as templates and mlx-lm's parsers expect it (the OpenAI shape). Pure."""
-    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-    return {"type": "function", "function": function}

@@ -5,6 +5,7 @@ Each object is owned by one row and used on its worker thread only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from tokenizers.decoders import DecodeStream
@@ -23,11 +24,17 @@ class Detokenizer(Protocol):
 
 
 class FastDetokenizer:
-    """Uses the Rust tokenizer's `DecodeStream`, which supports every decoder and buffers incomplete UTF-8."""
+    """Uses the Rust tokenizer's `DecodeStream`, which supports every decoder and buffers incomplete UTF-8.
 
-    def __init__(self, tokenizer: Any) -> None:
+    Args:
+        after: the tokens whose text goes on; none for a text of its own.
+    """
+
+    def __init__(self, tokenizer: Any, after: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._stream = DecodeStream(skip_special_tokens=False)
+        for token_id in after:  # `DecodeStream(ids=...)` repeats all of them if they end within a character (0.23)
+            self.feed(token_id)
 
     def feed(self, token_id: int) -> str:
         try:
@@ -45,10 +52,16 @@ class FastDetokenizer:
 
 
 class SlowDetokenizer:
-    """For tokenizers without a Rust core (SentencePiece, tiktoken files): mlx-lm's streaming detokenizer."""
+    """For tokenizers without a Rust core (SentencePiece, tiktoken files): mlx-lm's streaming detokenizer.
 
-    def __init__(self, streaming: Any) -> None:
+    Args:
+        after: as for `FastDetokenizer`.
+    """
+
+    def __init__(self, streaming: Any, after: Sequence[int] = ()) -> None:
         self._streaming = streaming
+        for token_id in after:
+            self.feed(token_id)
 
     def feed(self, token_id: int) -> str:
         self._streaming.add_token(token_id)
@@ -62,12 +75,12 @@ class SlowDetokenizer:
         return str(self._streaming.last_segment)
 
 
-def new_detokenizer(tokenizer: Any) -> Detokenizer:
-    """A new detokenizer for mlx-lm's `TokenizerWrapper`."""
+def new_detokenizer(tokenizer: Any, after: Sequence[int] = ()) -> Detokenizer:
+    """A new detokenizer for mlx-lm's `TokenizerWrapper`, of a text that goes on after these tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and hasattr(backend, "id_to_token"):
-        return FastDetokenizer(backend)
-    return SlowDetokenizer(tokenizer.detokenizer)
+        return FastDetokenizer(backend, after)
+    return SlowDetokenizer(tokenizer.detokenizer, after)
 
 
 class StopStrings:

@@ -78,6 +78,15 @@ class PromptBounds:
         if least >= self._context_length:
             raise ContextLengthExceeded(least, self._context_length, is_lower_bound=True)
 
+    def check_tokens(self, num_tokens: int) -> None:
+        """Refuse a prompt of so many tokens if that is too many.
+
+        Raises:
+            ContextLengthExceeded: it has no room for a completion.
+        """
+        if self._context_length is not None and num_tokens >= self._context_length:
+            raise ContextLengthExceeded(num_tokens, self._context_length)
+
     def encode(self, encode: Callable[[str], Sequence[int]], text: str) -> tuple[int, ...]:
         """`encode(text)`, unless its pieces alone have too many tokens.
 

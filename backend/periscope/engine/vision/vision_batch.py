@@ -283,11 +283,11 @@ class VisionLanguageModel:
                 if sampled.error is not None:
                     raise sampled.error
 
-    def new_detokenizer(self) -> Detokenizer:
+    def new_detokenizer(self, after: Sequence[int] = ()) -> Detokenizer:
         tokenizer = getattr(self._processor, "tokenizer", self._processor)
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is not None:
-            return FastDetokenizer(backend)
+            return FastDetokenizer(backend, after)
         streaming = copy.copy(self._processor.detokenizer)
         streaming.reset()
-        return SlowDetokenizer(streaming)
+        return SlowDetokenizer(streaming, after)

@@ -21,11 +21,16 @@ class TokenPrompt:
         checkpoints: lengths, in tokens, of the prefixes that other prompts are likely to share (ends of messages),
             ascending. A model whose caches cannot be trimmed keeps a copy of its state at these lengths.
         images: those in the prompt, in order; for a model with vision.
+        end_token_ids: tokens that end the completion besides the model's own end tokens.
+        continues_text: the completion goes on with the prompt's text, so that the space before its first word is told.
+            In a chat it is an answer of its own, and some tokenizers' decoders leave that space out.
     """
 
     token_ids: tuple[int, ...]
     checkpoints: tuple[int, ...] = ()
     images: tuple[PlacedImage, ...] = ()
+    end_token_ids: tuple[int, ...] = ()
+    continues_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,8 +100,12 @@ class LoadedModel(Protocol[FactsT_co]):
         """Return an empty batch."""
         ...
 
-    def new_detokenizer(self) -> Detokenizer:
-        """Return a new detokenizer for one row."""
+    def new_detokenizer(self, after: Sequence[int] = ()) -> Detokenizer:
+        """Return a new detokenizer for one row.
+
+        Args:
+            after: the tokens whose text the row's text goes on with; none if it is a text of its own.
+        """
         ...
 
     def check_health(self) -> None:

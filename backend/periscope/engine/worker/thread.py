@@ -12,7 +12,7 @@ import secrets
 import threading
 import traceback
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -23,7 +23,7 @@ import mlx.core as mx
 from periscope.core import EngineMemory, FinishReason
 from periscope.engine.loading.loader import weights_bytes
 from periscope.engine.text.detokenizer import StopStrings
-from periscope.engine.worker.commands import ReleaseMemory, Shutdown, Submit
+from periscope.engine.worker.commands import ReleaseMemory, Shutdown, Submit, TokenPrompt
 from periscope.engine.worker.reports import Failure, TokenChunk
 from periscope.engine.worker.stream import put_all
 from periscope.errors import EngineClosed, GenerationFailed, ModelLoadError, PeriscopeError
@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 
 #: How often an idle worker checks whether the main thread has ended without closing it.
 _IDLE_POLL_S = 1.0
+#: How many tokens of a text a detokenizer reads before it goes on with it. A character has four bytes at most, each of
+#: which may be a token.
+_NUM_TOKENS_BEFORE = 8
 #: Serialises garbage collection: `gc.collect` does nothing while another thread collects.
 _COLLECTING = threading.Lock()
 _MAX_COLLECTIONS = 3
@@ -207,7 +210,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         try:
             assert self._batch is not None and self._model is not None  # noqa: S101, PT018 - set before _serve
             row = self._batch.admit(submit)
-            detokenizer = self._model.new_detokenizer()
+            detokenizer = self._model.new_detokenizer(_text_before(submit))
         except PeriscopeError as error:
             _let_go(error)
             submit.stream.put(Failure(error))
@@ -336,6 +339,12 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
                 return
             if isinstance(command, Submit):
                 command.stream.put(Failure(EngineClosed("This model is no longer loaded.")))
+
+
+def _text_before(submit: Submit) -> Sequence[int]:
+    """The last tokens of the prompt if its text goes on in the completion."""
+    prompt = submit.prompt
+    return prompt.token_ids[-_NUM_TOKENS_BEFORE:] if isinstance(prompt, TokenPrompt) and prompt.continues_text else ()
 
 
 def _spent() -> LoadedModel[Any]:
