@@ -86,6 +86,23 @@ _CHATS: tuple[dict[str, Any], ...] = (
     {"messages": _HELLO, "grammar": 'root ::= ("a" | "b")+ [0-9]', "max_tokens": 4},
     {"messages": _HELLO, "structured_outputs": {"json": _SCHEMA}, "max_tokens": 4},
 )
+_COMPLETIONS: tuple[dict[str, Any], ...] = (
+    {
+        "model": "demo",
+        "prompt": ["Once upon", "A time"],
+        "n": 2,
+        "max_tokens": 4,
+        "echo": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": 0.5,
+        "seed": 1,
+        "stop": ["a"],
+        "user": "u",
+    },
+    {"prompt": [5, 6, 7], "max_tokens": 4, "logprobs": 2, "logit_bias": {"5": -100}, "min_tokens": 1},
+    {"prompt": [[5, 6], [7]], "max_tokens": 4, "guided_regex": "[ab]{1,3}(c|d)?"},
+)
 _ANTHROPIC_IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": _BASE64}}
 _ANTHROPIC_PROMPT: dict[str, Any] = {
     "model": "claude-opus-4-8",
@@ -139,6 +156,7 @@ _MESSAGES: tuple[dict[str, Any], ...] = (
 #: path template -> the bodies. A route that is here without a body takes none, and gets one all the same.
 SEEDS: dict[str, tuple[Any, ...]] = {
     "/v1/chat/completions": _CHATS,
+    "/v1/completions": _COMPLETIONS,
     "/v1/messages": _MESSAGES,
     "/v1/messages/count_tokens": (_ANTHROPIC_PROMPT,),
     "/tokenize": (
