@@ -60,6 +60,7 @@ class Runtime:
         read_config: reads the configuration again, for `reload`. May block.
         sensors: of the machine; those of this platform if left out.
         shutdown: asks the owner of this runtime to stop it, by command of a client.
+        on_reload: told each configuration that was read again and holds from now on.
         downloads_file: where unfinished downloads are kept; None = they end with this process.
 
     Attributes:
@@ -75,8 +76,10 @@ class Runtime:
         sensors: Sensors | None = None,
         downloads_file: Path | None = None,
         shutdown: Callable[[], None] = lambda: None,
+        on_reload: Callable[[Config], None] = lambda _: None,
     ) -> None:
         self._read_config = read_config or (lambda: config)
+        self._on_reload = on_reload
         self._reloading = asyncio.Lock()
         self.bus = EventBus()
         self.notices = Notices(self.bus.publish)
@@ -246,6 +249,7 @@ class Runtime:
         for name, captioner in before.captioners.items():
             if roster.captioners.get(name) is not captioner:
                 self._note_captions(name, None)
+        self._on_reload(roster.config)
         self.notices.put("config", None)
         logger.info("the configuration was read again: %s", told(changes))
 

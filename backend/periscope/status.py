@@ -61,6 +61,7 @@ class RequestStatus:
         age_s: time since it arrived.
         num_images: in its messages.
         num_done, num_total: as in `Waiting`, while its images are being captioned.
+        key: name of the API key that it came with; None where no key is asked for.
     """
 
     id: str
@@ -73,6 +74,7 @@ class RequestStatus:
     num_images: int = 0
     num_done: int | None = None
     num_total: int | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeAlias
 
 import httpx
 
-from periscope.api import ApiSettings, create_app
+from periscope.api import AccessKeys, ApiSettings, create_app
 from periscope.captions.cache import CacheStats, Flushed
 from periscope.captions.caption import Caption
 from periscope.captions.kept import KeptCaption
@@ -353,8 +353,19 @@ class FakeControl:
         return ROW
 
 
-def app_over(backend: FakeBackend, control: FakeControl | None = None, **settings: Any) -> FastAPI:
-    return create_app(backend, control or FakeControl(), ApiSettings(**settings))
+def app_over(
+    backend: FakeBackend,
+    control: FakeControl | None = None,
+    *,
+    api_key: str | None = None,
+    token: str | None = None,
+    keys: AccessKeys | None = None,
+    **settings: Any,
+) -> FastAPI:
+    if keys is None:
+        keys = AccessKeys(token)
+        keys.replace(api_key, {})
+    return create_app(backend, control or FakeControl(), ApiSettings(**settings), keys=keys)
 
 
 def client_of(backend: FakeBackend, control: FakeControl | None = None, **settings: Any) -> httpx.AsyncClient:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import httpx
 import pytest
 
+from periscope.api import AccessKeys
+from periscope.api.access_keys import hash_of
 from tests.api.driving import HELLO, FakeBackend, app_over, client_of, error_of, in_loop
 
 KEYED: dict[str, Any] = {"api_key": "sëcret"}
@@ -188,3 +191,52 @@ async def test_a_request_without_host_is_refused() -> None:
         del request.headers["host"]
         response = await client.send(request)
     assert response.status_code == 403
+
+
+@in_loop
+async def test_each_client_has_a_key_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    """The name of the key stands in the log, and the key in no line; with only the hashes known, the keys open."""
+    caplog.set_level(logging.DEBUG)
+    keys = AccessKeys("by-file")
+    keys.replace("plain", {"laptop": hash_of("first"), "phone": hash_of("second")})
+    async with client_of(FakeBackend(), keys=keys) as client:
+        for key, name in (("first", "laptop"), ("second", "phone"), ("plain", "api_key"), ("by-file", "token")):
+            caplog.clear()
+            assert (await client.get("/v1/models", headers={"x-api-key": key})).status_code == 200
+            assert f" key={name} " in caplog.text
+            assert key not in caplog.text.replace("api_key", "")
+        caplog.clear()
+        for wrong in ("third", hash_of("first"), hash_of("first").removeprefix("sha256:")):
+            assert (await client.get("/v1/models", headers={"x-api-key": wrong})).status_code == 401
+            assert wrong not in caplog.text
+    assert " key=- " in caplog.text
+
+
+@in_loop
+async def test_keys_are_replaced_while_the_server_runs() -> None:
+    """A client whose key is taken away is out at once; with the last one gone nobody is asked any more."""
+    keys = AccessKeys("by-file")
+    keys.replace(None, {"laptop": hash_of("first"), "phone": hash_of("second")})
+
+    async def status(key: str) -> int:
+        return (await client.get("/v1/models", headers={"authorization": f"Bearer {key}"})).status_code
+
+    async with client_of(FakeBackend(), keys=keys) as client:
+        assert [await status(key) for key in ("first", "second", "by-file", "none")] == [200, 200, 200, 401]
+        keys.replace(None, {"phone": hash_of("second"), "tablet": hash_of("third")})
+        assert [await status(key) for key in ("first", "second", "third", "by-file")] == [401, 200, 200, 200]
+        keys.replace(None, {})
+        assert await status("none") == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "shape"), [("/v1/models", {"error"}), ("/v1/messages", {"type", "error", "request_id"})]
+)
+@in_loop
+async def test_a_wrong_key_is_told_in_the_dialect(path: str, shape: set[str]) -> None:
+    """With the header that says how to come back."""
+    async with client_of(FakeBackend(), **KEYED) as client:
+        response = await client.get(path, headers={"x-api-key": "wrong"})
+    assert response.status_code == 401
+    assert set(response.json()) == shape
+    assert response.headers["www-authenticate"] == "Bearer"

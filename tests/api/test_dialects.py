@@ -10,15 +10,13 @@ from typing import Any
 import pytest
 
 from periscope import errors as e
-from periscope.api import ApiSettings, create_app
+from periscope.api import AccessKeys, ApiSettings, create_app
 from periscope.api.dialects import DIALECTS, DialectTable, encoder_for
 from periscope.api.errors import ErrorFacts
 from periscope.core import JSONObject, TextDelta
 from tests.api.driving import HELLO, Exchange, FakeBackend, FakeControl, Gate, frames_of, in_loop
 
-SETTINGS = ApiSettings(
-    api_key="secret", max_body_bytes=2048, max_body_bytes_in_flight=2048, max_text_bytes=1024, receive_timeout_s=0.02
-)
+SETTINGS = ApiSettings(max_body_bytes=2048, max_body_bytes_in_flight=2048, max_text_bytes=1024, receive_timeout_s=0.02)
 HOST, KEY = (b"host", b"localhost"), (b"x-api-key", b"secret")
 WELCOME = [HOST, KEY]
 
@@ -69,7 +67,9 @@ SPOKEN: dict[str, tuple[str, DialectTable, Callable[[JSONObject], str]]] = {
 def exchange(
     path: str, dialects: DialectTable, *, body: Any = None, backend: FakeBackend | None = None, **scope: Any
 ) -> Exchange:
-    app = create_app(backend or FakeBackend(), FakeControl(), SETTINGS, dialects=dialects)
+    keys = AccessKeys()
+    keys.replace("secret", {})
+    app = create_app(backend or FakeBackend(), FakeControl(), SETTINGS, keys=keys, dialects=dialects)
     scope = {"headers": WELCOME} | scope
     return Exchange(app, {} if body is None else body, path=path, raw_path=path.encode(), **scope)
 

@@ -55,6 +55,7 @@ WAITER_WIRE = {
     "num_images": 0,
     "done": None,
     "total": None,
+    "key": None,
 }
 
 

@@ -262,6 +262,21 @@ def test_loopback_is_known(host, expected):
     assert is_loopback(host) is expected
 
 
+def test_named_keys_are_checked():
+    """Names and hashes stand once, a hash is one, and a key in its place is not shown; any of them opens a host."""
+    good = "sha256:" + "0" * 64
+    assert problems_of(ONE + f"server: {{host: 0.0.0.0, api_keys: [{{name: a, hash: '{good}'}}]}}", {}) == ()
+    text = f"server:\n  api_keys:\n    - {{name: a, hash: '{good}'}}\n    - {{name: a, hash: '{good}'}}\n"
+    assert problems_of(ONE + text, {}) == (
+        "models.yaml:5: server.api_keys[1].name is already taken in line 4",
+        "models.yaml:5: server.api_keys[1].hash is already taken in line 4",
+    )
+    problems = problems_of(ONE + "server: {api_keys: [{name: my key, hash: sk-periscope-secret}]}", {})
+    assert "server.api_keys[0].name should be made of letters" in problems[0]
+    assert "server.api_keys[0].hash should be sha256: and 64 hexadecimal digits" in problems[1]
+    assert "sk-periscope-secret" not in "".join(problems)
+
+
 def test_an_api_key_is_never_shown():
     """The error for an invalid key does not repeat it."""
     problems = problems_of(ONE + "server: {api_key: my secret}", {})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from periscope.config import describe
+from periscope.config import Config, describe, with_models_of
 from periscope.config.keys import settings
 from tests.config.files import ONE, PAIR, SEEDS, load_text
 
@@ -35,3 +37,18 @@ def test_the_api_key_is_redacted():
     config = load_text(ONE, {"PERISCOPE_SERVER__API_KEY": "s3cret"})
     assert ("server.api_key", "********", "env PERISCOPE_SERVER__API_KEY") in describe(config)
     assert ("server.api_key", None, "default") in describe(load_text(ONE))
+
+
+def test_a_running_server_takes_other_keys_but_stays_locked(tmp_path: Path) -> None:
+    """They hold at once; only the last key of a server that others reach stays until a restart, and is named."""
+
+    def loaded(server: str) -> Config:
+        return load_text(f"{ONE}server: {{{server}}}", folder=tmp_path)
+
+    def taken(running: str, read: str) -> tuple[str | None, set[str]]:
+        config, needs_restart = with_models_of(loaded(running), loaded(read))
+        return config.server.api_key, set(needs_restart)
+
+    assert taken("host: 0.0.0.0, api_key: first", "host: 0.0.0.0, api_key: second") == ("second", set())
+    assert taken("api_key: first", "") == (None, set())
+    assert taken("host: 0.0.0.0, api_key: first", "") == ("first", {"server.host", "server.api_key"})

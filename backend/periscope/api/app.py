@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+from periscope.api.access_keys import AccessKeys
 from periscope.api.anthropic.routes import anthropic_router
 from periscope.api.auth import Cors, HostGuard, KeyGuard
 from periscope.api.control import control_router
@@ -33,12 +34,14 @@ def create_app(
     control: ControlBackend,
     settings: ApiSettings,
     *,
+    keys: AccessKeys | None = None,
     log: LogTail | None = None,
     dialects: DialectTable = DIALECTS,
 ) -> FastAPI:
     """The app over a chat backend and a control backend. No docs pages: they would load scripts from a CDN.
 
     Args:
+        keys: those that open the server; None = it is open.
         log: the lines of `/api/logs`; None = none are kept.
         dialects: how errors are told on which paths.
     """
@@ -49,7 +52,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=_layers(settings, dialects),
+        middleware=_layers(settings, keys or AccessKeys(), dialects),
         exception_handlers=dict(HANDLERS),
     )
     app.include_router(probe_router(backend, settings))
@@ -63,7 +66,7 @@ def create_app(
     return app
 
 
-def _layers(settings: ApiSettings, dialects: DialectTable) -> list[Middleware]:
+def _layers(settings: ApiSettings, keys: AccessKeys, dialects: DialectTable) -> list[Middleware]:
     """The layers, outermost first. CORS comes before the API key, because a browser's preflight carries no key."""
     origins = AllowedOrigins(settings.cors_origins)
     return [
@@ -72,6 +75,6 @@ def _layers(settings: ApiSettings, dialects: DialectTable) -> list[Middleware]:
         Middleware(IntendedPaths),
         Middleware(HostGuard, allowed_hosts=settings.allowed_hosts, origins=origins),
         Middleware(Cors, origins=origins),
-        Middleware(KeyGuard, api_key=settings.api_key, token=settings.token),
+        Middleware(KeyGuard, keys=keys),
         Middleware(BodyIntake, settings=settings),
     ]

@@ -7,7 +7,6 @@ They do not encrypt, limit rates, or stop somebody who can reach the port and kn
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import re
 from typing import TYPE_CHECKING
@@ -17,14 +16,18 @@ from starlette.middleware.cors import CORSMiddleware
 
 from periscope.api.error_replies import error_reply
 from periscope.api.errors import OriginRefused
+from periscope.api.record import record_of
 from periscope.api.wording import clip
 from periscope.core import AllowedOrigins
+from periscope.core.caller import KEY_NAME
 from periscope.errors import AuthenticationFailed, HostRefused, PeriscopeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from periscope.api.access_keys import AccessKeys
 
 #: Docker Desktop's name for this machine, which Open WebUI in a container uses.
 _LOCAL_NAMES = frozenset({"localhost", "host.docker.internal"})
@@ -34,6 +37,7 @@ _HIDDEN = (
     "Web pages that hide their origin (`null`: opened from a file, or in a sandboxed frame) may not use this server. "
     "Serve the page over HTTP, and add its origin to `server.cors_origins`."
 )
+_NO_KEY = "The API key is missing or wrong. Send the server's key as `Authorization: Bearer <key>` or as `x-api-key`."
 #: Supervisors request these without a key. Their answers hold nothing that needs protection.
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health"})
 
@@ -110,30 +114,29 @@ class Cors(CORSMiddleware):
 
 
 class KeyGuard:
-    """ASGI layer: asks for the API key, as `Authorization: Bearer` or `x-api-key`, except on the open paths.
+    """ASGI layer: asks for an API key, as `Authorization: Bearer` or `x-api-key`, except on the open paths.
 
-    The token is as good as the key. Without a key nobody is asked for either.
+    It notes the key's name for the access log and for the status of requests, never the key.
     """
 
-    def __init__(self, app: ASGIApp, api_key: str | None, token: str | None = None) -> None:
+    def __init__(self, app: ASGIApp, keys: AccessKeys) -> None:
         self._app = app
-        self._keys = [] if api_key is None else [each.encode() for each in (api_key, token) if each]
+        self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS and not self._has_key(Headers(scope=scope)):
-            error = AuthenticationFailed(
-                "The API key is missing or wrong. Send the server's key as `Authorization: Bearer <key>` or as "
-                "`x-api-key`."
-            )
-            await error_reply(error, scope)(scope, receive, send)
-            return
+        if scope["type"] == "http" and self._keys.are_asked_for:
+            name = self._keys.name_of(_offered(Headers(scope=scope)))
+            if name is None and scope["path"] not in OPEN_PATHS:
+                await error_reply(AuthenticationFailed(_NO_KEY), scope)(scope, receive, send)
+                return
+            record_of(scope).key = name
+            KEY_NAME.set(name)
         await self._app(scope, receive, send)
 
-    def _has_key(self, headers: Headers) -> bool:
-        if not self._keys:
-            return True
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        offered = [token.strip()] if scheme.lower() == "bearer" else []
-        offered += headers.getlist("x-api-key")
-        return any(hmac.compare_digest(key.encode("latin-1"), each) for key in offered for each in self._keys)
+
+def _offered(headers: Headers) -> list[bytes]:
+    """The keys of a request; header values are bytes, which Starlette shows as Latin-1."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    offered = [token.strip()] if scheme.lower() == "bearer" else []
+    return [key.encode("latin-1") for key in (*offered, *headers.getlist("x-api-key"))]

@@ -18,11 +18,13 @@ class RequestRecord:
     Attributes:
         id: the client gets it in `headers`.
         model: the name in the request.
+        key: name of the API key that it came with; None where no key is asked for.
         error: code of the error that the client got, even in the middle of a stream.
     """
 
     id: str = field(default_factory=lambda: new_id("req_"))
     model: str | None = None
+    key: str | None = None
     error: str | None = None
 
     @property

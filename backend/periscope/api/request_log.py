@@ -27,7 +27,7 @@ _PROBES = frozenset({"/", "/livez", "/readyz", "/health", "/api/status", "/api/r
 
 
 class RequestLog:
-    """ASGI layer. Logs one line per request: id, method, path, model, status, milliseconds; never any content."""
+    """ASGI layer. Logs one line per request: id, method, path, status, time, model, name of the key; no content."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -71,13 +71,14 @@ def _log(scope: Scope, record: RequestRecord, status: int, elapsed_ms: int) -> N
     level = logging.DEBUG if scope["path"] in _PROBES and status < 400 else logging.INFO
     logger.log(
         level,
-        "%s %s status=%d ms=%d model=%s error=%s id=%s",
+        "%s %s status=%d ms=%d model=%s error=%s key=%s id=%s",
         clip(scope["method"]),
         clip(scope["path"]),
         status,
         elapsed_ms,
         "-" if record.model is None else clip(record.model) or "default",
         record.error or "-",
+        record.key or "-",
         record.id,
         extra={"request_id": record.id, "model": record.model and clip(record.model)},
     )

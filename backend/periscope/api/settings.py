@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,8 +10,6 @@ class ApiSettings:
     """Settings of one app.
 
     Attributes:
-        api_key: required in every request except probes; None = not required.
-        token: accepted instead of the key: the secret in the state folder, which only this user's programs can read.
         cors_origins: patterns of origins (`http://localhost:3000`, `http://localhost:*`, or `*`) whose pages may call
             and read; those of desktop apps always may.
         allowed_hosts: host names or addresses that are accepted besides loopback ones; `*` = any.
@@ -29,8 +27,6 @@ class ApiSettings:
         anthropic_model: answers requests to `/v1/messages` for models called `claude...`; None = the default model.
     """
 
-    api_key: str | None = field(default=None, repr=False)
-    token: str | None = field(default=None, repr=False)
     cors_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     heartbeat_s: float = 10.0

@@ -127,6 +127,7 @@ def encode_request(request: RequestStatus) -> JSONObject:
         "num_images": request.num_images,
         "done": request.num_done,
         "total": request.num_total,
+        "key": request.key,
     }
 
 

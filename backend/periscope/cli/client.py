@@ -226,14 +226,18 @@ def find_server(asked_url: str | None, config: Config, env: Mapping[str, str] | 
     urls = [named] if named else list(dict.fromkeys([*([running.url] if running else []), configured]))
     for url in (each.rstrip("/").removesuffix("/v1") for each in urls):
         if is_periscope(url):
-            return Server(url, config.server.api_key or _token_of(running, url))
+            return Server(url, key_for(config, url))
     if named:
         raise _not_running(named)
     return None
 
 
+def key_for(config: Config, url: str) -> str | None:
+    """The configured key, else the token, which only the server that wrote `server.json` is sent. May block."""
+    return config.server.api_key or _token_of(read_server(StateFolder(config.places.state)), url)
+
+
 def _token_of(running: RunningServer | None, url: str) -> str | None:
-    """The token of the server that wrote `server.json`, for that server alone."""
     if running is None or running.token_path is None or running.url != url:
         return None
     try:

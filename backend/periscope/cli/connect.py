@@ -89,7 +89,7 @@ def _connection(config: Config, url: str | None, model: str | None) -> Connectio
     from periscope.cli.listen import url_of
     from periscope.core import VisionMode
 
-    has_key = config.server.api_key is not None
+    has_key = config.server.needs_key
     server = find_server(url, config)
     if server is not None:
         served = _named(asyncio.run(server.models()), model)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import uvicorn
     from rich.console import Console
 
-    from periscope.api import ApiSettings
+    from periscope.api import AccessKeys, ApiSettings
     from periscope.cli.entrance import Entrance
     from periscope.cli.log import Redaction
     from periscope.cli.stopping import StopRequest
@@ -90,14 +90,16 @@ def serve(
     }
     loaded = load_config(config, **flags)
     console = Console(stderr=True)
-    secrets = (loaded.server.api_key, *loaded.api_keys.values())
+    secrets = loaded.api_keys.values()
     redaction = set_up_logging(console, verbosity=-1 if quiet else verbose, secrets=secrets)
     with entered(loaded, this_machine()) as entrance:
         redaction.hide(entrance.token)
         _begin_log_file(entrance, loaded, redaction)
         tail = keep_tail(redaction)
         read_again = partial(load_config, loaded.path, **flags)
-        raise typer.Exit(asyncio.run(_serve(loaded, read_again, entrance, tail, console)))
+        raise typer.Exit(
+            asyncio.run(_serve(loaded, read_again, entrance, redaction=redaction, tail=tail, console=console))
+        )
 
 
 def _begin_log_file(entrance: Entrance, config: Config, redaction: Redaction) -> None:
@@ -121,25 +123,33 @@ def _begin_log_file(entrance: Entrance, config: Config, redaction: Redaction) ->
 
 
 async def _serve(
-    config: Config, read_again: Callable[[], Config], entrance: Entrance, tail: LogTail, console: Console
+    config: Config,
+    read_again: Callable[[], Config],
+    entrance: Entrance,
+    *,
+    redaction: Redaction,
+    tail: LogTail,
+    console: Console,
 ) -> ExitCode:
     from periscope.cli.progress import display_on, shown
     from periscope.cli.stopping import stop_on_signals
 
     logger.info("listening on %s", entrance.server.url)
-    from periscope.api import create_app
+    from periscope.api import AccessKeys, create_app
     from periscope.runtime import Runtime
 
     with stop_on_signals(asyncio.get_running_loop()) as stop:
+        keys = AccessKeys(entrance.token)
+        _take_keys(keys, redaction, config)
         runtime = Runtime(
             config,
             entrance.identity,
             read_config=read_again,
             downloads_file=entrance.downloads_file,
             shutdown=stop.stop,
+            on_reload=partial(_take_keys, keys, redaction),
         )
-        settings = api_settings(config, entrance.token)
-        app = create_app(runtime.service, runtime.control, settings, log=tail)
+        app = create_app(runtime.service, runtime.control, api_settings(config), keys=keys, log=tail)
         server = _http_server(app, config.server.limits)
         display = display_on(console, _log_line)
         async with shown(runtime.bus, display):
@@ -165,6 +175,13 @@ async def _serve(
     if giving_up.done() and not giving_up.cancelled():
         return ExitCode.FAILURE
     return ExitCode.INTERRUPTED if stop.at_once.is_set() else ExitCode.OK
+
+
+def _take_keys(keys: AccessKeys, redaction: Redaction, config: Config) -> None:
+    """The API keys of this configuration open the server from now on, and none of them is logged."""
+    server = config.server
+    redaction.hide(server.api_key)
+    keys.replace(server.api_key, {each.name: each.hash for each in server.api_keys})
 
 
 async def _given_up(bus: EventBus) -> None:
@@ -255,15 +272,13 @@ def what_it_serves(config: Config, health: Health) -> str:
             return f"{text}, text only"
 
 
-def api_settings(config: Config, token: str | None = None) -> ApiSettings:
+def api_settings(config: Config) -> ApiSettings:
     """Pure: what the HTTP side is told."""
     from periscope import __version__
     from periscope.api import ApiSettings
 
     server = config.server
     return ApiSettings(
-        api_key=server.api_key,
-        token=token,
         cors_origins=server.cors_origins,
         allowed_hosts=(server.host, *server.allowed_hosts),
         heartbeat_s=server.heartbeat_s,

@@ -27,10 +27,12 @@ def answers(machine: Machine) -> Callable[[Path | None], bool]:
 
 def served(machine: Machine, config: Path | None) -> dict[str, object]:
     """`url`, `ready` and `server` (the part of that name of `/api/status`); None for what is not known."""
+    from periscope.cli.client import key_for
+
     loaded, url = _loaded(machine, config), _url(machine, config)
     if loaded is None or url is None:
         return {"url": None, "ready": None, "server": None}
-    key = loaded.server.api_key
+    key = key_for(loaded, url)
     headers = {"authorization": f"Bearer {key}"} if key else {}
     snapshot = _json(f"{url}/api/status", headers)
     return {"url": url, "ready": _json(f"{url}/readyz", {}) is not None, "server": (snapshot or {}).get("server")}

@@ -28,6 +28,9 @@ _SOURCES = ("hf_id", "local_path", "remote")
 #: Keys that mean something in an entry with `remote`.
 _OF_REMOTE = ("name", "aliases", "remote")
 
+#: A value that is refused may be the key itself, in a place where its hash belongs.
+_UNSHOWN = (("api_key",), ("hash",))
+
 _Entry: TypeAlias = tuple[Loc, dict[str, Any]]
 
 
@@ -71,9 +74,11 @@ def server_problems(document: Document) -> Iterator[Problem]:
     """Pure: a server that other machines can reach needs an API key, and the largest body must fit its bound."""
     server = _mapping(_mapping(document.tree).get("server"))
     host = server.get("host")
-    if isinstance(host, str) and not is_loopback(host) and server.get("api_key") is None:
-        fix = f"set PERISCOPE_SERVER__API_KEY, or listen on {ServerConfig().host}"
+    has_key = server.get("api_key") is not None or bool(server.get("api_keys"))
+    if isinstance(host, str) and not is_loopback(host) and not has_key:
+        fix = f"set PERISCOPE_SERVER__API_KEY or server.api_keys, or listen on {ServerConfig().host}"
         yield _problem(document, ("server", "host"), f"{host!r} lets others in, so it needs an API key: {fix}")
+    yield from _key_problems(document, server.get("api_keys"))
     try:
         limits = ServerLimits.model_validate(_mapping(server.get("limits")))
     except ValidationError:
@@ -85,6 +90,20 @@ def server_problems(document: Document) -> Iterator[Problem]:
             f"is {limits.body_bytes_in_flight} bytes, less than one body may have (max_body_bytes is "
             f"{limits.max_body_bytes}): raise it, lower that, or leave it unset",
         )
+
+
+def _key_problems(document: Document, keys: object) -> Iterator[Problem]:
+    """Problems of keys whose names or hashes stand twice, so that nobody could tell which of them was used."""
+    seen: dict[tuple[str, object], int] = {}
+    for index, entry in enumerate(keys if isinstance(keys, list) else []):
+        for part in ("name", "hash"):
+            value = _mapping(entry).get(part)
+            if not isinstance(value, str):
+                continue
+            first = seen.setdefault((part, value), index)
+            if first != index:
+                line = document.origin(("server", "api_keys", first, part)).line
+                yield _problem(document, ("server", "api_keys", index, part), f"is already taken in line {line}")
 
 
 def is_loopback(host: str) -> bool:
@@ -111,7 +130,7 @@ def _said(loc: Loc, detail: dict[str, Any]) -> str:
     if kind == "value_error":
         said = str(detail["ctx"]["error"])
     said = said or detail["msg"].replace("Input should be", "should be").replace("String should", "should")
-    return said if loc[-1:] == ("api_key",) else f"{said}, got {_shown(value)}"
+    return said if loc[-1:] in _UNSHOWN else f"{said}, got {_shown(value)}"
 
 
 def _meaning(loc: Loc) -> str:

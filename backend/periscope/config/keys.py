@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -35,7 +35,7 @@ def settings(section: type[Section] = ConfigFile, prefix: str = "") -> Iterator[
     """Every key that holds a value, as (`models[].params.dtype`, field), in the order of the file."""
     for key, field in fields_of(section).items():
         inner = section_of(field.annotation)
-        if inner is None:
+        if inner is None or (get_origin(field.annotation) is tuple and key != "models"):
             yield prefix + key, field
         else:
             yield from settings(inner, f"{prefix}{key}[]." if key == "models" else f"{prefix}{key}.")

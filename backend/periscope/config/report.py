@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from periscope.config.checks import is_loopback
 from periscope.config.keys import Loc, dotted, leaves
 from periscope.config.load import Config
 
@@ -14,19 +15,35 @@ _REDACTED = "********"
 
 def describe(config: Config) -> list[tuple[str, Any, str]]:
     """Every setting as (key, value, source), in the order of the file; the API key is never shown."""
-    return [
-        (key, _REDACTED if key == "server.api_key" and value is not None else value, config.sources[key])
-        for key, value in _values(config)
-    ]
+    return [(key, _shown(key, value), config.sources[key]) for key, value in _values(config)]
 
 
 def with_models_of(running: Config, read: Config) -> tuple[Config, tuple[str, ...]]:
-    """What a running server takes of a configuration that was read again, and the keys that need a restart. Pure."""
+    """What a running server takes of a configuration that was read again, and the settings that need a restart. Pure.
+
+    Its own API keys are taken, except that a server which others can reach does not give up its last one.
+    """
+    server = running.server
+    if read.server.needs_key or is_loopback(server.host):
+        server = server.model_copy(update={"api_key": read.server.api_key, "api_keys": read.server.api_keys})
     taken = replace(
-        running, models=read.models, idle_unload_s=read.idle_unload_s, sources=read.sources, api_keys=read.api_keys
+        running,
+        models=read.models,
+        server=server,
+        idle_unload_s=read.idle_unload_s,
+        sources=read.sources,
+        api_keys=read.api_keys,
     )
     new = dict(_values(read))
     return taken, tuple(key for key, value in _values(taken) if key in new and new[key] != value)
+
+
+def _shown(key: str, value: Any) -> Any:
+    if key == "server.api_key" and value is not None:
+        return _REDACTED
+    if key == "server.api_keys":
+        return tuple(each.model_dump() for each in value)
+    return value
 
 
 def _values(config: Config) -> Iterator[tuple[str, Any]]:

@@ -21,6 +21,8 @@ from periscope.config.section import (
     GIB,
     HOST,
     HUB_ID,
+    KEY_HASH,
+    KEY_NAME,
     KIB,
     MIB,
     NAME,
@@ -245,11 +247,18 @@ class RemoteImagesConfig(Section):
     )
 
 
+class NamedKeyConfig(Section):
+    """One of several API keys. The key itself stands nowhere."""
+
+    name: str = Field(pattern=KEY_NAME, max_length=64, description="What log and status call its requests by.")
+    hash: str = Field(pattern=KEY_HASH, description="SHA-256 of the key.", repr=False)
+
+
 class ServerConfig(Section):
     """The HTTP server."""
 
     host: str = setting(
-        "127.0.0.1", "Address to listen on. Any address but loopback needs api_key.", pattern=HOST, max_length=253
+        "127.0.0.1", "Address to listen on. Any address but loopback needs a key.", pattern=HOST, max_length=253
     )
     port: int = setting(7374, "Port to listen on. 0 takes any free port.", "port", ge=0, le=65_535)
     api_key: str | None = setting(
@@ -258,6 +267,12 @@ class ServerConfig(Section):
         pattern=API_KEY,
         max_length=1000,
         repr=False,
+    )
+    api_keys: tuple[NamedKeyConfig, ...] = setting(
+        (),
+        'Further keys, each of them a name and a hash: {name: laptop, hash: "sha256:..."}. '
+        "`periscope key new NAME` makes one.",
+        strict=False,
     )
     cors_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = setting(
         (),
@@ -285,6 +300,11 @@ class ServerConfig(Section):
     )
     remote_images: RemoteImagesConfig = setting(RemoteImagesConfig(), "Images that clients give as http(s) URLs.")
     limits: ServerLimits = setting(ServerLimits(), "What the server accepts from clients.")
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether clients are asked for a key."""
+        return self.api_key is not None or bool(self.api_keys)
 
 
 class MemoryConfig(Section):

@@ -16,6 +16,8 @@ HOST = r"^[^\s/]+$"
 ALLOWED_HOST = r"^(\*|[^\s/*]+)$"
 FETCH_HOST = r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]@*]+)(:[0-9]{1,5})?$"
 API_KEY = r"^[!-~]+$"
+KEY_NAME = r"^[A-Za-z0-9][\w.@-]*$"
+KEY_HASH = r"^sha256:[0-9a-f]{64}$"
 BASE_URL = r"^https?://[^\s/?#@]+[^\s?#@]*$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
@@ -27,6 +29,8 @@ PATTERN_MEANINGS = {
     ALLOWED_HOST: "should be a host name or an IP address, or * for any",
     FETCH_HOST: "should be a host such as nas.local, 192.168.1.5:8080 or [fd00::5]",
     API_KEY: "should be printable ASCII without spaces",
+    KEY_NAME: "should be made of letters, digits and . _ - @, such as laptop",
+    KEY_HASH: "should be sha256: and 64 hexadecimal digits, as `periscope key new` prints it",
     BASE_URL: "should be a URL such as http://127.0.0.1:8000/v1, without user name, query or fragment",
     ENV_NAME: "should be the name of an environment variable, such as VLM_API_KEY, and not the key itself",
 }

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from periscope.core import Waiting
+from periscope.core.caller import KEY_NAME
 from periscope.errors import RequestNotFound
 from periscope.events import RequestChanged, RequestEnded
 from periscope.serving.output_rate import OutputRate
@@ -25,6 +26,7 @@ class LiveRequest:
     Attributes:
         since: when it arrived, on the event loop's clock.
         is_finished: its last event was sent, so closing it now cancels nothing.
+        key: name of the API key that it came with.
     """
 
     id: str
@@ -34,6 +36,7 @@ class LiveRequest:
     _task: asyncio.Task[object] | None
     _publish: Callable[[Event], None]
     _rate: OutputRate
+    key: str | None = None
     is_finished: bool = False
     _waiting: Waiting | None = None
     _is_generating: bool = False
@@ -63,7 +66,7 @@ class LiveRequest:
         age_s, waiting = now - self.since, self._waiting
         if waiting is None:
             step = "generating" if self._is_generating else "starting"
-            return RequestStatus(self.id, self.model, step, age_s, num_images=self.num_images)
+            return RequestStatus(self.id, self.model, step, age_s, num_images=self.num_images, key=self.key)
         return RequestStatus(
             id=self.id,
             model=self.model,
@@ -75,6 +78,7 @@ class LiveRequest:
             num_images=self.num_images,
             num_done=waiting.num_done,
             num_total=waiting.num_total,
+            key=self.key,
         )
 
 
@@ -99,7 +103,8 @@ class LiveRequests:
         The request itself is not kept: its images are freed long before its end.
         """
         now = asyncio.get_running_loop().time()
-        live = LiveRequest(request_id, model, num_images, now, asyncio.current_task(), self._publish, self._rate)
+        task = asyncio.current_task()
+        live = LiveRequest(request_id, model, num_images, now, task, self._publish, self._rate, KEY_NAME.get())
         self._live[request_id] = live
         self._publish(RequestChanged(request_id))
         outcome = "finished"
