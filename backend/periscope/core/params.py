@@ -11,6 +11,7 @@ from periscope.errors import InvalidRequest
 _BOUNDS: dict[str, tuple[float | None, float | None]] = {
     "max_tokens": (1, 2**31 - 1),
     "min_tokens": (0, 2**31 - 1),
+    "thinking_budget": (0, 2**31 - 1),
     "temperature": (0.0, 2.0),
     "top_p": (0.0, 1.0),
     "top_k": (0, 2**31 - 1),
@@ -48,6 +49,8 @@ class GenerationParams:
         min_tokens: no end token and none of `stop_token_ids` is generated before so many tokens, unless a grammar
             allows nothing else. Stop strings and calls end a completion earlier.
         ignore_eos: as `min_tokens`, for the model's own end tokens and up to the limit.
+        thinking_budget: tokens that the model's thinking may take; then it is ended, and the answer goes on. 0 = none.
+            Without effect on models that do not mark their thinking.
         logit_bias: (token id, value added to its logit) pairs, -100 to 100; each id at most once.
         logprobs: report the log-probability of each token of the completion, under the model's own distribution
             (before penalties, bias, grammar and temperature).
@@ -70,6 +73,7 @@ class GenerationParams:
     stop_token_ids: tuple[int, ...] = ()
     min_tokens: int = 0
     ignore_eos: bool = False
+    thinking_budget: int | None = None
     logit_bias: tuple[tuple[int, float], ...] = ()
     logprobs: bool = False
     top_logprobs: int = 0

@@ -18,6 +18,7 @@ class EngineConfig:
         prefill_chunk_size: prompt tokens of one forward pass, at most.
         context_length: tokens of prompt and completion together; None = what the model's config says.
         chat_template_kwargs: handed to the chat template (`enable_thinking`, ...).
+        thinking_end_message: a sentence that is written before the end marker where thinking is ended; "" = none.
         kv_limit_bytes: KV caches of live rows and the prompt cache together; None = what the device has to spare.
         prompt_cache_bytes: KV states kept of earlier prompts, at most; 0 = none, None = a quarter of what KV caches may
             take at the time.
@@ -35,6 +36,7 @@ class EngineConfig:
     prefill_chunk_size: int = 512
     context_length: int | None = None
     chat_template_kwargs: JSONObject = field(default_factory=dict)
+    thinking_end_message: str = ""
     kv_limit_bytes: int | None = None
     prompt_cache_bytes: int | None = None
     max_image_tiles: int | None = None

@@ -21,6 +21,7 @@ from periscope.core import (
     OutputSpec,
     TextPrompt,
     Tool,
+    ToolCallStyle,
 )
 from periscope.engine.config import EngineConfig
 from periscope.engine.device.turn import DeviceTurn
@@ -34,6 +35,7 @@ from periscope.engine.loading.loader import (
     vocab_size_of,
 )
 from periscope.engine.structured.constraint import Constraint
+from periscope.engine.structured.thinking import ThinkingRules
 from periscope.engine.text.chat_template import ChatTokenizer, RenderedPrompt
 from periscope.engine.text.output_format import default_template
 from periscope.engine.worker.commands import TokenPrompt
@@ -169,6 +171,7 @@ class InferenceEngine(HostedEngine):
             context_length=context_length,
             wants_checkpoints=facts.wants_checkpoints,
             image_tokenizer=facts.images,
+            thinking_end_message=settings.thinking_end_message,
         )
         grammars = GrammarCompiler(
             facts.tokenizer,
@@ -298,7 +301,8 @@ class InferenceEngine(HostedEngine):
             constrained_by = constraint or await self.constraint_for(rendered, output)
             room = self.model_info.context_length - len(rendered.token_ids)
             limited = replace(params, max_tokens=min(params.max_tokens or room, room))
-            return PreparedRequest(rendered, limited, constrained_by.grammar)
+            thinking = self._thinking_rules(rendered, output, constrained_by)
+            return PreparedRequest(rendered, limited, constrained_by.grammar, thinking)
 
         def submit(prepared: PreparedRequest) -> TokenStream:
             prompt = prepared.prompt
@@ -309,9 +313,23 @@ class InferenceEngine(HostedEngine):
                 end_token_ids=prompt.end_token_ids,
                 continues_text=prompt.continues_text,
             )
-            return self.submit(tokens, prepared.params, prepared.grammar)
+            return self.submit(tokens, prepared.params, prepared.grammar, prepared.thinking)
 
-        return GenerationStream(prepare, submit, self._clock)
+        return GenerationStream(prepare, submit, self.end_thinking, self._clock)
+
+    def _thinking_rules(
+        self, prompt: RenderedPrompt, output: OutputSpec, constraint: Constraint
+    ) -> ThinkingRules | None:
+        thinking = self._tokenizer.thinking
+        if thinking is None:
+            return None
+        is_harmony = self.output_format.tool_call_style is ToolCallStyle.HARMONY
+        return ThinkingRules(
+            thinking,
+            is_open=prompt.starts_in_reasoning,
+            is_once=constraint.grammar is not None and not is_harmony,
+            may_call=bool(output.offered),
+        )
 
     async def generate(
         self,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from periscope.engine.structured.matcher import Grammar
+    from periscope.engine.structured.thinking import ThinkingRules
     from periscope.engine.text.chat_template import RenderedPrompt
     from periscope.engine.worker.reports import TokenChunk
     from periscope.engine.worker.stream import TokenStream
@@ -53,6 +54,7 @@ class PreparedRequest:
     prompt: RenderedPrompt
     params: GenerationParams
     grammar: Grammar | None
+    thinking: ThinkingRules | None
 
 
 class GenerationStream:
@@ -64,6 +66,7 @@ class GenerationStream:
     Args:
         prepare: renders the prompt and compiles the grammar; may be cancelled at any await.
         submit: submits the prepared request to the worker; does not wait.
+        end_thinking: ends the thinking of a row that was submitted; does not wait.
         clock: returns seconds, monotonic.
     """
 
@@ -71,10 +74,13 @@ class GenerationStream:
         self,
         prepare: Callable[[], Coroutine[Any, Any, PreparedRequest]],
         submit: Callable[[PreparedRequest], TokenStream],
+        end_thinking: Callable[[TokenStream], None],
         clock: Callable[[], float],
     ) -> None:
         self._prepare = prepare
         self._submit = submit
+        self._end_thinking = end_thinking
+        self._ends_thinking = False
         self._clock = clock
         self._preparing: asyncio.Task[PreparedRequest] | None = None
         self._stream: TokenStream | None = None
@@ -92,6 +98,8 @@ class GenerationStream:
             prepared = await self._prepared()
             self._num_prompt_tokens = len(prepared.prompt.token_ids)
             self._stream = self._submit(prepared)
+            if self._ends_thinking:
+                self._end_thinking(self._stream)
         chunk = await anext(self._stream)
         self._last_at = self._clock()
         if not self._num_tokens:
@@ -123,6 +131,12 @@ class GenerationStream:
             self._preparing.cancel()
         if self._stream is not None:
             self._stream.cancel()
+
+    def end_thinking(self) -> None:
+        """End the model's thinking, so that it answers now; without effect if it does not think. At any time."""
+        self._ends_thinking = True
+        if self._stream is not None:
+            self._end_thinking(self._stream)
 
     @property
     def stats(self) -> GenerationStats:

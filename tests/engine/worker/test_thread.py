@@ -77,6 +77,9 @@ class ScriptedBatch:
     def clear_prompt_cache(self) -> None:
         self._script.num_cleared += 1
 
+    def end_thinking(self, row_id: int) -> None:
+        del row_id
+
     def remove(self, rows: Sequence[int]) -> None:
         self._script.removed.extend(rows)
         self._rows = [row for row in self._rows if row not in rows]

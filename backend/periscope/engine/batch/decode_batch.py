@@ -18,6 +18,7 @@ from periscope.engine.batch.row_logits import masked, processed
 from periscope.engine.batch.rows import Row
 from periscope.engine.batch.sampling import sample
 from periscope.engine.batch.step_plan import RowView
+from periscope.engine.batch.thinking import forced_tokens, with_forced
 from periscope.engine.device.memory import flat
 from periscope.engine.worker.contracts import Sampled
 
@@ -222,7 +223,8 @@ class DecodeBatch:
         assert newest is not None  # noqa: S101 - there are rows
         raw = self._model(newest[:, None], cache=self._table.layers, **_position_deltas(slots))[:, -1, :]
         logits = masked(slots, newest, processed(slots, newest, raw))
-        sampled = sample(logits, [(row.sampling, row.num_launched) for row in slots])
+        forced = forced_tokens(slots, newest, logits)
+        sampled = with_forced(sample(logits, [(row.sampling, row.num_launched) for row in slots]), forced)
         self._table.advance(sampled)
         self._logprobs = LazyLogprobs.of(slots, raw, sampled)
         mx.async_eval(sampled, *self._logprobs.arrays)  # type: ignore[no-untyped-call]
@@ -236,6 +238,8 @@ class DecodeBatch:
     def _read(self, row: Row, token: int, logprob: TokenLogprob | None) -> Sampled:
         if row.fault is not None:
             return Sampled(row.id, token, error=row.fault)
+        if row.thinking is not None:
+            row.thinking.see(token, row.num_read)
         row.tokens.append(token)
         is_eos, reason = token in row.end_token_ids, None
         if is_eos:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from periscope.engine.batch.decode_batches import DecodeBatches
     from periscope.engine.batch.prompt_cache import LayerCaches, PromptCache
     from periscope.engine.batch.row_memory import RowMemory
+    from periscope.engine.batch.rows import Row
     from periscope.engine.batch.speculation import Drafter
     from periscope.engine.batch.step_plan import Encode, Prefill, Start, StepPlan
 
@@ -185,6 +186,11 @@ class Executor:
             except Exception as error:  # noqa: BLE001 - out of memory, most likely
                 failed += self._fail(prompt, error)
         return failed
+
+    def row(self, row_id: int) -> Row | None:
+        """The row of a request that waits, prefills or decodes; None if it has ended."""
+        prompt = next((prompt for prompt in self.prompts if prompt.row.id == row_id), None)
+        return self.decoding.row(row_id) if prompt is None else prompt.row
 
     def _prompt(self, row_id: int) -> Prompt | None:
         return next((prompt for prompt in (*self.prompts, *self._retired) if prompt.row.id == row_id), None)

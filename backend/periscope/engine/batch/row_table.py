@@ -152,7 +152,7 @@ class RowTable:
         """Stop computing these rows and hand their states to `keep`: short ones now, long ones layer by layer."""
         states = []
         for row in rows:
-            row.is_retired, row.sampling, row.processors, row.matcher = True, GREEDY, [], None
+            row.is_retired, row.sampling, row.processors, row.matcher, row.thinking = True, GREEDY, [], None, None
             if self._keeps_states and row.fault is None and self._caches is not None:
                 states += self._extract_or_export(row)
         freed_bytes = 0 if len(self) else self.nbytes

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from periscope.engine.batch.row_images import RowImages
     from periscope.engine.batch.sampling import LogitsProcessor, RowSampling
     from periscope.engine.structured.matcher import Matcher
+    from periscope.engine.structured.thinking import Thinking, ThinkingRules
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +27,8 @@ class Row:
         prompt: token ids `(num_prompt_tokens,)`; tokens of an image are its key, see `RowImages.keyed_tokens`.
         tokens: the prompt, then the completion tokens that have been read.
         end_token_ids: those of the model and of the request; each ends the completion and is no part of its text.
+        thinking_rules: how its thinking can be ended; None if the model marks none.
+        thinking: its place in its thinking, if that is to end; None if nobody asks.
         images: the prompt's images; None if it has none.
         num_cached_tokens: prompt tokens that were taken from a computed prefix; reported as usage.
         num_launched: completion tokens sampled, the one in flight included.
@@ -43,6 +46,8 @@ class Row:
     processors: list[LogitsProcessor]
     end_token_ids: frozenset[int] = frozenset()
     matcher: Matcher | None = None
+    thinking_rules: ThinkingRules | None = None
+    thinking: Thinking | None = None
     images: RowImages | None = None
     num_cached_tokens: int = 0
     num_launched: int = 0
@@ -75,6 +80,20 @@ class Row:
     def is_fully_launched(self) -> bool:
         """Its last token by `max_tokens` has been launched, so it needs no further forward pass."""
         return not self.is_retired and self.num_left <= 0
+
+    def note_newest(self, token: int) -> None:
+        """Show the newest launched token to what watches its thinking, before it counts as read."""
+        if self.thinking is not None:
+            with self.guarding():
+                self.thinking.see(token, self.num_launched - 1)
+
+    def forced_token(self, at: int) -> int | None:
+        """The token that must come at this place of the completion, to end its thinking; None = it is sampled."""
+        if self.thinking is None:
+            return None
+        with self.guarding():
+            return self.thinking.forced(at, len if self.matcher is None else self.matcher.num_accepted)
+        return None
 
     @contextmanager
     def guarding(self) -> Iterator[None]:

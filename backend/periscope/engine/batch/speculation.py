@@ -127,13 +127,32 @@ class SpeculativeStep:
         sampled, drafted_ids = cast("list[int]", wanted.tolist()), cast("list[int]", draft.tolist())
         if drafted_ids:
             self._drafter.note_drafted(drafted_ids)
-        verified = _verified(sampled, drafted_ids, row.end_token_ids)
+        verified = _verified(_as_forced(row, sampled, drafted_ids), drafted_ids, row.end_token_ids)
         trim_prompt_cache(caches, len(drafted_ids) - len(verified.accepted))
         return verified
 
 
+def _as_forced(row: Row, sampled: Sequence[int], drafted_ids: Sequence[int]) -> Sequence[int]:
+    """The sampled tokens up to the first that the draft does not have, with those in place that end its thinking."""
+    if row.thinking is None:
+        return sampled
+    tokens: list[int] = []
+    for token in sampled:
+        at = row.num_launched + len(tokens)
+        forced = row.forced_token(at)
+        tokens.append(token if forced is None else forced)
+        row.thinking.see(tokens[-1], at)
+        if drafted_ids[: len(tokens)] != tokens:
+            break
+    return tokens
+
+
 def _verified(sampled: Sequence[int], drafted_ids: Sequence[int], end_token_ids: Collection[int]) -> Verified:
-    """Pure: which drafted tokens are accepted. `sampled` has one token more than `drafted_ids`."""
+    """Pure: which drafted tokens are accepted.
+
+    Args:
+        sampled: ends with the first token that is not in `drafted_ids`, or goes on after it.
+    """
     for num, (token, drafted_id) in enumerate(zip(sampled, drafted_ids, strict=False)):
         if token != drafted_id:
             return Verified(tuple(sampled[:num]), token)

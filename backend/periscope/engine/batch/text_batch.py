@@ -28,6 +28,7 @@ from periscope.engine.batch.sampling import RowSampling, logits_processors_for
 from periscope.engine.batch.scheduler import Scheduler, SchedulerSettings
 from periscope.engine.batch.speculation import SpeculativeStep
 from periscope.engine.batch.step_plan import DECODE_ONLY
+from periscope.engine.structured.thinking import Thinking
 from periscope.engine.worker.commands import TokenPrompt
 from periscope.engine.worker.contracts import Sampled
 from periscope.errors import InvalidRequest
@@ -157,11 +158,28 @@ class TextBatch:
             ),
             end_token_ids=self._settings.eos_token_ids.union(params.stop_token_ids, prompt.end_token_ids),
             matcher=None if submit.grammar is None else submit.grammar.new_matcher(),
+            thinking_rules=submit.thinking,
             images=images,
         )
+        if submit.thinking is not None and params.thinking_budget is not None:
+            budget = submit.thinking.budget_within(params.thinking_budget, params.max_tokens or 1)
+            row.thinking = Thinking(submit.thinking, budget, self._token_bytes)
         checkpoints = prompt.checkpoints if self._settings.wants_checkpoints else ()
         self._executor.prompts.append(Prompt(row, checkpoints))
         return row.id
+
+    def end_thinking(self, row_id: int) -> None:
+        row = self._executor.row(row_id)
+        if row is None or row.thinking_rules is None:
+            return
+        if row.thinking is None:
+            row.thinking = Thinking(row.thinking_rules, None, self._token_bytes)
+            for at, token in enumerate(row.tokens[len(row.prompt) :]):
+                row.thinking.see(token, at)
+        row.thinking.end_soon()
+
+    def _token_bytes(self, token_id: int) -> bytes:
+        return self._settings.token_text(token_id).utf8
 
     def _check_known(self, param: str, token_ids: Iterable[int]) -> None:
         for token_id in token_ids:

@@ -113,6 +113,9 @@ class Closing:
 
     Args:
         fragments: texts that may complete a string that cannot end yet; each is tried as a whole.
+
+    Attributes:
+        is_completing: the completion is being forced, token by token.
     """
 
     def __init__(self, tokens: ClosingTokens, thoughts: Thoughts, fragments: Sequence[bytes] = ()) -> None:
@@ -126,7 +129,7 @@ class Closing:
         self._last_length = 0
         self._num_checked = MIN_CHECKED_TOKENS
         self._lengths: dict[int, float] = {}  # of the completion after a token, by its group; valid inside one string
-        self._is_completing = False
+        self.is_completing = False
         self._forced: deque[int] = deque()  # tokens of the completion that are still to be forced
 
     def see(self, token_id: int, text: bytes) -> None:
@@ -148,7 +151,7 @@ class Closing:
 
         Returns `words` itself while many tokens are left, or if no completion is found that is short enough.
         """
-        if self._is_completing:
+        if self.is_completing:
             wanted = [self._forced.popleft()] if self._forced else self._tokens.eos_token_ids
             return _only(wanted, words)
         if num_left > self._look_at:
@@ -160,7 +163,7 @@ class Closing:
             return words
         if num_spare > FORCED_TOKENS:
             return self._affordable(matcher, words, num_left - 1 - FORCED_TOKENS)
-        self._is_completing = True
+        self.is_completing = True
         self._forced.extend(completion)
         return _only([self._forced.popleft()], words)
 

@@ -110,6 +110,10 @@ class Matcher:
             self._watch.see(text)
         self._closing.see(token_id, text)
 
+    def num_accepted(self, token_ids: Sequence[int]) -> int:
+        """How many of these tokens may come next, one after the other; 0 once the output is being completed."""
+        return 0 if self._closing.is_completing else int(self._matcher.validate_tokens(list(token_ids)))
+
     def _check(self) -> None:
         if self._matcher.is_error():
             raise GenerationFailed(

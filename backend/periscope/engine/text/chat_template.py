@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from periscope.core import Image, JSONObject, OutputFormat, TokenText
+from periscope.core import Image, JSONObject, OutputFormat, TokenText, ToolCallStyle
 from periscope.engine.text.fill_in_middle import FillInMiddle, fill_in_middle_of
 from periscope.engine.text.images import PlacedImage, PromptImages, images_of
 from periscope.engine.text.message_rewrites import REASONING_KEYS, Messages, without_volatile_lines
@@ -21,6 +21,7 @@ from periscope.engine.text.output_format import hermes_calls, output_format_of, 
 from periscope.engine.text.prompt_bounds import PromptBounds, certain_texts
 from periscope.engine.text.template_fit import FittedChat, Render, TemplateFit, ToolPlace
 from periscope.engine.text.template_messages import template_message, told_text, tool_schema
+from periscope.engine.text.thinking_format import ThinkingFormat, thinking_format
 from periscope.engine.text.token_text import TokenTable
 from periscope.errors import InvalidRequest
 
@@ -73,6 +74,8 @@ _NO_TEMPLATE_SETTINGS = frozenset(
         "return_assistant_tokens_mask",
     }
 )
+#: Effort that gpt-oss was not trained on -> the nearest that it was.
+_HARMONY_EFFORTS = {"none": "low", "minimal": "low", "xhigh": "high", "max": "high"}
 #: A text that no user message starts with. Two prompts that differ in their first user message diverge right before it.
 _NO_USER_TEXT = "\u2063"
 
@@ -86,6 +89,7 @@ class ChatTokenizer:
         context_length: in tokens; a prompt that is certain to be longer is refused before it is fully tokenised.
         wants_checkpoints: find a prompt's checkpoints, which renders and tokenises its shared prefixes once more.
         image_tokenizer: writes images into prompts; None = the model takes no images.
+        thinking_end_message: see `thinking_format`.
 
     Raises:
         ModelLoadError: the chat template cannot be used with images.
@@ -100,6 +104,7 @@ class ChatTokenizer:
         context_length: int | None = None,
         wants_checkpoints: bool = False,
         image_tokenizer: ImageTokenizer | None = None,
+        thinking_end_message: str = "",
     ) -> None:
         self._tokenizer = tokenizer
         self._template_kwargs = template_kwargs
@@ -114,6 +119,7 @@ class ChatTokenizer:
             self._images = PromptImages(image_tokenizer, self._renderer(template_kwargs), tokenizer.get_added_vocab())
         self._fit = TemplateFit(self._renderer(template_kwargs)) if self.has_chat_template else None
         self.output_format = self._output_format()
+        self.thinking = self._thinking_format(thinking_end_message)
 
     @property
     def has_chat_template(self) -> bool:
@@ -234,7 +240,7 @@ class ChatTokenizer:
             template_message(message, self._control_tokens, self._reasoning_keys)
             for message in self._with_placeholders(messages, images)
         ]
-        own = _checked_settings(template_kwargs or {})
+        own = self._as_trained(_checked_settings(template_kwargs or {}))
         kwargs = {**self._template_kwargs, **own}
         render = self._renderer(kwargs, images)
         with self._lock:
@@ -248,6 +254,13 @@ class ChatTokenizer:
         starts_in_reasoning = bool(think_start) and chat.text.rstrip().endswith(str(think_start))
         return RenderedPrompt(token_ids, starts_in_reasoning, checkpoints, placed)
 
+    def _as_trained(self, template_kwargs: JSONObject) -> JSONObject:
+        """The variables with an effort that the model was trained on, for gpt-oss, whose prompt holds the word."""
+        effort = template_kwargs.get("reasoning_effort")
+        if self.output_format.tool_call_style is not ToolCallStyle.HARMONY or effort not in _HARMONY_EFFORTS:
+            return template_kwargs
+        return template_kwargs | {"reasoning_effort": _HARMONY_EFFORTS[effort]}
+
     def _with_placeholders(self, messages: Sequence[Message], images: Sequence[Image]) -> Sequence[Message]:
         if self._images is not None:
             return self._images.with_placeholders(messages, partial(told_text, control_tokens=self._control_tokens))
@@ -258,6 +271,16 @@ class ChatTokenizer:
     def _output_format(self) -> OutputFormat:
         own = output_format_of(self._tokenizer)
         return hermes_calls(own) if self._fit is not None and self._fit.tool_place is ToolPlace.SYSTEM else own
+
+    def _thinking_format(self, message: str) -> ThinkingFormat | None:
+        """How thinking is marked and ended; None if the model marks none."""
+        return thinking_format(
+            self.output_format,
+            partial(self._tokenizer.encode, add_special_tokens=False),
+            self._renderer(self._template_kwargs, opens_turn=False) if self.has_chat_template else None,
+            reasoning_keys=self._reasoning_keys,
+            message=message,
+        )
 
     def _renderer(self, kwargs: JSONObject, images: Sequence[Image] = (), *, opens_turn: bool = True) -> Render:
         def render(chat: Messages, schemas: list[JSONObject]) -> str:

@@ -191,6 +191,9 @@ class VisionBatch:
     def clear_prompt_cache(self) -> None:
         return
 
+    def end_thinking(self, row_id: int) -> None:  # noqa: ARG002 - captions are asked for without thinking
+        return
+
     def remove(self, rows: Sequence[int]) -> None:
         removed = set(rows)
         self._pending = deque(picture for picture in self._pending if picture.row not in removed)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from periscope.core import GenerationParams, Image
     from periscope.engine.structured.matcher import Grammar
+    from periscope.engine.structured.thinking import ThinkingRules
     from periscope.engine.text.images import PlacedImage
     from periscope.engine.worker.stream import TokenStream
 
@@ -48,12 +49,21 @@ class Submit:
     Attributes:
         params: `max_tokens` is set.
         grammar: constrains the completion; compiled on another thread. None = unconstrained.
+        thinking: how the completion's thinking can be ended; None = the model marks none.
     """
 
     prompt: TokenPrompt | ImagePrompt
     params: GenerationParams
     stream: TokenStream
     grammar: Grammar | None = None
+    thinking: ThinkingRules | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndThinking:
+    """End the thinking of the row that reports to `stream` now. A row that has ended or marks none is left alone."""
+
+    stream: TokenStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +76,4 @@ class ReleaseMemory:
     """Free the prompt cache and the buffers in MLX's allocator cache. Running rows keep their memory."""
 
 
-Command: TypeAlias = Submit | ReleaseMemory | Shutdown
+Command: TypeAlias = Submit | EndThinking | ReleaseMemory | Shutdown

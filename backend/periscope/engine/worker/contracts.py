@@ -56,6 +56,10 @@ class Batch(Protocol):
         """Mark rows, in any phase, for removal by the next step. Unknown row ids are ignored. Never raises."""
         ...
 
+    def end_thinking(self, row_id: int) -> None:
+        """End the row's thinking at its next token. Unknown rows, and such that mark no thinking, are left alone."""
+        ...
+
     @property
     def has_work(self) -> bool:
         """Whether another step has something to do, even if it is only to free removed rows."""

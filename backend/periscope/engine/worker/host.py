@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
 from periscope.engine.closing import ClosedOnExit
-from periscope.engine.worker.commands import ReleaseMemory, Shutdown, Submit
+from periscope.engine.worker.commands import EndThinking, ReleaseMemory, Shutdown, Submit
 from periscope.engine.worker.stream import TokenStream
 from periscope.engine.worker.thread import FactsT, ModelWorker, WorkerState
 from periscope.errors import EngineClosed, PeriscopeError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from periscope.core import EngineMemory, GenerationParams
     from periscope.engine.device.turn import DeviceTurn
     from periscope.engine.structured.matcher import Grammar
+    from periscope.engine.structured.thinking import ThinkingRules
     from periscope.engine.worker.commands import ImagePrompt, TokenPrompt
     from periscope.engine.worker.contracts import LoadedModel
 
@@ -107,7 +108,11 @@ class HostedEngine(ClosedOnExit):
         self._thread.send(ReleaseMemory())
 
     def submit(
-        self, prompt: TokenPrompt | ImagePrompt, params: GenerationParams, grammar: Grammar | None = None
+        self,
+        prompt: TokenPrompt | ImagePrompt,
+        params: GenerationParams,
+        grammar: Grammar | None = None,
+        thinking: ThinkingRules | None = None,
     ) -> TokenStream:
         """Queue a request as the worker takes it; its chunks come out of the returned stream.
 
@@ -117,8 +122,12 @@ class HostedEngine(ClosedOnExit):
         if not self.is_alive:
             raise EngineClosed("This model is no longer loaded.")
         stream = TokenStream(asyncio.get_running_loop())
-        self._thread.send(Submit(prompt, params, stream, grammar))
+        self._thread.send(Submit(prompt, params, stream, grammar, thinking))
         return stream
+
+    def end_thinking(self, stream: TokenStream) -> None:
+        """End the thinking of the row behind a stream of `submit`. Does not wait for it."""
+        self._thread.send(EndThinking(stream))
 
     async def ended(self) -> None:
         """Wait until the worker has ended, for whatever reason."""

@@ -23,7 +23,7 @@ import mlx.core as mx
 from periscope.core import EngineMemory, FinishReason
 from periscope.engine.loading.loader import weights_bytes
 from periscope.engine.text.detokenizer import StopStrings
-from periscope.engine.worker.commands import ReleaseMemory, Shutdown, Submit, TokenPrompt
+from periscope.engine.worker.commands import EndThinking, ReleaseMemory, Shutdown, Submit, TokenPrompt
 from periscope.engine.worker.reports import Failure, TokenChunk
 from periscope.engine.worker.stream import put_all
 from periscope.errors import EngineClosed, GenerationFailed, ModelLoadError, PeriscopeError
@@ -201,6 +201,8 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
                 return False
             if isinstance(command, ReleaseMemory):
                 self._release_memory()
+            elif isinstance(command, EndThinking):
+                self._end_thinking(command.stream)
             else:
                 self._admit(command)
 
@@ -218,6 +220,12 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
             submit.stream.put(Failure(as_generation_failure(error)))
         else:
             self._rows[row] = _Row(submit.stream, detokenizer, StopStrings(submit.params.stop))
+
+    def _end_thinking(self, stream: TokenStream) -> None:
+        assert self._batch is not None  # noqa: S101 - set before _serve
+        for row, live in self._rows.items():
+            if live.stream is stream:
+                self._batch.end_thinking(row)
 
     def _release_memory(self) -> None:
         if self._batch is not None:
