@@ -119,6 +119,10 @@ class RequestNotFound(RequestError):
     """No request with this id is running or waiting."""
 
 
+class NotThinking(RequestError):
+    """The request has no thinking that could be ended."""
+
+
 class DownloadNotFound(RequestError):
     """There is no download of this id."""
 

@@ -62,6 +62,7 @@ class RequestStatus:
         num_images: in its messages.
         num_done, num_total: as in `Waiting`, while its images are being captioned.
         key: name of the API key that it came with; None where no key is asked for.
+        is_thinking: what it wrote last is reasoning.
     """
 
     id: str
@@ -75,6 +76,7 @@ class RequestStatus:
     num_done: int | None = None
     num_total: int | None = None
     key: str | None = None
+    is_thinking: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ CARD = ModelCard(
     files=ModelFiles(context_length=32768, model_type="qwen3", quantization="4bit", weights_bytes=2_000_000_000),
 )
 KEPT = KeptCaption("caption/ab12/cd34", Caption("A red circle.", 5, 70), created_at=1.5, used_at=2.25)
-USAGE = Usage(num_prompt_tokens=11, num_completion_tokens=4, num_cached_tokens=3)
+USAGE = Usage(num_prompt_tokens=11, num_completion_tokens=4, num_cached_tokens=3, num_reasoning_tokens=2)
 #: A whole character, and half of one.
 TOKENIZED = TokenizedText((TokenText(5, "a", b"a"), TokenText(9, "\ufffd", b"\xc3")), 4096)
 FINISHED = Finished(FinishReason.STOP, USAGE)
@@ -320,6 +320,9 @@ class FakeControl:
 
     def shutdown(self) -> None:
         self._take("shutdown")
+
+    def answer_now(self, request_id: str) -> None:
+        self._take("answer_now", request_id)
 
     def cancel(self, request_id: str) -> None:
         self._take("cancel", request_id)

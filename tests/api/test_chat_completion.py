@@ -51,6 +51,7 @@ async def test_a_whole_answer() -> None:
             "completion_tokens": 4,
             "total_tokens": 15,
             "prompt_tokens_details": {"cached_tokens": 3},
+            "completion_tokens_details": {"reasoning_tokens": 2},
         },
     }
     assert request.id.removeprefix("chatcmpl-") == response.headers["x-request-id"].removeprefix("req_")

@@ -157,7 +157,7 @@ def test_null_and_neutral_fields_ask_for_nothing() -> None:
     [
         ({"chat_template_kwargs": {"enable_thinking": False, "x": [1]}}, {"enable_thinking": False, "x": [1]}),
         ({"reasoning_effort": "minimal"}, {"reasoning_effort": "minimal"}),
-        ({"reasoning_effort": "none"}, {"reasoning_effort": "none", "enable_thinking": False}),
+        ({"reasoning_effort": "none"}, {"reasoning_effort": "none", "enable_thinking": False, "thinking": False}),
         (
             {"reasoning_effort": "none", "chat_template_kwargs": {"enable_thinking": True}},
             {"reasoning_effort": "none", "enable_thinking": True},

@@ -16,6 +16,7 @@ from periscope.errors import (
     ModelNotFound,
     ModelPinned,
     ModelUnavailable,
+    NotThinking,
     RequestNotFound,
     ServerStopping,
 )
@@ -159,6 +160,21 @@ async def test_a_request_is_cancelled_by_its_id() -> None:
         reply = await client.post(CANCEL)
     assert (reply.status_code, reply.json()) == (200, {"id": "chatcmpl-1", "cancelled": True})
     assert control.commands == [("cancel", "chatcmpl-1")]
+
+
+@in_loop
+async def test_the_thinking_of_a_request_is_ended_by_its_id() -> None:
+    """As it is cancelled; one that does not think is a conflict that says so."""
+    control = FakeControl()
+    path = "/api/requests/chatcmpl-1/answer_now"
+    async with client_of(FakeBackend(), control) as client:
+        reply = await client.post(path)
+        assert (reply.status_code, reply.json()) == (202, {"id": "chatcmpl-1", "answering": True})
+        assert control.commands == [("answer_now", "chatcmpl-1")]
+    control = FakeControl(NotThinking("The request does not think now.", param="id"))
+    async with client_of(FakeBackend(), control) as client:
+        reply = await client.post(path)
+        assert (reply.status_code, error_of(reply)["code"]) == (409, "not_thinking")
 
 
 @pytest.mark.parametrize(

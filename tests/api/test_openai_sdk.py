@@ -151,7 +151,9 @@ async def test_choices_with_logprobs_and_a_schema() -> None:
         assert [t.token for t in second.logprobs.content[0].top_logprobs] == ["ok"]
     (request, _) = backend.requests
     assert request.output.response_format == ResponseFormat(schema, "response_format.json_schema.schema")
-    assert request.params == GenerationParams(logprobs=True, top_logprobs=1, logit_bias=((3, -1),))
+    assert request.params == GenerationParams(
+        logprobs=True, top_logprobs=1, logit_bias=((3, -1),), thinking_budget=1024
+    )
     assert request.num_choices == 2
 
 

@@ -52,6 +52,7 @@ WAITER_WIRE = {
     "progress": None,
     "eta_s": None,
     "age_s": 1.5,
+    "thinking": False,
     "num_images": 0,
     "done": None,
     "total": None,

@@ -24,7 +24,12 @@ from periscope.core import (
 from periscope.errors import RemoteAnswerBroken, RemoteRefused
 from periscope.remote.chat_answers import ChatStreamDecoder, read_answer
 
-USAGE = {"prompt_tokens": 7, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 3}}
+USAGE = {
+    "prompt_tokens": 7,
+    "completion_tokens": 2,
+    "prompt_tokens_details": {"cached_tokens": 3},
+    "completion_tokens_details": {"reasoning_tokens": 1},
+}
 
 
 def chunk(delta: Any = None, *, finish: str | None = None, index: int = 0, **more: object) -> str:
@@ -60,7 +65,7 @@ def test_a_stream_is_read_as_core_events() -> None:
         ReasoningDelta("so"),
         TextDelta("Re"),
         TextDelta("d."),
-        Finished(FinishReason.STOP, Usage(7, 2, 3), VisionUsage(num_images=1, num_cache_hits=1)),
+        Finished(FinishReason.STOP, Usage(7, 2, 3, 1), VisionUsage(num_images=1, num_cache_hits=1)),
     ]
 
 
@@ -203,7 +208,7 @@ def test_a_whole_answer_is_read() -> None:
     first, second = answer.choices
     assert (first.text, first.reasoning, first.tool_calls) == ("", "hm", (ToolCall("a", "f", "{}"),))
     assert (first.finish_reason, second.text) == (FinishReason.TOOL_CALLS, "b")
-    assert (answer.usage, answer.vision) == (Usage(7, 2, 3), VisionUsage(num_images=2))
+    assert (answer.usage, answer.vision) == (Usage(7, 2, 3, 1), VisionUsage(num_images=2))
 
 
 @pytest.mark.parametrize(

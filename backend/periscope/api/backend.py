@@ -196,6 +196,15 @@ class ControlBackend(Protocol):
         """
         ...
 
+    def answer_now(self, request_id: str) -> None:
+        """End the thinking of a running request in all its choices, so that the answer follows. Does not wait for it.
+
+        Raises:
+            RequestNotFound: there is no request with this id.
+            NotThinking: it does not think now, or its model's thinking cannot be ended.
+        """
+        ...
+
     async def load(self, model: str, *, wait: bool) -> ModelStatus:
         """Load a model. Other models are unloaded to make room, busy ones after their requests.
 

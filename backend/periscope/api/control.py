@@ -136,6 +136,12 @@ def _steering(control: ControlBackend) -> APIRouter:
         control.cancel(request_id)
         return JSONReply({"id": request_id, "cancelled": True})
 
+    @router.post("/api/requests/{request_id}/answer_now")
+    async def answer_now(request_id: str, request: Request) -> Response:
+        await refuse_fields(request)
+        control.answer_now(request_id)
+        return JSONReply({"id": request_id, "answering": True}, status_code=202)
+
     @router.post("/api/server/shutdown")
     async def shut_down(request: Request) -> Response:
         await refuse_fields(request)

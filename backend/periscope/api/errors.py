@@ -105,6 +105,7 @@ ROWS: Mapping[type[Exception], ErrorRow] = {
     OriginRefused: ErrorRow(403, _CLIENT, "origin_refused"),
     e.ModelNotFound: ErrorRow(404, _CLIENT, "model_not_found"),
     e.RequestNotFound: ErrorRow(404, _CLIENT, "request_not_found"),
+    e.NotThinking: ErrorRow(409, _CLIENT, "not_thinking"),
     e.DownloadNotFound: ErrorRow(404, _CLIENT, "download_not_found"),
     e.DownloadConflict: ErrorRow(409, _CLIENT, "download_conflict"),
     e.RouteNotFound: ErrorRow(404, _CLIENT, "route_not_found"),

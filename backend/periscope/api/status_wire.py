@@ -124,6 +124,7 @@ def encode_request(request: RequestStatus) -> JSONObject:
         "progress": json_number(request.progress),
         "eta_s": json_number(request.eta_s),
         "age_s": json_number(request.age_s),
+        "thinking": request.is_thinking,
         "num_images": request.num_images,
         "done": request.num_done,
         "total": request.num_total,

@@ -114,6 +114,16 @@ class ModelParams(Section):
     max_tokens: int | None = setting(
         None, "Longest completion. If unset, what the context leaves.", "tokens", ge=1, le=16_777_216
     )
+    thinking_budget: int | None = setting(
+        None,
+        "Longest thinking before the answer. If unset, it has no bound but max_tokens.",
+        "tokens",
+        ge=0,
+        le=16_777_216,
+    )
+    thinking_end_message: str = setting(
+        "", "A sentence that is written into thinking which is ended, before its end marker.", max_length=1000
+    )
     chat_template_kwargs: dict[str, JsonValue] = setting(
         {}, "Variables for the chat template, e.g. {enable_thinking: false}."
     )
@@ -139,6 +149,7 @@ class ModelParams(Section):
             repetition_penalty=self.repetition_penalty,
             frequency_penalty=self.frequency_penalty,
             presence_penalty=self.presence_penalty,
+            thinking_budget=self.thinking_budget,
         )
 
 

@@ -59,11 +59,17 @@ class VisionUsage:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The text model's token counts; of a request with several rounds, of all of them together."""
+    """The text model's token counts; of a request with several rounds, of all of them together.
+
+    Attributes:
+        num_cached_tokens: of the prompt, those whose state was kept from an earlier one.
+        num_reasoning_tokens: of the completion, those of its reasoning, its end marker included.
+    """
 
     num_prompt_tokens: int = 0
     num_completion_tokens: int = 0
     num_cached_tokens: int = 0
+    num_reasoning_tokens: int = 0
 
     def plus(self, other: Usage) -> Usage:
         """Pure: both together."""
@@ -71,6 +77,7 @@ class Usage:
             self.num_prompt_tokens + other.num_prompt_tokens,
             self.num_completion_tokens + other.num_completion_tokens,
             self.num_cached_tokens + other.num_cached_tokens,
+            self.num_reasoning_tokens + other.num_reasoning_tokens,
         )
 
 

@@ -321,7 +321,7 @@ class InferenceEngine(HostedEngine):
         self, prompt: RenderedPrompt, output: OutputSpec, constraint: Constraint
     ) -> ThinkingRules | None:
         thinking = self._tokenizer.thinking
-        if thinking is None:
+        if thinking is None or not prompt.is_chat:
             return None
         is_harmony = self.output_format.tool_call_style is ToolCallStyle.HARMONY
         return ThinkingRules(

@@ -95,6 +95,10 @@ class BareCallParser:
     def num_tool_calls(self) -> int:
         return self._counter.num_calls
 
+    @property
+    def is_reasoning(self) -> bool:
+        return self._split.is_reasoning
+
     def feed(self, text: str) -> list[Delta]:
         return self._read(self._split.feed(text))
 

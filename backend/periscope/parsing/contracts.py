@@ -32,6 +32,11 @@ class Parser(Protocol):
         """Number of tool calls that have been emitted so far, at least in part."""
         ...
 
+    @property
+    def is_reasoning(self) -> bool:
+        """Whether what comes next is reasoning, unless it is a marker."""
+        ...
+
     def feed(self, text: str) -> list[Delta]:
         """Takes the next piece of output and returns the events that are certain."""
         ...

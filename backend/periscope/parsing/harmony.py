@@ -81,6 +81,10 @@ class HarmonyParser:
     def num_tool_calls(self) -> int:
         return self._counter.num_calls
 
+    @property
+    def is_reasoning(self) -> bool:
+        return self._place is _Place.REASONING
+
     def feed(self, text: str) -> list[Delta]:
         text = self._tail + text
         position = 0

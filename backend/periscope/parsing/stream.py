@@ -91,6 +91,10 @@ class OutputParser:
     def num_tool_calls(self) -> int:
         return self._counter.num_calls
 
+    @property
+    def is_reasoning(self) -> bool:
+        return self._state is _State.REASONING
+
     def feed(self, text: str) -> list[Delta]:
         text = self._tail + text
         position = 0

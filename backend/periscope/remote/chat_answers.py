@@ -221,4 +221,5 @@ def _waiting(told: PeriscopeWire) -> list[OutputEvent]:
 
 def _usage(wire: UsageWire) -> Usage:
     cached = None if wire.prompt_tokens_details is None else wire.prompt_tokens_details.cached_tokens
-    return Usage(wire.prompt_tokens or 0, wire.completion_tokens or 0, cached or 0)
+    thought = None if wire.completion_tokens_details is None else wire.completion_tokens_details.reasoning_tokens
+    return Usage(wire.prompt_tokens or 0, wire.completion_tokens or 0, cached or 0, thought or 0)

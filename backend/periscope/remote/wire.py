@@ -65,12 +65,19 @@ class PromptDetailsWire(Wire):
     cached_tokens: NonNegativeInt | None = None
 
 
+class CompletionDetailsWire(Wire):
+    """What `usage` tells of the completion."""
+
+    reasoning_tokens: NonNegativeInt | None = None
+
+
 class UsageWire(Wire):
     """Token counts."""
 
     prompt_tokens: NonNegativeInt | None = None
     completion_tokens: NonNegativeInt | None = None
     prompt_tokens_details: PromptDetailsWire | None = None
+    completion_tokens_details: CompletionDetailsWire | None = None
 
 
 class PeriscopeWire(Wire):

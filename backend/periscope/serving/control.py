@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from periscope.core import ConfigChanges, DownloadCommand, ModelKind, is_default_name, require_model
-from periscope.errors import DownloadNotFound, InvalidRequest
+from periscope.errors import DownloadNotFound, InvalidRequest, NotThinking
 from periscope.events import (
     ConfigRejected,
     ConfigReloaded,
@@ -25,6 +25,7 @@ from periscope.events import (
     RequestEnded,
     ServerChanged,
 )
+from periscope.serving.generators import AnswersNow
 from periscope.status import (
     ConfigDelta,
     ConfigRefusal,
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from periscope.serving.requests import LiveRequests
     from periscope.serving.service import ChatService
 
+#: Those text models of the pool that this server computes itself.
+_ANSWERS_NOW: type[AnswersNow] = AnswersNow  # type: ignore[type-abstract]  # nobody makes one of it
 #: Watchers are told of a load's progress in steps of this part of the whole.
 _PROGRESS_PART = 0.01
 
@@ -233,6 +236,23 @@ class ControlService:
     def cancel(self, request_id: str) -> None:
         """Cancel a request in whatever step it is. Raises RequestNotFound if it has ended."""
         self._requests.cancel(request_id)
+
+    def answer_now(self, request_id: str) -> None:
+        """End the thinking of a running request, so that its answer follows.
+
+        Raises:
+            RequestNotFound: there is no such request, or it has ended.
+            NotThinking: it does not think now, or its model's thinking cannot be ended.
+        """
+        model = self._requests.find(request_id).model
+        generator = self._pool.loaded(model, _ANSWERS_NOW)
+        if generator is None:
+            raise NotThinking(
+                f"Model {model} is not in the memory of this server: the request still waits for it, or another server "
+                "answers, whose thinking cannot be ended from here.",
+                param="id",
+            )
+        generator.answer_now(request_id)
 
     async def reload(self) -> ConfigChanges:
         """Serve the models of models.yaml as it is now, without a restart. Models that are as before stay loaded.

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from periscope.core import (
@@ -33,12 +33,13 @@ from periscope.core import (
     Usage,
 )
 from periscope.engine import GenerationStats, InferenceEngine
-from periscope.errors import ContextLengthExceeded, MemoryExceeded
+from periscope.errors import ContextLengthExceeded, MemoryExceeded, NotThinking
 from periscope.parsing.registry import parser_for
 from periscope.serving.answer_stops import AnswerStops
 from periscope.serving.generators import GeneratorFacts
 
 if TYPE_CHECKING:
+    from periscope.engine import GenerationStream
     from periscope.engine.text.chat_template import RenderedPrompt
     from periscope.engine.worker.reports import TokenChunk
     from periscope.parsing.contracts import Delta, Parser
@@ -54,7 +55,27 @@ class _Ended:
     choice: int
     reason: EndReason
     stats: GenerationStats
+    num_reasoning_tokens: int
     stop_string: str | None
+
+
+@dataclass(slots=True)
+class _Choice:
+    """One completion while it is generated: its row, its parser, and how much it has thought so far."""
+
+    chunks: GenerationStream
+    parser: Parser
+    num_reasoning_tokens: int = 0
+
+    def read(self, chunk: TokenChunk) -> list[Delta]:
+        """What the chunk adds to the completion."""
+        was_reasoning = self.parser.is_reasoning
+        deltas = self.parser.feed(chunk.text)
+        if was_reasoning or self.parser.is_reasoning:
+            self.num_reasoning_tokens += chunk.num_tokens
+        if chunk.finish_reason is not None:
+            deltas += self.parser.finish(is_cut_off=chunk.finish_reason is FinishReason.LENGTH)
+        return deltas
 
 
 _ChoiceEvent: TypeAlias = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | _Ended
@@ -73,7 +94,14 @@ class _Prompt:
 
 
 class LocalGenerator(InferenceEngine):
-    """A `TextGenerator` on this machine. It is also the engine that the pool loads and frees."""
+    """A `TextGenerator` on this machine. It is also the engine that the pool loads and frees.
+
+    Owns the choices of the requests that run, by request id, so that their thinking can be ended.
+    """
+
+    @cached_property
+    def _choices(self) -> dict[str, list[_Choice]]:
+        return {}
 
     @property
     def facts(self) -> GeneratorFacts:
@@ -115,6 +143,31 @@ class LocalGenerator(InferenceEngine):
         """See `PooledTokenizer`."""
         known = self._tokenizer.checked(token_ids, param="tokens")
         return await self._off_loop(partial(self._tokenizer.decode, known))
+
+    def answer_now(self, request_id: str) -> None:
+        """See `AnswersNow`."""
+        if not self.facts.has_reasoning:
+            raise NotThinking(
+                f"Model {self.model_info.name} marks no thinking, so there is none to end. The request goes on.",
+                param="id",
+            )
+        thinking = [choice for choice in self._choices.get(request_id, ()) if choice.parser.is_reasoning]
+        if not thinking:
+            raise NotThinking("The request does not think now: it waits, or writes its answer already.", param="id")
+        for choice in thinking:
+            choice.chunks.end_thinking()
+
+    @contextmanager
+    def running(self, request_id: str, choice: _Choice) -> Iterator[None]:
+        """Know of a choice of the request while the block runs."""
+        choices = self._choices.setdefault(request_id, [])
+        choices.append(choice)
+        try:
+            yield
+        finally:
+            choices.remove(choice)
+            if not choices:
+                del self._choices[request_id]
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
         """The request's events, `Finished` last. Closing it frees its rows.
@@ -181,13 +234,14 @@ def _finished(ends: list[_Ended], num_choices: int) -> Finished:
         sum(first.num_prompt_tokens for first in firsts),
         sum(end.stats.num_completion_tokens for end in ends),
         sum(first.num_cached_tokens for first in firsts),
+        sum(end.num_reasoning_tokens for end in ends),
     )
     others = tuple(end.reason for end in ends[1:])
     return Finished(ends[0].reason, usage, other_finish_reasons=others, stop_string=ends[0].stop_string)
 
 
 async def _all_choices(
-    engine: InferenceEngine, request: GenerationRequest, prompts: Sequence[_Prompt]
+    engine: LocalGenerator, request: GenerationRequest, prompts: Sequence[_Prompt]
 ) -> AsyncGenerator[_ChoiceEvent, None]:
     if request.num_completions == 1:
         async with aclosing(_one_choice(engine, request, prompts[0], 0)) as events:
@@ -221,33 +275,35 @@ async def _all_choices(
 
 
 async def _one_choice(
-    engine: InferenceEngine, request: GenerationRequest, prompt: _Prompt, choice: int
+    engine: LocalGenerator, request: GenerationRequest, prompt: _Prompt, choice: int
 ) -> AsyncGenerator[_ChoiceEvent, None]:
     if request.echo is Echo.ALONE:
         yield TextDelta(prompt.echo, choice=choice)
         stats = GenerationStats(len(prompt.rendered.token_ids), 0, 0, 0.0, 0.0)
-        yield _Ended(choice, FinishReason.LENGTH, stats, None)
+        yield _Ended(choice, FinishReason.LENGTH, stats, 0, None)
         return
     constraint = await engine.constraint_for(prompt.rendered, request.output)
-    parser = parser_for(constraint.output_format, request.output)
     stops = AnswerStops(request.params.stop)
     reason, num_tool_calls = FinishReason.STOP, 0
     params = _params_of(request.params, choice % request.num_choices)
     opening = engine.generate_stream(prompt.rendered, params, request.output, constraint=constraint)
+    live = _Choice(opening, parser_for(constraint.output_format, request.output))
     async with opening as chunks:
-        echo = prompt.echo
-        async for chunk in chunks:
-            if echo:  # not before the first chunk: until then the request may be refused
-                yield TextDelta(echo, choice=choice)
-                echo = ""
-            reason = chunk.finish_reason or reason
-            for delta in stops.take(_deltas(parser, chunk), chunk.logprobs, is_last=chunk.finish_reason is not None):
-                num_tool_calls += isinstance(delta, ToolCallStart)
-                yield replace(delta, choice=choice) if choice else delta
-            if stops.is_hit:  # leaving the block frees the row
-                reason = FinishReason.STOP
-                break
-        yield _Ended(choice, _end_reason(reason, num_tool_calls), chunks.stats, stops.found)
+        with engine.running(request.id, live):
+            echo = prompt.echo
+            async for chunk in chunks:
+                if echo:  # not before the first chunk: until then the request may be refused
+                    yield TextDelta(echo, choice=choice)
+                    echo = ""
+                reason = chunk.finish_reason or reason
+                for delta in stops.take(live.read(chunk), chunk.logprobs, is_last=chunk.finish_reason is not None):
+                    num_tool_calls += isinstance(delta, ToolCallStart)
+                    yield replace(delta, choice=choice) if choice else delta
+                if stops.is_hit:  # leaving the block frees the row
+                    reason = FinishReason.STOP
+                    break
+        end = _end_reason(reason, num_tool_calls)
+        yield _Ended(choice, end, chunks.stats, live.num_reasoning_tokens, stops.found)
 
 
 @contextmanager
@@ -267,13 +323,6 @@ def _params_of(params: GenerationParams, choice: int) -> GenerationParams:
     """
     params = replace(params, stop=())
     return params if choice == 0 or params.seed is None else replace(params, seed=(params.seed + choice) % 2**64)
-
-
-def _deltas(parser: Parser, chunk: TokenChunk) -> list[Delta]:
-    deltas = parser.feed(chunk.text)
-    if chunk.finish_reason is not None:
-        deltas += parser.finish(is_cut_off=chunk.finish_reason is FinishReason.LENGTH)
-    return deltas
 
 
 def _end_reason(reason: FinishReason, num_tool_calls: int) -> EndReason:

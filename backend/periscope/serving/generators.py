@@ -55,6 +55,19 @@ class PooledGenerator(PooledEngine, TextGenerator, Protocol):
 
 
 @runtime_checkable
+class AnswersNow(PooledEngine, Protocol):
+    """A text model whose thinking can be ended from outside: one of this machine. Event loop only."""
+
+    def answer_now(self, request_id: str) -> None:
+        """End the thinking of all choices of a running request that think now. Their answers follow.
+
+        Raises:
+            NotThinking: none of them thinks, or the model marks no thinking.
+        """
+        ...
+
+
+@runtime_checkable
 class PooledTokenizer(PooledEngine, Protocol):
     """A model of the pool whose tokenizer is on this machine. Event loop only."""
 

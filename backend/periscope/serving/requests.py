@@ -40,6 +40,7 @@ class LiveRequest:
     is_finished: bool = False
     _waiting: Waiting | None = None
     _is_generating: bool = False
+    _is_thinking: bool = False
 
     def waits(self, waiting: Waiting) -> None:
         """Note what the request waits for now, which may also be between two steps of its generation."""
@@ -51,9 +52,12 @@ class LiveRequest:
         self._is_generating, self._waiting = True, None
         self._publish(RequestChanged(self.id))
 
-    def writes(self) -> None:
-        """A piece of the answer has come; this is no event."""
+    def writes(self, *, is_thinking: bool) -> None:
+        """A piece of the reasoning or of the answer has come; this is an event only where one follows the other."""
         self._rate.note(asyncio.get_running_loop().time())
+        if is_thinking is not self._is_thinking:
+            self._is_thinking = is_thinking
+            self._publish(RequestChanged(self.id))
 
     def cancel(self) -> None:
         """Cancel the task that iterates over the request; only once, so that its clean-up is not cancelled as well."""
@@ -66,7 +70,15 @@ class LiveRequest:
         age_s, waiting = now - self.since, self._waiting
         if waiting is None:
             step = "generating" if self._is_generating else "starting"
-            return RequestStatus(self.id, self.model, step, age_s, num_images=self.num_images, key=self.key)
+            return RequestStatus(
+                id=self.id,
+                model=self.model,
+                status=step,
+                age_s=age_s,
+                num_images=self.num_images,
+                key=self.key,
+                is_thinking=self._is_thinking,
+            )
         return RequestStatus(
             id=self.id,
             model=self.model,
@@ -137,10 +149,18 @@ class LiveRequests:
         Raises:
             RequestNotFound: there is no such request, or it has ended.
         """
+        self.find(request_id).cancel()
+
+    def find(self, request_id: str) -> LiveRequest:
+        """The request that waits or runs.
+
+        Raises:
+            RequestNotFound: there is no such request, or it has ended.
+        """
         live = self._live.get(request_id)
         if live is None:
             raise RequestNotFound(
                 f"No request {request_id[:128]!r} is waiting or running; GET /api/requests lists those that are.",
                 param="id",
             )
-        live.cancel()
+        return live

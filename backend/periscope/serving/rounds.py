@@ -112,6 +112,7 @@ class Rounds:
         self._num_calls: Counter[str] = Counter()
         self._max_tokens = request.params.max_tokens
         self._usage = Usage()
+        self._num_thought = 0  # tokens of reasoning in the newest round
         self._round = _Round()
         self._num_results = 0  # messages at the end of the conversation, which the model has not read yet
         self._is_last = self._has_text = self._has_reasoning = False
@@ -162,7 +163,9 @@ class Rounds:
             result = TextPart(await self._result_of(call, tell), is_data=True)
             messages.append(Message(Role.TOOL, (result,), tool_call_id=call.id, name=call.name))
         asked = self._request
-        params = replace(asked.params, max_tokens=self._num_tokens_left())
+        budget = asked.params.thinking_budget
+        left = None if budget is None else max(0, budget - self._num_thought)
+        params = replace(asked.params, max_tokens=self._num_tokens_left(), thinking_budget=left)
         self._request = replace(asked, messages=(*asked.messages, *messages), params=params)
         self._num_results = len(calls)
 
@@ -202,6 +205,7 @@ class Rounds:
 
     def _end_round(self, finished: Finished) -> None:
         self._usage = self._usage.plus(finished.usage)
+        self._num_thought = finished.usage.num_reasoning_tokens
         current, reason, num_left = self._round, finished.finish_reason, self._num_tokens_left()
         if current.calls and not current.num_client_calls and reason is FinishReason.TOOL_CALLS:
             self.has_calls = num_left != 0 and not self._is_last

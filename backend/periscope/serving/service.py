@@ -17,6 +17,7 @@ from periscope.core import (
     Message,
     ModelCard,
     OutputEvent,
+    ReasoningDelta,
     Role,
     Tell,
     TokenizedText,
@@ -132,7 +133,7 @@ class ChatService:
                     elif isinstance(event, Finished):
                         live.is_finished = True
                     else:
-                        live.writes()
+                        live.writes(is_thinking=isinstance(event, ReasoningDelta))
                     yield event
 
     async def _answer(

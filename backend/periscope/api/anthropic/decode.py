@@ -14,6 +14,7 @@ from periscope.api.bounds import refuse_too_many
 from periscope.api.call_ids import pair_calls
 from periscope.api.errors import UnsupportedParameter
 from periscope.api.schema_nulls import without_nulls
+from periscope.api.thinking import EFFORT_BUDGETS, budget_of_thinking
 from periscope.api.validation import validate
 from periscope.api.wording import kind_of
 from periscope.core import (
@@ -109,6 +110,7 @@ def _params(wire: MessagesWire) -> GenerationParams:
             top_p=wire.top_p,
             top_k=wire.top_k,
             stop=tuple(wire.stop_sequences or ()),
+            thinking_budget=_thinking_budget(wire),
         )
     except InvalidRequest as error:
         if error.param != "stop":
@@ -145,6 +147,21 @@ def _thinks(wire: PromptWire) -> bool:
             param="thinking.type",
         )
     return _THINKING[wire.thinking.type]
+
+
+def _thinking_budget(wire: PromptWire) -> int | None:
+    """The tokens that thinking may take; None = without bound, or as models.yaml has it.
+
+    Raises:
+        InvalidRequest: it is out of bounds.
+    """
+    if wire.thinking is None:
+        return None
+    budget, effort = (
+        budget_of_thinking(wire.thinking),
+        None if wire.output_config is None else wire.output_config.effort,
+    )
+    return EFFORT_BUDGETS[effort] if budget is None and effort is not None else budget
 
 
 def _template_kwargs(wire: PromptWire) -> JSONObject:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from periscope.api.thinking import ThinkingWire
 from periscope.api.validation import Effort, Name, Whole, Wire
 
 
@@ -32,14 +33,6 @@ class ToolChoiceWire(Wire):
     type: str
     name: Name | None = None
     disable_parallel_tool_use: bool | None = None
-
-
-class ThinkingWire(Wire):
-    """`thinking`."""
-
-    type: str
-    budget_tokens: Whole | None = None
-    display: str | None = None
 
 
 class FormatWire(Wire):

@@ -43,5 +43,3 @@ def unused_fields(wire: PromptWire) -> Iterator[str]:
     for i, tool in enumerate(wire.tools or ()):
         if is_hosted(tool):
             yield f"tools[{i}] ({clip(tool.type or '')})"
-    if wire.thinking is not None and wire.thinking.budget_tokens is not None:
-        yield "thinking.budget_tokens"

@@ -15,13 +15,13 @@ from periscope.api.openai.response_format import decode_response_format
 from periscope.api.openai.schema import ChatCompletionWire
 from periscope.api.openai.tool_choice import decode_tool_choice, decode_tools, refuse_other_types
 from periscope.api.openai.unsupported import refuse_unread, refuse_unsupported
+from periscope.api.thinking import thinking_budget, thinking_variables
 from periscope.api.tool_blocks import decode_tool_uses, results_apart
 from periscope.api.validation import validate
 from periscope.api.wording import kind_of
 from periscope.core import (
     GenerationParams,
     GenerationRequest,
-    JSONObject,
     Message,
     OutputSpec,
     Part,
@@ -77,7 +77,7 @@ def decode(body: Any, request_id: str) -> ChatCall:
         params=_params(wire),
         output=OutputSpec(offered, choice, decode_response_format(wire)),
         num_choices=1 if wire.n is None else wire.n,
-        template_kwargs=_template_kwargs(wire),
+        template_kwargs=thinking_variables(wire, wire.chat_template_kwargs or {}),
     )
     return ChatCall(
         request=request,
@@ -91,7 +91,7 @@ def _params(wire: ChatCompletionWire) -> GenerationParams:
     is_renamed = wire.max_completion_tokens is not None
     max_tokens = wire.max_completion_tokens if is_renamed else wire.max_tokens
     try:
-        return decode_params(
+        params = decode_params(
             wire, max_tokens=max_tokens, logprobs=bool(wire.logprobs), top_logprobs=wire.top_logprobs or 0
         )
     except InvalidRequest as error:
@@ -99,15 +99,7 @@ def _params(wire: ChatCompletionWire) -> GenerationParams:
             raise
         told = error.message.replace("max_tokens", "max_completion_tokens")
         raise InvalidRequest(told, param="max_completion_tokens") from None
-
-
-def _template_kwargs(wire: ChatCompletionWire) -> JSONObject:
-    """The variables for the chat template. Those that the client sets win over what `reasoning_effort` implies."""
-    effort = wire.reasoning_effort
-    told: JSONObject = {} if effort is None else {"reasoning_effort": effort}
-    if effort == "none":
-        told["enable_thinking"] = False
-    return told | (wire.chat_template_kwargs or {})
+    return replace(params, thinking_budget=thinking_budget(wire, wire.chat_template_kwargs or {}))
 
 
 def _messages(wires: Sequence[MessageWire]) -> Iterator[Message]:

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from periscope.api.validation import EXPECTED, Effort, Name, Whole, Wire, as_whole
+from periscope.api.thinking import ThinkingFields
+from periscope.api.validation import EXPECTED, Name, Whole, Wire, as_whole
 
 
 def _stop_list(value: Any) -> Any:
@@ -174,7 +175,7 @@ class GenerationWire(Wire):
     logit_bias: dict[str, Any] | None = None
 
 
-class ChatCompletionWire(GenerationWire):
+class ChatCompletionWire(GenerationWire, ThinkingFields):
     """The body of POST /v1/chat/completions."""
 
     messages: Annotated[list[MessageWire], Field(min_length=1)]
@@ -182,7 +183,6 @@ class ChatCompletionWire(GenerationWire):
     tool_choice: Annotated[ToolChoiceWire | None, BeforeValidator(_tool_choice)] = None
     parallel_tool_calls: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    reasoning_effort: Effort | None = None
     max_tokens: Annotated[int | None, BeforeValidator(_no_limit)] = None
     max_completion_tokens: Annotated[int | None, BeforeValidator(_no_limit)] = None
     logprobs: bool | None = None

@@ -14,23 +14,23 @@ import traceback
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import mlx.core as mx
 
-from periscope.core import EngineMemory, FinishReason
+from periscope.core import EngineMemory
 from periscope.engine.loading.loader import weights_bytes
 from periscope.engine.text.detokenizer import StopStrings
 from periscope.engine.worker.commands import EndThinking, ReleaseMemory, Shutdown, Submit, TokenPrompt
-from periscope.engine.worker.reports import Failure, TokenChunk
+from periscope.engine.worker.live_row import LiveRow
+from periscope.engine.worker.reports import Failure
 from periscope.engine.worker.stream import put_all
 from periscope.errors import EngineClosed, GenerationFailed, ModelLoadError, PeriscopeError
 
 if TYPE_CHECKING:
     from periscope.engine.device.turn import Participant
-    from periscope.engine.text.detokenizer import Detokenizer
     from periscope.engine.worker.commands import Command
     from periscope.engine.worker.contracts import Batch, LoadedModel, Sampled
     from periscope.engine.worker.reports import Report
@@ -58,33 +58,6 @@ class WorkerState(StrEnum):
     LOADING = "loading"
     RUNNING = "running"
     ENDED = "ended"
-
-
-@dataclass(slots=True)
-class _Row:
-    """What the worker keeps for one live request."""
-
-    stream: TokenStream
-    detokenizer: Detokenizer
-    stops: StopStrings
-
-    def chunk(self, sampled: Sampled) -> TokenChunk:
-        """Decode one sampled token. Stop strings are matched here, so they end the row even if the batch goes on."""
-        reason = sampled.finish_reason
-        text = "" if sampled.is_eos else self.stops.feed(self.detokenizer.feed(sampled.token_id))
-        if reason is not None and not self.stops.is_hit:
-            text += self.stops.feed(self.detokenizer.finish())
-            text += self.stops.finish()
-        if self.stops.is_hit:
-            reason = FinishReason.STOP
-        return TokenChunk(
-            text=text,
-            token_ids=() if sampled.is_eos else (sampled.token_id,),
-            num_tokens=1,
-            num_cached_tokens=sampled.num_cached_tokens,
-            logprobs=() if sampled.logprob is None or sampled.is_eos else (sampled.logprob,),
-            finish_reason=reason,
-        )
 
 
 class ModelWorker(threading.Thread, Generic[FactsT]):
@@ -118,7 +91,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         self._on_loaded = on_loaded
         self._on_ended = on_ended
         self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self._rows: dict[int, _Row] = {}
+        self._rows: dict[int, LiveRow] = {}
         self._model: LoadedModel[FactsT] | None = None
         self._batch: Batch | None = None
         self._num_failed_health_checks = 0
@@ -219,7 +192,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         except Exception as error:  # noqa: BLE001 - a bad request must not fail the other rows
             submit.stream.put(Failure(as_generation_failure(error)))
         else:
-            self._rows[row] = _Row(submit.stream, detokenizer, StopStrings(submit.params.stop))
+            self._rows[row] = LiveRow(submit.stream, detokenizer, StopStrings(submit.params.stop))
 
     def _end_thinking(self, stream: TokenStream) -> None:
         assert self._batch is not None  # noqa: S101 - set before _serve
