@@ -174,6 +174,7 @@ SEEDS: dict[str, tuple[Any, ...]] = {
     "/api/downloads/{download_id}/cancel": ({},),
     "/api/downloads/{download_id}/pause": ({},),
     "/api/downloads/{download_id}/resume": ({},),
+    "/api/requests/{request_id}/answer_now": ({},),
     "/api/requests/{request_id}/cancel": ({},),
     "/api/server/reload": ({},),
 }
