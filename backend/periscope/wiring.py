@@ -13,6 +13,7 @@ from periscope.config.named import find_named, reader_name, with_companions
 from periscope.core import ModelFiles, ModelKind, VisionMode, find_model
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig
+from periscope.engine.loading.generation_config import authors_sampling
 from periscope.engine.loading.loader import context_length_of, find_on_disk, quantization_of, read_model_config
 from periscope.errors import InvalidRequest, ModelLoadError
 from periscope.remote import FetchSettings, PictureFetcher
@@ -217,5 +218,6 @@ def peek_files(model: ModelConfig) -> tuple[int | None, ModelFiles]:
         model_type if isinstance(model_type, str) else None,
         quantization_of(config),
         sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+        authors_sampling(folder),
     )
     return context_length_of(config, limit), files

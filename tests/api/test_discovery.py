@@ -174,6 +174,7 @@ async def test_llama_cpp_props(query: str, name: str, sees: bool) -> None:
     assert props["model_alias"] == name
     assert props["modalities"] == {"vision": sees, "audio": False}
     assert props["default_generation_settings"]["n_ctx"] == 4096
+    assert props["default_generation_settings"]["params"] == {"temperature": 0.6}
     assert props["total_slots"] == 16
     assert props["build_info"] == "periscope-1.2.3"
     assert props["chat_template"] == ("{{ messages }}" if sees else "")

@@ -38,6 +38,7 @@ async def test_the_list_tells_what_clients_look_for() -> None:
         "capabilities": {"vision": "proxy", "tools": True, "reasoning": False, "batched": True},
         "input_modalities": ["text", "image"],
         "architecture": {"input_modalities": ["text", "image"], "output_modalities": ["text"]},
+        "sampling": {"temperature": {"value": 0.6, "source": "generation_config.json"}},
         "loaded": True,
         "state": "ready",
         "status": {"value": "ready"},

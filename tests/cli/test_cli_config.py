@@ -150,3 +150,19 @@ def test_init_can_be_rehearsed_and_told_in_json() -> None:
     assert told["budget_bytes"] < told["memory_bytes"] == 64 * 1024**3
     assert cli.invoke(app, ["config", "init", "--dry-run", "--memory", "64GB"]).stdout == told["text"]
     assert cli.invoke(app, ["config", "init", "--dry-run", "--memory", "lots"]).exit_code == 2
+
+
+def test_show_names_the_authors_sampling(tmp_path: Path) -> None:
+    """Where the file leaves it open, and the model is on this disk."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "generation_config.json").write_text('{"temperature": 0.6, "top_k": 20}')
+    file = tmp_path / "models.yaml"
+    file.write_text("models:\n  - name: one\n    local_path: model\n    params: {top_k: 3}\n")
+    ended = cli.invoke(app, ["config", "show", "--config", str(file), "--json"])
+    rows = {row["key"]: (row["value"], row["source"]) for row in json.loads(ended.stdout)["settings"]}
+    assert rows["models[0].params.temperature"] == (0.6, "generation_config.json")
+    assert rows["models[0].params.top_k"][0] == 3
+    assert "models.yaml" in rows["models[0].params.top_k"][1]
+    assert rows["models[0].params.top_p"] == (None, "default")

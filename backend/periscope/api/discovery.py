@@ -77,7 +77,7 @@ def lm_studio_v1_model(card: ModelCard) -> JSONObject:
 def llama_cpp_props(card: ModelCard, version: str) -> JSONObject:
     """`GET /props` of llama.cpp's server, of one model. Source: llama.cpp's tools/server/README.md."""
     return {
-        "default_generation_settings": {"id": 0, "n_ctx": card.context_length, "params": {}},
+        "default_generation_settings": {"id": 0, "n_ctx": card.context_length, "params": _sampling(card)},
         "total_slots": card.max_running,
         "model_alias": card.name,
         "model_path": card.name,
@@ -86,6 +86,12 @@ def llama_cpp_props(card: ModelCard, version: str) -> JSONObject:
         "build_info": f"periscope-{version}",
         "is_sleeping": not card.state.is_resident,
     }
+
+
+def _sampling(card: ModelCard) -> JSONObject:
+    """The defaults under llama.cpp's names."""
+    names = {"repetition_penalty": "repeat_penalty", "max_tokens": "n_predict", "thinking_budget": "reasoning_budget"}
+    return {names.get(name, name): default.value for name, default in card.sampling.items()}
 
 
 def codex_catalogue(cards: Sequence[ModelCard]) -> list[JSONObject]:

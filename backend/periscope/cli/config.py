@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from periscope.cli.exits import CommandFailed, ExitCode, exits
 from periscope.cli.options import ConfigFile, DefaultModel, Host, Json, Port, VisionModel, load_config, print_json
 from periscope.errors import ConfigError
+
+if TYPE_CHECKING:
+    from periscope.config import ModelConfig
 
 app = typer.Typer(help="Show, check or begin the configuration.", no_args_is_help=True)
 
@@ -34,7 +39,7 @@ def show(
     from periscope.config import describe
 
     loaded = load_config(config, host=host, port=port, model=model, vision_model=vision_model)
-    settings = describe(loaded)
+    settings = [*_with_authors_sampling(describe(loaded), loaded.models)]
     if as_json:
         rows = [{"key": key, "value": value, "source": source} for key, value, source in settings]
         print_json({"path": str(loaded.path), "settings": rows})
@@ -102,6 +107,25 @@ def init(
     from periscope.cli.config_init import write_starter
 
     write_starter(output, memory, force=force, dry_run=dry_run, as_json=as_json)
+
+
+def _with_authors_sampling(
+    settings: Iterable[tuple[str, Any, str]], models: Sequence[ModelConfig]
+) -> Iterator[tuple[str, Any, str]]:
+    """The settings, where models.yaml leaves sampling open with what the files of a model on this disk say."""
+    from periscope.core import ModelKind
+    from periscope.engine.loading.generation_config import GENERATION_CONFIG
+    from periscope.wiring import peek_files
+
+    authors = {
+        f"models[{index}].params.{name}": value
+        for index, model in enumerate(models)
+        if model.kind is ModelKind.TEXT and model.remote is None
+        for name, value in asdict(peek_files(model)[1].sampling).items()
+    }
+    for key, value, source in settings:
+        told = authors.get(key)
+        yield (key, value, source) if value is not None or told is None else (key, told, GENERATION_CONFIG)
 
 
 def table(rows: list[tuple[str, ...]]) -> list[str]:

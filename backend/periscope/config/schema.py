@@ -98,7 +98,13 @@ class ModelParams(Section):
         ge=1,
         le=64,
     )
-    temperature: float | None = setting(None, "0 is greedy. If unset, the model's own default.", "factor", ge=0, le=2)
+    temperature: float | None = setting(
+        None,
+        "0 is greedy. If unset, this and the next four are what the model's generation_config.json says.",
+        "factor",
+        ge=0,
+        le=2,
+    )
     top_p: float | None = setting(None, "1 switches it off.", "probability", ge=0, le=1)
     top_k: int | None = setting(None, "0 switches it off.", "tokens", ge=0, le=10_000_000)
     min_p: float | None = setting(None, "0 switches it off.", "probability", ge=0, le=1)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from periscope.core.params import GenerationParams
 
 
 class VisionMode(StrEnum):
@@ -78,12 +81,22 @@ class ModelFiles:
         model_type: the architecture, such as `qwen3`.
         quantization: `4bit`, `mxfp4`; of weights that are not quantised their type, such as `bfloat16`.
         weights_bytes: size of the weights' files.
+        sampling: that of the model's author.
     """
 
     context_length: int | None = None
     model_type: str | None = None
     quantization: str | None = None
     weights_bytes: int | None = None
+    sampling: GenerationParams = GenerationParams()
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultParam:
+    """A param's default, and the file that says so: `models.yaml` or `generation_config.json`."""
+
+    value: float
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,8 @@ class ModelCard:
             model was loaded.
         max_running: requests that may hold the model at once.
         chat_template: its Jinja source; None until the model was loaded, and for a model without one.
+        sampling: what a request that leaves it open is sampled with, and where that is said, by the param's name. What
+            is nowhere said is not listed.
     """
 
     name: str
@@ -110,6 +125,7 @@ class ModelCard:
     max_running: int = 1
     chat_template: str | None = None
     files: ModelFiles = ModelFiles()
+    sampling: Mapping[str, DefaultParam] = field(default_factory=dict)
 
     @property
     def sees(self) -> bool:

@@ -26,6 +26,7 @@ from periscope.core import (
 from periscope.engine.config import EngineConfig
 from periscope.engine.device.turn import DeviceTurn
 from periscope.engine.generation import GenerationOutput, GenerationStream, PreparedRequest
+from periscope.engine.loading.generation_config import authors_sampling
 from periscope.engine.loading.loader import (
     LIBRARY_LOCK,
     LoadProgress,
@@ -70,6 +71,7 @@ class ModelInfo:
         context_length: in tokens, prompt and completion together.
         is_batched: whether concurrent requests share forward passes; else they take turns, token by token.
         chat_template: its Jinja source; None for a model without one.
+        authors_sampling: for what a request and its model's settings leave open, see `authors_sampling`.
     """
 
     name: str
@@ -81,6 +83,7 @@ class ModelInfo:
     has_reasoning: bool
     is_batched: bool
     chat_template: str | None = None
+    authors_sampling: GenerationParams = GenerationParams()
 
 
 class InferenceEngine(HostedEngine):
@@ -189,6 +192,7 @@ class InferenceEngine(HostedEngine):
             has_reasoning=tokenizer.output_format.think_start is not None,
             is_batched=facts.is_batched,
             chat_template=default_template(facts.tokenizer),
+            authors_sampling=await asyncio.to_thread(authors_sampling, path),
         )
         for note in tokenizer.notes:
             logger.info("model %s: its chat template %s", path.name, note)

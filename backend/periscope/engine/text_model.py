@@ -21,6 +21,7 @@ from periscope.engine.batch.speculation import Drafter
 from periscope.engine.batch.text_batch import BatchSettings, TextBatch
 from periscope.engine.config import EngineConfig
 from periscope.engine.device.memory import BLOCK_TOKENS, DeviceMemory, KVBudget, KVFootprint, flat, window_of
+from periscope.engine.loading.generation_config import end_token_ids
 from periscope.engine.loading.loader import (
     LIBRARY_LOCK,
     LoadProgress,
@@ -123,6 +124,7 @@ class TextModel:
         prepare_libraries()
         with LIBRARY_LOCK:
             model, tokenizer, images = _read_with_vision(path, config) if config.has_vision else (*_read(path), None)
+        tokenizer.eos_token_ids = tokenizer.eos_token_ids | end_token_ids(path, below=len(tokenizer))
         materialize(model, config.dtype, turn, progress)
         draft_model = None
         if config.draft_model is not None:

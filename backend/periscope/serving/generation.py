@@ -108,7 +108,12 @@ class LocalGenerator(InferenceEngine):
         """What the loaded model can do."""
         info = self.model_info
         return GeneratorFacts(
-            info.context_length, info.has_tools, info.has_reasoning, info.is_batched, info.chat_template
+            info.context_length,
+            info.has_tools,
+            info.has_reasoning,
+            info.is_batched,
+            info.chat_template,
+            info.authors_sampling,
         )
 
     async def describe(
@@ -179,6 +184,7 @@ class LocalGenerator(InferenceEngine):
         if request.counts_only:
             yield Finished(FinishReason.STOP, Usage(await self._num_prompt_tokens(request)))
             return
+        request = replace(request, params=request.params.over(self.model_info.authors_sampling))
         prompts = await self._prompts(request)
         ends: dict[int, _Ended] = {}
         param = "prompt" if request.prompts else "messages"

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from periscope.core import GenerationRequest, OutputEvent, TokenText
+from periscope.core import GenerationParams, GenerationRequest, OutputEvent, TokenText
 from periscope.pool.contracts import PooledEngine
 
 
@@ -18,6 +18,7 @@ class GeneratorFacts:
         context_length: tokens, prompt and completion together.
         is_batched: requests that run together share forward passes; otherwise they take turns, token by token.
         chat_template: its Jinja source; None for a model without one.
+        authors_sampling: by which the model samples what a request leaves open.
     """
 
     context_length: int
@@ -25,6 +26,7 @@ class GeneratorFacts:
     has_reasoning: bool
     is_batched: bool
     chat_template: str | None = None
+    authors_sampling: GenerationParams = GenerationParams()
 
 
 class TextGenerator(Protocol):

@@ -25,6 +25,7 @@ from periscope.core import (
     Waiting,
 )
 from periscope.errors import ContextLengthExceeded, InvalidRequest, MemoryExceeded, ServerStopping
+from periscope.serving.cards import card_of
 from periscope.serving.disabled_images import without_images
 from periscope.serving.generators import PooledGenerator, PooledTokenizer
 from periscope.serving.health import Health, Notices, health_of
@@ -299,22 +300,7 @@ class ChatService:
 
     def _card(self, model: ServedModel) -> ModelCard:
         generator = self._pool.loaded(model.name, _GENERATOR)
-        facts = None if generator is None else generator.facts
-        status = self._pool.status(model.name)
-        return ModelCard(
-            name=model.name,
-            aliases=model.aliases,
-            created=model.created,
-            context_length=facts.context_length if facts else model.context_length,
-            vision=model.vision,
-            has_tools=facts.has_tools if facts else None,
-            has_reasoning=facts.has_reasoning if facts else None,
-            is_batched=facts.is_batched if facts else None,
-            state=status.state,
-            max_running=status.max_running,
-            chat_template=facts.chat_template if facts else None,
-            files=model.files,
-        )
+        return card_of(model, None if generator is None else generator.facts, self._pool.status(model.name))
 
     def health(self) -> Health:
         """The server's health at this moment. Touches no device and does not wait."""

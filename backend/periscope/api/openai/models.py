@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from periscope.core import VisionMode
@@ -42,6 +43,7 @@ def encode_model(card: ModelCard) -> JSONObject:
         },
         "input_modalities": modalities,
         "architecture": {"input_modalities": modalities, "output_modalities": ["text"]},
+        "sampling": {name: asdict(default) for name, default in card.sampling.items()},
         "loaded": card.is_loaded,
         "state": card.state,
         "status": {"value": card.state},
