@@ -146,3 +146,37 @@ async def test_head_is_answered_wherever_get_is() -> None:
             assert head.status_code == got.status_code
             assert head.headers["content-type"] == got.headers["content-type"]
             assert head.headers.get("allow") == got.headers.get("allow")
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/v1/moderations", "OpenAI's Moderations API is not served. POST /v1/chat/completions with a model"),
+        (
+            "/v1/images/generations",
+            "OpenAI's Images API is not served. Pictures are read, by POST /v1/chat/completions",
+        ),
+        ("/v1/audio/transcriptions", "OpenAI's Audio API is not served. Sound is neither"),
+        (
+            "/v1/files/file-1/content",
+            "OpenAI's Files API is not served. No files are stored: send each in a `file` part",
+        ),
+        ("/v1/batches", "OpenAI's Batch API is not served. Send the requests to POST /v1/chat/completions"),
+        ("/v1/fine_tuning/jobs", "OpenAI's Fine-tuning API is not served. "),
+        ("/v1/threads/t/runs", "OpenAI's Assistants API is not served. POST /v1/chat/completions does the same work"),
+        (
+            "/v1/messages/batches",
+            "Anthropic's Message Batches API is not served. Send the requests to POST /v1/messages",
+        ),
+        ("/v1/complete", "Anthropic's old Completions API is not served. Use POST /v1/messages."),
+    ],
+)
+@in_loop
+async def test_a_route_that_is_not_served_names_the_one_that_does_the_job(path: str, told: str) -> None:
+    """Whoever wired a client to it learns what is there instead, in the dialect of the path."""
+    async with client_of(FakeBackend()) as client:
+        response = await client.post(path, content=b"{}")
+    error = response.json()["error"]
+    assert response.status_code == 404
+    assert told in error["message"]
+    assert error["type"] == ("not_found_error" if path.startswith("/v1/messages") else "invalid_request_error")

@@ -41,6 +41,40 @@ _OTHER_APIS: Mapping[str, tuple[str, str | None]] = {
     "/v1/responses": ("OpenAI's Responses API", _CHAT),
     "/v1/embeddings": ("OpenAI's Embeddings API", None),
 }
+_CHAT_DOES_IT = f"{_CHAT} does the same work: it takes the whole conversation each time"
+#: Paths of OpenAI's and Anthropic's APIs that are not served -> the API, and what is served instead.
+_ABSENT: Mapping[str, tuple[str, str]] = {
+    "/v1/moderations": (
+        "OpenAI's Moderations API",
+        f"{_CHAT} with a model of your choice can judge texts and pictures",
+    ),
+    "/v1/images": ("OpenAI's Images API", f"Pictures are read, by {_CHAT}, and not made"),
+    "/v1/videos": ("OpenAI's Videos API", f"Videos are read, by {_CHAT} in `video_url` parts, and not made"),
+    "/v1/audio": ("OpenAI's Audio API", "Sound is neither read nor made"),
+    "/v1/realtime": ("OpenAI's Realtime API", f"{_CHAT} with `stream: true` answers token by token"),
+    "/v1/files": ("OpenAI's Files API", f"No files are stored: send each in a `file` part of a message to {_CHAT}"),
+    "/v1/uploads": ("OpenAI's Uploads API", f"No files are stored: send each in a `file` part of a message to {_CHAT}"),
+    "/v1/batches": ("OpenAI's Batch API", f"Send the requests to {_CHAT}: those that run together share the work"),
+    "/v1/messages/batches": (
+        "Anthropic's Message Batches API",
+        "Send the requests to POST /v1/messages: those that run together share the work",
+    ),
+    "/v1/complete": ("Anthropic's old Completions API", "Use POST /v1/messages"),
+    "/v1/assistants": ("OpenAI's Assistants API", _CHAT_DOES_IT),
+    "/v1/threads": ("OpenAI's Assistants API", _CHAT_DOES_IT),
+    "/v1/conversations": ("OpenAI's Conversations API", _CHAT_DOES_IT),
+    "/v1/vector_stores": (
+        "OpenAI's Vector Stores API",
+        f"Nothing is stored: send documents in `file` parts to {_CHAT}",
+    ),
+    "/v1/containers": ("OpenAI's Containers API", "The server runs no code"),
+    "/v1/fine_tuning": ("OpenAI's Fine-tuning API", "Models are not trained here; models.yaml says which are served"),
+    "/v1/evals": ("OpenAI's Evals API", f"Send the requests of an evaluation to {_CHAT}"),
+    "/v1/organization": ("OpenAI's Administration API", "There are no accounts; models.yaml has the server's API key"),
+    "/v1/rerank": ("The rerank API", f"{_CHAT} with `guided_choice` can grade documents"),
+    "/rerank": ("The rerank API", f"{_CHAT} with `guided_choice` can grade documents"),
+    "/v1/score": ("vLLM's score API", f"{_CHAT} with `guided_choice` can grade documents"),
+}
 _OTHER_PATH = re.compile(r"(/(?:api|v1)/[a-z]+)(?:/|$)")
 _SLASHES = re.compile(r"/{2,}")
 _VERSIONS = re.compile(r"^(?:/v1)+(?=/v1(?:/|$))")
@@ -60,6 +94,10 @@ def intended_path(path: str) -> str:
 
 def way_on(path: str) -> str:
     """Pure: advice for a client that asks for this path, which does not exist."""
+    absent = [prefix for prefix in _ABSENT if f"{path}/".startswith(f"{prefix}/")]
+    if absent:
+        api, instead = _ABSENT[absent[0]]
+        return f"{api} is not served. {instead}."
     found = _OTHER_PATH.match(path)
     if found is not None and found[1] in _OTHER_APIS:
         api, call = _OTHER_APIS[found[1]]

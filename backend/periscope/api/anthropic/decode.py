@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from periscope.api.anthropic.conversation import decode_conversation
+from periscope.api.anthropic.fields import MESSAGES_FIELDS
 from periscope.api.anthropic.schema import MessagesWire, PromptWire
 from periscope.api.anthropic.tools import decode_tool_choice, decode_tools
-from periscope.api.anthropic.unsupported import refuse_unsupported, unused_fields
+from periscope.api.anthropic.unused import unused_fields
 from periscope.api.bounds import refuse_too_many
 from periscope.api.call_ids import pair_calls
 from periscope.api.errors import UnsupportedParameter
+from periscope.api.fields import refuse_fields
 from periscope.api.schema_nulls import without_nulls
 from periscope.api.thinking import EFFORT_BUDGETS, budget_of_thinking
 from periscope.api.validation import validate
@@ -77,7 +79,7 @@ def decode_prompt(body: Any, request_id: str) -> GenerationRequest:
 
 
 def _request(wire: PromptWire, request_id: str, params: GenerationParams) -> GenerationRequest:
-    refuse_unsupported(wire)
+    refuse_fields(wire.model_extra, MESSAGES_FIELDS)
     tools = decode_tools(wire.tools or ())
     choice = decode_tool_choice(wire.tool_choice, tools)
     offered = () if choice.mode is ToolChoiceMode.NONE else tools

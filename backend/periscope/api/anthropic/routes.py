@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from periscope.api.anthropic.encode import EventEncoder, MessageReply, encode_co
 from periscope.api.anthropic.models import model_for
 from periscope.api.disconnect import while_connected
 from periscope.api.feed import collect
+from periscope.api.fields import log_unused
 from periscope.api.json_reading import read_json
 from periscope.api.model_names import name_of
 from periscope.api.record import record_of
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from periscope.api.settings import ApiSettings
     from periscope.core import GenerationRequest
 
-logger = logging.getLogger(__name__)
-
 
 def anthropic_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
     """Everything under `/v1/messages`."""
@@ -40,8 +38,7 @@ def anthropic_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
         record = record_of(request.scope)
         call = await read_json(request, settings.max_text_bytes, partial(decode, request_id=record.id_as("msg_")))
         record.model = call.request.model
-        if call.unused:
-            logger.info("accepted and not used: %s", ", ".join(call.unused), extra={"request_id": record.id})
+        log_unused(call.unused, record.id)
         reply, is_stream = _reply(call, backend, settings), call.is_stream
         events = backend.stream(_answerable(call.request, backend, settings))
         del call  # it holds the images as they were sent, which the backend frees once they are captioned

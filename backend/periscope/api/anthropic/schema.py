@@ -1,4 +1,4 @@
-"""Shapes of Anthropic's requests. `content_parts.py` reads content blocks, `unsupported.py` refuses fields."""
+"""Shapes of Anthropic's requests. `content_parts.py` reads content blocks, `fields.py` says what becomes of fields."""
 
 from __future__ import annotations
 

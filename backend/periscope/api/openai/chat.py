@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from periscope.api.bounds import refuse_too_many
 from periscope.api.call_ids import pair_calls
 from periscope.api.content_parts import decode_content, decode_reasoning
+from periscope.api.openai.fields import CHAT_FIELDS
 from periscope.api.openai.params import decode_params, wants_usage
 from periscope.api.openai.response_format import decode_response_format
 from periscope.api.openai.schema import ChatCompletionWire
 from periscope.api.openai.tool_choice import decode_tool_choice, decode_tools, refuse_other_types
-from periscope.api.openai.unsupported import refuse_unread, refuse_unsupported
+from periscope.api.openai.unsupported import refuse_unread, refuse_unsupported, unused_fields
 from periscope.api.thinking import thinking_budget, thinking_variables
 from periscope.api.tool_blocks import decode_tool_uses, results_apart
 from periscope.api.validation import validate
@@ -50,11 +51,13 @@ class ChatCall:
 
     Attributes:
         has_usage: the client asked for the usage chunk of a stream.
+        unused: places of what was accepted and is not used.
     """
 
     request: GenerationRequest
     is_stream: bool
     has_usage: bool
+    unused: tuple[str, ...]
 
 
 def decode(body: Any, request_id: str) -> ChatCall:
@@ -83,6 +86,7 @@ def decode(body: Any, request_id: str) -> ChatCall:
         request=request,
         is_stream=bool(wire.stream),
         has_usage=has_usage,
+        unused=tuple(unused_fields(wire, CHAT_FIELDS)),
     )
 
 

@@ -5,19 +5,19 @@ Source: OpenAI's reference of `POST /v1/completions`, and vLLM's `entrypoints/op
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from periscope.api.bounds import refuse_too_many
 from periscope.api.errors import UnsupportedParameter
+from periscope.api.fields import refuse_fields
+from periscope.api.openai.fields import COMPLETION_FIELDS
 from periscope.api.openai.params import decode_params, wants_usage
 from periscope.api.openai.prompts import decode_prompts
 from periscope.api.openai.response_format import decode_response_format
 from periscope.api.openai.schema import CompletionWire
-from periscope.api.openai.unsupported import refuse_values
+from periscope.api.openai.unsupported import unused_fields
 from periscope.api.validation import validate
-from periscope.api.wording import clip
 from periscope.core import Echo, GenerationParams, GenerationRequest, OutputSpec
 from periscope.errors import InvalidRequest
 
@@ -26,26 +26,6 @@ _DEFAULT_MAX_TOKENS: Final = 16
 _MAX_LOGPROBS: Final = 5
 #: What clients of vLLM and llama.cpp send as `max_tokens` for no limit.
 _NO_LIMIT: Final = -1
-
-#: field -> values, besides null, that are the default behaviour and so accepted.
-_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    # Fields of chats
-    "messages": ([],),
-    "images": ([],),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    # vLLM's
-    "prompt_embeds": (),
-    "prompt_logprobs": (0, False),
-    "allowed_token_ids": ([],),
-    "bad_words": ([],),
-    "truncate_prompt_tokens": (),
-    "use_beam_search": (False,),
-    "return_tokens_as_token_ids": (False,),
-    "return_token_ids": (False,),
-}
-#: Fields that change no answer: who asks, and what is kept of it.
-_WITHOUT_EFFECT = frozenset({"user", "metadata", "store", "service_tier", "cache_prompt"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +51,7 @@ def decode(body: Any, request_id: str) -> CompletionCall:
     """
     refuse_too_many(body)
     wire = validate(CompletionWire, body)
-    extra = wire.model_extra or {}
-    refuse_values(extra, _NEUTRAL)
+    refuse_fields(wire.model_extra, COMPLETION_FIELDS)
     has_usage, echo = wants_usage(wire), _echo(wire)
     suffix = wire.suffix or None
     num_choices = 1 if wire.n is None else wire.n
@@ -87,8 +66,7 @@ def decode(body: Any, request_id: str) -> CompletionCall:
         num_choices=num_choices,
         echo=echo,
     )
-    unused = tuple(clip(name) for name in extra if name not in _NEUTRAL and name not in _WITHOUT_EFFECT)
-    return CompletionCall(request, bool(wire.stream), has_usage, unused)
+    return CompletionCall(request, bool(wire.stream), has_usage, tuple(unused_fields(wire, COMPLETION_FIELDS)))
 
 
 def _echo(wire: CompletionWire) -> Echo:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from starlette.responses import Response
 
 from periscope.api.disconnect import while_connected
 from periscope.api.feed import collect
+from periscope.api.fields import log_unused
 from periscope.api.json_reading import read_json
 from periscope.api.model_names import name_of
 from periscope.api.openai import completion_encode, completions
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from periscope.api.settings import ApiSettings
 
 
-logger = logging.getLogger(__name__)
-
-
 def openai_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
     """Chat completions, and completions of texts."""
     router = APIRouter(prefix="/v1")
@@ -42,6 +39,7 @@ def openai_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
         decode_call = partial(decode, request_id=record.id_as("chatcmpl-"))
         call = await read_json(request, settings.max_text_bytes, decode_call)
         record.model = call.request.model
+        log_unused(call.unused, record.id)
         reply, is_stream = _reply(call, backend, settings), call.is_stream
         events = backend.stream(call.request)
         del call  # it holds the images as they were sent, which the backend frees once they are captioned
@@ -56,8 +54,7 @@ def openai_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
         decode_call = partial(completions.decode, request_id=record.id_as("cmpl-"))
         call = await read_json(request, settings.max_text_bytes, decode_call)
         record.model = call.request.model
-        if call.unused:
-            logger.info("accepted and not used: %s", ", ".join(call.unused), extra={"request_id": record.id})
+        log_unused(call.unused, record.id)
         reply = _completion_reply(call, backend, settings)
         events = backend.stream(call.request)
         if call.is_stream:

@@ -1,4 +1,4 @@
-"""Shapes of OpenAI requests. `content.py` reads content parts, `unsupported.py` refuses fields."""
+"""Shapes of OpenAI requests. `content.py` reads content parts, `fields.py` says what becomes of fields."""
 
 from __future__ import annotations
 

@@ -1,42 +1,17 @@
-"""Fields that would change the answer and are not supported: refused by name. Every other unknown key is ignored."""
+"""What a request asks for that is not supported: refused by name if it would change the answer, else for the log."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from periscope.api.errors import UnsupportedParameter
+from periscope.api.fields import FieldTable, noted_fields, refuse_fields
+from periscope.api.openai.fields import CHAT_FIELDS
 from periscope.api.wording import clip
 
 if TYPE_CHECKING:
-    from periscope.api.openai.schema import ChatCompletionWire, MessageWire
-
-#: field -> values, besides null, that are the default behaviour and so accepted.
-_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    # OpenAI's own
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "modalities": (["text"],),
-    "audio": (),
-    "web_search_options": (),
-    # Fields of other dialects beside the messages
-    "system": ("", []),
-    "instructions": ("",),
-    "prompt": ("",),
-    "input": ("", []),
-    "images": ([],),
-    "files": ([],),
-    "attachments": ([],),
-    "documents": ([],),
-    # vLLM's and llama.cpp's
-    "chat_template": (),
-    "continue_final_message": (False,),
-    "add_generation_prompt": (True,),
-    "bad_words": ([],),
-    "prompt_logprobs": (0, False),
-    "echo": (False,),
-    "use_beam_search": (False,),
-}
+    from periscope.api.openai.schema import ChatCompletionWire, GenerationWire, MessageWire
 
 _PICTURES = "put each picture into `content` as an `image_url` part"
 _FILES = "put pictures into `content` as `image_url` parts, and what files say as text"
@@ -72,7 +47,7 @@ def refuse_unsupported(wire: ChatCompletionWire) -> None:
     Raises:
         UnsupportedParameter: names the first such field.
     """
-    refuse_values(wire.model_extra or {}, _NEUTRAL)
+    refuse_fields(wire.model_extra, CHAT_FIELDS)
     if wire.structured_outputs is not None:
         for name, value in (wire.structured_outputs.model_extra or {}).items():
             if value not in (None, False):
@@ -82,16 +57,12 @@ def refuse_unsupported(wire: ChatCompletionWire) -> None:
             raise _unsupported(f"chat_template_kwargs.{name}")
 
 
-def refuse_values(extra: Mapping[str, Any], neutral: Mapping[str, tuple[Any, ...]]) -> None:
-    """Pure: refuse fields whose value is neither null nor one of those that ask for nothing.
-
-    Raises:
-        UnsupportedParameter: names the first such field.
-    """
-    for name, accepted in neutral.items():
-        value = extra.get(name)
-        if value is not None and value not in accepted:
-            raise _unsupported(name)
+def unused_fields(wire: GenerationWire, table: FieldTable) -> Iterator[str]:
+    """Pure: the places of what is accepted and not used although it might matter."""
+    yield from noted_fields(wire.model_extra, table)
+    for name in ("stream_options", "reasoning", "thinking"):
+        if (nested := getattr(wire, name, None)) is not None:
+            yield from noted_fields(nested.model_extra, table, f"{name}.")
 
 
 def refuse_unread(message: MessageWire, path: str) -> None:

@@ -1,0 +1,38 @@
+"""What becomes of each field of Anthropic's requests. Data.
+
+Source: the types of Anthropic's SDK (`MessageCreateParams` and those of its betas), and what Claude Code sends.
+"""
+
+from __future__ import annotations
+
+from periscope.api.fields import FieldTable, ignored, refused, used
+
+#: POST /v1/messages, and /v1/messages/count_tokens as far as it has them.
+MESSAGES_FIELDS: FieldTable = {
+    "model": used("names of Anthropic's are answered by `server.anthropic_model`"),
+    "messages": used("roles `user`, `assistant`, and `system` within the conversation"),
+    "max_tokens": used("required, as with Anthropic"),
+    "system": used(),
+    "stream": used(),
+    "stop_sequences": used(),
+    "temperature": used(),
+    "top_p": used(),
+    "top_k": used(),
+    "tools": used("tools that Anthropic runs are left out and named in the log; refused only if there are no others"),
+    "tool_choice": used("`auto`, `any`, `tool`, `none`; `disable_parallel_tool_use`: one call at most"),
+    "thinking": used("switches reasoning on and off; `budget_tokens` bounds it"),
+    "output_config": used("`effort`, `format`"),
+    "output_format": used("the beta's name of `output_config.format`"),
+    "metadata": ignored("nobody is counted or billed by it"),
+    "workspace_id": ignored("nobody is counted or billed by it"),
+    "user_profile_id": ignored("nobody is counted or billed by it"),
+    "service_tier": ignored("there is one queue"),
+    "speed": ignored("there is one speed"),
+    "inference_geo": ignored("it runs here"),
+    "cache_control": ignored("equal beginnings of prompts are found by themselves"),
+    "context_management": ignored("nothing is dropped from a conversation"),
+    "diagnostics": ignored("the answer is the same"),
+    "betas": ignored("what is supported is on"),
+    "mcp_servers": refused("the server calls no servers", []),
+    "container": refused("the server runs no code", {}),
+}
