@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from periscope.api.anthropic.decode import decode
+from periscope.api.anthropic.decode import decode, decode_prompt
 from periscope.core import (
     FilePart,
     GenerationParams,
@@ -257,7 +257,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"max_tokens": None}, "max_tokens"),
     ({"max_tokens": 0}, "max_tokens"),
     ({"messages": []}, "messages"),
-    ({"messages": [HI, said("assistant", "It is")]}, "messages[1]"),
+    ({"messages": [HI, said("assistant", text("It is"), USE)]}, "messages[1]"),
+    ({"messages": [said("assistant", "")]}, "messages[0]"),
     ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
     ({"messages": [said("user", {"type": "hologram"})]}, "messages[0].content[0]"),
     ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
@@ -288,3 +289,17 @@ def test_what_cannot_be_done_is_refused_by_name(fields: dict[str, Any], param: s
         call_of(**fields)
     assert refusal.value.param == param
     assert param in refusal.value.message
+
+
+def test_an_answer_that_the_client_has_begun_goes_on() -> None:
+    """Its words stay as they are, thoughts among them; an empty one is a new turn; the count is of the same prompt."""
+    begun = call_of(said("user", "Hi"), said("assistant", "It is ")).request
+    assert begun.continues
+    assert begun.messages == (ASKED, Message(Role.ASSISTANT, (TextPart("It is "),)))
+    thought = call_of(said("user", "Hi"), said("assistant", {"type": "thinking", "thinking": "Hm", "signature": "s"}))
+    assert thought.request.continues
+    assert thought.request.messages[-1].reasoning == "Hm"
+    empty = call_of(said("user", "Hi"), said("assistant", "")).request
+    assert (empty.continues, empty.messages) == (False, (ASKED,))
+    counted = decode_prompt({"model": "m", "messages": [said("user", "Hi"), said("assistant", "It is ")]}, "count_1")
+    assert (counted.continues, counted.messages) == (True, begun.messages)

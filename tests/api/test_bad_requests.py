@@ -11,6 +11,8 @@ from periscope.errors import ContextLengthExceeded, ImageInvalid, InvalidRequest
 from tests.api.driving import FakeBackend, client_of, error_of, in_loop, post_chat
 
 USER = {"role": "user", "content": "Hi"}
+ANSWER = {"role": "assistant", "content": "It"}
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
 def body(**fields: Any) -> dict[str, Any]:
@@ -172,11 +174,23 @@ BAD: list[tuple[Any, str | None, str]] = [
         "messages[0].function_call",
         "unsupported_parameter",
     ),
+    # answers that go on
+    (body(messages=[USER, ANSWER | {"prefix": True}, USER]), "messages[1].prefix", "invalid_value"),
+    (body(messages=[USER | {"partial": True}]), "messages[0]", "invalid_value"),
+    (body(continue_final_message=True), "messages[0]", "invalid_value"),
     (
-        body(messages=[USER, {"role": "assistant", "content": "", "prefix": True}]),
-        "messages[1].prefix",
-        "unsupported_parameter",
+        body(messages=[USER, ANSWER], continue_final_message=True, add_generation_prompt=True),
+        "add_generation_prompt",
+        "invalid_value",
     ),
+    (body(add_generation_prompt=False), "add_generation_prompt", "unsupported_parameter"),
+    (
+        body(messages=[USER, {"role": "assistant", "tool_calls": [CALL]}], continue_final_message=True),
+        "messages[1]",
+        "invalid_value",
+    ),
+    (body(messages=[{"role": "assistant", "content": "", "prefix": True}]), "messages[0]", "invalid_value"),
+    (body(messages=[USER, ANSWER | {"prefix": "yes"}]), "messages[1].prefix", "invalid_value"),
     (body(system="Be brief."), "system", "unsupported_parameter"),
     (body(images=["AAAA"]), "images", "unsupported_parameter"),
     (body(documents=[{"text": "x"}]), "documents", "unsupported_parameter"),

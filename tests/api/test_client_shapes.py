@@ -239,3 +239,28 @@ async def test_half_a_surrogate_in_a_tool_result_is_a_replacement_character() ->
     assert request.messages[2].text == "cut \ufffd"
     assert request.messages[1].tool_calls[0].arguments == '{"\ufffd": "\ufffd"}'
     assert request.params.stop == ("\ufffd",)
+
+
+@pytest.mark.parametrize(
+    ("flags", "continues"),
+    [
+        ({"continue_final_message": True, "add_generation_prompt": False}, True),
+        ({"continue_final_message": True}, True),
+        ({"continue_final_message": False, "add_generation_prompt": True}, False),
+        ({}, False),
+    ],
+)
+def test_an_answer_goes_on_only_where_a_flag_says_so(flags: dict[str, Any], continues: bool) -> None:
+    """Without one a last message of the assistant is a turn that has ended, as with OpenAI and vLLM."""
+    begun = {"role": "assistant", "content": "It is "}
+    request = request_of(USER, begun, **flags)
+    assert request.continues is continues
+    assert request.messages[-1] == Message(Role.ASSISTANT, (TextPart("It is "),))
+
+
+@pytest.mark.parametrize("flag", ["prefix", "partial"])
+def test_the_flag_may_stand_in_the_message(flag: str) -> None:
+    """As DeepSeek, Mistral, Moonshot and Qwen have it. A message without a word is a new turn."""
+    assert request_of(USER, {"role": "assistant", "content": "It is ", flag: True}).continues
+    empty = request_of(USER, {"role": "assistant", "content": "", flag: True})
+    assert (empty.continues, len(empty.messages)) == (False, 1)

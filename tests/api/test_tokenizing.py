@@ -79,7 +79,7 @@ async def test_tokens_become_text_under_both_names() -> None:
             "/tokenize",
             {"messages": [{"role": "user", "content": "a"}], "add_generation_prompt": False},
             "add_generation_prompt",
-            "not supported",
+            "without `continue_final_message: true`",
         ),
         ("/detokenize", {}, "tokens", "is missing"),
         ("/detokenize", {"tokens": ["a"]}, "tokens[0]", "a whole number"),

@@ -223,3 +223,17 @@ def test_an_error_has_anthropic_s_shape_and_the_id_of_its_log_line(client: httpx
 def test_claude_code_finds_a_server_at_the_root(client: httpx.Client) -> None:
     """It asks with HEAD before its first request."""
     assert client.head("/").status_code == 200
+
+
+def test_an_answer_that_the_client_has_begun_goes_on(sdk: anthropic.Anthropic) -> None:
+    """What comes is what is left of the whole answer, streamed and not; the count is of the request itself."""
+    asked: Any = {"model": "demo", "max_tokens": 60}
+    whole = text_of(sdk.messages.create(**asked, messages=QUESTION))
+    begun, rest = whole[: whole.index(" ")], whole[whole.index(" ") :]
+    messages: Any = [*QUESTION, {"role": "assistant", "content": begun}]
+    message = sdk.messages.create(**asked, messages=messages)
+    assert text_of(message) == rest
+    with sdk.messages.stream(**asked, messages=messages) as stream:
+        assert text_of(stream.get_final_message()) == rest
+    counted = sdk.messages.count_tokens(model="demo", messages=messages)
+    assert counted.input_tokens == message.usage.input_tokens

@@ -6,6 +6,7 @@ import httpx
 import openai
 
 from tests.e2e.conftest import RunningServer
+from tests.e2e.drawing import circle, picture, user
 
 
 def test_texts_and_tokens_are_completed_alike(server: RunningServer, client: httpx.Client) -> None:
@@ -34,3 +35,17 @@ def test_a_completion_that_nobody_waits_for_ends(client: httpx.Client) -> None:
         for line in events.iter_lines():
             if line.startswith("data:") and not client.get("/api/requests").json()["requests"]:
                 return
+
+
+def test_a_chats_answer_goes_on_beside_a_picture(client: httpx.Client) -> None:
+    """The picture is described as ever; what comes follows the client's words. `/tokenize` shows the prompt."""
+    ask = user("What is this?", picture(circle()))
+    body = {"messages": [ask], "temperature": 0, "max_tokens": 60}
+    whole = client.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
+    cut = whole.index(" ")
+    begun = body | {"messages": [ask, {"role": "assistant", "content": whole[:cut]}], "continue_final_message": True}
+    answer = client.post("/v1/chat/completions", json=begun).json()
+    assert answer["choices"][0]["message"]["content"] == whole[cut:]
+    tokens = client.post("/tokenize", json=begun).json()["tokens"]
+    assert len(tokens) == answer["usage"]["prompt_tokens"]
+    assert client.post("/detokenize", json={"tokens": tokens}).json()["prompt"].endswith(whole[:cut])

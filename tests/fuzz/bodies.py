@@ -37,6 +37,7 @@ _TURNS = [
     {"role": "user", "name": "me", "content": "Hello!"},
 ]
 _HELLO = [{"role": "user", "content": "Hello!"}]
+_BEGUN = [*_HELLO, {"role": "assistant", "content": "I am"}]
 _CHATS: tuple[dict[str, Any], ...] = (
     {
         "model": "demo",
@@ -81,6 +82,8 @@ _CHATS: tuple[dict[str, Any], ...] = (
         "modalities": ["text"],
         "stream": False,
     },
+    {"messages": _BEGUN, "continue_final_message": True, "add_generation_prompt": False, "max_tokens": 4},
+    {"messages": [*_HELLO, {"role": "assistant", "content": "I", "prefix": True}], "max_tokens": 4},
     {"messages": _HELLO, "guided_regex": "[ab]{1,3}(c|d)?", "max_tokens": 4},
     {"messages": _HELLO, "guided_choice": ["yes", "no"], "max_tokens": 4},
     {"messages": _HELLO, "grammar": 'root ::= ("a" | "b")+ [0-9]', "max_tokens": 4},
@@ -152,6 +155,7 @@ _MESSAGES: tuple[dict[str, Any], ...] = (
         "messages": _HELLO,
         "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": _SCHEMA}},
     },
+    {"model": "demo", "max_tokens": 4, "messages": _BEGUN},
 )
 #: path template -> the bodies. A route that is here without a body takes none, and gets one all the same.
 SEEDS: dict[str, tuple[Any, ...]] = {

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from periscope.core import OutputFormat, TextDelta, ToolCallDelta, ToolCallStart
+from periscope.core import OutputFormat, OutputSpec, TextDelta, Tool, ToolCallDelta, ToolCallStart, ToolCallStyle
 from periscope.parsing.bare_calls import FORCED, LLAMA, BareCallDialect, BareCallParser
+from periscope.parsing.registry import parser_for
 from periscope.parsing.stream import OutputParser
 from tests.parsing.events import Event, called, events_from, numbered_ids
 
@@ -45,6 +46,17 @@ def test_which_output_of_llama_is_a_call(text: str, expected: list[Event]) -> No
     """JSON that names an offered tool, or follows the tag, is a call; all else is text without control tokens."""
     assert events_from(parser_of(LLAMA), [text]) == expected
     assert events_from(parser_of(LLAMA), text) == expected
+
+
+def test_an_answer_that_goes_on_does_not_begin_with_a_call() -> None:
+    """JSON in the middle of an answer is text; the tag announces a call there, too."""
+    form = OutputFormat(tool_call_style=ToolCallStyle.LLAMA, continues_text=True)
+    spec = OutputSpec((Tool("time"),))
+    assert events_from(parser_for(form, spec, numbered_ids()), TIME) == [TextDelta(TIME)]
+    assert events_from(parser_for(form, spec, numbered_ids()), f"!<|python_tag|>{TIME}") == [
+        TextDelta("!"),
+        called(0, "time", "{}"),
+    ]
 
 
 @pytest.mark.parametrize(

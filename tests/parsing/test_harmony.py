@@ -80,6 +80,16 @@ def test_reasoning_may_be_opened_by_the_template() -> None:
     assert events == [ReasoningDelta("Hm."), TextDelta("Yes.")]
 
 
+@pytest.mark.parametrize(
+    ("in_reasoning", "expected"),
+    [(False, [TextDelta(" assistant to")]), (True, [ReasoningDelta(" assistant to")])],
+)
+def test_a_message_may_go_on(*, in_reasoning: bool, expected: list[Event]) -> None:
+    """What looks like the rest of a header is text in the middle of a message."""
+    form = OutputFormat(starts_in_reasoning=in_reasoning, continues_text=True)
+    assert events_from(HarmonyParser(form, TOOLS, numbered_ids()), " assistant to") == expected
+
+
 def test_without_tools_a_call_is_text() -> None:
     """A client that offered no tools gets the call as text."""
     assert events_from(parser_of(()), [f'{CALL}{{"a": 1}}<|call|>']) == [TextDelta('{"a": 1}')]

@@ -63,6 +63,12 @@ TRANSCRIPTS: dict[str, tuple[OutputFormat, str, list[Event]]] = {
         "\nHm.</think>\nYes.",
         [ReasoningDelta("Hm."), TextDelta("Yes.")],
     ),
+    "an answer goes on": (replace(QWEN, continues_text=True), " well.\n", [TextDelta(" well.\n")]),
+    "reasoning goes on": (
+        replace(OPENED, continues_text=True),
+        " and so</think>\n\nYes.",
+        [ReasoningDelta(" and so"), TextDelta("Yes.")],
+    ),
     "reasoning never closed": (QWEN, "<think>Hm </thi", [ReasoningDelta("Hm </thi")]),
     "reasoning closed but never opened": (QWEN, "Hm.</think>\nYes.", [TextDelta("Hm.</think>\nYes.")]),
     "reasoning about a tool call": (

@@ -35,7 +35,7 @@ from periscope.core import (
 )
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine.config import EngineConfig
-from periscope.errors import ContextLengthExceeded
+from periscope.errors import ContextLengthExceeded, InvalidRequest
 from periscope.serving.generation import LocalGenerator
 from tests.tiny_models import CHAT_TEMPLATE, write_text_model
 
@@ -310,3 +310,36 @@ def test_a_text_that_cannot_be_completed_is_named(tmp_path: Path) -> None:
     with pytest.raises(ContextLengthExceeded) as refusal:
         answers(folder, replace(completing(), prompts=prompts))
     assert refusal.value.param == "prompt[1]"
+
+
+def conversation(*said: str, params: GenerationParams = GREEDY, **fields: object) -> GenerationRequest:
+    """A question, then the assistant's own words."""
+    request = asking(said[0], params, **fields)
+    spoken = tuple(Message(Role.ASSISTANT, (TextPart(text),)) for text in said[1:])
+    return replace(request, messages=(*request.messages, *spoken))
+
+
+def test_an_answer_goes_on_as_it_would_have() -> None:
+    """Cut before any of its words, the rest is what the model would have said; only the rest is told and counted."""
+    question = "What can you do?"
+    (whole,) = (told(events) for events in answers(DEMO, asking(question)))
+    cuts = [at for at, char in enumerate(whole.text) if char == " "][:6]
+    begun = [conversation(question, whole.text[:cut], continues=True) for cut in cuts]
+    for cut, events in zip(cuts, answers(DEMO, *begun), strict=True):
+        assert told(events).text == whole.text[cut:]
+        assert told(events).end.usage.num_completion_tokens < whole.end.usage.num_completion_tokens
+
+
+@pytest.mark.parametrize(
+    ("output", "param"),
+    [
+        (OutputSpec(response_format=ResponseFormat({"type": "object"}, "guided_json")), "guided_json"),
+        (OutputSpec((WEATHER,), REQUIRED), "tool_choice"),
+        (OutputSpec((replace(WEATHER, is_strict=True),)), "tools"),
+    ],
+)
+def test_an_answer_that_has_begun_cannot_be_held_to_a_grammar(output: OutputSpec, param: str) -> None:
+    """Its beginning is the client's, so the whole would not fit; refused by the field that asks for it."""
+    with pytest.raises(InvalidRequest, match="already begun") as refusal:
+        answers(DEMO, conversation("Hello!", "I", continues=True, output=output))
+    assert refusal.value.param == param

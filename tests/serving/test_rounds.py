@@ -197,3 +197,4 @@ def test_without_tools_of_the_server_events_pass() -> None:
 def test_the_clients_tool_choice_is_respected(mode: ToolChoiceMode, num_choices: int, may: bool) -> None:
     """No call means none of the server's either, and a call that is demanded is one of the client's tools."""
     assert may_offer_tools(replace(asked(tool_choice=ToolChoice(mode)), num_choices=num_choices)) is may
+    assert not may_offer_tools(replace(asked(tool_choice=ToolChoice(mode)), continues=True))

@@ -56,6 +56,7 @@ class GenerationRequest:
         model: configured name or alias; "" and "default" mean the first model of models.yaml.
         output: tools, whether to call them, and the form of the answer.
         messages: the conversation; empty if there are `prompts`.
+        continues: the last message is the assistant's, and the answer goes on with its text instead of beginning anew.
         prompts: texts that the model goes on with; empty for a conversation. Their choices are numbered through: those
             of the first prompt, then those of the second.
         echo: for `prompts` only.
@@ -75,6 +76,7 @@ class GenerationRequest:
     num_choices: int = 1
     counts_only: bool = False
     template_kwargs: JSONObject = field(default_factory=dict)
+    continues: bool = False
     prompts: tuple[TextPrompt, ...] = ()
     echo: Echo = Echo.NONE
 

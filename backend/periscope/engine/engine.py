@@ -22,6 +22,7 @@ from periscope.core import (
     TextPrompt,
     Tool,
     ToolCallStyle,
+    ToolChoiceMode,
 )
 from periscope.engine.config import EngineConfig
 from periscope.engine.device.turn import DeviceTurn
@@ -212,12 +213,18 @@ class InferenceEngine(HostedEngine):
         return self._tokenizer.decode(token_ids)
 
     async def render(
-        self, prompt: Prompt, tools: Sequence[Tool] = (), template_kwargs: JSONObject | None = None
+        self,
+        prompt: Prompt,
+        tools: Sequence[Tool] = (),
+        template_kwargs: JSONObject | None = None,
+        *,
+        continues: bool = False,
     ) -> RenderedPrompt:
         """Render and tokenise a prompt, off the event loop. A `RenderedPrompt` is returned unchanged.
 
         Args:
             template_kwargs: variables for the chat template; they override those of the engine's config.
+            continues: the chat ends with a message of the assistant, with which the completion goes on.
 
         Raises:
             InvalidRequest: the prompt is empty, holds unknown token ids, or the template refuses it.
@@ -226,7 +233,9 @@ class InferenceEngine(HostedEngine):
         """
         if isinstance(prompt, RenderedPrompt):
             return prompt
-        rendered = await self._off_loop(partial(self._render, prompt, tuple(tools), template_kwargs or {}))
+        rendered = await self._off_loop(
+            partial(self._render, prompt, tuple(tools), template_kwargs or {}, continues=continues)
+        )
         num_tokens, context_length = len(rendered.token_ids), self.model_info.context_length
         if num_tokens == 0:
             raise InvalidRequest(
@@ -241,11 +250,14 @@ class InferenceEngine(HostedEngine):
         prompt: str | Sequence[int] | Sequence[Message] | TextPrompt,
         tools: tuple[Tool, ...],
         template_kwargs: JSONObject,
+        *,
+        continues: bool,
     ) -> RenderedPrompt:
         if isinstance(prompt, TextPrompt):
             return self._tokenizer.text_prompt(prompt)
         if not isinstance(prompt, str) and prompt and all(isinstance(item, Message) for item in prompt):
-            return self._tokenizer.render(cast("Sequence[Message]", prompt), tools, template_kwargs)
+            messages = cast("Sequence[Message]", prompt)
+            return self._tokenizer.render(messages, tools, template_kwargs, continues=continues)
         text = prompt if isinstance(prompt, str) else tuple(cast("Sequence[int]", prompt))
         return RenderedPrompt(self._tokenizer.text_prompt(TextPrompt(text)).token_ids)
 
@@ -261,9 +273,12 @@ class InferenceEngine(HostedEngine):
             form, answer = OutputFormat(continues_text=True), output.response_format
             grammar = None if answer is None else await self._off_loop(partial(self._grammars.of_text, answer))
             return Constraint(grammar, form)
-        opened = prompt.starts_in_reasoning
-        if output.kind_for(self.output_format) is ConstraintKind.NONE:  # nothing to compile, so no need for a thread
-            return Constraint(None, replace(self.output_format, starts_in_reasoning=opened))
+        opened, kind = prompt.starts_in_reasoning, output.kind_for(self.output_format)
+        if kind is ConstraintKind.NONE:  # nothing to compile, so no need for a thread
+            form = replace(self.output_format, starts_in_reasoning=opened, continues_text=prompt.continues_text)
+            return Constraint(None, form)
+        if prompt.continues_text and not opened:
+            raise _begun(output)
         return await self._off_loop(partial(self._grammars.constraint, output, starts_in_reasoning=opened))
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
@@ -364,3 +379,16 @@ class InferenceEngine(HostedEngine):
 
 def _param_of(prompt: Prompt) -> str:
     return prompt.param if isinstance(prompt, TextPrompt) else "messages"
+
+
+def _begun(output: OutputSpec) -> InvalidRequest:
+    """The error for a grammar beside a prefill: it would hold from the middle of the answer on, not for all of it."""
+    told = output.response_format
+    is_forced = output.tool_choice.mode is ToolChoiceMode.REQUIRED
+    param = told.param if told is not None else "tool_choice" if is_forced else "tools"
+    what = "`strict` tools" if param == "tools" else f"`{param}`"
+    return InvalidRequest(
+        f"{what} cannot be enforced for an answer that has already begun: the conversation ends with the assistant's "
+        "own words. Leave one of the two out.",
+        param=param,
+    )

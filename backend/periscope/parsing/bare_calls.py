@@ -76,6 +76,7 @@ class BareCallParser:
         split: a parser without tools, which splits the completion into answer and reasoning.
         names: of the tools offered; with none, nothing is a call.
         has_plain_answer: an answer is JSON: once it has begun, nothing in it is a marker.
+        continues_answer: the answer has begun in the prompt, so what comes is no call at its beginning.
     """
 
     def __init__(
@@ -86,10 +87,13 @@ class BareCallParser:
         new_call_id: Callable[[], str] = new_call_id,
         *,
         has_plain_answer: bool = False,
+        continues_answer: bool = False,
     ) -> None:
         self._split = split
         self._counter = CallCounter(new_call_id)
-        self._calls = BareCalls(dialect, names, self._counter, has_plain_answer=has_plain_answer)
+        self._calls = BareCalls(
+            dialect, names, self._counter, has_plain_answer=has_plain_answer, continues_answer=continues_answer
+        )
 
     @property
     def num_tool_calls(self) -> int:
@@ -120,7 +124,13 @@ class BareCalls:
     """
 
     def __init__(
-        self, dialect: BareCallDialect, names: frozenset[str], counter: CallCounter, *, has_plain_answer: bool = False
+        self,
+        dialect: BareCallDialect,
+        names: frozenset[str],
+        counter: CallCounter,
+        *,
+        has_plain_answer: bool = False,
+        continues_answer: bool = False,
     ) -> None:
         self._dialect = dialect
         self._names = names
@@ -129,7 +139,7 @@ class BareCalls:
         self._takes_any_name = dialect.is_forced
         self._has_plain_answer = has_plain_answer
         self._markers = MarkerSet([*([dialect.tag] if dialect.tag else []), *dialect.dropped])
-        self._place = _Place.BETWEEN
+        self._place = _Place.TEXT if continues_answer else _Place.BETWEEN
         self._tail = ""  # may still become a marker
         self._gap: list[str] = []  # separators
         self._object: list[str] = []

@@ -65,7 +65,9 @@ class HarmonyParser:
     ) -> None:
         self._has_plain_answer = has_plain_answer
         self._has_tools = bool(tools)
-        self._place = _Place.REASONING if format.starts_in_reasoning else _Place.OPENING
+        self._place = _Place.ANSWER if format.continues_text else _Place.OPENING
+        if format.starts_in_reasoning:
+            self._place = _Place.REASONING
         self._tail = ""  # may still become a marker
         self._header: list[str] = []
         self._name = ""  # of the open call

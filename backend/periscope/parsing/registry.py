@@ -31,4 +31,7 @@ def parser_for(
         return split(output_format, tools, new_call_id, has_plain_answer=has_plain_answer)
     inner = split(output_format, (), has_plain_answer=is_constrained or has_plain_answer)
     names = frozenset(tool.name for tool in tools)
-    return BareCallParser(inner, dialect, names, new_call_id, has_plain_answer=has_plain_answer)
+    goes_on = output_format.continues_text and not output_format.starts_in_reasoning
+    return BareCallParser(
+        inner, dialect, names, new_call_id, has_plain_answer=has_plain_answer, continues_answer=goes_on
+    )

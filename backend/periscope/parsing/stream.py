@@ -80,6 +80,8 @@ class OutputParser:
         starts_in_reasoning = format.starts_in_reasoning and bool(format.think_end)
         self._state = _State.REASONING if starts_in_reasoning else _State.NORMAL
         self._space = _Space.DROPPED if starts_in_reasoning else _Space.PENDING
+        if format.continues_text:
+            self._space = _Space.KEPT
         self._tail = ""  # may still become a marker
         self._gap: list[str] = []  # whitespace that waits for what follows it
         self._events: list[Delta] = []

@@ -140,7 +140,7 @@ class LocalGenerator(InferenceEngine):
                 partial(self._tokenizer.encode, prompt, adds_special_tokens=adds_special_tokens)
             )
         else:
-            rendered = await self.render(prompt.messages, prompt.output.tools, prompt.template_kwargs)
+            rendered = await self._rendered(prompt)
             token_ids = rendered.token_ids
         return await self._off_loop(partial(self._tokenizer.token_texts, token_ids))
 
@@ -217,7 +217,9 @@ class LocalGenerator(InferenceEngine):
         return source if isinstance(source, str) else await self._off_loop(partial(self._tokenizer.decode, source))
 
     async def _rendered(self, request: GenerationRequest) -> RenderedPrompt:
-        return await self.render(request.messages, request.output.tools, request.template_kwargs)
+        return await self.render(
+            request.messages, request.output.tools, request.template_kwargs, continues=request.continues
+        )
 
     async def _num_prompt_tokens(self, request: GenerationRequest) -> int:
         """The length of the prompt, which may be more than the context holds.

@@ -13,8 +13,8 @@ from periscope.api.anthropic.tools import decode_tool_choice, decode_tools
 from periscope.api.anthropic.unused import unused_fields
 from periscope.api.bounds import refuse_too_many
 from periscope.api.call_ids import pair_calls
-from periscope.api.errors import UnsupportedParameter
 from periscope.api.fields import refuse_fields
+from periscope.api.prefill import with_open_answer
 from periscope.api.schema_nulls import without_nulls
 from periscope.api.thinking import EFFORT_BUDGETS, budget_of_thinking
 from periscope.api.validation import validate
@@ -25,6 +25,7 @@ from periscope.core import (
     JSONObject,
     OutputSpec,
     ResponseFormat,
+    Role,
     ToolChoiceMode,
 )
 from periscope.errors import InvalidRequest
@@ -59,7 +60,6 @@ def decode(body: Any, request_id: str) -> MessagesCall:
     """
     refuse_too_many(body)
     wire = validate(MessagesWire, body)
-    _refuse_prefill(wire)
     return MessagesCall(
         request=_request(wire, request_id, _params(wire)),
         is_stream=bool(wire.stream),
@@ -80,28 +80,21 @@ def decode_prompt(body: Any, request_id: str) -> GenerationRequest:
 
 def _request(wire: PromptWire, request_id: str, params: GenerationParams) -> GenerationRequest:
     refuse_fields(wire.model_extra, MESSAGES_FIELDS)
+    messages, continues = tuple(decode_conversation(wire.system, wire.messages)), False
+    if messages[-1].role is Role.ASSISTANT:
+        messages, continues = with_open_answer(messages, f"messages[{len(wire.messages) - 1}]")
     tools = decode_tools(wire.tools or ())
     choice = decode_tool_choice(wire.tool_choice, tools)
     offered = () if choice.mode is ToolChoiceMode.NONE else tools
     return GenerationRequest(
         id=request_id,
         model=wire.model or "",
-        messages=pair_calls(decode_conversation(wire.system, wire.messages)),
+        messages=pair_calls(messages),
+        continues=continues,
         params=params,
         output=OutputSpec(offered, choice, _response_format(wire)),
         template_kwargs=_template_kwargs(wire),
     )
-
-
-def _refuse_prefill(wire: MessagesWire) -> None:
-    """An answer that begins with the client's words would have to go on from there; here it always begins anew."""
-    last = len(wire.messages) - 1
-    if wire.messages[last].role == "assistant":
-        raise UnsupportedParameter(
-            f"`messages[{last}]` is an assistant message, and this server does not support prefill: the conversation "
-            "must end with a user message.",
-            param=f"messages[{last}]",
-        )
 
 
 def _params(wire: MessagesWire) -> GenerationParams:

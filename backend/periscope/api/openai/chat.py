@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from periscope.api.bounds import refuse_too_many
 from periscope.api.call_ids import pair_calls
 from periscope.api.content_parts import decode_content, decode_reasoning
+from periscope.api.openai.continuing import asks_to_continue
 from periscope.api.openai.fields import CHAT_FIELDS
 from periscope.api.openai.params import decode_params, wants_usage
 from periscope.api.openai.response_format import decode_response_format
 from periscope.api.openai.schema import ChatCompletionWire
 from periscope.api.openai.tool_choice import decode_tool_choice, decode_tools, refuse_other_types
 from periscope.api.openai.unsupported import refuse_unread, refuse_unsupported, unused_fields
+from periscope.api.prefill import with_open_answer
 from periscope.api.thinking import thinking_budget, thinking_variables
 from periscope.api.tool_blocks import decode_tool_uses, results_apart
 from periscope.api.validation import validate
@@ -73,10 +75,14 @@ def decode(body: Any, request_id: str) -> ChatCall:
     tools = decode_tools(wire.tools or ())
     choice = decode_tool_choice(wire.tool_choice, tools, is_parallel=wire.parallel_tool_calls is not False)
     offered = () if choice.mode is ToolChoiceMode.NONE else tools
+    messages, continues = tuple(_messages(wire.messages)), False
+    if asks_to_continue(wire):
+        messages, continues = with_open_answer(messages, f"messages[{len(wire.messages) - 1}]")
     request = GenerationRequest(
         id=request_id,
         model=wire.model or "",
-        messages=pair_calls(tuple(_messages(wire.messages))),
+        messages=pair_calls(messages),
+        continues=continues,
         params=_params(wire),
         output=OutputSpec(offered, choice, decode_response_format(wire)),
         num_choices=1 if wire.n is None else wire.n,

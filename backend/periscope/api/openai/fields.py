@@ -90,8 +90,8 @@ CHAT_FIELDS: FieldTable = {
     "attachments": refused("of another dialect", [], fix="send them as parts of messages"),
     "documents": refused("of another dialect", [], fix="send them as `file` parts of messages"),
     "chat_template": refused("vLLM's; it is the model's own, and code"),
-    "continue_final_message": refused("vLLM's", False),
-    "add_generation_prompt": refused("vLLM's", True),
+    "continue_final_message": used("vLLM's; the last message of the assistant goes on"),
+    "add_generation_prompt": used("vLLM's; false beside `continue_final_message`"),
     "echo": refused("vLLM's", False),
 }
 

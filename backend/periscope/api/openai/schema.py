@@ -64,7 +64,8 @@ class MessageWire(Wire):
     """One message of any role; `content` is checked once the role is known.
 
     Reasoning comes back under the name that its server gave it: `reasoning_details` is OpenRouter's, `thinking_blocks`
-    LiteLLM's. `tool_name` is Ollama's `name` of a tool message.
+    LiteLLM's. `tool_name` is Ollama's `name` of a tool message. `prefix` (DeepSeek's and Mistral's) and `partial`
+    (Moonshot's and Qwen's) say that the answer goes on with this message.
     """
 
     role: str
@@ -79,6 +80,8 @@ class MessageWire(Wire):
     thinking: str | None = None
     reasoning_details: Any = None
     thinking_blocks: Any = None
+    prefix: bool | None = None
+    partial: bool | None = None
 
 
 class FunctionWire(Wire):
@@ -182,6 +185,8 @@ class ChatCompletionWire(GenerationWire, ThinkingFields):
     tools: list[ToolWire] | None = None
     tool_choice: Annotated[ToolChoiceWire | None, BeforeValidator(_tool_choice)] = None
     parallel_tool_calls: bool | None = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     max_tokens: Annotated[int | None, BeforeValidator(_no_limit)] = None
     max_completion_tokens: Annotated[int | None, BeforeValidator(_no_limit)] = None

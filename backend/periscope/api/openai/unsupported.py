@@ -17,7 +17,6 @@ _PICTURES = "put each picture into `content` as an `image_url` part"
 _FILES = "put pictures into `content` as `image_url` parts, and what files say as text"
 _TEXT = "put it into `content`"
 _CALLS = "send `tool_calls`, and messages of the role `tool` for their results"
-_PREFIX = "leave it out, the answer always begins anew"
 #: Beside `content` these repeat it; the AI SDK's and Google's messages have them in its place.
 _COPIES = ("parts", "text", "contents")
 #: Fields of a message in which other dialects carry content -> what to do instead. Fields that are not listed here
@@ -28,7 +27,6 @@ _CONTENT_FIELDS: Mapping[str, str] = {
     **dict.fromkeys(("documents", "document", "audio", "audios", "input_audio", "video", "videos"), _FILES),
     **dict.fromkeys(_COPIES, _TEXT),
     **dict.fromkeys(("function_call", "toolInvocations", "tool_results", "tool_responses"), _CALLS),
-    **dict.fromkeys(("prefix", "partial"), _PREFIX),
 }
 
 #: Arguments of the code around a chat template, which are not variables of the template.

@@ -14,6 +14,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from periscope.core import Image, JSONObject, OutputFormat, TokenText, ToolCallStyle
+from periscope.engine.text.continuation import TurnOpener
 from periscope.engine.text.fill_in_middle import FillInMiddle, fill_in_middle_of
 from periscope.engine.text.images import PlacedImage, PromptImages, images_of
 from periscope.engine.text.message_rewrites import REASONING_KEYS, Messages, without_volatile_lines
@@ -214,7 +215,12 @@ class ChatTokenizer:
         return tuple(token_ids)
 
     def render(
-        self, messages: Sequence[Message], tools: Sequence[Tool] = (), template_kwargs: JSONObject | None = None
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] = (),
+        template_kwargs: JSONObject | None = None,
+        *,
+        continues: bool = False,
     ) -> RenderedPrompt:
         """Render and tokenise a chat, with the assistant's turn opened. Blocks; takes the lock.
 
@@ -222,6 +228,7 @@ class ChatTokenizer:
 
         Args:
             template_kwargs: the request's template variables; they override the model's.
+            continues: the last message is the turn that is open, and holds text or reasoning.
 
         Raises:
             InvalidRequest: the template refuses the messages, or leaves a part of them out, in every rewritten form;
@@ -243,16 +250,22 @@ class ChatTokenizer:
         own = self._as_trained(_checked_settings(template_kwargs or {}))
         kwargs = {**self._template_kwargs, **own}
         render = self._renderer(kwargs, images)
+        schemas, plain = [tool_schema(tool) for tool in tools], without_volatile_lines(plain)
         with self._lock:
-            chat = self._fit.fit(without_volatile_lines(plain), [tool_schema(tool) for tool in tools], render)
+            if continues:
+                closed = self._renderer(kwargs, images, opens_turn=False)
+                turn = TurnOpener(self._fit, closed, render, self.output_format).open(plain, schemas)
+                chat, starts_in_reasoning = turn.chat, turn.in_reasoning
+            else:
+                chat = self._fit.fit(plain, schemas, render)
+                think_start = self.output_format.think_start
+                starts_in_reasoning = bool(think_start) and chat.text.rstrip().endswith(str(think_start))
             token_ids = self._bounds.encode(partial(self._tokenizer.encode, add_special_tokens=False), chat.text)
             checkpoints: tuple[int, ...] = ()
             if self._wants_checkpoints:
                 checkpoints = self._checkpoints(chat, token_ids, self._renderer(kwargs, images, opens_turn=False))
             placed = () if self._images is None else self._images.placed(token_ids, images, chat.messages)
-        think_start = self.output_format.think_start
-        starts_in_reasoning = bool(think_start) and chat.text.rstrip().endswith(str(think_start))
-        return RenderedPrompt(token_ids, starts_in_reasoning, checkpoints, placed)
+        return RenderedPrompt(token_ids, starts_in_reasoning, checkpoints, placed, continues_text=continues)
 
     def _as_trained(self, template_kwargs: JSONObject) -> JSONObject:
         """The variables with an effort that the model was trained on, for gpt-oss, whose prompt holds the word."""
