@@ -18,7 +18,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from periscope.config import Config, ModelConfig, RemoteConfig, VisionProxyConfig
 from periscope.config.named import captioner_name
 from periscope.core import ConfigChanges, Footprint, ModelKind, ModelState, Tell, VisionMode, require_model
-from periscope.engine import VisionLanguageEngine
+from periscope.engine import EmbeddingEngine, VisionLanguageEngine
 from periscope.engine.device.memory import DeviceMemory
 from periscope.engine.device.turn import DeviceTurn
 from periscope.engine.isolated.engine import IsolatedVisionLanguageEngine
@@ -27,7 +27,7 @@ from periscope.events import Event, ModelStateChanged
 from periscope.pool.contracts import LoadProgress, ModelSpec, PooledEngine
 from periscope.remote import Endpoint, OpenAIClient, Timeouts
 from periscope.serving.generation import LocalGenerator
-from periscope.serving.models import DisabledImages, ServedModel
+from periscope.serving.models import DisabledImages, ServedEmbedder, ServedModel
 from periscope.vision.backends.leased import ImageDescriber, LeasedCaptioner
 from periscope.vision.backends.remote import RemoteCaptioner
 from periscope.vision.backends.remote_server import RemoteServer
@@ -42,6 +42,7 @@ from periscope.wiring import (
     installed_reader,
     model_reader,
     peek_files,
+    peek_max_tokens,
     proxy_settings,
     source_of,
 )
@@ -68,12 +69,14 @@ class Roster:
         specs: of those that are loaded in this process, or in one of their own.
         captioners: by name, those on other servers among them.
         served: the text models, the default one first.
+        embedders: the embedding models, the default one of them first.
     """
 
     config: Config
     specs: tuple[ModelSpec, ...]
     captioners: Mapping[str, AnyCaptioner]
     served: tuple[ServedModel, ...]
+    embedders: tuple[ServedEmbedder, ...]
 
     @property
     def remote(self) -> dict[str, RemoteCaptioner]:
@@ -124,6 +127,13 @@ class Assembly:
             served=tuple(
                 self._served(model, config, captioners) for model in config.models if model.kind is ModelKind.TEXT
             ),
+            embedders=tuple(
+                ServedEmbedder(
+                    model.name, model.aliases, int(time.time()), peek_max_tokens(model), peek_files(model)[1]
+                )
+                for model in config.models
+                if model.kind is ModelKind.EMBEDDING
+            ),
         )
 
     def _spec(self, model: ModelConfig, config: Config) -> ModelSpec:
@@ -141,6 +151,8 @@ class Assembly:
                 case ModelKind.CAPTIONER:
                     engine = IsolatedVisionLanguageEngine if model.isolated else VisionLanguageEngine
                     return await engine.load(source, settings, turn=self._turn, progress=progress)
+                case ModelKind.EMBEDDING:
+                    return await EmbeddingEngine.load(source, settings, turn=self._turn, progress=progress)
 
         return ModelSpec(
             model.name,

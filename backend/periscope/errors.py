@@ -94,6 +94,20 @@ class ContextLengthExceeded(RequestError):
         self.is_lower_bound = is_lower_bound
 
 
+class InputTooLong(RequestError):
+    """A text to embed has more tokens than the model takes, or all texts of the request more than are taken at once.
+
+    Attributes:
+        num_tokens: exact unless the text was refused before all of it was tokenised.
+        limit: tokens that are taken.
+    """
+
+    def __init__(self, message: str, *, param: str, num_tokens: int, limit: int) -> None:
+        super().__init__(message, param=param)
+        self.num_tokens = num_tokens
+        self.limit = limit
+
+
 class MemoryExceeded(RequestError):
     """The prompt's KV cache cannot fit the memory there is, even with nothing else running."""
 

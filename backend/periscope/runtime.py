@@ -27,6 +27,7 @@ from periscope.hub import Downloads, JobFile
 from periscope.pool.contracts import PoolLimits
 from periscope.pool.pool import ModelPool
 from periscope.serving.control import ControlService
+from periscope.serving.embeddings import EmbeddingService
 from periscope.serving.health import Notices
 from periscope.serving.machine import MachineReactions
 from periscope.serving.models import ModelNames
@@ -103,7 +104,7 @@ class Runtime:
         self._opened = list(self._roster.remote.values())
         self._watching: dict[RemoteCaptioner, asyncio.Task[None]] = {}
         requests = LiveRequests(self.bus.publish)
-        self._names = ModelNames(self._roster.served)
+        self._names = ModelNames(self._roster.served, self._roster.embedders)
         in_flight = BytesInFlight(
             config.server.limits.max_image_bytes_in_flight, wait_timeout_s=config.server.limits.wait_timeout_s
         )
@@ -130,6 +131,7 @@ class Runtime:
             native=NativeVision(intake),
             notices=self.notices,
         )
+        self.embeddings = EmbeddingService(self._names, self._pool, requests)
         self._host = HostWatch(
             sensors or sensors_of(sys.platform),
             KeepAwake(caffeinate if config.server.keep_awake and sys.platform == "darwin" else None),
@@ -242,7 +244,7 @@ class Runtime:
         anew = {*changes.added, *changes.reloaded}
         loads = [name for name in roster.preloaded if name in anew or name not in before.preloaded]
         self._pool.configure(roster.specs, replaced=changes.reloaded, loads=loads)
-        self._names.replace(roster.served)
+        self._names.replace(roster.served, roster.embedders)
         self.service.replace_elsewhere(roster.remote.values())
         self._opened += [each for each in roster.remote.values() if each not in self._opened]
         self._watch_captioners()
@@ -256,6 +258,7 @@ class Runtime:
     def stop_admitting(self) -> None:
         """Idempotent: new requests are refused and event streams end; what runs goes on."""
         self.service.stop_admitting()
+        self.embeddings.stop_admitting()
         self.control.stop()
 
     async def stop(self, *, drain_s: float = 0.0) -> None:

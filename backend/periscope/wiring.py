@@ -13,6 +13,7 @@ from periscope.config.named import find_named, reader_name, with_companions
 from periscope.core import ModelFiles, ModelKind, VisionMode, find_model
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig
+from periscope.engine.loading.embedding_files import EmbeddingFiles
 from periscope.engine.loading.generation_config import authors_sampling
 from periscope.engine.loading.loader import context_length_of, find_on_disk, quantization_of, read_model_config
 from periscope.errors import InvalidRequest, ModelLoadError
@@ -90,6 +91,8 @@ def engine_config(model: ModelConfig, config: Config) -> EngineConfig:
         draft_revision=draft.revision if draft else None,
         num_draft_tokens=params.num_draft_tokens,
         has_vision=model.capabilities.vision_mode is VisionMode.NATIVE,
+        pooling=params.pooling,
+        matryoshka=params.matryoshka,
     )
 
 
@@ -221,3 +224,12 @@ def peek_files(model: ModelConfig) -> tuple[int | None, ModelFiles]:
         authors_sampling(folder),
     )
     return context_length_of(config, limit), files
+
+
+def peek_max_tokens(model: ModelConfig) -> int | None:
+    """Tokens of one text that an embedding model takes, by its files if they are on this disk. Loads nothing."""
+    try:
+        path = find_on_disk(source_of(model), model.revision)
+        return EmbeddingFiles.read(path, read_model_config(path), context_length=model.params.context_length).max_tokens
+    except ModelLoadError:
+        return model.params.context_length

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from periscope.core import (
     DefaultParam,
     DescribedFile,
     DownloadCommand,
+    EmbeddingRequest,
+    Embeddings,
     FilePart,
     Finished,
     FinishReason,
@@ -79,6 +82,8 @@ KEPT = KeptCaption("caption/ab12/cd34", Caption("A red circle.", 5, 70), created
 USAGE = Usage(num_prompt_tokens=11, num_completion_tokens=4, num_cached_tokens=3, num_reasoning_tokens=2)
 #: A whole character, and half of one.
 TOKENIZED = TokenizedText((TokenText(5, "a", b"a"), TokenText(9, "\ufffd", b"\xc3")), 4096)
+#: 1, -0.5 and 0.1 in float32.
+VECTOR = struct.pack("<3f", 1.0, -0.5, 0.1)
 FINISHED = Finished(FinishReason.STOP, USAGE)
 HELLO = {"model": "small", "messages": [{"role": "user", "content": "Hello"}]}
 STREAM = HELLO | {"stream": True}
@@ -159,6 +164,7 @@ class FakeBackend:
         self.described: tuple[str, tuple[FilePart | ImagePart, ...]] | None = None
         self.tokenized: list[tuple[str, str, bool]] = []
         self.detokenized: list[tuple[str, tuple[int, ...]]] = []
+        self.embedded: list[EmbeddingRequest] = []
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
         self.requests.append(request)
@@ -195,6 +201,20 @@ class FakeBackend:
     async def detokenize(self, model: str, token_ids: Sequence[int]) -> str:
         self.detokenized.append((model, tuple(token_ids)))
         return "text of tokens"
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        self.embedded.append(request)
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.append(task)
+        for step in self.script:
+            if isinstance(step, Gate):
+                try:
+                    await step.passed()
+                except asyncio.CancelledError:
+                    self.saw.append(asyncio.CancelledError)
+                    raise
+        return Embeddings(tuple(VECTOR for _ in request.inputs), 7)
 
     async def describe_files(self, model: str, files: tuple[FilePart | ImagePart, ...]) -> tuple[DescribedFile, ...]:
         self.described = (model, files)
@@ -370,7 +390,7 @@ def app_over(
     if keys is None:
         keys = AccessKeys(token)
         keys.replace(api_key, {})
-    return create_app(backend, control or FakeControl(), ApiSettings(**settings), keys=keys)
+    return create_app(backend, control or FakeControl(), ApiSettings(**settings), embeddings=backend, keys=keys)
 
 
 def client_of(backend: FakeBackend, control: FakeControl | None = None, **settings: Any) -> httpx.AsyncClient:

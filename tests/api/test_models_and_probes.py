@@ -35,6 +35,8 @@ async def test_the_list_tells_what_clients_look_for() -> None:
         "context_window": 4096,
         "max_context_length": 4096,
         "meta": {"n_ctx": 4096, "n_ctx_train": 32768},
+        "kind": "text",
+        "embedding_size": None,
         "capabilities": {"vision": "proxy", "tools": True, "reasoning": False, "batched": True},
         "input_modalities": ["text", "image"],
         "architecture": {"input_modalities": ["text", "image"], "output_modalities": ["text"]},

@@ -75,7 +75,7 @@ def test_ls_tells_what_is_on_this_disk(machine: Machine) -> None:
     rows = [line.split() for line in ended.stdout.splitlines()]
     assert ended.returncode == 0
     assert machine.run("ls") == (0, ended.stdout, ended.stderr)
-    assert rows[0] == ["NAME", "MODEL", "SIZE", "REVISION", "STATE"]
+    assert rows[0] == ["NAME", "KIND", "MODEL", "SIZE", "REVISION", "STATE"]
     assert [(row[0], " ".join(row[-2:])) for row in rows[1:]] == [
         ("fetched", "on disk"),
         ("absent", "v2 missing"),
@@ -95,6 +95,7 @@ def test_ls_as_json_is_one_object(machine: Machine) -> None:
     (other,) = told["others"]
     assert fetched | {"path": None} == {
         "name": "fetched",
+        "kind": "text",
         "hub_id": "tiny/fetched",
         "path": None,
         "revision": None,

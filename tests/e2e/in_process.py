@@ -20,7 +20,7 @@ async def served(config: Config | None = None) -> AsyncIterator[tuple[Runtime, i
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         async with Runtime(config or load()) as runtime:
-            app = create_app(runtime.service, runtime.control, ApiSettings())
+            app = create_app(runtime.service, runtime.control, ApiSettings(), embeddings=runtime.embeddings)
             server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
             serving = asyncio.create_task(server._serve([listener]))
             while not server.started:

@@ -16,6 +16,7 @@ from periscope.api.error_replies import HANDLERS
 from periscope.api.intake import BodyIntake
 from periscope.api.logs import logs_router
 from periscope.api.models import discovery_router, models_router
+from periscope.api.openai.embeddings import embedding_router
 from periscope.api.openai.routes import openai_router
 from periscope.api.openai.tokenizing import tokenizing_router
 from periscope.api.paths import IntendedPaths
@@ -25,7 +26,7 @@ from periscope.core import AllowedOrigins
 from periscope.log_tail import LogTail
 
 if TYPE_CHECKING:
-    from periscope.api.backend import ChatBackend, ControlBackend
+    from periscope.api.backend import ChatBackend, ControlBackend, EmbeddingBackend
     from periscope.api.settings import ApiSettings
 
 
@@ -35,6 +36,7 @@ def create_app(
     settings: ApiSettings,
     *,
     keys: AccessKeys | None = None,
+    embeddings: EmbeddingBackend | None = None,
     log: LogTail | None = None,
     dialects: DialectTable = DIALECTS,
 ) -> FastAPI:
@@ -42,6 +44,7 @@ def create_app(
 
     Args:
         keys: those that open the server; None = it is open.
+        embeddings: answers `/v1/embeddings`; None = there is no such route.
         log: the lines of `/api/logs`; None = none are kept.
         dialects: how errors are told on which paths.
     """
@@ -58,6 +61,8 @@ def create_app(
     app.include_router(probe_router(backend, settings))
     app.include_router(openai_router(backend, settings))
     app.include_router(tokenizing_router(backend, settings))
+    if embeddings is not None:
+        app.include_router(embedding_router(embeddings, backend, settings))
     app.include_router(anthropic_router(backend, settings))
     app.include_router(models_router(backend, settings))
     app.include_router(discovery_router(backend, settings))

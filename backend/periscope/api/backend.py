@@ -12,6 +12,8 @@ from periscope.core import (
     ConfigChanges,
     DescribedFile,
     DownloadCommand,
+    EmbeddingRequest,
+    Embeddings,
     FilePart,
     GenerationRequest,
     ImagePart,
@@ -56,7 +58,27 @@ class Health(Protocol):
         ...
 
 
-class ChatBackend(Protocol):
+class ModelBackend(Protocol):
+    """Lists the models."""
+
+    def models(self) -> tuple[ModelCard, ...]:
+        """The configured models, the default one first and embedding models last. Does not block."""
+        ...
+
+
+class EmbeddingBackend(Protocol):
+    """Turns texts into vectors. Event loop only."""
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """One vector for each input, in order. Loads the model if needed. Cancellable.
+
+        Raises:
+            RequestError: the model, an input or a parameter cannot be used.
+        """
+        ...
+
+
+class ChatBackend(ModelBackend, Protocol):
     """Answers requests. Every method runs on the event loop and none blocks it."""
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
@@ -110,10 +132,6 @@ class ChatBackend(Protocol):
         Raises:
             RequestError: a file cannot be taken.
         """
-        ...
-
-    def models(self) -> tuple[ModelCard, ...]:
-        """The configured models, the default one first. Does not block."""
         ...
 
     def health(self) -> Health:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from periscope.api.errors import ClientGone
-from periscope.errors import RequestError, ServerBusy
+from periscope.errors import RequestCancelled, RequestError, ServerBusy
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -28,6 +28,7 @@ async def while_connected(work: Coroutine[Any, Any, T], receive: Receive) -> T:
 
     Raises:
         ClientGone: the client disconnected first.
+        RequestCancelled: the work was cancelled from elsewhere, by command.
     """
     working = asyncio.create_task(work)
     watching = asyncio.create_task(_disconnect(receive))
@@ -39,6 +40,8 @@ async def while_connected(work: Coroutine[Any, Any, T], receive: Receive) -> T:
     if is_gone:
         watching.result()  # raises what `receive` raised, if it did
         raise ClientGone
+    if working.cancelled():
+        raise RequestCancelled("The request was cancelled by a command to the server.")
     return working.result()
 
 

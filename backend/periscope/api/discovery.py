@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from periscope.api.openai.models import input_modalities
-from periscope.core import ModelState
+from periscope.core import ModelKind, ModelState
 
 if TYPE_CHECKING:
     from periscope.core import JSONObject, ModelCard
@@ -36,7 +36,7 @@ def lm_studio_v0_model(card: ModelCard) -> JSONObject:
     return {
         "id": card.name,
         "object": "model",
-        "type": "vlm" if card.sees else "llm",
+        "type": "embeddings" if card.kind is ModelKind.EMBEDDING else "vlm" if card.sees else "llm",
         "publisher": _publisher(card),
         "arch": card.files.model_type,
         "compatibility_type": "mlx",
@@ -56,7 +56,7 @@ def lm_studio_v1_model(card: ModelCard) -> JSONObject:
     instance = {"id": card.name, "config": {"context_length": card.context_length}}
     quantization = card.files.quantization
     return {
-        "type": "llm",
+        "type": "embedding" if card.kind is ModelKind.EMBEDDING else "llm",
         "publisher": _publisher(card),
         "key": card.name,
         "display_name": card.name,
@@ -100,7 +100,8 @@ def codex_catalogue(cards: Sequence[ModelCard]) -> list[JSONObject]:
     Source: codex-rs/protocol/src/openai_models.rs, `ModelInfo`: the fields that some version of it requires, and those
     that say what the model takes. Others would be promises that are not kept here.
     """
-    return [_codex_model(card, priority) for priority, card in enumerate(cards)]
+    texts = [card for card in cards if card.kind is ModelKind.TEXT]
+    return [_codex_model(card, priority) for priority, card in enumerate(texts)]
 
 
 def _codex_model(card: ModelCard, priority: int) -> JSONObject:

@@ -97,6 +97,7 @@ ROWS: Mapping[type[Exception], ErrorRow] = {
     e.ImageSourceRefused: ErrorRow(400, _CLIENT, "image_source_refused"),
     e.ImageNotFetched: ErrorRow(400, _CLIENT, "image_not_fetched"),
     e.ContextLengthExceeded: ErrorRow(400, _CLIENT, "context_length_exceeded"),
+    e.InputTooLong: ErrorRow(400, _CLIENT, "context_length_exceeded"),
     e.MemoryExceeded: ErrorRow(400, _CLIENT, "context_length_exceeded"),
     # Only by the command to read models.yaml again: whoever wrote it can mend it.
     e.ConfigError: ErrorRow(400, _CLIENT, "config_error"),

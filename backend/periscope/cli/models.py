@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from periscope.core import JSONObject
     from periscope.hub import CachedModel
 
-_HEADINGS = ("NAME", "MODEL", "SIZE", "REVISION", "STATE")
+_HEADINGS = ("NAME", "KIND", "MODEL", "SIZE", "REVISION", "STATE")
 _SHORT_COMMIT = 12
 
 
@@ -127,6 +127,7 @@ def _row(model: NamedModel, cached: CachedModel | None) -> dict[str, Any]:
         num_bytes = sum(each for _, each in _files(place.folder))
     return {
         "name": model.name,
+        "kind": None if model.entry is None else model.entry.kind.value,
         "hub_id": model.hub_id,
         "path": str(place.folder or model.folder or "") or None,
         "revision": model.revision,
@@ -143,6 +144,7 @@ def _other(model: CachedModel) -> dict[str, Any]:
     folder = next(filter(None, (complete_snapshot(model.hub_id, commit) for commit in model.commits)), None)
     return {
         "name": None,
+        "kind": None,
         "hub_id": model.hub_id,
         "path": None if folder is None else str(folder),
         "revision": None,
@@ -157,6 +159,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     num_bytes = size(row["size_bytes"]) if row["size_bytes"] else "-"
     return (
         row["name"] or "-",
+        row["kind"] or "-",
         row["hub_id"] or row["path"] or f"{row['model']} at {row['url']}",
         num_bytes,
         revision or "-",
@@ -170,9 +173,8 @@ def _setting_facts(model: NamedModel) -> JSONObject:
 
     entry = model.entry
     if entry is None:
-        return {"kind": None, "aliases": None, "vision_mode": None, "captioner": None}
+        return {"aliases": None, "vision_mode": None, "captioner": None}
     return {
-        "kind": entry.kind.value,
         "aliases": list(entry.aliases),
         "vision_mode": entry.capabilities.vision_mode.value,
         "captioner": captioner_name(entry),

@@ -149,7 +149,8 @@ async def _serve(
             shutdown=stop.stop,
             on_reload=partial(_take_keys, keys, redaction),
         )
-        app = create_app(runtime.service, runtime.control, api_settings(config), keys=keys, log=tail)
+        settings = api_settings(config)
+        app = create_app(runtime.service, runtime.control, settings, embeddings=runtime.embeddings, keys=keys, log=tail)
         server = _http_server(app, config.server.limits)
         display = display_on(console, _log_line)
         async with shown(runtime.bus, display):

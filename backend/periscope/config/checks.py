@@ -20,7 +20,7 @@ from periscope.config.keys import Loc, dotted, section_at, settings
 from periscope.config.schema import ModelEntry, ServerConfig, ServerLimits
 from periscope.config.section import PATTERN_MEANINGS, fields_of
 from periscope.config.vision_schema import READER_KINDS, RemoteConfig, read_vision_mode
-from periscope.core import DEFAULT_NAME, VisionMode
+from periscope.core import DEFAULT_NAME, ModelKind, VisionMode
 
 _MAX_SHOWN = 60
 #: Where a model comes from; an entry has one of them.
@@ -229,6 +229,8 @@ def _captioner_fault(tree: Any, key: str, value: object, loc: Loc, owners: _Owne
     if target == loc:
         return "is the model itself; if it can see, use vision_mode: native"
     owner = tree["models"][target[1]]
+    if _is_embedder(owner):
+        return "is an embedding model, so it cannot see; if it is none, set kind: text for it"
     if _proxy(owner) and _vision_mode(owner) is not VisionMode.NATIVE:
         return "has a vision_proxy of its own, so it cannot see"
     return None
@@ -246,7 +248,11 @@ def _default_problems(document: Document, entries: list[_Entry], owners: _Owners
 
 def _text_models(entries: list[_Entry], owners: _Owners) -> Iterator[Loc]:
     named = {owners.captioner(key, value) for _, entry in entries for key, value in _proxy(entry).items()}
-    return (loc for loc, entry in entries if _answers(entry) or not (loc in named or _is_remote(entry)))
+    return (
+        loc
+        for loc, entry in entries
+        if not _is_embedder(entry) and (_answers(entry) or not (loc in named or _is_remote(entry)))
+    )
 
 
 def _anthropic_problems(document: Document, entries: list[_Entry], owners: _Owners) -> Iterator[Problem]:
@@ -260,7 +266,9 @@ def _anthropic_problems(document: Document, entries: list[_Entry], owners: _Owne
         hint = f"; did you mean {near[0]}?" if near else ""
         yield _problem(document, place, f"{asked!r} names no model of this file{hint}")
     elif target not in _text_models(entries, owners):
-        yield _problem(document, place, f"{asked!r} only captions images; name a text model")
+        is_embedder = _is_embedder(document.tree["models"][target[1]])
+        other_work = "only embeds texts" if is_embedder else "only captions images"
+        yield _problem(document, place, f"{asked!r} {other_work}; name a text model")
 
 
 def _problem(document: Document, loc: Loc, text: str) -> Problem:
@@ -269,6 +277,10 @@ def _problem(document: Document, loc: Loc, text: str) -> Problem:
 
 def _is_remote(entry: dict[str, Any]) -> bool:
     return isinstance(entry.get("remote"), dict)
+
+
+def _is_embedder(entry: dict[str, Any]) -> bool:
+    return bool(entry.get("kind") == ModelKind.EMBEDDING)
 
 
 def _proxy(entry: dict[str, Any]) -> dict[str, Any]:

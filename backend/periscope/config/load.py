@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from periscope.config.checks import model_problems, schema_problems, server_problems
 from periscope.config.document import Document, Origin, Problem, config_error, read_document
 from periscope.config.keys import Loc, dotted, leaves
+from periscope.config.kinds import lay_kinds
 from periscope.config.layers import ENV_CONFIG, ENV_HOME, FLAGS, lay_environment, lay_flags
 from periscope.config.places import Places, places
 from periscope.config.resolve import absolute, resolve_models
@@ -87,6 +88,7 @@ def load(
     document = read_document(_read_text(path), _label(path, cwd, home))
     lay_environment(document, env)
     lay_flags(document, flags)
+    lay_kinds(document, env, folder=path.parent, home=home)
     file = _validate(document)
     models = resolve_models(file, document, flags, folder=path.parent, cwd=cwd)
     sources = _sources(file, document.origins)

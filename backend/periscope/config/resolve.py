@@ -24,6 +24,9 @@ from periscope.config.vision_schema import RemoteConfig, VisionProxyConfig
 from periscope.core import DEFAULT_NAME, ModelKind, VisionMode, find_model
 
 _FOR_CAPTIONERS = "is for models that only caption images, and this one answers requests; remove it"
+_FOR_EMBEDDERS = "is for embedding models, and this one embeds no texts; remove it, or set kind: embedding"
+_NOT_FOR_EMBEDDERS = "is for models that answer, and this one only embeds texts; remove it, or set kind: text"
+_FOR_OTHERS = " for other models"
 #: What a `local_path` starts with when the model is inside the package.
 EMBEDDED = "embedded:"
 _HUB_ID_FLAG = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*")
@@ -76,7 +79,12 @@ def resolve_models(
         _point_to_captioner(model, served)
         _point_to_reader(model, served)
     captioners = _captioners(served)
-    _apply_flags(served, captioners, flags, cwd)
+    embedders = {model.entry.name for model in served if model.entry.kind == ModelKind.EMBEDDING.value}
+    if not {model.entry.name for model in served} - captioners - embedders:
+        raise config_error(
+            [_problem(document, ("models",), "holds no text model, which clients ask by default; add one")]
+        )
+    _apply_flags(served, captioners | embedders, flags, cwd)
     captioners |= _captioners(served)  # a captioner that a flag replaced is no text model
     problems: list[Problem] = []
     for index, model in enumerate(entries):
@@ -84,22 +92,28 @@ def resolve_models(
             problems.append(_problem(document, ("models", index, "params", "draft_model"), fault))
         if model.entry.remote and (ca_file := model.entry.remote.ca_file) and not Path(ca_file).is_file():
             problems.append(_problem(document, ("models", index, "remote", "ca_file"), f"names no file: {ca_file}"))
-        if model.entry.name not in captioners:
-            problems += [
-                _problem(document, ("models", index, *key), _FOR_CAPTIONERS) for key in _for_captioners(model.entry)
-            ]
+        problems += [
+            _problem(document, ("models", index, *key), fault) for key, fault in _misplaced(model.entry, captioners)
+        ]
     if problems:
         raise config_error(problems)
     _name_by_hub_id(served)
     return [(_config(model, captioners), model.origins) for model in served]
 
 
-def _for_captioners(entry: ModelEntry) -> Iterator[tuple[str, ...]]:
-    """The keys of this entry that only captioners have."""
-    if entry.isolated:
-        yield ("isolated",)
-    if entry.params.max_image_tiles is not None and entry.capabilities.vision_mode is not VisionMode.NATIVE:
-        yield ("params", "max_image_tiles")
+def _misplaced(entry: ModelEntry, captioners: set[str]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The keys of this entry that only models of another kind have, each with what is wrong."""
+    is_captioner, is_embedder = entry.name in captioners, entry.kind == ModelKind.EMBEDDING.value
+    if entry.isolated and not is_captioner:
+        yield ("isolated",), _FOR_CAPTIONERS
+    has_tiles = is_captioner or entry.capabilities.vision_mode is VisionMode.NATIVE
+    if entry.params.max_image_tiles is not None and not has_tiles:
+        yield ("params", "max_image_tiles"), _FOR_CAPTIONERS
+    if is_embedder and entry.capabilities.vision_mode is not VisionMode.DISABLED:
+        yield ("capabilities", "vision_mode"), _NOT_FOR_EMBEDDERS
+    for key in ("pooling", "matryoshka"):
+        if getattr(entry.params, key) is not None and not is_embedder:
+            yield ("params", key), _FOR_EMBEDDERS
 
 
 def _name_by_hub_id(served: list[ServedModel]) -> None:
@@ -137,9 +151,9 @@ def _apply_flags(served: list[ServedModel], captioners: set[str], flags: Mapping
 
 
 def _config(model: ServedModel, captioners: set[str]) -> ModelConfig:
-    kind = ModelKind.CAPTIONER if model.entry.name in captioners else ModelKind.TEXT
-    model.origins[("kind",)] = Origin("derived")
-    return ModelConfig.model_construct(**dict(model.entry), kind=kind)
+    kind = ModelKind.CAPTIONER if model.entry.name in captioners else ModelKind(model.entry.kind or ModelKind.TEXT)
+    model.origins.setdefault(("kind",), Origin("derived"))
+    return ModelConfig.model_construct(**{**dict(model.entry), "kind": kind})
 
 
 def absolute(text: str, folder: Path) -> Path:
@@ -195,20 +209,27 @@ def _point_to_draft(model: ServedModel, served: list[ServedModel], captioners: s
     wanted = model.entry.params.draft_model
     if wanted is None:
         return None
-    is_captioner = model.entry.name in captioners
-    if is_captioner or model.entry.capabilities.vision_mode is VisionMode.NATIVE:
-        fault = "only captions images" if is_captioner else "is shown images (vision_mode: native)"
+    other_work = _other_work(model, captioners)
+    if other_work or model.entry.capabilities.vision_mode is VisionMode.NATIVE:
+        fault = (other_work or "is shown images (vision_mode: native)").removesuffix(_FOR_OTHERS)
         return f"is for text models, and this one {fault}; remove it"
     draft = _find(served, wanted, folder)
     if draft is model:
         return f"{wanted!r} is the model itself; name a smaller one with the same tokenizer"
-    if draft is not None and draft.entry.name in captioners:
-        return f"{wanted!r} only captions images for other models; name a text model"
+    if draft is not None and (other_work := _other_work(draft, captioners)):
+        return f"{wanted!r} {other_work}; name a text model"
     source = {"name": draft.entry.name} if draft else _source_of(wanted, folder)
     if source is None:
         return _names_nothing(served, wanted)
     model.entry = _with(model.entry, ("params", "draft_model"), next(iter(source.values())))
     return None
+
+
+def _other_work(model: ServedModel, captioners: set[str]) -> str | None:
+    """What a model does that is no text model."""
+    if model.entry.kind == ModelKind.EMBEDDING.value:
+        return "only embeds texts"
+    return f"only captions images{_FOR_OTHERS}" if model.entry.name in captioners else None
 
 
 def _problem(document: Document, loc: Loc, fault: str) -> Problem:
@@ -219,8 +240,8 @@ def _serve_first(served: list[ServedModel], captioners: set[str], wanted: str, c
     if wanted == DEFAULT_NAME:
         wanted = next(model.entry.name for model in served if model.entry.name not in captioners)
     model = _find_or_add(served, wanted, _MODEL, cwd)
-    if model.entry.name in captioners:
-        _refuse(_MODEL, f"{wanted!r} only captions images for other models; name a text model")
+    if other_work := _other_work(model, captioners):
+        _refuse(_MODEL, f"{wanted!r} {other_work}; name a text model")
     served.remove(model)
     served.insert(0, model)
     for other in served[1:]:
@@ -239,8 +260,10 @@ def _preload_only(default: ServedModel, served: list[ServedModel]) -> None:
 
 def _see_through(default: ServedModel, captioner: ServedModel, origin: Origin) -> None:
     is_native = captioner.entry.capabilities.vision_mode is VisionMode.NATIVE
-    if captioner is default or (captioner.proxy is not None and not is_native):
-        _refuse(origin, f"{captioner.entry.name!r} is a text model, so it cannot caption images")
+    is_embedder = captioner.entry.kind == ModelKind.EMBEDDING.value
+    if captioner is default or is_embedder or (captioner.proxy is not None and not is_native):
+        what = "an embedding" if is_embedder else "a text"
+        _refuse(origin, f"{captioner.entry.name!r} is {what} model, so it cannot caption images")
     proxy = default.proxy or VisionProxyConfig()
     capabilities = default.entry.capabilities.model_copy(
         update={

@@ -7,7 +7,7 @@ reads files, the environment or flags, and nothing here knows what a setting doe
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 from pydantic.json_schema import WithJsonSchema
@@ -31,7 +31,7 @@ from periscope.config.section import (
     setting,
 )
 from periscope.config.vision_schema import Capabilities, RemoteConfig
-from periscope.core import GenerationParams, ModelKind, OriginPattern
+from periscope.core import GenerationParams, ModelKind, OriginPattern, Pooling
 
 
 def _origin(text: str) -> str:
@@ -57,6 +57,12 @@ def _dtype(value: object) -> object:
     if isinstance(value, str) and value in {*DType, *_DTYPE_SHORT}:
         return _DTYPE_SHORT.get(value) or DType(value)
     raise ValueError(f"should be one of {', '.join(_DTYPE_WORDS)}")
+
+
+def _pooling(value: object) -> object:
+    if isinstance(value, str) and value in set(Pooling):
+        return Pooling(value)
+    raise ValueError(f"should be one of {', '.join(Pooling)}")
 
 
 class ModelParams(Section):
@@ -142,6 +148,14 @@ class ModelParams(Section):
     num_draft_tokens: int = setting(
         4, "Tokens that are drafted, then verified in one forward pass.", "tokens", ge=1, le=16
     )
+    pooling: Annotated[Pooling | None, BeforeValidator(_pooling), WithJsonSchema({"enum": [*Pooling, None]})] = setting(
+        None,
+        "Embedding models: how the tokens' states become one vector: cls, mean or last. If unset, as the files say.",
+    )
+    matryoshka: bool | None = setting(
+        None,
+        "Embedding models: clients may ask for fewer dimensions. If unset, as the files say or the family is known.",
+    )
 
     @property
     def generation(self) -> GenerationParams:
@@ -184,6 +198,9 @@ class ModelEntry(Section):
         None, "Unload after this long without work. If unset, idle_unload_secs.", "seconds", alias="ttl"
     )
     remote: RemoteConfig | None = setting(None, "Another server that captions, in place of a model on this machine.")
+    kind: Literal["text", "embedding"] | None = setting(
+        None, "Whether the model answers (text) or embeds texts (embedding). If unset, its files or its name tell."
+    )
     isolated: bool = setting(
         False, "Run the model in a process of its own, to which captioner_share does not apply. Captioners only."
     )
@@ -194,7 +211,7 @@ class ModelEntry(Section):
 class ModelConfig(ModelEntry):
     """One model as it is served: its captioner is an entry's `name`, and its `local_path` is absolute or embedded."""
 
-    kind: ModelKind = ModelKind.TEXT
+    kind: ModelKind = ModelKind.TEXT  # type: ignore[assignment]  # resolved: captioners are known by who names them
 
 
 class ServerLimits(Section):

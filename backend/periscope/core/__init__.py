@@ -3,6 +3,13 @@
 Nothing here knows HTTP, MLX or Pillow. All of it may cross threads.
 """
 
+from periscope.core.embeddings import (
+    MAX_INPUT_TOKENS,
+    MAX_INPUTS,
+    EmbeddingInput,
+    EmbeddingRequest,
+    Embeddings,
+)
 from periscope.core.messages import (
     FilePart,
     Image,
@@ -25,6 +32,7 @@ from periscope.core.models import (
     ModelFiles,
     ModelKind,
     ModelState,
+    Pooling,
     VisionMode,
 )
 from periscope.core.naming import (
@@ -92,6 +100,8 @@ __all__ = [
     "MAX_CHOICES",
     "MAX_COMPLETIONS",
     "MAX_GRAMMAR_CHARS",
+    "MAX_INPUTS",
+    "MAX_INPUT_TOKENS",
     "MAX_LOGIT_BIAS",
     "MAX_LOGIT_BIAS_ENTRIES",
     "MAX_STOP_LENGTH",
@@ -108,6 +118,9 @@ __all__ = [
     "DescribedFile",
     "DownloadCommand",
     "Echo",
+    "EmbeddingInput",
+    "EmbeddingRequest",
+    "Embeddings",
     "EndReason",
     "EngineMemory",
     "FilePart",
@@ -130,6 +143,7 @@ __all__ = [
     "OutputSpec",
     "ParseToolCall",
     "Part",
+    "Pooling",
     "ReasoningDelta",
     "ResponseFormat",
     "Role",

@@ -18,10 +18,19 @@ class VisionMode(StrEnum):
 
 
 class ModelKind(StrEnum):
-    """What a configured model is there for: to answer requests, or only to caption images for models that do."""
+    """What a configured model is there for: to answer, only to caption images for models that do, or to embed texts."""
 
     TEXT = "text"
     CAPTIONER = "captioner"
+    EMBEDDING = "embedding"
+
+
+class Pooling(StrEnum):
+    """How the hidden states of a text's tokens become one vector: that of the first or last token, or their mean."""
+
+    CLS = "cls"
+    MEAN = "mean"
+    LAST = "last"
 
 
 class ModelState(StrEnum):
@@ -111,6 +120,7 @@ class ModelCard:
         chat_template: its Jinja source; None until the model was loaded, and for a model without one.
         sampling: what a request that leaves it open is sampled with, and where that is said, by the param's name. What
             is nowhere said is not listed.
+        embedding_size: numbers in a vector of an embedding model; None until it was loaded, and for other models.
     """
 
     name: str
@@ -126,6 +136,8 @@ class ModelCard:
     chat_template: str | None = None
     files: ModelFiles = ModelFiles()
     sampling: Mapping[str, DefaultParam] = field(default_factory=dict)
+    kind: ModelKind = ModelKind.TEXT
+    embedding_size: int | None = None
 
     @property
     def sees(self) -> bool:

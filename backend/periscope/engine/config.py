@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from periscope.core import JSONObject
+from periscope.core import JSONObject, Pooling
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,8 @@ class EngineConfig:
         draft_revision: of the draft model, like `revision`.
         has_vision: load the vision encoder, too, so that prompts may hold images.
         num_draft_tokens: drafted at a time, then checked together.
+        pooling: of an embedding model; None = as its files say.
+        matryoshka: whether its vectors may be cut to fewer dimensions; None = as its files or its family say.
     """
 
     revision: str | None = None
@@ -45,3 +47,5 @@ class EngineConfig:
     draft_revision: str | None = None
     num_draft_tokens: int = 4
     has_vision: bool = False
+    pooling: Pooling | None = None
+    matryoshka: bool | None = None

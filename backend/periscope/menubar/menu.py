@@ -156,10 +156,10 @@ def _row(model: ModelRow) -> str:
 
 
 def _sight(snapshot: Snapshot, captions: tuple[str, ...]) -> Iterator[Item]:
-    """The captioners that are of use now, and what they said last."""
+    """The captioners and embedding models that are of use now, and what captioners said last."""
     for model in snapshot.models:
         if model.kind != "text" and (model.is_resident or model.error):
-            yield Item(f"Captioner {_row(model)}")
+            yield Item(f"{'Embedding model' if model.kind == 'embedding' else 'Captioner'} {_row(model)}")
     if captions:
         yield Item("Recent captions", children=tuple(Item(_cut(caption, _CAPTION_CHARS)) for caption in captions))
 

@@ -318,8 +318,9 @@ class ControlService:
     async def select(self, model: str, *, wait: bool) -> ModelStatus:
         """Make a text model the default, and load it."""
         name = self._name_of(model)
-        if self._pool.status(name).kind is not ModelKind.TEXT:
-            raise InvalidRequest(f"Model {name} only captions images, so it cannot answer requests.", param="model")
+        if (kind := self._pool.status(name).kind) is not ModelKind.TEXT:
+            work = "captions images" if kind is ModelKind.CAPTIONER else "embeds texts"
+            raise InvalidRequest(f"Model {name} only {work}, so it cannot answer requests.", param="model")
         status = await self.load(name, wait=wait)
         self._models.select(self._models.resolve(name))
         self._bus.publish(ModelChanged(name))

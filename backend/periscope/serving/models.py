@@ -6,9 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from periscope.core import GenerationParams, ModelFiles, VisionMode, require_model
+from periscope.core import GenerationParams, ModelFiles, VisionMode, find_model, require_model
+from periscope.errors import InvalidRequest, ModelNotFound
 from periscope.vision.captioner import Captioner
 from periscope.vision.settings import ProxySettings
+
+#: Longer names are cut in messages.
+_MAX_SHOWN = 128
 
 
 class DisabledImages(StrEnum):
@@ -46,17 +50,35 @@ class ServedModel:
     files: ModelFiles = ModelFiles()
 
 
-class ModelNames:
-    """Owns the text models that requests may name, and which of them is the default."""
+@dataclass(frozen=True, slots=True)
+class ServedEmbedder:
+    """One embedding model that requests may name.
 
-    def __init__(self, models: Iterable[ServedModel]) -> None:
+    Attributes:
+        created: Unix seconds, for `/v1/models`.
+        max_tokens: of one text, as configured, or read from the model's files; None while it is unknown.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    created: int
+    max_tokens: int | None
+    files: ModelFiles = ModelFiles()
+
+
+class ModelNames:
+    """Owns the text and embedding models that requests may name, and which text model is the default."""
+
+    def __init__(self, models: Iterable[ServedModel], embedders: Iterable[ServedEmbedder] = ()) -> None:
         self.all = tuple(models)
+        self.embedders = tuple(embedders)
         self.default = self.all[0]
 
-    def replace(self, models: Iterable[ServedModel]) -> None:
+    def replace(self, models: Iterable[ServedModel], embedders: Iterable[ServedEmbedder] = ()) -> None:
         """Other models from now on. A default that was selected stays if it is among them."""
         was_selected, name = self.default is not self.all[0], self.default.name
         self.all = tuple(models)
+        self.embedders = tuple(embedders)
         selected = next((model for model in self.all if model.name == name), None) if was_selected else None
         self.default = selected or self.all[0]
 
@@ -69,5 +91,35 @@ class ModelNames:
 
         Raises:
             ModelNotFound: no text model has this name.
+            InvalidRequest: an embedding model has it.
         """
+        if find_model(self.all, name, default=self.default) is None and find_model(self.embedders, name) is not None:
+            raise InvalidRequest(
+                f"Model {name[:_MAX_SHOWN]} only embeds texts, at POST /v1/embeddings. Ask a text model, such as "
+                f"{self.default.name}.",
+                param="model",
+            )
         return require_model(self.all, name, default=self.default)
+
+    def resolve_embedder(self, name: str) -> ServedEmbedder:
+        """The embedding model of this name or alias; the first one for "" and "default".
+
+        Raises:
+            ModelNotFound: no model has this name.
+            InvalidRequest: a text model has it, or no embedding model is configured.
+        """
+        default = next(iter(self.embedders), None)
+        found = find_model(self.embedders, name, default=default)
+        if found is not None:
+            return found
+        way_on = (
+            "No embedding model is configured: add one to models.yaml, for instance with `hf_id: "
+            "Qwen/Qwen3-Embedding-0.6B`."
+            if default is None
+            else f"Ask an embedding model, such as {default.name}."
+        )
+        if (other := find_model(self.all, name, default=self.default)) is not None:
+            raise InvalidRequest(f"Model {other.name} answers and does not embed texts. {way_on}", param="model")
+        if default is None:
+            raise ModelNotFound(f"There is no model {name[:_MAX_SHOWN]!r} here. {way_on}", param="model")
+        return require_model(self.embedders, name)

@@ -27,6 +27,7 @@ from periscope.core import (
 from periscope.errors import ContextLengthExceeded, InvalidRequest, MemoryExceeded, ServerStopping
 from periscope.serving.cards import card_of
 from periscope.serving.disabled_images import without_images
+from periscope.serving.embeddings import card_of
 from periscope.serving.generators import PooledGenerator, PooledTokenizer
 from periscope.serving.health import Health, Notices, health_of
 from periscope.serving.look import look_tools
@@ -294,9 +295,10 @@ class ChatService:
         return tuple(described)
 
     def models(self) -> tuple[ModelCard, ...]:
-        """All models clients may name, the default one first; instant."""
+        """All models clients may name, the default one first and embedding models last; instant."""
         default = self._models.default
-        return tuple(self._card(model) for model in (default, *(m for m in self._models.all if m is not default)))
+        texts = (default, *(model for model in self._models.all if model is not default))
+        return (*map(self._card, texts), *(card_of(model, self._pool) for model in self._models.embedders))
 
     def _card(self, model: ServedModel) -> ModelCard:
         generator = self._pool.loaded(model.name, _GENERATOR)

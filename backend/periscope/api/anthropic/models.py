@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from periscope.core import DEFAULT_NAME, find_model
+from periscope.core import DEFAULT_NAME, ModelKind, find_model
 
 if TYPE_CHECKING:
     from periscope.core import JSONObject, ModelCard
@@ -27,8 +27,12 @@ def model_for(asked: str, cards: Sequence[ModelCard], stand_in: str | None) -> s
 
 
 def encode_models(cards: Sequence[ModelCard]) -> JSONObject:
-    """The list of models, in one page. Aliases that begin with `claude` have entries: Claude Code shows no others."""
-    entries = [encode_model(card, name) for card in cards for name in _names(card)]
+    """The list of models, in one page. Aliases that begin with `claude` have entries: Claude Code shows no others.
+
+    Embedding models are left out, because clients of Anthropic's API can do nothing with them.
+    """
+    texts = [card for card in cards if card.kind is ModelKind.TEXT]
+    entries = [encode_model(card, name) for card in texts for name in _names(card)]
     return {
         "data": entries,
         "has_more": False,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from periscope.core import VisionMode
+from periscope.core import ModelKind, VisionMode
 
 if TYPE_CHECKING:
     from periscope.core import JSONObject, ModelCard
@@ -27,6 +27,7 @@ def encode_model(card: ModelCard) -> JSONObject:
     LM Studio's; `meta`, `architecture` and `status` those of llama.cpp.
     """
     modalities = input_modalities(card)
+    output = "embeddings" if card.kind is ModelKind.EMBEDDING else "text"
     return {
         "id": card.name,
         "object": "model",
@@ -35,6 +36,8 @@ def encode_model(card: ModelCard) -> JSONObject:
         "aliases": list(card.aliases),
         **dict.fromkeys(_CONTEXT_KEYS, card.context_length),
         "meta": {"n_ctx": card.context_length, "n_ctx_train": card.files.context_length or card.context_length},
+        "kind": card.kind,
+        "embedding_size": card.embedding_size,
         "capabilities": {
             "vision": "none" if card.vision is VisionMode.DISABLED else card.vision,
             "tools": card.has_tools,
@@ -42,8 +45,8 @@ def encode_model(card: ModelCard) -> JSONObject:
             "batched": card.is_batched,
         },
         "input_modalities": modalities,
-        "architecture": {"input_modalities": modalities, "output_modalities": ["text"]},
         "sampling": {name: asdict(default) for name, default in card.sampling.items()},
+        "architecture": {"input_modalities": modalities, "output_modalities": [output]},
         "loaded": card.is_loaded,
         "state": card.state,
         "status": {"value": card.state},

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from periscope.core import Footprint, JSONObject, ModelKind
 from periscope.engine.config import EngineConfig
+from periscope.engine.loading.embedding_files import EmbeddingFiles, working_bytes
 from periscope.engine.loading.kv_shape import KVShape, count_of, text_config_of
 from periscope.engine.loading.loader import context_length_of, find_on_disk, read_model_config
 from periscope.errors import ModelLoadError
@@ -72,7 +73,8 @@ def measure(model: str, config: EngineConfig, *, kind: ModelKind = ModelKind.TEX
 
     Args:
         model: a folder or a hub id.
-        kind: a captioner needs memory for a picture and its caption, not for a conversation.
+        kind: a captioner needs memory for a picture and its caption, an embedding model for a forward pass, and
+            neither for a conversation.
 
     Raises:
         ModelLoadError: the model is not on this disk, incomplete, or not a model; the message says what to do.
@@ -82,6 +84,9 @@ def measure(model: str, config: EngineConfig, *, kind: ModelKind = ModelKind.TEX
     has_vision = config.has_vision or kind is ModelKind.CAPTIONER
     tensors = _tensors(model, path, model_config, has_vision=has_vision)
     weights_bytes = sum(tensor.loaded_bytes(config.dtype) for tensor in tensors)
+    if kind is ModelKind.EMBEDDING:
+        files = EmbeddingFiles.read(path, model_config, context_length=config.context_length)
+        return Footprint(weights_bytes + files.dense_bytes, working_bytes(model_config, files.max_tokens))
     kv_item_bytes = _kv_item_bytes(tensors, config.dtype)
     reserve_bytes = _kv_bytes(model_config, config, weights_bytes, kv_item_bytes, kind=kind)
     if has_vision:

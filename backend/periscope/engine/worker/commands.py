@@ -43,6 +43,17 @@ class ImagePrompt:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddingPrompt:
+    """The texts of a request to an embedding model, as token ids. None is empty or longer than the model takes."""
+
+    texts: tuple[tuple[int, ...], ...]
+
+
+#: What a row of a batch begins with, by the kind of the model.
+Prompt: TypeAlias = TokenPrompt | ImagePrompt | EmbeddingPrompt
+
+
+@dataclass(frozen=True, slots=True)
 class Submit:
     """Run this prompt as a row of the batch and report to `stream`.
 
@@ -52,7 +63,7 @@ class Submit:
         thinking: how the completion's thinking can be ended; None = the model marks none.
     """
 
-    prompt: TokenPrompt | ImagePrompt
+    prompt: Prompt
     params: GenerationParams
     stream: TokenStream
     grammar: Grammar | None = None

@@ -22,6 +22,7 @@ class Sampled:
         num_cached_tokens: prompt tokens of this row that came from the prompt cache.
         error: what this row's sampler, logits processor or image raised; `token_id` is meaningless then.
         is_model_failure: the model itself raised the error, so other rows may fail in the same way.
+        vectors: the result of a row of texts to embed, whose only result it is; `token_id` is meaningless then.
     """
 
     row: int
@@ -32,6 +33,7 @@ class Sampled:
     num_cached_tokens: int = 0
     error: Exception | None = None
     is_model_failure: bool = False
+    vectors: bytes = b""
 
 
 class Batch(Protocol):

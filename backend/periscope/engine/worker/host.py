@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from periscope.engine.device.turn import DeviceTurn
     from periscope.engine.structured.matcher import Grammar
     from periscope.engine.structured.thinking import ThinkingRules
-    from periscope.engine.worker.commands import ImagePrompt, TokenPrompt
+    from periscope.engine.worker.commands import Prompt
     from periscope.engine.worker.contracts import LoadedModel
 
 
@@ -109,7 +109,7 @@ class HostedEngine(ClosedOnExit):
 
     def submit(
         self,
-        prompt: TokenPrompt | ImagePrompt,
+        prompt: Prompt,
         params: GenerationParams,
         grammar: Grammar | None = None,
         thinking: ThinkingRules | None = None,

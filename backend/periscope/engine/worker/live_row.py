@@ -38,4 +38,5 @@ class LiveRow:
             num_cached_tokens=sampled.num_cached_tokens,
             logprobs=() if sampled.logprob is None or sampled.is_eos else (sampled.logprob,),
             finish_reason=reason,
+            vectors=sampled.vectors,
         )

@@ -21,6 +21,7 @@ class TokenChunk:
         num_cached_tokens: prompt tokens that came from the prompt cache; set on the first chunk.
         logprobs: one per entry of `token_ids`, if the parameters ask for them; else empty.
         finish_reason: set on the last chunk only.
+        vectors: of a row of texts to embed, in its only chunk: float32, of shape (texts, size).
     """
 
     text: str
@@ -29,6 +30,7 @@ class TokenChunk:
     num_cached_tokens: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
+    vectors: bytes = b""
 
 
 #: Sent before a captioner's other chunks, when work on the image starts. Time limits of the image count from here.

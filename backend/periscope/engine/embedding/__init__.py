@@ -1,0 +1,1 @@
+"""Embedding models: networks over mlx-lm and mlx-vlm, their batch, and the engine that turns texts into vectors."""

@@ -1,0 +1,1 @@
+"""Embedding models: networks, files, batches and the engine."""
