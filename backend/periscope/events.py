@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self, TypeAlias
 
-from periscope.core import ConfigChanges
+from periscope.core import ConfigChanges, RequestTrace
 
 #: Events a subscriber may be behind before it is cut off.
 DEFAULT_CAPACITY = 256
@@ -89,10 +89,30 @@ class RequestChanged:
 
 @dataclass(frozen=True, slots=True)
 class RequestEnded:
-    """A request is over. `outcome`: `finished`, `cancelled` or `failed`."""
+    """A request is over. `outcome`: `finished`, `cancelled` or `failed`; `trace`: what is known of it."""
 
     id: str
     outcome: str
+    trace: RequestTrace = field(default=RequestTrace(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesDescribed:
+    """A captioner or a reader has worked on new images; those that the cache knew are not told.
+
+    Attributes:
+        name: of the captioner or reader.
+        is_reader: it read their text, and described nothing.
+        elapsed_ms: one for each image that it described or read.
+        num_failed: the images that it did not.
+        num_tokens: generated for all of them.
+    """
+
+    name: str
+    is_reader: bool
+    elapsed_ms: tuple[int, ...]
+    num_failed: int
+    num_tokens: int
 
 
 Event: TypeAlias = (
@@ -103,6 +123,7 @@ Event: TypeAlias = (
     | ModelRemoved
     | RequestChanged
     | RequestEnded
+    | ImagesDescribed
     | ServerChanged
     | DownloadChanged
     | ConfigReloaded
@@ -147,13 +168,23 @@ class Subscription:
 
 
 class EventBus:
-    """Owns the list of subscribers."""
+    """Owns the lists of subscribers and listeners."""
 
     def __init__(self) -> None:
         self._subscriptions: set[Subscription] = set()
+        self._listeners: list[Callable[[Event], None]] = []
+
+    def add_listener(self, listener: Callable[[Event], None]) -> None:
+        """Call `listener` with every event from now on, in the turn of the loop that publishes it.
+
+        It hears all of them, however many there are, so it must be quick, and must not raise.
+        """
+        self._listeners.append(listener)
 
     def publish(self, event: Event) -> None:
-        """Hand an event to every subscriber; never blocks."""
+        """Hand an event to every listener and subscriber; never blocks."""
+        for listener in self._listeners:
+            listener(event)
         for subscription in self._subscriptions:
             subscription.offer(event)
 

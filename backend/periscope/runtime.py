@@ -17,7 +17,7 @@ import stamina.instrumentation
 from periscope.assembly import Assembly, Roster, changes_between, told
 from periscope.config import Config, with_models_of
 from periscope.config.named import captioner_name, reader_name
-from periscope.core import ConfigChanges, require_model
+from periscope.core import ConfigChanges, find_model, is_default_name, require_model
 from periscope.engine.device.memory import DeviceMemory, WiredLimit
 from periscope.engine.device.turn import DeviceTurn
 from periscope.errors import ConfigError
@@ -34,6 +34,8 @@ from periscope.serving.models import ModelNames
 from periscope.serving.requests import LiveRequests
 from periscope.serving.service import ChatService
 from periscope.status import HostStatus, ServerIdentity
+from periscope.telemetry.metrics import Metrics
+from periscope.telemetry.snapshot import Snapshot
 from periscope.vision.backends.remote import RemoteCaptioner
 from periscope.vision.images.in_flight import BytesInFlight
 from periscope.vision.images.remote import RemoteImages
@@ -66,6 +68,7 @@ class Runtime:
 
     Attributes:
         notices: what of the server itself is not as it should be; stands among the problems of its status.
+        metrics: what `/metrics` tells; None = they are off.
     """
 
     def __init__(
@@ -110,7 +113,10 @@ class Runtime:
         )
         self._captions = caption_cache(config.caption_cache)
         reading = ImageReading(
-            self._captions, executor=self._reading, wait_timeout_s=config.server.limits.wait_timeout_s
+            self._captions,
+            executor=self._reading,
+            wait_timeout_s=config.server.limits.wait_timeout_s,
+            publish=self.bus.publish,
         )
         self._fetcher = picture_fetcher(config.server.remote_images)
         web = config.server.remote_images
@@ -121,6 +127,7 @@ class Runtime:
             intake=intake,
             reading=reading,
             report_problem=self._note_captions,
+            publish=self.bus.publish,
         )
         self.service = ChatService(
             self._names,
@@ -157,6 +164,9 @@ class Runtime:
             sources=lambda asked, alone: downloads_of(self.config, asked, alone=alone),
             read_host=self._host_status,
         )
+        self.metrics = Metrics(self._snapshot, self._known_name) if config.server.metrics else None
+        if self.metrics is not None:
+            self.bus.add_listener(self.metrics.take)
 
     @property
     def config(self) -> Config:
@@ -236,6 +246,16 @@ class Runtime:
     def _host_status(self) -> HostStatus:
         now = self._host.reading()
         return HostStatus(now.pressure, now.thermal, now.footprint_bytes, is_kept_awake=self._host.is_kept_awake)
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(self.control.status(), self._captions.stats)
+
+    def _known_name(self, asked: str) -> str | None:
+        """The configured name of what a client names; None if there is no such model."""
+        if is_default_name(asked):
+            return self._names.default.name
+        found = find_model(self.service.statuses(), asked)
+        return None if found is None else found.name
 
     def _take(self, roster: Roster, changes: ConfigChanges) -> None:
         """In one turn of the loop, so that no request sees half of it."""

@@ -21,6 +21,8 @@ class ModelStatus:
         held_bytes: what the memory ledger counts for it: what is reserved while it loads, then its weights and room to
             work.
         weights_bytes: of the loaded weights.
+        prompt_cache_bytes: of the KV caches of earlier prompts that the loaded model keeps.
+        num_preemptions: rows that gave up their memory and were computed again, since its batch was made.
         load_done_bytes, load_total_bytes: of the load under way.
         load_eta_s: estimate of the time that the load will still take.
         idle_s: time since its last use, while no request uses it or waits for it.
@@ -41,6 +43,8 @@ class ModelStatus:
     max_running: int = 1
     held_bytes: int = 0
     weights_bytes: int | None = None
+    prompt_cache_bytes: int = 0
+    num_preemptions: int = 0
     load_done_bytes: int | None = None
     load_total_bytes: int | None = None
     load_eta_s: float | None = None

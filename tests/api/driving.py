@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeAlias
 import httpx
 
 from periscope.api import AccessKeys, ApiSettings, create_app
+from periscope.api.backend import MetricsBackend
 from periscope.captions.cache import CacheStats, Flushed
 from periscope.captions.caption import Caption
 from periscope.captions.kept import KeptCaption
@@ -385,12 +386,15 @@ def app_over(
     api_key: str | None = None,
     token: str | None = None,
     keys: AccessKeys | None = None,
+    metrics: MetricsBackend | None = None,
     **settings: Any,
 ) -> FastAPI:
     if keys is None:
         keys = AccessKeys(token)
         keys.replace(api_key, {})
-    return create_app(backend, control or FakeControl(), ApiSettings(**settings), embeddings=backend, keys=keys)
+    return create_app(
+        backend, control or FakeControl(), ApiSettings(**settings), embeddings=backend, keys=keys, metrics=metrics
+    )
 
 
 def client_of(backend: FakeBackend, control: FakeControl | None = None, **settings: Any) -> httpx.AsyncClient:

@@ -15,18 +15,19 @@ from periscope.api.dialects import DIALECTS, DialectByPath, DialectTable
 from periscope.api.error_replies import HANDLERS
 from periscope.api.intake import BodyIntake
 from periscope.api.logs import logs_router
+from periscope.api.metrics import metrics_router
 from periscope.api.models import discovery_router, models_router
 from periscope.api.openai.embeddings import embedding_router
 from periscope.api.openai.routes import openai_router
 from periscope.api.openai.tokenizing import tokenizing_router
 from periscope.api.paths import IntendedPaths
 from periscope.api.probes import probe_router
-from periscope.api.request_log import RequestLog
+from periscope.api.request_log import RequestLog, RouteNote
 from periscope.core import AllowedOrigins
 from periscope.log_tail import LogTail
 
 if TYPE_CHECKING:
-    from periscope.api.backend import ChatBackend, ControlBackend, EmbeddingBackend
+    from periscope.api.backend import ChatBackend, ControlBackend, EmbeddingBackend, MetricsBackend
     from periscope.api.settings import ApiSettings
 
 
@@ -38,6 +39,7 @@ def create_app(
     keys: AccessKeys | None = None,
     embeddings: EmbeddingBackend | None = None,
     log: LogTail | None = None,
+    metrics: MetricsBackend | None = None,
     dialects: DialectTable = DIALECTS,
 ) -> FastAPI:
     """The app over a chat backend and a control backend. No docs pages: they would load scripts from a CDN.
@@ -46,6 +48,7 @@ def create_app(
         keys: those that open the server; None = it is open.
         embeddings: answers `/v1/embeddings`; None = there is no such route.
         log: the lines of `/api/logs`; None = none are kept.
+        metrics: has what `/metrics` tells; None = they are off.
         dialects: how errors are told on which paths.
     """
     app = FastAPI(
@@ -55,7 +58,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=_layers(settings, keys or AccessKeys(), dialects),
+        middleware=_layers(settings, keys or AccessKeys(), dialects, metrics),
         exception_handlers=dict(HANDLERS),
     )
     app.include_router(probe_router(backend, settings))
@@ -68,18 +71,22 @@ def create_app(
     app.include_router(discovery_router(backend, settings))
     app.include_router(control_router(backend, control, settings))
     app.include_router(logs_router(log or LogTail()))
+    app.include_router(metrics_router(metrics))
     return app
 
 
-def _layers(settings: ApiSettings, keys: AccessKeys, dialects: DialectTable) -> list[Middleware]:
+def _layers(
+    settings: ApiSettings, keys: AccessKeys, dialects: DialectTable, metrics: MetricsBackend | None
+) -> list[Middleware]:
     """The layers, outermost first. CORS comes before the API key, because a browser's preflight carries no key."""
     origins = AllowedOrigins(settings.cors_origins)
     return [
         Middleware(DialectByPath, dialects=dialects),
-        Middleware(RequestLog),
+        Middleware(RequestLog, metrics=metrics),
         Middleware(IntendedPaths),
         Middleware(HostGuard, allowed_hosts=settings.allowed_hosts, origins=origins),
         Middleware(Cors, origins=origins),
         Middleware(KeyGuard, keys=keys),
         Middleware(BodyIntake, settings=settings),
+        Middleware(RouteNote),
     ]

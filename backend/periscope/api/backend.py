@@ -139,6 +139,24 @@ class ChatBackend(ModelBackend, Protocol):
         ...
 
 
+class MetricsBackend(Protocol):
+    """Counts the answers of the API, and has all that is counted. Neither method blocks."""
+
+    def answered(self, *, route: str, status: int, error: str | None, model: str | None) -> None:
+        """Count an answer.
+
+        Args:
+            route: the template of its path; "" if no route was found, or the request was refused before.
+            error: the code of the error that the client got.
+            model: as the client wrote it; None if the request is not about one.
+        """
+        ...
+
+    def exposition(self, accept: str) -> tuple[str, bytes]:
+        """The content type and the text of all metrics, in the format that the header `Accept` asks for."""
+        ...
+
+
 class ControlBackend(Protocol):
     """The server's status and commands to it. Models are named as in requests: by name or alias."""
 

@@ -19,12 +19,16 @@ class RequestRecord:
         id: the client gets it in `headers`.
         model: the name in the request.
         key: name of the API key that it came with; None where no key is asked for.
+        answered_by: the model that answers instead, if the name stands for another one.
+        route: the template of the path that answers it; "" before it is found.
         error: code of the error that the client got, even in the middle of a stream.
     """
 
     id: str = field(default_factory=lambda: new_id("req_"))
     model: str | None = None
     key: str | None = None
+    answered_by: str | None = None
+    route: str = ""
     error: str | None = None
 
     @property

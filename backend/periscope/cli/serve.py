@@ -150,7 +150,15 @@ async def _serve(
             on_reload=partial(_take_keys, keys, redaction),
         )
         settings = api_settings(config)
-        app = create_app(runtime.service, runtime.control, settings, embeddings=runtime.embeddings, keys=keys, log=tail)
+        app = create_app(
+            runtime.service,
+            runtime.control,
+            settings,
+            embeddings=runtime.embeddings,
+            keys=keys,
+            log=tail,
+            metrics=runtime.metrics,
+        )
         server = _http_server(app, config.server.limits)
         display = display_on(console, _log_line)
         async with shown(runtime.bus, display):

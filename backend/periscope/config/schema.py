@@ -326,6 +326,7 @@ class ServerConfig(Section):
     status_as_comments: bool = setting(
         False, "Heartbeats and wait states are sent as SSE comments instead of chunks with an empty delta."
     )
+    metrics: bool = setting(True, "Counters, histograms and gauges for Prometheus at /metrics, behind api_key.")
     anthropic_model: str | None = setting(
         None,
         "Text model that answers for claude-... at /v1/messages, by name or alias. If unset, the default one.",

@@ -74,11 +74,13 @@ class EngineMemory:
         weights_bytes: of its parameters, those of a draft model among them.
         working_bytes: what its running requests take beside the weights, approximately.
         prompt_cache_bytes: what the prompt cache takes; it is freed when the memory is needed.
+        num_preemptions: rows that gave up their memory and were computed again, since its batch was made.
     """
 
     weights_bytes: int = 0
     working_bytes: int = 0
     prompt_cache_bytes: int = 0
+    num_preemptions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

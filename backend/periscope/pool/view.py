@@ -23,6 +23,7 @@ _PROGRESS_STEP = 0.01
 def status_of(slot: Slot, now: float) -> ModelStatus:
     """The model's status now. The pool does not know whether it is the default model."""
     lifecycle, queue = slot.lifecycle, slot.queue
+    memory = None if lifecycle.engine is None else lifecycle.engine.memory
     idle_until = slot.facts().idle_until
     is_unused = slot.state is ModelState.READY and not (queue.num_running or queue.waiting)
     is_failed = slot.state is ModelState.FAILED
@@ -38,7 +39,9 @@ def status_of(slot: Slot, now: float) -> ModelStatus:
         num_waiting=queue.num_waiting,
         max_running=slot.spec.max_running,
         held_bytes=lifecycle.held_bytes,
-        weights_bytes=None if lifecycle.engine is None else lifecycle.engine.memory.weights_bytes,
+        weights_bytes=None if memory is None else memory.weights_bytes,
+        prompt_cache_bytes=0 if memory is None else memory.prompt_cache_bytes,
+        num_preemptions=0 if memory is None else memory.num_preemptions,
         load_done_bytes=done_bytes,
         load_total_bytes=total_bytes,
         load_eta_s=lifecycle.load_eta_s,

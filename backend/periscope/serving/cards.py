@@ -1,16 +1,17 @@
-"""What clients are told of a text model: what is configured, what its files say, and what it can do once loaded."""
+"""What clients are told of a model: what is configured, what its files say, and what it can do once loaded."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from periscope.core import DefaultParam, GenerationParams, ModelCard
+from periscope.core import DefaultParam, GenerationParams, ModelCard, ModelKind, VisionMode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from periscope.serving.embeddings import PooledEmbedder
     from periscope.serving.generators import GeneratorFacts
-    from periscope.serving.models import ServedModel
+    from periscope.serving.models import ServedEmbedder, ServedModel
     from periscope.status import ModelStatus
 
 #: The params that have defaults, in the order in which they are listed.
@@ -21,7 +22,7 @@ _SAMPLING: Final = (
 )
 
 
-def card_of(model: ServedModel, facts: GeneratorFacts | None, status: ModelStatus) -> ModelCard:
+def text_model_card(model: ServedModel, facts: GeneratorFacts | None, status: ModelStatus) -> ModelCard:
     """Pure.
 
     Args:
@@ -42,6 +43,29 @@ def card_of(model: ServedModel, facts: GeneratorFacts | None, status: ModelStatu
         chat_template=facts.chat_template if facts else None,
         files=model.files,
         sampling=default_sampling(model.params, authors),
+    )
+
+
+def embedder_card(model: ServedEmbedder, engine: PooledEmbedder | None, status: ModelStatus) -> ModelCard:
+    """Pure.
+
+    Args:
+        engine: None while the model is not loaded.
+    """
+    return ModelCard(
+        name=model.name,
+        aliases=model.aliases,
+        created=model.created,
+        context_length=model.max_tokens if engine is None else engine.max_tokens,
+        vision=VisionMode.DISABLED,
+        has_tools=False,
+        has_reasoning=False,
+        is_batched=True,
+        state=status.state,
+        max_running=status.max_running,
+        files=model.files,
+        kind=ModelKind.EMBEDDING,
+        embedding_size=None if engine is None else engine.size,
     )
 
 

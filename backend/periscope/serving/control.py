@@ -16,6 +16,7 @@ from periscope.events import (
     ConfigReloaded,
     DownloadChanged,
     Event,
+    ImagesDescribed,
     ModelChanged,
     ModelGivenUp,
     ModelLoadProgress,
@@ -193,7 +194,7 @@ class ControlService:
                 yield from self._model_deltas(event, told_parts)
             case RequestChanged() | RequestEnded() | DownloadChanged():
                 yield from self._work_deltas(event)
-            case ModelGivenUp():
+            case ModelGivenUp() | ImagesDescribed():
                 pass
 
     def _work_deltas(self, event: RequestChanged | RequestEnded | DownloadChanged) -> Iterator[StatusEvent]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from periscope.core import EmbeddingRequest, Embeddings, ModelCard, ModelKind, VisionMode
+from periscope.core import EmbeddingRequest, Embeddings
 from periscope.errors import ServerStopping
 from periscope.pool.contracts import PooledEngine
 
 if TYPE_CHECKING:
     from periscope.pool.pool import ModelPool
-    from periscope.serving.models import ModelNames, ServedEmbedder
+    from periscope.serving.models import ModelNames
     from periscope.serving.requests import LiveRequests
 
 
@@ -71,23 +71,3 @@ class EmbeddingService:
                 live.waits(waiting)
             live.generates()
             return await ticket.engine(EMBEDDER).embed(request)
-
-
-def card_of(model: ServedEmbedder, pool: ModelPool) -> ModelCard:
-    """What `/v1/models` tells of an embedding model; instant."""
-    engine, status = pool.loaded(model.name, EMBEDDER), pool.status(model.name)
-    return ModelCard(
-        name=model.name,
-        aliases=model.aliases,
-        created=model.created,
-        context_length=model.max_tokens if engine is None else engine.max_tokens,
-        vision=VisionMode.DISABLED,
-        has_tools=False,
-        has_reasoning=False,
-        is_batched=True,
-        state=status.state,
-        max_running=status.max_running,
-        files=model.files,
-        kind=ModelKind.EMBEDDING,
-        embedding_size=None if engine is None else engine.size,
-    )

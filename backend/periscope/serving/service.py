@@ -25,12 +25,13 @@ from periscope.core import (
     Waiting,
 )
 from periscope.errors import ContextLengthExceeded, InvalidRequest, MemoryExceeded, ServerStopping
-from periscope.serving.cards import card_of
+from periscope.serving.cards import embedder_card, text_model_card
 from periscope.serving.disabled_images import without_images
-from periscope.serving.embeddings import card_of
+from periscope.serving.embeddings import EMBEDDER
 from periscope.serving.generators import PooledGenerator, PooledTokenizer
 from periscope.serving.health import Health, Notices, health_of
 from periscope.serving.look import look_tools
+from periscope.serving.requests import Asked, LiveRequest, LiveRequests, operation_of
 from periscope.serving.reserved import while_reserved
 from periscope.serving.rounds import Rounds, may_offer_tools
 from periscope.vision.blocks import Rewritten
@@ -43,8 +44,7 @@ from periscope.vision.settings import ProxySettings
 if TYPE_CHECKING:
     from periscope.pool.pool import ModelPool
     from periscope.pool.ticket import Ticket
-    from periscope.serving.models import ModelNames, ServedModel
-    from periscope.serving.requests import LiveRequest, LiveRequests
+    from periscope.serving.models import ModelNames, ServedEmbedder, ServedModel
     from periscope.status import ModelStatus
 
 
@@ -125,7 +125,8 @@ class ChatService:
         if self._is_stopping:
             raise ServerStopping("The server is stopping.")
         model = self._models.resolve(request.model)
-        with self._requests.entered(request.id, model.name, num_images=_num_images(request)) as live:
+        asked = Asked(_num_images(request), request.num_completions, operation_of(request))
+        with self._requests.entered(request.id, model.name, asked) as live:
             answering = self._answer(request, model, live)
             del request  # it holds the images as they were sent, and only `_answer` may keep them
             async with aclosing(answering) as events:
@@ -133,7 +134,7 @@ class ChatService:
                     if isinstance(event, Waiting):
                         live.waits(event)
                     elif isinstance(event, Finished):
-                        live.is_finished = True
+                        live.finished = event
                     else:
                         live.writes(is_thinking=isinstance(event, ReasoningDelta))
                     yield event
@@ -298,11 +299,14 @@ class ChatService:
         """All models clients may name, the default one first and embedding models last; instant."""
         default = self._models.default
         texts = (default, *(model for model in self._models.all if model is not default))
-        return (*map(self._card, texts), *(card_of(model, self._pool) for model in self._models.embedders))
+        return (*map(self._text_model_card, texts), *map(self._embedder_card, self._models.embedders))
 
-    def _card(self, model: ServedModel) -> ModelCard:
+    def _text_model_card(self, model: ServedModel) -> ModelCard:
         generator = self._pool.loaded(model.name, _GENERATOR)
-        return card_of(model, None if generator is None else generator.facts, self._pool.status(model.name))
+        return text_model_card(model, None if generator is None else generator.facts, self._pool.status(model.name))
+
+    def _embedder_card(self, model: ServedEmbedder) -> ModelCard:
+        return embedder_card(model, self._pool.loaded(model.name, EMBEDDER), self._pool.status(model.name))
 
     def health(self) -> Health:
         """The server's health at this moment. Touches no device and does not wait."""

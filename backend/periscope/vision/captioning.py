@@ -16,7 +16,9 @@ from periscope.captions.caption import Caption, CaptionOutcome
 from periscope.captions.keys import cache_key
 from periscope.core import Image, Tell
 from periscope.errors import CaptionFailed, InvalidRequest, PeriscopeError, ServerBusy
+from periscope.events import Event
 from periscope.vision.captioner import Captioner, CaptionerId, CaptionRequest
+from periscope.vision.described import described
 from periscope.vision.intake import AdmittedImages, Picture
 from periscope.vision.left_out import LeftOutImages
 from periscope.vision.prompts import PROMPT_VERSION
@@ -42,11 +44,18 @@ class ImageCaptioning:
 
     Args:
         report_problem: told after each call of a captioner whether it described anything.
+        publish: told what each call has cost.
     """
 
-    def __init__(self, cache: CaptionCache, report_problem: ReportProblem = lambda *_: None) -> None:
+    def __init__(
+        self,
+        cache: CaptionCache,
+        report_problem: ReportProblem = lambda *_: None,
+        publish: Callable[[Event], None] = lambda _: None,
+    ) -> None:
         self._cache = cache
         self._report_problem = report_problem
+        self._publish = publish
         self._left_out = LeftOutImages(cache.kept)
 
     async def left_out(
@@ -96,6 +105,7 @@ class ImageCaptioning:
             request = CaptionRequest(*asked, settings.max_tokens, settings.timeout_s)
             outcomes = await outcomes_of(captioner, request, tell)
             self._judge(captioner.id.name, outcomes)
+            self._publish(described(captioner.id.name, outcomes))
             return outcomes
 
         answers = await self._cache.get_or_caption(keys, make, tell=tell)

@@ -6,13 +6,14 @@ It knows nothing of HTTP, the model pool or MLX: captions come from the `Caption
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from periscope.captions.cache import Answer, CaptionCache
 from periscope.core import CaptionedImage, ImagePart, Message, Role, Tell, VisionUsage
 from periscope.errors import CaptionFailed
+from periscope.events import Event
 from periscope.vision.blocks import Rewritten, SeenPicture, Sources, captioned_image, rewritten
 from periscope.vision.captioner import Captioner
 from periscope.vision.captioning import NOT_AVAILABLE, ImageCaptioning, ReportProblem
@@ -37,10 +38,11 @@ class VisionProxy:
         intake: ImageIntake | None = None,
         reading: ImageReading | None = None,
         report_problem: ReportProblem = lambda *_: None,
+        publish: Callable[[Event], None] = lambda _: None,
     ) -> None:
         self._intake = intake or ImageIntake()
         self._reading = reading or ImageReading(cache)
-        self._captioning = ImageCaptioning(cache, report_problem)
+        self._captioning = ImageCaptioning(cache, report_problem, publish)
 
     async def rewrite(
         self,

@@ -21,6 +21,8 @@ from periscope.captions.caption import Caption, CaptionOutcome
 from periscope.captions.keys import cache_key
 from periscope.core import Tell
 from periscope.errors import CaptionFailed, FileInvalid, ImageInvalid, ServerBusy, ServerStopping
+from periscope.events import Event
+from periscope.vision.described import described
 from periscope.vision.images.limits import ImageLimits
 from periscope.vision.intake import Picture
 from periscope.vision.model_reading import ModelReading
@@ -53,6 +55,7 @@ class ImageReading:
         executor: runs the reader; None is the loop's default.
         wait_timeout_s: how long a picture waits for its turn.
         clock: seconds.
+        publish: told what each call of a reader has cost.
     """
 
     def __init__(
@@ -62,8 +65,10 @@ class ImageReading:
         executor: Executor | None = None,
         wait_timeout_s: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
+        publish: Callable[[Event], None] = lambda _: None,
     ) -> None:
         self._cache = cache
+        self._publish = publish
         self._executor = executor
         self._wait_timeout_s = wait_timeout_s
         self._clock = clock
@@ -93,6 +98,7 @@ class ImageReading:
                 outcomes = await self._models.read(made, reader, limits, settings.timeout_s)
             else:
                 outcomes = [await self._read(picture, reader, limits, settings.timeout_s) for picture in made]
+            self._publish(described(reader.name, outcomes, is_reader=True))
             return [_bounded(outcome, settings.max_chars) for outcome in outcomes]
 
         await self._cache.loaded()

@@ -97,7 +97,7 @@ def test_eight_long_rows_in_memory_for_two_get_the_same_tokens(plain: TextModel,
     start_bytes = mx.get_active_memory()
     run, rows, num_preempted = run_within(batch, *submits, limit_bytes=limit_bytes)
     assert [run.tokens[row] for row in rows] == expected
-    assert num_preempted >= 2
+    assert batch.num_preemptions >= num_preempted >= 2
     assert mx.get_peak_memory() <= start_bytes + limit_bytes + FORWARD_PASS_BYTES
 
 

@@ -68,7 +68,7 @@ class ScriptedBatch:
     def prepare(self) -> None:
         return
 
-    prompt_cache_bytes = working_bytes = 0
+    prompt_cache_bytes = working_bytes = num_preemptions = 0
 
     @property
     def has_work(self) -> bool:

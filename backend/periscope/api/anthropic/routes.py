@@ -40,8 +40,10 @@ def anthropic_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
         record.model = call.request.model
         log_unused(call.unused, record.id)
         reply, is_stream = _reply(call, backend, settings), call.is_stream
-        events = backend.stream(_answerable(call.request, backend, settings))
-        del call  # it holds the images as they were sent, which the backend frees once they are captioned
+        answerable = _answerable(call.request, backend, settings)
+        record.answered_by = answerable.model
+        events = backend.stream(answerable)
+        del call, answerable  # they hold the images as they were sent, which the backend frees once they are captioned
         if is_stream:
             return EventStream(events, EventEncoder(reply), settings)
         collected = await while_connected(collect(events), request.receive)
@@ -53,8 +55,10 @@ def anthropic_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
         decode_counted = partial(decode_prompt, request_id=record.id_as("count_"))
         counted = await read_json(request, settings.max_text_bytes, decode_counted)
         record.model = counted.model
-        events = backend.stream(_answerable(counted, backend, settings))
-        del counted  # as above
+        answerable = _answerable(counted, backend, settings)
+        record.answered_by = answerable.model
+        events = backend.stream(answerable)
+        del counted, answerable  # as above
         return JSONReply(encode_count(await while_connected(collect(events), request.receive)))
 
     return router

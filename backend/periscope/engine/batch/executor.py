@@ -58,6 +58,7 @@ class Executor:
         self._memory = memory
         self._drafter = drafter
         self._clock = clock
+        self.num_preemptions = 0
         self._retired: list[Prompt] = []  # removed, with a chunk under way
         self._measurements = Measurements()
         self._none_in_flight = True  # nothing was in flight after the previous step
@@ -164,6 +165,7 @@ class Executor:
 
     def _preempt(self, ids: Sequence[int]) -> None:
         """Free the memory of these requests. They wait in order of arrival and are prefilled again."""
+        self.num_preemptions += len(ids)
         for prompt in self.prompts:
             if prompt.row.id in ids:
                 prompt.reset()

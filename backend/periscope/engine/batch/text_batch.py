@@ -131,6 +131,10 @@ class TextBatch:
     def prompt_cache_bytes(self) -> int:
         return self._prompt_cache.nbytes
 
+    @property
+    def num_preemptions(self) -> int:
+        return self._executor.num_preemptions
+
     def clear_prompt_cache(self) -> None:
         self._prompt_cache.clear()
         if self._drafter is not None:

@@ -188,6 +188,10 @@ class VisionBatch:
     def prompt_cache_bytes(self) -> int:
         return 0  # captions are cached as text
 
+    @property
+    def num_preemptions(self) -> int:
+        return 0  # its rows keep their memory
+
     def clear_prompt_cache(self) -> None:
         return
 

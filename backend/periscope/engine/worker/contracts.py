@@ -77,6 +77,11 @@ class Batch(Protocol):
         """How much memory the prompt cache takes."""
         ...
 
+    @property
+    def num_preemptions(self) -> int:
+        """Rows that gave up their memory and were computed again, since this batch was made."""
+        ...
+
     def clear_prompt_cache(self) -> None:
         """Drop all entries of the prompt cache."""
         ...

@@ -212,6 +212,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
             self.memory,
             working_bytes=self._batch.working_bytes if self._rows else 0,
             prompt_cache_bytes=self._batch.prompt_cache_bytes,
+            num_preemptions=self._batch.num_preemptions,
         )
 
     def _drop_abandoned_rows(self) -> None:
