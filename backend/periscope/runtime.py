@@ -36,6 +36,8 @@ from periscope.serving.service import ChatService
 from periscope.status import HostStatus, ServerIdentity
 from periscope.telemetry.metrics import Metrics
 from periscope.telemetry.snapshot import Snapshot
+from periscope.telemetry.tracing import Tracing
+from periscope.telemetry.tracing import is_installed as tracing_is_installed
 from periscope.vision.backends.remote import RemoteCaptioner
 from periscope.vision.images.in_flight import BytesInFlight
 from periscope.vision.images.remote import RemoteImages
@@ -167,6 +169,7 @@ class Runtime:
         self.metrics = Metrics(self._snapshot, self._known_name) if config.server.metrics else None
         if self.metrics is not None:
             self.bus.add_listener(self.metrics.take)
+        self._tracing = self._new_tracing(identity.version) if config.server.tracing else None
 
     @property
     def config(self) -> Config:
@@ -247,6 +250,16 @@ class Runtime:
         now = self._host.reading()
         return HostStatus(now.pressure, now.thermal, now.footprint_bytes, is_kept_awake=self._host.is_kept_awake)
 
+    def _new_tracing(self, version: str) -> Tracing | None:
+        if not tracing_is_installed():
+            told = "Traces are wanted (`server.tracing`) and not sent: pip install 'mlx-periscope[otel]'."
+            logger.warning("%s", told)
+            self.notices.put("tracing", told)
+            return None
+        tracing = Tracing(version)
+        self.bus.add_listener(tracing.take)
+        return tracing
+
     def _snapshot(self) -> Snapshot:
         return Snapshot(self.control.status(), self._captions.stats)
 
@@ -293,6 +306,8 @@ class Runtime:
         for captioner in self._opened:
             await captioner.close()
         await self._captions.close()
+        if self._tracing is not None:
+            await self._tracing.close()
         self._fetcher.close()
         for executor in (self._decoding, self._reading):
             executor.shutdown(wait=False, cancel_futures=True)

@@ -98,3 +98,24 @@ def test_the_file_and_the_layers_are_wrong_together():
     """A file whose section has a wrong type is reported, whatever the environment sets in it."""
     problems = problems_of(ONE + "server: 5", {"PERISCOPE_SERVER__PORT": "1"})
     assert problems == ("models.yaml:2: server should be a mapping of keys to values, got 5",)
+
+
+@pytest.mark.parametrize(
+    ("env", "text", "told"),
+    [
+        ({}, "", (False, "default")),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, "", (True, "env OTEL_EXPORTER_OTLP_ENDPOINT")),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c/t"}, "", (True, "env OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, "", (False, "default")),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_SDK_DISABLED": "true"}, "", (False, "default")),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c"}, "server: {tracing: false}\n", (False, "models.yaml:1")),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "PERISCOPE_SERVER__TRACING": "false"},
+            *("", (False, "env PERISCOPE_SERVER__TRACING")),
+        ),
+    ],
+)
+def test_a_collector_in_the_environment_switches_tracing_on(env, text, told):
+    """As with every program that OpenTelemetry is built into; the file and our own variable have the last word."""
+    config = load_text(text + ONE, env=env)
+    assert (config.server.tracing, config.sources["server.tracing"]) == told

@@ -25,6 +25,10 @@ ENV_CONFIG, ENV_HOME = "PERISCOPE_CONFIG", "PERISCOPE_HOME"
 #: Read elsewhere: which server the client commands talk to.
 ENV_URL = "PERISCOPE_URL"
 
+#: Standard variables of OpenTelemetry: where traces go, which means that they are wanted. The SDK reads them, too.
+OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_TRACING: Loc = ("server", "tracing")
+
 #: Flags that set a key. The others choose models and are applied when models are resolved.
 FLAG_KEYS: dict[str, Loc] = {"host": ("server", "host"), "port": ("server", "port")}
 FLAGS = (*FLAG_KEYS, "model", "vision_model", "vlm_backend", "vlm_base_url", "vlm_model", "vlm_timeout")
@@ -42,7 +46,13 @@ def flag_origin(flag: str) -> Origin:
 
 
 def lay_environment(document: Document, env: Mapping[str, str]) -> None:
-    """Put every `PERISCOPE_*` variable over the document; unknown ones are problems, except API keys."""
+    """Put every `PERISCOPE_*` variable over the document; unknown ones are problems, except API keys.
+
+    A collector in the environment switches tracing on, unless the document or its own variable says otherwise.
+    """
+    collector = next((name for name in OTLP_ENDPOINTS if env.get(name)), None)
+    if collector is not None and _TRACING not in document.origins and env.get("OTEL_SDK_DISABLED") != "true":
+        document.put(_TRACING, True, Origin(f"env {collector}"))
     known, keys = env_names(), set(_names_of_keys(document.tree))
     for name in sorted(env):
         if not name.startswith(ENV_PREFIX) or name in (ENV_CONFIG, ENV_HOME, ENV_URL, *keys):

@@ -327,6 +327,11 @@ class ServerConfig(Section):
         False, "Heartbeats and wait states are sent as SSE comments instead of chunks with an empty delta."
     )
     metrics: bool = setting(True, "Counters, histograms and gauges for Prometheus at /metrics, behind api_key.")
+    tracing: bool = setting(
+        False,
+        "A trace of each request for an OpenTelemetry collector, by the OTEL_* variables. Needs the extra otel. "
+        "OTEL_EXPORTER_OTLP_ENDPOINT alone switches it on, too.",
+    )
     anthropic_model: str | None = setting(
         None,
         "Text model that answers for claude-... at /v1/messages, by name or alias. If unset, the default one.",
