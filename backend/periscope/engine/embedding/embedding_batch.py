@@ -153,6 +153,10 @@ class EmbeddingBatch:
     def prompt_cache_bytes(self) -> int:
         return 0
 
+    @property
+    def num_preemptions(self) -> int:
+        return 0  # a forward pass is all that its rows take
+
     def clear_prompt_cache(self) -> None:
         return
 
