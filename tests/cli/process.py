@@ -135,7 +135,7 @@ class ServeProcess(CommandProcess):
     @property
     def url(self) -> str:
         """Known as soon as it listens."""
-        return self.wait_for(r"listening on (http://\S+)")[1]
+        return self.wait_for(r"listening on (https?://\S+|unix:\S+)")[1]
 
     def wait_until_ready(self) -> str:
         """Its ready line."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from periscope.cli.address import Address
 from periscope.cli.client import Server, find_server, is_periscope
 from periscope.cli.exits import CommandFailed, ExitCode, code_of
 from periscope.config import Config, load
@@ -74,7 +75,7 @@ async def read(server: Server) -> list[OutputEvent]:
 def test_another_program_is_not_taken_for_a_periscope(body: bytes) -> None:
     """Whatever else listens on the port gets no picture and no key."""
     with stub_server(body) as stub:
-        assert not is_periscope(stub.url)
+        assert not is_periscope(Address(stub.url))
 
 
 def test_a_running_server_is_found_by_url_and_by_environment(running: ServeProcess, config: Config) -> None:

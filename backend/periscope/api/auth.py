@@ -125,9 +125,10 @@ class KeyGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
-        if scope["type"] == "http" and self._keys.are_asked_for:
-            name = self._keys.name_of(_offered(Headers(scope=scope)))
-            if name is None and scope["path"] not in OPEN_PATHS:
+        if scope["type"] == "http":
+            is_asked = self._keys.are_asked_for
+            name = self._keys.name_of(_offered(Headers(scope=scope))) if is_asked else None
+            if is_asked and name is None and scope["path"] not in OPEN_PATHS:
                 await error_reply(AuthenticationFailed(_NO_KEY), scope)(scope, receive, send)
                 return
             record_of(scope).key = name

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from periscope.cli.address import Address, address_in, address_of
 from periscope.cli.exits import CommandFailed, ExitCode
-from periscope.cli.listen import url_of
 from periscope.core import CaptionedImage, DescribedFile, FilePart, ImagePart, JSONObject, OutputEvent
 from periscope.errors import (
     AuthenticationFailed,
@@ -78,6 +78,7 @@ class Server:
 
     url: str
     api_key: str | None = field(repr=False)
+    certificate: Path | None = None
 
     async def chat(self, body: JSONObject) -> AsyncGenerator[OutputEvent, None]:
         """The events of one streamed chat completion, `Finished` last.
@@ -188,7 +189,9 @@ class Server:
     @asynccontextmanager
     async def _client(self, timeouts: Timeouts) -> AsyncIterator[OpenAIClient]:
         with as_raised_here():
-            async with OpenAIClient(Endpoint(f"{self.url}/v1", self.api_key, timeouts)) as client:
+            to = Address(self.url, self.certificate)
+            endpoint = Endpoint(f"{to.base_url}/v1", self.api_key, timeouts, pinned=to.certificate, uds=to.uds)
+            async with OpenAIClient(endpoint) as client:
                 yield client
 
 
@@ -222,11 +225,13 @@ def find_server(asked_url: str | None, config: Config, env: Mapping[str, str] | 
     env = os.environ if env is None else env
     running = read_server(StateFolder(config.places.state))
     named = asked_url or env.get("PERISCOPE_URL")
-    configured = url_of(config.server.host, config.server.port)
-    urls = [named] if named else list(dict.fromkeys([*([running.url] if running else []), configured]))
-    for url in (each.rstrip("/").removesuffix("/v1") for each in urls):
-        if is_periscope(url):
-            return Server(url, key_for(config, url))
+    known = [*([address_in(running)] if running else []), address_of(config.server)]
+    if named:
+        url = named.rstrip("/").removesuffix("/v1")
+        known = [next((each for each in known if each.url == url), Address(url))]
+    for address in dict.fromkeys(known):
+        if is_periscope(address):
+            return Server(address.url, key_for(config, address.url), address.certificate)
     if named:
         raise _not_running(named)
     return None
@@ -254,8 +259,7 @@ def require_server(asked_url: str | None, config: Config) -> Server:
     """
     server = find_server(asked_url, config)
     if server is None:
-        url = url_of(config.server.host, config.server.port)
-        raise _not_running(url)
+        raise _not_running(address_of(config.server).url)
     return server
 
 
@@ -263,12 +267,12 @@ def _not_running(url: str) -> CommandFailed:
     return CommandFailed(f"No Periscope answers at {url}. Start one with `periscope serve`.", ExitCode.NOT_RUNNING)
 
 
-def is_periscope(url: str, timeout_s: float = PROBE_TIMEOUT_S) -> bool:
+def is_periscope(address: Address, timeout_s: float = PROBE_TIMEOUT_S) -> bool:
     """Whether a Periscope answers there in time. Blocks."""
     try:
-        response = httpx.get(f"{url}/livez", timeout=timeout_s, trust_env=False)
+        response = address.get("/livez", timeout_s)
         answer = response.json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError):
         return False
     is_alive = response.is_success and isinstance(answer, dict) and answer.get("status") == "alive"
     return is_alive and answer.get("name", "periscope") == "periscope"

@@ -122,20 +122,20 @@ def _opencode(to: Connection) -> str:
 
 
 def _open_webui(to: Connection) -> str:
-    port = urlsplit(to.url).port
+    scheme, port = urlsplit(to.url).scheme, urlsplit(to.url).port
     return (
         "Admin Panel > Settings > Connections > OpenAI API > + :\n"
         f"  URL  {to.base_url}\n"
         f"  Key  {to.key}\n"
         "Open WebUI in Docker reaches this machine under another name, which the server has to know:\n"
-        f"  URL  http://host.docker.internal:{port}/v1\n"
+        f"  URL  {scheme}://host.docker.internal:{port}/v1\n"
         "  models.yaml  server: {host: 0.0.0.0, api_key: ..., allowed_hosts: [host.docker.internal]}"
     )
 
 
 def _xcode(to: Connection) -> str:
     where = "Xcode > Settings > Intelligence > Add a Model Provider"
-    if to.has_key:
+    if to.has_key or to.url.startswith("https:"):  # the other form has no fields for them
         fields = {"URL": to.url, "API Key": to.key, "API Key Header": "x-api-key"}
         return "\n  ".join([f"{where} > Internet Hosted:", *(f"{name:<14}  {value}" for name, value in fields.items())])
     return f"{where} > Locally Hosted:\n  Port         {urlsplit(to.url).port}\n  Description  Periscope"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from periscope.cli.address import UNIX
 from periscope.cli.exits import CommandFailed, ExitCode, complain, exits
 from periscope.cli.options import AskedModel, ConfigFile, Json, Url, load_config, print_json
 from periscope.errors import ModelNotFound
@@ -83,22 +84,33 @@ def _require_served(client: Client) -> None:
 
 def _connection(config: Config, url: str | None, model: str | None) -> Connection:
     """To the running server, else to the one that the configuration describes."""
+    from periscope.cli.address import address_of
     from periscope.cli.client import find_server
     from periscope.cli.clients import Connection
     from periscope.cli.in_process import text_model
-    from periscope.cli.listen import url_of
     from periscope.core import VisionMode
 
     has_key = config.server.needs_key
     server = find_server(url, config)
     if server is not None:
         served = _named(asyncio.run(server.models()), model)
-        return Connection(server.url, served.id, has_key, served.context_length, "image" in served.input_modalities)
+        return Connection(
+            _reachable(server.url), served.id, has_key, served.context_length, "image" in served.input_modalities
+        )
     complain("No server runs now: these are the settings for the one that `periscope serve` would start.")
     entry = text_model(config, model)
     takes_images = entry.capabilities.vision_mode is not VisionMode.DISABLED
-    address = url_of(config.server.host, config.server.port)
-    return Connection(address, entry.name, has_key, entry.params.context_length, takes_images)
+    return Connection(
+        _reachable(address_of(config.server).url), entry.name, has_key, entry.params.context_length, takes_images
+    )
+
+
+def _reachable(url: str) -> str:
+    if url.startswith(UNIX):
+        raise CommandFailed(
+            f"The server listens on {url} alone, and these settings are for clients that need a port: set server.tcp."
+        )
+    return url
 
 
 def _named(models: tuple[RemoteModel, ...], asked: str | None) -> RemoteModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from periscope import __version__
+from periscope.cli.address import UNIX, Address, address_of
 from periscope.cli.client import is_periscope
 from periscope.cli.exits import CommandFailed, ExitCode
-from periscope.cli.listen import PortHeld, listen, port_of, url_of
+from periscope.cli.listen import PortHeld, listen, listening_on_file, port_of, server_tls
 from periscope.cli.stopping import STOP_DEADLINE_S
 from periscope.service import (
     BREW_LABEL,
@@ -34,7 +36,7 @@ from periscope.service import (
 from periscope.status import ServerIdentity
 
 if TYPE_CHECKING:
-    from periscope.config import Config
+    from periscope.config import Config, ServerConfig
     from periscope.service import Machine
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class Entrance:
     Attributes:
         starts: the record of starts; None for a server without the lock, whose crashes nobody counts.
         downloads_file: of unfinished downloads, for the next server; None for a server without the lock.
+        tls: for the listeners with a port; None = plain HTTP.
         num_fast_crashes: starts before this one, in a row, that did not last.
     """
 
@@ -63,11 +66,18 @@ class Entrance:
     num_fast_crashes: int
     downloads_file: Path | None = None
     instance: Instance | None = None
+    tls: ssl.SSLContext | None = None
 
     @property
     def identity(self) -> ServerIdentity:
         """As the status tells it."""
         return ServerIdentity(self.server.version, self.server.instance_id, self.server.supervisor)
+
+    @property
+    def places(self) -> list[str]:
+        """Where it listens, for a person."""
+        unix = [f"{UNIX}{self.server.uds}"] if self.server.uds is not None and self.server.port else []
+        return [self.server.url, *unix]
 
     def stops(self) -> None:
         """The server was asked to stop: commands find it no longer, and the next one waits for its end. Idempotent."""
@@ -101,7 +111,10 @@ def entered(config: Config, machine: Machine) -> Iterator[Entrance]:
     """
     folder = StateFolder(config.places.state)
     with ExitStack() as stack:
-        instance = _instance(stack, folder, config.server.port, machine)
+        tls = None
+        if config.server.tcp and config.server.tls.cert is not None and config.server.tls.key is not None:
+            tls = server_tls(Path(config.server.tls.cert), Path(config.server.tls.key))
+        instance = _instance(stack, folder, config.server, machine)
         listeners = _listeners(stack, config)
         token, starts, num_fast_crashes = None, None, 0
         try:
@@ -113,7 +126,7 @@ def entered(config: Config, machine: Machine) -> Iterator[Entrance]:
             _warn_of(folder, error)
         server = _described(
             config,
-            port_of(listeners),
+            port_of(listeners) if config.server.tcp else 0,
             machine,
             token_path=None if token is None else folder.token,
             log_path=config.places.logs / LOG_NAME if instance is not None and config.log.file else None,
@@ -121,7 +134,7 @@ def entered(config: Config, machine: Machine) -> Iterator[Entrance]:
         if instance is not None:
             _publish(instance, server)
         downloads_file = None if starts is None else folder.downloads
-        yield Entrance(listeners, server, token, starts, num_fast_crashes, downloads_file, instance)
+        yield Entrance(listeners, server, token, starts, num_fast_crashes, downloads_file, instance, tls)
 
 
 def _publish(instance: Instance, server: RunningServer) -> None:
@@ -131,7 +144,7 @@ def _publish(instance: Instance, server: RunningServer) -> None:
         _warn_of(instance.folder, error)
 
 
-def _instance(stack: ExitStack, folder: StateFolder, port: int, machine: Machine) -> Instance | None:
+def _instance(stack: ExitStack, folder: StateFolder, server: ServerConfig, machine: Machine) -> Instance | None:
     try:
         instance = stack.enter_context(held(folder, machine.clock, _HOLDER_STOPS_WITHIN_S))
     except OSError as error:
@@ -145,23 +158,25 @@ def _instance(stack: ExitStack, folder: StateFolder, port: int, machine: Machine
             f"Another Periscope has {folder.lock} and neither serves nor ends. End it and try again.",
             ExitCode.PORT_HELD,
         )
-    if port == holder.port:
+    if server.port == holder.port if server.tcp else server.uds == holder.uds:
         raise _already_running(holder.url, f" (pid {holder.pid}, version {holder.version})")
     logger.info("commands find the Periscope at %s (pid %d), not this one", holder.url, holder.pid)
     return None
 
 
 def _listeners(stack: ExitStack, config: Config) -> list[socket.socket]:
-    host, port = config.server.host, config.server.port
+    server, address = config.server, address_of(config.server)
+    listeners: list[socket.socket] = []
     try:
-        listeners = listen(host, port)
+        if server.tcp:
+            listeners += map(stack.enter_context, listen(server.host, server.port))
+        if server.uds is not None:
+            address = Address(f"{UNIX}{server.uds}")
+            listeners.append(stack.enter_context(listening_on_file(Path(server.uds))))
     except PortHeld:
-        url = url_of(host, port)
-        if is_periscope(url, timeout_s=_HOLDER_ANSWERS_WITHIN_S):
-            raise _already_running(url) from None
+        if is_periscope(address, timeout_s=_HOLDER_ANSWERS_WITHIN_S):
+            raise _already_running(address.url) from None
         raise
-    for listener in listeners:
-        stack.enter_context(listener)
     return listeners
 
 
@@ -184,11 +199,12 @@ def _warn_of(folder: StateFolder, error: OSError) -> None:
 def _described(
     config: Config, port: int, machine: Machine, *, token_path: Path | None, log_path: Path | None
 ) -> RunningServer:
+    address = address_of(config.server, port)
     return RunningServer(
         pid=os.getpid(),
         host=config.server.host,
         port=port,
-        url=url_of(config.server.host, port),
+        url=address.url,
         version=__version__,
         started_at=time.time(),
         instance_id=uuid4().hex,
@@ -196,4 +212,6 @@ def _described(
         log_path=None if log_path is None else str(log_path),
         config_path=str(config.path),
         supervisor=_SUPERVISORS.get(machine.env.get("XPC_SERVICE_NAME", "")),
+        uds=config.server.uds,
+        certificate=None if address.certificate is None else str(address.certificate),
     )

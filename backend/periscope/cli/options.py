@@ -27,6 +27,18 @@ ConfigFile: TypeAlias = Annotated[
 ]
 Host: TypeAlias = Annotated[str | None, typer.Option(help="Address to listen on.", show_default=False)]
 Port: TypeAlias = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes any.", show_default=False)]
+Tcp: TypeAlias = Annotated[
+    bool | None, typer.Option("--tcp/--no-tcp", help="Listen on host and port, or on --uds alone.", show_default=False)
+]
+Uds: TypeAlias = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="Unix socket to listen on, for this user alone.", show_default=False)
+]
+TLSCert: TypeAlias = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="PEM certificate: serve HTTPS, with --tls-key.", show_default=False)
+]
+TLSKey: TypeAlias = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="PEM private key of --tls-cert.", show_default=False)
+]
 DefaultModel: TypeAlias = Annotated[
     str | None,
     typer.Option(

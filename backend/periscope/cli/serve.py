@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,10 @@ from periscope.cli.options import (
     DefaultModel,
     Host,
     Port,
+    Tcp,
+    TLSCert,
+    TLSKey,
+    Uds,
     VisionModel,
     VlmBackend,
     VlmBaseUrl,
@@ -31,7 +35,6 @@ from periscope.core import VisionMode
 from periscope.events import ModelGivenUp
 
 if TYPE_CHECKING:
-    import uvicorn
     from rich.console import Console
 
     from periscope.api import AccessKeys, ApiSettings
@@ -39,7 +42,6 @@ if TYPE_CHECKING:
     from periscope.cli.log import Redaction
     from periscope.cli.stopping import StopRequest
     from periscope.config import Config
-    from periscope.config.schema import ServerLimits
     from periscope.events import EventBus
     from periscope.log_tail import LogTail
     from periscope.runtime import Runtime
@@ -47,8 +49,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Longer than clients keep an idle connection (httpx: 5 s), so that no request meets a connection being closed.
-_KEEP_ALIVE_S = 75
 #: Cancelled requests give back their models within this.
 _CLEAN_UP_S = 1.0
 
@@ -59,6 +59,10 @@ def serve(
     config: ConfigFile = None,
     host: Host = None,
     port: Port = None,
+    tcp: Tcp = None,
+    uds: Uds = None,
+    tls_cert: TLSCert = None,
+    tls_key: TLSKey = None,
     model: DefaultModel = None,
     vision_model: VisionModel = None,
     vlm_backend: VlmBackend = None,
@@ -78,9 +82,12 @@ def serve(
 
     use_one_arena()
     exit_on_sigterm()
+    files = {"uds": uds, "tls_cert": tls_cert, "tls_key": tls_key}
     flags: dict[str, object] = {
         "host": host,
         "port": port,
+        "tcp": tcp,
+        **{name: value and str(value.absolute()) for name, value in files.items()},
         "model": model,
         "vision_model": vision_model,
         "vlm_backend": vlm_backend,
@@ -131,10 +138,11 @@ async def _serve(
     tail: LogTail,
     console: Console,
 ) -> ExitCode:
+    from periscope.cli.http_server import http_server
     from periscope.cli.progress import display_on, shown
     from periscope.cli.stopping import stop_on_signals
 
-    logger.info("listening on %s", entrance.server.url)
+    logger.info("listening on %s", " and ".join(entrance.places))
     from periscope.api import AccessKeys, create_app
     from periscope.runtime import Runtime
 
@@ -149,17 +157,16 @@ async def _serve(
             shutdown=stop.stop,
             on_reload=partial(_take_keys, keys, redaction),
         )
-        settings = api_settings(config)
         app = create_app(
             runtime.service,
             runtime.control,
-            settings,
+            api_settings(config),
             embeddings=runtime.embeddings,
             keys=keys,
             log=tail,
             metrics=runtime.metrics,
         )
-        server = _http_server(app, config.server.limits)
+        server = http_server(app, config.server.limits, entrance.tls)
         display = display_on(console, _log_line)
         async with shown(runtime.bus, display):
             starting = asyncio.create_task(_start(runtime, entrance, console), name="load models")
@@ -260,9 +267,11 @@ async def _start(runtime: Runtime, entrance: Entrance, console: Console) -> None
     if not health.is_ready:
         logger.error("%s stays up, but model %s cannot answer", url, runtime.config.default_model.name)
         return
-    print_line(console, f"Periscope is ready on {url}/v1 ({what_it_serves(runtime.config, health)})")
+    at = url if entrance.server.port else f"{url}:"
+    print_line(console, f"Periscope is ready on {at}/v1 ({what_it_serves(runtime.config, health)})")
     hello = '{"messages": [{"role": "user", "content": "Hello!"}]}'
-    print_line(console, f"Try: curl {url}/v1/chat/completions -H 'content-type: application/json' -d '{hello}'")
+    curl = url if entrance.server.port else f"--unix-socket {entrance.server.uds} http://localhost"
+    print_line(console, f"Try: curl {curl}/v1/chat/completions -H 'content-type: application/json' -d '{hello}'")
 
 
 def what_it_serves(config: Config, health: Health) -> str:
@@ -300,34 +309,4 @@ def api_settings(config: Config) -> ApiSettings:
         status_as_comments=server.status_as_comments,
         anthropic_model=server.anthropic_model,
         version=__version__,
-    )
-
-
-def _http_server(app: Any, limits: ServerLimits) -> uvicorn.Server:
-    """Uvicorn without its logging, its signal handlers, and what we do not speak."""
-    import uvicorn
-
-    from periscope.cli.http_protocol import Patience, protocol_with
-    from periscope.cli.stopping import DRAIN_S
-
-    class Server(uvicorn.Server):
-        @contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            """Signals are ours: uvicorn (0.54) raises them again after the shutdown, so that SIGTERM ends with 143."""
-            yield
-
-    patience = Patience(limits.receive_timeout_s, limits.min_receive_rate, limits.send_timeout_s)
-    return Server(
-        uvicorn.Config(
-            app,
-            loop="none",
-            http=protocol_with(patience),
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=int(DRAIN_S),
-        )
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from periscope.cli.address import Address
     from periscope.config import Config
     from periscope.service import Machine
 
@@ -19,8 +20,8 @@ def answers(machine: Machine) -> Callable[[Path | None], bool]:
     def is_answering(config: Path | None) -> bool:
         from periscope.cli.client import is_periscope
 
-        url = _url(machine, config)
-        return url is not None and is_periscope(url)
+        address = _address(machine, config)
+        return address is not None and is_periscope(address)
 
     return is_answering
 
@@ -29,31 +30,31 @@ def served(machine: Machine, config: Path | None) -> dict[str, object]:
     """`url`, `ready` and `server` (the part of that name of `/api/status`); None for what is not known."""
     from periscope.cli.client import key_for
 
-    loaded, url = _loaded(machine, config), _url(machine, config)
-    if loaded is None or url is None:
+    loaded, address = _loaded(machine, config), _address(machine, config)
+    if loaded is None or address is None:
         return {"url": None, "ready": None, "server": None}
-    key = key_for(loaded, url)
+    key = key_for(loaded, address.url)
     headers = {"authorization": f"Bearer {key}"} if key else {}
-    snapshot = _json(f"{url}/api/status", headers)
-    return {"url": url, "ready": _json(f"{url}/readyz", {}) is not None, "server": (snapshot or {}).get("server")}
+    snapshot, ready = _json(address, "/api/status", headers), _json(address, "/readyz", {})
+    return {"url": address.url, "ready": ready is not None, "server": (snapshot or {}).get("server")}
 
 
-def _json(url: str, headers: dict[str, str]) -> dict[str, Any] | None:
+def _json(address: Address, path: str, headers: dict[str, str]) -> dict[str, Any] | None:
     import httpx
 
     try:
-        response = httpx.get(url, headers=headers, timeout=_STATUS_TIMEOUT_S, trust_env=False)
+        response = address.get(path, _STATUS_TIMEOUT_S, headers)
         answer = response.json() if response.is_success else None
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError):
         return None
     return answer if isinstance(answer, dict) else None
 
 
-def _url(machine: Machine, config: Path | None) -> str | None:
-    from periscope.cli.listen import url_of
+def _address(machine: Machine, config: Path | None) -> Address | None:
+    from periscope.cli.address import address_of
 
     loaded = _loaded(machine, config)
-    return None if loaded is None else url_of(loaded.server.host, loaded.server.port)
+    return None if loaded is None else address_of(loaded.server)
 
 
 def _loaded(machine: Machine, config: Path | None) -> Config | None:

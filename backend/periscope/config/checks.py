@@ -75,10 +75,12 @@ def server_problems(document: Document) -> Iterator[Problem]:
     server = _mapping(_mapping(document.tree).get("server"))
     host = server.get("host")
     has_key = server.get("api_key") is not None or bool(server.get("api_keys"))
-    if isinstance(host, str) and not is_loopback(host) and not has_key:
+    is_open = isinstance(host, str) and not is_loopback(host) and server.get("tcp") is not False
+    if is_open and not has_key:
         fix = f"set PERISCOPE_SERVER__API_KEY or server.api_keys, or listen on {ServerConfig().host}"
         yield _problem(document, ("server", "host"), f"{host!r} lets others in, so it needs an API key: {fix}")
     yield from _key_problems(document, server.get("api_keys"))
+    yield from _listener_problems(document, server)
     try:
         limits = ServerLimits.model_validate(_mapping(server.get("limits")))
     except ValidationError:
@@ -90,6 +92,17 @@ def server_problems(document: Document) -> Iterator[Problem]:
             f"is {limits.body_bytes_in_flight} bytes, less than one body may have (max_body_bytes is "
             f"{limits.max_body_bytes}): raise it, lower that, or leave it unset",
         )
+
+
+def _listener_problems(document: Document, server: dict[str, Any]) -> Iterator[Problem]:
+    """Problems of a server that listens nowhere, and of TLS with one of its two files."""
+    if server.get("tcp") is False and server.get("uds") is None:
+        yield _problem(document, ("server", "tcp"), "is false, so uds must name the Unix socket to listen on")
+    tls = _mapping(server.get("tls"))
+    given = [key for key in ("cert", "key") if tls.get(key) is not None]
+    if len(given) == 1:
+        missing = "key" if given == ["cert"] else "cert"
+        yield _problem(document, ("server", "tls", given[0]), f"needs {missing} beside it")
 
 
 def _key_problems(document: Document, keys: object) -> Iterator[Problem]:

@@ -30,7 +30,14 @@ OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDP
 _TRACING: Loc = ("server", "tracing")
 
 #: Flags that set a key. The others choose models and are applied when models are resolved.
-FLAG_KEYS: dict[str, Loc] = {"host": ("server", "host"), "port": ("server", "port")}
+FLAG_KEYS: dict[str, Loc] = {
+    "host": ("server", "host"),
+    "port": ("server", "port"),
+    "tcp": ("server", "tcp"),
+    "uds": ("server", "uds"),
+    "tls_cert": ("server", "tls", "cert"),
+    "tls_key": ("server", "tls", "key"),
+}
 FLAGS = (*FLAG_KEYS, "model", "vision_model", "vlm_backend", "vlm_base_url", "vlm_model", "vlm_timeout")
 
 

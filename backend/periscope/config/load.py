@@ -98,7 +98,7 @@ def load(
         sources |= _sources(model, origins, ("models", index))
     return Config(
         models=tuple(model for model, _ in models),
-        server=file.server,
+        server=_server_placed(file.server, folder=path.parent),
         memory=file.memory,
         caption_cache=_placed(file.caption_cache, env, folder=path.parent, home=home),
         log=file.log,
@@ -114,6 +114,13 @@ def load(
 def _api_keys(models: Iterable[ModelConfig], env: Mapping[str, str]) -> dict[str, str]:
     names = (model.remote.api_key_env for model in models if model.remote is not None)
     return {name: env[name] for name in names if name is not None and env.get(name)}
+
+
+def _server_placed(server: ServerConfig, *, folder: Path) -> ServerConfig:
+    """The settings of the server, with absolute paths."""
+    tls = {name: None if file is None else str(absolute(file, folder)) for name, file in server.tls}
+    uds = None if server.uds is None else str(absolute(server.uds, folder))
+    return server.model_copy(update={"uds": uds, "tls": server.tls.model_copy(update=tls)})
 
 
 def _placed(cache: CaptionCacheConfig, env: Mapping[str, str], *, folder: Path, home: Path) -> CaptionCacheConfig:

@@ -288,6 +288,20 @@ class NamedKeyConfig(Section):
     hash: str = Field(pattern=KEY_HASH, description="SHA-256 of the key.", repr=False)
 
 
+class TLSConfig(Section):
+    """HTTPS on the server's host and port."""
+
+    cert: str | None = setting(
+        None,
+        "PEM file, relative to this one: the server's certificate, then those between it and its authority.",
+        min_length=1,
+        max_length=4096,
+    )
+    key: str | None = setting(
+        None, "PEM file of the certificate's private key, without a password.", min_length=1, max_length=4096
+    )
+
+
 class ServerConfig(Section):
     """The HTTP server."""
 
@@ -295,6 +309,14 @@ class ServerConfig(Section):
         "127.0.0.1", "Address to listen on. Any address but loopback needs a key.", pattern=HOST, max_length=253
     )
     port: int = setting(7374, "Port to listen on. 0 takes any free port.", "port", ge=0, le=65_535)
+    tcp: bool = setting(True, "Listen on host and port. If false, on uds alone.")
+    uds: str | None = setting(
+        None,
+        "Unix socket to listen on, relative to this file. This user's programs alone can connect to it.",
+        min_length=1,
+        max_length=4096,
+    )
+    tls: TLSConfig = setting(TLSConfig(), "HTTPS on the server's host and port.")
     api_key: str | None = setting(
         None,
         "Clients send it as a Bearer token or as x-api-key. The environment is a better place for it than this file.",

@@ -6,7 +6,7 @@ Answers come out as core's output events, failures as the `Remote...` errors. No
 from periscope.remote.captions import caption, describe_file, flush_captions, kept_captions
 from periscope.remote.chat_answers import ChatAnswer, ChatChoice
 from periscope.remote.control import DownloadRow, LogLineRow, ModelRow, Snapshot, command, events, read_log, read_status
-from periscope.remote.endpoint import Endpoint, Timeouts
+from periscope.remote.endpoint import Endpoint, Timeouts, pinned_context
 from periscope.remote.openai_client import OpenAIClient, RemoteModel
 from periscope.remote.pictures import FetchSettings, PictureFetcher
 
@@ -29,6 +29,7 @@ __all__ = [
     "events",
     "flush_captions",
     "kept_captions",
+    "pinned_context",
     "read_log",
     "read_status",
 ]

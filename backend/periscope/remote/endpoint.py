@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,8 @@ class Endpoint:
         extra_body: fields of every chat completion request; a request's own fields win.
         ca_file: certificates, as PEM, of the authorities that may vouch for the server; None = those that are commonly
             trusted.
+        pinned: the certificate, as PEM, that the server must show, whatever names stand in it; instead of `ca_file`.
+        uds: Unix socket at which the server is; the base URL's host and port are not looked for then.
         max_answer_bytes: a longer answer is not read to its end, streamed or not.
     """
 
@@ -49,6 +52,8 @@ class Endpoint:
     timeouts: Timeouts = Timeouts()
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     ca_file: Path | None = None
+    pinned: Path | None = None
+    uds: Path | None = None
     max_answer_bytes: int = MAX_ANSWER_BYTES
 
     def __post_init__(self) -> None:
@@ -59,6 +64,22 @@ class Endpoint:
     def url_of(self, path: str) -> str:
         """Pure: the address of `path`, relative to the base URL; `../` leaves its last segment."""
         return str(httpx.URL(f"{self.base_url.rstrip('/')}/").join(path))
+
+
+def pinned_context(certificate: Path) -> ssl.SSLContext:
+    """TLS for a client that knows the server's own certificate, the first one of a PEM file. Reads the file.
+
+    Raises:
+        OSError, ValueError: the file cannot be read or holds no certificate; `ssl.SSLError` is an OSError.
+    """
+    text = certificate.read_text(encoding="ascii")
+    end = "-----END CERTIFICATE-----"
+    leaf = text[text.index("-----BEGIN CERTIFICATE-----") : text.index(end) + len(end)]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the certificate itself is trusted, whoever has issued it
+    context.load_verify_locations(cadata=leaf)
+    return context
 
 
 def _problem_of_url(url: str) -> str | None:

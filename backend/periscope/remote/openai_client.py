@@ -22,6 +22,7 @@ from periscope.errors import (
     RemoteUnreachable,
 )
 from periscope.remote.chat_answers import ChatStreamDecoder, read_answer
+from periscope.remote.endpoint import pinned_context
 from periscope.remote.refusals import refusal_of
 from periscope.remote.sse import ServerSentEvent, SSEDecoder
 from periscope.remote.wire import ModelsWire, read_wire
@@ -86,8 +87,12 @@ class OpenAIClient:
         self._http = httpx.AsyncClient(
             headers=headers,
             timeout=httpx.Timeout(times.silence_s, connect=times.connect_s, pool=None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
-            verify=_trust(endpoint),
+            transport=httpx.AsyncHTTPTransport(
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
+                verify=_trust(endpoint),
+                uds=None if endpoint.uds is None else str(endpoint.uds),
+                trust_env=False,
+            ),
             trust_env=False,
         )
 
@@ -266,13 +271,15 @@ def _trust(endpoint: Endpoint) -> ssl.SSLContext | bool:
     """True = the authorities that httpx trusts by itself. Plain HTTP needs none, and reading them takes 0.2 s."""
     if endpoint.base_url.startswith("http:"):
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if endpoint.ca_file is None:
+    file = endpoint.pinned or endpoint.ca_file
+    if file is None:
         return True
     try:
-        return ssl.create_default_context(cafile=str(endpoint.ca_file))
+        return pinned_context(file) if endpoint.pinned else ssl.create_default_context(cafile=str(file))
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else "it holds no PEM"
-        raise ConfigError((f"The CA file {endpoint.ca_file} cannot be used: {reason}.",)) from None
+        what = "certificate" if endpoint.pinned else "CA file"
+        raise ConfigError((f"The {what} {file} cannot be used: {reason}.",)) from None
 
 
 def _fault_of(error: BaseException) -> ConnectionFault:

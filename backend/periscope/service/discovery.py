@@ -54,13 +54,17 @@ class RunningServer:
     """What `server.json` says of the server that wrote it.
 
     Attributes:
-        url: where a client on this machine reaches it, without `/v1`.
+        url: where a client on this machine reaches it, without `/v1`: `http://`, `https://`, or `unix:/path` if it
+            listens on a Unix socket alone.
         host: what it listens on, as configured.
+        port: 0 if it listens on a Unix socket alone.
         started_at: seconds since 1970.
         instance_id: new with each start; `server.instance_id` in `/api/status` is the same for the same process.
         token_path: the file with the token; None if there is none.
         log_path: the file of its own log; None if it writes none.
         config_path: its models.yaml.
+        uds: the Unix socket on which it listens, too.
+        certificate: the file with the certificate that it shows; None without TLS.
         supervisor: `launchd` or `brew` if launchd started it, None if a terminal or another program did.
     """
 
@@ -75,6 +79,8 @@ class RunningServer:
     log_path: str | None = None
     config_path: str | None = None
     supervisor: str | None = None
+    uds: str | None = None
+    certificate: str | None = None
 
 
 def write_server(folder: StateFolder, server: RunningServer) -> None:

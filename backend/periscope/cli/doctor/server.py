@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from periscope.cli.address import address_of
 from periscope.cli.doctor.finding import Finding, Level
 from periscope.cli.exits import CommandFailed
-from periscope.cli.listen import listen, url_of
+from periscope.cli.listen import listen
 from periscope.service import LaunchAgent, Machine, ServiceFailed, notes
 
 if TYPE_CHECKING:
@@ -17,10 +18,12 @@ def look_at_port(config: Config) -> Finding:
     """Whether a Periscope answers at the configured address, or could listen there."""
     from periscope.cli.client import is_periscope
 
-    host, port = config.server.host, config.server.port
-    url = url_of(host, port)
-    if port and is_periscope(url):
+    host, port, address = config.server.host, config.server.port, address_of(config.server)
+    url = address.url
+    if (port or address.uds) and is_periscope(address):
         return Finding("port", Level.OK, f"a Periscope answers at {url}")
+    if address.uds:
+        return Finding("port", Level.SKIPPED, f"the server listens on {url} alone")
     try:
         listeners = listen(host, port)
     except CommandFailed as error:
