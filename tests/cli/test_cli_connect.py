@@ -47,6 +47,15 @@ def test_claude_code_gets_variables_that_a_shell_can_read() -> None:
     assert (told["ANTHROPIC_API_KEY"], told["ANTHROPIC_AUTH_TOKEN"]) == ("", NO_KEY)
 
 
+def test_claude_code_knows_how_much_the_model_holds() -> None:
+    """Its own idea of an answer, 32,000 tokens, would leave nothing of a small context for the conversation."""
+    told = settings("claude-code", AWKWARD)
+    assert "CLAUDE_CODE_MAX_CONTEXT_TOKENS=4096" in told
+    assert "CLAUDE_CODE_MAX_OUTPUT_TOKENS=512" in told
+    assert "CLAUDE_CODE_DISABLE_1M_CONTEXT=1" in told
+    assert "TOKENS" not in settings("claude-code", KEYED)
+
+
 def test_opencode_is_told_that_pictures_are_welcome() -> None:
     """It takes them out of requests otherwise; a model without sight gets no such entry."""
     text = settings("opencode", AWKWARD)

@@ -1,7 +1,7 @@
 """Sessions of thirty turns as real programs send them, recorded from the programs: each turn computes only what is new.
 
-Recorded in November 2026 from Claude Code 2.1.197 and opencode 1.18.33, which were run against this server. Long texts and
-most tools are left out; every field is there.
+Recorded in November 2026 from Claude Code 2.1.197 and opencode 1.18.33, which were run against this server. Long texts
+and most tools are left out; every field is there.
 """
 
 from __future__ import annotations

@@ -73,11 +73,25 @@ def _claude_code(to: Connection) -> str:
         "ANTHROPIC_DEFAULT_HAIKU_MODEL": to.model,
         "CLAUDE_CODE_SUBAGENT_MODEL": to.model,
         "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",  # a line for Anthropic alone, which this server leaves out
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "CLAUDE_CODE_DISABLE_1M_CONTEXT": "1",  # else it takes the model of the Opus tier to hold a million tokens
+        "API_TIMEOUT_MS": "3000000",
     }
     if to.context_length is not None:
         variables["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] = str(to.context_length)
+        variables["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(_claude_code_output_tokens(to.context_length))
     lines = [f"export {name}={shlex.quote(value) if value else ''}" for name, value in variables.items()]
     return "\n".join(["# In the shell in which you start Claude Code:", *lines, "claude"])
+
+
+def _claude_code_output_tokens(context_length: int) -> int:
+    """The longest answer: an eighth of the context, and 32,000 tokens, Claude Code's own limit, at most.
+
+    It shortens the conversation as soon as the context less this (20,000 at most) and 13,000 tokens is used up. With
+    its own limit that would be at once in a context of 40,960, because its prompt alone takes some 20,000 tokens.
+    Source: version 2.1.197.
+    """
+    return min(32_000, context_length // 8)
 
 
 def _codex(to: Connection) -> str:
@@ -176,7 +190,8 @@ def _litellm(to: Connection) -> str:
         f"      model: {json.dumps(f'openai/{to.model}')}\n"
         f"      api_base: {json.dumps(to.base_url)}\n"
         f"      api_key: {json.dumps(to.key)}"
-        f"{vision}"
+        f"{vision}\n"
+        "# then, with a key of your own for its clients: LITELLM_MASTER_KEY=sk-... litellm --config config.yaml"
     )
 
 
