@@ -145,7 +145,18 @@ BAD: list[tuple[Any, str | None, str]] = [
         "tools[0].function.parameters",
         "invalid_value",
     ),
-    (body(tools=[{"type": "custom", "custom": {"name": "f"}}]), "tools[0].type", "unsupported_parameter"),
+    (body(tools=[{"type": "custom"}]), "tools[0].custom", "invalid_value"),
+    (body(tools=[{"type": "web_search"}]), "tools[0].type", "unsupported_parameter"),
+    (
+        body(tools=[{"type": "custom", "custom": {"name": "f", "format": {"type": "xml"}}}]),
+        "tools[0].custom.format.type",
+        "unsupported_parameter",
+    ),
+    (
+        body(messages=[{"role": "assistant", "tool_calls": [{"id": "a", "type": "custom"}]}]),
+        "messages[0].tool_calls[0].custom",
+        "invalid_value",
+    ),
     (
         body(messages=[{"role": "user", "content": "x", "tool_calls": [{"id": "a", "function": {"name": "f"}}]}]),
         "messages[0].tool_calls",

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from periscope.api.errors import UnsupportedParameter
-from periscope.api.openai.chat import decode
-from periscope.core import GenerationRequest, Tool, ToolChoice, ToolChoiceMode
+from periscope.api.openai.chat import ChatCall, decode
+from periscope.core import AnswerGrammar, GenerationRequest, Message, Role, Tool, ToolCall, ToolChoice, ToolChoiceMode
 from periscope.errors import InvalidRequest
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -18,10 +18,29 @@ TOOLS = [
 ]
 OFFERED = (Tool("weather", "Now", SCHEMA), Tool("time", is_strict=True))
 NAMED = {"type": "function", "function": {"name": "time"}}
+UNKNOWN = {"type": "function", "function": {"name": "tim"}}
+WEB_SEARCH = {"type": "web_search", "search_context_size": "low"}
+LARK = 'start: "circle" | "square"'
+
+
+def allowing(mode: str, *tools: Any) -> dict[str, Any]:
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": list(tools)}}
+
+
+def custom(name: str, **form: Any) -> dict[str, Any]:
+    return {"type": "custom", "custom": {"name": name, "description": "Draws."} | ({"format": form} if form else {})}
+
+
+def grammar(syntax: str, definition: str) -> dict[str, Any]:
+    return {"type": "grammar", "grammar": {"syntax": syntax, "definition": definition}}
+
+
+def call_of(**fields: Any) -> ChatCall:
+    return decode({"messages": [{"role": "user", "content": "Hi"}]} | fields, "x")
 
 
 def request_of(**fields: Any) -> GenerationRequest:
-    return decode({"messages": [{"role": "user", "content": "Hi"}]} | fields, "x").request
+    return call_of(**fields).request
 
 
 @pytest.mark.parametrize(
@@ -32,6 +51,8 @@ def request_of(**fields: Any) -> GenerationRequest:
         ("required", ToolChoice(ToolChoiceMode.REQUIRED)),
         ("any", ToolChoice(ToolChoiceMode.REQUIRED)),
         (NAMED, ToolChoice(ToolChoiceMode.REQUIRED, "time")),
+        (allowing("auto", NAMED), ToolChoice(allowed=frozenset({"time"}))),
+        (allowing("required", NAMED, WEB_SEARCH), ToolChoice(ToolChoiceMode.REQUIRED, allowed=frozenset({"time"}))),
     ],
 )
 def test_tools_are_offered_with_the_choice(choice: Any, expected: ToolChoice) -> None:
@@ -92,14 +113,40 @@ def test_a_choice_that_demands_nothing_needs_no_tools(choice: str) -> None:
         ),
         (
             {"tool_choice": {"type": "allowed_tools", "allowed_tools": {}}, "tools": TOOLS},
-            "tool_choice",
+            "tool_choice.allowed_tools.mode",
+            InvalidRequest,
+        ),
+        ({"tool_choice": {"type": "allowed_tools"}, "tools": TOOLS}, "tool_choice.allowed_tools", InvalidRequest),
+        ({"tool_choice": allowing("none", NAMED), "tools": TOOLS}, "tool_choice.allowed_tools.mode", InvalidRequest),
+        ({"tool_choice": allowing("auto"), "tools": TOOLS}, "tool_choice.allowed_tools.tools", InvalidRequest),
+        (
+            {"tool_choice": allowing("auto", {"type": "web_search"}), "tools": TOOLS},
+            "tool_choice.allowed_tools.tools",
+            InvalidRequest,
+        ),
+        (
+            {"tool_choice": allowing("auto", NAMED, UNKNOWN), "tools": TOOLS},
+            "tool_choice.allowed_tools.tools[1].function.name",
+            InvalidRequest,
+        ),
+        (
+            {"tool_choice": {"type": "custom", "custom": {"name": "time"}}, "tools": TOOLS},
+            "tool_choice.custom.name",
+            InvalidRequest,
+        ),
+        ({"tool_choice": {"type": "web_search"}, "tools": [*TOOLS, WEB_SEARCH]}, "tool_choice", InvalidRequest),
+        ({"tools": [WEB_SEARCH, {"type": "mcp", "server_label": "x"}]}, "tools[0].type", UnsupportedParameter),
+        (
+            {"tools": [custom("draw", **grammar("ebnf", "x"))]},
+            "tools[0].custom.format.grammar.syntax",
             UnsupportedParameter,
         ),
         (
-            {"tool_choice": {"type": "custom", "custom": {"name": "x"}}, "tools": TOOLS},
-            "tool_choice",
-            UnsupportedParameter,
+            {"tools": [custom("draw", **grammar("lark", ""))]},
+            "tools[0].custom.format.grammar.definition",
+            InvalidRequest,
         ),
+        ({"tools": [custom("draw", type="grammar")]}, "tools[0].custom.format.grammar", InvalidRequest),
         (
             {"tools": [{"type": "function", "function": {"name": "time", "strict": "yes"}}]},
             "tools[0].function.strict",
@@ -135,3 +182,61 @@ def test_an_unknown_tool_is_told_with_the_known_ones() -> None:
     with pytest.raises(InvalidRequest) as caught:
         request_of(tools=TOOLS, tool_choice=choice)
     assert caught.value.message == ('`tool_choice.function.name` must be one of weather, time, got the string "tim".')
+
+
+def test_tools_that_the_client_does_not_run_are_left_out_and_named() -> None:
+    """An agent's turn goes on without them; the log and the answer say so."""
+    call = call_of(tools=[WEB_SEARCH, *TOOLS, {"type": "brand_new"}])
+    assert call.request.output.tools == OFFERED
+    assert call.left_out == call.unused == ("tools[0] (web_search)", "tools[3] (brand_new)")
+
+
+def test_a_custom_tool_is_a_function_with_one_text() -> None:
+    """Its format is told to the model, and a regular expression holds in every call."""
+    call = call_of(tools=[custom("say"), custom("code", **grammar("regex", "[a-f]+|x")), *TOOLS])
+    say, code, *others = call.request.output.tools
+    assert tuple(others) == OFFERED
+    assert call.custom_tools == {"say", "code"}
+    assert (say.description, say.parameters["properties"]) == ("Draws.", {"input": {"type": "string"}})
+    assert code.description == "Draws.\n\nThe input must fit this regular expression:\n[a-f]+|x"
+    assert code.parameters["properties"] == {"input": {"type": "string", "pattern": "^(?:[a-f]+|x)$"}}
+    assert code.parameters["required"] == ["input"]
+    assert (say.is_strict, code.is_strict) == (False, True)
+    assert call.unused == ()
+
+
+@pytest.mark.parametrize(
+    ("choice", "is_forced"),
+    [
+        ("auto", False),
+        ("required", False),
+        ({"type": "custom", "custom": {"name": "draw"}}, True),
+        (allowing("required", {"type": "custom", "custom": {"name": "draw"}}), True),
+        (allowing("auto", {"type": "custom", "custom": {"name": "draw"}}), False),
+    ],
+)
+def test_a_grammar_holds_where_its_tool_must_be_called(choice: Any, *, is_forced: bool) -> None:
+    """Then the text is the whole answer, which is told as a call; else the log says that calls may miss the grammar."""
+    call = call_of(tools=[custom("draw", **grammar("lark", LARK)), *TOOLS], tool_choice=choice, stop="x")
+    output, param = call.request.output, "tools[0].custom.format.grammar.definition"
+    assert len(output.tools) == 3
+    assert call.answers_as == ("draw" if is_forced else None)
+    assert output.response_format == (AnswerGrammar(grammar=LARK, param=param) if is_forced else None)
+    assert call.request.params.stop == (() if is_forced else ("x",))
+    assert [place.split(" ")[0] for place in call.unused] == ([] if is_forced else [param])
+
+
+def test_the_only_tool_that_must_be_called_is_as_good_as_named() -> None:
+    """`required` beside one tool."""
+    assert call_of(tools=[custom("draw", **grammar("lark", LARK))], tool_choice="required").answers_as == "draw"
+
+
+def test_calls_of_custom_tools_come_back_in_the_history() -> None:
+    """With their results, as the function that the model knows."""
+    called = {"id": "call_1", "type": "custom", "custom": {"name": "say", "input": 'a "b"\n'}}
+    result = {"role": "tool", "tool_call_id": "call_1", "content": "done"}
+    asked, answered, _ = request_of(
+        messages=[{"role": "user", "content": "Hi"}, {"role": "assistant", "tool_calls": [called]}, result]
+    ).messages
+    assert asked.role is Role.USER
+    assert answered == Message(Role.ASSISTANT, tool_calls=(ToolCall("call_1", "say", '{"input": "a \\"b\\"\\n"}'),))

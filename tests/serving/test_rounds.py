@@ -176,6 +176,13 @@ def test_tools_are_offered_to_models_that_can_call() -> None:
     assert rounds.request_for(FACTS).output.tools == (WEATHER, Clock.tool)
 
 
+def test_the_servers_tools_are_allowed_beside_the_clients() -> None:
+    """`allowed_tools` names some of the client's tools; the server's stay callable in every round."""
+    rounds = Rounds(asked(tool_choice=ToolChoice(allowed=frozenset({"weather"}))), [Clock()])
+    assert rounds.request_for(FACTS).output.tool_choice.allowed == frozenset({"weather", "clock"})
+    assert rounds.request_for(replace(FACTS, has_tools=False)).output.tool_choice.allowed == frozenset({"weather"})
+
+
 def test_without_tools_of_the_server_events_pass() -> None:
     """Calls, several choices and their ends come as the model gives them."""
     events = [*call("weather"), *call("clock", 1), TextDelta("b", choice=1)]

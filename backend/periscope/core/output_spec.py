@@ -56,9 +56,8 @@ class OutputSpec:
 
     def callable_by(self, output_format: OutputFormat) -> tuple[Tool, ...]:
         """Tools a grammar has to know: a model without tool calls of its own can only be forced to call."""
-        if self.tool_choice.mode is ToolChoiceMode.REQUIRED:
-            return self.tools
-        return self.offered if output_format.has_tools else ()
+        can_call = output_format.has_tools or self.tool_choice.mode is ToolChoiceMode.REQUIRED
+        return tuple(filter(self.tool_choice.allows, self.offered)) if can_call else ()
 
     def kind_for(self, output_format: OutputFormat) -> ConstraintKind:
         """What the completions of such a model are constrained to."""
@@ -68,8 +67,9 @@ class OutputSpec:
             return ConstraintKind.GRAMMAR
         if self.response_format is not None:
             return ConstraintKind.JSON
-        is_strict = any(tool.is_strict for tool in self.callable_by(output_format))
-        return ConstraintKind.TEXT if is_strict else ConstraintKind.NONE
+        tools = self.callable_by(output_format)
+        is_bound = any(tool.is_strict for tool in tools) or 0 < len(tools) < len(self.offered)
+        return ConstraintKind.TEXT if is_bound else ConstraintKind.NONE
 
     def format_for(self, output_format: OutputFormat) -> OutputFormat:
         """How such a model marks reasoning and calls in completions of this kind.

@@ -20,12 +20,14 @@ class Tool:
     Attributes:
         parameters: a JSON schema (an object schema).
         is_strict: a call's arguments must fit it even if the model is free to call or not.
+        strict_by: the field of the request that says so, for errors.
     """
 
     name: str
     description: str = ""
     parameters: JSONObject = field(default_factory=dict)
     is_strict: bool = False
+    strict_by: str = "strict"
 
 
 class ToolChoiceMode(StrEnum):
@@ -43,11 +45,25 @@ class ToolChoice:
     Attributes:
         name: with `REQUIRED`, the one tool that must be called; None = any of those offered.
         is_parallel: several calls in one answer are allowed.
+        allowed: names of the tools that may be called now. The others stay in the prompt, so that its beginning is the
+            same in every turn. None = all may.
+
+    Raises:
+        InvalidRequest: no tool is allowed.
     """
 
     mode: ToolChoiceMode = ToolChoiceMode.AUTO
     name: str | None = None
     is_parallel: bool = True
+    allowed: frozenset[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.allowed is not None and not self.allowed:
+            raise InvalidRequest("`tool_choice` allows no tool: name one, or set it to none.", param="tool_choice")
+
+    def allows(self, tool: Tool) -> bool:
+        """Whether it may be called."""
+        return self.allowed is None or tool.name in self.allowed
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,10 @@ class Rounds:
         if not self._tools or not facts.has_tools or must_answer:
             return self._request
         tools = (*output.tools, *(each.tool for each in self._tools.values()))
-        return replace(self._request, output=replace(output, tools=tools))
+        choice = output.tool_choice
+        if choice.allowed is not None:
+            choice = replace(choice, allowed=choice.allowed | self._tools.keys())
+        return replace(self._request, output=replace(output, tools=tools, tool_choice=choice))
 
     def take(self, event: OutputEvent) -> OutputEvent | None:
         """What the client gets of an event of this round, if anything."""

@@ -198,6 +198,28 @@ def test_a_forced_answer_is_calls(letters: Vocabulary, family: str) -> None:
         check_calls(events)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("mode", [ToolChoiceMode.AUTO, ToolChoiceMode.REQUIRED])
+def test_calls_are_of_allowed_tools(letters: Vocabulary, family: str, mode: ToolChoiceMode) -> None:
+    """`allowed_tools`: the model is told of all, and what it writes calls none but these, whatever it would rather."""
+    choice = ToolChoice(mode, allowed=frozenset({"put"}))
+    tools = (replace(STRICT, is_strict=False), replace(LOOSE, parameters={}))
+    spec = OutputSpec(tools, choice)
+    compiler = letters.compiler(FAMILIES[family])
+    grammar = compiler.constraint(spec, starts_in_reasoning=False).grammar
+    assert grammar is not None
+    good, bad = (CALLS[family].replace("NAME", name) for name in ("put", "get"))
+    assert letters.accepts(grammar, good)
+    assert not letters.accepts(grammar, bad)
+    called = []
+    for seed in range(NUM_SEEDS // 4):
+        text = letters.scheme(grammar, Random(seed), wishes(family))
+        called += [event.call.name for event in told(family, text or "", choice) if isinstance(event, Called)]
+    assert set(called) <= {"put"}
+    everything = ToolChoice(allowed=frozenset({"put", "get"}))
+    assert compiler.constraint(OutputSpec(tools, everything), starts_in_reasoning=False).grammar is None
+
+
 GOOD = '{"city": "Oslo", "days": 2}'
 NORMAL = {
     "hermes": [

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from periscope.api.bounds import refuse_too_many
 from periscope.api.call_ids import pair_calls
 from periscope.api.content_parts import decode_content, decode_reasoning
+from periscope.api.custom_tools import custom_arguments
 from periscope.api.openai.continuing import asks_to_continue
 from periscope.api.openai.fields import CHAT_FIELDS
 from periscope.api.openai.params import decode_params, wants_usage
 from periscope.api.openai.response_format import decode_response_format
 from periscope.api.openai.schema import ChatCompletionWire
-from periscope.api.openai.tool_choice import decode_tool_choice, decode_tools, refuse_other_types
+from periscope.api.openai.tool_choice import decode_tool_choice, decode_tools, unenforced_formats
 from periscope.api.openai.unsupported import refuse_unread, refuse_unsupported, unused_fields
 from periscope.api.prefill import with_open_answer
 from periscope.api.thinking import thinking_budget, thinking_variables
@@ -31,12 +32,15 @@ from periscope.core import (
     Role,
     TextPart,
     ToolCall,
+    ToolChoice,
     ToolChoiceMode,
 )
 from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from periscope.api.custom_tools import CustomTool
     from periscope.api.openai.schema import FunctionCallWire, MessageWire, ToolCallWire
+    from periscope.api.openai.tool_choice import Toolset
 
 _ROLES: Mapping[str, Role] = {
     "system": Role.SYSTEM,
@@ -54,12 +58,18 @@ class ChatCall:
     Attributes:
         has_usage: the client asked for the usage chunk of a stream.
         unused: places of what was accepted and is not used.
+        left_out: places of tools that the client does not run, which are not offered; among `unused`.
+        custom_tools: names of tools whose calls are told as calls of custom tools.
+        answers_as: the custom tool of which the whole answer is a call.
     """
 
     request: GenerationRequest
     is_stream: bool
     has_usage: bool
     unused: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    custom_tools: frozenset[str] = frozenset()
+    answers_as: str | None = None
 
 
 def decode(body: Any, request_id: str) -> ChatCall:
@@ -74,7 +84,7 @@ def decode(body: Any, request_id: str) -> ChatCall:
     has_usage = wants_usage(wire)
     tools = decode_tools(wire.tools or ())
     choice = decode_tool_choice(wire.tool_choice, tools, is_parallel=wire.parallel_tool_calls is not False)
-    offered = () if choice.mode is ToolChoiceMode.NONE else tools
+    forced = tools.forced_custom(choice)
     messages, continues = tuple(_messages(wire.messages)), False
     if asks_to_continue(wire):
         messages, continues = with_open_answer(messages, f"messages[{len(wire.messages) - 1}]")
@@ -83,8 +93,8 @@ def decode(body: Any, request_id: str) -> ChatCall:
         model=wire.model or "",
         messages=pair_calls(messages),
         continues=continues,
-        params=_params(wire),
-        output=OutputSpec(offered, choice, decode_response_format(wire)),
+        params=_params(wire) if forced is None else replace(_params(wire), stop=()),  # it acts on no call
+        output=_output(wire, tools, choice, forced),
         num_choices=1 if wire.n is None else wire.n,
         template_kwargs=thinking_variables(wire, wire.chat_template_kwargs or {}),
     )
@@ -92,8 +102,19 @@ def decode(body: Any, request_id: str) -> ChatCall:
         request=request,
         is_stream=bool(wire.stream),
         has_usage=has_usage,
-        unused=tuple(unused_fields(wire, CHAT_FIELDS)),
+        unused=(*unused_fields(wire, CHAT_FIELDS), *tools.left_out, *unenforced_formats(tools, choice)),
+        left_out=tools.left_out,
+        custom_tools=frozenset(tools.customs),
+        answers_as=None if forced is None else forced.tool.name,
     )
+
+
+def _output(wire: ChatCompletionWire, tools: Toolset, choice: ToolChoice, forced: CustomTool | None) -> OutputSpec:
+    """Tools and the form of the answer. The text of a custom tool that must be called is the whole answer."""
+    if forced is not None:
+        return OutputSpec(tools.offered, ToolChoice(ToolChoiceMode.NONE), forced.grammar)
+    offered = () if choice.mode is ToolChoiceMode.NONE else tools.offered
+    return OutputSpec(offered, choice, decode_response_format(wire))
 
 
 def _params(wire: ChatCompletionWire) -> GenerationParams:
@@ -169,7 +190,11 @@ def _reasoning(wire: MessageWire, role: Role, path: str) -> str | None:
 
 
 def _tool_call(wire: ToolCallWire, path: str) -> ToolCall:
-    refuse_other_types(wire.type or "function", f"{path}.type")
+    if wire.custom is not None:
+        return ToolCall(wire.id or "", wire.custom.name or "", custom_arguments(wire.custom.input or ""))
+    if wire.function is None:
+        kind = "custom" if wire.type == "custom" else "function"
+        raise InvalidRequest(f"`{path}.{kind}` is missing.", param=f"{path}.{kind}")
     return ToolCall(wire.id or "", wire.function.name or "", _arguments_text(wire.function))
 
 

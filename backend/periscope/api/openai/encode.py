@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from periscope.api.openai.call_encode import CallDelta, CallEncoder, encode_calls
 from periscope.api.sse import comment_frame, data_frame
 from periscope.api.status_wire import encode_wait
 from periscope.api.wording import clip
@@ -26,7 +27,6 @@ DONE = b"data: [DONE]\n\n"
 #: OpenAI's value for a token with probability 0; JSON has no infinities.
 _LOWEST_LOGPROB = -9999.0
 
-CallDelta: TypeAlias = ToolCallStart | ToolCallDelta
 Delta: TypeAlias = TextDelta | ReasoningDelta | CallDelta
 
 
@@ -37,6 +37,8 @@ class ChatReply:
     Attributes:
         model: the name in the request; the configured one if there is none.
         created: seconds since 1970.
+        custom_tools: names of tools whose calls hold a text.
+        left_out: places of tools in the request that were not offered to the model.
     """
 
     id: str
@@ -45,6 +47,8 @@ class ChatReply:
     num_choices: int = 1
     has_usage: bool = False
     is_single_tool_call: bool = False
+    custom_tools: frozenset[str] = frozenset()
+    left_out: tuple[str, ...] = ()
     status_as_comments: bool = False
 
     def takes(self, event: CallDelta) -> bool:
@@ -67,7 +71,7 @@ def encode_completion(events: Sequence[OutputEvent], reply: ChatReply) -> JSONOb
             for index, reason in enumerate(finished.finish_reasons)
         ],
         "usage": encode_usage(finished.usage),
-        **extension(_vision(finished.vision)),
+        **extension(_notes(finished.vision, reply)),
     }
 
 
@@ -75,7 +79,8 @@ def _choice(index: int, deltas: Sequence[Delta], reason: FinishReason, reply: Ch
     texts = [delta for delta in deltas if isinstance(delta, TextDelta)]
     text = "".join(delta.text for delta in texts)
     reasoning = "".join(delta.text for delta in deltas if isinstance(delta, ReasoningDelta))
-    calls = _calls([delta for delta in deltas if isinstance(delta, CallDelta) and reply.takes(delta)])
+    called = [delta for delta in deltas if isinstance(delta, CallDelta) and reply.takes(delta)]
+    calls = encode_calls(called, reply.custom_tools)
     message: JSONObject = {"role": "assistant", "content": text or (None if calls else "")}
     if reasoning:
         message["reasoning_content"] = reasoning
@@ -118,6 +123,7 @@ class ChunkEncoder:
     def __init__(self, reply: ChatReply) -> None:
         self._reply = reply
         self._waits = WaitNotes()
+        self._calls = [CallEncoder(reply.custom_tools) for _ in range(reply.num_choices)]
 
     def opening(self) -> bytes:
         """The chunks with the role, one for each choice."""
@@ -139,8 +145,8 @@ class ChunkEncoder:
             case ReasoningDelta(text, choice):
                 return self._chunk({"reasoning_content": text}, choice) if text else b""
             case ToolCallStart() | ToolCallDelta():
-                delta = {"tool_calls": [_call_delta(event)]}
-                return self._chunk(delta, event.choice) if self._reply.takes(event) else b""
+                told = self._calls[event.choice].delta(event) if self._reply.takes(event) else None
+                return b"" if told is None else self._chunk({"tool_calls": [told]}, event.choice)
             case Finished():
                 return self._ending(event)
 
@@ -157,7 +163,7 @@ class ChunkEncoder:
     def _ending(self, finished: Finished) -> bytes:
         *others, last = enumerate(finished.finish_reasons)
         frames = b"".join(self._chunk({}, choice, finish_reason=reason) for choice, reason in others)
-        frames += self._chunk({}, last[0], finish_reason=last[1], periscope=_vision(finished.vision))
+        frames += self._chunk({}, last[0], finish_reason=last[1], periscope=_notes(finished.vision, self._reply))
         if self._reply.has_usage:
             frames += data_frame(self._head() | {"choices": [], "usage": encode_usage(finished.usage)})
         return frames + DONE
@@ -183,27 +189,6 @@ class ChunkEncoder:
             "created": reply.created,
             "model": reply.model,
         }
-
-
-def _calls(deltas: Sequence[CallDelta]) -> list[JSONObject]:
-    """The calls of one choice, each with all of its arguments."""
-    starts = [delta for delta in deltas if isinstance(delta, ToolCallStart)]
-    arguments: dict[int, list[str]] = {start.index: [] for start in starts}
-    for delta in deltas:
-        if isinstance(delta, ToolCallDelta):
-            arguments[delta.index].append(delta.arguments)
-    return [_opened(start, "".join(arguments[start.index])) for start in starts]
-
-
-def _call_delta(event: CallDelta) -> JSONObject:
-    """A piece of a call as OpenAI streams it: the first chunk names it, the others hold pieces of its arguments."""
-    if isinstance(event, ToolCallDelta):
-        return {"index": event.index, "function": {"arguments": event.arguments}}
-    return {"index": event.index, **_opened(event)}
-
-
-def _opened(start: ToolCallStart, arguments: str = "") -> JSONObject:
-    return {"id": start.id, "type": "function", "function": {"name": start.name, "arguments": arguments}}
 
 
 def _logprobs(entries: Sequence[TokenLogprob]) -> JSONObject | None:
@@ -236,8 +221,10 @@ def encode_usage(usage: Usage) -> JSONObject:
     }
 
 
-def _vision(vision: VisionUsage | None) -> JSONObject | None:
-    return None if vision is None else {"vision": asdict(vision)}
+def _notes(vision: VisionUsage | None, reply: ChatReply) -> JSONObject | None:
+    """What the images took, and what was not offered to the model."""
+    told: JSONObject = {} if vision is None else {"vision": asdict(vision)}
+    return told | ({"left_out": list(reply.left_out)} if reply.left_out else {}) or None
 
 
 def extension(periscope: JSONObject | None) -> JSONObject:

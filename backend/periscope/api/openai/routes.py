@@ -10,6 +10,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from periscope.api.custom_tools import as_custom_call
 from periscope.api.disconnect import while_connected
 from periscope.api.feed import collect
 from periscope.api.fields import log_unused
@@ -42,6 +43,8 @@ def openai_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
         log_unused(call.unused, record.id)
         reply, is_stream = _reply(call, backend, settings), call.is_stream
         events = backend.stream(call.request)
+        if call.answers_as is not None:
+            events = as_custom_call(events, call.answers_as)
         del call  # it holds the images as they were sent, which the backend frees once they are captioned
         if is_stream:
             return EventStream(events, ChunkEncoder(reply), settings)
@@ -83,5 +86,7 @@ def _reply(call: ChatCall, backend: ChatBackend, settings: ApiSettings) -> ChatR
         num_choices=call.request.num_choices,
         has_usage=call.has_usage or settings.always_include_usage,
         is_single_tool_call=not call.request.output.tool_choice.is_parallel,
+        custom_tools=call.custom_tools,
+        left_out=call.left_out,
         status_as_comments=settings.status_as_comments,
     )

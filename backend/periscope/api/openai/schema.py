@@ -30,7 +30,7 @@ def _tool_choice(value: Any) -> Any:
         return value
     if isinstance(value, str):
         return {"type": value}
-    raise PydanticCustomError(EXPECTED, "`none`, `auto`, `required` or an object that names a function")
+    raise PydanticCustomError(EXPECTED, "`none`, `auto`, `required` or an object that names tools")
 
 
 def _no_limit(value: Any) -> Any:
@@ -52,12 +52,20 @@ class FunctionCallWire(Wire):
     arguments: Annotated[Any, BeforeValidator(_arguments)] = None
 
 
+class CustomCallWire(Wire):
+    """A call of a custom tool in an assistant's message."""
+
+    name: str | None = None
+    input: str | None = None
+
+
 class ToolCallWire(Wire):
-    """One entry of an assistant message's `tool_calls`."""
+    """One entry of an assistant message's `tool_calls`. A call of a custom tool has no `function`."""
 
     id: str | None = None
     type: str | None = None
-    function: FunctionCallWire
+    function: FunctionCallWire | None = None
+    custom: CustomCallWire | None = None
 
 
 class MessageWire(Wire):
@@ -93,24 +101,61 @@ class FunctionWire(Wire):
     strict: bool | None = None
 
 
+class CustomGrammarWire(Wire):
+    """The grammar of a custom tool's `format`."""
+
+    syntax: str
+    definition: str
+
+
+class CustomFormatWire(Wire):
+    """The `format` of a custom tool."""
+
+    type: str
+    grammar: CustomGrammarWire | None = None
+
+
+class CustomToolWire(Wire):
+    """A tool whose calls hold a text."""
+
+    name: Name
+    description: str | None = None
+    format: CustomFormatWire | None = None
+
+
 class ToolWire(Wire):
-    """One entry of `tools`."""
+    """One entry of `tools`. Tools of other types than `function` and `custom` have fields that are not read."""
 
     type: str
     function: FunctionWire | None = None
+    custom: CustomToolWire | None = None
 
 
-class NamedFunctionWire(Wire):
-    """The function of a `tool_choice`."""
+class NamedToolWire(Wire):
+    """A tool that a `tool_choice` names."""
 
     name: Name
 
 
-class ToolChoiceWire(Wire):
-    """`tool_choice`; a bare string stands for an object with only this `type`."""
+class ToolReferenceWire(Wire):
+    """A tool among those that a `tool_choice` allows."""
 
     type: str
-    function: NamedFunctionWire | None = None
+    function: NamedToolWire | None = None
+    custom: NamedToolWire | None = None
+
+
+class AllowedToolsWire(Wire):
+    """`tool_choice.allowed_tools`."""
+
+    mode: str
+    tools: list[ToolReferenceWire]
+
+
+class ToolChoiceWire(ToolReferenceWire):
+    """`tool_choice`; a bare string stands for an object with only this `type`."""
+
+    allowed_tools: AllowedToolsWire | None = None
 
 
 class JSONSchemaWire(Wire):

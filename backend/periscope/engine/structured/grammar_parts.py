@@ -17,8 +17,6 @@ from periscope.errors import InvalidRequest
 if TYPE_CHECKING:
     from periscope.engine.structured.grammar_text import GrammarText
 
-_LEAVE_STRICT_OUT = " Or leave the tool's `strict` out."
-
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -53,7 +51,8 @@ class Part:
             InvalidRequest: the parameters are not of type object, or cannot be enforced.
         """
         parameters = {key: value for key, value in tool.parameters.items() if key != "nullable"}
-        part = cls({"type": "object"}, "tools", parameters, tool.name, "" if is_forced else _LEAVE_STRICT_OUT)
+        way_out = "" if is_forced else f" Or leave the tool's `{tool.strict_by}` out."
+        part = cls({"type": "object"}, "tools", parameters, tool.name, way_out)
         if not tool.is_strict and not is_forced:
             return part
         declared = parameters.get("type") or "object"
