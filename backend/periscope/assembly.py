@@ -27,7 +27,7 @@ from periscope.events import Event, ModelStateChanged
 from periscope.pool.contracts import LoadProgress, ModelSpec, PooledEngine
 from periscope.remote import Endpoint, OpenAIClient, Timeouts
 from periscope.serving.generation import LocalGenerator
-from periscope.serving.models import DisabledImages, ServedEmbedder, ServedModel
+from periscope.serving.models import DisabledImages, ServedEmbedder, ServedModel, Variant
 from periscope.vision.backends.leased import ImageDescriber, LeasedCaptioner
 from periscope.vision.backends.remote import RemoteCaptioner
 from periscope.vision.backends.remote_server import RemoteServer
@@ -215,9 +215,11 @@ class Assembly:
         is_proxy = capabilities.vision_mode is VisionMode.PROXY
         entry = None if name is None else require_model(config.models, name)
         context_length, files = peek_files(model)
+        variants = tuple(Variant(each.name, each.params.generation, each.template_kwargs) for each in model.variants)
         return ServedModel(
             name=model.name,
             aliases=model.aliases,
+            variants=variants,
             created=int(time.time()),
             context_length=context_length,
             vision=capabilities.vision_mode,

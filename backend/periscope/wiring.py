@@ -81,7 +81,7 @@ def engine_config(model: ModelConfig, config: Config) -> EngineConfig:
         max_num_seqs=params.max_num_seqs,
         prefill_chunk_size=params.prefill_chunk_size,
         context_length=params.context_length,
-        chat_template_kwargs=dict(params.chat_template_kwargs),
+        chat_template_kwargs=params.template_kwargs,
         thinking_end_message=params.thinking_end_message,
         kv_limit_bytes=None if params.mem is None else params.mem * MB,
         prompt_cache_bytes=params.prompt_cache,

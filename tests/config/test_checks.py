@@ -54,6 +54,16 @@ def entry(lines: str) -> str:
                 ", got 'c d'"
             ),
         ),
+        (
+            entry("variants:\n- name: a:x\n- name: a:x"),
+            6,
+            "models[0].variants[1].name 'a:x' is already taken by models[0].variants[0].name in line 5",
+        ),
+        (
+            entry("variants:\n- {name: b, params: {dtype: f16}}"),
+            5,
+            "models[0].variants[0].params.dtype is not a known key; did you mean models[].params.dtype?",
+        ),
         (entry("revision: 1234567"), 4, "models[0].revision should be a valid string, got 1234567"),
         (
             entry("ttl: soon"),

@@ -370,3 +370,23 @@ def test_a_reader_that_does_not_exist_is_told(wrong: str, told: str):
     (problem,) = problems_of(READS.replace("reader: ocr", f"reader: {wrong}"))
     assert problem.startswith("models.yaml:2: models[0].capabilities.vision_proxy.reader")
     assert told in problem
+
+
+def test_a_variant_is_a_name_of_its_model() -> None:
+    """So commands and the command line find the model by it. A captioner has none."""
+    variants = (
+        "    variants:\n      - {name: 'a:quick', params: {thinking_budget: 0}}\n"
+        "      - {name: 'a:deep', params: {thinking_budget: 9}}\n"
+    )
+    (found,) = load_text("models:\n  - name: a\n    hf_id: o/a\n" + variants).models
+    assert found.aliases == ("a:quick", "a:deep", "o/a")
+    quick, deep = found.variants
+    assert quick.template_kwargs == {"enable_thinking": False, "thinking": False}
+    assert deep.template_kwargs == {"enable_thinking": True, "thinking": True}
+    assert deep.params.generation.thinking_budget == 9
+    assert found.params.template_kwargs == {}
+    of_captioner = PAIR.replace(
+        "    local_path: embedded:captioner\n", "    local_path: embedded:captioner\n" + variants
+    )
+    (problem,) = problems_of(of_captioner)
+    assert "models[1].variants is for models that answer requests" in problem

@@ -6,16 +6,15 @@ The only reader of YAML and of the environment. Rooms below never import it: the
 from periscope.config.keys import json_schema
 from periscope.config.layers import FLAGS, env_names
 from periscope.config.load import Config, find_file, load, user_file
+from periscope.config.params_schema import DType, ModelParams, SamplingParams, VariantConfig
 from periscope.config.places import Places
 from periscope.config.quantities import parse_bytes
 from periscope.config.report import describe, with_models_of
 from periscope.config.schema import (
     CaptionCacheConfig,
-    DType,
     LogConfig,
     MemoryConfig,
     ModelConfig,
-    ModelParams,
     RemoteImagesConfig,
     ServerConfig,
     ServerLimits,
@@ -36,8 +35,10 @@ __all__ = [
     "Places",
     "RemoteConfig",
     "RemoteImagesConfig",
+    "SamplingParams",
     "ServerConfig",
     "ServerLimits",
+    "VariantConfig",
     "VisionProxyConfig",
     "describe",
     "env_names",

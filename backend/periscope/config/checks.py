@@ -207,6 +207,10 @@ def _names(loc: Loc, entry: dict[str, Any]) -> Iterator[tuple[Loc, str]]:
     for index, alias in enumerate(aliases if isinstance(aliases, list) else []):
         if isinstance(alias, str):
             yield (*loc, "aliases", index), alias
+    variants = entry.get("variants")
+    for index, variant in enumerate(variants if isinstance(variants, list) else []):
+        if isinstance(variant, dict) and isinstance(variant.get("name"), str):
+            yield (*loc, "variants", index, "name"), variant["name"]
 
 
 def _vision_problems(document: Document, loc: Loc, entry: dict[str, Any], owners: _Owners) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ from typing import Any
 from periscope.config.checks import is_loopback
 from periscope.config.keys import Loc, dotted, leaves
 from periscope.config.load import Config
+from periscope.config.section import Section
 
 _REDACTED = "********"
 
@@ -41,8 +42,8 @@ def with_models_of(running: Config, read: Config) -> tuple[Config, tuple[str, ..
 def _shown(key: str, value: Any) -> Any:
     if key == "server.api_key" and value is not None:
         return _REDACTED
-    if key == "server.api_keys":
-        return tuple(each.model_dump() for each in value)
+    if isinstance(value, tuple):
+        return tuple(each.model_dump(exclude_unset=True) if isinstance(each, Section) else each for each in value)
     return value
 
 

@@ -23,6 +23,7 @@ from periscope.config.schema import ConfigFile, ModelConfig, ModelEntry
 from periscope.config.vision_schema import RemoteConfig, VisionProxyConfig
 from periscope.core import DEFAULT_NAME, ModelKind, VisionMode, find_model
 
+_FOR_TEXT_MODELS = "is for models that answer requests, and this one does not; remove it"
 _FOR_CAPTIONERS = "is for models that only caption images, and this one answers requests; remove it"
 _FOR_EMBEDDERS = "is for embedding models, and this one embeds no texts; remove it, or set kind: embedding"
 _NOT_FOR_EMBEDDERS = "is for models that answer, and this one only embeds texts; remove it, or set kind: text"
@@ -97,6 +98,7 @@ def resolve_models(
         ]
     if problems:
         raise config_error(problems)
+    _name_by_variants(served)
     _name_by_hub_id(served)
     return [(_config(model, captioners), model.origins) for model in served]
 
@@ -109,11 +111,21 @@ def _misplaced(entry: ModelEntry, captioners: set[str]) -> Iterator[tuple[tuple[
     has_tiles = is_captioner or entry.capabilities.vision_mode is VisionMode.NATIVE
     if entry.params.max_image_tiles is not None and not has_tiles:
         yield ("params", "max_image_tiles"), _FOR_CAPTIONERS
+    if entry.variants and (is_captioner or is_embedder):
+        yield ("variants",), _FOR_TEXT_MODELS
     if is_embedder and entry.capabilities.vision_mode is not VisionMode.DISABLED:
         yield ("capabilities", "vision_mode"), _NOT_FOR_EMBEDDERS
     for key in ("pooling", "matryoshka"):
         if getattr(entry.params, key) is not None and not is_embedder:
             yield ("params", key), _FOR_EMBEDDERS
+
+
+def _name_by_variants(served: list[ServedModel]) -> None:
+    """Whoever names a variant means its model, too: to load it, for instance."""
+    for model in served:
+        if names := tuple(variant.name for variant in model.entry.variants):
+            model.entry = _with(model.entry, ("aliases",), (*model.entry.aliases, *names))
+            model.origins.setdefault(("aliases",), model.origins.get(("variants",), Origin("derived")))
 
 
 def _name_by_hub_id(served: list[ServedModel]) -> None:

@@ -30,8 +30,8 @@ def text_model_card(model: ServedModel, facts: GeneratorFacts | None, status: Mo
     """
     authors = model.files.sampling if facts is None else facts.authors_sampling
     return ModelCard(
-        name=model.name,
-        aliases=model.aliases,
+        name=model.shown_name,
+        aliases=model.own_aliases,
         created=model.created,
         context_length=facts.context_length if facts else model.context_length,
         vision=model.vision,

@@ -323,7 +323,7 @@ class ControlService:
             work = "captions images" if kind is ModelKind.CAPTIONER else "embeds texts"
             raise InvalidRequest(f"Model {name} only {work}, so it cannot answer requests.", param="model")
         status = await self.load(name, wait=wait)
-        self._models.select(self._models.resolve(name))
+        self._models.select(self._models.resolve(model))
         self._bus.publish(ModelChanged(name))
         return status if wait else self._model(name)
 

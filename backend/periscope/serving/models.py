@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from periscope.core import GenerationParams, ModelFiles, VisionMode, find_model, require_model
+from periscope.core import GenerationParams, JSONObject, ModelFiles, VisionMode, find_model, require_model
 from periscope.errors import InvalidRequest, ModelNotFound
 from periscope.vision.captioner import Captioner
 from periscope.vision.settings import ProxySettings
@@ -27,6 +27,15 @@ class DisabledImages(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Variant:
+    """A further name for a model, with params of its own."""
+
+    name: str
+    params: GenerationParams = GenerationParams()
+    template_kwargs: JSONObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class ServedModel:
     """One text model that requests may name.
 
@@ -34,6 +43,9 @@ class ServedModel:
         created: Unix seconds, for `/v1/models`.
         context_length: as configured, or read from the model's files; None while it is unknown.
         files: what the model's files say.
+        template_kwargs: variables for the chat template, over the model's own and below those of a request.
+        variants: further names with other params; among `aliases`, too.
+        variant: the name of the one that this is; None = the model itself.
         captioner: describes images in proxy mode; None in other modes.
         proxy: how images are described in proxy mode. In native mode its limits and documents are used, nothing else.
     """
@@ -48,6 +60,28 @@ class ServedModel:
     proxy: ProxySettings | None = None
     disabled_images: DisabledImages = DisabledImages.REJECT
     files: ModelFiles = ModelFiles()
+    template_kwargs: JSONObject = field(default_factory=dict)
+    variants: tuple[Variant, ...] = ()
+    variant: str | None = None
+
+    @property
+    def shown_name(self) -> str:
+        """The name under which clients know it."""
+        return self.variant or self.name
+
+    @property
+    def own_aliases(self) -> tuple[str, ...]:
+        """Names that mean exactly this: those of variants mean something else."""
+        others = {variant.name for variant in self.variants}
+        return () if self.variant else tuple(alias for alias in self.aliases if alias not in others)
+
+    def varied(self, asked: str) -> ServedModel:
+        """Pure: the model as the variant of this name, if it is one; else as it is."""
+        variant = next((each for each in self.variants if each.name == asked), None)
+        if variant is None:
+            return self
+        params = variant.params.over(self.params)
+        return replace(self, params=params, template_kwargs=variant.template_kwargs, variant=variant.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +108,27 @@ class ModelNames:
         self.embedders = tuple(embedders)
         self.default = self.all[0]
 
+    @property
+    def listed(self) -> tuple[ServedModel, ...]:
+        """All text models and their variants, the default one first."""
+        every = (model.varied(name) for model in self.all for name in ("", *(each.name for each in model.variants)))
+        others = (model for model in every if model.shown_name != self.default.shown_name)
+        return (self.default, *others)
+
     def replace(self, models: Iterable[ServedModel], embedders: Iterable[ServedEmbedder] = ()) -> None:
         """Other models from now on. A default that was selected stays if it is among them."""
-        was_selected, name = self.default is not self.all[0], self.default.name
+        was_selected, name = self.default is not self.all[0], self.default.shown_name
         self.all = tuple(models)
         self.embedders = tuple(embedders)
-        selected = next((model for model in self.all if model.name == name), None) if was_selected else None
-        self.default = selected or self.all[0]
+        selected = find_model(self.all, name) if was_selected else None
+        self.default = selected.varied(name) if selected else self.all[0]
 
     def select(self, model: ServedModel) -> None:
         """Make this the default model, for requests that name none."""
         self.default = model
 
     def resolve(self, name: str) -> ServedModel:
-        """The model of this name or alias; the default one for "" and "default".
+        """The model of this name or alias, or its variant; the default one for "" and "default".
 
         Raises:
             ModelNotFound: no text model has this name.
@@ -99,7 +140,7 @@ class ModelNames:
                 f"{self.default.name}.",
                 param="model",
             )
-        return require_model(self.all, name, default=self.default)
+        return require_model(self.all, name, default=self.default).varied(name)
 
     def resolve_embedder(self, name: str) -> ServedEmbedder:
         """The embedding model of this name or alias; the first one for "" and "default".

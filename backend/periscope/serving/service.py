@@ -149,7 +149,7 @@ class ChatService:
         answer is generated. Their files are kept only if the model may look at them again, their pixels only if it sees
         them itself. Each further round takes a place in the same way.
         """
-        request, vision = _as_seen(request, model), None
+        request, vision = _as_seen(_as_configured(request, model), model), None
         has_images = _has_images(request) or _has_files(request)
         async with Looking() as looking, AsyncExitStack() as held:
             with self._pool.ticket(model.name, is_reserved=has_images) as ticket:
@@ -162,7 +162,6 @@ class ChatService:
                             else:
                                 yield step
                     del describing, steps
-                request = replace(request, params=request.params.over(model.params))
                 max_looks = 0 if model.proxy is None else model.proxy.max_looks
                 rounds = Rounds(request, look_tools(looking, request.output.tools, max_looks))
                 async with aclosing(_round(rounds, ticket, live)) as events:
@@ -226,7 +225,7 @@ class ChatService:
             Otherwise as `tokenize`.
         """
         model = self._models.resolve(request.model)
-        request, settings = _as_seen(request, model), model.proxy or _WITHOUT_VISION
+        request, settings = _as_seen(_as_configured(request, model), model), model.proxy or _WITHOUT_VISION
         async with AsyncExitStack() as held:
             if _has_images(request) or _has_files(request):
                 if model.vision is VisionMode.NATIVE:
@@ -297,9 +296,8 @@ class ChatService:
 
     def models(self) -> tuple[ModelCard, ...]:
         """All models clients may name, the default one first and embedding models last; instant."""
-        default = self._models.default
-        texts = (default, *(model for model in self._models.all if model is not default))
-        return (*map(self._text_model_card, texts), *map(self._embedder_card, self._models.embedders))
+        texts = map(self._text_model_card, self._models.listed)
+        return (*texts, *map(self._embedder_card, self._models.embedders))
 
     def _text_model_card(self, model: ServedModel) -> ModelCard:
         generator = self._pool.loaded(model.name, _GENERATOR)
@@ -373,6 +371,12 @@ def _has_images(request: GenerationRequest) -> bool:
 
 def _has_files(request: GenerationRequest) -> bool:
     return any(message.files for message in request.messages)
+
+
+def _as_configured(request: GenerationRequest, model: ServedModel) -> GenerationRequest:
+    """The request, with what it leaves open filled in from the settings of the model or variant that it names."""
+    template_kwargs = model.template_kwargs | request.template_kwargs
+    return replace(request, params=request.params.over(model.params), template_kwargs=template_kwargs)
 
 
 def _as_seen(request: GenerationRequest, model: ServedModel) -> GenerationRequest:
