@@ -47,7 +47,8 @@ BAD: list[tuple[Any, str | None, str]] = [
     (body(messages=[USER, {"content": "x"}]), "messages[1].role", "invalid_value"),
     (body(messages=[{"role": 5, "content": "x"}]), "messages[0].role", "invalid_value"),
     (body(messages=[{"role": "robot", "content": "x"}]), "messages[0].role", "invalid_value"),
-    (body(messages=[{"role": "function", "content": "x"}]), "messages[0].role", "invalid_value"),
+    (body(messages=[{"role": "function", "content": "x"}]), "messages[0].tool_call_id", "invalid_value"),
+    (body(messages=[USER | {"function_call": {"name": "f"}}]), "messages[0].function_call", "invalid_value"),
     (body(messages=[{"role": "user"}]), "messages[0].content", "invalid_value"),
     (body(messages=[{"role": "user", "content": None}]), "messages[0].content", "invalid_value"),
     (body(messages=[{"role": "user", "content": 5}]), "messages[0].content", "invalid_value"),
@@ -128,8 +129,15 @@ BAD: list[tuple[Any, str | None, str]] = [
     (body(reasoning_effort=3), "reasoning_effort", "invalid_value"),
     (body(reasoning_effort={}), "reasoning_effort", "invalid_value"),
     # what we cannot do
-    (body(functions=[{"name": "f"}]), "functions", "unsupported_parameter"),
-    (body(function_call={"name": "f"}), "function_call", "unsupported_parameter"),
+    (
+        body(functions=[{"name": "f"}], tools=[{"type": "function", "function": {"name": "f"}}]),
+        "functions",
+        "invalid_value",
+    ),
+    (body(functions=[{"name": "f"}, {"name": "f"}]), "functions[1].name", "invalid_value"),
+    (body(functions=[{"name": "f"}], function_call={"name": "g"}), "function_call.name", "invalid_value"),
+    (body(functions=[{"name": "f"}], function_call="required"), "function_call", "invalid_value"),
+    (body(function_call={"name": "f"}), "function_call", "invalid_value"),
     (body(modalities=["text", "audio"]), "modalities", "unsupported_parameter"),
     (body(audio={"voice": "alloy"}), "audio", "unsupported_parameter"),
     (body(bad_words=["a"]), "bad_words", "unsupported_parameter"),
@@ -178,11 +186,6 @@ BAD: list[tuple[Any, str | None, str]] = [
     (
         body(messages=[{"role": "assistant", "parts": [{"type": "text", "text": "x"}]}]),
         "messages[0].parts",
-        "unsupported_parameter",
-    ),
-    (
-        body(messages=[{"role": "assistant", "function_call": {"name": "f"}}]),
-        "messages[0].function_call",
         "unsupported_parameter",
     ),
     # answers that go on
@@ -333,10 +336,6 @@ async def test_what_only_the_model_can_tell_is_a_400_too(error: RequestError, st
                 "`reasoning_effort` must be `none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`, "
                 'got the string "lots".'
             ),
-        ),
-        (
-            body(messages=[{"role": "function"}]),
-            "`messages[0].role` is `function`, which is no longer used. Send role `tool` with a `tool_call_id`.",
         ),
         (
             body(temperature="x" * 500),

@@ -116,3 +116,14 @@ def test_a_format_that_cannot_be_enforced_is_refused(sdk: openai.OpenAI) -> None
     with pytest.raises(openai.BadRequestError) as lark:
         answer(sdk, tools=[broken], tool_choice="required")
     assert lark.value.param == "tools[0].custom.format.grammar.definition"
+
+
+def test_older_clients_send_functions(sdk: openai.OpenAI) -> None:
+    """The model's call comes as `function_call`, and its result in a message of role `function` is answered."""
+    functions = [tool["function"] for tool in TOOLS]
+    (choice,) = answer(sdk, functions=functions, function_call={"name": "get_time"}).choices
+    assert (choice.finish_reason, choice.message.function_call.name) == ("function_call", "get_time")
+    assert set(json.loads(choice.message.function_call.arguments)) == {"city"}
+    messages: list[Any] = [*ASKED, choice.message, {"role": "function", "name": "get_time", "content": "It is noon."}]
+    more = sdk.chat.completions.create(model="demo", messages=messages, functions=functions, max_tokens=20)
+    assert more.choices[0].message.content

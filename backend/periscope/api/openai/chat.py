@@ -13,6 +13,7 @@ from periscope.api.content_parts import decode_content, decode_reasoning
 from periscope.api.custom_tools import custom_arguments
 from periscope.api.openai.continuing import asks_to_continue
 from periscope.api.openai.fields import CHAT_FIELDS
+from periscope.api.openai.functions import decode_functions
 from periscope.api.openai.params import decode_params, wants_usage
 from periscope.api.openai.response_format import decode_response_format
 from periscope.api.openai.schema import ChatCompletionWire
@@ -48,6 +49,7 @@ _ROLES: Mapping[str, Role] = {
     "user": Role.USER,
     "assistant": Role.ASSISTANT,
     "tool": Role.TOOL,
+    "function": Role.TOOL,  # the result of a `function_call`
 }
 
 
@@ -61,6 +63,7 @@ class ChatCall:
         left_out: places of tools that the client does not run, which are not offered; among `unused`.
         custom_tools: names of tools whose calls are told as calls of custom tools.
         answers_as: the custom tool of which the whole answer is a call.
+        has_functions: the client sent `functions`, so its call is told as `function_call`.
     """
 
     request: GenerationRequest
@@ -70,6 +73,7 @@ class ChatCall:
     left_out: tuple[str, ...] = ()
     custom_tools: frozenset[str] = frozenset()
     answers_as: str | None = None
+    has_functions: bool = False
 
 
 def decode(body: Any, request_id: str) -> ChatCall:
@@ -82,8 +86,8 @@ def decode(body: Any, request_id: str) -> ChatCall:
     wire = validate(ChatCompletionWire, body)
     refuse_unsupported(wire)
     has_usage = wants_usage(wire)
-    tools = decode_tools(wire.tools or ())
-    choice = decode_tool_choice(wire.tool_choice, tools, is_parallel=wire.parallel_tool_calls is not False)
+    functions = decode_functions(wire)
+    tools, choice = functions or _tools(wire)
     forced = tools.forced_custom(choice)
     messages, continues = tuple(_messages(wire.messages)), False
     if asks_to_continue(wire):
@@ -106,7 +110,13 @@ def decode(body: Any, request_id: str) -> ChatCall:
         left_out=tools.left_out,
         custom_tools=frozenset(tools.customs),
         answers_as=None if forced is None else forced.tool.name,
+        has_functions=functions is not None,
     )
+
+
+def _tools(wire: ChatCompletionWire) -> tuple[Toolset, ToolChoice]:
+    tools = decode_tools(wire.tools or ())
+    return tools, decode_tool_choice(wire.tool_choice, tools, is_parallel=wire.parallel_tool_calls is not False)
 
 
 def _output(wire: ChatCompletionWire, tools: Toolset, choice: ToolChoice, forced: CustomTool | None) -> OutputSpec:
@@ -147,12 +157,13 @@ def _messages(wires: Sequence[MessageWire]) -> Iterator[Message]:
 def _message(wire: MessageWire, path: str) -> Message:
     role = _role(wire.role, f"{path}.role")
     refuse_unread(wire, path)
-    if wire.tool_calls and role is not Role.ASSISTANT:
-        raise InvalidRequest(f"`{path}.tool_calls` may only stand in assistant messages.", param=f"{path}.tool_calls")
+    for name, call in (("tool_calls", wire.tool_calls), ("function_call", wire.function_call)):
+        if call and role is not Role.ASSISTANT:
+            raise InvalidRequest(f"`{path}.{name}` may only stand in assistant messages.", param=f"{path}.{name}")
     return Message(
         role=role,
         parts=_parts(wire, role, f"{path}.content"),
-        tool_calls=tuple(_tool_call(call, f"{path}.tool_calls[{i}]") for i, call in enumerate(wire.tool_calls or ())),
+        tool_calls=tuple(_tool_calls(wire, path)),
         tool_call_id=wire.tool_call_id or "" if role is Role.TOOL else None,
         name=wire.name or (wire.tool_name if role is Role.TOOL else None),
         reasoning=_reasoning(wire, role, path),
@@ -160,10 +171,6 @@ def _message(wire: MessageWire, path: str) -> Message:
 
 
 def _role(name: str, path: str) -> Role:
-    if name == "function":
-        raise InvalidRequest(
-            f"`{path}` is `function`, which is no longer used. Send role `tool` with a `tool_call_id`.", param=path
-        )
     if name not in _ROLES:
         raise InvalidRequest(f"`{path}` must be one of {', '.join(_ROLES)}, got {kind_of(name)}.", param=path)
     return _ROLES[name]
@@ -187,6 +194,13 @@ def _reasoning(wire: MessageWire, role: Role, path: str) -> str | None:
         for name, value in (listed | {"thinking_blocks": wire.thinking_blocks}).items()
     )
     return next(filter(None, told), None)
+
+
+def _tool_calls(wire: MessageWire, path: str) -> Iterator[ToolCall]:
+    if wire.function_call is not None:
+        yield ToolCall("", wire.function_call.name or "", _arguments_text(wire.function_call))
+    for i, call in enumerate(wire.tool_calls or ()):
+        yield _tool_call(call, f"{path}.tool_calls[{i}]")
 
 
 def _tool_call(wire: ToolCallWire, path: str) -> ToolCall:

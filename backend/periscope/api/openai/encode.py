@@ -10,11 +10,10 @@ from periscope.api.openai.call_encode import CallDelta, CallEncoder, encode_call
 from periscope.api.sse import comment_frame, data_frame
 from periscope.api.status_wire import encode_wait
 from periscope.api.wording import clip
-from periscope.core import Finished, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart, Waiting
+from periscope.core import Finished, FinishReason, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart, Waiting
 
 if TYPE_CHECKING:
     from periscope.core import (
-        FinishReason,
         JSONObject,
         OutputEvent,
         TokenLogprob,
@@ -39,6 +38,7 @@ class ChatReply:
         created: seconds since 1970.
         custom_tools: names of tools whose calls hold a text.
         left_out: places of tools in the request that were not offered to the model.
+        has_functions: the client sent `functions`: its one call is told as `function_call`.
     """
 
     id: str
@@ -49,11 +49,20 @@ class ChatReply:
     is_single_tool_call: bool = False
     custom_tools: frozenset[str] = frozenset()
     left_out: tuple[str, ...] = ()
+    has_functions: bool = False
     status_as_comments: bool = False
 
     def takes(self, event: CallDelta) -> bool:
         """Whether the client wants this call: all of them, or only the first."""
         return event.index == 0 or not self.is_single_tool_call
+
+    def called(self, calls: Sequence[JSONObject]) -> JSONObject:
+        """The calls, or pieces of calls, as the field of a message that has them."""
+        return {"function_call": calls[0]["function"]} if self.has_functions else {"tool_calls": calls}
+
+    def reason(self, reason: FinishReason) -> str:
+        """The finish reason by the name that the client reads."""
+        return "function_call" if self.has_functions and reason is FinishReason.TOOL_CALLS else reason
 
 
 def encode_completion(events: Sequence[OutputEvent], reply: ChatReply) -> JSONObject:
@@ -85,9 +94,9 @@ def _choice(index: int, deltas: Sequence[Delta], reason: FinishReason, reply: Ch
     if reasoning:
         message["reasoning_content"] = reasoning
     if calls:
-        message["tool_calls"] = calls
+        message |= reply.called(calls)
     logprobs = _logprobs([entry for delta in texts for entry in delta.logprobs])
-    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason}
+    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reply.reason(reason)}
 
 
 class WaitNotes:
@@ -146,7 +155,7 @@ class ChunkEncoder:
                 return self._chunk({"reasoning_content": text}, choice) if text else b""
             case ToolCallStart() | ToolCallDelta():
                 told = self._calls[event.choice].delta(event) if self._reply.takes(event) else None
-                return b"" if told is None else self._chunk({"tool_calls": [told]}, event.choice)
+                return b"" if told is None else self._chunk(self._reply.called([told]), event.choice)
             case Finished():
                 return self._ending(event)
 
@@ -161,7 +170,7 @@ class ChunkEncoder:
         return data_frame(error) + DONE
 
     def _ending(self, finished: Finished) -> bytes:
-        *others, last = enumerate(finished.finish_reasons)
+        *others, last = enumerate(map(self._reply.reason, finished.finish_reasons))
         frames = b"".join(self._chunk({}, choice, finish_reason=reason) for choice, reason in others)
         frames += self._chunk({}, last[0], finish_reason=last[1], periscope=_notes(finished.vision, self._reply))
         if self._reply.has_usage:

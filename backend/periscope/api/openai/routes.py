@@ -88,5 +88,6 @@ def _reply(call: ChatCall, backend: ChatBackend, settings: ApiSettings) -> ChatR
         is_single_tool_call=not call.request.output.tool_choice.is_parallel,
         custom_tools=call.custom_tools,
         left_out=call.left_out,
+        has_functions=call.has_functions,
         status_as_comments=settings.status_as_comments,
     )

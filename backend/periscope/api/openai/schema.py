@@ -72,8 +72,9 @@ class MessageWire(Wire):
     """One message of any role; `content` is checked once the role is known.
 
     Reasoning comes back under the name that its server gave it: `reasoning_details` is OpenRouter's, `thinking_blocks`
-    LiteLLM's. `tool_name` is Ollama's `name` of a tool message. `prefix` (DeepSeek's and Mistral's) and `partial`
-    (Moonshot's and Qwen's) say that the answer goes on with this message.
+    LiteLLM's. `tool_name` is Ollama's `name` of a tool message, and `function_call` the call of a client that sends
+    `functions`. `prefix` (DeepSeek's and Mistral's) and `partial` (Moonshot's and Qwen's) say that the answer goes on
+    with this message.
     """
 
     role: str
@@ -82,6 +83,7 @@ class MessageWire(Wire):
     tool_name: str | None = None
     tool_calls: list[ToolCallWire] | None = None
     tool_call_id: str | None = None
+    function_call: FunctionCallWire | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -230,6 +232,8 @@ class ChatCompletionWire(GenerationWire, ThinkingFields):
     tools: list[ToolWire] | None = None
     tool_choice: Annotated[ToolChoiceWire | None, BeforeValidator(_tool_choice)] = None
     parallel_tool_calls: bool | None = None
+    functions: list[FunctionWire] | None = None
+    function_call: Any = None
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None

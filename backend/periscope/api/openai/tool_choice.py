@@ -72,7 +72,7 @@ def decode_tools(wires: Sequence[ToolWire]) -> Toolset:
     for i, wire in enumerate(wires):
         path = f"tools[{i}].{wire.type}"
         if wire.type == _FUNCTION:
-            tools[f"{path}.name"] = _function(_required(wire.function, path))
+            tools[f"{path}.name"] = function_tool(_required(wire.function, path))
         elif wire.type == _CUSTOM:
             custom = _custom(_required(wire.custom, path), path)
             tools[f"{path}.name"] = custom.tool
@@ -103,7 +103,8 @@ def _required(part: PartT | None, path: str) -> PartT:
     return part
 
 
-def _function(wire: FunctionWire) -> Tool:
+def function_tool(wire: FunctionWire) -> Tool:
+    """A function that the client runs."""
     parameters = without_nulls(wire.parameters or {})
     return Tool(wire.name, wire.description or "", parameters, is_strict=wire.strict is True)
 

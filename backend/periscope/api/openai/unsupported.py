@@ -26,7 +26,7 @@ _CONTENT_FIELDS: Mapping[str, str] = {
     **dict.fromkeys(("files", "file", "file_ids", "attachments", "experimental_attachments"), _FILES),
     **dict.fromkeys(("documents", "document", "audio", "audios", "input_audio", "video", "videos"), _FILES),
     **dict.fromkeys(_COPIES, _TEXT),
-    **dict.fromkeys(("function_call", "toolInvocations", "tool_results", "tool_responses"), _CALLS),
+    **dict.fromkeys(("toolInvocations", "tool_results", "tool_responses"), _CALLS),
 }
 
 #: Arguments of the code around a chat template, which are not variables of the template.
