@@ -59,7 +59,9 @@ def accumulated(stream: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A stream's choices as a client puts them together: a plain join of what belongs to each index."""
     choices: dict[int, dict[str, Any]] = {}
     for told in (choice for chunk in stream for choice in chunk["choices"]):
-        choice = choices.setdefault(told["index"], {"index": told["index"], "message": {}, "logprobs": None})
+        choice = choices.setdefault(
+            told["index"], {"index": told["index"], "message": {"refusal": None}, "logprobs": None}
+        )
         for key, value in told["delta"].items():
             if key == "tool_calls":
                 calls = choice["message"].setdefault(key, [])
@@ -100,7 +102,7 @@ async def test_each_choice_has_its_own_message_and_end() -> None:
     told = await whole(TWO, n=2)
     first, second = told["choices"]
     assert (first["index"], second["index"]) == (0, 1)
-    assert first["message"] == {"role": "assistant", "content": "lo there"}
+    assert first["message"] == {"role": "assistant", "content": "lo there", "refusal": None}
     assert second["message"]["content"] == "I call"
     assert second["message"]["reasoning_content"] == "hm"
     assert [call["id"] for call in second["message"]["tool_calls"]] == ["call_a", "call_b"]

@@ -41,7 +41,7 @@ async def test_a_whole_answer() -> None:
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": "Hello \ud83d"},
+                "message": {"role": "assistant", "content": "Hello \ud83d", "refusal": None},
                 "logprobs": None,
                 "finish_reason": "stop",
             }
@@ -65,6 +65,7 @@ async def test_reasoning_and_tool_calls_have_their_fields() -> None:
     (choice,) = response.json()["choices"]
     assert choice["finish_reason"] == "tool_calls"
     assert choice["message"] == {
+        "refusal": None,
         "role": "assistant",
         "content": None,
         "reasoning_content": "so what",
@@ -87,7 +88,7 @@ async def test_a_client_that_takes_one_call_gets_one() -> None:
 async def test_an_empty_answer_is_an_empty_string() -> None:
     """Content is null only beside tool calls."""
     response = await post_chat(FakeBackend(FINISHED))
-    assert response.json()["choices"][0]["message"] == {"role": "assistant", "content": ""}
+    assert response.json()["choices"][0]["message"] == {"role": "assistant", "content": "", "refusal": None}
 
 
 @in_loop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from collections.abc import AsyncGenerator
@@ -122,3 +123,21 @@ async def test_an_answer_that_is_a_custom_call_is_told_as_one() -> None:
 async def test_an_answer_without_text_is_no_call() -> None:
     """It was cut off while it was reasoning."""
     assert await told(ReasoningDelta("Hm"), FINISHED) == [ReasoningDelta("Hm"), FINISHED]
+
+
+@in_loop
+async def test_a_client_that_leaves_ends_the_work() -> None:
+    """The answer that is told as a call is closed with the stream, wherever it is."""
+    is_closed = asyncio.Event()
+
+    async def answer() -> AsyncGenerator[OutputEvent, None]:
+        try:
+            while True:
+                yield TextDelta("x")
+        finally:
+            is_closed.set()
+
+    events = as_custom_call(answer(), "say")
+    assert isinstance(await anext(events), ToolCallStart)
+    await events.aclose()
+    assert is_closed.is_set()

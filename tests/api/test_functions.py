@@ -60,7 +60,7 @@ async def test_the_call_is_told_as_a_function_call() -> None:
         streamed = await client.post("/v1/chat/completions", json=STREAM | {"functions": FUNCTIONS})
     (choice,) = whole.json()["choices"]
     expected = {"name": "time", "arguments": '{"a": 1}'}
-    assert choice["message"] == {"role": "assistant", "content": None, "function_call": expected}
+    assert choice["message"] == {"role": "assistant", "content": None, "refusal": None, "function_call": expected}
     assert choice["finish_reason"] == "function_call"
     lines = [line.removeprefix("data: ") for line in streamed.text.split("\n\n") if line.startswith("data: {")]
     choices = [json.loads(line)["choices"][0] for line in lines]

@@ -23,6 +23,13 @@ _SCHEMA = {
 }
 _FUNCTION = {"name": "get_weather", "description": "The weather.", "parameters": _SCHEMA, "strict": True}
 _TOOL = {"type": "function", "function": _FUNCTION}
+
+
+def custom(name: str, syntax: str, definition: str) -> dict[str, Any]:
+    form = {"type": "grammar", "grammar": {"syntax": syntax, "definition": definition}}
+    return {"type": "custom", "custom": {"name": name, "description": "Does it.", "format": form}}
+
+
 _TURNS = [
     {"role": "system", "content": "Be brief."},
     {"role": "developer", "content": [{"type": "text", "text": "Be kind."}]},
@@ -36,6 +43,8 @@ _TURNS = [
     {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "Sunny."}]},
     {"role": "user", "name": "me", "content": "Hello!"},
 ]
+_CUSTOM_CALL = {"id": "c2", "type": "custom", "custom": {"name": "code", "input": 'a "b"'}}
+_CUSTOM_RESULT = {"role": "tool", "tool_call_id": "c2", "content": "Done."}
 _HELLO = [{"role": "user", "content": "Hello!"}]
 _BEGUN = [*_HELLO, {"role": "assistant", "content": "I am"}]
 _CHATS: tuple[dict[str, Any], ...] = (
@@ -81,6 +90,32 @@ _CHATS: tuple[dict[str, Any], ...] = (
         "functions": [],
         "modalities": ["text"],
         "stream": False,
+    },
+    {
+        "messages": [*_HELLO, {"role": "assistant", "tool_calls": [_CUSTOM_CALL]}, _CUSTOM_RESULT],
+        "tools": [_TOOL, custom("code", "regex", "[A-F]{3}|x"), {"type": "web_search"}],
+        "tool_choice": {"type": "custom", "custom": {"name": "code"}},
+        "stream": True,
+        "max_tokens": 12,
+    },
+    {
+        "messages": _HELLO,
+        "tools": [_TOOL, custom("draw", "lark", 'start: "a" X?\nX: /[0-9]+/')],
+        "tool_choice": {
+            "type": "allowed_tools",
+            "allowed_tools": {"mode": "required", "tools": [{"type": "custom", "custom": {"name": "draw"}}]},
+        },
+        "max_tokens": 12,
+    },
+    {
+        "messages": [
+            *_HELLO,
+            {"role": "assistant", "content": None, "function_call": {"name": "get_weather", "arguments": "{}"}},
+            {"role": "function", "name": "get_weather", "content": "Sunny."},
+        ],
+        "functions": [_FUNCTION],
+        "function_call": {"name": "get_weather"},
+        "max_tokens": 12,
     },
     {"messages": _BEGUN, "continue_final_message": True, "add_generation_prompt": False, "max_tokens": 4},
     {"messages": [*_HELLO, {"role": "assistant", "content": "I", "prefix": True}], "max_tokens": 4},

@@ -90,7 +90,7 @@ def _choice(index: int, deltas: Sequence[Delta], reason: FinishReason, reply: Ch
     reasoning = "".join(delta.text for delta in deltas if isinstance(delta, ReasoningDelta))
     called = [delta for delta in deltas if isinstance(delta, CallDelta) and reply.takes(delta)]
     calls = encode_calls(called, reply.custom_tools)
-    message: JSONObject = {"role": "assistant", "content": text or (None if calls else "")}
+    message: JSONObject = {"role": "assistant", "content": text or (None if calls else ""), "refusal": None}
     if reasoning:
         message["reasoning_content"] = reasoning
     if calls:
