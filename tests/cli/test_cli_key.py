@@ -6,6 +6,7 @@ import json
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -13,9 +14,11 @@ from typer.testing import CliRunner
 
 from periscope.api.access_keys import hash_of
 from periscope.cli.app import app
-from tests.cli.process import TIMEOUT_S, ServeProcess
+from tests.cli.process import TIMEOUT_S, ServeProcess, new_home, run_command
 
 cli = CliRunner()
+CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Go on."}], "stream": True}
+PICTURE = "data:image/png;base64," + "iVBORw0K" * 40
 ONE = "models:\n  - {name: m, hf_id: a/b}\n"
 
 
@@ -60,30 +63,46 @@ def test_a_name_is_one_word(config: Path, name: str) -> None:
 
 
 def test_a_server_takes_named_keys_and_lets_go_of_them(endless_config: Path, tmp_path: Path) -> None:
-    """The status tells whose request runs; SIGHUP takes a key away; commands get in by the token all the while."""
-    file = tmp_path / "models.yaml"
-    model = endless_config.read_text().partition("models:")[2]
+    """The status tells whose request runs; SIGHUP takes a key away.
 
-    def write(*keys: str) -> None:
-        entries = "".join(f"    - {{name: {key}, hash: '{hash_of(key)}'}}\n" for key in keys)
+    However much is logged, no line holds a key, wherever a client puts it, or more of a picture than its beginning.
+    """
+    file, home = tmp_path / "models.yaml", new_home()
+    model = endless_config.read_text().partition("models:")[2]
+    keys = {name: f"sk-periscope-{name}-{'k' * 32}" for name in ("laptop", "phone")}
+
+    def write(*names: str) -> None:
+        entries = "".join(f"    - {{name: {name}, hash: '{hash_of(keys[name])}'}}\n" for name in names)
         file.write_text(f"server:\n  port: 1\n  api_keys:\n{entries}models:{model}")
 
+    def status(**request: Any) -> int:
+        return client.get("/v1/models", **request).status_code
+
     write("laptop", "phone")
-    chat = {"messages": [{"role": "user", "content": "Go on."}], "stream": True}
-    with ServeProcess("--config", str(file), "--port", "0") as server:
+    laptop, phone = ({"x-api-key": key} for key in keys.values())
+    with ServeProcess("--config", str(file), "--port", "0", "-vv", home=home) as server:
         server.wait_until_ready()
         with httpx.Client(base_url=server.url, timeout=TIMEOUT_S) as client:
-            assert client.get("/v1/models").status_code == 401
-            with client.stream("POST", "/v1/chat/completions", json=chat, headers={"x-api-key": "laptop"}) as stream:
+            assert status() == 401
+            with client.stream("POST", "/v1/chat/completions", json=CHAT, headers=laptop) as stream:
                 lines = stream.iter_lines()
                 next(lines)
-                rows = client.get("/api/requests", headers={"x-api-key": "phone"}).json()["requests"]
+                rows = client.get("/api/requests", headers=phone).json()["requests"]
                 assert [row["key"] for row in rows] == ["laptop"]
                 write("phone")
                 server.signal(signal.SIGHUP)
                 server.wait_for("the configuration was read again")
                 next(lines)
-            assert client.get("/v1/models", headers={"x-api-key": "laptop"}).status_code == 401
-            assert client.get("/v1/models", headers={"x-api-key": "phone"}).status_code == 200
+            assert (status(headers=laptop), status(headers=phone)) == (401, 200)
+            assert status(headers={"authorization": f"Basic {keys['laptop']}"}) == 401
+            assert status(headers={"host": keys["laptop"]}) == 403
+            assert status(params={"api_key": keys["laptop"]}) == 401
+            assert client.get(f"/{keys['phone']}", headers=phone).status_code == 404
+            assert client.post("/v1/chat/completions", json=CHAT | {"model": PICTURE}, headers=phone).status_code == 404
+        told = run_command("logs", "--config", str(file), changes={"PERISCOPE_HOME": home})
+        assert (told.returncode, "key=laptop" in told.stdout) == (0, True), told.stderr
         assert server.terminate() == 0
-    assert "key=laptop" in server.output
+    (log,) = Path(home).rglob("server.log")
+    for text in (server.output, told.stdout, log.read_text()):
+        assert "k" * 32 not in text
+        assert PICTURE[:80] not in text

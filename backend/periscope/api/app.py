@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 from periscope.api.access_keys import AccessKeys
 from periscope.api.anthropic.routes import anthropic_router
 from periscope.api.auth import Cors, HostGuard, KeyGuard
+from periscope.api.client_bounds import ClientBounds
 from periscope.api.control import control_router
 from periscope.api.dialects import DIALECTS, DialectByPath, DialectTable
 from periscope.api.error_replies import HANDLERS
@@ -87,6 +88,7 @@ def _layers(
         Middleware(HostGuard, allowed_hosts=settings.allowed_hosts, origins=origins),
         Middleware(Cors, origins=origins),
         Middleware(KeyGuard, keys=keys),
+        Middleware(ClientBounds, max_requests=settings.max_requests_per_client),
         Middleware(BodyIntake, settings=settings),
         Middleware(RouteNote),
     ]

@@ -21,6 +21,7 @@ class ApiSettings:
         max_text_bytes: of one request, without images in base64.
         receive_timeout_s: how long a client may keep the server waiting for the rest of its request.
         min_receive_rate: bytes a second that earn a slow client more time; see `ByteRate`.
+        max_requests_per_client: that one client has open at once.
         always_include_usage: streams end with the usage chunk even if the client did not ask for it.
         status_as_comments: heartbeats and wait states are SSE comments, not chunks with an empty delta. Off, since
             Codex and Pi give up on streams that hold nothing but comments (openai/codex#31539, omlx#2537).
@@ -36,6 +37,7 @@ class ApiSettings:
     max_text_bytes: int = 8 * 1024 * 1024
     receive_timeout_s: float = 10.0
     min_receive_rate: int = 4096
+    max_requests_per_client: int = 128
     always_include_usage: bool = False
     status_as_comments: bool = False
     anthropic_model: str | None = None

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +19,12 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from periscope.api.client_bounds import client_of
 from periscope.api.dialects import DIALECTS, DialectTable, dialect_path, encoder_for
 from periscope.api.errors import ErrorFacts, ErrorRow
 from periscope.api.record import RequestRecord
 from periscope.api.replies import dump_json
+from periscope.cli.http_bounds import BoundedConnection, Connections, HeadersTooLarge, HTTPBounds, refusing
 
 logger = logging.getLogger(__name__)
 
@@ -47,16 +51,20 @@ class Patience:
     send_timeout_s: float
 
 
-def protocol_with(patience: Patience, dialects: DialectTable = DIALECTS) -> type[asyncio.Protocol]:
+def protocol_with(
+    patience: Patience, dialects: DialectTable = DIALECTS, bounds: HTTPBounds = HTTPBounds()
+) -> type[asyncio.Protocol]:
     """The protocol class, of which uvicorn makes an instance for each connection.
 
     Args:
         dialects: the table that the app was made with, for the errors that the protocol answers by itself.
     """
+    connections = Connections(bounds)
 
     class Protocol(PatientProtocol):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, patience=patience, dialects=dialects, **kwargs)
+            super().__init__(*args, patience=patience, dialects=dialects, connections=connections, **kwargs)
+            self.conn = BoundedConnection(bounds)
 
     return Protocol
 
@@ -92,8 +100,11 @@ class _Deadline:
 class PatientProtocol(H11Protocol):
     """Owns the deadlines of one connection."""
 
-    def __init__(self, *args: Any, patience: Patience, dialects: DialectTable, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, patience: Patience, dialects: DialectTable, connections: Connections, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._counted = connections
         self._patience = patience
         self._dialects = dialects
         self._receiving = _Deadline(self.loop, self._give_up_receiving)
@@ -102,12 +113,20 @@ class PatientProtocol(H11Protocol):
         self._num_unsent = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Keep a connection without a request as long as one that waits for its next request."""
+        """Keep a connection without a request as long as one that waits for its next request, or refuse it."""
         super().connection_made(transport)
+        fault = self._counted.enter(client_of(self.client))
+        if self._counted.is_flooded:
+            transport.abort()
+            return
+        if fault is not None:
+            self.app = refusing(fault)
+            self.timeout_keep_alive = min(self.timeout_keep_alive, math.ceil(self._patience.receive_timeout_s))
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BUFFER_BYTES)
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._counted.leave(client_of(self.client))
         self._receiving.cancel()
         self._sending.cancel()
         super().connection_lost(exc)
@@ -132,9 +151,11 @@ class PatientProtocol(H11Protocol):
         self._follow_sending()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer like uvicorn, but with an error object as for all errors."""
-        headers_fault = "Its headers are malformed, or larger than 64 KiB."
-        fault = "Its body is not in valid chunks." if self._is_in_body else headers_fault
+        """Answer like uvicorn, which calls this where it handles h11's error, but with an error object as always."""
+        if isinstance(error := sys.exception(), HeadersTooLarge):
+            self._refuse(431, "headers_too_large", str(error))
+            return
+        fault = "Its body is not in valid chunks." if self._is_in_body else "Its headers are malformed."
         self._refuse(400, "invalid_http", f"{msg} {fault}")
 
     @property

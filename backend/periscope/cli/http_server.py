@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
+from periscope.cli.http_bounds import HTTPBounds
 from periscope.cli.http_protocol import Patience, protocol_with
 from periscope.cli.stopping import DRAIN_S
 
 if TYPE_CHECKING:
     from periscope.config import ServerLimits
 
-#: Longer than clients keep an idle connection (httpx: 5 s), so that no request meets a connection being closed.
-_KEEP_ALIVE_S = 75
+#: Of the process beside its connections: weights, caches, pictures, logs.
+_NUM_OTHER_FILES = 512
 
 
 class HTTPServer(uvicorn.Server):
@@ -67,17 +69,30 @@ class HTTPServer(uvicorn.Server):
 
 def http_server(app: Any, limits: ServerLimits, tls: ssl.SSLContext | None = None) -> HTTPServer:
     """The server of this app; `serve(sockets)` runs it."""
+    _allow_files(limits.max_connections + _NUM_OTHER_FILES)
+    bounds = HTTPBounds(
+        limits.max_header_bytes, limits.max_headers, limits.max_connections, limits.max_connections_per_client
+    )
     patience = Patience(limits.receive_timeout_s, limits.min_receive_rate, limits.send_timeout_s)
     config = uvicorn.Config(
         app,
         loop="none",
-        http=protocol_with(patience),
+        http=protocol_with(patience, bounds=bounds),
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_keep_alive=limits.keep_alive_s,  # type: ignore[arg-type]  # it is only a delay
         timeout_graceful_shutdown=int(DRAIN_S),
     )
     return HTTPServer(config, tls, limits.receive_timeout_s)
+
+
+def _allow_files(num: int) -> None:
+    """Let the process have this many files open: macOS allows 256 at first, less than there may be connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = num if hard == resource.RLIM_INFINITY else min(num, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -305,6 +305,7 @@ def api_settings(config: Config) -> ApiSettings:
         max_text_bytes=server.limits.max_text_bytes,
         receive_timeout_s=server.limits.receive_timeout_s,
         min_receive_rate=server.limits.min_receive_rate,
+        max_requests_per_client=server.limits.max_requests_per_client,
         always_include_usage=server.always_include_usage,
         status_as_comments=server.status_as_comments,
         anthropic_model=server.anthropic_model,

@@ -112,6 +112,31 @@ class ServerLimits(Section):
         "A client that reads none of its answer for this long is disconnected, and its request is cancelled.",
         "seconds",
     )
+    max_header_bytes: Annotated[int, Field(ge=KIB, le=MIB), BYTES] = setting(
+        64 * KIB, "Size of a request's line and headers. Larger ones get a 431.", "bytes"
+    )
+    max_headers: int = setting(128, "Headers of a request. More get a 431.", "headers", ge=8, le=10_000)
+    max_connections: int = setting(
+        512, "Connections that are open at once. Requests on further ones get a 503.", "connections", ge=4, le=100_000
+    )
+    max_connections_per_client: int = setting(
+        256,
+        "Of these, connections of one address. Requests on further ones get a 503.",
+        "connections",
+        ge=2,
+        le=100_000,
+    )
+    max_requests_per_client: int = setting(
+        128,
+        "Requests that one client, told by its key or else its address, has open at once, streams included. "
+        "More get a 503.",
+        "requests",
+        ge=1,
+        le=100_000,
+    )
+    keep_alive_s: Annotated[float, Field(ge=1, le=3600), SECONDS] = setting(
+        75.0, "A connection without a request is closed after this long.", "seconds"
+    )
     max_image_bytes_in_flight: Annotated[int, Field(ge=MIB, le=64 * TIB), BYTES] = setting(
         512 * MIB,
         "Images that are decoded and captioned at once, over all requests. As much again may wait; more get a 503.",
