@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from periscope.core import ModelFiles, ModelState, VisionMode
+from periscope.core import ModelFiles, ModelKind, ModelState, VisionMode
 from tests.api.driving import CARD, HELLO, FakeBackend, client_of, error_of, in_loop
 
 BLIND = replace(
@@ -214,6 +214,33 @@ async def test_codex_offers_efforts_of_models_that_reason() -> None:
     reasons, plain = (CodexEntry.model_validate(entry) for entry in told)
     assert [level.effort for level in reasons.supported_reasoning_levels] == ["low", "medium", "high"]
     assert plain.supported_reasoning_levels == []
+
+
+@in_loop
+async def test_claude_desktop_shows_every_text_model() -> None:
+    """It drops entries that neither are called like Anthropic's models nor name one of their families."""
+    backend = FakeBackend()
+    backend.cards = (replace(CARD, aliases=("claude-opus-here",)), BLIND)
+    async with client_of(backend) as client:
+        told = (await client.get("/v1/models", headers={"anthropic-version": "2023-06-01"})).json()["data"]
+    assert [(entry["id"], entry["anthropic_family_tier"], entry.get("is_family_default")) for entry in told] == [
+        ("org/text", "sonnet", True),
+        ("claude-opus-here", "opus", None),
+        ("plain", "sonnet", None),
+    ]
+
+
+@in_loop
+async def test_an_embedding_model_is_told_as_one() -> None:
+    """So that no client offers it for chats: by its type for LM Studio's, and not at all where only chats are known."""
+    backend = FakeBackend()
+    backend.cards = (CARD, replace(BLIND, kind=ModelKind.EMBEDDING, has_tools=False))
+    async with client_of(backend) as client:
+        v0 = (await client.get("/api/v0/models")).json()["data"][1]
+        v1 = (await client.get("/api/v1/models")).json()["models"][1]
+        codex = (await client.get("/v1/models?client_version=1")).json()["models"]
+    assert (ZedEntry.model_validate(v0).type, v0["capabilities"], v1["type"]) == ("embeddings", [], "embedding")
+    assert [entry["slug"] for entry in codex] == ["org/text"]
 
 
 @in_loop

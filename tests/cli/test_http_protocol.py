@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from periscope.cli.http_bounds import HTTPBounds
 from periscope.cli.http_protocol import Patience, protocol_with
 from periscope.core import GenerationRequest, OutputEvent, TextDelta
 from tests.api.driving import FINISHED, HELLO, FakeBackend, Gate, app_over, in_loop
+from tests.remote.certificates import self_signed
 
 LONG = Patience(60.0, 1, 60.0)
 CHAT = json.dumps(HELLO).encode()
@@ -33,9 +36,11 @@ def request(body: bytes, *headers: bytes, length: int | None = None) -> bytes:
 async def served(
     backend: FakeBackend,
     patience: Patience,
+    *,
     keep_alive_s: int = 60,
     dialects: DialectTable = DIALECTS,
     bounds: HTTPBounds = HTTPBounds(),
+    certificate: Path | None = None,
     **settings: Any,
 ) -> AsyncIterator[tuple[str, int, uvicorn.Server]]:
     """The app over a real socket; leaving waits until every connection has ended."""
@@ -46,6 +51,7 @@ async def served(
         log_config=None,
         timeout_keep_alive=keep_alive_s,
         timeout_graceful_shutdown=10,
+        ssl_certfile=certificate,
     )
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -195,6 +201,27 @@ async def test_a_client_that_does_not_read_is_cut_off_and_its_request_ends(strea
             await asyncio.sleep(0)
         assert backend.num_open == 0
         client.close()
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_a_client_that_does_not_read_over_tls_is_cut_off(stream: bool, tmp_path: Path) -> None:
+    """TLS has buffers of its own, which hide nobody."""
+    certificate = self_signed(tmp_path, "IP:127.0.0.1")
+    trust = ssl.create_default_context(cafile=str(certificate))
+
+    @in_loop
+    async def run() -> None:
+        backend = Talkative() if stream else FakeBackend(TextDelta("x" * 20_000_000), FINISHED)
+        async with served(backend, Patience(60.0, 1, 0.1), certificate=certificate) as (host, port, server):
+            _, writer = await asyncio.open_connection(host, port, ssl=trust, limit=1024)
+            writer.write(request(json.dumps(HELLO | {"stream": stream}).encode()))
+            await backend.closed.wait()
+            while server.server_state.connections:
+                await asyncio.sleep(0)
+            assert backend.num_open == 0
+            writer.close()
+
+    run()
 
 
 @in_loop

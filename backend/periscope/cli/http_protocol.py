@@ -212,13 +212,13 @@ class PatientProtocol(H11Protocol):
     def _follow_sending(self) -> None:
         """Watch the client from now on until it has read all that is buffered for it."""
         if not self._sending.is_set:
-            self._num_unsent = self.transport.get_write_buffer_size()
+            self._num_unsent = self._count_unsent()
             if self._num_unsent:
                 self._sending.set(self._send_timeout_s)
 
     def _look_at_sending(self) -> None:
         """At the deadline, continue if the client has read enough, otherwise close the connection."""
-        num_left = self.transport.get_write_buffer_size()
+        num_left = self._count_unsent()
         if not self._is_behind or not num_left:
             return
         num_taken = self._num_unsent - num_left
@@ -227,6 +227,15 @@ class PatientProtocol(H11Protocol):
             return
         logger.info("a client does not take its answer, so its connection is cut")
         self.transport.abort()
+
+    def _count_unsent(self) -> int:
+        """Bytes that were written and that the kernel has not taken.
+
+        asyncio's TLS transport (Python 3.11 to 3.14) does not count what it has encrypted, which waits in the transport
+        below it: a client that took none of its answer was held until the end of its keep-alive.
+        """
+        below = getattr(getattr(self.transport, "_ssl_protocol", None), "_transport", None)
+        return self.transport.get_write_buffer_size() + (0 if below is None else int(below.get_write_buffer_size()))
 
     @property
     def _is_behind(self) -> bool:

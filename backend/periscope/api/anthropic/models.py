@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from periscope.core import JSONObject, ModelCard
 
 _CLAUDE = "claude"
+#: Of Anthropic's models. Claude Desktop shows no entry without one of them whose id does not look like Anthropic's.
+_TIERS = ("opus", "haiku", "sonnet")
 
 
 def model_for(asked: str, cards: Sequence[ModelCard], stand_in: str | None) -> str:
@@ -33,6 +35,8 @@ def encode_models(cards: Sequence[ModelCard]) -> JSONObject:
     """
     texts = [card for card in cards if card.kind is ModelKind.TEXT]
     entries = [encode_model(card, name) for card in texts for name in _names(card)]
+    for entry in entries[:1]:  # the default model by its own name
+        entry["is_family_default"] = True
     return {
         "data": entries,
         "has_more": False,
@@ -47,6 +51,7 @@ def encode_model(card: ModelCard, name: str) -> JSONObject:
         "type": "model",
         "id": name,
         "display_name": card.name,
+        "anthropic_family_tier": next((tier for tier in _TIERS if tier in name.lower()), _TIERS[-1]),
         "created_at": datetime.fromtimestamp(card.created, UTC).isoformat().replace("+00:00", "Z"),
         "lifecycle": "active",
         "max_input_tokens": card.context_length,
