@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from periscope.captions.caption import Caption
-from periscope.captions.file import SCHEMA_VERSION, CaptionFile, FileNotUsable
+from periscope.captions.file import FORMAT, SCHEMA_VERSION, CaptionFile
 from periscope.captions.kept import KeptCaption, num_bytes_of
+from periscope.sqlite_file import FileNotUsable, open_in_memory
 from tests.captions.keeping import kept, loaded, query, wrote
 
 
@@ -33,8 +33,7 @@ def test_captions_come_back_as_they_were(tmp_path: Path) -> None:
 @given(st.dictionaries(st.text(st.characters(codec="ascii"), max_size=9), st.text(max_size=99), max_size=9))
 def test_any_text_comes_back(texts: dict[str, str]) -> None:
     """Half characters, NULs and line breaks of any kind, too."""
-    file = CaptionFile(sqlite3.connect(":memory:", isolation_level=None))
-    file._prepare(is_new=True)
+    file = CaptionFile(open_in_memory(FORMAT))
     texts["half"] = "\ud800 \0"
     file.apply({key: kept(key, text) for key, text in texts.items()})
     expected = {key: kept(key, text).caption.text for key, text in texts.items()}

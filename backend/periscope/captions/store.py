@@ -13,8 +13,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, TypeVar
 
-from periscope.captions.file import CaptionFile, Change, is_damage
+from periscope.captions.file import CaptionFile, Change
 from periscope.captions.kept import KeptCaption
+from periscope.sqlite_file import is_damage
 
 logger = logging.getLogger(__name__)
 

@@ -154,7 +154,8 @@ class _FileCache:
 
     @contextmanager
     def _opened(self) -> Iterator[CaptionFile]:
-        from periscope.captions.file import CaptionFile, FileNotUsable
+        from periscope.captions.file import CaptionFile
+        from periscope.sqlite_file import FileNotUsable
 
         try:
             with closing(CaptionFile.open(self.path)) as file:
