@@ -137,6 +137,14 @@ class NotThinking(RequestError):
     """The request has no thinking that could be ended."""
 
 
+class ResponseNotFound(RequestError):
+    """No response of this id is stored."""
+
+
+class PreviousResponseNotFound(RequestError):
+    """The response that a request goes on from is not stored, or one before it is not."""
+
+
 class DownloadNotFound(RequestError):
     """There is no download of this id."""
 

@@ -45,7 +45,7 @@ from periscope.vision.intake import ImageIntake
 from periscope.vision.native import NativeVision
 from periscope.vision.proxy import VisionProxy
 from periscope.vision.reading import ImageReading
-from periscope.wiring import backend_and_model, caption_cache, downloads_of, picture_fetcher
+from periscope.wiring import backend_and_model, caption_cache, downloads_of, picture_fetcher, turn_store
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -71,6 +71,7 @@ class Runtime:
     Attributes:
         notices: what of the server itself is not as it should be; stands among the problems of its status.
         metrics: what `/metrics` tells; None = they are off.
+        turns: the responses that clients may go on from.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Runtime:
             wait_timeout_s=config.server.limits.wait_timeout_s,
             publish=self.bus.publish,
         )
+        self.turns = turn_store(config)
         self._fetcher = picture_fetcher(config.server.remote_images)
         web = config.server.remote_images
         remote = RemoteImages(self._fetcher.fetch, max_per_request=web.max_per_request) if web.enabled else None
@@ -308,6 +310,7 @@ class Runtime:
         await self._captions.close()
         if self._tracing is not None:
             await self._tracing.close()
+        await self.turns.close()
         self._fetcher.close()
         for executor in (self._decoding, self._reading):
             executor.shutdown(wait=False, cancel_futures=True)

@@ -18,6 +18,7 @@ from periscope.engine.loading.generation_config import authors_sampling
 from periscope.engine.loading.loader import context_length_of, find_on_disk, quantization_of, read_model_config
 from periscope.errors import InvalidRequest, ModelLoadError
 from periscope.remote import FetchSettings, PictureFetcher
+from periscope.turns import TurnStore
 from periscope.vision.backends.weights import weights_id
 from periscope.vision.captioner import Captioner, CaptionerId
 from periscope.vision.captioner_families import CaptionerFamily, captioner_family
@@ -100,6 +101,13 @@ def caption_cache(config: CaptionCacheConfig) -> CaptionCache:
     """The caption cache, with its file unless captions are kept in memory only."""
     store = CaptionStore(Path(config.path)) if config.persist and config.path is not None else None
     return CaptionCache(max_bytes=config.max_bytes, store=store)
+
+
+def turn_store(config: Config) -> TurnStore:
+    """The store of responses, with its file unless they are kept in memory only. Opens nothing."""
+    settings = config.responses
+    path = config.places.state / "responses.sqlite3" if settings.persist else None
+    return TurnStore(path, max_bytes=settings.max_bytes, ttl_s=settings.ttl_s)
 
 
 def picture_fetcher(config: RemoteImagesConfig) -> PictureFetcher:

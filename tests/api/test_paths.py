@@ -105,8 +105,6 @@ async def test_a_path_that_is_not_there_names_the_one_that_was_meant(path: str, 
             for name in ("embed", "pull")
         ),
         ("/api/blobs/sha256:0", "Ollama's API is not served. What is served is"),
-        ("/v1/responses", "OpenAI's Responses API is not served. Use POST /v1/chat/completions, "),
-        ("/v1/responses/resp_1", "OpenAI's Responses API is not served. Use POST /v1/chat/completions, "),
     ],
 )
 @in_loop

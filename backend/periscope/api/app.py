@@ -24,8 +24,10 @@ from periscope.api.openai.tokenizing import tokenizing_router
 from periscope.api.paths import IntendedPaths
 from periscope.api.probes import probe_router
 from periscope.api.request_log import RequestLog, RouteNote
+from periscope.api.responses.routes import responses_router
 from periscope.core import AllowedOrigins
 from periscope.log_tail import LogTail
+from periscope.turns import TurnStore
 
 if TYPE_CHECKING:
     from periscope.api.backend import ChatBackend, ControlBackend, EmbeddingBackend, MetricsBackend
@@ -41,6 +43,7 @@ def create_app(
     embeddings: EmbeddingBackend | None = None,
     log: LogTail | None = None,
     metrics: MetricsBackend | None = None,
+    turns: TurnStore | None = None,
     dialects: DialectTable = DIALECTS,
 ) -> FastAPI:
     """The app over a chat backend and a control backend. No docs pages: they would load scripts from a CDN.
@@ -50,6 +53,7 @@ def create_app(
         embeddings: answers `/v1/embeddings`; None = there is no such route.
         log: the lines of `/api/logs`; None = none are kept.
         metrics: has what `/metrics` tells; None = they are off.
+        turns: keeps responses for later requests; the caller closes it. None = in memory, for this app alone.
         dialects: how errors are told on which paths.
     """
     app = FastAPI(
@@ -67,6 +71,7 @@ def create_app(
     app.include_router(tokenizing_router(backend, settings))
     if embeddings is not None:
         app.include_router(embedding_router(embeddings, backend, settings))
+    app.include_router(responses_router(backend, settings, turns or TurnStore()))
     app.include_router(anthropic_router(backend, settings))
     app.include_router(models_router(backend, settings))
     app.include_router(discovery_router(backend, settings))

@@ -6,6 +6,7 @@ limits are far beyond what the longest context holds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from periscope.errors import InvalidRequest
@@ -34,9 +35,22 @@ def refuse_too_many(body: Any) -> None:
     num_parts = len(_list(body, "system")) + sum(_num_parts(message) for message in messages)
     _check(num_parts, MAX_PARTS, "content parts", "messages")
     _check(sum(len(_list(message, "tool_calls")) for message in messages), MAX_TOOL_CALLS, "tool calls", "messages")
-    _check(len(_list(body, "tools")), MAX_TOOLS, "tools", "tools")
+    tools = _list(body, "tools")
+    _check(len(tools) + sum(len(_list(tool, "tools")) for tool in tools), MAX_TOOLS, "tools", "tools")
     for stops in ("stop", "stop_sequences"):
         _check(len(_list(body, stops)), MAX_STOPS, "stop strings", stops)
+
+
+def refuse_too_many_items(items: Sequence[Any]) -> None:
+    """Check the items of a whole conversation, those of earlier requests included.
+
+    Raises:
+        InvalidRequest: as `refuse_too_many`.
+    """
+    _check(len(items), MAX_MESSAGES, "items", "input")
+    num_parts = sum(_num_parts(item) + len(_list(item, "output")) + len(_list(item, "summary")) for item in items)
+    _check(num_parts, MAX_PARTS, "content parts", "input")
+    _check(sum(len(_list(item, "tools")) for item in items), MAX_TOOLS, "tools", "input")
 
 
 def _num_parts(message: Any) -> int:

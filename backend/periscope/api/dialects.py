@@ -13,6 +13,7 @@ from periscope.api.anthropic.errors import encode_error as encode_anthropic_erro
 from periscope.api.errors import ErrorFacts
 from periscope.api.openai.errors import encode_error
 from periscope.api.paths import intended_path
+from periscope.api.responses.errors import encode_error as encode_responses_error
 from periscope.core import JSONObject
 
 if TYPE_CHECKING:
@@ -23,9 +24,13 @@ ErrorEncoder: TypeAlias = Callable[[ErrorFacts], JSONObject]
 #: Maps a path to the encoder of errors on it and on the paths below it.
 DialectTable: TypeAlias = Mapping[str, ErrorEncoder]
 
-_MESSAGES = "/v1/messages"
+_MESSAGES, _RESPONSES = "/v1/messages", "/v1/responses"
 #: Control routes, probes and unknown paths use OpenAI's error objects, like everything under `/v1`.
-DIALECTS: DialectTable = {"/": encode_error, _MESSAGES: encode_anthropic_error}
+DIALECTS: DialectTable = {
+    "/": encode_error,
+    _MESSAGES: encode_anthropic_error,
+    _RESPONSES: encode_responses_error,
+}
 
 _KEY = "periscope.error_encoder"
 

@@ -107,6 +107,8 @@ ROWS: Mapping[type[Exception], ErrorRow] = {
     e.ModelNotFound: ErrorRow(404, _CLIENT, "model_not_found"),
     e.RequestNotFound: ErrorRow(404, _CLIENT, "request_not_found"),
     e.NotThinking: ErrorRow(409, _CLIENT, "not_thinking"),
+    e.ResponseNotFound: ErrorRow(404, _CLIENT, "response_not_found"),
+    e.PreviousResponseNotFound: ErrorRow(400, _CLIENT, "previous_response_not_found"),
     e.DownloadNotFound: ErrorRow(404, _CLIENT, "download_not_found"),
     e.DownloadConflict: ErrorRow(409, _CLIENT, "download_conflict"),
     e.RouteNotFound: ErrorRow(404, _CLIENT, "route_not_found"),

@@ -25,6 +25,7 @@ PATHS = (
         "/v1/models",
     ),
     "/v1/embeddings",
+    *("/v1/responses/input_tokens", "/v1/responses"),
     *("/api/server/shutdown", "/api/server/reload", "/api/downloads"),
     *("/api/models/unload", "/api/models/load", "/api/models/pin"),
     *("/api/captions", "/api/requests", "/api/status", "/api/events", "/api/logs"),
@@ -39,7 +40,6 @@ _OTHER_APIS: Mapping[str, tuple[str, str | None]] = {
     **{f"/api/{name}": ("Ollama's API", _CHAT) for name in ("chat", "generate")},
     **{f"/api/{name}": ("Ollama's API", None) for name in ("embed", "embeddings", "blobs")},
     **{f"/api/{name}": ("Ollama's API", None) for name in ("pull", "push", "create", "copy", "delete")},
-    "/v1/responses": ("OpenAI's Responses API", _CHAT),
 }
 _CHAT_DOES_IT = f"{_CHAT} does the same work: it takes the whole conversation each time"
 #: Paths of OpenAI's and Anthropic's APIs that are not served -> the API, and what is served instead.
@@ -82,7 +82,7 @@ _VERSIONS = re.compile(r"^(?:/v1)+(?=/v1(?:/|$))")
 _BESIDE_VERSION = re.compile(r"^/v1(?=/(?:de)?tokenize$)")
 #: LM Studio's own API has OpenAI's calls beside its list of models.
 _OF_LM_STUDIO = re.compile(r"^/api/v0(?=/(?:chat/completions|completions|embeddings)$)")
-_WITHOUT_VERSION = re.compile(r"/(?:models|messages|chat/completions|completions|embeddings)(?=/|$)")
+_WITHOUT_VERSION = re.compile(r"/(?:models|messages|responses|chat/completions|completions|embeddings)(?=/|$)")
 
 
 def intended_path(path: str) -> str:

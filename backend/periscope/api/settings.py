@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class ApiSettings:
         status_as_comments: heartbeats and wait states are SSE comments, not chunks with an empty delta. Off, since
             Codex and Pi give up on streams that hold nothing but comments (openai/codex#31539, omlx#2537).
         anthropic_model: answers requests to `/v1/messages` for models called `claude...`; None = the default model.
+        reasoning_secret: seals the reasoning that clients of `/v1/responses` carry; None = a new one at each start.
     """
 
     cors_origins: tuple[str, ...] = ()
@@ -41,4 +42,5 @@ class ApiSettings:
     always_include_usage: bool = False
     status_as_comments: bool = False
     anthropic_model: str | None = None
+    reasoning_secret: str | None = field(default=None, repr=False)
     version: str = ""

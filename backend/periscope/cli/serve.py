@@ -160,11 +160,12 @@ async def _serve(
         app = create_app(
             runtime.service,
             runtime.control,
-            api_settings(config),
+            api_settings(config, entrance.token),
             embeddings=runtime.embeddings,
             keys=keys,
             log=tail,
             metrics=runtime.metrics,
+            turns=runtime.turns,
         )
         server = http_server(app, config.server.limits, entrance.tls)
         display = display_on(console, _log_line)
@@ -290,8 +291,12 @@ def what_it_serves(config: Config, health: Health) -> str:
             return f"{text}, text only"
 
 
-def api_settings(config: Config) -> ApiSettings:
-    """Pure: what the HTTP side is told."""
+def api_settings(config: Config, secret: str | None = None) -> ApiSettings:
+    """Pure: what the HTTP side is told.
+
+    Args:
+        secret: of this user's server, from which nobody else can tell what it has sealed.
+    """
     from periscope import __version__
     from periscope.api import ApiSettings
 
@@ -309,5 +314,6 @@ def api_settings(config: Config) -> ApiSettings:
         always_include_usage=server.always_include_usage,
         status_as_comments=server.status_as_comments,
         anthropic_model=server.anthropic_model,
+        reasoning_secret=secret,
         version=__version__,
     )

@@ -16,6 +16,7 @@ from periscope.config.schema import (
     MemoryConfig,
     ModelConfig,
     RemoteImagesConfig,
+    ResponsesConfig,
     ServerConfig,
     ServerLimits,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "Places",
     "RemoteConfig",
     "RemoteImagesConfig",
+    "ResponsesConfig",
     "SamplingParams",
     "ServerConfig",
     "ServerLimits",

@@ -20,7 +20,15 @@ from periscope.config.kinds import lay_kinds
 from periscope.config.layers import ENV_CONFIG, ENV_HOME, FLAGS, lay_environment, lay_flags
 from periscope.config.places import Places, places
 from periscope.config.resolve import absolute, resolve_models
-from periscope.config.schema import CaptionCacheConfig, ConfigFile, LogConfig, MemoryConfig, ModelConfig, ServerConfig
+from periscope.config.schema import (
+    CaptionCacheConfig,
+    ConfigFile,
+    LogConfig,
+    MemoryConfig,
+    ModelConfig,
+    ResponsesConfig,
+    ServerConfig,
+)
 from periscope.config.section import Section
 from periscope.core import ModelKind
 
@@ -50,6 +58,7 @@ class Config:
     server: ServerConfig
     memory: MemoryConfig
     caption_cache: CaptionCacheConfig
+    responses: ResponsesConfig
     log: LogConfig
     idle_unload_s: float | None
     captioner_share: float
@@ -101,6 +110,7 @@ def load(
         server=_server_placed(file.server, folder=path.parent),
         memory=file.memory,
         caption_cache=_placed(file.caption_cache, env, folder=path.parent, home=home),
+        responses=file.responses,
         log=file.log,
         idle_unload_s=file.idle_unload_s,
         captioner_share=file.captioner_share,

@@ -51,7 +51,7 @@ def _values(config: Config) -> Iterator[tuple[str, Any]]:
     yield "idle_unload_secs", config.idle_unload_s
     yield "captioner_share", config.captioner_share
     sections: list[tuple[Loc, Any]] = [(("server",), config.server), (("memory",), config.memory)]
-    sections += [(("caption_cache",), config.caption_cache), (("log",), config.log)]
+    sections += [(("caption_cache",), config.caption_cache), (("responses",), config.responses), (("log",), config.log)]
     sections += [(("models", index), model) for index, model in enumerate(config.models)]
     for at, section in sections:
         for loc, value in leaves(section):

@@ -292,6 +292,20 @@ class CaptionCacheConfig(Section):
     )
 
 
+class ResponsesConfig(Section):
+    """Responses of /v1/responses are stored, so that clients can go on from them."""
+
+    persist: bool = setting(True, "Keep them in a file of the state folder. If false, in memory, 64 MiB at most.")
+    max_bytes: Annotated[int, Field(ge=MIB, le=64 * GIB), BYTES] = setting(
+        256 * MIB,
+        "Size of all of them, pictures included. The least recently used are dropped first.",
+        "bytes",
+    )
+    ttl_s: Annotated[float, Field(ge=60, le=3650 * DAY_S), SECONDS] = setting(
+        30 * DAY_S, "Those that nobody has gone on from for so long are dropped.", "seconds"
+    )
+
+
 class LogConfig(Section):
     """The server's own log file, which it writes besides its lines on stderr."""
 
@@ -320,6 +334,9 @@ class ConfigFile(Section):
     memory: MemoryConfig = setting(MemoryConfig(), "Memory that models may take.")
     caption_cache: CaptionCacheConfig = setting(
         CaptionCacheConfig(), "Captions are kept, so that no image is described twice."
+    )
+    responses: ResponsesConfig = setting(
+        ResponsesConfig(), "Responses of /v1/responses are stored, so that clients can go on from them."
     )
     log: LogConfig = setting(LogConfig(), "The server's own log file, which it writes besides its lines on stderr.")
     models: tuple[ModelEntry, ...] = Field(

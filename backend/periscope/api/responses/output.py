@@ -1,0 +1,309 @@
+"""The output items of a response as they grow, and the events that tell of it. Pure but for the ids drawn.
+
+A response that is not streamed is made in the same way without its events, so that both have the same items.
+A further kind of item is one more class like these here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from periscope.api.responses.tools import ClientTool, Toolset, custom_input
+from periscope.core import ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart, new_id
+
+if TYPE_CHECKING:
+    from periscope.api.responses.sealed import ReasoningSeal
+    from periscope.core import JSONObject, TokenLogprob, TokenText
+
+Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta
+
+COMPLETED: Final = "completed"
+INCOMPLETE: Final = "incomplete"
+_IN_PROGRESS: Final = "in_progress"
+#: OpenAI's value for a token with probability 0; JSON has no infinities.
+_LOWEST_LOGPROB: Final = -9999.0
+
+
+@dataclass(frozen=True, slots=True)
+class OutputForm:
+    """What the client asked of the items.
+
+    Attributes:
+        tools: by which the client knows the tools that the model calls.
+        has_summary: reasoning is told as a summary. It is the whole reasoning: nothing makes a shorter one.
+        seal: seals reasoning for `encrypted_content`; None = the client did not ask for it.
+        has_logprobs: each token of a text is told with its log-probability.
+        is_single_tool_call: of several calls only the first is told.
+    """
+
+    tools: Toolset = Toolset()
+    has_summary: bool = False
+    seal: ReasoningSeal | None = None
+    has_logprobs: bool = False
+    is_single_tool_call: bool = False
+
+
+class OutputItem(ABC):
+    """Owns one item that grows. Events are without the fields that all have, which `Output` adds."""
+
+    def __init__(self, item_id: str) -> None:
+        self.id = item_id
+
+    @abstractmethod
+    def takes(self, delta: Delta) -> bool:
+        """Whether the delta belongs to this item. Else it ends here."""
+
+    @abstractmethod
+    def value(self, status: str) -> JSONObject:
+        """The item as far as it has grown."""
+
+    @abstractmethod
+    def begun(self) -> Iterator[JSONObject]:
+        """What follows `response.output_item.added`."""
+
+    @abstractmethod
+    def grown(self, delta: Delta) -> Iterator[JSONObject]:
+        """Takes a delta that belongs to it."""
+
+    @abstractmethod
+    def ended(self) -> Iterator[JSONObject]:
+        """What comes before `response.output_item.done`."""
+
+
+class MessageItem(OutputItem):
+    """Text of the answer, in one part."""
+
+    def __init__(self, form: OutputForm) -> None:
+        super().__init__(new_id("msg_"))
+        self._has_logprobs = form.has_logprobs
+        self._texts: list[str] = []
+        self._logprobs: list[JSONObject] = []
+
+    def takes(self, delta: Delta) -> bool:
+        return isinstance(delta, TextDelta)
+
+    def value(self, status: str) -> JSONObject:
+        content = [] if status == _IN_PROGRESS else [self._part()]
+        return {"id": self.id, "type": "message", "status": status, "role": "assistant", "content": content}
+
+    def begun(self) -> Iterator[JSONObject]:
+        yield {"type": "response.content_part.added", "content_index": 0, "part": self._part()}
+
+    def grown(self, delta: Delta) -> Iterator[JSONObject]:
+        assert isinstance(delta, TextDelta)  # noqa: S101  # as `takes` says
+        logprobs = [_logprob(entry) for entry in delta.logprobs]
+        self._texts.append(delta.text)
+        self._logprobs += logprobs
+        yield {"type": "response.output_text.delta", "content_index": 0, "delta": delta.text, "logprobs": logprobs}
+
+    def ended(self) -> Iterator[JSONObject]:
+        part = self._part()
+        yield {
+            "type": "response.output_text.done",
+            "content_index": 0,
+            "text": part["text"],
+            "logprobs": self._logprobs,
+        }
+        yield {"type": "response.content_part.done", "content_index": 0, "part": part}
+
+    def _part(self) -> JSONObject:
+        part = {"type": "output_text", "text": "".join(self._texts), "annotations": []}
+        return part | ({"logprobs": list(self._logprobs)} if self._has_logprobs else {})
+
+
+class ReasoningItem(OutputItem):
+    """The model's reasoning, as `content`, or as `summary` where the client asked for one."""
+
+    def __init__(self, form: OutputForm) -> None:
+        super().__init__(new_id("rs_"))
+        self._has_summary = form.has_summary
+        self._seal = form.seal
+        self._texts: list[str] = []
+        kind, place = ("reasoning_summary_text", "summary") if self._has_summary else ("reasoning_text", "content")
+        self._text_event = f"response.{kind}"
+        self._part_event = f"response.{'reasoning_summary_part' if self._has_summary else 'content_part'}"
+        self._at = {f"{place}_index": 0}
+
+    def takes(self, delta: Delta) -> bool:
+        return isinstance(delta, ReasoningDelta)
+
+    def value(self, status: str) -> JSONObject:
+        parts = [] if status == _IN_PROGRESS else [self._part()]
+        summary, content = (parts, []) if self._has_summary else ([], parts)
+        item: JSONObject = {"id": self.id, "type": "reasoning", "summary": summary, "status": status}
+        if content:
+            item["content"] = content
+        if self._seal is not None:
+            item["encrypted_content"] = self._seal.sealed("".join(self._texts)) if self._texts else None
+        return item
+
+    def begun(self) -> Iterator[JSONObject]:
+        yield {"type": f"{self._part_event}.added", **self._at, "part": self._part()}
+
+    def grown(self, delta: Delta) -> Iterator[JSONObject]:
+        assert isinstance(delta, ReasoningDelta)  # noqa: S101  # as `takes` says
+        self._texts.append(delta.text)
+        yield {"type": f"{self._text_event}.delta", **self._at, "delta": delta.text}
+
+    def ended(self) -> Iterator[JSONObject]:
+        yield {"type": f"{self._text_event}.done", **self._at, "text": "".join(self._texts)}
+        yield {"type": f"{self._part_event}.done", **self._at, "part": self._part()}
+
+    def _part(self) -> JSONObject:
+        kind = "summary_text" if self._has_summary else "reasoning_text"
+        return {"type": kind, "text": "".join(self._texts)}
+
+
+class CallItem(OutputItem):
+    """A call of a function."""
+
+    def __init__(self, start: ToolCallStart, tool: ClientTool) -> None:
+        super().__init__(new_id("ctc_" if tool.is_custom else "fc_"))
+        self._index = start.index
+        self._call_id = start.id
+        self._tool = tool
+        self._arguments: list[str] = []
+
+    def takes(self, delta: Delta) -> bool:
+        return isinstance(delta, ToolCallDelta) and delta.index == self._index
+
+    def value(self, status: str) -> JSONObject:
+        item: JSONObject = {
+            "id": self.id,
+            "type": "function_call",
+            "status": status,
+            "call_id": self._call_id,
+            "name": self._tool.name,
+            "arguments": "".join(self._arguments),
+        }
+        return item | ({"namespace": self._tool.namespace} if self._tool.namespace else {})
+
+    def begun(self) -> Iterator[JSONObject]:
+        yield from ()
+
+    def grown(self, delta: Delta) -> Iterator[JSONObject]:
+        yield {"type": "response.function_call_arguments.delta", "delta": self._added(delta)}
+
+    def ended(self) -> Iterator[JSONObject]:
+        yield {"type": "response.function_call_arguments.done", "arguments": "".join(self._arguments)}
+
+    def _added(self, delta: Delta) -> str:
+        assert isinstance(delta, ToolCallDelta)  # noqa: S101  # as `takes` says
+        self._arguments.append(delta.arguments)
+        return delta.arguments
+
+
+class CustomCallItem(CallItem):
+    """A call of a custom tool. Its text is told at once: it is the argument of a function, in JSON, until it ends."""
+
+    def value(self, status: str) -> JSONObject:
+        item = super().value(status) | {"type": "custom_tool_call", "input": self._input(status)}
+        del item["arguments"]
+        return item
+
+    def grown(self, delta: Delta) -> Iterator[JSONObject]:
+        self._added(delta)
+        yield from ()
+
+    def ended(self) -> Iterator[JSONObject]:
+        text = self._input(COMPLETED)
+        yield {"type": "response.custom_tool_call_input.delta", "delta": text}
+        yield {"type": "response.custom_tool_call_input.done", "input": text}
+
+    def _input(self, status: str) -> str:
+        return "" if status == _IN_PROGRESS else custom_input("".join(self._arguments))
+
+
+class Output:
+    """Owns the items of one response: those that have ended, and the one that grows.
+
+    Attributes:
+        items: those that have ended.
+    """
+
+    def __init__(self, form: OutputForm) -> None:
+        self.items: list[JSONObject] = []
+        self._form = form
+        self._growing: OutputItem | None = None
+
+    def take(self, delta: Delta) -> Iterator[JSONObject]:
+        """The events of a delta."""
+        if not self._is_wanted(delta):
+            return
+        if self._growing is None or not self._growing.takes(delta):
+            yield from self.end(COMPLETED)
+            yield from self._begin(self._item(delta))
+        if not isinstance(delta, ToolCallStart):
+            yield from self._events(self._open.grown(delta))
+
+    def end(self, status: str) -> Iterator[JSONObject]:
+        """The events of the end of the item that grows, if one does."""
+        if self._growing is None:
+            return
+        yield from self._events(self._growing.ended())
+        item = self._growing.value(status)
+        yield {"type": "response.output_item.done", "output_index": len(self.items), "item": item}
+        self.items.append(item)
+        self._growing = None
+
+    def fill(self) -> Iterator[JSONObject]:
+        """The events of an empty message, if nothing was said or called: clients read an answer in any case."""
+        if not any(item["type"] != "reasoning" for item in self.items):
+            yield from self._begin(MessageItem(self._form))
+            yield from self.end(COMPLETED)
+
+    @property
+    def _open(self) -> OutputItem:
+        assert self._growing is not None  # noqa: S101  # as its callers have seen to
+        return self._growing
+
+    def _begin(self, item: OutputItem) -> Iterator[JSONObject]:
+        self._growing = item
+        added = item.value(_IN_PROGRESS)
+        yield {"type": "response.output_item.added", "output_index": len(self.items), "item": added}
+        yield from self._events(item.begun())
+
+    def _events(self, events: Iterator[JSONObject]) -> Iterator[JSONObject]:
+        for event in events:
+            yield event | {"item_id": self._open.id, "output_index": len(self.items)}
+
+    def _is_wanted(self, delta: Delta) -> bool:
+        match delta:
+            case TextDelta(text, logprobs):
+                return bool(text or logprobs)
+            case ReasoningDelta(text):
+                return bool(text)
+            case _:
+                return delta.index == 0 or not self._form.is_single_tool_call
+
+    def _item(self, delta: Delta) -> OutputItem:
+        match delta:
+            case TextDelta():
+                return MessageItem(self._form)
+            case ReasoningDelta():
+                return ReasoningItem(self._form)
+            case ToolCallStart():
+                tool = self._form.tools.known(delta.name)
+                return (CustomCallItem if tool.is_custom else CallItem)(delta, tool)
+            case ToolCallDelta():
+                raise AssertionError("a call's arguments follow its start")
+
+
+def _logprob(entry: TokenLogprob) -> JSONObject:
+    return _token(entry.token, entry.logprob) | {"top_logprobs": [_token(*top) for top in entry.top]}
+
+
+def _token(token: TokenText, logprob: float) -> JSONObject:
+    return {"token": token.text, "logprob": max(_LOWEST_LOGPROB, logprob), "bytes": list(token.utf8)}
+
+
+def whole(deltas: Sequence[Delta], form: OutputForm) -> Output:
+    """All deltas of a response that is not streamed."""
+    output = Output(form)
+    for delta in deltas:
+        for _ in output.take(delta):
+            pass
+    return output
