@@ -192,10 +192,87 @@ _MESSAGES: tuple[dict[str, Any], ...] = (
     },
     {"model": "demo", "max_tokens": 4, "messages": _BEGUN},
 )
+_ITEMS = [
+    {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "Be brief."}]},
+    {
+        "role": "user",
+        "content": [
+            {"type": "input_text", "text": "Look."},
+            {"type": "input_image", "image_url": _PICTURE, "detail": "auto"},
+            {"type": "input_file", **_FILE},
+        ],
+    },
+    {
+        "type": "reasoning",
+        "id": "rs_1",
+        "summary": [{"type": "summary_text", "text": "Hm."}],
+        "content": [{"type": "reasoning_text", "text": "Hm."}],
+        "encrypted_content": "psr1.AAAA",
+    },
+    {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "I see.", "annotations": []}]},
+    {"type": "function_call", "call_id": "c1", "name": "get_weather", "arguments": "{}", "namespace": "mcp__a__"},
+    {"type": "function_call_output", "call_id": "c1", "output": [{"type": "input_image", "image_url": _PICTURE}]},
+    {"type": "custom_tool_call", "call_id": "c2", "name": "patch", "input": "*** Begin"},
+    {"type": "custom_tool_call_output", "call_id": "c2", "output": "Done."},
+    {"type": "local_shell_call", "call_id": "c3", "status": "completed", "action": {"type": "exec", "command": ["ls"]}},
+    {"type": "local_shell_call_output", "id": "c3", "output": "a.txt"},
+    {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "x"}},
+    {"type": "mcp_call", "id": "mcp_1", "server_label": "a", "name": "b", "arguments": "{}", "output": "c"},
+    {"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": _BASE64},
+    {"type": "additional_tools", "role": "developer", "tools": [{"type": "function", "name": "more"}]},
+    {"type": "ghost_snapshot", "ghost_commit": {}},
+    {"role": "user", "content": "Go on."},
+]
+_RESPONSES_PROMPT: dict[str, Any] = {
+    "model": "demo",
+    "instructions": "Be brief.",
+    "input": _ITEMS,
+    "tools": [
+        {"type": "function", **_FUNCTION},
+        {
+            "type": "custom",
+            "name": "patch",
+            "format": {"type": "grammar", "syntax": "lark", "definition": "start: /a/"},
+        },
+        {"type": "namespace", "name": "mcp__a__", "tools": [{"type": "function", "name": "get_weather"}]},
+        {"type": "web_search", "external_web_access": False},
+    ],
+    "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "get_weather"}]},
+    "parallel_tool_calls": False,
+    "reasoning": {"effort": "low", "summary": "auto"},
+    "truncation": "auto",
+}
+_RESPONSES: tuple[dict[str, Any], ...] = (
+    {
+        **_RESPONSES_PROMPT,
+        "stream": True,
+        "store": False,
+        "include": ["reasoning.encrypted_content", "message.output_text.logprobs"],
+        "top_logprobs": 2,
+        "max_output_tokens": 12,
+        "max_tool_calls": 3,
+        "metadata": {"a": "b"},
+        "prompt_cache_key": "k",
+        "service_tier": "auto",
+    },
+    {
+        "input": "Hello!",
+        "text": {"format": {"type": "json_schema", "name": "w", "strict": True, "schema": _SCHEMA}, "verbosity": "low"},
+        "max_output_tokens": 12,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "stop": ["a"],
+        "background": False,
+        "previous_response_id": None,
+    },
+)
 #: path template -> the bodies. A route that is here without a body takes none, and gets one all the same.
 SEEDS: dict[str, tuple[Any, ...]] = {
     "/v1/chat/completions": _CHATS,
     "/v1/completions": _COMPLETIONS,
+    "/v1/responses": _RESPONSES,
+    "/v1/responses/input_tokens": (_RESPONSES_PROMPT,),
+    "/v1/responses/{response_id}/cancel": ({},),
     "/v1/messages": _MESSAGES,
     "/v1/messages/count_tokens": (_ANTHROPIC_PROMPT,),
     "/tokenize": (

@@ -81,7 +81,7 @@ def test_no_body_is_the_servers_fault(fuzzed: RunningServer) -> None:
     def send(data: st.DataObject) -> None:
         path = data.draw(st.sampled_from(sorted(SEEDS)), label="path")
         body = data.draw(broken_bodies(SEEDS[path]), label="body")
-        reply = client.post(path.format(download_id="d", request_id="r"), content=body)
+        reply = client.post(path.format(download_id="d", request_id="r", response_id="r"), content=body)
         outcomes[f"{path} {reply.status_code}"] += 1
         assert reply.status_code < 500, reply.text
         for error in errors_of(reply):

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from periscope.api.commands import refuse_fields
 from periscope.api.disconnect import while_connected
 from periscope.api.errors import UnsupportedParameter
 from periscope.api.feed import collect
@@ -73,7 +74,9 @@ def responses_router(backend: ChatBackend, settings: ApiSettings, turns: TurnSto
         return JSONReply(listed(await stored.input_items(response_id), page))
 
     @router.post("/{response_id}/cancel")
-    async def cancel_response(response_id: str) -> Response:
+    async def cancel_response(response_id: str, request: Request) -> Response:
+        await refuse_fields(request)
+        await stored.response(response_id)
         raise UnsupportedParameter(
             "Only responses that are made in the background can be cancelled, and this server makes none. Close the "
             f"connection of a response that is being made, or send POST /api/requests/{clip(response_id)}/cancel.",
