@@ -11,6 +11,7 @@ import pytest
 from anthropic.types import message_create_params as messages_params
 from openai.types import completion_create_params as completion_params
 from openai.types.chat import completion_create_params as chat_params
+from openai.types.embedding_create_params import EmbeddingCreateParams
 
 from periscope.api.anthropic.decode import decode as decode_messages
 from periscope.api.errors import UnsupportedParameter
@@ -18,18 +19,22 @@ from periscope.api.field_page import CHAPTERS, FieldChapter, page
 from periscope.api.fields import Field, Handling
 from periscope.api.openai.chat import decode as decode_chat
 from periscope.api.openai.completions import decode as decode_completion
+from periscope.api.openai.embeddings import decode_embedding
 from tests.api.driving import HELLO, FakeBackend, client_of, in_loop
 
 CHAT, COMPLETION, MESSAGES = "POST /v1/chat/completions", "POST /v1/completions", "POST /v1/messages"
+EMBEDDINGS = "POST /v1/embeddings"
 ASKED = [{"role": "user", "content": "Hi"}]
 DECODERS: dict[str, tuple[Callable[[Any, str], Any], dict[str, Any]]] = {
     CHAT: (decode_chat, {"messages": ASKED}),
     COMPLETION: (decode_completion, {"prompt": "Hi"}),
+    EMBEDDINGS: (decode_embedding, {"input": "Hi"}),
     MESSAGES: (decode_messages, {"messages": ASKED, "max_tokens": 9}),
 }
 SDK_TYPES: dict[str, Any] = {
     CHAT: chat_params.CompletionCreateParamsStreaming,
     COMPLETION: completion_params.CompletionCreateParamsStreaming,
+    EMBEDDINGS: EmbeddingCreateParams,
     MESSAGES: messages_params.MessageCreateParamsStreaming,
 }
 ROWS = [

@@ -141,6 +141,12 @@ _COMPLETIONS: tuple[dict[str, Any], ...] = (
     {"prompt": [5, 6, 7], "max_tokens": 4, "logprobs": 2, "logit_bias": {"5": -100}, "min_tokens": 1},
     {"prompt": [[5, 6], [7]], "max_tokens": 4, "guided_regex": "[ab]{1,3}(c|d)?"},
 )
+_EMBEDDINGS: tuple[dict[str, Any], ...] = (
+    {"model": "embedder", "input": ["Once upon", "a time"], "encoding_format": "float", "dimensions": 8, "user": "u"},
+    {"input": "Once upon a time", "encoding_format": "base64", "prompt_name": "query", "truncate_prompt_tokens": -1},
+    {"input": [5, 6, 7]},
+    {"input": [[5, 6], [7]], "truncate_prompt_tokens": 3},
+)
 _ANTHROPIC_IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": _BASE64}}
 _ANTHROPIC_PROMPT: dict[str, Any] = {
     "model": "claude-opus-4-8",
@@ -273,6 +279,7 @@ SEEDS: dict[str, tuple[Any, ...]] = {
     "/v1/responses": _RESPONSES,
     "/v1/responses/input_tokens": (_RESPONSES_PROMPT,),
     "/v1/responses/{response_id}/cancel": ({},),
+    "/v1/embeddings": _EMBEDDINGS,
     "/v1/messages": _MESSAGES,
     "/v1/messages/count_tokens": (_ANTHROPIC_PROMPT,),
     "/tokenize": (

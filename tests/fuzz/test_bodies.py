@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from tests.api.driving import FakeBackend, app_over
 from tests.e2e.conftest import RunningServer, start_server
+from tests.engine.embedding.checkpoints import write_model
 from tests.fuzz.bodies import NOT_FUZZED, SEEDS
 from tests.fuzz.mutate import broken_bodies
 
@@ -33,6 +34,7 @@ models:
   params: {context_length: 1536, prompt_cache: 0}
   capabilities: {vision_mode: proxy, vision_proxy: {model: captioner, max_tokens: 1, reader: none}}
 - {name: captioner, local_path: "embedded:captioner", preload: true}
+- {name: embedder, local_path: ./embedder, params: {matryoshka: true}}
 """
 
 
@@ -41,6 +43,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server of its own, because commands to models and downloads are fuzzed, too."""
     folder = tmp_path_factory.mktemp("fuzz")
     (folder / "models.yaml").write_text(CONFIG)
+    write_model(folder / "embedder", "bert", prompts={"query": "q: "})
     running = start_server(folder / "models.yaml", log=folder / "server.log")
     yield running
     assert running.stop() == 0

@@ -10,7 +10,8 @@ from typing import Final
 from periscope.api.anthropic.fields import MESSAGES_FIELDS
 from periscope.api.anthropic.schema import MessagesWire
 from periscope.api.fields import FieldTable, Handling
-from periscope.api.openai.fields import CHAT_FIELDS, COMPLETION_FIELDS
+from periscope.api.openai.embeddings import EmbeddingWire
+from periscope.api.openai.fields import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS
 from periscope.api.openai.schema import ChatCompletionWire, CompletionWire
 from periscope.api.validation import Wire
 
@@ -32,6 +33,7 @@ class FieldChapter:
 CHAPTERS: Final[Sequence[FieldChapter]] = (
     FieldChapter("POST /v1/chat/completions", CHAT_FIELDS, ChatCompletionWire),
     FieldChapter("POST /v1/completions", COMPLETION_FIELDS, CompletionWire),
+    FieldChapter("POST /v1/embeddings", EMBEDDING_FIELDS, EmbeddingWire),
     FieldChapter("POST /v1/messages", MESSAGES_FIELDS, MessagesWire),
 )
 

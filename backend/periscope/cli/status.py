@@ -103,7 +103,7 @@ def _rows(url: str, snapshot: Snapshot) -> Iterator[tuple[str, str]]:
         yield "machine", machine
     for model in snapshot.models:
         marks = f", {size(model.held_bytes)}" if model.is_resident else ""
-        marks += ", default" if model.default else ""
+        marks += ", default" if model.default else "" if model.kind == "text" else f", {model.kind}"
         yield "model", f"{model.id}: {state_text(model)}{marks}"
     for download in snapshot.downloads:
         yield "download", download_text(download)

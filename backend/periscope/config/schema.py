@@ -328,7 +328,11 @@ class ConfigFile(Section):
         alias="idle_unload_secs",
     )
     captioner_share: float = setting(
-        0.2, "Share of the GPU's time that captioners get while text is generated.", "share", ge=0.05, le=0.95
+        0.2,
+        "Share of the GPU's time that captioners and embedding models get while text is generated.",
+        "share",
+        ge=0.05,
+        le=0.95,
     )
     server: ServerConfig = setting(ServerConfig(), "The HTTP server.")
     memory: MemoryConfig = setting(MemoryConfig(), "Memory that models may take.")

@@ -41,6 +41,7 @@ class Operation(StrEnum):
 
     CHAT = "chat"
     TEXT_COMPLETION = "text_completion"
+    EMBEDDINGS = "embeddings"
     COUNT_TOKENS = "count_tokens"
 
 

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from periscope.core import EmbeddingRequest, Embeddings
+from periscope.core import (
+    EmbeddingRequest,
+    Embeddings,
+    Finished,
+    FinishReason,
+    Operation,
+    Usage,
+)
 from periscope.errors import ServerStopping
 from periscope.pool.contracts import PooledEngine
+from periscope.serving.requests import Asked
 
 if TYPE_CHECKING:
     from periscope.pool.pool import ModelPool
@@ -66,8 +74,11 @@ class EmbeddingService:
         if self._is_stopping:
             raise ServerStopping("The server is stopping.")
         model = self._models.resolve_embedder(request.model)
-        with self._requests.entered(request.id, model.name) as live, self._pool.ticket(model.name) as ticket:
+        asked = Asked(num_choices=len(request.inputs), operation=Operation.EMBEDDINGS)
+        with self._requests.entered(request.id, model.name, asked) as live, self._pool.ticket(model.name) as ticket:
             async for waiting in ticket.updates():
                 live.waits(waiting)
             live.generates()
-            return await ticket.engine(EMBEDDER).embed(request)
+            made = await ticket.engine(EMBEDDER).embed(request)
+            live.finished = Finished(FinishReason.STOP, Usage(made.num_tokens))
+            return made

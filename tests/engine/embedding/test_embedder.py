@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from periscope.core import MAX_INPUT_TOKENS, EmbeddingRequest
+from periscope.core import MAX_INPUT_TOKENS, EmbeddingRequest, GenerationParams
 from periscope.engine import EmbeddingEngine, EngineConfig
 from periscope.engine.device.turn import DeviceTurn
-from periscope.engine.embedding.embedding_batch import MAX_PADDING_TOKENS, next_texts
+from periscope.engine.embedding.embedding_batch import MAX_PADDING_TOKENS, EmbeddingModel, next_texts
 from periscope.engine.loading.embedding_files import BATCH_TOKENS
+from periscope.engine.worker.commands import EmbeddingPrompt, Submit
+from periscope.engine.worker.stream import TokenStream
 from periscope.errors import EngineClosed, InputTooLong, InvalidRequest
 from tests.engine.embedding.checkpoints import SIZE, write_model
 
@@ -117,7 +119,7 @@ def test_a_text_that_is_too_long_is_refused_or_cut(folder: Path) -> None:
         with pytest.raises(InputTooLong, match=r"`input\[1\]` has 21 tokens, but this model takes 20") as caught:
             await engine.embed(request("a", "b" * 19))
         assert (caught.value.param, caught.value.num_tokens, caught.value.limit) == ("input[1]", 21, 20)
-        with pytest.raises(InputTooLong, match="has at least"):
+        with pytest.raises(InputTooLong, match="`input` has at least"):
             await engine.embed(request("b" * 100_000))
         with pytest.raises(InputTooLong, match="has 30 tokens"):
             await engine.embed(request((5,) * 30))
@@ -127,8 +129,8 @@ def test_a_text_that_is_too_long_is_refused_or_cut(folder: Path) -> None:
             await vectors(engine, "b" * 50, truncate_tokens=-1), await vectors(engine, "b" * 18), atol=1e-6
         )
         assert (await engine.embed(request("b" * 50, truncate_tokens=7))).num_tokens == 7
-        with pytest.raises(InvalidRequest, match="must be -1"):
-            await engine.embed(request("a", truncate_tokens=21))
+        with pytest.raises(InvalidRequest, match=r"must be -1 .* or 3 to 20"):
+            await engine.embed(request("a", truncate_tokens=2))
 
     with_engine(folder, use, context_length=20)
 
@@ -189,19 +191,35 @@ def test_a_closed_engine_fails_what_runs(folder: Path) -> None:
     with_engine(folder, use)
 
 
+def test_a_query_does_not_wait_for_a_whole_library(folder: Path) -> None:
+    """Requests take turns: a short one is done after the forward pass under way and one of its own."""
+    model = EmbeddingModel.load(folder, EngineConfig(), DeviceTurn(), lambda _done, _total: None)
+    batch = model.new_batch()
+    loop = asyncio.new_event_loop()
+    rows = [
+        batch.admit(Submit(EmbeddingPrompt(texts), GenerationParams(), TokenStream(loop)))
+        for texts in (((5,) * 100,) * 200, ((5, 6),))
+    ]
+    assert [sampled.row for _ in range(2) for sampled in batch.step()] == [rows[1]]
+    assert batch.has_work
+    batch.remove(rows)
+    assert not batch.has_work
+    loop.close()
+
+
 LENGTHS = st.lists(st.lists(st.integers(1, 5000), max_size=30), min_size=1, max_size=4)
 
 
 @given(LENGTHS)
 def test_every_text_is_computed_once_within_the_bounds(rows: list[list[int]]) -> None:
-    """Each forward pass has little padding and a bounded size, and begins with the oldest request that waits."""
+    """Each forward pass has little padding and a bounded size, and begins with the first request."""
     waiting = {row: sorted((length, index) for index, length in enumerate(rows[row])) for row in range(len(rows))}
     done: list[tuple[int, int]] = []
     while any(waiting.values()):
-        oldest = next(row for row, texts in waiting.items() if texts)
+        first = next(row for row, texts in waiting.items() if texts)
         chosen = next_texts(waiting)
         lengths = [rows[row][index] for row, index in chosen]
-        assert chosen[0][0] == oldest
+        assert chosen[0][0] == first
         assert lengths[0] == max(lengths)
         assert max(lengths) - min(lengths) <= MAX_PADDING_TOKENS
         assert len(chosen) == 1 or len(chosen) * lengths[0] <= BATCH_TOKENS

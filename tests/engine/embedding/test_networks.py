@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx import nn
+from mlx.utils import tree_flatten
+from mlx_lm.utils import load_model
+from mlx_vlm.models import bert as bert_family
 
 from periscope.engine import EngineConfig
 from periscope.engine.device.turn import DeviceTurn
@@ -113,8 +118,6 @@ def test_encoders_compute_what_their_papers_say(tmp_path: Path, family: str, ref
 
 def test_a_causal_models_vector_is_its_last_tokens_state(tmp_path: Path) -> None:
     """The state before the head, as mlx-lm's own model has it; also when the weights' names have no prefix."""
-    from mlx_lm.utils import load_model
-
     whole = write_model(tmp_path / "whole", "qwen3", pooling=None)
     network, _ = load_model(whole)
     state = network.model(mx.array([TEXT]))[0, -1]
@@ -145,6 +148,28 @@ def test_dense_modules_follow_the_pooling(tmp_path: Path) -> None:
     stored: Any = mx.load(str(folder / "2_Dense" / "model.safetensors"))
     wanted = np.array(stored["linear.weight"]) @ plain
     near(load(folder).embed([TEXT])[0], wanted / np.linalg.norm(wanted))
+
+
+def test_quantised_weights_are_read(tmp_path: Path) -> None:
+    """As mlx-embeddings and mlx-lm write them: eight bits change a vector little."""
+    whole = load(write_model(tmp_path, "bert", intermediate_size=64)).embed([TEXT])[0]
+    network, _ = load_model(tmp_path, get_model_classes=lambda **_: (bert_family.Model, bert_family.ModelConfig))
+    nn.quantize(network, group_size=32, bits=8)
+    mx.save_safetensors(str(tmp_path / "model.safetensors"), dict(tree_flatten(network.parameters())))
+    config = CONFIGS["bert"] | {"intermediate_size": 64, "quantization": {"group_size": 32, "bits": 8}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    quantised = load(tmp_path).embed([TEXT])[0]
+    assert 0.99 < float(whole @ quantised) < 0.99999
+
+
+def test_dense_modules_may_be_among_the_weights(tmp_path: Path) -> None:
+    """Conversions of EmbeddingGemma by mlx-embeddings have them there."""
+    plain = load(write_model(tmp_path, "gemma3_text", is_normalized=False)).embed([TEXT])[0]
+    stored: Any = mx.load(str(tmp_path / "model.safetensors"))
+    dense = {f"dense.{place}.weight": mx.random.normal(shape) for place, shape in enumerate(((128, 32), (32, 128)))}
+    mx.save_safetensors(str(tmp_path / "model.safetensors"), stored | dense)
+    wanted = np.array(dense["dense.1.weight"]) @ (np.array(dense["dense.0.weight"]) @ plain)
+    np.testing.assert_allclose(load(tmp_path).embed([TEXT])[0], wanted, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,8 @@ Source: OpenAI's API reference; `truncate_prompt_tokens` is vLLM's, `prompt_name
 from __future__ import annotations
 
 import asyncio
-import logging
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -19,13 +18,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from periscope.api.disconnect import while_connected
-from periscope.api.errors import UnsupportedParameter
+from periscope.api.fields import log_unused, noted_fields, refuse_fields
 from periscope.api.json_reading import read_json
 from periscope.api.model_names import name_of
+from periscope.api.openai.fields import EMBEDDING_FIELDS
 from periscope.api.record import record_of
 from periscope.api.replies import dump_json
 from periscope.api.validation import Whole, Wire, validate
-from periscope.api.wording import clip, kind_of
+from periscope.api.wording import kind_of
 from periscope.core import MAX_INPUTS, EmbeddingInput, EmbeddingRequest, ModelKind
 from periscope.errors import InvalidRequest
 
@@ -34,20 +34,7 @@ if TYPE_CHECKING:
     from periscope.api.settings import ApiSettings
     from periscope.core import Embeddings
 
-logger = logging.getLogger(__name__)
-
 _INPUT: Final = "a text, a list of texts, a list of token ids, or a list of lists of token ids"
-#: Fields of other servers that would change the vectors -> what to do instead. Every other unknown key is ignored.
-_UNSUPPORTED: Mapping[str, str] = {
-    **dict.fromkeys(
-        ("input_type", "task", "task_type", "instruction"), "name one of the model's prompts: `prompt_name`"
-    ),
-    **dict.fromkeys(("messages", "prompt", "text"), "put the texts into `input`"),
-    **dict.fromkeys(("images", "image"), "only texts are embedded"),
-    "normalize": "vectors are normalised as the model's files say",
-    "truncate": "set `truncate_prompt_tokens` to -1 to have the beginning of longer texts embedded",
-    "output_dtype": "vectors are float32",
-}
 
 
 class EmbeddingWire(Wire):
@@ -57,7 +44,6 @@ class EmbeddingWire(Wire):
     input: Any = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Whole | None = None
-    user: str | None = None
     truncate_prompt_tokens: Whole | None = None
     prompt_name: str | None = None
 
@@ -85,8 +71,7 @@ def embedding_router(embeddings: EmbeddingBackend, models: ModelBackend, setting
         decode_call = partial(decode_embedding, request_id=record.id_as("embd-"))
         call = await read_json(request, settings.max_text_bytes, decode_call)
         record.model = call.request.model
-        if call.unused:
-            logger.info("accepted and not used: %s", ", ".join(call.unused), extra={"request_id": record.id})
+        log_unused(call.unused, record.id)
         made = await while_connected(embeddings.embed(call.request), request.receive)
         cards = [card for card in models.models() if card.kind is ModelKind.EMBEDDING]
         encode = partial(encode_embeddings, made, name_of(call.request.model, cards), is_base64=call.is_base64)
@@ -102,10 +87,7 @@ def decode_embedding(body: Any, request_id: str) -> EmbeddingCall:
         InvalidRequest: names the field, what was expected and what came.
     """
     wire = validate(EmbeddingWire, body)
-    extra = wire.model_extra or {}
-    for name, way_out in _UNSUPPORTED.items():
-        if extra.get(name) is not None:
-            raise UnsupportedParameter(f"`{name}` is not supported: {way_out}.", param=name)
+    refuse_fields(wire.model_extra, EMBEDDING_FIELDS)
     request = EmbeddingRequest(
         id=request_id,
         model=wire.model or "",
@@ -114,7 +96,7 @@ def decode_embedding(body: Any, request_id: str) -> EmbeddingCall:
         prompt_name=wire.prompt_name,
         truncate_tokens=wire.truncate_prompt_tokens,
     )
-    unused = (*(["user"] if wire.user else []), *map(clip, extra))
+    unused = tuple(noted_fields(wire.model_extra, EMBEDDING_FIELDS))
     return EmbeddingCall(request, is_base64=wire.encoding_format == "base64", unused=unused)
 
 

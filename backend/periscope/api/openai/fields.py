@@ -115,3 +115,25 @@ COMPLETION_FIELDS: FieldTable = {
     "return_tokens_as_token_ids": refused("vLLM's", False),
     "return_token_ids": refused("vLLM's", False),
 }
+
+_PROMPTS = "name one of the model's prompts as `prompt_name`"
+#: POST /v1/embeddings.
+EMBEDDING_FIELDS: FieldTable = {
+    "model": used("a name or an alias; none, `default` or an empty one: the first embedding model"),
+    "input": used("a text, token ids, or a list of either; up to 2048, none empty"),
+    "encoding_format": used("`float` or `base64` (float32 in little-endian order)"),
+    "dimensions": used("fewer than all only for models that are known to be trained for it"),
+    "truncate_prompt_tokens": used("vLLM's; -1: as many as the model takes"),
+    "prompt_name": used("text-embeddings-inference's; one of the prompts in the model's files"),
+    "user": ignored("nobody is counted or billed by it"),
+    "input_type": refused("Cohere's and Voyage's", fix=_PROMPTS),
+    "task": refused("Jina's", fix=_PROMPTS),
+    "task_type": refused("Google's", fix=_PROMPTS),
+    "instruction": refused("of other servers", fix=_PROMPTS),
+    "messages": refused("vLLM's", [], fix="put texts into `input`"),
+    "prompt": refused("of another dialect", fix="put texts into `input`"),
+    "images": refused("of another dialect; only texts are embedded", []),
+    "normalize": refused("of other servers; vectors are normalised as the model's files say"),
+    "truncate": refused("of other servers", fix="set `truncate_prompt_tokens` to -1"),
+    "output_dtype": refused("Voyage's", "float"),
+}

@@ -122,8 +122,11 @@ class EmbeddingEngine(HostedEngine):
         limit = self._limit(request.truncate_tokens)
         texts: list[tuple[int, ...]] = []
         num_tokens = 0
+        is_alone = len(request.inputs) == 1
+        places = ["input" if is_alone else f"input[{index}]" for index in range(len(request.inputs))]
         for start in range(0, len(request.inputs), _TEXTS_AT_ONCE):
-            inputs = list(enumerate(request.inputs))[start : start + _TEXTS_AT_ONCE]
+            part = slice(start, start + _TEXTS_AT_ONCE)
+            inputs = list(zip(places[part], request.inputs[part], strict=True))
             texts += await self._off_loop(partial(self._encoded, inputs, prompt, limit))
             num_tokens = sum(map(len, texts))
             if num_tokens > MAX_INPUT_TOKENS:
@@ -152,57 +155,58 @@ class EmbeddingEngine(HostedEngine):
         """Tokens that a text is cut to; None = a longer one than the model takes is refused."""
         if asked is None or asked == -1:
             return asked and self.max_tokens
-        if not 1 <= asked <= self.max_tokens:
+        least = self.facts.tokenizer.num_special_tokens_to_add() + 1
+        if not least <= asked <= self.max_tokens:
             raise InvalidRequest(
-                f"`truncate_prompt_tokens` is {asked}; it must be -1 (as many as the model takes) or 1 to "
+                f"`truncate_prompt_tokens` is {asked}; it must be -1 (as many as the model takes) or {least} to "
                 f"{self.max_tokens}.",
                 param="truncate_prompt_tokens",
             )
         return asked
 
     def _encoded(
-        self, inputs: Sequence[tuple[int, EmbeddingInput]], prompt: str, limit: int | None
+        self, inputs: Sequence[tuple[str, EmbeddingInput]], prompt: str, limit: int | None
     ) -> list[tuple[int, ...]]:
-        """Token ids of some inputs, each with its index in the request."""
+        """Token ids of some inputs, each with its place in the request."""
         encoded = []
-        for index, given in inputs:
-            tokens = self._encoded_text(prompt + given, index, limit) if isinstance(given, str) else given[:limit]
+        for place, given in inputs:
+            tokens = self._encoded_text(prompt + given, place, limit) if isinstance(given, str) else given[:limit]
             if not isinstance(given, str):
-                self._check_ids(given, index)
+                self._check_ids(given, place)
             if not tokens:
-                raise InvalidRequest(f"`input[{index}]` has no tokens.", param=f"input[{index}]")
+                raise InvalidRequest(f"`{place}` has no tokens. Leave it out.", param=place)
             if len(tokens) > self.max_tokens:
-                raise self._too_long(index, len(tokens))
+                raise self._too_long(place, len(tokens))
             encoded.append(tuple(tokens))
         return encoded
 
-    def _encoded_text(self, text: str, index: int, limit: int | None) -> Sequence[int]:
+    def _encoded_text(self, text: str, place: str, limit: int | None) -> Sequence[int]:
         text = text.lower() if self.facts.files.is_lowered else text
         if limit is not None:
             return self._tokens(text, truncation=True, max_length=limit)
         try:
             return self._bounds.encode(self._tokens, text)
         except ContextLengthExceeded as error:
-            raise self._too_long(index, error.num_prompt_tokens, "at least ") from None
+            raise self._too_long(place, error.num_prompt_tokens, "at least ") from None
 
     def _tokens(self, text: str, **settings: Any) -> Sequence[int]:
         encoded = self.facts.tokenizer(text, return_attention_mask=False, return_token_type_ids=False, **settings)
         return list(encoded["input_ids"])
 
-    def _check_ids(self, token_ids: Sequence[int], index: int) -> None:
+    def _check_ids(self, token_ids: Sequence[int], place: str) -> None:
         least, most = min(token_ids), max(token_ids)
         if least < 0 or most >= self.facts.vocab_size:
             raise InvalidRequest(
-                f"`input[{index}]` has the token id {least if least < 0 else most}, which is outside of 0 to "
+                f"`{place}` has the token id {least if least < 0 else most}, which is outside of 0 to "
                 f"{self.facts.vocab_size - 1}. Send ids of this model's own tokenizer, or the text.",
-                param=f"input[{index}]",
+                param=place,
             )
 
-    def _too_long(self, index: int, num_tokens: int, least: str = "") -> InputTooLong:
+    def _too_long(self, place: str, num_tokens: int, least: str = "") -> InputTooLong:
         return InputTooLong(
-            f"`input[{index}]` has {least}{num_tokens} tokens, but this model takes {self.max_tokens}. Send it in "
+            f"`{place}` has {least}{num_tokens} tokens, but this model takes {self.max_tokens}. Send it in "
             "pieces, or set `truncate_prompt_tokens` to -1 to have only its beginning embedded.",
-            param=f"input[{index}]",
+            param=place,
             num_tokens=num_tokens,
             limit=self.max_tokens,
         )

@@ -76,10 +76,10 @@ class _Row:
 
 
 def next_texts(waiting: Mapping[int, list[tuple[int, int]]]) -> list[tuple[int, int]]:
-    """The texts of the next forward pass, which are taken out of `waiting`: the longest of the oldest row first.
+    """The texts of the next forward pass, which are taken out of `waiting`: the longest of the first row first.
 
     Args:
-        waiting: row -> (length, index) of its texts, by length; rows in order of arrival.
+        waiting: row -> (length, index) of its texts, by length; rows in the order of their turns.
 
     Returns:
         (row, index) of each: within `BATCH_TOKENS`, padding included, and none shorter by more than
@@ -99,7 +99,7 @@ def next_texts(waiting: Mapping[int, list[tuple[int, int]]]) -> list[tuple[int, 
 
 
 class EmbeddingBatch:
-    """Owns the requests of one embedding model, in order of arrival."""
+    """Owns the requests of one embedding model. They take turns, so that a query need not wait for a whole library."""
 
     def __init__(self, model: EmbeddingModel) -> None:
         self._model = model
@@ -123,6 +123,8 @@ class EmbeddingBatch:
         chosen = next_texts({number: row.waiting for number, row in self._rows.items()})
         if not chosen:
             return []
+        leader = chosen[0][0]
+        self._rows[leader] = self._rows.pop(leader)  # the other requests lead the next forward passes
         vectors = self._model.embed([self._rows[row].texts[index] for row, index in chosen])
         for (row, index), vector in zip(chosen, vectors, strict=True):
             self._rows[row].vectors[index] = vector
