@@ -10,13 +10,14 @@ from periscope.captions.cache import CaptionCache
 from periscope.captions.store import CaptionStore
 from periscope.config import CaptionCacheConfig, Config, ModelConfig, RemoteImagesConfig, VisionProxyConfig
 from periscope.config.named import find_named, reader_name, with_companions
+from periscope.config.params_schema import is_template
 from periscope.core import ModelFiles, ModelKind, VisionMode, find_model
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig
 from periscope.engine.loading.embedding_files import EmbeddingFiles
 from periscope.engine.loading.generation_config import authors_sampling
 from periscope.engine.loading.loader import context_length_of, find_on_disk, quantization_of, read_model_config
-from periscope.errors import InvalidRequest, ModelLoadError
+from periscope.errors import ConfigError, InvalidRequest, ModelLoadError
 from periscope.remote import FetchSettings, PictureFetcher
 from periscope.turns import TurnStore
 from periscope.vision.backends.weights import weights_id
@@ -91,10 +92,28 @@ def engine_config(model: ModelConfig, config: Config) -> EngineConfig:
         draft_model=source_of(draft) if draft else params.draft_model and _unpacked(params.draft_model),
         draft_revision=draft.revision if draft else None,
         num_draft_tokens=params.num_draft_tokens,
+        chat_template=_template(model),
+        tool_parser=params.tool_parser,
+        reasoning_parser=params.reasoning_parser,
         has_vision=model.capabilities.vision_mode is VisionMode.NATIVE,
         pooling=params.pooling,
         matryoshka=params.matryoshka,
     )
+
+
+def _template(model: ModelConfig) -> str | None:
+    """The chat template that models.yaml gives the model; None = its own.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    template = model.params.chat_template
+    if template is None or is_template(template):
+        return template
+    try:
+        return Path(template).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError((f"chat_template of {model.name} cannot be read: {error}",)) from None
 
 
 def caption_cache(config: CaptionCacheConfig) -> CaptionCache:

@@ -55,6 +55,14 @@ def entry(lines: str) -> str:
             ),
         ),
         (
+            entry("params: {reasoning_parser: qwen}"),
+            4,
+            (
+                "models[0].params.reasoning_parser should be one of deepseek_r1, glm45, harmony, mistral, none, "
+                "openai_gptoss, qwen3, seed_oss, think (did you mean qwen3?), got 'qwen'"
+            ),
+        ),
+        (
             entry("variants:\n- name: a:x\n- name: a:x"),
             6,
             "models[0].variants[1].name 'a:x' is already taken by models[0].variants[0].name in line 5",

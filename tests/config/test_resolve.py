@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -390,3 +392,22 @@ def test_a_variant_is_a_name_of_its_model() -> None:
     )
     (problem,) = problems_of(of_captioner)
     assert "models[1].variants is for models that answer requests" in problem
+
+
+def test_a_chat_template_is_a_file_or_the_text(tmp_path: Path) -> None:
+    """A file stands relative to models.yaml, and has to be there."""
+    entry = "models:\n  - name: a\n    hf_id: o/a\n    params:\n      chat_template: "
+    (inline,) = load_text(entry + "'{{ messages }}'\n").models
+    assert inline.params.chat_template == "{{ messages }}"
+    (tmp_path / "mine.jinja").write_text("{{ messages }}")
+    (found,) = load_text(f"{entry}{tmp_path}/x/../mine.jinja\n").models
+    assert found.params.chat_template == str(tmp_path / "mine.jinja")
+    (problem,) = problems_of(entry + "gone.jinja\n")
+    assert "models.yaml:5: models[0].params.chat_template is no template and names no file" in problem
+
+
+def test_only_models_that_answer_have_templates_and_parsers() -> None:
+    """A captioner is asked in its own way."""
+    ours = "    local_path: embedded:captioner\n    params:\n      chat_template: '{{ m }}'\n      tool_parser: llama\n"
+    problems = problems_of(PAIR.replace("    local_path: embedded:captioner\n", ours))
+    assert [problem.split()[1].rpartition(".")[2] for problem in problems] == ["chat_template", "tool_parser"]

@@ -30,7 +30,7 @@ from periscope.core import (
     ToolChoiceMode,
 )
 from periscope.engine.config import EngineConfig
-from periscope.errors import NotThinking
+from periscope.errors import ModelLoadError, NotThinking
 from periscope.serving.generation import LocalGenerator
 from tests.serving.test_generation import Told, told
 from tests.tiny_models import CHAT_TEMPLATE, write_text_model
@@ -166,3 +166,21 @@ def test_a_model_that_marks_no_thinking_cannot_be_told(tiny_text_model: Path) ->
 
     end = with_model(tiny_text_model, use)
     assert (end.finish_reason, end.usage.num_reasoning_tokens) == (FinishReason.LENGTH, 0)
+
+
+def test_a_model_is_read_as_models_yaml_says(tiny_text_model: Path) -> None:
+    """Another template opens the thinking, and another parser finds its end, in place of what the files tell."""
+    template = CHAT_TEMPLATE + "[THINK]"
+    config = EngineConfig(chat_template=template, reasoning_parser="mistral")
+    (bounded,) = answers(tiny_text_model, asking(replace(PARAMS, thinking_budget=6)), config=config)
+    assert len(bounded.reasoning) == 6
+    assert bounded.text
+    plain = EngineConfig(chat_template=template, reasoning_parser="none")
+    (unread,) = answers(tiny_text_model, asking(replace(PARAMS, thinking_budget=6)), config=plain)
+    assert (unread.reasoning, len(unread.text)) == ("", 80)
+
+
+def test_a_broken_template_is_a_failed_load_that_names_the_line(tiny_text_model: Path) -> None:
+    """Not a refusal of every request."""
+    with pytest.raises(ModelLoadError, match="error in line 2"):
+        answers(tiny_text_model, asking(), config=EngineConfig(chat_template="{{ messages }}\n{% if %}"))

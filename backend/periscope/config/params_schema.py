@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from difflib import get_close_matches
 from enum import StrEnum
+from functools import partial
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, JsonValue
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 from pydantic.json_schema import WithJsonSchema
 
 from periscope.config.quantities import BYTES
 from periscope.config.section import NAME, TIB, Section, setting
-from periscope.core import GenerationParams, Pooling
+from periscope.core import REASONING_PARSERS, TOOL_PARSERS, GenerationParams, Pooling
 
 
 class DType(StrEnum):
@@ -37,6 +40,21 @@ def _pooling(value: object) -> object:
     if isinstance(value, str) and value in set(Pooling):
         return Pooling(value)
     raise ValueError(f"should be one of {', '.join(Pooling)}")
+
+
+def _one_of(names: Sequence[str], value: str | None) -> str | None:
+    if value is None or value in names:
+        return value
+    near = get_close_matches(value, names, n=1, cutoff=0.4)
+    raise ValueError(f"should be one of {', '.join(names)}" + (f" (did you mean {near[0]}?)" if near else ""))
+
+
+_tool_parser, _reasoning_parser = partial(_one_of, TOOL_PARSERS), partial(_one_of, REASONING_PARSERS)
+
+
+def is_template(text: str) -> bool:
+    """Pure: whether a `chat_template` is the template itself, and not the name of a file that holds it."""
+    return "{{" in text or "{%" in text
 
 
 class SamplingParams(Section):
@@ -138,6 +156,18 @@ class ModelParams(SamplingParams):
     )
     thinking_end_message: str = setting(
         "", "A sentence that is written into thinking which is ended, before its end marker.", max_length=1000
+    )
+    chat_template: str | None = setting(
+        None,
+        "Jinja template of chats, as a file relative to this one or as the text itself. If unset, the model's own.",
+        min_length=1,
+        max_length=1_000_000,
+    )
+    tool_parser: Annotated[str | None, AfterValidator(_tool_parser)] = setting(
+        None, f"How the model writes its calls. If unset, as its files tell: {', '.join(TOOL_PARSERS)}."
+    )
+    reasoning_parser: Annotated[str | None, AfterValidator(_reasoning_parser)] = setting(
+        None, f"How the model marks its reasoning. If unset, as its files tell: {', '.join(REASONING_PARSERS)}."
     )
     draft_model: str | None = setting(
         None,

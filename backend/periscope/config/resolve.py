@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,14 +19,12 @@ from periscope.config.captioner_flags import read_captioner_flags
 from periscope.config.document import Document, Origin, Problem, config_error
 from periscope.config.keys import Loc, attribute_of, dotted
 from periscope.config.layers import flag_origin
+from periscope.config.misplaced import misplaced
+from periscope.config.params_schema import is_template
 from periscope.config.schema import ConfigFile, ModelConfig, ModelEntry
 from periscope.config.vision_schema import RemoteConfig, VisionProxyConfig
 from periscope.core import DEFAULT_NAME, ModelKind, VisionMode, find_model
 
-_FOR_TEXT_MODELS = "is for models that answer requests, and this one does not; remove it"
-_FOR_CAPTIONERS = "is for models that only caption images, and this one answers requests; remove it"
-_FOR_EMBEDDERS = "is for embedding models, and this one embeds no texts; remove it, or set kind: embedding"
-_NOT_FOR_EMBEDDERS = "is for models that answer, and this one only embeds texts; remove it, or set kind: text"
 _FOR_OTHERS = " for other models"
 #: What a `local_path` starts with when the model is inside the package.
 EMBEDDED = "embedded:"
@@ -93,31 +91,18 @@ def resolve_models(
             problems.append(_problem(document, ("models", index, "params", "draft_model"), fault))
         if model.entry.remote and (ca_file := model.entry.remote.ca_file) and not Path(ca_file).is_file():
             problems.append(_problem(document, ("models", index, "remote", "ca_file"), f"names no file: {ca_file}"))
+        template = model.entry.params.chat_template
+        if template is not None and not is_template(template) and not Path(template).is_file():
+            fault = f"is no template and names no file: {template}"
+            problems.append(_problem(document, ("models", index, "params", "chat_template"), fault))
         problems += [
-            _problem(document, ("models", index, *key), fault) for key, fault in _misplaced(model.entry, captioners)
+            _problem(document, ("models", index, *key), fault) for key, fault in misplaced(model.entry, captioners)
         ]
     if problems:
         raise config_error(problems)
     _name_by_variants(served)
     _name_by_hub_id(served)
     return [(_config(model, captioners), model.origins) for model in served]
-
-
-def _misplaced(entry: ModelEntry, captioners: set[str]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """The keys of this entry that only models of another kind have, each with what is wrong."""
-    is_captioner, is_embedder = entry.name in captioners, entry.kind == ModelKind.EMBEDDING.value
-    if entry.isolated and not is_captioner:
-        yield ("isolated",), _FOR_CAPTIONERS
-    has_tiles = is_captioner or entry.capabilities.vision_mode is VisionMode.NATIVE
-    if entry.params.max_image_tiles is not None and not has_tiles:
-        yield ("params", "max_image_tiles"), _FOR_CAPTIONERS
-    if entry.variants and (is_captioner or is_embedder):
-        yield ("variants",), _FOR_TEXT_MODELS
-    if is_embedder and entry.capabilities.vision_mode is not VisionMode.DISABLED:
-        yield ("capabilities", "vision_mode"), _NOT_FOR_EMBEDDERS
-    for key in ("pooling", "matryoshka"):
-        if getattr(entry.params, key) is not None and not is_embedder:
-            yield ("params", key), _FOR_EMBEDDERS
 
 
 def _name_by_variants(served: list[ServedModel]) -> None:
@@ -180,6 +165,9 @@ def _served(entry: ModelEntry, index: int, document: Document, folder: Path) -> 
     model = ServedModel(entry, origins)
     if entry.local_path and not entry.local_path.startswith(EMBEDDED):
         model.entry = _with(entry, ("local_path",), str(absolute(entry.local_path, folder)))
+    template = entry.params.chat_template
+    if template is not None and not is_template(template):
+        model.entry = _with(model.entry, ("params", "chat_template"), str(absolute(template, folder)))
     if entry.remote and entry.remote.ca_file:
         model.entry = _with(entry, ("remote", "ca_file"), str(absolute(entry.remote.ca_file, folder)))
     return model

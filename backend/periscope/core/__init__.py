@@ -74,6 +74,7 @@ from periscope.core.params import (
     MAX_STOP_TOKEN_IDS,
     GenerationParams,
 )
+from periscope.core.parsers import REASONING_PARSERS, TOOL_PARSERS
 from periscope.core.request import (
     MAX_CHOICES,
     MAX_COMPLETIONS,
@@ -117,6 +118,8 @@ __all__ = [
     "MAX_STOP_TOKEN_IDS",
     "MODEL_FILES",
     "NOT_MODEL_FILES",
+    "REASONING_PARSERS",
+    "TOOL_PARSERS",
     "TRACE_PARENT",
     "AllowedOrigins",
     "AnswerGrammar",

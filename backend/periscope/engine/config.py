@@ -18,6 +18,8 @@ class EngineConfig:
         prefill_chunk_size: prompt tokens of one forward pass, at most.
         context_length: tokens of prompt and completion together; None = what the model's config says.
         chat_template_kwargs: handed to the chat template (`enable_thinking`, ...).
+        chat_template: in place of the model's own; Jinja.
+        tool_parser, reasoning_parser: how its output is read, by a name of `core/parsers.py`; None = as its files tell.
         thinking_end_message: a sentence that is written before the end marker where thinking is ended; "" = none.
         kv_limit_bytes: KV caches of live rows and the prompt cache together; None = what the device has to spare.
         prompt_cache_bytes: KV states kept of earlier prompts, at most; 0 = none, None = a quarter of what KV caches may
@@ -38,6 +40,9 @@ class EngineConfig:
     prefill_chunk_size: int = 512
     context_length: int | None = None
     chat_template_kwargs: JSONObject = field(default_factory=dict)
+    chat_template: str | None = None
+    tool_parser: str | None = None
+    reasoning_parser: str | None = None
     thinking_end_message: str = ""
     kv_limit_bytes: int | None = None
     prompt_cache_bytes: int | None = None

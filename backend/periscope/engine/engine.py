@@ -176,7 +176,11 @@ class InferenceEngine(HostedEngine):
             wants_checkpoints=facts.wants_checkpoints,
             image_tokenizer=facts.images,
             thinking_end_message=settings.thinking_end_message,
+            tool_parser=settings.tool_parser,
+            reasoning_parser=settings.reasoning_parser,
         )
+        if settings.chat_template is not None:
+            tokenizer.check_template()
         grammars = GrammarCompiler(
             facts.tokenizer,
             vocab_size=facts.vocab_size,

@@ -37,6 +37,7 @@ from periscope.errors import GenerationFailed, ModelLoadError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from periscope.core import JSONObject
     from periscope.engine.batch.prompt_cache import LayerCaches
     from periscope.engine.device.turn import DeviceTurn
     from periscope.engine.multimodal.processor import ImageProcessor
@@ -123,7 +124,9 @@ class TextModel:
         """
         prepare_libraries()
         with LIBRARY_LOCK:
-            model, tokenizer, images = _read_with_vision(path, config) if config.has_vision else (*_read(path), None)
+            model, tokenizer, images = (
+                _read_with_vision(path, config) if config.has_vision else (*_read(path, config.chat_template), None)
+            )
         tokenizer.eos_token_ids = tokenizer.eos_token_ids | end_token_ids(path, below=len(tokenizer))
         materialize(model, config.dtype, turn, progress)
         draft_model = None
@@ -181,16 +184,21 @@ class TextModel:
                     raise GenerationFailed("The model gives no numbers.")
 
 
-def _read(path: Path) -> tuple[Any, Any]:
-    """A model with lazy weights and its tokenizer, from a folder."""
+def _read(path: Path, chat_template: str | None = None) -> tuple[Any, Any]:
+    """A model with lazy weights and its tokenizer, from a folder.
+
+    Args:
+        chat_template: in place of the model's own.
+    """
+    extra: JSONObject = {} if chat_template is None else {"chat_template": chat_template}
     try:
-        model, tokenizer = load(str(path), lazy=True)
+        model, tokenizer = load(str(path), tokenizer_config=extra, lazy=True)
     except StrictDataclassError:
         # transformers 5 refuses a config.json with a field of another type than it expects (Llama 4's
         # `attn_temperature_tuning: 4`, transformers#44882), though the tokenizer does not use the field. Exit: when
         # AutoTokenizer accepts such a config.
         plain = PreTrainedConfig.from_pretrained(path)
-        model, tokenizer = load(str(path), tokenizer_config={"config": plain}, lazy=True)
+        model, tokenizer = load(str(path), tokenizer_config=extra | {"config": plain}, lazy=True)
     return model, tokenizer
 
 
@@ -204,7 +212,7 @@ def _read_with_vision(path: Path, config: EngineConfig) -> tuple[Any, Any, Image
         read_vision_language_model,  # importing mlx-vlm takes seconds; text-only use has no need
     )
 
-    return read_vision_language_model(path, max_image_tiles=config.max_image_tiles)
+    return read_vision_language_model(path, max_image_tiles=config.max_image_tiles, chat_template=config.chat_template)
 
 
 def _load_draft(model: str, revision: str | None, tokenizer: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from mlx_lm import tokenizer_utils
 
-from periscope.core import OutputFormat, ToolCallStyle
+from periscope.core import REASONING_PARSERS, TOOL_PARSERS, OutputFormat, ToolCallStyle
 from periscope.engine.text.output_format import output_format_of, template_text
 from tests.tiny_models import CHAT_TEMPLATE, write_tokenizer
 
@@ -92,3 +92,39 @@ def test_a_template_may_be_one_or_several_or_none(template: Any, text: str) -> N
         chat_template = template
 
     assert template_text(Templated()) == text
+
+
+def test_every_name_of_models_yaml_is_known(tmp_path: Path) -> None:
+    """mlx-lm has the module of each tool parser, and each reasoning parser is a pair of markers, harmony or nothing."""
+    write_tokenizer(tmp_path)
+    tokenizer = tokenizer_utils.load(tmp_path)
+    for name in TOOL_PARSERS:
+        form = output_format_of(tokenizer, tool_parser=name)
+        assert form.has_tools == (name != "none"), name
+    for name in REASONING_PARSERS:
+        form = output_format_of(tokenizer, reasoning_parser=name)
+        assert (form.think_start is not None) == (name != "none"), name
+        assert (form.think_end is None) == (form.think_start is None), name
+
+
+def test_a_named_parser_wins_over_what_the_files_tell(tmp_path: Path) -> None:
+    """Each of the two alone leaves the other as it is told; Harmony is both."""
+    write_tokenizer(tmp_path, QWEN3 + "<think></think>")
+    tokenizer = tokenizer_utils.load(tmp_path)
+    own = output_format_of(tokenizer)
+    assert (own.think_start, own.tool_call_style) == ("<think>", ToolCallStyle.HERMES)
+    seed = output_format_of(tokenizer, reasoning_parser="seed_oss")
+    assert (seed.think_start, seed.tool_start) == ("<seed:think>", "<tool_call>")
+    llama = output_format_of(tokenizer, tool_parser="llama")
+    assert (llama.think_start, llama.tool_call_style, llama.tool_start) == ("<think>", ToolCallStyle.LLAMA, None)
+    coder = output_format_of(tokenizer, tool_parser="qwen3_coder", reasoning_parser="none")
+    assert (coder.think_start, coder.tool_call_style) == (None, ToolCallStyle.MARKED)
+    harmony = output_format_of(tokenizer, reasoning_parser="openai_gptoss")
+    assert harmony.tool_call_style is ToolCallStyle.HARMONY
+
+
+def test_a_named_parser_replaces_harmony(tmp_path: Path) -> None:
+    """A model with the tokens of gpt-oss that was tuned to other markers."""
+    write_tokenizer(tmp_path, CHAT_TEMPLATE, GPT_OSS)
+    form = output_format_of(tokenizer_utils.load(tmp_path), tool_parser="hermes", reasoning_parser="think")
+    assert (form.think_start, form.tool_call_style) == ("<think>", ToolCallStyle.HERMES)

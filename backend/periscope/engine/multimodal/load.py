@@ -18,12 +18,12 @@ from periscope.errors import ModelLoadError
 
 
 def read_vision_language_model(
-    path: Path, *, max_image_tiles: int | None = None
+    path: Path, *, max_image_tiles: int | None = None, chat_template: str | None = None
 ) -> tuple[VisionLanguageNetwork, Any, ImageProcessor]:
     """A model with lazy weights, mlx-lm's tokenizer for it, and its image processor, from a folder.
 
     Args:
-        max_image_tiles: as in `EngineConfig`.
+        max_image_tiles, chat_template: as in `EngineConfig`.
 
     Raises:
         ModelLoadError: it has no vision encoder, or one that cannot be used here; anything else is the library's error.
@@ -39,7 +39,7 @@ def read_vision_language_model(
     # mlx-vlm gives its tokenizer the template of chat_template.json, which transformers does not look for. Some of its
     # processors have one of their own, for repositories without any.
     own = getattr(getattr(processor, "tokenizer", None), "chat_template", None)
-    template = own or getattr(processor, "chat_template", None)
+    template = chat_template or own or getattr(processor, "chat_template", None)
     extra = {"chat_template": template} if template else {}
     tokenizer = load_tokenizer(path, extra, eos_token_ids=load_config(path).get("eos_token_id"))
     images = ImageProcessor(processor, model.config)

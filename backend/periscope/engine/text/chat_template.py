@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import TemplateSyntaxError
+
 from periscope.core import Image, JSONObject, OutputFormat, TokenText, ToolCallStyle
 from periscope.engine.text.continuation import TurnOpener
 from periscope.engine.text.fill_in_middle import FillInMiddle, fill_in_middle_of
@@ -24,7 +26,7 @@ from periscope.engine.text.template_fit import FittedChat, Render, TemplateFit, 
 from periscope.engine.text.template_messages import template_message, told_text, tool_schema
 from periscope.engine.text.thinking_format import ThinkingFormat, thinking_format
 from periscope.engine.text.token_text import TokenTable
-from periscope.errors import InvalidRequest
+from periscope.errors import InvalidRequest, ModelLoadError
 
 if TYPE_CHECKING:
     from periscope.core import Message, TextPrompt, Tool
@@ -91,6 +93,7 @@ class ChatTokenizer:
         wants_checkpoints: find a prompt's checkpoints, which renders and tokenises its shared prefixes once more.
         image_tokenizer: writes images into prompts; None = the model takes no images.
         thinking_end_message: see `thinking_format`.
+        tool_parser, reasoning_parser: see `output_format_of`.
 
     Raises:
         ModelLoadError: the chat template cannot be used with images.
@@ -106,6 +109,8 @@ class ChatTokenizer:
         wants_checkpoints: bool = False,
         image_tokenizer: ImageTokenizer | None = None,
         thinking_end_message: str = "",
+        tool_parser: str | None = None,
+        reasoning_parser: str | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._template_kwargs = template_kwargs
@@ -119,7 +124,7 @@ class ChatTokenizer:
         if image_tokenizer is not None and self.has_chat_template:
             self._images = PromptImages(image_tokenizer, self._renderer(template_kwargs), tokenizer.get_added_vocab())
         self._fit = TemplateFit(self._renderer(template_kwargs)) if self.has_chat_template else None
-        self.output_format = self._output_format()
+        self.output_format = self._output_format(tool_parser, reasoning_parser)
         self.thinking = self._thinking_format(thinking_end_message)
 
     @property
@@ -136,6 +141,19 @@ class ChatTokenizer:
     def notes(self) -> tuple[str, ...]:
         """What the chat template leaves out, and how messages are rewritten because of it; for the log."""
         return () if self._fit is None else self._fit.notes
+
+    def check_template(self) -> None:
+        """Check the syntax of the chat template.
+
+        Raises:
+            ModelLoadError: it has an error; names the line.
+        """
+        try:
+            self._renderer(self._template_kwargs)([{"role": "user", "content": "Hello"}], [])
+        except TemplateSyntaxError as error:
+            raise ModelLoadError(f"`chat_template` has an error in line {error.lineno}: {error.message}") from None
+        except Exception:  # noqa: BLE001 - a template may refuse a conversation such as this
+            return
 
     def encode(self, text: str, *, adds_special_tokens: bool = True) -> tuple[int, ...]:
         """Token ids of a plain text of any length. Takes the lock.
@@ -281,9 +299,10 @@ class ChatTokenizer:
             raise InvalidRequest("This model takes no images: it was loaded without its vision part.", param="messages")
         return messages
 
-    def _output_format(self) -> OutputFormat:
-        own = output_format_of(self._tokenizer)
-        return hermes_calls(own) if self._fit is not None and self._fit.tool_place is ToolPlace.SYSTEM else own
+    def _output_format(self, tool_parser: str | None, reasoning_parser: str | None) -> OutputFormat:
+        own = output_format_of(self._tokenizer, tool_parser, reasoning_parser)
+        is_told_hermes = tool_parser is None and self._fit is not None and self._fit.tool_place is ToolPlace.SYSTEM
+        return hermes_calls(own) if is_told_hermes else own
 
     def _thinking_format(self, message: str) -> ThinkingFormat | None:
         """How thinking is marked and ended; None if the model marks none."""

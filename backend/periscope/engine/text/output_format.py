@@ -6,6 +6,7 @@ mlx-lm detects most families. This adds those it has no parser for, and those it
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from typing import Any
 
 from periscope.core import OutputFormat, ToolCallStyle
@@ -17,11 +18,17 @@ _HARMONY = OutputFormat(
 _HARMONY_CLUES = ("<|channel|>", "<|message|>", "<|call|>")
 
 #: Pairs mlx-lm does not look for, or only as single tokens.
-_THINK_MARKERS = (
-    ("<think>", "</think>"),
-    ("[THINK]", "[/THINK]"),
-    ("<seed:think>", "</seed:think>"),
-)
+_THINK_PAIRS = {
+    "think": ("<think>", "</think>"),
+    "mistral": ("[THINK]", "[/THINK]"),
+    "seed_oss": ("<seed:think>", "</seed:think>"),
+}
+#: Name of a reasoning parser -> its family: a pair of markers, `harmony` or `none`.
+_REASONING_NAMES = {
+    **{name: name for name in (*_THINK_PAIRS, "harmony", "none")},
+    **dict.fromkeys(("deepseek_r1", "glm45", "qwen3"), "think"),
+    "openai_gptoss": "harmony",
+}
 
 
 #: (strings in the template or among the added tokens that identify a family, its module in mlx_lm.tool_parsers).
@@ -42,8 +49,36 @@ _LLAMA_CLUE = "<|python_tag|>"
 _MISTRAL_CLUE = "[ARGS]"
 
 
-def output_format_of(tokenizer: Any) -> OutputFormat:
-    """The output format of the model behind mlx-lm's `TokenizerWrapper`. Explicit entries of its files win."""
+def output_format_of(
+    tokenizer: Any, tool_parser: str | None = None, reasoning_parser: str | None = None
+) -> OutputFormat:
+    """The output format of the model behind mlx-lm's `TokenizerWrapper`. Explicit entries of its files win.
+
+    Args:
+        tool_parser, reasoning_parser: names of `core/parsers.py`, in place of what the files tell. Reasoning and calls
+            of gpt-oss are one format, which either of them chooses.
+    """
+    told = _told_format(tokenizer)
+    if "harmony" in (tool_parser, _REASONING_NAMES.get(reasoning_parser or "")):
+        return _HARMONY
+    if told is _HARMONY and (tool_parser or reasoning_parser):
+        told = OutputFormat()  # what is not named is not Harmony's either
+    if reasoning_parser is not None:
+        start, end = _THINK_PAIRS.get(_REASONING_NAMES[reasoning_parser], (None, None))
+        told = replace(told, think_start=start, think_end=end)
+    return told if tool_parser is None else _with_tool_parser(told, tool_parser, tokenizer)
+
+
+def _with_tool_parser(told: OutputFormat, name: str, tokenizer: Any) -> OutputFormat:
+    """The format with the calls of this parser."""
+    bare = OutputFormat(told.think_start, told.think_end)
+    if name in ("none", "llama"):
+        return replace(bare, tool_call_style=ToolCallStyle.LLAMA if name == "llama" else ToolCallStyle.MARKED)
+    text = "\n".join([template_text(tokenizer), *tokenizer.get_added_vocab()])
+    return _with_module(bare, "json_tools" if name == "hermes" else name, text)
+
+
+def _told_format(tokenizer: Any) -> OutputFormat:
     text = "\n".join([template_text(tokenizer), *tokenizer.get_added_vocab()])
     parser = _parser_module(tokenizer, text)
     if parser is None and all(clue in text for clue in _HARMONY_CLUES):
@@ -52,10 +87,14 @@ def output_format_of(tokenizer: Any) -> OutputFormat:
     if parser is None:
         style = ToolCallStyle.LLAMA if _LLAMA_CLUE in text else ToolCallStyle.MARKED
         return OutputFormat(think_start, think_end, tool_call_style=style)
+    return _with_module(OutputFormat(think_start, think_end), parser, text)
+
+
+def _with_module(told: OutputFormat, parser: str, text: str) -> OutputFormat:
+    """The format with the calls that a module of mlx-lm reads."""
     module = importlib.import_module(f"mlx_lm.tool_parsers.{parser}")
-    return OutputFormat(
-        think_start=think_start,
-        think_end=think_end,
+    return replace(
+        told,
         tool_start=module.tool_call_start,
         tool_end=module.tool_call_end,
         parse_tool_call=module.parse_tool_call,
@@ -67,15 +106,7 @@ def hermes_calls(own: OutputFormat) -> OutputFormat:
     """The format of a model whose prompt holds tools as text (`tool_text`): its own reasoning, calls as in Hermes."""
     if own.tool_call_style is ToolCallStyle.HERMES:
         return own
-    module = importlib.import_module("mlx_lm.tool_parsers.json_tools")
-    return OutputFormat(
-        think_start=own.think_start,
-        think_end=own.think_end,
-        tool_start=module.tool_call_start,
-        tool_end=module.tool_call_end,
-        parse_tool_call=module.parse_tool_call,
-        tool_call_style=ToolCallStyle.HERMES,
-    )
+    return _with_module(OutputFormat(own.think_start, own.think_end), "json_tools", "")
 
 
 def template_text(tokenizer: Any) -> str:
@@ -103,7 +134,7 @@ def _style_of(parser: str, text: str) -> ToolCallStyle:
 def _think_markers(tokenizer: Any, text: str) -> tuple[str | None, str | None]:
     if tokenizer.has_thinking:
         return tokenizer.think_start, tokenizer.think_end
-    return next((pair for pair in _THINK_MARKERS if any(marker in text for marker in pair)), (None, None))
+    return next((pair for pair in _THINK_PAIRS.values() if any(marker in text for marker in pair)), (None, None))
 
 
 def _parser_module(tokenizer: Any, text: str) -> str | None:
