@@ -144,6 +144,17 @@ async def test_what_the_images_cost_stands_beside_the_usage() -> None:
 
 
 @in_loop
+async def test_tools_that_were_not_offered_stand_in_the_answer() -> None:
+    """Those that Anthropic would run: the turn goes on without them, and whoever looks sees why none was used."""
+    tools: Any = [{"type": "web_search_20250305", "name": "web_search"}, {"name": "read", "input_schema": {}}]
+    async with sdk_over(FakeBackend()) as sdk:
+        whole = await sdk.messages.create(**HELLO, tools=tools)
+        events = [event async for event in await sdk.messages.create(**HELLO, tools=tools, stream=True)]
+    for told in (whole, events[-2]):
+        assert (told.model_extra or {})["periscope"] == {"left_out": ["tools[0] (web_search_20250305)"]}
+
+
+@in_loop
 async def test_the_events_of_a_stream_come_in_anthropic_s_order() -> None:
     """Each block is opened, filled and closed under its index before the next one; a thinking block ends signed."""
     async with sdk_over(FakeBackend(*CALLS)) as sdk:

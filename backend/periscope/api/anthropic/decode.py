@@ -10,7 +10,7 @@ from periscope.api.anthropic.conversation import decode_conversation
 from periscope.api.anthropic.fields import MESSAGES_FIELDS
 from periscope.api.anthropic.schema import MessagesWire, PromptWire
 from periscope.api.anthropic.tools import decode_tool_choice, decode_tools
-from periscope.api.anthropic.unused import unused_fields
+from periscope.api.anthropic.unused import left_out_tools, unused_fields
 from periscope.api.bounds import refuse_too_many
 from periscope.api.call_ids import pair_calls
 from periscope.api.fields import refuse_fields
@@ -44,12 +44,14 @@ class MessagesCall:
     Attributes:
         shows_thinking: the client asked for the model's reasoning.
         unused: places of what was accepted and is not used.
+        left_out: places of tools that the client does not run, which are not offered; among `unused`.
     """
 
     request: GenerationRequest
     is_stream: bool
     shows_thinking: bool
     unused: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 def decode(body: Any, request_id: str) -> MessagesCall:
@@ -65,6 +67,7 @@ def decode(body: Any, request_id: str) -> MessagesCall:
         is_stream=bool(wire.stream),
         shows_thinking=_thinks(wire) and wire.thinking is not None and wire.thinking.display != "omitted",
         unused=tuple(unused_fields(wire)),
+        left_out=tuple(left_out_tools(wire)),
     )
 
 

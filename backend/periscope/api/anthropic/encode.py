@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from periscope.api.answer_notes import answer_notes
 from periscope.api.sse import comment_frame, data_frame
 from periscope.api.status_wire import encode_wait
 from periscope.api.wording import clip
@@ -22,7 +23,7 @@ from periscope.core import (
 )
 
 if TYPE_CHECKING:
-    from periscope.core import JSONObject, OutputEvent, Usage, VisionUsage
+    from periscope.core import JSONObject, OutputEvent, Usage
 
 Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta
 
@@ -44,11 +45,13 @@ class MessageReply:
     Attributes:
         model: the name in the request; the configured one if there is none.
         shows_thinking: reasoning becomes thinking blocks; else it is left out.
+        left_out: places of tools in the request that were not offered to the model.
     """
 
     id: str
     model: str
     shows_thinking: bool = False
+    left_out: tuple[str, ...] = ()
     is_single_tool_call: bool = False
     status_as_comments: bool = False
 
@@ -69,7 +72,7 @@ def encode_message(events: Sequence[OutputEvent], reply: MessageReply) -> JSONOb
     assert isinstance(finished, Finished)  # noqa: S101  # the feed hands out nothing else
     deltas = [event for event in events if not isinstance(event, (Waiting, Finished)) and reply.takes(event)]
     blocks = [_block(list(group)) for _, group in itertools.groupby(deltas, key=_block_key)]
-    return _message(reply, blocks) | _ending(finished) | {"usage": _usage(finished.usage)} | _vision(finished.vision)
+    return _message(reply, blocks) | _ending(finished) | {"usage": _usage(finished.usage)} | _extension(finished, reply)
 
 
 def encode_count(events: Sequence[OutputEvent]) -> JSONObject:
@@ -103,7 +106,7 @@ class EventEncoder:
             return self.heartbeat() if is_news else b""
         self._waits_for = None
         if isinstance(event, Finished):
-            return b"".join(map(_frame, (*self._closed(), *_last_events(event))))
+            return b"".join(map(_frame, (*self._closed(), *_last_events(event, self._reply))))
         return b"".join(map(_frame, self._delta(event))) if self._reply.takes(event) else b""
 
     def heartbeat(self) -> bytes:
@@ -212,9 +215,9 @@ def _ending(finished: Finished) -> JSONObject:
     return {"stop_reason": reason, "stop_sequence": finished.stop_string if is_stopped else None}
 
 
-def _last_events(finished: Finished) -> Iterator[JSONObject]:
+def _last_events(finished: Finished, reply: MessageReply) -> Iterator[JSONObject]:
     usage = _usage(finished.usage)
-    yield {"type": "message_delta", "delta": _ending(finished), "usage": usage} | _vision(finished.vision)
+    yield {"type": "message_delta", "delta": _ending(finished), "usage": usage} | _extension(finished, reply)
     yield {"type": "message_stop"}
 
 
@@ -235,9 +238,10 @@ def _usage(usage: Usage) -> JSONObject:
     }
 
 
-def _vision(vision: VisionUsage | None) -> JSONObject:
-    """The one field that is not Anthropic's; absent if the request had no images."""
-    return {} if vision is None else {"periscope": {"vision": asdict(vision)}}
+def _extension(finished: Finished, reply: MessageReply) -> JSONObject:
+    """The one field that is not Anthropic's; absent if there is nothing to tell."""
+    notes = answer_notes(finished.vision, reply.left_out)
+    return {} if notes is None else {"periscope": notes}
 
 
 def _frame(event: JSONObject) -> bytes:

@@ -18,7 +18,7 @@ MESSAGES_FIELDS: FieldTable = {
     "temperature": used(),
     "top_p": used(),
     "top_k": used(),
-    "tools": used("tools that Anthropic runs are left out and named in the log; refused only if there are no others"),
+    "tools": used("tools that Anthropic runs are left out and named; refused only if there are no others"),
     "tool_choice": used("`auto`, `any`, `tool`, `none`; `disable_parallel_tool_use`: one call at most"),
     "thinking": used("switches reasoning on and off; `budget_tokens` bounds it"),
     "output_config": used("`effort`, `format`"),

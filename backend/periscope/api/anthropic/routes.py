@@ -74,6 +74,7 @@ def _reply(call: MessagesCall, backend: ChatBackend, settings: ApiSettings) -> M
         id=call.request.id,
         model=name_of(call.request.model, backend.models()),
         shows_thinking=call.shows_thinking,
+        left_out=call.left_out,
         is_single_tool_call=not call.request.output.tool_choice.is_parallel,
         status_as_comments=settings.status_as_comments,
     )

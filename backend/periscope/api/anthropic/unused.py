@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 def unused_fields(wire: PromptWire) -> Iterator[str]:
     """The places of what is accepted and not used although it might matter."""
     yield from noted_fields(wire.model_extra, MESSAGES_FIELDS)
+    yield from left_out_tools(wire)
+
+
+def left_out_tools(wire: PromptWire) -> Iterator[str]:
+    """The places of tools that the client does not run."""
     for i, tool in enumerate(wire.tools or ()):
         if is_hosted(tool):
             yield f"tools[{i}] ({clip(tool.type or '')})"

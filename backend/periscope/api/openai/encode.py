@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from periscope.api.answer_notes import answer_notes
 from periscope.api.openai.call_encode import CallDelta, CallEncoder, encode_calls
 from periscope.api.sse import comment_frame, data_frame
 from periscope.api.status_wire import encode_wait
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
         TokenLogprob,
         TokenText,
         Usage,
-        VisionUsage,
     )
 
 DONE = b"data: [DONE]\n\n"
@@ -80,7 +80,7 @@ def encode_completion(events: Sequence[OutputEvent], reply: ChatReply) -> JSONOb
             for index, reason in enumerate(finished.finish_reasons)
         ],
         "usage": encode_usage(finished.usage),
-        **extension(_notes(finished.vision, reply)),
+        **extension(answer_notes(finished.vision, reply.left_out)),
     }
 
 
@@ -172,7 +172,9 @@ class ChunkEncoder:
     def _ending(self, finished: Finished) -> bytes:
         *others, last = enumerate(map(self._reply.reason, finished.finish_reasons))
         frames = b"".join(self._chunk({}, choice, finish_reason=reason) for choice, reason in others)
-        frames += self._chunk({}, last[0], finish_reason=last[1], periscope=_notes(finished.vision, self._reply))
+        frames += self._chunk(
+            {}, last[0], finish_reason=last[1], periscope=answer_notes(finished.vision, self._reply.left_out)
+        )
         if self._reply.has_usage:
             frames += data_frame(self._head() | {"choices": [], "usage": encode_usage(finished.usage)})
         return frames + DONE
@@ -228,12 +230,6 @@ def encode_usage(usage: Usage) -> JSONObject:
         "prompt_tokens_details": {"cached_tokens": usage.num_cached_tokens},
         "completion_tokens_details": {"reasoning_tokens": usage.num_reasoning_tokens},
     }
-
-
-def _notes(vision: VisionUsage | None, reply: ChatReply) -> JSONObject | None:
-    """What the images took, and what was not offered to the model."""
-    told: JSONObject = {} if vision is None else {"vision": asdict(vision)}
-    return told | ({"left_out": list(reply.left_out)} if reply.left_out else {}) or None
 
 
 def extension(periscope: JSONObject | None) -> JSONObject:
