@@ -199,3 +199,20 @@ async def test_a_stream_ends_with_done_also_when_it_fails() -> None:
     *_, failure = chunks_of(text)
     assert failure["error"]["message"] == "broken"
     assert frames_of(text)[-1] == "[DONE]"
+
+
+@in_loop
+async def test_the_first_token_of_an_echoed_prompt_has_no_log_probability() -> None:
+    """As OpenAI tells it: null, and null in place of its alternatives."""
+    first = TokenLogprob(TokenText(7, "a", b"a"), None)
+    backend = FakeBackend(TextDelta("ab", (first, TokenLogprob(TokenText(8, "b", b"b"), -0.5))), FINISHED)
+    async with client_of(backend) as client:
+        body = {"prompt": "ab", "echo": True, "logprobs": 0, "max_tokens": 0}
+        logprobs = (await client.post(URL, json=body)).json()["choices"][0]["logprobs"]
+    assert logprobs == {
+        "tokens": ["a", "b"],
+        "token_logprobs": [None, -0.5],
+        "top_logprobs": [None, {"b": -0.5}],
+        "text_offset": [0, 1],
+    }
+    assert backend.requests[0].params.prompt_logprobs

@@ -158,7 +158,7 @@ def test_logprobs_come_one_per_token_when_asked_for(tiny_text_model: Path) -> No
     async def use(engine: InferenceEngine) -> None:
         out = await engine.generate("abc", GenerationParams(temperature=0.0, max_tokens=8, logprobs=True))
         assert len(out.logprobs) == len(out.tokens) == 8
-        assert all(entry.logprob <= 0 for entry in out.logprobs)
+        assert all(entry.logprob is not None and entry.logprob <= 0 for entry in out.logprobs)
         assert tuple(entry.token.token_id for entry in out.logprobs) == out.tokens
         assert not (await engine.generate("abc", GREEDY)).logprobs
 

@@ -140,6 +140,7 @@ _COMPLETIONS: tuple[dict[str, Any], ...] = (
     },
     {"prompt": [5, 6, 7], "max_tokens": 4, "logprobs": 2, "logit_bias": {"5": -100}, "min_tokens": 1},
     {"prompt": [[5, 6], [7]], "max_tokens": 4, "guided_regex": "[ab]{1,3}(c|d)?"},
+    {"prompt": ["Hello!", "Bye"], "echo": True, "logprobs": 1, "max_tokens": 0, "best_of": 1, "suffix": ""},
 )
 _EMBEDDINGS: tuple[dict[str, Any], ...] = (
     {"model": "embedder", "input": ["Once upon", "a time"], "encoding_format": "float", "dimensions": 8, "user": "u"},

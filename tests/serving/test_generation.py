@@ -343,3 +343,31 @@ def test_an_answer_that_has_begun_cannot_be_held_to_a_grammar(output: OutputSpec
     with pytest.raises(InvalidRequest, match="already begun") as refusal:
         answers(DEMO, conversation("Hello!", "I", continues=True, output=output))
     assert refusal.value.param == param
+
+
+def test_the_tokens_of_an_echoed_text_have_log_probabilities() -> None:
+    """All but the first, before those of the completion, which are as without; and alone, for no token more."""
+    params = replace(GREEDY, max_tokens=3, logprobs=True, top_logprobs=1)
+    scoring = replace(params, prompt_logprobs=True)
+    text = "What can you do?"
+    plain, echoed, alone = answers(
+        DEMO,
+        completing(text, params=params),
+        completing(text, params=scoring, echo=Echo.PROMPT),
+        completing(text, params=replace(scoring, max_tokens=1), echo=Echo.ALONE),
+    )
+    assert told(echoed).text == told(echoed).tokens == text + told(plain).text
+    assert told(alone).text == told(alone).tokens == text
+    assert told(alone).end.usage.num_completion_tokens == 0
+    entries, rest = ([e for d in each if isinstance(d, TextDelta) for e in d.logprobs] for each in (echoed, plain))
+    assert [entry.logprob is None for entry in entries] == [True, *[False] * (len(entries) - 1)]
+    assert [entry.token for entry in entries[-len(rest) :]] == [entry.token for entry in rest]
+
+
+def test_log_probabilities_of_too_long_prompts_are_refused() -> None:
+    """By arithmetic, before anything is computed."""
+    scoring = replace(GREEDY, max_tokens=1, logprobs=True, prompt_logprobs=True)
+    prompts = [(65,) * 700] * 4
+    with pytest.raises(InvalidRequest, match="at most 32768") as refusal:
+        answers(DEMO, completing(*prompts, params=scoring, echo=Echo.PROMPT, num_choices=16))
+    assert refusal.value.param == "echo"

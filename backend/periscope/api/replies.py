@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, Final
 
 from starlette.responses import Response
 
 #: HEAD is answered like GET, without the body.
 GET = ["GET", "HEAD"]
+_LOWEST_LOGPROB: Final = -9999.0
 
 
 def dump_json(value: Any) -> bytes:
@@ -24,6 +25,11 @@ def dump_json(value: Any) -> bytes:
 def json_number(value: float | None, digits: int = 3) -> float | None:
     """The value rounded; None for NaN and infinities, which JSON cannot write."""
     return None if value is None or not math.isfinite(value) else round(value, digits)
+
+
+def json_logprob(logprob: float | None) -> float | None:
+    """A log-probability; OpenAI's -9999 for that of 0, because JSON cannot write infinities."""
+    return None if logprob is None else max(_LOWEST_LOGPROB, logprob)
 
 
 class JSONReply(Response):

@@ -183,15 +183,15 @@ class TokenizedText:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """One token of a completion, how likely it was, and what else was likely.
+    """One token of a completion or of an echoed prompt, how likely it was, and what else was likely.
 
     Attributes:
-        logprob: natural logarithm of its probability.
+        logprob: natural logarithm of its probability; None for the first token of a prompt, before which is nothing.
         top: the likeliest tokens and their log-probabilities, the likeliest first.
     """
 
     token: TokenText
-    logprob: float
+    logprob: float | None
     top: tuple[tuple[TokenText, float], ...] = ()
 
 

@@ -55,6 +55,8 @@ class GenerationParams:
         logprobs: report the log-probability of each token of the completion, under the model's own distribution
             (before penalties, bias, grammar and temperature).
         top_logprobs: report that many likeliest alternatives of each token too; needs `logprobs`.
+        prompt_logprobs: report the same for the tokens of the prompt, for which all of it is computed anew; needs
+            `logprobs`.
 
     Raises:
         InvalidRequest: a value is out of bounds or not finite; names the field, its bounds and the value.
@@ -77,6 +79,7 @@ class GenerationParams:
     logit_bias: tuple[tuple[int, float], ...] = ()
     logprobs: bool = False
     top_logprobs: int = 0
+    prompt_logprobs: bool = False
 
     def __post_init__(self) -> None:
         for name, (low, high) in _BOUNDS.items():
@@ -102,6 +105,8 @@ class GenerationParams:
             check_bounds("logit_bias", token_id, 0, None)
         if self.top_logprobs and not self.logprobs:
             raise InvalidRequest("`top_logprobs` needs `logprobs: true`.", param="top_logprobs")
+        if self.prompt_logprobs and not self.logprobs:
+            raise InvalidRequest("`prompt_logprobs` needs `logprobs`.", param="prompt_logprobs")
 
     def over(self, defaults: GenerationParams) -> GenerationParams:
         """Pure: these params, with what was not asked for taken from `defaults`."""

@@ -27,13 +27,14 @@ from periscope.core import (
     TextDelta,
     TextPart,
     TextPrompt,
+    TokenLogprob,
     TokenText,
     ToolCallDelta,
     ToolCallStart,
     Usage,
 )
 from periscope.engine import GenerationStats, InferenceEngine
-from periscope.errors import ContextLengthExceeded, MemoryExceeded, NotThinking
+from periscope.errors import ContextLengthExceeded, InvalidRequest, MemoryExceeded, NotThinking
 from periscope.parsing.registry import parser_for
 from periscope.serving.answer_stops import AnswerStops
 from periscope.serving.generators import GeneratorFacts
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 #: Bound of the queue between the choices and their reader. When it is full, chunks wait in the engine's streams.
 _MAX_BUFFERED = 64
+#: Bound of the prompt tokens of one request, in all its choices, whose log-probabilities are told: some 20 MB of JSON.
+MAX_SCORED_TOKENS = 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +213,8 @@ class LocalGenerator(InferenceEngine):
             with _telling(text.param):
                 rendered = await self.render(text)
             prompts.append(_Prompt(rendered, "" if request.echo is Echo.NONE else await self._text(text)))
+        if request.params.prompt_logprobs:
+            _check_scored(sum(len(prompt.rendered.token_ids) for prompt in prompts) * request.num_choices)
         return prompts
 
     async def _text(self, prompt: TextPrompt) -> str:
@@ -233,6 +238,15 @@ class LocalGenerator(InferenceEngine):
             if error.is_lower_bound:
                 raise
             return error.num_prompt_tokens
+
+
+def _check_scored(num_tokens: int) -> None:
+    if num_tokens > MAX_SCORED_TOKENS:
+        raise InvalidRequest(
+            f"The log-probabilities of {num_tokens} prompt tokens are asked for; at most {MAX_SCORED_TOKENS} are told "
+            "at once. Send the prompts in several requests, or leave `echo` or `logprobs` out.",
+            param="echo",
+        )
 
 
 def _finished(ends: list[_Ended], num_choices: int) -> Finished:
@@ -286,7 +300,7 @@ async def _one_choice(
     engine: LocalGenerator, request: GenerationRequest, prompt: _Prompt, choice: int
 ) -> AsyncGenerator[_ChoiceEvent, None]:
     if request.echo is Echo.ALONE:
-        yield TextDelta(prompt.echo, choice=choice)
+        yield TextDelta(prompt.echo, await _prompt_logprobs(engine, request, prompt), choice)
         stats = GenerationStats(len(prompt.rendered.token_ids), 0, 0, 0.0, 0.0)
         yield _Ended(choice, FinishReason.LENGTH, stats, 0, None)
         return
@@ -298,11 +312,11 @@ async def _one_choice(
     live = _Choice(opening, parser_for(constraint.output_format, request.output))
     async with opening as chunks:
         with engine.running(request.id, live):
-            echo = prompt.echo
+            is_echo = request.echo is Echo.PROMPT
             async for chunk in chunks:
-                if echo:  # not before the first chunk: until then the request may be refused
-                    yield TextDelta(echo, choice=choice)
-                    echo = ""
+                if is_echo:  # not before the first chunk: until then the request may be refused
+                    yield TextDelta(prompt.echo, chunk.prompt_logprobs, choice)
+                    is_echo = False
                 reason = chunk.finish_reason or reason
                 for delta in stops.take(live.read(chunk), chunk.logprobs, is_last=chunk.finish_reason is not None):
                     num_tool_calls += isinstance(delta, ToolCallStart)
@@ -312,6 +326,17 @@ async def _one_choice(
                     break
         end = _end_reason(reason, num_tool_calls)
         yield _Ended(choice, end, chunks.stats, live.num_reasoning_tokens, stops.found)
+
+
+async def _prompt_logprobs(
+    engine: LocalGenerator, request: GenerationRequest, prompt: _Prompt
+) -> tuple[TokenLogprob, ...]:
+    """Those of the prompt's tokens, if they are wanted. They come with a first token, which nobody wants."""
+    if request.params.prompt_logprobs:
+        async with engine.generate_stream(prompt.rendered, replace(request.params, stop=())) as chunks:
+            async for chunk in chunks:
+                return chunk.prompt_logprobs
+    return ()
 
 
 @contextmanager

@@ -138,7 +138,7 @@ def test_the_log_probability_of_a_forced_token_is_the_models_own(batch: TextBatc
         if len(run.tokens[row]) > len(entries):
             entries.append(run.last[row].logprob)
     assert [entry and entry.token.token_id for entry in entries] == run.tokens[row]
-    assert all(entry and entry.logprob < 0 for entry in entries[4 : 4 + len(ending)])
+    assert all(entry and entry.logprob is not None and entry.logprob < 0 for entry in entries[4 : 4 + len(ending)])
 
 
 @pytest.mark.parametrize("num_steps", [0, 1, 2, 9])

@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from periscope.api.openai.encode import wire_logprob
+from periscope.api.replies import json_logprob
 
 if TYPE_CHECKING:
     from periscope.core import JSONObject, TokenLogprob, TokenText
@@ -30,7 +30,7 @@ class LogprobsEncoder:
             return None
         return {
             "tokens": [_name(entry.token) for entry in entries],
-            "token_logprobs": [wire_logprob(entry.logprob) for entry in entries],
+            "token_logprobs": [json_logprob(entry.logprob) for entry in entries],
             "top_logprobs": [_top(entry) for entry in entries],
             "text_offset": [self._passed(entry.token) for entry in entries],
         }
@@ -45,8 +45,10 @@ def _top(entry: TokenLogprob) -> dict[str, float | None] | None:
     """The likeliest tokens, and this one; None for a token of which no probability is known."""
     if entry.logprob is None:
         return None
-    listed = [*entry.top, (entry.token, entry.logprob)]
-    return {_name(token): wire_logprob(logprob) for token, logprob in reversed(listed)}
+    told: dict[str, float | None] = {}
+    for token, logprob in (*entry.top, (entry.token, entry.logprob)):
+        told.setdefault(_name(token), json_logprob(logprob))
+    return told
 
 
 def _name(token: TokenText) -> str:

@@ -5,7 +5,7 @@ Source: OpenAI's reference of `POST /v1/completions`, and vLLM's `entrypoints/op
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from periscope.api.bounds import refuse_too_many
@@ -106,15 +106,11 @@ def _params(wire: CompletionWire, echo: Echo) -> GenerationParams:
         raise InvalidRequest(
             f"`logprobs` must be between 0 and {_MAX_LOGPROBS}, got {wire.logprobs}.", param="logprobs"
         )
-    if echo is not Echo.NONE and wire.logprobs is not None:
-        raise UnsupportedParameter(
-            "`echo` cannot stand beside `logprobs`: this server does not tell them of a prompt. Leave one out.",
-            param="echo",
-        )
     max_tokens = _DEFAULT_MAX_TOKENS if wire.max_tokens is None else wire.max_tokens
-    return decode_params(
+    params = decode_params(
         wire,
         max_tokens=None if max_tokens == _NO_LIMIT else max(max_tokens, 1) if echo is Echo.ALONE else max_tokens,
         logprobs=wire.logprobs is not None,
         top_logprobs=wire.logprobs or 0,
     )
+    return replace(params, prompt_logprobs=params.logprobs and echo is not Echo.NONE)

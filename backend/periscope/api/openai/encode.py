@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from periscope.api.answer_notes import answer_notes
 from periscope.api.openai.call_encode import CallDelta, CallEncoder, encode_calls
+from periscope.api.replies import json_logprob
 from periscope.api.sse import comment_frame, data_frame
 from periscope.api.status_wire import encode_wait
 from periscope.api.wording import clip
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     )
 
 DONE = b"data: [DONE]\n\n"
-#: OpenAI's value for a token with probability 0; JSON has no infinities.
-_LOWEST_LOGPROB = -9999.0
 
 Delta: TypeAlias = TextDelta | ReasoningDelta | CallDelta
 
@@ -212,13 +211,8 @@ def _logprobs(entries: Sequence[TokenLogprob]) -> JSONObject | None:
     return {"content": content, "refusal": None}
 
 
-def _token(token: TokenText, logprob: float) -> JSONObject:
-    return {"token": token.text, "logprob": wire_logprob(logprob), "bytes": list(token.utf8)}
-
-
-def wire_logprob(logprob: float) -> float:
-    """Pure: the log-probability as JSON can write it."""
-    return max(_LOWEST_LOGPROB, logprob)
+def _token(token: TokenText, logprob: float | None) -> JSONObject:
+    return {"token": token.text, "logprob": json_logprob(logprob), "bytes": list(token.utf8)}
 
 
 def encode_usage(usage: Usage) -> JSONObject:

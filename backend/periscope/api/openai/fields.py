@@ -102,7 +102,7 @@ COMPLETION_FIELDS: FieldTable = {
     "suffix": used("for models that fill in the middle"),
     "max_tokens": used("16 unless it is sent; -1: no limit"),
     "logprobs": used("up to 5"),
-    "echo": used("not beside `logprobs` or `suffix`"),
+    "echo": used("not beside `suffix`"),
     "best_of": used("only as many as `n`"),
     "add_special_tokens": used("vLLM's"),
     "messages": refused("of chats", [], fix="send them to /v1/chat/completions"),

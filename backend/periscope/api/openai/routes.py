@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -63,7 +64,8 @@ def openai_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
         if call.is_stream:
             return EventStream(events, CompletionChunkEncoder(reply), settings)
         collected = await while_connected(collect(events), request.receive)
-        return JSONReply(completion_encode.encode_completion(collected, reply))
+        # Off the loop: the log-probabilities of long prompts are megabytes of JSON.
+        return await asyncio.to_thread(lambda: JSONReply(completion_encode.encode_completion(collected, reply)))
 
     return router
 

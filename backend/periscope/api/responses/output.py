@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from periscope.api.replies import json_logprob
 from periscope.api.responses.tools import ClientTool, Toolset, custom_input
 from periscope.core import ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart, new_id
 
@@ -23,8 +24,6 @@ Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta
 COMPLETED: Final = "completed"
 INCOMPLETE: Final = "incomplete"
 _IN_PROGRESS: Final = "in_progress"
-#: OpenAI's value for a token with probability 0; JSON has no infinities.
-_LOWEST_LOGPROB: Final = -9999.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,8 +295,8 @@ def _logprob(entry: TokenLogprob) -> JSONObject:
     return _token(entry.token, entry.logprob) | {"top_logprobs": [_token(*top) for top in entry.top]}
 
 
-def _token(token: TokenText, logprob: float) -> JSONObject:
-    return {"token": token.text, "logprob": max(_LOWEST_LOGPROB, logprob), "bytes": list(token.utf8)}
+def _token(token: TokenText, logprob: float | None) -> JSONObject:
+    return {"token": token.text, "logprob": json_logprob(logprob), "bytes": list(token.utf8)}
 
 
 def whole(deltas: Sequence[Delta], form: OutputForm) -> Output:

@@ -246,7 +246,20 @@ class DecodeBatch:
             reason = FinishReason.LENGTH if row.is_shortened else FinishReason.STOP
         elif row.num_read >= (row.params.max_tokens or 1):
             reason = FinishReason.LENGTH
-        return Sampled(row.id, token, logprob, reason, is_eos=is_eos, num_cached_tokens=row.num_cached_tokens)
+        return Sampled(
+            row.id,
+            token,
+            logprob,
+            reason,
+            is_eos=is_eos,
+            num_cached_tokens=row.num_cached_tokens,
+            prompt_logprobs=self._prompt_logprobs(row),
+        )
+
+    def _prompt_logprobs(self, row: Row) -> tuple[TokenLogprob, ...]:
+        """Those of the prompt's tokens, with the first token of the row that asks for them."""
+        collected, row.prompt_logprobs = row.prompt_logprobs, None
+        return () if collected is None else collected.told(row.tokens[0], self._token_text)
 
 
 def _position_deltas(slots: Sequence[Row]) -> dict[str, list[int]]:

@@ -26,11 +26,15 @@ from periscope.engine.batch.sharing import (
 from periscope.engine.batch.step_plan import Encode, Prefill, PromptView, SchedulerView, Start
 
 if TYPE_CHECKING:
+    from periscope.engine.batch.sharing import Prefix
     from periscope.engine.batch.timings import Timings
 
 #: Up to this context length, a token is taken to cost what it does in the first chunk of a prompt; beyond, attention
 #: over the context adds to it.
 SHORT_CONTEXT_TOKENS = 256
+#: Chunks of a prompt whose log-probabilities are wanted are not longer: all of their logits are in memory at once, for
+#: a vocabulary of 150,000 tokens some 80 MB.
+MAX_SCORED_TOKENS = 256
 
 
 @dataclass(slots=True)
@@ -120,6 +124,8 @@ class PrefillDraft:
 
         That is when a prompt that shares more of it is prefilling, or a retired row that does is being copied out.
         """
+        if progress.view.is_scored:
+            return self._begin(progress, None)
         wanted = progress.view.tokens
         if waits_for_sibling(wanted, self._prefilling, self._view.kept):
             return False
@@ -128,6 +134,10 @@ class PrefillDraft:
         if any(common_prefix(wanted[:-1], tokens) >= length + MIN_LIVE_TOKENS for tokens in self._view.exports):
             self.finishes_exports = True
             return False
+        return self._begin(progress, prefix)
+
+    def _begin(self, progress: _Progress, prefix: Prefix | None) -> bool:
+        length = 0 if prefix is None else prefix.num_tokens
         self.starts.append(Start(progress.view.row_id, prefix))
         self._prefilling.append(_state_of(progress.view, length))
         progress.is_started, progress.num_computed = True, length
@@ -166,6 +176,8 @@ class PrefillDraft:
     def _next_chunk(self, progress: _Progress) -> int:
         """Number of tokens of the next chunk, which never goes beyond the next checkpoint or unencoded image."""
         num = min(progress.num_left, self._max_chunk_tokens)
+        if progress.view.is_scored:
+            num = min(num, MAX_SCORED_TOKENS)
         if self.is_decoding:
             token_s = self._own_token_s(progress)
             token_steps = self._timings.in_steps(self._timings.token_s if token_s is None else token_s)

@@ -29,12 +29,14 @@ class _Chunk:
 
     Attributes:
         slices: the caches of each layer slice still to be computed, in the order of the layers.
+        logits: `(1, num_tokens, vocab)`, if the log-probabilities of the prompt are wanted; computed last.
         slice_s: seconds per slice when slices were last computed; None before the first.
         spent_s: seconds spent on all slices so far.
     """
 
     num_tokens: int
     slices: deque[list[Any]]
+    logits: mx.array | None = None
     slice_s: float | None = None
     spent_s: float = 0.0
 
@@ -78,11 +80,14 @@ class Prompt:
             num_passed_over=self.num_passed_over,
             unencoded=() if self.row.images is None else self.row.images.unencoded,
             is_retired=is_retired,
+            is_scored=self.row.prompt_logprobs is not None,
         )
 
     def reset(self) -> None:
         """Preempt: drop what was computed, because older requests need the memory."""
         self.caches, self._chunk, self.num_computed = None, None, 0
+        if self.row.prompt_logprobs is not None:
+            self.row.prompt_logprobs.clear()
 
     @property
     def nbytes(self) -> int:
@@ -119,11 +124,14 @@ class Prompt:
         assert self.caches is not None and self._chunk is None  # noqa: S101, PT018 - started, and one chunk at a time
         reserve(self.caches, self.num_computed + num_tokens)
         start, stop = self.num_computed, self.num_computed + num_tokens
+        logits: mx.array | None = None
         if self.row.images is None:
-            model(mx.array([self.row.tokens[start:stop]]), cache=self.caches)
+            logits = model(mx.array([self.row.tokens[start:stop]]), cache=self.caches)
         else:
             self.row.images.prefill(model, self.row.tokens, start, stop, self.caches)
-        self._chunk = _Chunk(num_tokens, deque(_slices_of(self.caches)))
+        self._chunk = _Chunk(
+            num_tokens, deque(_slices_of(self.caches)), None if self.row.prompt_logprobs is None else logits
+        )
 
     def compute(self, num_slices: int, clock: Callable[[], float]) -> int:
         """Compute layer slices of the chunk under way; blocks. Returns its number of tokens when it is done, else 0."""
@@ -131,6 +139,9 @@ class Prompt:
         assert chunk is not None  # noqa: S101 - it was started
         started = clock()
         mx.eval([cache.state for _ in range(num_slices) for cache in chunk.slices.popleft()])
+        if not chunk.slices and self.row.prompt_logprobs is not None and chunk.logits is not None:
+            following = self.row.tokens[self.num_computed + 1 : self.num_computed + 1 + chunk.num_tokens]
+            self.row.prompt_logprobs.add(chunk.logits[0], following)
         took_s = clock() - started
         chunk.slice_s = took_s / num_slices
         chunk.spent_s += took_s

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from periscope.core import GenerationParams
+    from periscope.engine.batch.prompt_logprobs import PromptLogprobs
     from periscope.engine.batch.row_images import RowImages
     from periscope.engine.batch.sampling import LogitsProcessor, RowSampling
     from periscope.engine.structured.matcher import Matcher
@@ -30,6 +31,7 @@ class Row:
         thinking_rules: how its thinking can be ended; None if the model marks none.
         thinking: its place in its thinking, if that is to end; None if nobody asks.
         images: the prompt's images; None if it has none.
+        prompt_logprobs: collected while the prompt is computed; None unless asked for, and once they have been told.
         num_cached_tokens: prompt tokens that were taken from a computed prefix; reported as usage.
         num_launched: completion tokens sampled, the one in flight included.
         num_computed: how many of `tokens` the caches hold.
@@ -49,6 +51,7 @@ class Row:
     thinking_rules: ThinkingRules | None = None
     thinking: Thinking | None = None
     images: RowImages | None = None
+    prompt_logprobs: PromptLogprobs | None = None
     num_cached_tokens: int = 0
     num_launched: int = 0
     num_computed: int = 0

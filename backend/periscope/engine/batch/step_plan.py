@@ -30,6 +30,7 @@ class PromptView:
         num_slices_left: layer slices of that chunk still to be computed.
         num_passed_over: tokens of other prompts that were prefilled since it arrived.
         unencoded: first token, and the one after the last, of each image that has not been encoded, in order.
+        is_scored: the log-probabilities of all of its tokens are wanted, so that it starts from empty caches.
         is_retired: it was removed; the chunk under way is computed to its end so that the state can be kept.
     """
 
@@ -43,6 +44,7 @@ class PromptView:
     num_slices_left: int = 0
     num_passed_over: int = 0
     unencoded: Sequence[tuple[int, int]] = ()
+    is_scored: bool = False
     is_retired: bool = False
 
     @property

@@ -20,6 +20,7 @@ from periscope.engine.batch.executor import Executor
 from periscope.engine.batch.grouping import Grouping
 from periscope.engine.batch.prompt import Prompt, num_slices_of
 from periscope.engine.batch.prompt_cache import LayerCaches, PromptCache
+from periscope.engine.batch.prompt_logprobs import PromptLogprobs
 from periscope.engine.batch.row_images import RowImages
 from periscope.engine.batch.row_memory import RowMemory
 from periscope.engine.batch.row_table import RowTable
@@ -164,6 +165,7 @@ class TextBatch:
             matcher=None if submit.grammar is None else submit.grammar.new_matcher(),
             thinking_rules=submit.thinking,
             images=images,
+            prompt_logprobs=PromptLogprobs(params.top_logprobs) if params.prompt_logprobs else None,
         )
         if submit.thinking is not None and params.thinking_budget is not None:
             budget = submit.thinking.budget_within(params.thinking_budget, params.max_tokens or 1)

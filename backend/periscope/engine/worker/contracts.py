@@ -20,6 +20,7 @@ class Sampled:
         finish_reason: set if this is the row's last token.
         is_eos: `token_id` is an end token of the model or the request, which is not part of the text.
         num_cached_tokens: prompt tokens of this row that came from the prompt cache.
+        prompt_logprobs: of all tokens of the prompt, with the row's first token, if they are wanted.
         error: what this row's sampler, logits processor or image raised; `token_id` is meaningless then.
         is_model_failure: the model itself raised the error, so other rows may fail in the same way.
         vectors: the result of a row of texts to embed, whose only result it is; `token_id` is meaningless then.
@@ -31,6 +32,7 @@ class Sampled:
     finish_reason: FinishReason | None = None
     is_eos: bool = False
     num_cached_tokens: int = 0
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
     error: Exception | None = None
     is_model_failure: bool = False
     vectors: bytes = b""

@@ -37,6 +37,7 @@ class LiveRow:
             num_tokens=1,
             num_cached_tokens=sampled.num_cached_tokens,
             logprobs=() if sampled.logprob is None or sampled.is_eos else (sampled.logprob,),
+            prompt_logprobs=sampled.prompt_logprobs,
             finish_reason=reason,
             vectors=sampled.vectors,
         )

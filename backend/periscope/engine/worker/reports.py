@@ -20,6 +20,7 @@ class TokenChunk:
         num_tokens: tokens sampled in this step; 0 only in `STARTED`.
         num_cached_tokens: prompt tokens that came from the prompt cache; set on the first chunk.
         logprobs: one per entry of `token_ids`, if the parameters ask for them; else empty.
+        prompt_logprobs: one for each token of the prompt, on the first chunk, if the parameters ask for them.
         finish_reason: set on the last chunk only.
         vectors: of a row of texts to embed, in its only chunk: float32, of shape (texts, size).
     """
@@ -29,6 +30,7 @@ class TokenChunk:
     num_tokens: int
     num_cached_tokens: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     vectors: bytes = b""
 
