@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from periscope.engine.loading.embedding_files import BATCH_TOKENS
 from periscope.engine.worker.commands import EmbeddingPrompt, Submit
 from periscope.engine.worker.stream import TokenStream
 from periscope.errors import EngineClosed, InputTooLong, InvalidRequest
-from tests.engine.embedding.checkpoints import SIZE, write_model
+from tests.engine.embedding.checkpoints import CONFIGS, SIZE, write_model
+from tests.engine.freed import freed_bytes
 
 PROMPTS = {"query": "ask ", "document": ""}
 
@@ -189,6 +191,23 @@ def test_a_closed_engine_fails_what_runs(folder: Path) -> None:
             await engine.embed(request("a"))
 
     with_engine(folder, use)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_closed_engine_leaves_nothing(tmp_path: Path, family: str) -> None:
+    """Its weights are freed, which its worker counts, and both of its threads end."""
+    folder, threads = write_model(tmp_path, family, dense=6), set(threading.enumerate())
+
+    async def run() -> None:
+        engine = await EmbeddingEngine.load(str(folder))
+        await engine.embed(request("abc"))
+        await engine.close()
+        assert (freed_bytes(engine) or 0) >= engine.memory.weights_bytes > 0
+
+    asyncio.run(run())
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(10)
+    assert set(threading.enumerate()) <= threads
 
 
 def test_a_query_does_not_wait_for_a_whole_library(folder: Path) -> None:

@@ -10,7 +10,12 @@ import pytest
 
 from periscope.core import ModelKind, Pooling
 from periscope.engine import EngineConfig
-from periscope.engine.loading.embedding_files import BATCH_TOKENS, MAX_TEXT_TOKENS, EmbeddingFiles
+from periscope.engine.loading.embedding_files import (
+    BATCH_TOKENS,
+    MAX_TEXT_TOKENS,
+    EmbeddingFiles,
+    working_bytes,
+)
 from periscope.engine.loading.footprint import measure
 from periscope.errors import ModelLoadError
 from tests.engine.embedding.checkpoints import CONFIGS, write_model
@@ -100,5 +105,9 @@ def test_memory_is_told_before_the_load(tmp_path: Path) -> None:
     size = (folder / "model.safetensors").stat().st_size
     assert size * 0.9 < told.weights_bytes - 4 * 6 * 32 < size
     assert told.reserve_bytes > 4 * BATCH_TOKENS * 12 * 32
+    causal, encoder = ({"hidden_size": 128, "num_attention_heads": 2, "model_type": each} for each in ("qwen3", "bert"))
+    mask = 2 * 4 * 4096 * 4096
+    assert working_bytes(encoder, 4096) == working_bytes(causal, 4096) + mask
+    assert working_bytes(causal | {"use_bidirectional_attention": True}, 4096) == working_bytes(encoder, 4096)
     short = measure(str(folder), EngineConfig(context_length=16), kind=ModelKind.EMBEDDING)
     assert 0 < short.reserve_bytes < told.reserve_bytes

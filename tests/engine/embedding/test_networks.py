@@ -150,6 +150,19 @@ def test_dense_modules_follow_the_pooling(tmp_path: Path) -> None:
     near(load(folder).embed([TEXT])[0], wanted / np.linalg.norm(wanted))
 
 
+def test_modernberts_newer_keys_mean_the_same(tmp_path: Path) -> None:
+    """As transformers 5 writes them: the bases of rotary positions by kind of layer, and the kinds of all layers."""
+    older: dict[str, Any] = {"global_rope_theta": 5000.0, "local_rope_theta": 20.0, "global_attn_every_n_layers": 2}
+    bases = {"full_attention": {"rope_theta": 5000.0}, "sliding_attention": {"rope_theta": 20.0}}
+    kinds = ["full_attention", "sliding_attention", "full_attention"]
+    size: dict[str, Any] = {"num_hidden_layers": 3, "local_attention": 6}
+    wanted = load(write_model(tmp_path / "older", "modernbert", **size, **older)).embed([TEXT])[0]
+    newer = write_model(tmp_path / "newer", "modernbert", **size, rope_parameters=bases, layer_types=kinds)
+    near(load(newer).embed([TEXT])[0], wanted)
+    plain = load(write_model(tmp_path / "plain", "modernbert", **size)).embed([TEXT])[0]
+    assert np.abs(plain - wanted).max() > 1e-3
+
+
 def test_quantised_weights_are_read(tmp_path: Path) -> None:
     """As mlx-embeddings and mlx-lm write them: eight bits change a vector little."""
     whole = load(write_model(tmp_path, "bert", intermediate_size=64)).embed([TEXT])[0]
@@ -178,6 +191,7 @@ def test_dense_modules_may_be_among_the_weights(tmp_path: Path) -> None:
         ("bert", {"position_embedding_type": "alibi"}, "has position_embedding_type 'alibi'"),
         ("bert", {"hidden_act": "relu"}, "only 'gelu' is computed for bert"),
         ("nomic_bert", {"moe_every_n_layers": 2}, "has moe_every_n_layers 2"),
+        ("nomic_bert", {"n_embd": None}, "was saved by transformers 5"),
         ("qwen3", {"is_causal": False}, "attends in both directions"),
     ],
 )
@@ -185,8 +199,10 @@ def test_a_variant_that_is_not_computed_is_refused(
     tmp_path: Path, family: str, config: dict[str, Any], told: str
 ) -> None:
     """Instead of vectors that mean nothing."""
+    write_model(tmp_path, family)
+    (tmp_path / "config.json").write_text(json.dumps(CONFIGS[family] | config))
     with pytest.raises(ModelLoadError, match=told):
-        load(write_model(tmp_path, family, **config))
+        load(tmp_path)
 
 
 def test_a_model_says_its_size(tmp_path: Path) -> None:

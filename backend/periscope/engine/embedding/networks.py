@@ -17,6 +17,7 @@ from mlx_lm.utils import _get_classes, load_model
 
 from periscope.core import JSONObject, Pooling
 from periscope.engine.embedding import nomic
+from periscope.engine.loading.embedding_files import attends_both_ways
 from periscope.errors import ModelLoadError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class EmbeddingNetwork:
         if architecture == "nomic_bert":
             network, _ = load_model(path, lazy=True, get_model_classes=lambda config: nomic.classes(path, config))
             return cls(network, network, Pooling.MEAN)
-        is_both_ways = bool(config.get("use_bidirectional_attention")) or config.get("is_causal") is False
+        is_both_ways = attends_both_ways(config)
         if is_both_ways and architecture != "gemma3_text":
             raise ModelLoadError(
                 f"{path.name} (architecture {architecture}) attends in both directions, which is not computed for it. "
@@ -85,7 +86,18 @@ class EmbeddingNetwork:
         return self._forward(ids, mask)
 
 
-def _encoder_classes(module: Any, config: JSONObject) -> tuple[type, type]:  # noqa: ARG001 - mlx-lm's signature
+def _encoder_classes(module: Any, config: JSONObject) -> tuple[type, type]:
+    """mlx-vlm's classes for an encoder. Changes the config, with which mlx-lm's loader makes the network.
+
+    mlx-vlm 0.7 knows ModernBERT's older keys only; transformers 5 writes others. Exit: its ModelConfig reads those.
+    """
+    rope, kinds = config.get("rope_parameters"), config.get("layer_types")
+    for key, kind in (("global_rope_theta", "full_attention"), ("local_rope_theta", "sliding_attention")):
+        of_kind = rope.get(kind) if isinstance(rope, dict) else None
+        if isinstance(of_kind, dict) and "rope_theta" in of_kind:
+            config.setdefault(key, of_kind["rope_theta"])
+    if isinstance(kinds, list) and kinds.count("full_attention") > 1:
+        config.setdefault("global_attn_every_n_layers", kinds.index("full_attention", 1))
     return module.Model, module.ModelConfig
 
 

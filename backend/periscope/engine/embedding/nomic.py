@@ -57,6 +57,11 @@ def classes(path: Path, config: JSONObject) -> tuple[type, type]:
     Raises:
         ModelLoadError: the config asks for a variant that is not computed here.
     """
+    if not config.get("n_embd"):
+        raise ModelLoadError(
+            f"{path.name} was saved by transformers 5, which renames the weights of nomic_bert. Use the original "
+            "repository, such as nomic-ai/nomic-embed-text-v1.5."
+        )
     for key, known in _FIXED.items():
         if config.get(key, known) != known:
             raise ModelLoadError(

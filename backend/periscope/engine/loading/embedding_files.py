@@ -21,8 +21,12 @@ from periscope.errors import ModelLoadError
 
 #: A text is computed in one forward pass, so a model takes no longer ones than this unless `context_length` says so.
 MAX_TEXT_TOKENS = 8192
-#: Tokens of one forward pass, padding included; a single longer text has one of its own.
-BATCH_TOKENS = 2048
+#: Tokens of one forward pass, padding included; a single longer text has one of its own. Enough to keep a GPU busy, and
+#: few enough that text that is generated meanwhile waits no longer for a pass than for a picture of a captioner.
+BATCH_TOKENS = 1024
+#: Architectures that attend to all of a text, for which padding is masked. The others are causal and need no mask,
+#: unless their configuration says that they attend in both directions.
+ENCODERS = frozenset({"bert", "camembert", "modernbert", "nomic_bert", "roberta", "xlm-roberta"})
 #: Positions of these begin behind the id of the padding token.
 _OFFSET_POSITIONS = frozenset({"camembert", "roberta", "xlm-roberta"})
 #: Sizes of heads for which MLX 0.32 has a fused kernel of attention on Metal.
@@ -207,8 +211,8 @@ def _json(file: Path, kind: type[list[Any] | dict[str, Any]]) -> Any:
 def working_bytes(config: JSONObject, max_tokens: int) -> int:
     """Pure: about what one forward pass takes beside the weights.
 
-    A dozen hidden states and three of the feed-forward layer for each token, in float32, and the attention mask; MLX
-    holds all scores, too, where it has no fused kernel for the size of a head.
+    A dozen hidden states and three of the feed-forward layer for each token, in float32, and for encoders the attention
+    mask, twice; MLX holds all scores, too, where it has no fused kernel for the size of a head.
     """
     text = text_config_of(config)
     hidden = count_of(text, "hidden_size") or count_of(text, "n_embd")
@@ -216,5 +220,11 @@ def working_bytes(config: JSONObject, max_tokens: int) -> int:
     inner = count_of(text, "intermediate_size") or count_of(text, "n_inner") or 4 * hidden
     head_size = count_of(text, "head_dim") or hidden // num_heads
     num_tokens = max(BATCH_TOKENS, max_tokens)
-    num_scores = num_tokens * max_tokens * (2 if head_size in _FUSED_HEAD_SIZES else 2 + num_heads)
-    return 4 * (num_tokens * (12 * hidden + 3 * inner) + num_scores)
+    is_masked = config.get("model_type") in ENCODERS or attends_both_ways(config)
+    num_matrices = (2 if is_masked else 0) + (0 if head_size in _FUSED_HEAD_SIZES else num_heads)
+    return 4 * num_tokens * (12 * hidden + 3 * inner + num_matrices * max_tokens)
+
+
+def attends_both_ways(config: JSONObject) -> bool:
+    """Pure: whether a model of a causal architecture is said to attend in both directions."""
+    return bool(config.get("use_bidirectional_attention")) or config.get("is_causal") is False
