@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import ssl
 import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -157,9 +159,30 @@ def test_a_server_behind_tls(short_config: Path, folder: Path) -> None:
         assert json.loads(status.stdout)["url"] == server.url
         asked = run_command("ask", "Hello!", "--url", server.url, changes=changes)
         assert asked.returncode == 0, asked.stderr
+        _has_new_certificate(server, folder)
         connect = run_command("connect", "llm", "--json", changes=changes)
         assert json.loads(connect.stdout)["base_url"] == f"{server.url}/v1"
         assert server.terminate() == 0
+
+
+def _has_new_certificate(server: ServeProcess, folder: Path) -> None:
+    """SIGHUP takes a renewed certificate, and keeps the old one if the new files cannot be used."""
+    old = ssl.create_default_context(cafile=str(folder / "cert.pem"))
+    key = (folder / "key.pem").read_bytes()
+    self_signed(folder, "IP:127.0.0.1")
+    renewed = (folder / "key.pem").read_bytes()
+    (folder / "key.pem").write_bytes(key)
+    server.signal(signal.SIGHUP)
+    server.wait_for("the certificate stays as it was: .*KEY_VALUES_MISMATCH")
+    assert httpx.get(f"{server.url}/livez", verify=old, timeout=TIMEOUT_S).status_code == 200
+    (folder / "key.pem").write_bytes(renewed)
+    server.signal(signal.SIGHUP)
+    new = ssl.create_default_context(cafile=str(folder / "cert.pem"))
+    for _ in range(2000):  # until it has read them
+        with suppress(httpx.ConnectError):
+            assert httpx.get(f"{server.url}/livez", verify=new, timeout=TIMEOUT_S).status_code == 200
+            return
+    pytest.fail("the new certificate was not taken")
 
 
 def test_a_server_with_the_wrong_files_does_not_start(short_config: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from periscope.service import (
 from periscope.status import ServerIdentity
 
 if TYPE_CHECKING:
-    from periscope.config import Config, ServerConfig
+    from periscope.config import Config, ServerConfig, TLSConfig
     from periscope.service import Machine
 
 logger = logging.getLogger(__name__)
@@ -78,6 +78,17 @@ class Entrance:
         """Where it listens, for a person."""
         unix = [f"{UNIX}{self.server.uds}"] if self.server.uds is not None and self.server.port else []
         return [self.server.url, *unix]
+
+    def renew_certificate(self, settings: TLSConfig) -> None:
+        """Read the certificate again, for connections from now on. One that cannot be used changes nothing."""
+        if self.tls is None or settings.cert is None or settings.key is None:
+            return
+        cert, key = Path(settings.cert), Path(settings.key)
+        try:
+            server_tls(cert, key)
+            self.tls.load_cert_chain(cert, key)
+        except (CommandFailed, OSError, ValueError) as error:
+            logger.error("the certificate stays as it was: %s", error)  # noqa: TRY400 - the message says all
 
     def stops(self) -> None:
         """The server was asked to stop: commands find it no longer, and the next one waits for its end. Idempotent."""

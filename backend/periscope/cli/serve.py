@@ -149,13 +149,18 @@ async def _serve(
     with stop_on_signals(asyncio.get_running_loop()) as stop:
         keys = AccessKeys(entrance.token)
         _take_keys(keys, redaction, config)
+
+        def on_reload(read: Config) -> None:
+            _take_keys(keys, redaction, read)
+            entrance.renew_certificate(read.server.tls)
+
         runtime = Runtime(
             config,
             entrance.identity,
             read_config=read_again,
             downloads_file=entrance.downloads_file,
             shutdown=stop.stop,
-            on_reload=partial(_take_keys, keys, redaction),
+            on_reload=on_reload,
         )
         app = create_app(
             runtime.service,
@@ -272,7 +277,8 @@ async def _start(runtime: Runtime, entrance: Entrance, console: Console) -> None
     print_line(console, f"Periscope is ready on {at}/v1 ({what_it_serves(runtime.config, health)})")
     hello = '{"messages": [{"role": "user", "content": "Hello!"}]}'
     curl = url if entrance.server.port else f"--unix-socket {entrance.server.uds} http://localhost"
-    print_line(console, f"Try: curl {curl}/v1/chat/completions -H 'content-type: application/json' -d '{hello}'")
+    key = " -H 'authorization: Bearer KEY'" if runtime.config.server.needs_key else ""
+    print_line(console, f"Try: curl {curl}/v1/chat/completions{key} -H 'content-type: application/json' -d '{hello}'")
 
 
 def what_it_serves(config: Config, health: Health) -> str:

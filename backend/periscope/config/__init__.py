@@ -19,6 +19,7 @@ from periscope.config.schema import (
     ResponsesConfig,
     ServerConfig,
     ServerLimits,
+    TLSConfig,
 )
 from periscope.config.starter import estimated_budget, fitting, starter_file
 from periscope.config.vision_schema import Capabilities, RemoteConfig, VisionProxyConfig
@@ -40,6 +41,7 @@ __all__ = [
     "SamplingParams",
     "ServerConfig",
     "ServerLimits",
+    "TLSConfig",
     "VariantConfig",
     "VisionProxyConfig",
     "describe",
