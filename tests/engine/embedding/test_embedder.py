@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import struct
 import threading
 from collections.abc import Awaitable, Callable
@@ -17,7 +18,12 @@ from hypothesis import strategies as st
 from periscope.core import MAX_INPUT_TOKENS, EmbeddingRequest, GenerationParams
 from periscope.engine import EmbeddingEngine, EngineConfig
 from periscope.engine.device.turn import DeviceTurn
-from periscope.engine.embedding.embedding_batch import MAX_PADDING_TOKENS, EmbeddingModel, next_texts
+from periscope.engine.embedding.embedding_batch import (
+    MAX_PADDING_TOKENS,
+    EmbeddingBatch,
+    EmbeddingModel,
+    next_texts,
+)
 from periscope.engine.loading.embedding_files import BATCH_TOKENS
 from periscope.engine.worker.commands import EmbeddingPrompt, Submit
 from periscope.engine.worker.stream import TokenStream
@@ -226,6 +232,21 @@ def test_a_query_does_not_wait_for_a_whole_library(folder: Path) -> None:
     loop.close()
 
 
+@pytest.mark.parametrize(("pass_s", "num_passes"), [(0.001, 2), (10.0, 5)])
+def test_a_forward_pass_is_as_large_as_it_is_fast(folder: Path, pass_s: float, num_passes: int) -> None:
+    """Four texts of 64 tokens to begin with; then the other four at once, or one by one on a slow machine."""
+    model = EmbeddingModel.load(folder, EngineConfig(), DeviceTurn(), lambda _done, _total: None)
+    batch = EmbeddingBatch(model, itertools.count(0.0, pass_s).__next__)
+    loop = asyncio.new_event_loop()
+    batch.admit(Submit(EmbeddingPrompt(((5,) * 64,) * 8), GenerationParams(), TokenStream(loop)))
+    passes = 0
+    while batch.has_work:
+        batch.step()
+        passes += 1
+    assert passes == num_passes
+    loop.close()
+
+
 LENGTHS = st.lists(st.lists(st.integers(1, 5000), max_size=30), min_size=1, max_size=4)
 
 
@@ -236,7 +257,7 @@ def test_every_text_is_computed_once_within_the_bounds(rows: list[list[int]]) ->
     done: list[tuple[int, int]] = []
     while any(waiting.values()):
         first = next(row for row, texts in waiting.items() if texts)
-        chosen = next_texts(waiting)
+        chosen = next_texts(waiting, BATCH_TOKENS)
         lengths = [rows[row][index] for row, index in chosen]
         assert chosen[0][0] == first
         assert lengths[0] == max(lengths)
@@ -244,7 +265,7 @@ def test_every_text_is_computed_once_within_the_bounds(rows: list[list[int]]) ->
         assert len(chosen) == 1 or len(chosen) * lengths[0] <= BATCH_TOKENS
         done += chosen
     assert sorted(done) == [(row, index) for row, texts in enumerate(rows) for index in range(len(texts))]
-    assert next_texts(waiting) == []
+    assert next_texts(waiting, BATCH_TOKENS) == []
 
 
 def test_vectors_are_little_endian_floats(folder: Path) -> None:

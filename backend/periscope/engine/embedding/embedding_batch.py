@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import bisect
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,10 @@ logger = logging.getLogger(__name__)
 #: Tokens by which a text may be shorter than the longest of its forward pass. Padding costs as much as text; and in
 #: ModernBERT padding further than half a window (64 tokens) from its text sees nothing, which is NaN in float16.
 MAX_PADDING_TOKENS = 32
+#: How long a forward pass should take: text that is generated meanwhile, and requests that come, wait for it.
+PASS_S = 0.1
+#: Tokens of the first forward pass, before it is known how long one takes.
+FIRST_PASS_TOKENS = 256
 #: Length of the text with which `check_health` checks that the model still works.
 _NUM_HEALTH_CHECK_TOKENS = 4
 
@@ -75,18 +80,18 @@ class _Row:
     waiting: list[tuple[int, int]]
 
 
-def next_texts(waiting: Mapping[int, list[tuple[int, int]]]) -> list[tuple[int, int]]:
+def next_texts(waiting: Mapping[int, list[tuple[int, int]]], num_tokens: int) -> list[tuple[int, int]]:
     """The texts of the next forward pass, which are taken out of `waiting`: the longest of the first row first.
 
     Args:
         waiting: row -> (length, index) of its texts, by length; rows in the order of their turns.
+        num_tokens: of the forward pass, padding included, at most; unless its only text is longer.
 
     Returns:
-        (row, index) of each: within `BATCH_TOKENS`, padding included, and none shorter by more than
-        `MAX_PADDING_TOKENS` than the first.
+        (row, index) of each; none is shorter by more than `MAX_PADDING_TOKENS` than the first.
     """
     longest = next((texts[-1][0] for texts in waiting.values() if texts), 0)
-    room = max(BATCH_TOKENS // max(longest, 1), 1)
+    room = max(num_tokens // max(longest, 1), 1)
     chosen: list[tuple[int, int]] = []
     for row, texts in waiting.items():
         end = bisect.bisect_left(texts, (longest + 1, 0))
@@ -101,8 +106,10 @@ def next_texts(waiting: Mapping[int, list[tuple[int, int]]]) -> list[tuple[int, 
 class EmbeddingBatch:
     """Owns the requests of one embedding model. They take turns, so that a query need not wait for a whole library."""
 
-    def __init__(self, model: EmbeddingModel) -> None:
+    def __init__(self, model: EmbeddingModel, clock: Callable[[], float] = time.perf_counter) -> None:
         self._model = model
+        self._clock = clock
+        self._pass_tokens = FIRST_PASS_TOKENS
         self._num_rows = 0
         self._rows: dict[int, _Row] = {}
 
@@ -120,12 +127,15 @@ class EmbeddingBatch:
         return
 
     def step(self) -> list[Sampled]:
-        chosen = next_texts({number: row.waiting for number, row in self._rows.items()})
+        chosen = next_texts({number: row.waiting for number, row in self._rows.items()}, self._pass_tokens)
         if not chosen:
             return []
         leader = chosen[0][0]
         self._rows[leader] = self._rows.pop(leader)  # the other requests lead the next forward passes
-        vectors = self._model.embed([self._rows[row].texts[index] for row, index in chosen])
+        texts, began_at = [self._rows[row].texts[index] for row, index in chosen], self._clock()
+        vectors = self._model.embed(texts)
+        tokens_per_s = len(texts) * len(texts[0]) / max(self._clock() - began_at, 1e-6)  # the first text is the longest
+        self._pass_tokens = int(min(PASS_S * tokens_per_s, BATCH_TOKENS))
         for (row, index), vector in zip(chosen, vectors, strict=True):
             self._rows[row].vectors[index] = vector
         return [self._finished(row) for row in dict.fromkeys(row for row, _ in chosen) if not self._rows[row].waiting]

@@ -21,9 +21,8 @@ from periscope.errors import ModelLoadError
 
 #: A text is computed in one forward pass, so a model takes no longer ones than this unless `context_length` says so.
 MAX_TEXT_TOKENS = 8192
-#: Tokens of one forward pass, padding included; a single longer text has one of its own. Enough to keep a GPU busy, and
-#: few enough that text that is generated meanwhile waits no longer for a pass than for a picture of a captioner.
-BATCH_TOKENS = 1024
+#: Most tokens of one forward pass, padding included; a single longer text has one of its own. More keep no GPU busier.
+BATCH_TOKENS = 2048
 #: Architectures that attend to all of a text, for which padding is masked. The others are causal and need no mask,
 #: unless their configuration says that they attend in both directions.
 ENCODERS = frozenset({"bert", "camembert", "modernbert", "nomic_bert", "roberta", "xlm-roberta"})
