@@ -24,6 +24,7 @@ from periscope.core import (
     ToolChoice,
     ToolChoiceMode,
 )
+from periscope.engine.text.thinking_format import thinking_format
 from periscope.errors import InvalidRequest
 from periscope.parsing.registry import parser_for
 from tests.engine.vocabulary import Vocabulary
@@ -297,3 +298,30 @@ def test_only_strict_tools_must_be_enforceable(letters: Vocabulary) -> None:
     endless = Tool("loop", parameters={"$ref": "#"}, is_strict=True)
     with pytest.raises(InvalidRequest, match=r"Tool `loop`: .* nothing satisfies it"):
         compiler.text([STRICT, endless], is_parallel=True, starts_in_reasoning=False)
+
+
+@pytest.mark.parametrize("family", ["harmony", "llama that reasons", "hermes", "mistral"])
+@pytest.mark.parametrize("kind", ["json", "calls"])
+def test_a_grammar_takes_the_ending_of_thinking_and_goes_on(letters: Vocabulary, family: str, kind: str) -> None:
+    """Whole before an answer; before calls, gpt-oss chooses its channel itself. In the answer it takes no marker."""
+    form = FAMILIES[family]
+    known = thinking_format(form, letters.ids, None, reasoning_keys=("reasoning_content",), message="Enough.")
+    assert known is not None
+    choice = ToolChoice(ToolChoiceMode.REQUIRED) if kind == "calls" else ToolChoice(ToolChoiceMode.NONE)
+    spec = OutputSpec((STRICT,), choice, None if kind == "calls" else ResponseFormat(ANSWER))
+    constraint = letters.compiler(form).constraint(spec, starts_in_reasoning=False)
+    assert constraint.grammar is not None
+    matcher = constraint.grammar.new_matcher()
+    ending = (known.endings_before_calls if kind == "calls" else known.endings)[0]
+    for token in letters.ids(known.start + "Hm"):
+        matcher.consume(token)
+    assert matcher.num_accepted(ending) == len(ending)
+    for token in ending:
+        matcher.consume(token)
+    answer = (
+        CALLS[family].replace("NAME", "get").replace("{}", '{"city": "Oslo", "days": 2}') if kind == "calls" else "{"
+    )
+    ids = letters.ids(answer)
+    assert matcher.num_accepted(ids) == len(ids)
+    matcher.consume(ids[0])
+    assert matcher.num_accepted(ending) <= 1  # a newline, perhaps, and never the marker

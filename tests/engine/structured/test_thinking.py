@@ -101,9 +101,10 @@ def test_an_end_that_the_model_is_writing_itself_is_not_written_twice() -> None:
 
 
 def test_a_grammar_that_takes_none_of_the_ending_has_no_thinking_to_end() -> None:
-    """The row is left alone from then on; of an ending that it takes in part, that part is written."""
+    """The row is left alone from then on; an ending that it takes up to its marker is written so far."""
     rules = ThinkingRules(FORMAT, is_open=True)
     wishes = [0] * 12
     assert written(wishes, watched(rules, 3), is_late=True, accepted=lambda _: 0) == wishes
+    assert written(wishes, watched(rules, 3), is_late=True, accepted=lambda _: 1) == wishes
     tokens = written(wishes, watched(rules, 3), is_late=True, accepted=lambda _: 2)
     assert tokens == [0, 0, 0, *ENDING[:2], *[0] * 7]

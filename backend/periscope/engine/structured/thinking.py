@@ -113,14 +113,20 @@ class Thinking:
             accepted: how many of some tokens the row's grammar takes next.
         """
         if not self._is_ending(at) and self._is_due(at):
-            endings = self._rules.endings
-            ending = endings[min(self._num_endings, len(endings) - 1)]
-            self._ending, self._ends_at = ending[: accepted(ending)], at
+            self._ending, self._ends_at = self._next_ending(accepted), at
             self._num_endings += 1
             if not self._ending:
                 self._phase = _Phase.OVER
         place = at - self._ends_at
         return self._ending[place] if 0 <= place < len(self._ending) else None
+
+    def _next_ending(self, accepted: Callable[[Sequence[int]], int]) -> Sequence[int]:
+        """The ending as far as the grammar takes it; empty if that is not as far as its marker."""
+        endings = self._rules.endings
+        ending = endings[min(self._num_endings, len(endings) - 1)]
+        taken = ending[: accepted(ending)]
+        text = b"".join(map(self._text_of, taken)).decode("utf-8", "replace")
+        return taken if self._rules.format.end in text else ()
 
     def _is_ending(self, at: int) -> bool:
         """Whether a token of the ending comes at this place, or the ending has not been shown as a whole yet."""
