@@ -280,6 +280,32 @@ def test_loopback_is_known(host, expected):
     assert is_loopback(host) is expected
 
 
+@pytest.mark.parametrize(
+    ("server", "problem"),
+    [
+        ("host: 0.0.0.0, tls: {cert: c.pem, key: k.pem}", "server.host '0.0.0.0' lets others in"),
+        ("host: 0.0.0.0, uds: p.sock", "server.host '0.0.0.0' lets others in"),
+        ("host: 0.0.0.0, tcp: false, uds: p.sock", None),
+        ("tcp: false", "server.tcp is false, so uds must name the Unix socket"),
+        ("tls: {cert: c.pem}", "server.tls.cert needs key beside it"),
+        ("tls: {key: k.pem}", "server.tls.key needs cert beside it"),
+    ],
+)
+def test_where_the_server_listens_is_checked(server, problem):
+    """Others need a key, with TLS or without; a socket in a file is not open to them; it listens somewhere."""
+    problems = problems_of(ONE + f"server: {{{server}}}", {})
+    assert len(problems) == (0 if problem is None else 1)
+    assert problem is None or problem in problems[0]
+
+
+def test_files_of_the_server_are_relative_to_the_file(tmp_path):
+    """As all paths of it are."""
+    text = ONE + "server: {uds: run/p.sock, tls: {cert: c.pem, key: /etc/k.pem}}"
+    server = load_text(text, folder=tmp_path).server
+    assert (server.uds, server.tls.cert) == (f"{tmp_path}/run/p.sock", f"{tmp_path}/c.pem")
+    assert server.tls.key == "/etc/k.pem"
+
+
 def test_named_keys_are_checked():
     """Names and hashes stand once, a hash is one, and a key in its place is not shown; any of them opens a host."""
     good = "sha256:" + "0" * 64
