@@ -1,7 +1,7 @@
 """Sessions of thirty turns as real programs send them, recorded from the programs: each turn computes only what is new.
 
-Recorded in November 2026 from Claude Code 2.1.197 and opencode 1.18.33, which were run against this server. Long texts
-and most tools are left out; every field is there.
+Recorded in November 2026 from Claude Code 2.1.197, opencode 1.18.33 and Codex 0.171.0, which were run against this
+server. Long texts and most tools are left out; every field is there.
 """
 
 from __future__ import annotations
@@ -140,6 +140,60 @@ def opencode_told(answer: dict[str, Any]) -> tuple[str, int, int]:
     return answer["choices"][0]["message"]["content"], usage["prompt_tokens"], cached
 
 
+def codex_body(turns: Turns, number: int) -> dict[str, Any]:
+    return {
+        "model": "demo",
+        "stream": False,
+        "input": [
+            codex_message("developer", "input_text", "You are a coding agent."),
+            codex_message("user", "input_text", "<environment_context>\n  <shell>bash</shell>\n</environment_context>"),
+            *(codex_item(turn) for turn in turns),
+        ],
+        "tools": [
+            {"type": "function", "name": "view_image", "description": "Look.", "strict": False, "parameters": PATH}
+        ],
+        "tool_choice": "auto",
+        "parallel_tool_calls": True,
+        "reasoning": {"summary": "auto"},
+        "store": False,
+        "include": ["reasoning.encrypted_content"],
+        "prompt_cache_key": "01a22617",
+        "client_metadata": {"turn_id": str(number), "session_id": "01a22617"},
+        "max_output_tokens": 4,
+        "temperature": 0,
+    }
+
+
+def codex_item(turn: dict[str, Any]) -> dict[str, Any]:
+    """A turn as an item; those of its tool are items already."""
+    if "type" in turn:
+        return turn
+    kind = "output_text" if turn["role"] == "assistant" else "input_text"
+    return codex_message(turn["role"], kind, turn["content"])
+
+
+def codex_message(role: str, kind: str, text: str) -> dict[str, Any]:
+    return {"type": "message", "role": role, "content": [{"type": kind, "text": text}]}
+
+
+def codex_looked(image: Image.Image, number: int) -> Turns:
+    """The picture is the call's output."""
+    call = {"type": "function_call", "name": "view_image", "arguments": '{"file_path": "/a.png"}'}
+    output = [{"type": "input_image", "image_url": data_url(image), "detail": "high"}]
+    return [
+        {**call, "status": "completed", "call_id": f"call_{number}"},
+        {"type": "function_call_output", "call_id": f"call_{number}", "output": output},
+        {"role": "assistant", "content": "I see."},
+    ]
+
+
+def codex_told(answer: dict[str, Any]) -> tuple[str, int, int]:
+    """As `claude_code_told`."""
+    usage = answer["usage"]
+    parts = [part["text"] for item in answer["output"] if item["type"] == "message" for part in item["content"]]
+    return "".join(parts), usage["input_tokens"], usage["input_tokens_details"]["cached_tokens"]
+
+
 PROGRAMS = {
     "Claude Code": Program(
         path="/v1/messages?beta=true",
@@ -160,6 +214,13 @@ PROGRAMS = {
         body=opencode_body,
         looked=opencode_looked,
         told=opencode_told,
+    ),
+    "Codex": Program(
+        path="/v1/responses",
+        headers={"originator": "codex_exec", "user-agent": "codex_exec/0.171.0", "session-id": "01a22617"},
+        body=codex_body,
+        looked=codex_looked,
+        told=codex_told,
     ),
 }
 
