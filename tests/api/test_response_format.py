@@ -50,6 +50,7 @@ def request_of(**fields: Any) -> GenerationRequest:
         ({"structured_outputs": {"grammar": "g"}}, AnswerGrammar(grammar="g", param="structured_outputs.grammar")),
         ({"grammar": "root ::= x"}, AnswerGrammar(grammar="root ::= x", param="grammar")),
         ({"grammar": ""}, None),
+        ({"guided_choice": ["a"], "tools": TOOLS}, AnswerGrammar(choices=("a",), param="guided_choice")),
         ({"guided_regex": "a", "tools": TOOLS, "tool_choice": "none"}, AnswerGrammar(regex="a", param="guided_regex")),
         ({"json_schema": SCHEMA}, ResponseFormat(SCHEMA, "json_schema")),
         ({"json_schema": SCHEMA, "response_format": {"type": "text"}}, ResponseFormat(SCHEMA, "json_schema")),
@@ -107,7 +108,7 @@ def test_a_schema_stands_beside_tools(choice: str | None) -> None:
         ({"guided_choice": [1]}, "guided_choice[0]", InvalidRequest),
         ({"guided_grammar": ""}, "guided_grammar", InvalidRequest),
         ({"guided_regex": "a" * (MAX_GRAMMAR_CHARS + 1)}, "guided_regex", InvalidRequest),
-        ({"guided_regex": "a", "tools": TOOLS}, "guided_regex", InvalidRequest),
+        ({"guided_grammar": "root ::= x", "tools": TOOLS}, "guided_grammar", InvalidRequest),
         ({"response_format": FORMAT, "guided_json": SCHEMA}, "guided_json", InvalidRequest),
     ],
 )

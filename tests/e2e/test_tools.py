@@ -9,7 +9,9 @@ from typing import Any
 
 import openai
 import pytest
+from tokenizers import Tokenizer
 
+from periscope.demo import EMBEDDED_MODELS
 from tests.e2e.conftest import RunningServer
 
 ASKED: list[Any] = [{"role": "user", "content": "What is the weather in Paris?"}]
@@ -116,6 +118,17 @@ def test_a_format_that_cannot_be_enforced_is_refused(sdk: openai.OpenAI) -> None
     with pytest.raises(openai.BadRequestError) as lark:
         answer(sdk, tools=[broken], tool_choice="required")
     assert lark.value.param == "tools[0].custom.format.grammar.definition"
+
+
+def test_an_answer_beside_tools_is_a_call_or_one_of_the_choices(sdk: openai.OpenAI) -> None:
+    """With `guided_choice`, say: the model calls if it would rather, and else says nothing but these."""
+    extra = {"guided_choice": ["yes", "no"]}
+    (call,) = answer(sdk, tools=TOOLS, extra_body=extra).choices[0].message.tool_calls
+    assert call.function.name == "get_weather"
+    tokens = Tokenizer.from_file(str(EMBEDDED_MODELS["embedded:text"] / "tokenizer.json"))
+    no_calls = {str(tokens.token_to_id("<tool_call>")): -100}
+    (choice,) = answer(sdk, tools=TOOLS, extra_body=extra, logit_bias=no_calls).choices
+    assert (choice.message.content in ("yes", "no"), choice.finish_reason) == (True, "stop")
 
 
 def test_older_clients_send_functions(sdk: openai.OpenAI) -> None:

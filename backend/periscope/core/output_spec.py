@@ -16,7 +16,7 @@ class ConstraintKind(StrEnum):
     JSON = "json"
     """JSON of the response format, or calls where tools may be called."""
     GRAMMAR = "grammar"
-    """A text of the response format's grammar."""
+    """A text of the response format's grammar, or calls where tools may be called."""
     TEXT = "text"
     """Anything, but calls fit their tools."""
     CALLS = "calls"
@@ -29,11 +29,11 @@ class OutputSpec:
 
     Attributes:
         tools: offered to the model; empty when the client's `tool_choice` is none.
-        response_format: the answer must fit it, unless it is a tool call; None = free text. Beside an `AnswerGrammar`
-            no tools are offered: the text that it allows might begin as a call does.
+        response_format: the answer must fit it, unless it is a tool call; None = free text.
 
     Raises:
-        InvalidRequest: tools are offered beside an `AnswerGrammar`.
+        InvalidRequest: tools are offered beside a whole grammar: the text that it allows might begin as a call does,
+            which can be excluded from a regular expression, and not from a grammar.
     """
 
     tools: tuple[Tool, ...] = ()
@@ -41,11 +41,12 @@ class OutputSpec:
     response_format: ResponseFormat | AnswerGrammar | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.response_format, AnswerGrammar) and self.offered:
-            param = self.response_format.param
+        answer = self.response_format
+        if isinstance(answer, AnswerGrammar) and answer.grammar and self.offered:
+            param = answer.param
             raise InvalidRequest(
-                f"`{param}` cannot stand beside `tools`: what it allows might begin as a call does. Leave one out, or "
-                "set `tool_choice` to none.",
+                f"`{param}` cannot stand beside `tools`: what it allows might begin as a call does. Leave one out, set "
+                "`tool_choice` to none, or send a regular expression or choices in its place.",
                 param=param,
             )
 

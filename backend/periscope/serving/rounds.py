@@ -46,8 +46,8 @@ def may_offer_tools(request: GenerationRequest) -> bool:
     """Pure: whether the server may offer tools of its own beside the client's.
 
     Not where the client forbids calls or demands one, which is to be of its own tools; not where the answer must fit a
-    grammar of the client's, beside which no tools can stand; not where the client has begun the answer; and not where
-    it wants several choices, each of which would go on with a conversation of its own.
+    grammar of the client's, beside which not every model can call; not where the client has begun the answer; and not
+    where it wants several choices, each of which would go on with a conversation of its own.
     """
     output = request.output
     is_free = output.tool_choice.mode is ToolChoiceMode.AUTO and not isinstance(output.response_format, AnswerGrammar)

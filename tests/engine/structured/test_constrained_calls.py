@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from jsonschema import Draft202012Validator
 from mlx_lm.utils import load_tokenizer
 
 from periscope.core import (
+    AnswerGrammar,
     JSONObject,
     OutputFormat,
     OutputSpec,
@@ -127,7 +129,7 @@ def letters(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def told(
-    family: str, text: str, choice: ToolChoice = ToolChoice(), answer: ResponseFormat | None = None
+    family: str, text: str, choice: ToolChoice = ToolChoice(), answer: ResponseFormat | AnswerGrammar | None = None
 ) -> list[Event]:
     """The events of a completion except its reasoning, which must be the same for the whole and for single letters."""
     spec = OutputSpec(TOOLS, choice, answer)
@@ -219,6 +221,69 @@ def test_calls_are_of_allowed_tools(letters: Vocabulary, family: str, mode: Tool
     assert set(called) <= {"put"}
     everything = ToolChoice(allowed=frozenset({"put", "get"}))
     assert compiler.constraint(OutputSpec(tools, everything), starts_in_reasoning=False).grammar is None
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if "llama" not in family])
+@pytest.mark.parametrize(
+    ("answer", "fitting"),
+    [
+        (AnswerGrammar(regex="[a-z<>_]{3,12}|[A-Z]+"), ["abc", "<tool", "XY"]),
+        (AnswerGrammar(regex="(?s:.+)"), ["abc", "a <tool ", "[1"]),
+        (AnswerGrammar(choices=("heads", "<b>")), ["heads", "<b>"]),
+    ],
+)
+def test_an_answer_beside_tools_is_calls_or_fits_the_regex(
+    letters: Vocabulary, family: str, answer: AnswerGrammar, fitting: list[str]
+) -> None:
+    """What begins as a call is one, with arguments that fit, even if the expression allows anything."""
+    spec = OutputSpec(TOOLS, response_format=answer)
+    constraint = letters.compiler(FAMILIES[family]).constraint(spec, starts_in_reasoning=False)
+    assert constraint.grammar is not None
+    final = "<|channel|>final<|message|>" if family == "harmony" else ""
+    call = CALLS[family].replace("NAME", "get").replace("{}", GOOD)
+    for text in (*(final + text for text in fitting), call):
+        assert letters.accepts(constraint.grammar, text), text
+    for wrong in (call.replace("Oslo", 40 * "x"), call.replace("get", "fly")):
+        assert not letters.accepts(constraint.grammar, wrong), wrong
+    kinds = set()
+    for seed in range(NUM_SEEDS // 2):
+        written = letters.scheme(constraint.grammar, Random(seed), wishes(family))
+        if written is None:
+            continue
+        events = told(family, written, ToolChoice(), answer)
+        kinds |= {type(event) for event in events}
+        said = [event for event in events if not isinstance(event, Called)]
+        check_calls([event for event in events if isinstance(event, Called)])
+        if said:
+            (event,) = events
+            assert isinstance(event, TextDelta)
+            assert event.text in answer.choices or re.fullmatch(answer.regex or "$.", event.text)
+    assert Called in kinds
+
+
+@pytest.mark.parametrize("family", ["hermes", "mistral", "gemma", "qwen coder"])
+@pytest.mark.parametrize("tools", [(), TOOLS], ids=["alone", "beside tools"])
+def test_an_exact_answer_begins_with_its_first_character(
+    letters: Vocabulary, family: str, tools: tuple[Tool, ...]
+) -> None:
+    """Models like to end a line first; only behind reasoning that is no part of the answer."""
+    form = FAMILIES[family]
+    grammar = letters.compiler(form).answer(AnswerGrammar(regex="[a-z]+"), tools, starts_in_reasoning=False)
+    assert letters.accepts(grammar, "abc")
+    assert letters.accepts(grammar, f"{form.think_start}Hm.{form.think_end}\n\nabc")
+    assert not letters.accepts(grammar, "\nabc")
+
+
+def test_an_answer_s_grammar_beside_tools_is_refused_where_it_may_look_like_a_call(letters: Vocabulary) -> None:
+    """A choice that begins as a call, any grammar, and models whose calls have no marker."""
+    with pytest.raises(InvalidRequest, match="begins with `<tool_call>`"):
+        letters.compiler(FAMILIES["hermes"]).answer(
+            AnswerGrammar(choices=("\n<tool_call>",)), TOOLS, starts_in_reasoning=False
+        )
+    with pytest.raises(InvalidRequest, match="cannot stand beside `tools` with this model"):
+        letters.compiler(FAMILIES["llama"]).answer(AnswerGrammar(regex="a"), TOOLS, starts_in_reasoning=False)
+    with pytest.raises(InvalidRequest, match="send a regular expression"):
+        OutputSpec(TOOLS, response_format=AnswerGrammar(grammar='root ::= "a"'))
 
 
 GOOD = '{"city": "Oslo", "days": 2}'

@@ -21,18 +21,29 @@ MAX_RULES: Final = 500
 _SLASH: Final = re.compile(r"(\\.)|/", re.DOTALL)
 
 
-def lark_of(grammar: AnswerGrammar) -> str:
+def lark_of(grammar: AnswerGrammar, *, unlike: str = "") -> str:
     """The grammar, whose rule `start` is the answer.
+
+    Args:
+        unlike: a text with which the answer must not begin, after whitespace, if there is one.
 
     Raises:
         InvalidRequest: it has too many rules, or is GBNF and has an error; says where. Errors in Lark and in regular
             expressions are found when the grammar is compiled.
     """
     if grammar.choices:
+        begun = next((text for text in grammar.choices if unlike and text.lstrip().startswith(unlike)), None)
+        if begun is not None:
+            raise InvalidRequest(
+                f"`{grammar.param}` has a text that begins with `{unlike}`, as this model's calls do. Leave it or the "
+                "tools out.",
+                param=grammar.param,
+            )
         texts = (json.dumps(text, ensure_ascii=False) for text in dict.fromkeys(grammar.choices))
         return f"start: ANSWER\nANSWER: {' | '.join(texts)}"
     if grammar.regex:
-        return f"start: ANSWER\nANSWER: /{_as_line(grammar.regex)}/"
+        excluded = f" & ~/\\s*{_as_line(re.escape(unlike))}(?s:.*)/" if unlike else ""
+        return f"start: ANSWER\nANSWER: /{_as_line(grammar.regex)}/{excluded}"
     try:
         lark = str(any_to_lark(grammar.grammar))
         if lark.count(":") <= MAX_RULES:

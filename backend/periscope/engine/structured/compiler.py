@@ -96,7 +96,9 @@ class GrammarCompiler:
                 )
             case ConstraintKind.GRAMMAR:
                 assert isinstance(spec.response_format, AnswerGrammar)  # noqa: S101 - implied by the kind
-                grammar = self.answer(spec.response_format, starts_in_reasoning=starts_in_reasoning)
+                grammar = self.answer(
+                    spec.response_format, tools, is_parallel=is_parallel, starts_in_reasoning=starts_in_reasoning
+                )
             case ConstraintKind.TEXT:
                 grammar = self.text(tools, is_parallel=is_parallel, starts_in_reasoning=starts_in_reasoning)
         output_format = replace(spec.format_for(self._own_format), starts_in_reasoning=starts_in_reasoning)
@@ -143,18 +145,38 @@ class GrammarCompiler:
             self._check_unlike_calls(answer, [tool.name for tool in tools if tool.is_strict])
         return grammar
 
-    def answer(self, grammar: AnswerGrammar, *, starts_in_reasoning: bool) -> Grammar:
-        """Constrain the answer to a text of the client's own grammar. Reasoning may come first.
+    def answer(
+        self,
+        grammar: AnswerGrammar,
+        tools: Sequence[Tool] = (),
+        *,
+        is_parallel: bool = True,
+        starts_in_reasoning: bool,
+    ) -> Grammar:
+        """Constrain the answer to a text of the client's own grammar, or to calls, as for `json`.
+
+        Reasoning may come first.
 
         Raises:
-            InvalidRequest: the grammar has an error, or is too complex.
+            InvalidRequest: the grammar has an error, is too complex, or allows what begins as a call does.
         """
-        part = Part.of_grammar(grammar)
+        style, marker = self._output_format.tool_call_style, self._output_format.tool_start or ""
+        if tools and style is ToolCallStyle.LLAMA:
+            raise InvalidRequest(
+                f"`{grammar.param}` cannot stand beside `tools` with this model, whose calls are told from its answers "
+                "only by how they begin. Leave one out, or set `tool_choice` to none.",
+                param=grammar.param,
+            )
+        has_marker = bool(tools) and style is not ToolCallStyle.HARMONY
+        part = Part.of_grammar(grammar, unlike=marker if has_marker else "")
+        called = [Part.of_arguments(tool) for tool in tools]
 
         def write(text: GrammarText) -> str:
-            return text.answer(part.write(text))
+            answer = text.answer(part.write(text))
+            return f"{answer} | {text.calls(by_name(called), is_parallel=is_parallel)}" if called else answer
 
-        return self._compiled("answer", [part], write, starts_in_reasoning=starts_in_reasoning)
+        kind = f"answer {is_parallel}"
+        return self._compiled(kind, [part, *called], write, starts_in_reasoning=starts_in_reasoning)
 
     def text(self, tools: Sequence[Tool], *, is_parallel: bool, starts_in_reasoning: bool) -> Grammar:
         """Leave the answer free, but constrain its calls to these tools, with arguments as for `json`.
@@ -210,7 +232,9 @@ class GrammarCompiler:
             self._check_part(part, tokens)
         text = GrammarText(self._take_apart, form)
         answer = write(text)
-        lark = text.after_reasoning(answer, starts_in_reasoning=is_open) if reasons else text.alone(answer)
+        lark = text.alone(answer)
+        if reasons:
+            lark = text.after_reasoning(answer, starts_in_reasoning=is_open, is_exact=bool(parts[0].lark))
         matcher = _compile(tokens, lark, parts[0])
         with self._lock:
             digits, closing = self._token_kinds(tokens)

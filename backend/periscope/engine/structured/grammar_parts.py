@@ -67,13 +67,13 @@ class Part:
         return replace(part, schema=rewritten(parameters))
 
     @classmethod
-    def of_grammar(cls, grammar: AnswerGrammar) -> Part:
-        """The client's grammar.
+    def of_grammar(cls, grammar: AnswerGrammar, *, unlike: str = "") -> Part:
+        """The client's grammar. `unlike`: a text with which the answer must not begin, if there is one.
 
         Raises:
             InvalidRequest: it is GBNF with an error; says where.
         """
-        return cls({}, grammar.param, {}, lark=lark_of(grammar))
+        return cls({}, grammar.param, {}, lark=lark_of(grammar, unlike=unlike))
 
     def write(self, text: GrammarText) -> str:
         """Add its rule; returns the rule's name."""

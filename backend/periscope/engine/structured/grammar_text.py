@@ -158,10 +158,13 @@ class GrammarText:
         """The marker that ends reasoning; empty if the format has none."""
         return _END if self._style is ToolCallStyle.HARMONY else self._format.think_end or ""
 
-    def after_reasoning(self, answer: str, *, starts_in_reasoning: bool) -> str:
+    def after_reasoning(self, answer: str, *, starts_in_reasoning: bool, is_exact: bool = False) -> str:
         """The grammar of a completion that may start with reasoning.
 
         Reasoning that the prompt has opened must be closed. Otherwise the model decides whether to open it.
+
+        Args:
+            is_exact: the answer is to the letter: no line may end before it unless reasoning does.
         """
         others: tuple[str, ...] = ()
         if self._style is ToolCallStyle.HARMONY:
@@ -172,7 +175,8 @@ class GrammarText:
         self._rules.append(f"thought: {self._text_up_to(self.thought_end(), others)}")
         if starts_in_reasoning:
             return self.alone(f"thought {before} {after} ({answer})")
-        return self.alone(f"({self._marker(opening)} thought {before})? {after} ({answer})")
+        thought = f"{self._marker(opening)} thought {before}"
+        return self.alone(f"({thought} {after})? ({answer})" if is_exact else f"({thought})? {after} ({answer})")
 
     def _text(self, without: Collection[str], *, unlike: str = "") -> str:
         """Add a rule for free text, which may be empty; returns its name.
