@@ -10,7 +10,7 @@ JOBS ?= 2
 # On Linux MLX's own matrix products are slow: where the system has OpenBLAS, the tests with a real model use it.
 OPENBLAS ?= $(firstword $(wildcard /usr/lib/*/libopenblas.so.0 /usr/lib64/libopenblas.so.0))
 
-.PHONY: setup serve test clients fuzz wheel try-wheel formula real real-fence train-smoke check format clean
+.PHONY: setup serve test clients fuzz fuzz-api wheel try-wheel formula real real-fence train-smoke check format clean
 
 setup: $(STAMP)
 
@@ -37,6 +37,11 @@ clients: setup
 NUMBER ?= 20000
 fuzz: setup
 	FUZZ_BODIES=$(NUMBER) $(BIN)/python -m pytest tests/fuzz -rP $(FLAGS)
+
+# Every route of /openapi.json in all ways that it describes, against a server with the demo pair; some minutes.
+fuzz-api: setup
+	@$(BIN)/python -m pip install --quiet --group fuzz
+	$(BIN)/python -m tests.fuzz.api $(FLAGS)
 
 wheel: setup
 	@rm -rf $(DIST)

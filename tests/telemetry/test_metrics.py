@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -177,3 +178,13 @@ def test_the_dashboard_asks_for_what_there_is() -> None:
     asked = {name for query in queries for name in _NAME.findall(query)} - {*GEN_AI, "gen_ai_token_type"}
     assert len(asked) > 20
     assert asked - known == set()
+
+
+def test_embeddings_have_tokens_that_they_read_alone() -> None:
+    """Nothing is written, and no prompt cache is asked: neither stands there as 0 or as a miss."""
+    metrics = new_metrics()
+    metrics.take(RequestEnded("r", "finished", replace(ANSWERED, operation=Operation.EMBEDDINGS, usage=Usage(7))))
+    labels = GEN_AI | {"gen_ai_operation_name": "embeddings"}
+    assert value(metrics, "gen_ai_client_token_usage_sum", **labels, **INPUT) == 7
+    assert value(metrics, "gen_ai_client_token_usage_count", **labels, **OUTPUT) is None
+    assert value(metrics, "periscope_prompt_cache_requests_total", model="org/text", result="miss") is None

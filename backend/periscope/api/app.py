@@ -21,6 +21,7 @@ from periscope.api.models import discovery_router, models_router
 from periscope.api.openai.embeddings import embedding_router
 from periscope.api.openai.routes import openai_router
 from periscope.api.openai.tokenizing import tokenizing_router
+from periscope.api.openapi.route import openapi_router
 from periscope.api.paths import IntendedPaths
 from periscope.api.probes import probe_router
 from periscope.api.request_log import RequestLog, RouteNote
@@ -78,6 +79,7 @@ def create_app(
     app.include_router(control_router(backend, control, settings))
     app.include_router(logs_router(log or LogTail()))
     app.include_router(metrics_router(metrics))
+    app.include_router(openapi_router(app))
     return app
 
 

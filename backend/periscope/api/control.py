@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 from fastapi import APIRouter
 from pydantic import Field, JsonValue
@@ -17,13 +17,14 @@ from periscope.api.documents import file_part
 from periscope.api.downloads import downloads_router
 from periscope.api.json_reading import read_json
 from periscope.api.kept_captions import kept_captions_router
+from periscope.api.openapi import documented, shapes
 from periscope.api.record import record_of
 from periscope.api.replies import GET, JSONReply
 from periscope.api.sse import STREAM_HEADERS
 from periscope.api.status_stream import StatusStream
 from periscope.api.status_wire import encode_model, encode_requests, encode_status
 from periscope.api.validation import Command, validate
-from periscope.core import ImagePart, JSONObject
+from periscope.core import ConfigChanges, ImagePart, JSONObject
 from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ class PinCommand(ModelCommand):
     pinned: bool = True
 
 
+#: Of the body of a command to a model, for the OpenAPI document.
+_EXAMPLE: Final = {"model": "default"}
+
 ModelCommandT = TypeVar("ModelCommandT", bound=ModelCommand)
 
 
@@ -78,7 +82,15 @@ def control_router(backend: ChatBackend, control: ControlBackend, settings: ApiS
 def _captions(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
     router = APIRouter()
 
-    @router.post("/api/captions")
+    @router.post(
+        "/api/captions",
+        **documented(
+            "Periscope",
+            "What a text model reads in place of images and files.",
+            shapes.CaptionsReply,
+            body=CaptionsWire,
+        ),
+    )
     async def create_captions(request: Request) -> Response:
         wire = await read_json(request, settings.max_text_bytes, partial(validate, CaptionsWire))
         record_of(request.scope).model = wire.model or ""
@@ -110,17 +122,29 @@ async def _described(backend: ChatBackend, wire: CaptionsWire) -> JSONObject:
 def _watching(control: ControlBackend, settings: ApiSettings) -> APIRouter:
     router = APIRouter()
 
-    @router.api_route("/api/status", methods=GET)
+    @router.api_route(
+        "/api/status", methods=GET, **documented("Periscope", "The whole server at this moment.", shapes.StatusReply)
+    )
     async def show_status() -> Response:
         return JSONReply(encode_status(control.status()))
 
-    @router.api_route("/api/events", methods=GET)
+    @router.api_route(
+        "/api/events",
+        methods=GET,
+        **documented(
+            "Periscope",
+            "The snapshot, then what changes.",
+            events="`id`, `event` and `data` (JSON): first `snapshot`, as `/api/status`.",
+        ),
+    )
     async def follow_events(request: Request) -> Response:
         if request.method == "HEAD":  # a stream has no end to wait for
             return Response(headers=STREAM_HEADERS)
         return StatusStream(control.events(), settings)
 
-    @router.api_route("/api/requests", methods=GET)
+    @router.api_route(
+        "/api/requests", methods=GET, **documented("Periscope", "The requests that wait or run.", shapes.RequestList)
+    )
     async def list_requests() -> Response:
         return JSONReply(encode_requests(control.requests()))
 
@@ -130,47 +154,75 @@ def _watching(control: ControlBackend, settings: ApiSettings) -> APIRouter:
 def _steering(control: ControlBackend) -> APIRouter:
     router = APIRouter()
 
-    @router.post("/api/requests/{request_id}/cancel")
+    @router.post(
+        "/api/requests/{request_id}/cancel", **documented("Periscope", "Cancels a request.", shapes.CancelledRequest)
+    )
     async def cancel_request(request_id: str, request: Request) -> Response:
         await refuse_fields(request)
         control.cancel(request_id)
         return JSONReply({"id": request_id, "cancelled": True})
 
-    @router.post("/api/requests/{request_id}/answer_now")
+    @router.post(
+        "/api/requests/{request_id}/answer_now",
+        **documented("Periscope", "Ends the thinking of a request.", shapes.AnsweringRequest, status=202),
+    )
     async def answer_now(request_id: str, request: Request) -> Response:
         await refuse_fields(request)
         control.answer_now(request_id)
         return JSONReply({"id": request_id, "answering": True}, status_code=202)
 
-    @router.post("/api/server/shutdown")
+    @router.post(
+        "/api/server/shutdown",
+        **documented("Periscope", "Ends the server in order.", shapes.StoppingServer, status=202),
+    )
     async def shut_down(request: Request) -> Response:
         await refuse_fields(request)
         control.shutdown()
         return JSONReply({"state": "stopping"}, status_code=202)
 
-    @router.post("/api/server/reload")
+    @router.post("/api/server/reload", **documented("Periscope", "Reads models.yaml again.", ConfigChanges))
     async def reload_config(request: Request) -> Response:
         await refuse_fields(request)
         return JSONReply(asdict(await control.reload()))
 
-    @router.post("/api/models/load")
+    @router.post(
+        "/api/models/load",
+        **documented("Periscope", "Loads a model.", shapes.ModelRow, body=WaitingCommand, example=_EXAMPLE),
+    )
     async def load_model(request: Request) -> Response:
         command = await _command(WaitingCommand, request)
         loading = control.load(command.model, wait=command.wait)
         return JSONReply(encode_model(await while_connected(loading, request.receive)))
 
-    @router.post("/api/models/unload")
+    @router.post(
+        "/api/models/unload",
+        **documented("Periscope", "Unloads a model.", shapes.ModelRow, body=WaitingCommand, example=_EXAMPLE),
+    )
     async def unload_model(request: Request) -> Response:
         command = await _command(WaitingCommand, request)
         unloading = control.unload(command.model, wait=command.wait)
         return JSONReply(encode_model(await while_connected(unloading, request.receive)))
 
-    @router.post("/api/models/pin")
+    @router.post(
+        "/api/models/pin",
+        **documented(
+            "Periscope", "Pins a model in memory, or unpins it.", shapes.ModelRow, body=PinCommand, example=_EXAMPLE
+        ),
+    )
     async def pin_model(request: Request) -> Response:
         command = await _command(PinCommand, request)
         return JSONReply(encode_model(control.pin(command.model, pinned=command.pinned)))
 
-    @router.post("/v1/models/select")
+    @router.post(
+        "/v1/models/select",
+        **documented(
+            "Periscope",
+            "Makes a model the default, and loads it.",
+            shapes.ModelRow,
+            body=WaitingCommand,
+            example=_EXAMPLE,
+        ),
+    )
     async def select_model(request: Request) -> Response:
         command = await _command(WaitingCommand, request)
         selecting = control.select(command.model, wait=command.wait)

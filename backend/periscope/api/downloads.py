@@ -11,11 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from periscope.api.commands import read_command, refuse_fields
+from periscope.api.openapi import documented, shapes
 from periscope.api.record import record_of
 from periscope.api.replies import GET, JSONReply
 from periscope.api.status_wire import encode_download, encode_downloads
 from periscope.api.validation import Command
 from periscope.core import DownloadCommand
+from periscope.status import DownloadStatus
 
 if TYPE_CHECKING:
     from periscope.api.backend import ControlBackend
@@ -33,15 +35,22 @@ def downloads_router(control: ControlBackend) -> APIRouter:
     """Everything under `/api/downloads`."""
     router = APIRouter()
 
-    @router.api_route("/api/downloads", methods=GET)
+    @router.api_route(
+        "/api/downloads", methods=GET, **documented("Periscope", "The downloads of models.", shapes.DownloadList)
+    )
     async def list_downloads() -> Response:
         return JSONReply(encode_downloads(control.downloads()))
 
-    @router.api_route("/api/downloads/{download_id}", methods=GET)
+    @router.api_route(
+        "/api/downloads/{download_id}", methods=GET, **documented("Periscope", "One download.", DownloadStatus)
+    )
     async def show_download(download_id: str) -> Response:
         return JSONReply(encode_download(control.download(download_id)))
 
-    @router.post("/api/downloads")
+    @router.post(
+        "/api/downloads",
+        **documented("Periscope", "Fetches a model, and what works for it.", shapes.DownloadList, body=StartDownload),
+    )
     async def start_download(request: Request) -> Response:
         command = await read_command(StartDownload, request)
         record_of(request.scope).model = command.model
@@ -50,7 +59,11 @@ def downloads_router(control: ControlBackend) -> APIRouter:
 
     for command in DownloadCommand:
         router.add_api_route(
-            f"/api/downloads/{{download_id}}/{command}", _steer(control, command), methods=["POST"], name=command
+            f"/api/downloads/{{download_id}}/{command}",
+            _steer(control, command),
+            methods=["POST"],
+            name=command,
+            **documented("Periscope", f"{command.capitalize()}s a download.", DownloadStatus),
         )
     return router
 

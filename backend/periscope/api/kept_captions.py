@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from periscope.api.openapi import Query, documented, shapes
 from periscope.api.query import number_of, query_of
 from periscope.api.replies import GET, JSONReply, json_number
 
@@ -19,20 +20,30 @@ if TYPE_CHECKING:
 
 _DEFAULT_LIMIT: Final = 20
 _MAX_LIMIT: Final = 1000
+_QUERY: Final = (
+    Query(
+        "limit", {"type": "integer", "minimum": 0, "maximum": _MAX_LIMIT, "default": _DEFAULT_LIMIT}, "At most so many."
+    ),
+    Query("key", {"type": "string"}, "Those whose key, or its digest, begins with this."),
+)
 
 
 def kept_captions_router(control: ControlBackend) -> APIRouter:
     """The routes about cached captions. `POST` on the same path makes captions."""
     router = APIRouter()
 
-    @router.api_route("/api/captions", methods=GET)
+    @router.api_route(
+        "/api/captions",
+        methods=GET,
+        **documented("Periscope", "The captions that are kept, the last used first.", shapes.CaptionList, query=_QUERY),
+    )
     async def list_captions(request: Request) -> Response:
         query = query_of(request, "limit", "key")
         limit = number_of(query, "limit", default=_DEFAULT_LIMIT, most=_MAX_LIMIT)
         stats, captions = await control.captions(limit, query.get("key", ""))
         return JSONReply({"stats": encode_stats(stats), "captions": [encode_kept(kept) for kept in captions]})
 
-    @router.delete("/api/captions")
+    @router.delete("/api/captions", **documented("Periscope", "Drops all captions.", shapes.FlushedCaptions))
     async def flush_captions(request: Request) -> Response:
         query_of(request, none="There are none: all captions are flushed.")
         flushed = await control.flush_captions()

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from periscope.api.openapi import Query, documented, shapes
 from periscope.api.query import number_of, query_of
 from periscope.api.replies import GET, JSONReply
 from periscope.api.wording import clip
@@ -21,13 +22,24 @@ if TYPE_CHECKING:
 _DEFAULT_LINES: Final = 200
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _MAX_ID: Final = 10**15
+_QUERY: Final = (
+    Query(
+        "lines", {"type": "integer", "minimum": 0, "maximum": KEPT_LINES, "default": _DEFAULT_LINES}, "At most so many."
+    ),
+    Query("after", {"type": "integer", "minimum": 0, "maximum": _MAX_ID, "default": 0}, "Those behind this id."),
+    Query("level", {"enum": [*_LEVELS], "default": "debug"}, "Those of this level or a graver one."),
+)
 
 
 def logs_router(log: LogTail) -> APIRouter:
     """The route, over the lines that are kept. They hold no secrets: `log`'s formatter sees to that."""
     router = APIRouter()
 
-    @router.api_route("/api/logs", methods=GET)
+    @router.api_route(
+        "/api/logs",
+        methods=GET,
+        **documented("Periscope", "The newest lines of the log.", shapes.LogLines, query=_QUERY),
+    )
     async def list_lines(request: Request) -> Response:
         query = query_of(request, "lines", "after", "level")
         level = query.get("level", "debug")

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from periscope.api.openapi import documented
 from periscope.api.replies import GET
 from periscope.errors import RouteNotFound
 
@@ -19,7 +20,16 @@ def metrics_router(metrics: MetricsBackend | None) -> APIRouter:
     """Prometheus' text format, or OpenMetrics where the client asks for it."""
     router = APIRouter()
 
-    @router.api_route("/metrics", methods=GET)
+    @router.api_route(
+        "/metrics",
+        methods=GET,
+        **documented(
+            "Probes",
+            "Metrics, in Prometheus' or OpenMetrics' text format.",
+            "text/plain",
+            "application/openmetrics-text",
+        ),
+    )
     async def show_metrics(request: Request) -> Response:
         if metrics is None:
             raise RouteNotFound("Metrics are off. Set `server.metrics: true` in models.yaml and restart the server.")

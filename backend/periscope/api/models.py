@@ -14,6 +14,7 @@ from periscope.api.anthropic import models as anthropic
 from periscope.api.dialects import speaks_anthropic
 from periscope.api.discovery import codex_catalogue, llama_cpp_props, lm_studio_v0_model, lm_studio_v1_model
 from periscope.api.openai import models as openai
+from periscope.api.openapi import documented, shapes
 from periscope.api.replies import GET, JSONReply
 from periscope.core import require_model
 
@@ -30,7 +31,13 @@ def models_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
     """The list of models, and each of them, for OpenAI's and Anthropic's clients and Codex."""
     router = APIRouter(prefix="/v1/models")
 
-    @router.api_route("", methods=GET)
+    @router.api_route(
+        "",
+        methods=GET,
+        **documented(
+            "OpenAI", "The models, in the shape of the client's dialect.", shapes.OpenAIModels, shapes.AnthropicModels
+        ),
+    )
     async def list_models(request: Request) -> JSONReply:
         cards = backend.models()
         if speaks_anthropic(request.scope):
@@ -38,7 +45,9 @@ def models_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
         catalogue = {"models": codex_catalogue(cards)} if _OF_CODEX in request.query_params else {}
         return JSONReply(openai.encode_models(cards) | catalogue)
 
-    @router.api_route("/{name:path}", methods=GET)
+    @router.api_route(
+        "/{name:path}", methods=GET, **documented("OpenAI", "One model.", shapes.OpenAIModel, shapes.AnthropicModel)
+    )
     async def retrieve_model(request: Request, name: str) -> JSONReply:
         cards = backend.models()  # the default model comes first
         if not speaks_anthropic(request.scope):
@@ -53,19 +62,35 @@ def discovery_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
     """What LM Studio's and llama.cpp's clients ask."""
     router = APIRouter()
 
-    @router.api_route("/api/v0/models", methods=GET)
+    @router.api_route(
+        "/api/v0/models",
+        methods=GET,
+        **documented("Discovery", "The models, as LM Studio lists them.", shapes.LMStudioModels),
+    )
     async def list_lm_studio_v0() -> JSONReply:
         return JSONReply({"object": "list", "data": [lm_studio_v0_model(card) for card in backend.models()]})
 
-    @router.api_route("/api/v0/models/{name:path}", methods=GET)
+    @router.api_route(
+        "/api/v0/models/{name:path}",
+        methods=GET,
+        **documented("Discovery", "One model, as LM Studio tells it.", shapes.LMStudioModel),
+    )
     async def retrieve_lm_studio_v0(name: str) -> JSONReply:
         return JSONReply(lm_studio_v0_model(_named(backend, name)))
 
-    @router.api_route("/api/v1/models", methods=GET)
+    @router.api_route(
+        "/api/v1/models",
+        methods=GET,
+        **documented("Discovery", "The models, as LM Studio's second API lists them.", shapes.LMStudioV1Models),
+    )
     async def list_lm_studio_v1() -> JSONReply:
         return JSONReply({"models": [lm_studio_v1_model(card) for card in backend.models()]})
 
-    @router.api_route("/props", methods=GET)
+    @router.api_route(
+        "/props",
+        methods=GET,
+        **documented("Discovery", "One model, as llama.cpp's server tells it.", shapes.LlamaProps),
+    )
     async def props(model: str = "") -> JSONReply:
         return JSONReply(llama_cpp_props(_named(backend, model), settings.version))
 

@@ -31,7 +31,7 @@ PATHS = (
     *("/api/captions", "/api/requests", "/api/status", "/api/events", "/api/logs"),
     *("/detokenize", "/tokenize"),
     *("/api/v0/models", "/api/v1/models", "/props"),
-    *("/health", "/readyz", "/livez", "/metrics"),
+    *("/health", "/readyz", "/livez", "/metrics", "/openapi.json"),
 )
 _CHAT, _MODELS = "POST /v1/chat/completions", "GET /v1/models"
 #: Paths of APIs that are not served, with the name of the API and the call that does the same work here, if one does.

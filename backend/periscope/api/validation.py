@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
@@ -38,14 +38,17 @@ def as_whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+EffortName: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
 def _effort(value: Any) -> Any:
-    if value in ("none", "minimal", "low", "medium", "high", "xhigh", "max"):
+    if value in get_args(EffortName):
         return value
     raise PydanticCustomError(EXPECTED, "`none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`")
 
 
 Name = Annotated[str, Field(min_length=1)]
-Effort = Annotated[str, BeforeValidator(_effort)]
+Effort = Annotated[str, BeforeValidator(_effort, json_schema_input_type=EffortName)]
 Whole = Annotated[int, BeforeValidator(as_whole)]
 
 _EXPECTED_BY_TYPE = {

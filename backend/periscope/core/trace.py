@@ -44,6 +44,11 @@ class Operation(StrEnum):
     EMBEDDINGS = "embeddings"
     COUNT_TOKENS = "count_tokens"
 
+    @property
+    def generates(self) -> bool:
+        """The model writes."""
+        return self in {Operation.CHAT, Operation.TEXT_COMPLETION}
+
 
 @dataclass(frozen=True, slots=True)
 class PhaseSpan:

@@ -154,6 +154,8 @@ class Metrics:
             self._per_token.labels(*gen_ai).observe(per_token_s)
         usage = trace.usage
         self._tokens.labels(*gen_ai, "input").observe(usage.num_prompt_tokens)
+        if not trace.operation.generates:
+            return
         self._tokens.labels(*gen_ai, "output").observe(usage.num_completion_tokens)
         self._cached.labels(trace.model).inc(usage.num_cached_tokens)
         self._lookups.labels(trace.model, "hit" if usage.num_cached_tokens else "miss").inc()

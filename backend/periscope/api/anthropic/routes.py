@@ -13,11 +13,13 @@ from starlette.responses import Response
 from periscope.api.anthropic.decode import decode, decode_prompt
 from periscope.api.anthropic.encode import EventEncoder, MessageReply, encode_count, encode_message
 from periscope.api.anthropic.models import model_for
+from periscope.api.anthropic.schema import MessagesWire, PromptWire
 from periscope.api.disconnect import while_connected
 from periscope.api.feed import collect
 from periscope.api.fields import log_unused
 from periscope.api.json_reading import read_json
 from periscope.api.model_names import name_of
+from periscope.api.openapi import documented, shapes
 from periscope.api.record import record_of
 from periscope.api.replies import JSONReply
 from periscope.api.sse import EventStream
@@ -33,7 +35,17 @@ def anthropic_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
     """Everything under `/v1/messages`."""
     router = APIRouter(prefix="/v1/messages")
 
-    @router.post("")
+    @router.post(
+        "",
+        **documented(
+            "Anthropic",
+            "Answers a conversation.",
+            shapes.AnthropicMessage,
+            body=MessagesWire,
+            example={"max_tokens": 16, "messages": [{"role": "user", "content": "Hello!"}]},
+            events="Anthropic's events, from `message_start` to `message_stop`, with `ping` while nothing else comes.",
+        ),
+    )
     async def create_message(request: Request) -> Response:
         record = record_of(request.scope)
         call = await read_json(request, settings.max_text_bytes, partial(decode, request_id=record.id_as("msg_")))
@@ -49,7 +61,16 @@ def anthropic_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
         collected = await while_connected(collect(events), request.receive)
         return JSONReply(encode_message(collected, reply))
 
-    @router.post("/count_tokens")
+    @router.post(
+        "/count_tokens",
+        **documented(
+            "Anthropic",
+            "The number of tokens of a conversation.",
+            shapes.CountedTokens,
+            body=PromptWire,
+            example={"messages": [{"role": "user", "content": "Hello!"}]},
+        ),
+    )
     async def count_tokens(request: Request) -> Response:
         record = record_of(request.scope)
         decode_counted = partial(decode_prompt, request_id=record.id_as("count_"))

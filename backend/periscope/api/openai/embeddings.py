@@ -22,6 +22,7 @@ from periscope.api.fields import log_unused, noted_fields, refuse_fields
 from periscope.api.json_reading import read_json
 from periscope.api.model_names import name_of
 from periscope.api.openai.fields import EMBEDDING_FIELDS
+from periscope.api.openapi import documented, shapes
 from periscope.api.record import record_of
 from periscope.api.replies import dump_json
 from periscope.api.validation import Whole, Wire, validate
@@ -65,7 +66,16 @@ def embedding_router(embeddings: EmbeddingBackend, models: ModelBackend, setting
     """Texts to vectors."""
     router = APIRouter(prefix="/v1")
 
-    @router.post("/embeddings")
+    @router.post(
+        "/embeddings",
+        **documented(
+            "OpenAI",
+            "A vector for each text.",
+            shapes.EmbeddingList,
+            body=EmbeddingWire,
+            example={"input": ["Hello!", "Goodbye!"]},
+        ),
+    )
     async def create_embeddings(request: Request) -> Response:
         record = record_of(request.scope)
         decode_call = partial(decode_embedding, request_id=record.id_as("embd-"))

@@ -21,6 +21,8 @@ from periscope.api.openai import completion_encode, completions
 from periscope.api.openai.chat import ChatCall, decode
 from periscope.api.openai.completion_encode import CompletionChunkEncoder, CompletionReply
 from periscope.api.openai.encode import ChatReply, ChunkEncoder, encode_completion
+from periscope.api.openai.schema import ChatCompletionWire, CompletionWire
+from periscope.api.openapi import documented, shapes
 from periscope.api.record import record_of
 from periscope.api.replies import JSONReply
 from periscope.api.sse import EventStream
@@ -35,7 +37,17 @@ def openai_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
     """Chat completions, and completions of texts."""
     router = APIRouter(prefix="/v1")
 
-    @router.post("/chat/completions")
+    @router.post(
+        "/chat/completions",
+        **documented(
+            "OpenAI",
+            "Answers a conversation.",
+            shapes.ChatCompletion,
+            body=ChatCompletionWire,
+            example={"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 16},
+            events="`data:` lines of `chat.completion.chunk` objects, then `[DONE]`; an error is an error object.",
+        ),
+    )
     async def create_chat_completion(request: Request) -> Response:
         record = record_of(request.scope)
         decode_call = partial(decode, request_id=record.id_as("chatcmpl-"))
@@ -52,7 +64,17 @@ def openai_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
         collected = await while_connected(collect(events), request.receive)
         return JSONReply(encode_completion(collected, reply))
 
-    @router.post("/completions")
+    @router.post(
+        "/completions",
+        **documented(
+            "OpenAI",
+            "Goes on with texts or token ids.",
+            shapes.TextCompletion,
+            body=CompletionWire,
+            example={"prompt": "Once upon a time", "max_tokens": 16},
+            events="`data:` lines of `text_completion` objects, then `[DONE]`.",
+        ),
+    )
     async def create_completion(request: Request) -> Response:
         record = record_of(request.scope)
         decode_call = partial(completions.decode, request_id=record.id_as("cmpl-"))

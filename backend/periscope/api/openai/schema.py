@@ -49,7 +49,7 @@ class FunctionCallWire(Wire):
     """A call in an assistant's message. Its name may be invalid. Some clients send the arguments as an object."""
 
     name: str | None = None
-    arguments: Annotated[Any, BeforeValidator(_arguments)] = None
+    arguments: Annotated[Any, BeforeValidator(_arguments, json_schema_input_type=str | dict[str, Any] | None)] = None
 
 
 class CustomCallWire(Wire):
@@ -218,7 +218,7 @@ class GenerationWire(Wire):
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     seed: Annotated[int | None, BeforeValidator(_no_limit)] = None
-    stop: Annotated[list[str] | None, BeforeValidator(_stop_list)] = None
+    stop: Annotated[list[str] | None, BeforeValidator(_stop_list, json_schema_input_type=str | list[str] | None)] = None
     stop_token_ids: list[int] | None = None
     min_tokens: Whole | None = None
     ignore_eos: bool | None = None
@@ -230,7 +230,9 @@ class ChatCompletionWire(GenerationWire, ThinkingFields):
 
     messages: Annotated[list[MessageWire], Field(min_length=1)]
     tools: list[ToolWire] | None = None
-    tool_choice: Annotated[ToolChoiceWire | None, BeforeValidator(_tool_choice)] = None
+    tool_choice: Annotated[
+        ToolChoiceWire | None, BeforeValidator(_tool_choice, json_schema_input_type=str | ToolChoiceWire | None)
+    ] = None
     parallel_tool_calls: bool | None = None
     functions: list[FunctionWire] | None = None
     function_call: Any = None

@@ -17,6 +17,7 @@ from periscope.api.disconnect import while_connected
 from periscope.api.errors import UnsupportedParameter
 from periscope.api.json_reading import read_json
 from periscope.api.openai.chat import decode
+from periscope.api.openapi import documented, shapes
 from periscope.api.record import record_of
 from periscope.api.replies import JSONReply
 from periscope.api.validation import Wire, validate
@@ -78,7 +79,17 @@ def tokenizing_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
     """Texts and chats to tokens, and tokens to text."""
     router = APIRouter()
 
-    @router.post("/tokenize")
+    @router.post(
+        "/tokenize",
+        **documented(
+            "Tokens",
+            "The tokens of a text or of a chat, as the model reads them.",
+            shapes.Tokenized,
+            shapes.LlamaTokenized,
+            body=TokenizeWire,
+            example={"prompt": "Hello!"},
+        ),
+    )
     async def tokenize(request: Request) -> Response:
         record = record_of(request.scope)
         decode_call = partial(decode_tokenize, request_id=record.id_as("tokenize-"))
@@ -87,7 +98,12 @@ def tokenizing_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
         tokenized = await while_connected(_tokenized(call, backend), request.receive)
         return JSONReply(encode_tokens(tokenized, call))
 
-    @router.post("/detokenize")
+    @router.post(
+        "/detokenize",
+        **documented(
+            "Tokens", "The text of tokens.", shapes.Detokenized, body=DetokenizeWire, example={"tokens": [1, 2]}
+        ),
+    )
     async def detokenize(request: Request) -> Response:
         record = record_of(request.scope)
         wire = await read_json(request, settings.max_text_bytes, partial(validate, DetokenizeWire))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from periscope.api.errors import UnsupportedParameter
+from periscope.api.openapi import Query
 from periscope.api.query import number_of
 from periscope.api.wording import clip, kind_of
 from periscope.errors import InvalidRequest
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
 
 _MAX_PAGE: Final = 100
 _DEFAULT_PAGE: Final = 20
+#: Of `page_of`, for the OpenAPI document.
+PAGE_QUERY: Final = (
+    Query(
+        "limit",
+        {"type": "integer", "minimum": 1, "maximum": _MAX_PAGE, "default": _DEFAULT_PAGE},
+        "At most so many items.",
+    ),
+    Query("order", {"enum": ["asc", "desc"], "default": "desc"}, "The oldest first, or the newest."),
+    Query("after", {"type": "string"}, "Those behind the item of this id."),
+)
 #: They change nothing here: what may be included is always told, and streams are not padded.
 _WITHOUT_EFFECT: Final = frozenset({"include", "include[]", "include_obfuscation"})
 

@@ -14,12 +14,14 @@ from periscope.api.disconnect import while_connected
 from periscope.api.errors import UnsupportedParameter
 from periscope.api.feed import collect
 from periscope.api.json_reading import read_json
+from periscope.api.openapi import documented, shapes
 from periscope.api.record import record_of
 from periscope.api.replies import GET, JSONReply
 from periscope.api.responses.answering import Answering
 from periscope.api.responses.decode import decode, decode_prompt
 from periscope.api.responses.encode import EventEncoder, encode_count, encode_response
-from periscope.api.responses.listing import listed, page_of, refuse_streaming
+from periscope.api.responses.listing import PAGE_QUERY, listed, page_of, refuse_streaming
+from periscope.api.responses.schema import PromptWire, ResponsesWire
 from periscope.api.responses.stored import StoredResponses
 from periscope.api.sse import EventStream
 from periscope.api.wording import clip
@@ -36,7 +38,17 @@ def responses_router(backend: ChatBackend, settings: ApiSettings, turns: TurnSto
     stored = StoredResponses(turns, max_bytes=settings.max_body_bytes)
     answering = Answering(backend, settings, stored)
 
-    @router.post("")
+    @router.post(
+        "",
+        **documented(
+            "Responses",
+            "Answers a conversation.",
+            shapes.Response,
+            body=ResponsesWire,
+            example={"input": "Hello!", "max_output_tokens": 16, "store": False},
+            events="OpenAI's events of a response, from `response.created` to `response.completed`.",
+        ),
+    )
     async def create_response(request: Request) -> Response:
         record = record_of(request.scope)
         asked = await read_json(request, settings.max_text_bytes, partial(decode, request_id=record.id_as("resp_")))
@@ -48,7 +60,16 @@ def responses_router(backend: ChatBackend, settings: ApiSettings, turns: TurnSto
         collected = await while_connected(collect(events), request.receive)
         return JSONReply(encode_response(collected, reply))
 
-    @router.post("/input_tokens")
+    @router.post(
+        "/input_tokens",
+        **documented(
+            "Responses",
+            "The number of tokens of a conversation.",
+            shapes.InputTokens,
+            body=PromptWire,
+            example={"input": "Hello!"},
+        ),
+    )
     async def count_input_tokens(request: Request) -> Response:
         record = record_of(request.scope)
         decode_counted = partial(decode_prompt, request_id=record.id_as("count_"))
@@ -58,22 +79,30 @@ def responses_router(backend: ChatBackend, settings: ApiSettings, turns: TurnSto
         del asked  # as above
         return JSONReply(encode_count(await while_connected(collect(events), request.receive)))
 
-    @router.api_route("/{response_id}", methods=GET)
+    @router.api_route(
+        "/{response_id}", methods=GET, **documented("Responses", "A response that is kept.", shapes.Response)
+    )
     async def retrieve_response(response_id: str, request: Request) -> Response:
         refuse_streaming(request)
         return JSONReply(await stored.response(response_id))
 
-    @router.delete("/{response_id}")
+    @router.delete("/{response_id}", **documented("Responses", "Drops a response.", shapes.DeletedResponse))
     async def delete_response(response_id: str) -> Response:
         await stored.delete(response_id)
         return JSONReply({"id": response_id, "object": "response", "deleted": True})
 
-    @router.api_route("/{response_id}/input_items", methods=GET)
+    @router.api_route(
+        "/{response_id}/input_items",
+        methods=GET,
+        **documented("Responses", "What a kept response has answered.", shapes.ItemList, query=PAGE_QUERY),
+    )
     async def list_input_items(response_id: str, request: Request) -> Response:
         page = page_of(request)
         return JSONReply(listed(await stored.input_items(response_id), page))
 
-    @router.post("/{response_id}/cancel")
+    @router.post(
+        "/{response_id}/cancel", **documented("Responses", "Refused: none is made in the background.", status=None)
+    )
     async def cancel_response(response_id: str, request: Request) -> Response:
         await refuse_fields(request)
         await stored.response(response_id)

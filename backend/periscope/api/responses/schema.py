@@ -83,11 +83,15 @@ class PromptWire(thinking.ThinkingFields):
     """The body of POST /v1/responses/input_tokens: all that the prompt is made of."""
 
     model: str | None = None
-    input: Annotated[list[dict[str, Any]] | None, BeforeValidator(_input)] = None
+    input: Annotated[
+        list[dict[str, Any]] | None, BeforeValidator(_input, json_schema_input_type=str | list[dict[str, Any]] | None)
+    ] = None
     instructions: str | None = None
     previous_response_id: str | None = None
     tools: list[ToolWire] | None = None
-    tool_choice: Annotated[ToolChoiceWire | None, BeforeValidator(_tool_choice)] = None
+    tool_choice: Annotated[
+        ToolChoiceWire | None, BeforeValidator(_tool_choice, json_schema_input_type=str | ToolChoiceWire | None)
+    ] = None
     parallel_tool_calls: bool | None = None
     reasoning: ReasoningWire | None = None
     text: TextWire | None = None

@@ -1,0 +1,158 @@
+"""OpenAPIDocument: the OpenAPI 3.1 document of an app, made of its routes and of the very models that decode bodies."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
+from pydantic.json_schema import JsonSchemaMode, JsonSchemaValue
+
+from periscope.api.errors import ROWS
+from periscope.api.openapi import shapes
+from periscope.api.openapi.declare import BODY, EVENTS, EXAMPLE, KEYS, QUERY, REPLIES, STATUS, name_of
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from periscope.core import JSONObject
+
+_JSON: Final = "application/json"
+_ANTHROPIC: Final = "/v1/messages"
+_ABOUT: Final = (
+    "Text models that answer about pictures. HEAD is answered like GET, without the body. Errors are told in the "
+    "dialect of their path, and in Anthropic's on every path if the request has the header `anthropic-version`. "
+    "Fields of a body that are not described are refused, or ignored with a line in the log."
+)
+
+
+class OpenAPIDocument:
+    """Owns the document of one app, which the first call makes: some milliseconds for each route."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._document: JSONObject | None = None
+
+    def get(self) -> JSONObject:
+        """The document.
+
+        Raises:
+            LookupError: a route says nothing of itself.
+        """
+        if self._document is None:
+            self._document = self._made()
+        return self._document
+
+    def _made(self) -> JSONObject:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # GET and HEAD of a route have the same operation id
+            routes = get_openapi(
+                title=self._app.title, version=self._app.version, description=_ABOUT, routes=self._app.routes
+            )
+        schemas = _Schemas()
+        paths = {
+            path: {
+                method: _operation(method, path, operation, schemas)
+                for method, operation in operations.items()
+                if method != "head"
+            }
+            for path, operations in routes["paths"].items()
+        }
+        errors = {
+            "OpenAIError": _error(schemas, shapes.OpenAIError),
+            "AnthropicError": _error(schemas, shapes.AnthropicError),
+        }
+        keys = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+        }
+        return {
+            "openapi": routes["openapi"],
+            "info": routes["info"],
+            "paths": paths,
+            "components": {"schemas": schemas.all, "responses": errors, "securitySchemes": keys},
+            "security": [{}, *({name: []} for name in keys)],
+        }
+
+
+#: The dialects have bodies of the same names.
+_PREFIXES: Final = {".anthropic.": "Anthropic", ".responses.": "Responses"}
+
+
+class _Schemas:
+    """Owns the schemas of the document, by name."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, JsonSchemaValue] = {}
+
+    def ref(self, name: str, mode: JsonSchemaMode) -> JsonSchemaValue:
+        """A reference to the schema of a type, which is added if it is new.
+
+        Raises:
+            ValueError: another schema has its name.
+        """
+        shape = resolve_name(name)
+        prefix = next((prefix for room, prefix in _PREFIXES.items() if room in name), "")
+        refs = f"#/components/schemas/{prefix}{{model}}"
+        schema = TypeAdapter(shape).json_schema(ref_template=refs, mode=mode)
+        for key, definition in {**schema.pop("$defs", {}), shape.__name__: schema}.items():
+            if mode == "serialization" and "properties" in definition:
+                definition.setdefault("additionalProperties", False)
+            if self.all.setdefault(prefix + key, definition) != definition:
+                raise ValueError(f"two schemas are called {prefix}{key}")
+        return {"$ref": refs.format(model=shape.__name__)}
+
+
+def _operation(method: str, path: str, operation: Mapping[str, Any], schemas: _Schemas) -> JSONObject:
+    if REPLIES not in operation:
+        raise LookupError(f"{method.upper()} {path} is not documented: add `**documented(...)` to its decorator.")
+    parameters = [*operation.get("parameters", []), *operation[QUERY]]
+    described = {key: value for key, value in operation.items() if key not in KEYS}
+    described["operationId"] = "_".join([method, *re.findall(r"[a-z0-9_.]+", path)])
+    if parameters:
+        described["parameters"] = parameters
+    if BODY in operation:
+        content = {_JSON: {"schema": schemas.ref(operation[BODY], "validation")}}
+        if EXAMPLE in operation:
+            content[_JSON]["example"] = operation[EXAMPLE]
+        described["requestBody"] = {"required": True, "content": content}
+    family = "AnthropicError" if path.startswith(_ANTHROPIC) else "OpenAIError"
+    errors = {f"{digit}XX": {"$ref": f"#/components/responses/{family}"} for digit in (4, 5)}
+    answer = {str(operation[STATUS]): _answer(operation, schemas)} if STATUS in operation else {}
+    described["responses"] = answer | errors
+    if path in _UNFIT_ANSWERS:
+        described["responses"]["503"] = _answer({REPLIES: [name_of(shapes.UnfitHealth)]}, schemas)
+    return described
+
+
+#: Probes tell the server's state in a 503, too.
+_UNFIT_ANSWERS: Final = frozenset({"/readyz", "/health"})
+
+
+def _answer(operation: Mapping[str, Any], schemas: _Schemas) -> JSONObject:
+    media_types = [name for name in operation[REPLIES] if "/" in name]
+    refs = [schemas.ref(name, "serialization") for name in operation[REPLIES] if "/" not in name]
+    content: JSONObject = {media_type: {"schema": {"type": "string"}} for media_type in media_types}
+    if refs:
+        content[_JSON] = {"schema": refs[0] if len(refs) == 1 else {"anyOf": refs}}
+    elif not media_types and EVENTS not in operation:
+        content[_JSON] = {"schema": {"type": "object"}}
+    if EVENTS in operation:
+        content["text/event-stream"] = {}
+        return {"description": f"The answer, or a stream of events: {operation[EVENTS]}", "content": content}
+    return {"description": "The answer.", "content": content}
+
+
+def _error(schemas: _Schemas, shape: type) -> JSONObject:
+    codes = sorted({f"{row.status} `{row.code}`" for row in ROWS.values()})
+    return {
+        "description": f"An error; its code is one of: {', '.join(codes)}.",
+        "headers": {
+            "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds, where trying again helps."}
+        },
+        "content": {_JSON: {"schema": schemas.ref(name_of(shape), "serialization")}},
+    }
