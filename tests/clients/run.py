@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from periscope.cli.clients import Connection, find_client
 from tests.e2e.conftest import RunningServer, start_server
 from tests.e2e.drawing import circle
+from tests.engine.embedding.checkpoints import write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "clients"
@@ -37,9 +38,22 @@ models:
   local_path: "embedded:text"
   preload: true
   capabilities: {{vision_mode: proxy, vision_proxy: {{model: captioner}}}}
+- {{name: embedder, local_path: ./embedder}}
 - {{name: captioner, local_path: "embedded:captioner", preload: true}}
 """
-CHECKS = ("chat", "stream", "tools", "schema", "picture", "unknown_model", "wrong_key", "models")
+CHECKS = (
+    "chat",
+    "stream",
+    "tools",
+    "schema",
+    "picture",
+    "unknown_model",
+    "wrong_key",
+    "models",
+    "responses",
+    "embeddings",
+    "completions",
+)
 #: Longer than any client takes for all of its checks on a busy machine.
 PATIENCE_S = 600
 #: environment -> what pip installs into it, or npm for the one named `node`.
@@ -51,7 +65,15 @@ ENVIRONMENTS: Mapping[str, tuple[str, ...]] = {
     "openai-agents": ("openai-agents",),
     "instructor": ("instructor",),
     "llm": ("llm",),
-    "node": ("openai", "@anthropic-ai/sdk", "ai", "@ai-sdk/openai-compatible", "@ai-sdk/anthropic", "zod"),
+    "node": (
+        "openai",
+        "@anthropic-ai/sdk",
+        "ai",
+        "@ai-sdk/openai@3",
+        "@ai-sdk/openai-compatible",
+        "@ai-sdk/anthropic",
+        "zod",
+    ),
 }
 #: check -> `ok` or what went wrong.
 Results: TypeAlias = dict[str, str]
@@ -80,15 +102,19 @@ CLIENTS = (
     ClientScript("openai, Node", "node", "openai_sdk.mjs"),
     ClientScript("anthropic, Node", "node", "anthropic_sdk.mjs"),
     ClientScript("langchain-openai", "langchain", "langchain_models.py", ("openai",)),
+    ClientScript("langchain-openai, responses", "langchain", "langchain_models.py", ("responses",)),
     ClientScript("langchain-anthropic", "langchain", "langchain_models.py", ("anthropic",)),
     ClientScript("litellm openai/", "litellm", "litellm_calls.py", ("openai",)),
     ClientScript("litellm anthropic/", "litellm", "litellm_calls.py", ("anthropic",)),
-    ClientScript("pydantic-ai, OpenAI", "pydantic-ai", "pydantic_ai_agents.py", ("openai",)),
+    ClientScript("pydantic-ai, OpenAI", "pydantic-ai", "pydantic_ai_agents.py", ("chat",)),
+    ClientScript("pydantic-ai, responses", "pydantic-ai", "pydantic_ai_agents.py", ("responses",)),
     ClientScript("pydantic-ai, Anthropic", "pydantic-ai", "pydantic_ai_agents.py", ("anthropic",)),
     ClientScript("openai-agents, chat", "openai-agents", "openai_agents.py", ("chat",)),
+    ClientScript("openai-agents, responses", "openai-agents", "openai_agents.py", ("responses",)),
     ClientScript("instructor", "instructor", "instructor_calls.py"),
     ClientScript("llm", "llm", "llm_command.py"),
     ClientScript("AI SDK, compatible", "node", "ai_sdk.mjs", ("compatible",)),
+    ClientScript("AI SDK, responses", "node", "ai_sdk.mjs", ("openai",)),
     ClientScript("AI SDK, Anthropic", "node", "ai_sdk.mjs", ("anthropic",)),
 )
 
@@ -123,7 +149,7 @@ def _install(environment: str, *, upgrade: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if environment == "node":
         (folder / "package.json").write_text('{"private": true, "type": "module"}')
-        command = ["npm", "install", "--silent", *(f"{package}@latest" for package in packages)]
+        command = ["npm", "install", "--silent", *packages]
     else:
         _run([sys.executable, "-m", "venv", str(folder)], folder)
         command = [str(folder / "bin" / "pip"), "install", "--quiet", "--upgrade", *packages]
@@ -137,6 +163,7 @@ def _run(command: Sequence[str], folder: Path) -> None:
 
 def _results(chosen: Sequence[ClientScript], folder: Path) -> dict[str, Results]:
     (folder / "models.yaml").write_text(CONFIG.format(key=KEY))
+    write_model(folder / "embedder", "bert")
     circle("red").save(folder / "circle.png")
     for script in SCRIPTS.glob("*.mjs"):
         if (BUILD / "node").is_dir():
@@ -175,10 +202,10 @@ def _checked(client: ClientScript, server: RunningServer, folder: Path) -> Resul
 
 
 def _print(results: Mapping[str, Results]) -> None:
-    table = Table("client", *CHECKS)
+    table = Table(Column("client", no_wrap=True), *CHECKS, caption="- = not offered by the client")
     for name, checks in results.items():
         table.add_row(name, *(_cell(checks.get(check)) for check in CHECKS))
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(width=None if sys.stdout.isatty() else 180)
     console.print(table)
     for name, checks in results.items():
         for check, told in checks.items():
@@ -187,7 +214,7 @@ def _print(results: Mapping[str, Results]) -> None:
 
 
 def _cell(told: str | None) -> str:
-    return "not offered" if told is None else "ok" if told == "ok" else "[red]failed[/red]"
+    return "-" if told is None else "ok" if told == "ok" else "[red]failed[/red]"
 
 
 if __name__ == "__main__":

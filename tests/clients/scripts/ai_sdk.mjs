@@ -1,15 +1,18 @@
-// Vercel's AI SDK, by the argument with its provider for OpenAI-compatible servers or the one for Anthropic.
+// Vercel's AI SDK, by the argument with its provider for OpenAI-compatible servers, for OpenAI or for Anthropic.
 import { ABOUT_PICTURE, BASE_URL, COLOURS, HELLO, KEY, MODEL, NO_MODEL, PICTURE_BASE64, REPORT, WRONG_KEY } from "./checks.mjs";
 import { must, namesRed, refused, run } from "./checks.mjs";
 import { createAnthropic } from "@ai-sdk/anthropic";
+import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { generateText, Output, stepCountIs, streamText, tool } from "ai";
 import { z } from "zod";
 
-const modelOf = (name = MODEL, apiKey = KEY) =>
-  process.argv[2] === "anthropic"
-    ? createAnthropic({ baseURL: BASE_URL, apiKey })(name)
-    : createOpenAICompatible({ name: "periscope", baseURL: BASE_URL, apiKey, supportsStructuredOutputs: true })(name);
+const PROVIDERS = {
+  anthropic: (settings) => createAnthropic(settings),
+  compatible: (settings) => createOpenAICompatible({ name: "periscope", supportsStructuredOutputs: true, ...settings }),
+  openai: (settings) => createOpenAI(settings), // over responses
+};
+const modelOf = (name = MODEL, apiKey = KEY) => PROVIDERS[process.argv[2]]({ baseURL: BASE_URL, apiKey })(name);
 const ask = (more = {}, model = modelOf()) => generateText({ model, prompt: HELLO, temperature: 0, maxRetries: 0, ...more });
 
 await run({

@@ -11,6 +11,8 @@ export const NO_MODEL = "no-such-model";
 export const PICTURE_BASE64 = readFileSync(process.env.PERISCOPE_PICTURE).toString("base64");
 export const PICTURE_URL = `data:image/png;base64,${PICTURE_BASE64}`;
 
+export const EMBEDDER = "embedder";
+
 export const HELLO = "Hello!";
 export const ABOUT_PICTURE = "What colour is the circle?";
 export const COLOURS = ["red", "green", "blue"];

@@ -23,6 +23,8 @@ PICTURE = Path(os.environ["PERISCOPE_PICTURE"])
 PICTURE_BASE64 = base64.b64encode(PICTURE.read_bytes()).decode()
 PICTURE_URL = f"data:image/png;base64,{PICTURE_BASE64}"
 
+EMBEDDER = "embedder"
+
 HELLO = "Hello!"
 ABOUT_PICTURE = "What colour is the circle?"
 ABOUT_WEATHER = "What is the weather in Bern?"

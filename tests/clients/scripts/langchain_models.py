@@ -1,4 +1,4 @@
-"""LangChain's chat models: langchain-openai and langchain-anthropic, by the argument."""
+"""LangChain's models, by the argument: langchain-openai over chat completions or responses, or langchain-anthropic."""
 
 import sys
 from typing import Annotated, Any, Literal
@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from checks import (
     ABOUT_PICTURE,
     BASE_URL,
+    EMBEDDER,
     HELLO,
     KEY,
     MODEL,
@@ -21,16 +22,23 @@ from checks import (
 from langchain_anthropic import ChatAnthropic
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import BaseModel, Field
 
-IS_OPENAI = sys.argv[1] == "openai"
+API = sys.argv[1]
 
 
 def model(name: str = MODEL, key: str = KEY) -> Any:
-    if IS_OPENAI:
-        return ChatOpenAI(model=name, base_url=BASE_URL, api_key=key, temperature=0, max_retries=0)
-    return ChatAnthropic(model=name, base_url=URL, api_key=key, temperature=0, max_retries=0, max_tokens=100)
+    if API == "anthropic":
+        return ChatAnthropic(model=name, base_url=URL, api_key=key, temperature=0, max_retries=0, max_tokens=100)
+    return ChatOpenAI(
+        model=name,
+        base_url=BASE_URL,
+        api_key=key,
+        temperature=0,
+        max_retries=0,
+        use_responses_api=API == "responses",
+    )
 
 
 @tool
@@ -73,6 +81,12 @@ def picture() -> None:
     names_red(model().invoke([HumanMessage(parts)]).text)
 
 
+def embeddings() -> None:
+    # It counts tokens with OpenAI's tokenizer unless told otherwise.
+    made = OpenAIEmbeddings(model=EMBEDDER, base_url=BASE_URL, api_key=KEY, check_embedding_ctx_length=False)
+    assert len(made.embed_documents([HELLO, REPORT])) == 2
+
+
 def unknown_model() -> None:
     with refused("NotFound", NO_MODEL):
         model(NO_MODEL).invoke(HELLO)
@@ -91,4 +105,5 @@ run(
     picture=picture,
     unknown_model=unknown_model,
     wrong_key=wrong_key,
+    **({"embeddings": embeddings} if API == "openai" else {}),
 )

@@ -1,5 +1,5 @@
 // OpenAI's own SDK, Node.
-import { ABOUT_PICTURE, BASE_URL, COLOURS, HELLO, KEY, MODEL, NO_MODEL, PICTURE_URL, REPORT, WEATHER, WRONG_KEY } from "./checks.mjs";
+import { ABOUT_PICTURE, BASE_URL, COLOURS, EMBEDDER, HELLO, KEY, MODEL, NO_MODEL, PICTURE_URL, REPORT, WEATHER, WRONG_KEY } from "./checks.mjs";
 import { must, namesRed, refused, run } from "./checks.mjs";
 import OpenAI from "openai";
 
@@ -36,5 +36,17 @@ await run({
   },
   unknown_model: () => refused(() => ask({ model: NO_MODEL }), "NotFoundError", NO_MODEL),
   wrong_key: () => refused(() => ask({}, clientOf(WRONG_KEY)), "AuthenticationError", "API key"),
+  responses: async () => {
+    const answer = await client.responses.create({ model: MODEL, input: HELLO });
+    must(answer.output_text);
+    const stream = client.responses.stream({ model: MODEL, input: "And now?", previous_response_id: answer.id });
+    let text = "";
+    for await (const event of stream) if (event.type === "response.output_text.delta") text += event.delta;
+    must(text && text === (await stream.finalResponse()).output_text);
+    const content = [{ type: "input_text", text: ABOUT_PICTURE }, { type: "input_image", image_url: PICTURE_URL, detail: "auto" }];
+    namesRed((await client.responses.create({ model: MODEL, input: [{ role: "user", content }] })).output_text);
+  },
+  embeddings: async () => must((await client.embeddings.create({ model: EMBEDDER, input: [HELLO] })).data[0].embedding.length > 1),
+  completions: async () => must((await client.completions.create({ model: MODEL, prompt: "A red", max_tokens: 4 })).choices[0].text),
   models: async () => must((await client.models.list()).data.some((model) => model.id === MODEL)),
 });

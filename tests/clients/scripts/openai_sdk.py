@@ -6,6 +6,7 @@ import openai
 from checks import (
     ABOUT_PICTURE,
     BASE_URL,
+    EMBEDDER,
     HELLO,
     KEY,
     MODEL,
@@ -83,6 +84,32 @@ def wrong_key() -> None:
         client.with_options(api_key=WRONG_KEY).chat.completions.create(model=MODEL, messages=QUESTION)
 
 
+def responses() -> None:
+    answer = client.responses.create(model=MODEL, input=HELLO)
+    assert answer.output_text
+    with client.responses.stream(model=MODEL, input="And now?", previous_response_id=answer.id) as events:
+        kinds = {event.type for event in events}
+        final = events.get_final_response()
+    assert {"response.created", "response.output_text.delta", "response.completed"} <= kinds, kinds
+    assert final.output_text
+    parts: Any = [{"type": "input_text", "text": ABOUT_PICTURE}, {"type": "input_image", "image_url": PICTURE_URL}]
+    names_red(client.responses.create(model=MODEL, input=[{"role": "user", "content": parts}]).output_text)
+    parsed = client.responses.parse(model=MODEL, input=HELLO, text_format=Colour)
+    assert isinstance(parsed.output_parsed, Colour)
+    with refused("NotFoundError", NO_MODEL):
+        client.responses.create(model=NO_MODEL, input=HELLO)
+
+
+def embeddings() -> None:
+    made = client.embeddings.create(model=EMBEDDER, input=[HELLO, REPORT])
+    assert len(made.data) == 2
+    assert len(made.data[0].embedding) == len(made.data[1].embedding) > 1
+
+
+def completions() -> None:
+    assert client.completions.create(model=MODEL, prompt="A red", max_tokens=4).choices[0].text
+
+
 def models() -> None:
     assert MODEL in [model.id for model in client.models.list()]
 
@@ -96,4 +123,7 @@ run(
     unknown_model=unknown_model,
     wrong_key=wrong_key,
     models=models,
+    responses=responses,
+    embeddings=embeddings,
+    completions=completions,
 )

@@ -1,4 +1,4 @@
-"""pydantic-ai's agents over OpenAI's chat completions or Anthropic's messages, by the argument."""
+"""pydantic-ai's agents over OpenAI's chat completions or responses, or Anthropic's messages, by the argument."""
 
 import asyncio
 import sys
@@ -23,11 +23,11 @@ from checks import (
 from pydantic import BaseModel
 from pydantic_ai import Agent, BinaryContent, NativeOutput
 from pydantic_ai.models.anthropic import AnthropicModel
-from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.providers.openai import OpenAIProvider
 
-IS_OPENAI = sys.argv[1] == "openai"
+API = sys.argv[1]
 
 
 class Colour(BaseModel):
@@ -35,11 +35,14 @@ class Colour(BaseModel):
 
 
 def agent(name: str = MODEL, key: str = KEY, **more: Any) -> Any:
-    model: Any = (
-        OpenAIChatModel(name, provider=OpenAIProvider(base_url=BASE_URL, api_key=key))
-        if IS_OPENAI
-        else AnthropicModel(name, provider=AnthropicProvider(base_url=URL, api_key=key))
-    )
+    openai = OpenAIProvider(base_url=BASE_URL, api_key=key)
+    model: Any
+    if API == "chat":
+        model = OpenAIChatModel(name, provider=openai)
+    elif API == "responses":
+        model = OpenAIResponsesModel(name, provider=openai)
+    else:
+        model = AnthropicModel(name, provider=AnthropicProvider(base_url=URL, api_key=key))
     return Agent(model, model_settings={"temperature": 0, "max_tokens": 200}, **more)
 
 
@@ -71,7 +74,7 @@ def tools() -> None:
 
 def schema() -> None:
     # pydantic-ai asks Claude's models alone for JSON, and others by a tool.
-    for output in (Colour, NativeOutput(Colour)) if IS_OPENAI else (Colour,):
+    for output in (Colour, NativeOutput(Colour)) if API != "anthropic" else (Colour,):
         assert isinstance(agent(output_type=output).run_sync(HELLO).output, Colour)
 
 
