@@ -44,6 +44,7 @@ def framed(body: bytes) -> bytes:
 
 SPECIAL = [
     errors.ContextLengthExceeded(9, 8),
+    errors.InputTooLong("why and what to do", param="input", num_tokens=9, limit=8),
     errors.MemoryExceeded(num_prompt_tokens=9, needed_bytes=9, available_bytes=8),
     errors.InvalidRequest("why", param="messages"),
     errors.FileInvalid("why and what to do", reason="it is broken", param="messages"),
