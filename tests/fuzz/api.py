@@ -37,7 +37,7 @@ def main() -> int:
         command = [str(program), "run", str(document), "--url", server.url, "--checks", CHECKS]
         command += ["--phases", "examples,coverage,fuzzing", "--request-timeout", str(PATIENCE_S), "--workers", "1"]
         command += ["--continue-on-failure", *(part for path in LEFT_OUT for part in ("--exclude-path", path))]
-        status = subprocess.run([*command, *sys.argv[1:]], check=False).returncode  # noqa: S603
+        status = subprocess.run([*command, *sys.argv[1:]], check=False, cwd=folder).returncode  # noqa: S603
         return server.stop() or status
 
 
