@@ -17,6 +17,7 @@ import mlx.core as mx
 
 from periscope.captions.cache import CaptionCache
 from periscope.core import (
+    Echo,
     Finished,
     Footprint,
     GenerationParams,
@@ -28,6 +29,7 @@ from periscope.core import (
     ResponseFormat,
     Role,
     TextPart,
+    TextPrompt,
     Tool,
     ToolChoice,
     ToolChoiceMode,
@@ -81,6 +83,7 @@ def kinds() -> dict[str, Callable[[], GenerationRequest]]:
     """One of each way through the service."""
     long = " ".join(f"word{n}" for n in range(40))
     forced = ToolChoice(ToolChoiceMode.REQUIRED)
+    scored = replace(GREEDY, logprobs=True, prompt_logprobs=True)
     seeded = replace(GREEDY, temperature=1.0, seed=4, frequency_penalty=0.4)
     return {
         "short": lambda: request(says("Hello.")),
@@ -91,6 +94,8 @@ def kinds() -> dict[str, Callable[[], GenerationRequest]]:
             says("JSON."), output=OutputSpec(response_format=ResponseFormat(SCHEMA)), params=WHOLE
         ),
         "call": lambda: request(says("Look."), output=OutputSpec((TOOL,), forced)),
+        "begun": lambda: request((*says("Go on."), Message(Role.ASSISTANT, (TextPart("As I"),))), continues=True),
+        "texts": lambda: request((), prompts=(TextPrompt(long), TextPrompt("Two.")), echo=Echo.PROMPT, params=scored),
         "picture": lambda: request(says("What?", data_url(circle("red", 32)))),
         "pictures": lambda: request(says("Which?", data_url(square("blue", 48)), data_url(circle("green", 40)))),
     }

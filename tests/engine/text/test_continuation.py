@@ -118,3 +118,13 @@ def test_no_word_of_any_text_is_lost(tmp_path_factory: pytest.TempPathFactory, t
     last = Message(Role.ASSISTANT, (TextPart(said),))
     text, _ = opened(tmp_path_factory.getbasetemp(), template, last, system(said), user(said))
     assert text.endswith(said)
+
+
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, ASKED])
+def test_the_state_before_the_words_can_be_kept(tmp_path: Path, template: str) -> None:
+    """A model whose caches cannot be trimmed keeps it, for an answer that begins in another way."""
+    tokenizer = chat_tokenizer(tmp_path, template, wants_checkpoints=True)
+    prompt = tokenizer.render([user("Where?"), assistant("In")], continues=True)
+    assert all(0 < length < len(prompt.token_ids) for length in prompt.checkpoints)
+    kept = tokenizer.decode(prompt.token_ids[: prompt.checkpoints[-1]])
+    assert kept in (ASK, ASK.removesuffix("<|im_start|>assistant\n"))
