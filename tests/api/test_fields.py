@@ -12,6 +12,7 @@ from anthropic.types import message_create_params as messages_params
 from openai.types import completion_create_params as completion_params
 from openai.types.chat import completion_create_params as chat_params
 from openai.types.embedding_create_params import EmbeddingCreateParams
+from openai.types.responses import response_create_params as responses_params
 
 from periscope.api.anthropic.decode import decode as decode_messages
 from periscope.api.errors import UnsupportedParameter
@@ -20,21 +21,33 @@ from periscope.api.fields import Field, Handling
 from periscope.api.openai.chat import decode as decode_chat
 from periscope.api.openai.completions import decode as decode_completion
 from periscope.api.openai.embeddings import decode_embedding
+from periscope.api.responses.decode import Decoded
+from periscope.api.responses.decode import decode as decode_asked
+from periscope.api.responses.sealed import ReasoningSeal
 from tests.api.driving import HELLO, FakeBackend, client_of, in_loop
 
 CHAT, COMPLETION, MESSAGES = "POST /v1/chat/completions", "POST /v1/completions", "POST /v1/messages"
+RESPONSES = "POST /v1/responses"
 EMBEDDINGS = "POST /v1/embeddings"
 ASKED = [{"role": "user", "content": "Hi"}]
+
+
+def decode_response(body: Any, request_id: str) -> Decoded:
+    return decode_asked(body, request_id).request(ReasoningSeal("secret"))
+
+
 DECODERS: dict[str, tuple[Callable[[Any, str], Any], dict[str, Any]]] = {
     CHAT: (decode_chat, {"messages": ASKED}),
     COMPLETION: (decode_completion, {"prompt": "Hi"}),
     EMBEDDINGS: (decode_embedding, {"input": "Hi"}),
+    RESPONSES: (decode_response, {"input": "Hi"}),
     MESSAGES: (decode_messages, {"messages": ASKED, "max_tokens": 9}),
 }
 SDK_TYPES: dict[str, Any] = {
     CHAT: chat_params.CompletionCreateParamsStreaming,
     COMPLETION: completion_params.CompletionCreateParamsStreaming,
     EMBEDDINGS: EmbeddingCreateParams,
+    RESPONSES: responses_params.ResponseCreateParamsStreaming,
     MESSAGES: messages_params.MessageCreateParamsStreaming,
 }
 ROWS = [

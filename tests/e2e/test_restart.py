@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from tests.cli.process import run_command
+from tests.cli.process import new_home, run_command
 from tests.e2e.conftest import RunningServer, start_server
 from tests.e2e.drawing import circle, picture, square, user
 
@@ -29,9 +29,9 @@ models:
 
 
 @contextmanager
-def life_of(config: Path) -> Iterator[tuple[RunningServer, httpx.Client]]:
-    """One life of a server, which ends by a kill."""
-    changes = {"PERISCOPE_CAPTION_CACHE__PERSIST": "true"}
+def life_of(config: Path, home: str | None = None) -> Iterator[tuple[RunningServer, httpx.Client]]:
+    """One life of a server, which ends by a kill. `home`: its PERISCOPE_HOME, if it is to find what another left."""
+    changes = {"PERISCOPE_CAPTION_CACHE__PERSIST": "true", "PERISCOPE_HOME": home or new_home()}
     server = start_server(config, log=config.with_suffix(".log"), changes=changes)
     try:
         with httpx.Client(base_url=server.url, timeout=120) as client:
@@ -101,3 +101,24 @@ def test_a_restart_leaves_the_prompt_byte_identical(tmp_path: Path) -> None:
 def _file_of(part: dict[str, Any]) -> bytes:
     """The bytes of a picture that a message holds."""
     return base64.b64decode(part["image_url"]["url"].partition(",")[2])
+
+
+def test_a_response_is_gone_on_from_after_a_restart(tmp_path: Path) -> None:
+    """With its picture and its caption, so that the prompt is the same; the kill loses nothing."""
+    config = tmp_path / "models.yaml"
+    config.write_text(CONFIG)
+    shown = {"type": "input_image", "image_url": picture(circle("red"))["image_url"]["url"]}
+    first: dict[str, Any] = {"input": [{"role": "user", "content": [shown]}]}
+    home = new_home()
+    told = []
+    for life in range(2):
+        with life_of(config, home) as (_, client):
+            if life == 0:
+                first = client.post("/v1/responses", json=first).json()
+                assert client.get(f"/v1/responses/{first['id']}").json()["output"] == first["output"]
+            asked = {"input": "What is it?", "previous_response_id": first["id"]}
+            told.append(client.post("/v1/responses", json=asked).json())
+    before, after = told
+    assert after["output"][0]["content"] == before["output"][0]["content"]
+    assert after["usage"]["input_tokens"] == before["usage"]["input_tokens"]
+    assert after["periscope"]["vision"]["num_cache_hits"] == 1

@@ -13,6 +13,8 @@ from periscope.api.fields import FieldTable, Handling
 from periscope.api.openai.embeddings import EmbeddingWire
 from periscope.api.openai.fields import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS
 from periscope.api.openai.schema import ChatCompletionWire, CompletionWire
+from periscope.api.responses.fields import RESPONSES_FIELDS
+from periscope.api.responses.schema import ResponsesWire
 from periscope.api.validation import Wire
 
 
@@ -34,6 +36,7 @@ CHAPTERS: Final[Sequence[FieldChapter]] = (
     FieldChapter("POST /v1/chat/completions", CHAT_FIELDS, ChatCompletionWire),
     FieldChapter("POST /v1/completions", COMPLETION_FIELDS, CompletionWire),
     FieldChapter("POST /v1/embeddings", EMBEDDING_FIELDS, EmbeddingWire),
+    FieldChapter("POST /v1/responses", RESPONSES_FIELDS, ResponsesWire),
     FieldChapter("POST /v1/messages", MESSAGES_FIELDS, MessagesWire),
 )
 

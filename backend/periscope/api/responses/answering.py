@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import time
 from typing import TYPE_CHECKING, Final
 
+from periscope.api.custom_tools import as_custom_call
+from periscope.api.fields import log_unused
 from periscope.api.model_names import name_of
 from periscope.api.responses.decode import LOGPROBS
 from periscope.api.responses.encode import ResponsesReply
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from periscope.api.responses.tools import Toolset
     from periscope.api.settings import ApiSettings
     from periscope.core import GenerationRequest, OutputEvent
-
-logger = logging.getLogger(__name__)
 
 _ENCRYPTED_REASONING: Final = "reasoning.encrypted_content"
 
@@ -50,6 +49,8 @@ class Answering:
         asked, decoded = await self._decoded(asked)
         reply = self._reply(asked, decoded.tools)
         events = self._events(decoded.request, asked.wire)
+        if decoded.answers_as is not None:
+            events = as_custom_call(events, decoded.answers_as)
         if reply.is_stored:
             events = self._stored.begun(Turn(asked.id, asked.wire.previous_response_id, asked.items), events)
         return events, reply
@@ -66,8 +67,7 @@ class Answering:
     async def _decoded(self, asked: Asked[WireT]) -> tuple[Asked[WireT], Decoded]:
         asked, earlier = await self._stored.resolved(asked)
         decoded = await asyncio.to_thread(asked.request, self._seal, earlier)
-        if decoded.unused:
-            logger.info("accepted and not used: %s", ", ".join(decoded.unused), extra={"request_id": asked.id})
+        log_unused(decoded.unused, asked.id)
         return asked, decoded
 
     def _events(self, request: GenerationRequest, wire: PromptWire) -> AsyncGenerator[OutputEvent, None]:
@@ -90,6 +90,7 @@ class Answering:
                 has_logprobs=LOGPROBS in include or bool(wire.top_logprobs),
                 is_single_tool_call=wire.parallel_tool_calls is False,
             ),
+            left_out=tools.left_out,
             is_stored=self._stored.takes(asked),
             keep=self._stored.finish,
             status_as_comments=self._status_as_comments,

@@ -12,10 +12,19 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from periscope.api.bounds import refuse_too_many, refuse_too_many_items
 from periscope.api.call_ids import pair_calls
+from periscope.api.fields import refuse_fields
+from periscope.api.responses.fields import RESPONSES_FIELDS
 from periscope.api.responses.items import Item, decode_items
 from periscope.api.responses.schema import PromptWire, ResponsesWire
-from periscope.api.responses.tools import Toolset, decode_tool_choice, decode_tools, joined, refuse_hosted_alone
-from periscope.api.responses.unsupported import refuse_unsupported, unused_fields
+from periscope.api.responses.tools import (
+    Toolset,
+    decode_tool_choice,
+    decode_tools,
+    joined,
+    refuse_hosted_alone,
+    unenforced_formats,
+)
+from periscope.api.responses.unused import unused_fields
 from periscope.api.schema_nulls import without_nulls
 from periscope.api.thinking import thinking_budget, thinking_variables
 from periscope.api.validation import validate
@@ -29,12 +38,14 @@ from periscope.core import (
     ResponseFormat,
     Role,
     TextPart,
+    ToolChoice,
     ToolChoiceMode,
     new_id,
 )
 from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from periscope.api.custom_tools import CustomTool
     from periscope.api.responses.sealed import ReasoningSeal
 
 LOGPROBS: Final = "message.output_text.logprobs"
@@ -51,11 +62,13 @@ class Decoded:
     Attributes:
         tools: under the names by which the model knows them.
         unused: places of what was accepted and is not used.
+        answers_as: the custom tool of which the whole answer is a call.
     """
 
     request: GenerationRequest
     tools: Toolset
     unused: tuple[str, ...]
+    answers_as: str | None = None
 
 
 WireT = TypeVar("WireT", bound=PromptWire)
@@ -103,19 +116,20 @@ class Asked(Generic[WireT]):
         asked_tools = decode_tools(wire.tools or ())
         tools = joined(asked_tools, told.tools)
         refuse_hosted_alone(wire.tools or (), tools)
-        may_be_parallel = wire.parallel_tool_calls is not False
-        offered, choice = decode_tool_choice(wire.tool_choice, tools, is_parallel=may_be_parallel)
+        choice = decode_tool_choice(wire.tool_choice, tools, is_parallel=wire.parallel_tool_calls is not False)
+        forced = tools.forced_custom(choice)
         system = [Message(Role.SYSTEM, (TextPart(wire.instructions),))] if wire.instructions else []
         request = GenerationRequest(
             id=self.id,
             model=wire.model or "",
             messages=_paired([*system, *told.messages]),
-            params=_params(wire) if isinstance(wire, ResponsesWire) else GenerationParams(),
-            output=OutputSpec(() if choice.mode is ToolChoiceMode.NONE else offered, choice, _response_format(wire)),
+            params=_params(wire, forced) if isinstance(wire, ResponsesWire) else GenerationParams(),
+            output=_output(wire, tools, choice, forced),
             counts_only=not isinstance(wire, ResponsesWire),
             template_kwargs=thinking_variables(wire, {}),
         )
-        return Decoded(request, tools, (*unused_fields(wire), *tools.left_out, *told.left_out))
+        unused = (*unused_fields(wire), *tools.left_out, *told.left_out, *unenforced_formats(tools, choice))
+        return Decoded(request, tools, unused, None if forced is None else forced.tool.name)
 
 
 def decode(body: Any, request_id: str) -> Asked[ResponsesWire]:
@@ -139,7 +153,7 @@ def decode_prompt(body: Any, request_id: str) -> Asked[PromptWire]:
 def _asked(shape: type[WireT], body: Any, request_id: str) -> Asked[WireT]:
     refuse_too_many(body)
     wire = validate(shape, body)
-    refuse_unsupported(wire)
+    refuse_fields(wire.model_extra, RESPONSES_FIELDS)
     if not wire.input and not (wire.input is None and (wire.previous_response_id or wire.instructions)):
         raise InvalidRequest(
             "`input` is missing or empty: send a text, or a list of items such as "
@@ -187,7 +201,16 @@ def _paired(messages: list[Message]) -> tuple[Message, ...]:
         ) from None
 
 
-def _params(wire: ResponsesWire) -> GenerationParams:
+def _output(wire: PromptWire, tools: Toolset, choice: ToolChoice, forced: CustomTool | None) -> OutputSpec:
+    """Tools and the form of the answer. The text of a custom tool that must be called is the whole answer."""
+    if forced is not None:
+        return OutputSpec(tools.offered, ToolChoice(ToolChoiceMode.NONE), forced.grammar)
+    offered = () if choice.mode is ToolChoiceMode.NONE else tools.offered
+    return OutputSpec(offered, choice, _response_format(wire))
+
+
+def _params(wire: ResponsesWire, forced: CustomTool | None) -> GenerationParams:
+    """The sampling parameters. Stop strings act on no call, so that there are none where the answer is one."""
     has_logprobs = LOGPROBS in (wire.include or ()) or bool(wire.top_logprobs)
     try:
         return GenerationParams(
@@ -200,7 +223,7 @@ def _params(wire: ResponsesWire) -> GenerationParams:
             frequency_penalty=wire.frequency_penalty,
             presence_penalty=wire.presence_penalty,
             seed=wire.seed,
-            stop=tuple(wire.stop or ()),
+            stop=tuple(wire.stop or ()) if forced is None else (),
             logprobs=has_logprobs,
             top_logprobs=wire.top_logprobs or 0,
             thinking_budget=thinking_budget(wire, {}),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from periscope.api.answer_notes import answer_notes
 from periscope.api.responses.output import COMPLETED, INCOMPLETE, Output, OutputForm, whole
 from periscope.api.sse import comment_frame, data_frame
 from periscope.api.status_wire import encode_wait
@@ -29,6 +30,7 @@ class ResponsesReply:
     Attributes:
         model: the name in the request; the configured one if there is none.
         asked: the request, whose fields the answer repeats.
+        left_out: places of tools in the request that were not offered to the model.
         is_stored: the response can be had again by its id.
         keep: stores the response when it is complete.
     """
@@ -38,6 +40,7 @@ class ResponsesReply:
     created_at: int
     asked: ResponsesWire
     form: OutputForm
+    left_out: tuple[str, ...]
     is_stored: bool
     keep: Callable[[JSONObject], None]
     status_as_comments: bool = False
@@ -135,7 +138,7 @@ def _finished(reply: ResponsesReply, output: Output, finished: Finished) -> JSON
         response["incomplete_details"] = {"reason": "max_output_tokens"}
     else:
         response["completed_at"] = int(time.time())
-    response |= {"usage": _usage(finished.usage)} | _vision(finished.vision)
+    response |= {"usage": _usage(finished.usage)} | _notes(finished.vision, reply.left_out)
     if reply.is_stored:
         reply.keep(response)
     return response
@@ -219,9 +222,10 @@ def _usage(usage: Usage) -> JSONObject:
     }
 
 
-def _vision(vision: VisionUsage | None) -> JSONObject:
-    """The one field that is not OpenAI's; absent if the request had no images."""
-    return {} if vision is None else {"periscope": {"vision": asdict(vision)}}
+def _notes(vision: VisionUsage | None, left_out: Sequence[str]) -> JSONObject:
+    """The one field that is not OpenAI's; absent if there is nothing to tell."""
+    notes = answer_notes(vision, left_out)
+    return {} if notes is None else {"periscope": notes}
 
 
 def _frame(event: JSONObject) -> bytes:

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from periscope.api.content import string_at, wrong_type
+from periscope.api.content import image_url_part, string_at, wrong_type
 from periscope.api.content_parts import decode_content, decode_reasoning
+from periscope.api.custom_tools import custom_arguments
 from periscope.api.responses.schema import ToolWire
-from periscope.api.responses.tools import Toolset, custom_arguments, decode_tools, joined, name_for_model
+from periscope.api.responses.tools import Toolset, decode_tools, joined, name_for_model
 from periscope.api.validation import Wire, validate
 from periscope.api.wording import clip, kind_of
 from periscope.core import Message, Part, Role, TextPart, ToolCall
@@ -231,7 +232,7 @@ def _generated_image(conversation: Conversation, item: Item) -> None:
         return
     kind = item.value.get("output_format") or "png"
     image = {"type": "input_image", "image_url": f"data:image/{kind};base64,{data}"}
-    _say_more(conversation, decode_content([image], item.path))
+    _say_more(conversation, (image_url_part(image, item.path),))
 
 
 def _say_more(conversation: Conversation, parts: tuple[Part, ...]) -> None:
@@ -244,9 +245,14 @@ def _say_more(conversation: Conversation, parts: tuple[Part, ...]) -> None:
 
 
 def _call_id(item: Item) -> str:
-    """`local_shell_call_output` has the id of its call as its own."""
-    call_id = item.value.get("call_id") or item.value.get("id")
+    """The id of the call; "" if the client left it out. An item's own id is another, and may have been given here."""
+    key = "id" if item.value["type"] in _CALLED_BY_ID and not item.value.get("call_id") else "call_id"
+    call_id = item.value.get(key)
     return call_id if isinstance(call_id, str) else ""
+
+
+#: They have the id of the call as their own, and may have no other.
+_CALLED_BY_ID: Final = ("local_shell_call", "local_shell_call_output", "mcp_call")
 
 
 def _name(item: Item) -> str:

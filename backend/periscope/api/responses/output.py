@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from periscope.api.custom_tools import CustomInput
 from periscope.api.replies import json_logprob
-from periscope.api.responses.tools import ClientTool, Toolset, custom_input
+from periscope.api.responses.tools import ClientTool, Toolset
 from periscope.core import ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart, new_id
 
 if TYPE_CHECKING:
@@ -196,24 +197,25 @@ class CallItem(OutputItem):
 
 
 class CustomCallItem(CallItem):
-    """A call of a custom tool. Its text is told at once: it is the argument of a function, in JSON, until it ends."""
+    """A call of a custom tool, which is called with a text."""
+
+    def __init__(self, start: ToolCallStart, tool: ClientTool) -> None:
+        super().__init__(start, tool)
+        self._input = CustomInput()
+        self._texts: list[str] = []
 
     def value(self, status: str) -> JSONObject:
-        item = super().value(status) | {"type": "custom_tool_call", "input": self._input(status)}
+        item = super().value(status) | {"type": "custom_tool_call", "input": "".join(self._texts)}
         del item["arguments"]
         return item
 
     def grown(self, delta: Delta) -> Iterator[JSONObject]:
-        self._added(delta)
-        yield from ()
+        if text := self._input.feed(self._added(delta)):
+            self._texts.append(text)
+            yield {"type": "response.custom_tool_call_input.delta", "delta": text}
 
     def ended(self) -> Iterator[JSONObject]:
-        text = self._input(COMPLETED)
-        yield {"type": "response.custom_tool_call_input.delta", "delta": text}
-        yield {"type": "response.custom_tool_call_input.done", "input": text}
-
-    def _input(self, status: str) -> str:
-        return "" if status == _IN_PROGRESS else custom_input("".join(self._arguments))
+        yield {"type": "response.custom_tool_call_input.done", "input": "".join(self._texts)}
 
 
 class Output:

@@ -35,6 +35,14 @@ def _stops(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+class CustomFormatWire(Wire):
+    """The `format` of a custom tool."""
+
+    type: str
+    syntax: str | None = None
+    definition: str | None = None
+
+
 class ToolWire(Wire):
     """One entry of `tools`: a function, a custom tool, a namespace of both, or a tool that OpenAI runs."""
 
@@ -43,7 +51,7 @@ class ToolWire(Wire):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
-    format: dict[str, Any] | None = None
+    format: CustomFormatWire | None = None
     tools: list[ToolWire] | None = None
 
 
@@ -69,7 +77,7 @@ class TextWire(Wire):
     """`text`."""
 
     format: FormatWire | None = None
-    verbosity: str | None = None
+    verbosity: Any = None
 
 
 class ReasoningWire(thinking.ReasoningWire):
@@ -106,7 +114,6 @@ class ResponsesWire(PromptWire):
 
     stream: bool | None = None
     store: bool | None = None
-    background: bool | None = None
     include: list[str] | None = None
     metadata: dict[str, Any] | None = None
     max_output_tokens: Whole | None = None

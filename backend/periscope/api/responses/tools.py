@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
+from periscope.api.custom_tools import CustomTool, custom_tool
 from periscope.api.errors import UnsupportedParameter
 from periscope.api.schema_nulls import without_nulls
 from periscope.api.tool_names import known_name, refuse_repeated_names
@@ -24,8 +24,6 @@ _MODES: Mapping[str, ToolChoiceMode] = {
     "auto": ToolChoiceMode.AUTO,
     "required": ToolChoiceMode.REQUIRED,
 }
-#: The one argument of the function that stands for a custom tool.
-_INPUT: Final = "input"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +45,24 @@ class Toolset:
     """The tools of one request.
 
     Attributes:
-        offered: those that the model may call, under the names by which it knows them.
-        by_name: the same and those that `tool_choice` does not allow now, by such a name.
-        left_out: places of tools that OpenAI would run, and of what custom tools ask for beside a text.
+        offered: those that the client runs, under the names by which the model knows them.
+        by_name: the same as the client knows them, by such a name.
+        customs: the custom ones among them, by such a name.
+        left_out: places of tools that OpenAI would run, or of which nothing is known here.
     """
 
     offered: tuple[Tool, ...] = ()
     by_name: Mapping[str, ClientTool] = field(default_factory=dict)
+    customs: Mapping[str, CustomTool] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+
+    def forced_custom(self, choice: ToolChoice) -> CustomTool | None:
+        """The custom tool with a grammar that must be called, if no other can be."""
+        if choice.mode is not ToolChoiceMode.REQUIRED:
+            return None
+        names = [tool.name for tool in self.offered if choice.allows(tool) and choice.name in (None, tool.name)]
+        custom = self.customs.get(names[0]) if len(names) == 1 else None
+        return custom if custom is not None and custom.grammar is not None else None
 
     def known(self, name: str) -> ClientTool:
         """The tool that the model has called, which may be one that nobody offered."""
@@ -66,20 +74,6 @@ def name_for_model(name: str, namespace: str | None) -> str:
     return name if not namespace else f"{namespace.rstrip('_')}__{name}"
 
 
-def custom_arguments(text: str) -> str:
-    """The arguments of the function that stands for a custom tool."""
-    return json.dumps({_INPUT: text}, ensure_ascii=False)
-
-
-def custom_input(arguments: str) -> str:
-    """The text of a call of a custom tool; what the model wrote instead of it, if it did."""
-    try:
-        value: Any = json.loads(arguments)
-    except ValueError:
-        return arguments
-    return value[_INPUT] if isinstance(value, dict) and isinstance(value.get(_INPUT), str) else arguments
-
-
 def decode_tools(wires: Sequence[ToolWire], path: str = "tools") -> Toolset:
     """The tools that the client runs. Those that OpenAI runs, and unknown ones, are left out.
 
@@ -87,9 +81,13 @@ def decode_tools(wires: Sequence[ToolWire], path: str = "tools") -> Toolset:
         InvalidRequest: a tool has no name, or two have the same.
     """
     found = list(_run_by_client(wires, path))
-    refuse_repeated_names((f"{place}.name", tool.name) for place, tool, _ in found)
-    by_name = {tool.name: known for _, tool, known in found}
-    return Toolset(tuple(tool for _, tool, _ in found), by_name, tuple(_left_out(wires, path)))
+    refuse_repeated_names((f"{each.place}.name", each.tool.name) for each in found)
+    return Toolset(
+        tuple(each.tool for each in found),
+        {each.tool.name: each.known for each in found},
+        {each.tool.name: each.custom for each in found if each.custom is not None},
+        tuple(_left_out(wires, path)),
+    )
 
 
 def refuse_hosted_alone(wires: Sequence[ToolWire], tools: Toolset) -> None:
@@ -106,10 +104,17 @@ def refuse_hosted_alone(wires: Sequence[ToolWire], tools: Toolset) -> None:
         )
 
 
-def _run_by_client(
-    wires: Sequence[ToolWire], path: str, group: ToolWire | None = None
-) -> Iterator[tuple[str, Tool, ClientTool]]:
-    """Each tool with its place."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A tool that the client runs, and its place in the request."""
+
+    place: str
+    known: ClientTool
+    tool: Tool
+    custom: CustomTool | None = None
+
+
+def _run_by_client(wires: Sequence[ToolWire], path: str, group: ToolWire | None = None) -> Iterator[_Found]:
     for i, wire in enumerate(wires):
         place = f"{path}[{i}]"
         if wire.type not in (_FUNCTION, _CUSTOM, _NAMESPACE):
@@ -120,17 +125,35 @@ def _run_by_client(
             yield from _run_by_client(wire.tools or (), f"{place}.tools", group=wire)
             continue
         known = ClientTool(wire.name, group.name if group else None, is_custom=wire.type == _CUSTOM)
-        yield place, _tool(wire, name_for_model(known.name, known.namespace)), known
+        name = name_for_model(known.name, known.namespace)
+        if known.is_custom:
+            custom = _custom(wire, name, f"{place}.format")
+            yield _Found(place, known, custom.tool, custom)
+        else:
+            schema = without_nulls(wire.parameters or {})
+            yield _Found(place, known, Tool(name, wire.description or "", schema, is_strict=wire.strict is True))
 
 
-def _tool(wire: ToolWire, name: str) -> Tool:
-    description = wire.description or ""
-    if wire.type == _FUNCTION:
-        return Tool(name, description, without_nulls(wire.parameters or {}), is_strict=wire.strict is True)
-    grammar = (wire.format or {}).get("definition")
-    told = f"The input must fit this grammar:\n{grammar}" if isinstance(grammar, str) else ""
-    schema = {"type": "object", "properties": {_INPUT: {"type": "string"}}, "required": [_INPUT]}
-    return Tool(name, "\n\n".join(filter(None, (description, told))), schema)
+def _custom(wire: ToolWire, name: str, path: str) -> CustomTool:
+    told, form = wire.description or "", wire.format
+    if form is None or form.type == "text":
+        return custom_tool(name, told)
+    if form.type != "grammar" or form.syntax not in ("lark", "regex"):
+        raise UnsupportedParameter(
+            f"`{path}` must be of type text, or of type grammar with the syntax lark or regex, got "
+            f"{kind_of(form.type)} with {kind_of(form.syntax)}.",
+            param=path,
+        )
+    return custom_tool(name, told, syntax=form.syntax, definition=form.definition or "", param=f"{path}.definition")
+
+
+def unenforced_formats(tools: Toolset, choice: ToolChoice) -> Iterator[str]:
+    """The places of grammars that the model is told, and that its calls may miss."""
+    if choice.mode is ToolChoiceMode.NONE:
+        return
+    for name, custom in tools.customs.items():
+        if custom.grammar is not None and tools.forced_custom(choice) is not custom:
+            yield f"{custom.grammar.param} (told to the model; enforced where `tool_choice` names {clip(name)})"
 
 
 def _left_out(wires: Sequence[ToolWire], path: str) -> Iterator[str]:
@@ -138,8 +161,6 @@ def _left_out(wires: Sequence[ToolWire], path: str) -> Iterator[str]:
         place = f"{path}[{i}]"
         if wire.type == _NAMESPACE:
             yield from _left_out(wire.tools or (), f"{place}.tools")
-        elif wire.type == _CUSTOM and (wire.format or {}).get("type", "text") != "text":
-            yield f"{place}.format (told to the model, and not enforced)"
         elif wire.type not in (_FUNCTION, _CUSTOM):
             yield f"{place} ({clip(wire.type)})"
 
@@ -147,29 +168,32 @@ def _left_out(wires: Sequence[ToolWire], path: str) -> Iterator[str]:
 def joined(first: Toolset, more: Toolset) -> Toolset:
     """The tools of a request and those that items of its input add, unless the name is there already."""
     new = tuple(tool for tool in more.offered if tool.name not in first.by_name)
-    return Toolset((*first.offered, *new), {**more.by_name, **first.by_name}, (*first.left_out, *more.left_out))
+    return Toolset(
+        (*first.offered, *new),
+        {**more.by_name, **first.by_name},
+        {tool.name: custom for tool in new if (custom := more.customs.get(tool.name))} | dict(first.customs),
+        (*first.left_out, *more.left_out),
+    )
 
 
-def decode_tool_choice(
-    wire: ToolChoiceWire | None, tools: Toolset, *, is_parallel: bool
-) -> tuple[tuple[Tool, ...], ToolChoice]:
-    """The tools that the model may call now, and whether it may, must not or must call one of them.
+def decode_tool_choice(wire: ToolChoiceWire | None, tools: Toolset, *, is_parallel: bool) -> ToolChoice:
+    """Whether the model may, must not or must call one of `tools`, and which of them.
 
     Raises:
         UnsupportedParameter: it demands a tool that OpenAI runs.
         InvalidRequest: there is no such kind of choice, no such tool, or no tool at all.
     """
     if wire is None:
-        return tools.offered, ToolChoice(is_parallel=is_parallel)
+        return ToolChoice(is_parallel=is_parallel)
     if wire.type == "allowed_tools":
         return _allowed(wire, tools, is_parallel=is_parallel)
     if wire.type in (_FUNCTION, _CUSTOM):
         name = _named({"name": wire.name, "namespace": wire.namespace}, tools, "tool_choice")
-        return tools.offered, ToolChoice(ToolChoiceMode.REQUIRED, name, is_parallel)
-    return tools.offered, ToolChoice(_mode(wire.type, tools.offered), None, is_parallel)
+        return ToolChoice(ToolChoiceMode.REQUIRED, name, is_parallel)
+    return ToolChoice(_mode(wire.type, tools), None, is_parallel)
 
 
-def _allowed(wire: ToolChoiceWire, tools: Toolset, *, is_parallel: bool) -> tuple[tuple[Tool, ...], ToolChoice]:
+def _allowed(wire: ToolChoiceWire, tools: Toolset, *, is_parallel: bool) -> ToolChoice:
     if wire.mode not in ("auto", "required"):
         raise InvalidRequest(
             f"`tool_choice.mode` must be auto or required, got {kind_of(wire.mode)}.", param="tool_choice.mode"
@@ -177,11 +201,15 @@ def _allowed(wire: ToolChoiceWire, tools: Toolset, *, is_parallel: bool) -> tupl
     wanted = [(f"tool_choice.tools[{i}]", each) for i, each in enumerate(wire.tools or ())]
     # Tools that were left out cannot be called anyway.
     names = {_named(each, tools, at) for at, each in wanted if each.get("type") in (_FUNCTION, _CUSTOM)}
-    offered = tuple(tool for tool in tools.offered if tool.name in names)
-    return offered, ToolChoice(_mode(wire.mode, offered), None, is_parallel)
+    if not names:
+        raise InvalidRequest(
+            "`tool_choice.tools` names no tool that the client runs: name one, or set `tool_choice` to none.",
+            param="tool_choice.tools",
+        )
+    return ToolChoice(_MODES[wire.mode], None, is_parallel, frozenset(names))
 
 
-def _mode(kind: str, offered: Sequence[Tool]) -> ToolChoiceMode:
+def _mode(kind: str, tools: Toolset) -> ToolChoiceMode:
     if kind not in _MODES:
         error = InvalidRequest if not kind else UnsupportedParameter
         raise error(
@@ -190,8 +218,8 @@ def _mode(kind: str, offered: Sequence[Tool]) -> ToolChoiceMode:
             param="tool_choice",
         )
     mode = _MODES[kind]
-    if mode is ToolChoiceMode.REQUIRED and not offered:
-        raise InvalidRequest("`tool_choice` demands a call, but there are no `tools` for it.", param="tool_choice")
+    if mode is ToolChoiceMode.REQUIRED and not tools.offered:
+        raise InvalidRequest("`tool_choice` demands a call, but there are no `tools`.", param="tool_choice")
     return mode
 
 
