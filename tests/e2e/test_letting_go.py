@@ -67,9 +67,10 @@ def test_pictures_are_gone_from_memory_while_the_answer_is_generated(is_stream: 
                 tracemalloc.reset_peak()
                 while not any(row.status == "generating" for row in runtime.control.requests()):
                     await asyncio.sleep(0.01)
-                now, peak = tracemalloc.get_traced_memory()
-                assert peak - num_before > 2 * PICTURE_BYTES, "the pictures were never there, so they are not gone now"
-                assert now - num_before < PICTURE_BYTES // 2
+                assert tracemalloc.get_traced_memory()[1] - num_before > 2 * PICTURE_BYTES, "they were never there"
+                while tracemalloc.get_traced_memory()[0] - num_before > PICTURE_BYTES // 2:
+                    assert runtime.control.requests(), "held to the end of the answer"
+                    await asyncio.sleep(0.01)  # a thread that worked on them may hold them for a moment longer
                 (row,) = runtime.control.requests()
                 assert (row.status, row.num_images) == ("generating", 2)
                 writer.close()
