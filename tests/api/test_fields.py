@@ -112,6 +112,11 @@ def test_an_unknown_option_of_an_option_is_named_with_its_path() -> None:
     assert unused(CHAT, reasoning={"effort": "low", "exclude": True}) == ("reasoning.exclude",)
 
 
+def test_a_field_of_another_route_is_named_whatever_it_holds() -> None:
+    """Chats have `thinking` and `reasoning`; completions do not, and nobody checks their type there."""
+    assert unused(COMPLETION, thinking=True, reasoning="low") == ("thinking", "reasoning")
+
+
 @in_loop
 async def test_what_has_no_effect_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     """However many there are, and under the request's id."""

@@ -173,6 +173,7 @@ def test_the_form_of_the_answer_and_the_bound_of_thinking() -> None:
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"input": []}, "input"),
     ({"input": None}, "input"),
+    ({"input": 5}, "input"),
     ({"input": [1]}, "input[0]"),
     ({"input": [{"role": "robot", "content": "Hi"}]}, "input[0].role"),
     ({"input": [{"role": "user"}]}, "input[0].content"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from periscope.api.errors import UnsupportedParameter
 from periscope.api.fields import FieldTable, noted_fields, refuse_fields
 from periscope.api.openai.fields import CHAT_FIELDS
+from periscope.api.validation import Wire
 from periscope.api.wording import clip
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def unused_fields(wire: GenerationWire, table: FieldTable) -> Iterator[str]:
     """Pure: the places of what is accepted and not used although it might matter."""
     yield from noted_fields(wire.model_extra, table)
     for name in ("stream_options", "reasoning", "thinking"):
-        if (nested := getattr(wire, name, None)) is not None:
+        nested = getattr(wire, name, None)  # a field that the wire model does not have may hold anything
+        if isinstance(nested, Wire):
             yield from noted_fields(nested.model_extra, table, f"{name}.")
 
 

@@ -28,7 +28,9 @@ def _truncation(value: Any) -> Any:
 def _input(value: Any) -> Any:
     if isinstance(value, str):
         return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": value}]}]
-    return value
+    if value is None or isinstance(value, list):
+        return value
+    raise PydanticCustomError(EXPECTED, "a text or a list of items")
 
 
 def _stops(value: Any) -> Any:
