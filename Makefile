@@ -76,14 +76,14 @@ train-smoke: setup
 	$(BIN)/python -m pytest tests/training --verbose $(FLAGS)
 
 check: setup
-	$(BIN)/ruff format --check backend tests
-	$(BIN)/ruff check backend tests
+	$(BIN)/ruff format --check backend tests examples
+	$(BIN)/ruff check backend tests examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: setup
-	$(BIN)/ruff format backend tests
-	$(BIN)/ruff check --fix backend tests
+	$(BIN)/ruff format backend tests examples
+	$(BIN)/ruff check --fix backend tests examples
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

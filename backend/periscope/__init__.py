@@ -1,47 +1,93 @@
 """Periscope: a local inference server for Apple Silicon that gives sight to text-only models.
 
-As a library: `from periscope import InferenceEngine, GenerationParams`.
+As a library: `from periscope import Periscope` for all models of a models.yaml, `InferenceEngine` for one, and
+`periscope.sync` for programs without async. `__all__` is all that is public.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from periscope.core import (
+        CaptionedImage,
+        Finished,
+        FinishReason,
         GenerationParams,
         Image,
+        ImagePart,
         Message,
+        ModelCard,
+        OutputEvent,
         OutputSpec,
+        ReasoningDelta,
         ResponseFormat,
         Role,
+        TextDelta,
         TextPart,
         Tool,
+        ToolCall,
+        ToolCallDelta,
+        ToolCallStart,
         ToolChoice,
         ToolChoiceMode,
+        Usage,
+        VisionUsage,
+        Waiting,
     )
     from periscope.engine import EngineConfig, GenerationOutput, InferenceEngine
+    from periscope.errors import PeriscopeError, RequestError
+    from periscope.library.answer import ChatAnswer
+    from periscope.library.embedded import Periscope
+    from periscope.library.pictures import picture
 
     __version__: str
 
 __all__ = [
+    "CaptionedImage",
+    "ChatAnswer",
     "EngineConfig",
+    "FinishReason",
+    "Finished",
     "GenerationOutput",
     "GenerationParams",
     "Image",
+    "ImagePart",
     "InferenceEngine",
     "Message",
+    "ModelCard",
+    "OutputEvent",
     "OutputSpec",
+    "Periscope",
+    "PeriscopeError",
+    "ReasoningDelta",
+    "RequestError",
     "ResponseFormat",
     "Role",
+    "TextDelta",
     "TextPart",
     "Tool",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolCallStart",
     "ToolChoice",
     "ToolChoiceMode",
+    "Usage",
+    "VisionUsage",
+    "Waiting",
     "__version__",
+    "picture",
 ]
-_OF_ENGINE = frozenset(("EngineConfig", "GenerationOutput", "InferenceEngine"))
+#: Where those are that are not in `periscope.core`.
+_HOMES: Mapping[str, str] = {
+    **dict.fromkeys(("EngineConfig", "GenerationOutput", "InferenceEngine"), "periscope.engine"),
+    **dict.fromkeys(("PeriscopeError", "RequestError"), "periscope.errors"),
+    "ChatAnswer": "periscope.library.answer",
+    "Periscope": "periscope.library.embedded",
+    "picture": "periscope.library.pictures",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -49,7 +95,7 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         return _version()
     if name in __all__:
-        return getattr(import_module("periscope.engine" if name in _OF_ENGINE else "periscope.core"), name)
+        return getattr(import_module(_HOMES.get(name, "periscope.core")), name)
     raise AttributeError(f"module 'periscope' has no attribute {name!r}")
 
 
