@@ -30,6 +30,12 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return load(write_text_model(tmp_path_factory.mktemp(kind) / kind, model_type=kind), SETTINGS)
 
 
+@pytest.fixture(scope="module", params=["qwen3", "lfm2", "gemma3_text", "llama4"])
+def any_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TextModel:
+    kind = str(request.param)
+    return load(write_text_model(tmp_path_factory.mktemp(kind) / kind, model_type=kind), SETTINGS)
+
+
 def test_alone_and_batched_a_request_gets_the_same(model: TextModel) -> None:
     """Rows of different lengths join and end with the tokens they get alone."""
     batch = model.new_batch()
@@ -43,6 +49,26 @@ def test_alone_and_batched_a_request_gets_the_same(model: TextModel) -> None:
         expected += all_of(batch, each)
     batch.clear_prompt_cache()
     assert all_of(batch, *submits) == expected
+
+
+def test_a_prompt_of_one_token_joins_rows_that_decode(any_model: TextModel) -> None:
+    """Its caches are empty when it joins or takes the place of a row that has ended: all get what they get alone."""
+    texts = [prompt(length) for length in (40, 30, 20, 1, 1, 25, 1)]
+    submits = [submit(text, GenerationParams(temperature=0.0, max_tokens=9 + 2 * i)) for i, text in enumerate(texts)]
+    batch = any_model.new_batch()
+    expected = []
+    for each in submits:
+        batch.clear_prompt_cache()
+        expected += all_of(batch, each)
+    batch.clear_prompt_cache()
+    run = Run(batch)
+    rows = []
+    for each in submits:
+        rows += run.admit(each)
+        run.step()
+        run.step()
+    run.to_the_end()
+    assert [run.tokens[row] for row in rows] == expected
 
 
 def test_a_conversation_goes_on_from_its_last_state(model: TextModel) -> None:

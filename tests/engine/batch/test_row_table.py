@@ -92,6 +92,15 @@ def test_a_retired_row_leaves_its_state_and_its_slot_to_the_next(table: RowTable
     assert_whole(table)
 
 
+def test_rows_without_a_token_in_their_caches_can_be_given_up(table: RowTable) -> None:
+    """Two prompts of one token join and one is given up before a forward pass: the other's caches are still empty."""
+    first, second = ((Row(i, np.asarray([i]), [i], PARAMS, GREEDY, []), [KVCache() for _ in "ab"]) for i in (1, 2))
+    table.add([first, second])
+    table.preempt([1])
+    caches, num_computed = table.extract(second[0])
+    assert (num_computed, [cache.empty() for cache in caches]) == (0, [True, True])
+
+
 def test_retired_slots_are_compacted_once_they_are_many_or_old(table: RowTable) -> None:
     """A few retired slots are kept for some steps; many are compacted at once."""
     table.add([row(number, 10 + number) for number in range(1, 11)])

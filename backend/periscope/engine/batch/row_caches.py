@@ -8,6 +8,7 @@ remove one.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
@@ -103,7 +104,14 @@ def _capacity(cache: Any) -> int:
 
 
 def _are_plain(states: Sequence[LayerCaches]) -> bool:
-    return all(type(cache) is KVCache and not cache.empty() for state in states for cache in state)
+    """Whether slots can hold these states: plain caches, of which one is filled. It tells the shape of the others.
+
+    The caches of a prompt of one token are empty: that token is the first that is decoded.
+    """
+    if not all(type(cache) is KVCache for state in states for cache in state):
+        return False
+    filled = [state for state in states if not state[0].empty()]
+    return bool(filled) and not any(cache.empty() for state in filled for cache in state)
 
 
 class SingleRowCaches:
@@ -141,11 +149,14 @@ class PaddedCaches:
     def __init__(self, states: Sequence[LayerCaches]) -> None:
         self.layers = _merged(states)
         _pad_to_blocks(self.layers)
+        self._first = states[0] if self.layers[0].empty() else None
 
     def advance(self) -> None:
         return
 
     def extract(self, index: int) -> LayerCaches:
+        if self._first is not None and self.layers[0].empty():
+            return copy.deepcopy(self._first)  # mlx-lm 0.32 cannot extract from empty batch caches
         return [cache.extract(index) for cache in self.layers]
 
     def append(self, states: Sequence[LayerCaches]) -> None:
@@ -260,7 +271,9 @@ class SlotCaches:
     def __init__(self, states: Sequence[LayerCaches], num_tokens: int) -> None:
         self._lengths = _Lengths([state[0].offset for state in states])
         capacity = _whole_blocks(max(num_tokens, self._lengths.longest + 1))
-        self.layers = [_SlotLayer(self._lengths, *_stacked(layer, capacity)) for layer in zip(*states, strict=True)]
+        filled = next(state for state in states if not state[0].empty())
+        layers = zip(zip(*states, strict=True), filled, strict=True)
+        self.layers = [_SlotLayer(self._lengths, *_stacked(layer, capacity, like)) for layer, like in layers]
 
     def advance(self) -> None:
         self._lengths.advance()
@@ -285,7 +298,7 @@ class SlotCaches:
         capacity = _whole_blocks(max(lengths) + 1)
         for layer, others in zip(self.layers, zip(*states, strict=True), strict=True):
             layer.reserve(capacity)
-            keys, values = _stacked(others, layer.keys.shape[2])
+            keys, values = _stacked(others, layer.keys.shape[2], layer)
             layer.keys = mx.concatenate([layer.keys, keys])
             layer.values = mx.concatenate([layer.values, values])
         self._lengths.set(lengths)
@@ -294,9 +307,10 @@ class SlotCaches:
         length = state[0].offset
         for layer, cache in zip(self.layers, state, strict=True):
             layer.reserve(length + 1)
-            keys, values = cache.keys_and_values()
-            layer.keys[index : index + 1, :, :length, :] = keys
-            layer.values[index : index + 1, :, :length, :] = values
+            if length:
+                keys, values = cache.keys_and_values()
+                layer.keys[index : index + 1, :, :length, :] = keys
+                layer.values[index : index + 1, :, :length, :] = values
         lengths = list(self._lengths.values)
         lengths[index] = length
         self._lengths.set(lengths)
@@ -356,20 +370,23 @@ def _resized(array: mx.array, capacity: int) -> mx.array:
     return mx.concatenate([array, mx.zeros((rows, heads, capacity - length, size), array.dtype)], axis=2)
 
 
-def _stacked(caches: Sequence[KVCache], capacity: int) -> tuple[mx.array, mx.array]:
-    """Keys and values of all caches, each in a slot of its own; each array is allocated once."""
-    return (
-        _in_slots([cache.keys[..., : cache.offset, :] for cache in caches], capacity),
-        _in_slots([cache.values[..., : cache.offset, :] for cache in caches], capacity),
-    )
+def _stacked(caches: Sequence[KVCache], capacity: int, like: KVCache | _SlotLayer) -> tuple[mx.array, mx.array]:
+    """Keys and values of all caches, each in a slot of its own; each array is allocated once.
+
+    Args:
+        like: has keys and values of the same shape and type, which caches that are empty cannot tell.
+    """
+    filled = [(index, cache) for index, cache in enumerate(caches) if cache.offset]
+    keys, values = (_empty_slots(len(caches), capacity, array) for array in (like.keys, like.values))
+    for index, cache in filled:
+        keys[index : index + 1, :, : cache.offset, :] = cache.keys[..., : cache.offset, :]
+        values[index : index + 1, :, : cache.offset, :] = cache.values[..., : cache.offset, :]
+    return keys, values
 
 
-def _in_slots(arrays: Sequence[mx.array], capacity: int) -> mx.array:
-    _, heads, _, size = arrays[0].shape
-    slots = mx.zeros((len(arrays), heads, capacity, size), arrays[0].dtype)
-    for index, array in enumerate(arrays):
-        slots[index : index + 1, :, : array.shape[2], :] = array
-    return slots
+def _empty_slots(num_slots: int, capacity: int, like: mx.array) -> mx.array:
+    _, heads, _, size = like.shape
+    return mx.zeros((num_slots, heads, capacity, size), like.dtype)
 
 
 def _plain(layer: _SlotLayer, index: int, length: int) -> KVCache:
