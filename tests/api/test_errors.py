@@ -97,10 +97,12 @@ async def test_unknown_paths_and_methods_are_error_objects() -> None:
             response = await client.get(path)
             assert response.status_code == 404
             assert error_of(response)["code"] == "route_not_found"
-        response = await client.get("/v1/chat/completions")
-    assert response.status_code == 405
-    assert error_of(response)["code"] == "method_not_allowed"
-    assert response.headers["allow"] == "POST"
+        answers = {path: await client.put(path) for path in ("/v1/chat/completions", "/v1/responses/resp_1")}
+    for response in answers.values():
+        assert response.status_code == 405
+        assert error_of(response)["code"] == "method_not_allowed"
+    allowed = [response.headers["allow"] for response in answers.values()]
+    assert allowed == ["POST", "GET, HEAD, DELETE"]
 
 
 @in_loop

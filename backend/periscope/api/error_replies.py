@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from periscope import errors as e
 from periscope.api.dialects import encoder_of
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from starlette.types import Scope
 
     from periscope.core import JSONObject
+
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 def error_object(error: Exception, scope: Scope) -> JSONObject:
@@ -70,11 +73,22 @@ async def on_http_exception(request: Request, error: HTTPException) -> JSONReply
         case 404:
             told: e.RequestError = e.RouteNotFound(f"There is no {path} here. {way_on(request.url.path)}")
         case 405:
-            allowed = (error.headers or {}).get("Allow", "another method")
+            allowed = ", ".join(_methods(request))
             told = e.MethodNotAllowed(f"{path} does not take {request.method}. Use {allowed}.")
+            return error_reply(told, request.scope, {"allow": allowed})
         case _:
             told = e.InvalidRequest(clip(str(error.detail)))
     return error_reply(told, request.scope, error.headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Those that the path takes. The router's own error has those of the first of the path's routes alone."""
+    return [method for method in _METHODS if _is_taken(request, method)]
+
+
+def _is_taken(request: Request, method: str) -> bool:
+    scope = {**request.scope, "method": method}
+    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
 
 HANDLERS: Mapping[int | type[Exception], Any] = {
