@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlx_lm.utils import load_tokenizer
-from tokenizers import Tokenizer, decoders, models, normalizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from periscope.core import TokenText
@@ -56,6 +56,17 @@ def test_the_bytes_of_a_texts_tokens_are_the_texts(
     """For every tokenizer family, the joined bytes of the tokens are the UTF-8 of the text."""
     for tokenizer in (demo_tokenizer, letters_tokenizer, sentencepiece_tokenizer):
         assert spelled(tokenizer, text) == text.encode()
+
+
+def test_a_byte_level_vocabulary_may_lack_rare_bytes() -> None:
+    """SmolLM's has 235 of the 256: blanks and characters beyond ASCII are told as they are all the same."""
+    never_in_utf8 = "\xc0\xc1\xf5\xf6\xf7\xf8\xf9\xfa\xfb\xfc\xfd\xfe\xff"  # these bytes stand for themselves
+    pieces = sorted(set(pre_tokenizers.ByteLevel.alphabet()) - set(never_in_utf8))
+    tokenizer = Tokenizer(models.BPE(vocab={piece: number for number, piece in enumerate(pieces)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    text = "in Spain: 5 \u20ac\n"
+    assert spelled(PreTrainedTokenizerFast(tokenizer_object=tokenizer), text) == text.encode()
 
 
 def test_part_of_a_character_keeps_its_true_bytes(letters_tokenizer: PreTrainedTokenizerFast) -> None:

@@ -23,6 +23,9 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 _BYTE_OF_CHAR = _byte_alphabet()
+#: What every byte-level vocabulary has: a blank, and the bytes by which characters beyond ASCII go on. Rare bytes are
+#: missing from vocabularies that were cut to what their training texts held (SmolLM's have 235 of 256).
+_BYTE_LEVEL_CHARS = tuple(char for char, byte in _BYTE_OF_CHAR.items() if byte == 0x20 or 0x80 <= byte < 0xC0)
 
 
 class TokenTable:
@@ -36,7 +39,7 @@ class TokenTable:
         self._tokenizer = tokenizer
         self._size = len(tokenizer)
         vocabulary = tokenizer.get_vocab()
-        self._is_byte_level = _SPACE_PIECE not in vocabulary and all(char in vocabulary for char in _BYTE_OF_CHAR)
+        self._is_byte_level = _SPACE_PIECE not in vocabulary and all(char in vocabulary for char in _BYTE_LEVEL_CHARS)
         self._added = {token_id: text for text, token_id in tokenizer.get_added_vocab().items()}
         self._texts: dict[int, TokenText] = {}
 
