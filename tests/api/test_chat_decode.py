@@ -155,7 +155,7 @@ def test_null_and_neutral_fields_ask_for_nothing() -> None:
 @pytest.mark.parametrize(
     ("fields", "kwargs"),
     [
-        ({"chat_template_kwargs": {"enable_thinking": False, "x": [1]}}, {"enable_thinking": False, "x": [1]}),
+        ({"chat_template_kwargs": {"enable_thinking": True, "x": [1]}}, {"enable_thinking": True, "x": [1]}),
         ({"reasoning_effort": "minimal"}, {"reasoning_effort": "minimal"}),
         ({"reasoning_effort": "none"}, {"reasoning_effort": "none", "enable_thinking": False, "thinking": False}),
         (

@@ -45,7 +45,9 @@ def decoded(**fields: Any) -> GenerationRequest:
         ({"enable_thinking": False, "thinking_budget": 50}, 0, OFF | {"thinking_budget": 0}),
         ({"reasoning_effort": "high", "thinking_budget": 60, "reasoning_budget": 80}, 60, None),
         ({"chat_template_kwargs": {"thinking_budget": 30}}, 30, ON | {"thinking_budget": 30}),
-        ({"chat_template_kwargs": {"enable_thinking": False}}, None, {"enable_thinking": False}),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, 0, {"enable_thinking": False, "thinking_budget": 0}),
+        ({"chat_template_kwargs": {"thinking": False}}, 0, {"thinking": False, "thinking_budget": 0}),
+        ({"chat_template_kwargs": {"enable_thinking": True}}, None, {"enable_thinking": True}),
         (
             {"chat_template_kwargs": {"thinking": True}, "thinking_budget": 3},
             3,

@@ -30,6 +30,8 @@ EFFORT_BUDGETS: Final[Mapping[str, int]] = {
     "xhigh": UNBOUNDED,
     "max": UNBOUNDED,
 }
+#: How templates name the switch of thinking. One that a client turns off holds for models whose template has none, too.
+_SWITCHES_OF_TEMPLATES: Final = ("enable_thinking", "thinking")
 #: `thinking.type` -> whether the model thinks before it answers; None = as it does by itself.
 THINKING_TYPES: Final[Mapping[str, bool | None]] = {
     "enabled": True,
@@ -123,7 +125,8 @@ def thinking_budget(wire: ThinkingFields, template_kwargs: JSONObject) -> int | 
     Numbers win over an effort. If there are several, the smallest counts; a switch that is off is a 0.
 
     Args:
-        template_kwargs: the client's own variables, among which Qwen's and Seed's clients have a `thinking_budget`.
+        template_kwargs: the client's own variables, among which Qwen's and Seed's clients have a `thinking_budget`,
+            and vLLM's and llama.cpp's the switch `enable_thinking` or `thinking`.
 
     Raises:
         InvalidRequest: one is out of bounds; names the field.
@@ -146,7 +149,7 @@ def _told_budgets(wire: ThinkingFields, template_kwargs: JSONObject) -> Iterator
     in_template = template_kwargs.get("thinking_budget")
     if isinstance(in_template, int) and not isinstance(in_template, bool):
         yield tokens_of("chat_template_kwargs.thinking_budget", in_template)
-    if False in _switches(wire):
+    if False in (*_switches(wire), *(template_kwargs.get(name) for name in _SWITCHES_OF_TEMPLATES)):
         yield 0
 
 
@@ -161,7 +164,7 @@ def thinking_variables(wire: ThinkingFields, template_kwargs: JSONObject) -> JSO
     budget = _told_budget(wire, template_kwargs)
     if budget is not None and budget < UNBOUNDED:
         told["thinking_budget"] = budget
-    if "enable_thinking" in template_kwargs or "thinking" in template_kwargs:
+    if any(name in template_kwargs for name in _SWITCHES_OF_TEMPLATES):
         return told | template_kwargs
     if budget == 0 or effort == "none":
         told |= {"enable_thinking": False, "thinking": False}
