@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml
 	@echo 'Setting up $(VENV): a minute or two, once.'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --editable '.[ocr,heif,office,video,otel]' --group dev
+	@$(BIN)/python -m pip install --quiet --editable '.[ocr,heif,office,video,otel,mcp]' --group dev
 	@touch $@
 
 serve: setup

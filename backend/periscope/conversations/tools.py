@@ -1,0 +1,115 @@
+"""Sources of tools, what their calls give, and under which names the model is offered them. Pure and protocols only."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final, Protocol
+
+from periscope.core import JSONObject, Part, TextPart, Tool
+
+#: Of a tool's name, as OpenAI's API bounds it; models and grammars know no longer ones.
+MAX_NAME_CHARS: Final = 64
+_NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")
+
+
+class CallOutcome(StrEnum):
+    """What became of a call. In all cases the model reads a result, which says what is wrong.
+
+    Attributes:
+        DONE: the tool ran.
+        TOOL_ERROR: the tool ran and reported an error.
+        BAD_ARGUMENTS: the arguments are no JSON object, or do not fit the function.
+        BLOCKED: the options do not allow the tool; nothing ran.
+        UNKNOWN_TOOL: there is no tool of this name; nothing ran.
+        UNREACHABLE: the tool's server is not there, or its connection broke; the call may have run.
+        TIMED_OUT: the tool's server took longer than its `timeout_s`; the call may have run.
+    """
+
+    DONE = "done"
+    TOOL_ERROR = "tool_error"
+    BAD_ARGUMENTS = "bad_arguments"
+    BLOCKED = "blocked"
+    UNKNOWN_TOOL = "unknown_tool"
+    UNREACHABLE = "unreachable"
+    TIMED_OUT = "timed_out"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a call gave.
+
+    Attributes:
+        parts: what the model reads: text, images and files.
+    """
+
+    parts: tuple[Part, ...]
+    outcome: CallOutcome = CallOutcome.DONE
+
+    @classmethod
+    def told(cls, text: str, outcome: CallOutcome) -> ToolResult:
+        """A sentence to the model instead of a result."""
+        return cls((TextPart(text, is_data=True),), outcome)
+
+
+class ToolSource(Protocol):
+    """Has tools and runs them. Event loop only; any number of calls at once."""
+
+    @property
+    def name(self) -> str:
+        """Stands before the names of its tools where they collide with others."""
+        ...
+
+    @property
+    def tools(self) -> Sequence[Tool]:
+        """Those that it has now, under its own names. Does not wait."""
+        ...
+
+    async def call(self, name: str, arguments: JSONObject) -> ToolResult:
+        """Run one. What fails is told in the result. Cancellable at any await."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a tool that the model is offered comes from.
+
+    Attributes:
+        tool: as the model is offered it.
+        own_name: its name at its source.
+    """
+
+    tool: Tool
+    source: ToolSource
+    own_name: str
+
+
+def routes_of(sources: Sequence[ToolSource]) -> dict[str, Route]:
+    """Pure: the tools of all sources by the names under which the model is offered them, in order.
+
+    A name that only one source has stays as it is. One that several have becomes `source__name` for each of them. What
+    cannot stand in a name becomes `_`, and a name that is taken even then gets a number.
+    """
+    all_tools = [(source, tool) for source in sources for tool in source.tools]
+    counts = Counter(_fitting(tool.name) for _, tool in all_tools)
+    routes: dict[str, Route] = {}
+    for source, tool in all_tools:
+        plain = _fitting(tool.name)
+        name = _free(plain if counts[plain] == 1 else _fitting(f"{source.name}__{plain}"), routes)
+        routes[name] = Route(replace(tool, name=name), source, tool.name)
+    return routes
+
+
+def _fitting(name: str) -> str:
+    return _NOT_IN_NAMES.sub("_", name)[:MAX_NAME_CHARS] or "_"
+
+
+def _free(name: str, taken: dict[str, Route]) -> str:
+    free, number = name, 1
+    while free in taken:
+        number += 1
+        free = f"{name[: MAX_NAME_CHARS - len(str(number)) - 1]}_{number}"
+    return free
