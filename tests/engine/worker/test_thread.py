@@ -45,6 +45,7 @@ class Script:
     num_cleared: int = 0
     is_broken: bool = False
     num_owed_steps: int = 0
+    miscounts: bool = False
 
 
 class ScriptedBatch:
@@ -68,7 +69,13 @@ class ScriptedBatch:
     def prepare(self) -> None:
         return
 
-    prompt_cache_bytes = working_bytes = num_preemptions = 0
+    prompt_cache_bytes = working_bytes = 0
+
+    @property
+    def num_preemptions(self) -> int:
+        if self._script.miscounts:
+            raise ZeroDivisionError("a fault of the batch")
+        return 0
 
     @property
     def has_work(self) -> bool:
@@ -191,6 +198,27 @@ def test_a_worker_whose_every_step_fails_ends() -> None:
             host.submit(GOOD_PROMPT, PARAMS)
 
     with_worker(Script([explode], is_broken=True), use)
+
+
+def test_a_worker_that_ends_by_a_fault_of_its_own_leaves_no_reader_waiting() -> None:
+    """Rows that the last step has ended have their answer, others their error, and no request is taken any more."""
+
+    def end_the_first_of_two(rows: list[int]) -> list[Sampled]:
+        if len(rows) < 2:
+            return []
+        script.miscounts = True
+        return [Sampled(rows[0], 1, finish_reason=FinishReason.STOP), Sampled(rows[1], 2)]
+
+    script = Script([end_the_first_of_two])
+
+    async def use(host: HostedEngine) -> None:
+        streams = [host.submit(GOOD_PROMPT, PARAMS) for _ in range(2)]
+        assert await text_of(streams[0]) == "b"
+        with pytest.raises(EngineClosed):
+            await text_of(streams[1])
+        await host.ended()
+
+    with_worker(script, use)
 
 
 def test_a_request_that_fails_every_time_it_is_sent_does_not_end_a_healthy_worker() -> None:

@@ -241,8 +241,10 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
             return
         is_model_failure = any(result.is_model_failure for result in results)
         reports = [told for sampled in results if (told := self._report(sampled)) is not None]
-        self._note_memory()
-        put_all(reports)
+        try:
+            self._note_memory()  # first, so that whoever has read a token finds the memory of its step
+        finally:
+            put_all(reports)  # rows that have ended are not in `_rows` any more: nobody else tells them
         if is_model_failure:
             self._check_health()
         elif results:
