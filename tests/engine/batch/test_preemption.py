@@ -28,7 +28,7 @@ NEARLY_A_BLOCK, REST = 240, 280
 NO_END = ((257, -100.0),)
 PARAMS = GenerationParams(temperature=0.0, max_tokens=REST, logit_bias=NO_END)
 #: Memory of a forward pass beside the caches on so small a model, and of a layer copied while it grows.
-FORWARD_PASS_BYTES = 2**20
+FORWARD_PASS_BYTES = 3 * 2**19
 
 holdings = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 1000)), unique_by=lambda pair: pair[0]).map(
     lambda pairs: [Holding(*pair) for pair in pairs]
