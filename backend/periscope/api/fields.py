@@ -75,6 +75,26 @@ def refused(why: str, *neutral: Any, fix: str = "leave it out") -> Field:
     return Field(Handling.REFUSED, why, neutral, fix)
 
 
+def refused_beyond_chats(form: str) -> dict[str, Field]:
+    """What OpenAI's chats and completions take of vLLM's and llama.cpp's fields, and the other dialects do not.
+
+    Args:
+        form: the field of this dialect in which a schema for the answer stands.
+    """
+    schema = f"send a schema as `{form}`, or the request to /v1/chat/completions"
+    chats = "send the request to /v1/chat/completions"
+    return {
+        **dict.fromkeys(("guided_json", "guided_choice"), refused("vLLM's", [], fix=schema)),
+        **dict.fromkeys(("guided_regex", "guided_grammar"), refused("vLLM's", "", fix=schema)),
+        "structured_outputs": refused("vLLM's", {}, fix=schema),
+        **dict.fromkeys(("grammar", "json_schema"), refused("llama.cpp's", "", fix=schema)),
+        "min_tokens": refused("vLLM's", 0, fix=chats),
+        "ignore_eos": refused("vLLM's", False, fix=chats),
+        "stop_token_ids": refused("vLLM's", [], fix=chats),
+        "continue_final_message": refused("vLLM's", False, fix=chats),
+    }
+
+
 def refuse_fields(extra: Mapping[str, Any] | None, table: FieldTable, parent: str = "") -> None:
     """Refuse fields that are not supported.
 

@@ -5,7 +5,7 @@ Source: the types of Anthropic's SDK (`MessageCreateParams` and those of its bet
 
 from __future__ import annotations
 
-from periscope.api.fields import FieldTable, ignored, refused, used
+from periscope.api.fields import FieldTable, ignored, refused, refused_beyond_chats, used
 
 #: POST /v1/messages, and /v1/messages/count_tokens as far as it has them.
 MESSAGES_FIELDS: FieldTable = {
@@ -35,4 +35,12 @@ MESSAGES_FIELDS: FieldTable = {
     "betas": ignored("what is supported is on"),
     "mcp_servers": refused("the server calls no servers", []),
     "container": refused("the server runs no code", {}),
+    "stop": refused("OpenAI's", [], fix="send it as `stop_sequences`"),
+    "response_format": refused("OpenAI's", fix="send a schema as `output_config.format`"),
+    "n": refused("OpenAI's", 1, fix="send the request several times"),
+    "logprobs": refused("OpenAI's", False),
+    "logit_bias": refused("OpenAI's", {}),
+    "max_completion_tokens": refused("OpenAI's", fix="send it as `max_tokens`"),
+    **refused_beyond_chats("output_config.format"),
+    "continue_final_message": ignored("vLLM's; a last message of the assistant always goes on"),
 }

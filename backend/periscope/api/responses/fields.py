@@ -5,7 +5,7 @@ Source: the types of OpenAI's SDK (`ResponseCreateParams`), and what Codex sends
 
 from __future__ import annotations
 
-from periscope.api.fields import FieldTable, ignored, noted, refused, used
+from periscope.api.fields import FieldTable, ignored, noted, refused, refused_beyond_chats, used
 
 #: POST /v1/responses, and /v1/responses/input_tokens as far as it has them.
 RESPONSES_FIELDS: FieldTable = {
@@ -70,4 +70,5 @@ RESPONSES_FIELDS: FieldTable = {
     "logprobs": refused("chat completions'", False, fix='send `include: ["message.output_text.logprobs"]`'),
     "logit_bias": refused("chat completions'", {}),
     "chat_template_kwargs": refused("chat completions'", {}, fix="set them in models.yaml"),
+    **refused_beyond_chats("text.format"),
 }
