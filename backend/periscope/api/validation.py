@@ -64,8 +64,11 @@ _EXPECTED_BY_TYPE = {
 }
 
 
-def validate(model: type[WireT], body: Any) -> WireT:
+def validate(model: type[WireT], body: Any, path: str = "") -> WireT:
     """The body as a wire model.
+
+    Args:
+        path: where it stands in the request, if it is a part of it.
 
     Raises:
         InvalidRequest: names the first wrong field, what it should be and what came.
@@ -73,7 +76,7 @@ def validate(model: type[WireT], body: Any) -> WireT:
     try:
         return model.model_validate(body)
     except ValidationError as error:
-        raise _told(error.errors(include_url=False), model) from None
+        raise _told(error.errors(include_url=False), model, path) from None
 
 
 def json_path(keys: Sequence[str | int]) -> str:
@@ -81,9 +84,9 @@ def json_path(keys: Sequence[str | int]) -> str:
     return "".join(f"[{key}]" if isinstance(key, int) else f".{clip(key)}" for key in keys).removeprefix(".")
 
 
-def _told(findings: list[ErrorDetails], model: type[Wire]) -> InvalidRequest:
+def _told(findings: list[ErrorDetails], model: type[Wire], path: str) -> InvalidRequest:
     first = findings[0]
-    param = json_path(first["loc"]) or None
+    param = ".".join(filter(None, (path, json_path(first["loc"])))) or None
     place = f"`{param}`" if param else "The request body"
     if first["type"] == "missing":
         message = f"{place} is missing."

@@ -160,12 +160,18 @@ def _asked(shape: type[WireT], body: Any, request_id: str) -> Asked[WireT]:
             '{"role": "user", "content": "Hello"}.',
             param="input",
         )
-    items = tuple(item if _has_id(item) else item | {"id": new_id(_prefix(item))} for item in wire.input or ())
-    return Asked(request_id, wire, items)
+    return Asked(request_id, wire, tuple(_with_id(item, i) for i, item in enumerate(wire.input or ())))
 
 
-def _has_id(item: JSONObject) -> bool:
-    return isinstance(item.get("id"), str) and bool(item["id"])
+def _with_id(item: JSONObject, index: int) -> JSONObject:
+    if isinstance(item.get("id"), str) and item["id"]:
+        return item
+    if _is_reference(item):
+        raise InvalidRequest(
+            f"`input[{index}].id` must be the id of a stored item, got {kind_of(item.get('id'))}.",
+            param=f"input[{index}].id",
+        )
+    return item | {"id": new_id(_prefix(item))}
 
 
 def _prefix(item: JSONObject) -> str:

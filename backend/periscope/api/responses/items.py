@@ -132,8 +132,8 @@ def _reasoning(conversation: Conversation, item: Item) -> None:
     """What the model has thought before it wrote the items behind this one. The sealed text is the whole of it."""
     sealed = item.value.get("encrypted_content")
     opened = conversation.seal.opened(sealed) if isinstance(sealed, str) else None
-    listed = [item.value.get("content") or [], item.value.get("summary") or []]
-    told = (decode_reasoning(_as_reasoning(part, item.path), item.path) for part in listed)
+    listed = ((f"{item.path}.{key}", item.value.get(key) or []) for key in ("content", "summary"))
+    told = (decode_reasoning(_as_reasoning(parts, path), path) for path, parts in listed)
     text = opened or next(filter(None, told), "")
     last = conversation.answers()
     if not text:
@@ -147,7 +147,7 @@ def _reasoning(conversation: Conversation, item: Item) -> None:
 def _as_reasoning(parts: Any, path: str) -> list[JSONObject]:
     """The same parts under a type that is read as reasoning, whatever they are called."""
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-        raise wrong_type(f"{path}.content", "a list of reasoning parts", parts)
+        raise wrong_type(path, "a list of reasoning parts", parts)
     return [part | {"type": "reasoning_text"} for part in parts]
 
 
@@ -269,7 +269,7 @@ def _name(item: Item) -> str:
 
 def _added_tools(conversation: Conversation, item: Item) -> None:
     """Tools that the client has found or added in the course of the conversation."""
-    wire = validate(_ToolsWire, item.value)
+    wire = validate(_ToolsWire, item.value, item.path)
     conversation.tools = joined(conversation.tools, decode_tools(wire.tools or (), f"{item.path}.tools"))
     if item.value["type"] == "tool_search_output":
         names = ", ".join(tool.name for tool in decode_tools(wire.tools or ()).offered)
