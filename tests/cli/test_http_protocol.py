@@ -333,6 +333,47 @@ async def test_headers_over_a_limit_are_a_431_that_names_it(before: bytes, sent:
 
 
 @pytest.mark.parametrize(
+    "sent",
+    [
+        LARGE.replace(b"GET /health", b"POST /v1/messages?beta=true"),
+        LARGE.replace(b"GET /health", b"POST /v1/messages").rstrip(),
+        LARGE.replace(b"host:", b"Anthropic-Version: 2023-06-01\r\nhost:"),
+        b"POST /v1/messages HTTP/1.1\r\nno colon\r\n\r\n",
+        b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\n",
+    ],
+    ids=["large", "unfinished", "version", "malformed", "late"],
+)
+@in_loop
+async def test_headers_that_cannot_be_used_are_told_in_the_dialect_of_their_request(sent: bytes) -> None:
+    """As far as it came: its path, or the version header of Anthropic's clients."""
+    bounds = HTTPBounds(max_header_bytes=1024)
+    async with served(FakeBackend(), Patience(0.2, 1, 60.0), bounds=bounds) as (host, port, _):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(request(CHAT) + sent)
+        answers = await reader.read()
+        status, body = parsed(answers[answers.rindex(b"HTTP/1.1") :])
+        assert status in (400, 408, 431)
+        assert body["type"] == "error"
+        assert body["request_id"]
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"\r\n\r\n\r\n", b"x", b"OPTIONS * HTTP/1.1\r\nbad\r\n\r\n", b"GET http://a/v1/messages HTTP/1.1\r\nbad\r\n\r\n"],
+)
+@in_loop
+async def test_what_names_no_path_is_told_in_the_dialect_of_all_others(sent: bytes) -> None:
+    async with served(FakeBackend(), Patience(0.2, 1, 60.0)) as (host, port, _):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(sent)
+        status, body = parsed(await reader.read())
+        assert status in (400, 408)
+        assert "type" not in body
+        writer.close()
+
+
+@pytest.mark.parametrize(
     ("bounds", "setting"),
     [
         (HTTPBounds(max_connections=2), "max_connections"),

@@ -13,6 +13,8 @@ from periscope.api.error_replies import error_reply
 from periscope.errors import ServerBusy
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
@@ -96,6 +98,17 @@ class BoundedConnection(h11.Connection):
     def __init__(self, bounds: HTTPBounds) -> None:
         super().__init__(h11.SERVER, bounds.max_header_bytes)
         self._bounds = bounds
+        self._head = b""
+
+    @property
+    def asked(self) -> Mapping[str, Any]:
+        """Path and names of the headers of the newest request, as far as they came, under the keys of an ASGI scope."""
+        line, *fields = self._head.lstrip().partition(b"\r\n\r\n")[0].split(b"\r\n")
+        target = line.partition(b" ")[2].partition(b" ")[0].partition(b"?")[0].decode("latin-1")
+        return {
+            "path": target if target.startswith("/") else "/",
+            "headers": [(field.partition(b":")[0].strip().lower(), b"") for field in fields],
+        }
 
     def next_event(self) -> Any:
         """The next event, as h11 has it.
@@ -104,6 +117,8 @@ class BoundedConnection(h11.Connection):
             HeadersTooLarge: the request's headers are over a limit.
             h11.RemoteProtocolError: the client does not speak HTTP.
         """
+        if self.their_state is h11.IDLE:
+            self._head = self.trailing_data[0]
         try:
             event = super().next_event()
         except h11.RemoteProtocolError as error:

@@ -100,6 +100,8 @@ class _Deadline:
 class PatientProtocol(H11Protocol):
     """Owns the deadlines of one connection."""
 
+    conn: BoundedConnection
+
     def __init__(
         self, *args: Any, patience: Patience, dialects: DialectTable, connections: Connections, **kwargs: Any
     ) -> None:
@@ -188,14 +190,12 @@ class PatientProtocol(H11Protocol):
         )
 
     def _refuse(self, status: int, code: str, message: str) -> None:
-        """Answer without the app, in the dialect of the path if that is known, and end the connection."""
+        """Answer without the app, in the dialect of the request as far as it came, and end the connection."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # an answer has begun
             self.transport.abort()
             return
-        tells, record = (
-            encoder_for(dialect_path(self.scope) if self._is_in_body else "/", self._dialects),
-            RequestRecord(),
-        )
+        asked = self.scope if self._is_in_body else self.conn.asked
+        tells, record = encoder_for(dialect_path(asked), self._dialects), RequestRecord()
         facts = ErrorFacts(ErrorRow(status, "invalid_request_error", code), message, request_id=record.id)
         body = dump_json(tells(facts))
         headers = [
