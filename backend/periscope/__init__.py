@@ -11,6 +11,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from periscope.conversations import (
+        ConversationOptions,
+        ConversationResult,
+        HttpServer,
+        ResponsesSession,
+        StdioServer,
+    )
     from periscope.core import (
         CaptionedImage,
         Finished,
@@ -48,11 +55,14 @@ if TYPE_CHECKING:
 __all__ = [
     "CaptionedImage",
     "ChatAnswer",
+    "ConversationOptions",
+    "ConversationResult",
     "EngineConfig",
     "FinishReason",
     "Finished",
     "GenerationOutput",
     "GenerationParams",
+    "HttpServer",
     "Image",
     "ImagePart",
     "InferenceEngine",
@@ -65,7 +75,9 @@ __all__ = [
     "ReasoningDelta",
     "RequestError",
     "ResponseFormat",
+    "ResponsesSession",
     "Role",
+    "StdioServer",
     "TextDelta",
     "TextPart",
     "Tool",
@@ -84,6 +96,10 @@ __all__ = [
 _HOMES: Mapping[str, str] = {
     **dict.fromkeys(("EngineConfig", "GenerationOutput", "InferenceEngine"), "periscope.engine"),
     **dict.fromkeys(("PeriscopeError", "RequestError"), "periscope.errors"),
+    **dict.fromkeys(
+        ("ConversationOptions", "ConversationResult", "HttpServer", "ResponsesSession", "StdioServer"),
+        "periscope.conversations",
+    ),
     "ChatAnswer": "periscope.library.answer",
     "Periscope": "periscope.library.embedded",
     "picture": "periscope.library.pictures",

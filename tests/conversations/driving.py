@@ -79,6 +79,7 @@ class HttpHost:
 
     server: Callable[[], MCPServer]
     port: int = 0
+    certificate: Path | None = None
     headers: list[dict[bytes, bytes]] = field(default_factory=list)
     _uvicorn: uvicorn.Server | None = None
     _serving: asyncio.Task[None] | None = None
@@ -94,7 +95,7 @@ class HttpHost:
             self.headers.append(dict(scope.get("headers", ())))
             await inner(scope, receive, send)
 
-        settings = uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=0)
+        settings = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=0, ssl_certfile=self.certificate)
         self._uvicorn = uvicorn.Server(settings)
         self._serving = asyncio.create_task(self._uvicorn._serve([listener]))
         while not self._uvicorn.started:
@@ -108,7 +109,8 @@ class HttpHost:
         self._uvicorn = self._serving = None
 
     def at(self, name: str, **fields: Any) -> HttpServer:
-        return HttpServer(name, f"http://127.0.0.1:{self.port}/mcp", **fields)
+        scheme = "https" if self.certificate else "http"
+        return HttpServer(name, f"{scheme}://127.0.0.1:{self.port}/mcp", **fields)
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -19,8 +20,9 @@ from periscope.conversations import (
     StopReason,
     TurnStarted,
 )
-from periscope.core import ImagePart, Role, TextDelta
+from periscope.core import GenerationParams, ImagePart, Role, TextDelta, ToolChoice, ToolChoiceMode
 from periscope.errors import ConfigError, GenerationFailed, ImageInvalid, InvalidRequest
+from periscope.serving.generation import LocalGenerator
 from tests.api.driving import in_loop
 from tests.conversations.driving import ScriptedModel, asked, call
 
@@ -221,3 +223,18 @@ def test_what_cannot_be_a_tool_or_an_option_is_refused() -> None:
     for wrong in ({"max_turns": 0}, {"timeout_s": 0.0}, {"allowed_tools": "double"}):
         with pytest.raises(InvalidRequest, match=next(iter(wrong))):
             ConversationOptions(**wrong)
+
+
+@in_loop
+async def test_a_bare_generator_is_told_what_it_cannot_see(tiny_text_model: Path) -> None:
+    """It refuses the image, and the model reads that in its place."""
+    engine = await LocalGenerator.load(str(tiny_text_model))
+    params = GenerationParams(temperature=0, max_tokens=400)
+    choice = {1: ToolChoice(ToolChoiceMode.REQUIRED)}
+    options = ConversationOptions(
+        max_turns=2, tool_choice=lambda turn: choice.get(turn, ToolChoice(ToolChoiceMode.NONE))
+    )
+    async with engine, ResponsesSession(engine, functions=(draw,), params=params) as session:
+        told = await session.run_conversation([asked()], options)
+    assert told.tool_calls[0].outcome is CallOutcome.DONE
+    assert "takes no images" in told.messages[1].text

@@ -5,18 +5,29 @@ from __future__ import annotations
 import asyncio
 import base64
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from mcp.server.mcpserver import Context, Image, MCPServer
 
-from periscope.conversations import CallOutcome, CallStarted, ConversationOptions, ResponsesSession, StopReason
+from periscope.conversations import (
+    CallOutcome,
+    CallStarted,
+    ConversationOptions,
+    HttpServer,
+    ResponsesSession,
+    StdioServer,
+    StopReason,
+)
 from periscope.conversations.connection import ServerState
 from periscope.core import ImagePart
+from periscope.errors import ConfigError
 from tests.api.driving import in_loop
 from tests.conversations.driving import LOCAL, HttpHost, ScriptedModel, asked, call, hosting
 from tests.e2e.drawing import circle, data_url
+from tests.remote.certificates import self_signed
 
 
 def weather() -> MCPServer:
@@ -193,3 +204,35 @@ async def test_a_conversation_cancelled_in_a_call_leaves_no_process() -> None:
         await talking
     assert not psutil.pid_exists(int(pids[0]))
     assert not psutil.Process().children()
+
+
+@in_loop
+async def test_a_certificate_is_checked_against_the_authority_that_is_named(tmp_path: Path) -> None:
+    """With its `ca_file` a server is connected to; without it is not, unless nothing is to be checked."""
+    certificate = self_signed(tmp_path, "IP:127.0.0.1")
+    host = HttpHost(weather, certificate=certificate)
+    await host.start()
+    servers = (
+        host.at("named", ca_file=certificate),
+        host.at("unknown"),
+        host.at("unchecked", checks_certificate=False),
+    )
+    async with ResponsesSession(ScriptedModel([]), servers) as session:
+        assert [health.num_tools for health in session.health] == [2, 0, 2]
+        assert "certificate" in (session.health[1].problem or "").lower()
+    await host.stop()
+
+
+def test_what_cannot_be_a_server_is_refused() -> None:
+    """When it is made, with the field and the reason; so are two of one name."""
+    for make, field in (
+        (lambda: HttpServer("a b", "http://x"), "name"),
+        (lambda: HttpServer("a", "ftp://x"), "url"),
+        (lambda: HttpServer("a", "http://me:secret@x"), "auth_token"),
+        (lambda: HttpServer("a", "http://x", timeout_s=0), "timeout_s"),
+        (lambda: StdioServer("a", ""), "command"),
+    ):
+        with pytest.raises(ConfigError, match=field):
+            make()
+    with pytest.raises(ConfigError, match="local"):
+        ResponsesSession(ScriptedModel([]), (LOCAL, LOCAL))

@@ -14,6 +14,7 @@ CaptionedImage ChatAnswer EngineConfig FinishReason Finished GenerationOutput Ge
 InferenceEngine Message ModelCard OutputEvent OutputSpec Periscope PeriscopeError ReasoningDelta RequestError
 ResponseFormat Role TextDelta TextPart Tool ToolCall ToolCallDelta ToolCallStart ToolChoice ToolChoiceMode Usage
 VisionUsage Waiting __version__ picture
+ConversationOptions ConversationResult HttpServer ResponsesSession StdioServer
 """
 METHODS = {"start", "close", "models", "chat", "stream", "caption", "embed"}
 

@@ -35,6 +35,22 @@ FIRST_BACK_OFF_S: Final = 0.5
 MAX_BACK_OFF_S: Final = 30.0
 #: A server may list so many tools; further ones are not offered.
 MAX_TOOLS: Final = 512
+#: Keywords of a JSON schema that say something of properties which `properties` does not list.
+_OPENING: Final = frozenset(
+    [
+        "additionalProperties",
+        "unevaluatedProperties",
+        "patternProperties",
+        "propertyNames",
+        "minProperties",
+        "dependentSchemas",
+        "$ref",
+        "allOf",
+        "anyOf",
+        "oneOf",
+        "if",
+    ]
+)
 
 
 class ServerState(StrEnum):
@@ -287,7 +303,16 @@ def _stderr() -> TextIO:
 
 
 def _tool(listed: types.Tool) -> Tool:
-    return Tool(listed.name, listed.description or listed.title or "", listed.input_schema)
+    return Tool(listed.name, listed.description or listed.title or "", _closed(listed.input_schema))
+
+
+def _closed(schema: JSONObject) -> JSONObject:
+    """The schema without further properties, where it lists some or none and is silent about others.
+
+    Nearly every server means that, and a model that must call fills in what a grammar lets it.
+    """
+    unlisted = set(schema.get("required", ())) - schema.get("properties", {}).keys()
+    return schema if unlisted or _OPENING & schema.keys() else {**schema, "additionalProperties": False}
 
 
 def _outcome_of(error: MCPError) -> CallOutcome:

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from periscope.core import (
     Echo,
     EndReason,
+    FilePart,
     Finished,
     FinishReason,
     GenerationParams,
     GenerationRequest,
     Image,
+    ImagePart,
     Message,
     OutputEvent,
     ReasoningDelta,
@@ -34,7 +36,7 @@ from periscope.core import (
     Usage,
 )
 from periscope.engine import GenerationStats, InferenceEngine
-from periscope.errors import ContextLengthExceeded, InvalidRequest, MemoryExceeded, NotThinking
+from periscope.errors import ContextLengthExceeded, ImageRejected, InvalidRequest, MemoryExceeded, NotThinking
 from periscope.parsing.registry import parser_for
 from periscope.serving.answer_stops import AnswerStops
 from periscope.serving.generators import GeneratorFacts
@@ -222,6 +224,7 @@ class LocalGenerator(InferenceEngine):
         return source if isinstance(source, str) else await self._off_loop(partial(self._tokenizer.decode, source))
 
     async def _rendered(self, request: GenerationRequest) -> RenderedPrompt:
+        _check_rewritten(request)
         return await self.render(
             request.messages, request.output.tools, request.template_kwargs, continues=request.continues
         )
@@ -238,6 +241,14 @@ class LocalGenerator(InferenceEngine):
             if error.is_lower_bound:
                 raise
             return error.num_prompt_tokens
+
+
+def _check_rewritten(request: GenerationRequest) -> None:
+    """No template would show an image or a file that nobody has described or decoded; it must not vanish."""
+    for message in request.messages:
+        shown: tuple[ImagePart | FilePart, ...] = (*message.images, *message.files)
+        for part in shown:
+            raise ImageRejected("The model by itself takes no images and no files: send text.", param=part.param)
 
 
 def _check_scored(num_tokens: int) -> None:
