@@ -35,10 +35,15 @@ def demo() -> Vocabulary:
         ({"choices": tuple(f"number {n}" for n in range(3000))}, ["number 2999"], ["number 3000"]),
         ({"regex": r"a/b+\/c"}, ["a/b/c", "a/bbb/c"], ["a/c", "xa/b/c"]),
         ({"regex": "^[ab]\n[0-9]{25}$"}, ["a\n" + "7" * 25], ["a\n" + "7" * 24, "b" + "7" * 25]),
+        (
+            {"regex": r"\d{2}\\d[\w-]+\W[^\D5]"},
+            ["12\\da-c 7", "00\\d_é9"],
+            ["\u06612\\da 7", "12\\dé 7", "12\\daa7", "12\\da 5"],
+        ),
         ({"grammar": GBNF}, ["up", "up down up"], ["up ", "left"]),
         ({"grammar": LARK}, ["go 12", "go " + "9" * 30], ["go 1", "go " + "9" * 31]),
     ],
-    ids=["choices", "nothing", "many", "regex", "lines", "gbnf", "lark"],
+    ids=["choices", "nothing", "many", "regex", "lines", "classes", "gbnf", "lark"],
 )
 def test_texts_that_fit_are_allowed_and_no_others(
     demo: Vocabulary, grammar: dict[str, Any], fits: list[str], fits_not: list[str]

@@ -19,6 +19,16 @@ from periscope.errors import InvalidRequest
 MAX_RULES: Final = 500
 #: A slash ends a regular expression in Lark unless a backslash stands before it. Escaped characters are left alone.
 _SLASH: Final = re.compile(r"(\\.)|/", re.DOTALL)
+#: An escaped character, whatever it is.
+_ESCAPE: Final = re.compile(r"\\.", re.DOTALL)
+#: What these classes are in ECMAScript, and so in the `pattern` of a JSON schema. To the compiler they are those of
+#: Unicode, of which a year of Arabic or segmented digits would be one. The brackets may stand inside of others.
+_ASCII_CLASSES: Final = {
+    r"\d": "[0-9]",
+    r"\D": "[^0-9]",
+    r"\w": "[0-9A-Za-z_]",
+    r"\W": "[^0-9A-Za-z_]",
+}
 
 
 def lark_of(grammar: AnswerGrammar, *, unlike: str = "") -> str:
@@ -43,7 +53,7 @@ def lark_of(grammar: AnswerGrammar, *, unlike: str = "") -> str:
         return f"start: ANSWER\nANSWER: {' | '.join(texts)}"
     if grammar.regex:
         excluded = f" & ~/\\s*{_as_line(re.escape(unlike))}(?s:.*)/" if unlike else ""
-        return f"start: ANSWER\nANSWER: /{_as_line(grammar.regex)}/{excluded}"
+        return f"start: ANSWER\nANSWER: /{_as_line(_with_ascii_classes(grammar.regex))}/{excluded}"
     try:
         lark = str(any_to_lark(grammar.grammar))
         if lark.count(":") <= MAX_RULES:
@@ -56,6 +66,10 @@ def lark_of(grammar: AnswerGrammar, *, unlike: str = "") -> str:
     raise InvalidRequest(
         f"`{grammar.param}` cannot be used as a grammar in GBNF or Lark: {reason}.", param=grammar.param
     )
+
+
+def _with_ascii_classes(regex: str) -> str:
+    return _ESCAPE.sub(lambda found: _ASCII_CLASSES.get(found[0], found[0]), regex)
 
 
 def _as_line(regex: str) -> str:
