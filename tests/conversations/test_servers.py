@@ -236,3 +236,19 @@ def test_what_cannot_be_a_server_is_refused() -> None:
             make()
     with pytest.raises(ConfigError, match="local"):
         ResponsesSession(ScriptedModel([]), (LOCAL, LOCAL))
+
+
+@in_loop
+async def test_a_server_that_refuses_the_token_says_what_to_check() -> None:
+    """The SDK's own error names neither the status nor the fix."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as listener:
+        server = HttpServer("denied", f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/mcp")
+        async with ResponsesSession(ScriptedModel([]), (server,)) as session:
+            assert "HTTP 401: check its auth_token" in (session.health[0].problem or "")

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 from typing import Final, TextIO
 
 import anyio
@@ -94,6 +95,8 @@ class McpConnection:
         self._tools: tuple[Tool, ...] = ()
         self._state = ServerState.CONNECTING
         self._problem: str | None = None
+        self._told: str | None = None
+        self._refusal = ""  # the newest HTTP error of the attempt to connect, which the SDK's own errors do not name
         self._attempted = asyncio.Event()
         self._look = asyncio.Event()
         self._retry = asyncio.Event()
@@ -171,7 +174,7 @@ class McpConnection:
                 was_ready = await self._attempt()
                 has_lasted = was_ready and anyio.current_time() - begun > MAX_BACK_OFF_S
                 num_failures = 0 if has_lasted else num_failures + 1
-                logger.warning("MCP server %s: %s", self.name, self._problem)
+                self._log(was_ready=was_ready)
                 if not was_ready:
                     self._attempted.set()
                 if num_failures:
@@ -180,6 +183,17 @@ class McpConnection:
         self._state, self._client = ServerState.CLOSED, None
         self._problem = "the session is closed"
         self._attempted.set()
+
+    def _log(self, *, was_ready: bool) -> None:
+        """Say why there is no connection, once for as long as the reason stays the same."""
+        if was_ready or self._problem != self._told:
+            logger.warning("MCP server %s: %s", self.name, self._problem)
+        self._told = self._problem
+
+    async def _note_refusal(self, response: httpx2.Response) -> None:
+        if response.status_code >= HTTPStatus.BAD_REQUEST:
+            is_key = response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+            self._refusal = f" (HTTP {response.status_code}{': check its auth_token' if is_key else ''})"
 
     async def _back_off(self, num_failures: int) -> None:
         longest = min(MAX_BACK_OFF_S, FIRST_BACK_OFF_S * 2 ** min(num_failures - 1, 10))
@@ -193,7 +207,7 @@ class McpConnection:
         Returns:
             Whether the connection was ready before it broke.
         """
-        self._state = ServerState.CONNECTING
+        self._state, self._refusal = ServerState.CONNECTING, ""
         was_ready = False
         try:
             with anyio.CancelScope(deadline=anyio.current_time() + self._server.connect_timeout_s) as connecting:
@@ -204,7 +218,7 @@ class McpConnection:
                     await self._stay(client)
             self._problem = f"no connection within {self._server.connect_timeout_s:g} seconds"
         except Exception as error:  # noqa: BLE001 - transports raise what they like, in groups, too
-            self._problem = _reason(error)
+            self._problem = _reason(error) + ("" if was_ready else self._refusal)
         finally:
             self._client = None
             self._attempted.clear()
@@ -274,8 +288,9 @@ class McpConnection:
         # A long answer is bounded by the timeout of its call: here only the silence on a stream that stays open is.
         timeout = httpx2.Timeout(server.connect_timeout_s, read=None)
         verify = await asyncio.to_thread(_tls, server)
+        hooks = {"response": [self._note_refusal]}
         async with (
-            httpx2.AsyncClient(headers=server.sent_headers, timeout=timeout, verify=verify) as http,
+            httpx2.AsyncClient(headers=server.sent_headers, timeout=timeout, verify=verify, event_hooks=hooks) as http,
             self._client_over(streamable_http_client(server.url, http_client=http)) as client,
         ):
             yield client
