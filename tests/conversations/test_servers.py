@@ -252,3 +252,17 @@ async def test_a_server_that_refuses_the_token_says_what_to_check() -> None:
         server = HttpServer("denied", f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/mcp")
         async with ResponsesSession(ScriptedModel([]), (server,)) as session:
             assert "HTTP 401: check its auth_token" in (session.health[0].problem or "")
+
+
+@in_loop
+async def test_a_function_keeps_its_name_beside_a_servers_tool() -> None:
+    """What the program has named, it may also force or allow by that name, whatever a server has."""
+
+    def add(a: int) -> int:
+        """Ours."""
+        return a
+
+    model = ScriptedModel([[call("add", a=1), call("local__add", a=1, b=2)]])
+    async with ResponsesSession(model, (LOCAL,), (add,)) as session:
+        told = await session.run_conversation([asked()])
+    assert [message.text for message in told.messages[1:3]] == ["1", "3"]

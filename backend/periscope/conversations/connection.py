@@ -106,6 +106,10 @@ class McpConnection:
         return self._server.name
 
     @property
+    def keeps_names(self) -> bool:
+        return False
+
+    @property
     def tools(self) -> tuple[Tool, ...]:
         return self._tools
 

@@ -53,6 +53,10 @@ class FunctionTools:
         return "python"
 
     @property
+    def keeps_names(self) -> bool:
+        return True
+
+    @property
     def tools(self) -> tuple[Tool, ...]:
         return self._tools
 

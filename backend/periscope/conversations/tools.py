@@ -64,6 +64,11 @@ class ToolSource(Protocol):
         ...
 
     @property
+    def keeps_names(self) -> bool:
+        """Its tools keep their names, and those of others give way: the program has named them itself."""
+        ...
+
+    @property
     def tools(self) -> Sequence[Tool]:
         """Those that it has now, under its own names. Does not wait."""
         ...
@@ -90,15 +95,15 @@ class Route:
 def routes_of(sources: Sequence[ToolSource]) -> dict[str, Route]:
     """Pure: the tools of all sources by the names under which the model is offered them, in order.
 
-    A name that only one source has stays as it is. One that several have becomes `source__name` for each of them. What
-    cannot stand in a name becomes `_`, and a name that is taken even then gets a number.
+    A name that only one source has stays as it is. One that several have becomes `source__name` for each of them that
+    does not keep its names. What cannot stand in a name becomes `_`, and a name that is taken even then gets a number.
     """
     all_tools = [(source, tool) for source in sources for tool in source.tools]
     counts = Counter(_fitting(tool.name) for _, tool in all_tools)
     routes: dict[str, Route] = {}
     for source, tool in all_tools:
         plain = _fitting(tool.name)
-        name = _free(plain if counts[plain] == 1 else _fitting(f"{source.name}__{plain}"), routes)
+        name = _free(plain if counts[plain] == 1 or source.keeps_names else _fitting(f"{source.name}__{plain}"), routes)
         routes[name] = Route(replace(tool, name=name), source, tool.name)
     return routes
 
