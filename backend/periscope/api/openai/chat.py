@@ -17,7 +17,7 @@ from periscope.api.openai.functions import decode_functions
 from periscope.api.openai.params import decode_params, wants_usage
 from periscope.api.openai.response_format import decode_response_format
 from periscope.api.openai.schema import ChatCompletionWire
-from periscope.api.openai.tool_choice import decode_tool_choice, decode_tools, unenforced_formats
+from periscope.api.openai.tool_choice import decode_tool_choice, decode_tools
 from periscope.api.openai.unsupported import refuse_unread, refuse_unsupported, unused_fields
 from periscope.api.prefill import with_open_answer
 from periscope.api.thinking import thinking_budget, thinking_variables
@@ -28,20 +28,17 @@ from periscope.core import (
     GenerationParams,
     GenerationRequest,
     Message,
-    OutputSpec,
     Part,
     Role,
     TextPart,
     ToolCall,
-    ToolChoice,
-    ToolChoiceMode,
 )
 from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from periscope.api.custom_tools import CustomTool
     from periscope.api.openai.schema import FunctionCallWire, MessageWire, ToolCallWire
-    from periscope.api.openai.tool_choice import Toolset
+    from periscope.api.toolset import Toolset
+    from periscope.core import ToolChoice
 
 _ROLES: Mapping[str, Role] = {
     "system": Role.SYSTEM,
@@ -98,7 +95,7 @@ def decode(body: Any, request_id: str) -> ChatCall:
         messages=pair_calls(messages),
         continues=continues,
         params=_params(wire) if forced is None else replace(_params(wire), stop=()),  # it acts on no call
-        output=_output(wire, tools, choice, forced),
+        output=tools.output(choice, decode_response_format(wire)),
         num_choices=1 if wire.n is None else wire.n,
         template_kwargs=thinking_variables(wire, wire.chat_template_kwargs or {}),
     )
@@ -106,7 +103,7 @@ def decode(body: Any, request_id: str) -> ChatCall:
         request=request,
         is_stream=bool(wire.stream),
         has_usage=has_usage,
-        unused=(*unused_fields(wire, CHAT_FIELDS), *tools.left_out, *unenforced_formats(tools, choice)),
+        unused=(*unused_fields(wire, CHAT_FIELDS), *tools.left_out, *tools.unenforced_formats(choice)),
         left_out=tools.left_out,
         custom_tools=frozenset(tools.customs),
         answers_as=None if forced is None else forced.tool.name,
@@ -117,14 +114,6 @@ def decode(body: Any, request_id: str) -> ChatCall:
 def _tools(wire: ChatCompletionWire) -> tuple[Toolset, ToolChoice]:
     tools = decode_tools(wire.tools or ())
     return tools, decode_tool_choice(wire.tool_choice, tools, is_parallel=wire.parallel_tool_calls is not False)
-
-
-def _output(wire: ChatCompletionWire, tools: Toolset, choice: ToolChoice, forced: CustomTool | None) -> OutputSpec:
-    """Tools and the form of the answer. The text of a custom tool that must be called is the whole answer."""
-    if forced is not None:
-        return OutputSpec(tools.offered, ToolChoice(ToolChoiceMode.NONE), forced.grammar)
-    offered = () if choice.mode is ToolChoiceMode.NONE else tools.offered
-    return OutputSpec(offered, choice, decode_response_format(wire))
 
 
 def _params(wire: ChatCompletionWire) -> GenerationParams:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from periscope.api.openai.tool_choice import Toolset, function_tool
+from periscope.api.openai.tool_choice import function_tool
 from periscope.api.tool_names import known_name, refuse_repeated_names
+from periscope.api.toolset import Toolset
 from periscope.api.wording import kind_of
 from periscope.core import ToolChoice, ToolChoiceMode
 from periscope.errors import InvalidRequest

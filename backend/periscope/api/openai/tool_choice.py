@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from periscope.api.custom_tools import CustomTool, custom_tool
 from periscope.api.errors import UnsupportedParameter
 from periscope.api.schema_nulls import without_nulls
 from periscope.api.tool_names import known_name, refuse_repeated_names
+from periscope.api.toolset import Toolset, refuse_hosted_alone
 from periscope.api.wording import clip, kind_of
 from periscope.core import Tool, ToolChoice, ToolChoiceMode
 from periscope.errors import InvalidRequest
@@ -37,29 +37,6 @@ _MODES: Mapping[str, ToolChoiceMode] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Toolset:
-    """The tools of one request.
-
-    Attributes:
-        offered: those that the client runs, as the model knows them.
-        customs: the custom ones among them, by name.
-        left_out: places of the others, which OpenAI would run or of which nothing is known here.
-    """
-
-    offered: tuple[Tool, ...] = ()
-    customs: Mapping[str, CustomTool] = field(default_factory=dict)
-    left_out: tuple[str, ...] = ()
-
-    def forced_custom(self, choice: ToolChoice) -> CustomTool | None:
-        """The custom tool with a grammar that must be called, if no other can be."""
-        if choice.mode is not ToolChoiceMode.REQUIRED:
-            return None
-        names = [tool.name for tool in self.offered if choice.allows(tool) and choice.name in (None, tool.name)]
-        custom = self.customs.get(names[0]) if len(names) == 1 else None
-        return custom if custom is not None and custom.grammar is not None else None
-
-
 def decode_tools(wires: Sequence[ToolWire]) -> Toolset:
     """The tools that the request offers. Those that the client does not run are left out.
 
@@ -77,24 +54,11 @@ def decode_tools(wires: Sequence[ToolWire]) -> Toolset:
             custom = _custom(_required(wire.custom, path), path)
             tools[f"{path}.name"] = custom.tool
             customs[custom.tool.name] = custom
-    if wires and not tools:
-        raise UnsupportedParameter(
-            f"`tools[0].type` is {kind_of(wires[0].type)}. This server runs no tools of OpenAI's; send tools that the "
-            "client runs, of type `function` or `custom`.",
-            param="tools[0].type",
-        )
     refuse_repeated_names((place, tool.name) for place, tool in tools.items())
     hosted = [(i, wire.type) for i, wire in enumerate(wires) if wire.type not in (_FUNCTION, _CUSTOM)]
-    return Toolset(tuple(tools.values()), customs, tuple(f"tools[{i}] ({clip(kind)})" for i, kind in hosted))
-
-
-def unenforced_formats(tools: Toolset, choice: ToolChoice) -> Iterator[str]:
-    """The places of grammars that the model is told, and that its calls may miss."""
-    if choice.mode is ToolChoiceMode.NONE:
-        return
-    for name, custom in tools.customs.items():
-        if custom.grammar is not None and tools.forced_custom(choice) is not custom:
-            yield f"{custom.grammar.param} (told to the model; enforced where `tool_choice` names {clip(name)})"
+    offered = Toolset(tuple(tools.values()), customs, tuple(f"tools[{i}] ({clip(kind)})" for i, kind in hosted))
+    refuse_hosted_alone([wire.type for wire in wires], offered)
+    return offered
 
 
 def _required(part: PartT | None, path: str) -> PartT:

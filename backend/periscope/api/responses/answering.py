@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from periscope.api.responses.decode import Asked, Decoded, WireT
     from periscope.api.responses.schema import PromptWire, ResponsesWire
     from periscope.api.responses.stored import StoredResponses
-    from periscope.api.responses.tools import Toolset
+    from periscope.api.responses.tools import NamedTools
     from periscope.api.settings import ApiSettings
     from periscope.core import GenerationRequest, OutputEvent
 
@@ -75,7 +75,7 @@ class Answering:
             return fitted(self._backend, request)
         return self._backend.stream(request)
 
-    def _reply(self, asked: Asked[ResponsesWire], tools: Toolset) -> ResponsesReply:
+    def _reply(self, asked: Asked[ResponsesWire], tools: NamedTools) -> ResponsesReply:
         wire, include = asked.wire, asked.wire.include or ()
         reasoning = wire.reasoning
         return ResponsesReply(

@@ -16,17 +16,11 @@ from periscope.api.fields import refuse_fields
 from periscope.api.responses.fields import RESPONSES_FIELDS
 from periscope.api.responses.items import Item, decode_items
 from periscope.api.responses.schema import PromptWire, ResponsesWire
-from periscope.api.responses.tools import (
-    Toolset,
-    decode_tool_choice,
-    decode_tools,
-    joined,
-    refuse_hosted_alone,
-    unenforced_formats,
-)
+from periscope.api.responses.tools import NamedTools, decode_tool_choice, decode_tools, joined
 from periscope.api.responses.unused import unused_fields
 from periscope.api.schema_nulls import without_nulls
 from periscope.api.thinking import thinking_budget, thinking_variables
+from periscope.api.toolset import refuse_hosted_alone
 from periscope.api.validation import validate
 from periscope.api.wording import kind_of
 from periscope.core import (
@@ -34,12 +28,9 @@ from periscope.core import (
     GenerationRequest,
     JSONObject,
     Message,
-    OutputSpec,
     ResponseFormat,
     Role,
     TextPart,
-    ToolChoice,
-    ToolChoiceMode,
     new_id,
 )
 from periscope.errors import InvalidRequest
@@ -66,7 +57,7 @@ class Decoded:
     """
 
     request: GenerationRequest
-    tools: Toolset
+    tools: NamedTools
     unused: tuple[str, ...]
     answers_as: str | None = None
 
@@ -115,7 +106,7 @@ class Asked(Generic[WireT]):
         told = decode_items((*before, *mine), seal)
         asked_tools = decode_tools(wire.tools or ())
         tools = joined(asked_tools, told.tools)
-        refuse_hosted_alone(wire.tools or (), tools)
+        refuse_hosted_alone([tool.type for tool in wire.tools or ()], tools)
         choice = decode_tool_choice(wire.tool_choice, tools, is_parallel=wire.parallel_tool_calls is not False)
         forced = tools.forced_custom(choice)
         system = [Message(Role.SYSTEM, (TextPart(wire.instructions),))] if wire.instructions else []
@@ -124,11 +115,11 @@ class Asked(Generic[WireT]):
             model=wire.model or "",
             messages=_paired([*system, *told.messages]),
             params=_params(wire, forced) if isinstance(wire, ResponsesWire) else GenerationParams(),
-            output=_output(wire, tools, choice, forced),
+            output=tools.output(choice, _response_format(wire)),
             counts_only=not isinstance(wire, ResponsesWire),
             template_kwargs=thinking_variables(wire, {}),
         )
-        unused = (*unused_fields(wire), *tools.left_out, *told.left_out, *unenforced_formats(tools, choice))
+        unused = (*unused_fields(wire), *tools.left_out, *told.left_out, *tools.unenforced_formats(choice))
         return Decoded(request, tools, unused, None if forced is None else forced.tool.name)
 
 
@@ -205,14 +196,6 @@ def _paired(messages: list[Message]) -> tuple[Message, ...]:
             "the `call_id` of the call.",
             param="input",
         ) from None
-
-
-def _output(wire: PromptWire, tools: Toolset, choice: ToolChoice, forced: CustomTool | None) -> OutputSpec:
-    """Tools and the form of the answer. The text of a custom tool that must be called is the whole answer."""
-    if forced is not None:
-        return OutputSpec(tools.offered, ToolChoice(ToolChoiceMode.NONE), forced.grammar)
-    offered = () if choice.mode is ToolChoiceMode.NONE else tools.offered
-    return OutputSpec(offered, choice, _response_format(wire))
 
 
 def _params(wire: ResponsesWire, forced: CustomTool | None) -> GenerationParams:

@@ -18,7 +18,7 @@ from periscope.api.content import image_url_part, string_at, wrong_type
 from periscope.api.content_parts import decode_content, decode_reasoning
 from periscope.api.custom_tools import custom_arguments
 from periscope.api.responses.schema import ToolWire
-from periscope.api.responses.tools import Toolset, decode_tools, joined, name_for_model
+from periscope.api.responses.tools import NamedTools, decode_tools, joined, name_for_model
 from periscope.api.validation import Wire, validate
 from periscope.api.wording import clip, kind_of
 from periscope.core import Message, Part, Role, TextPart, ToolCall
@@ -60,7 +60,7 @@ class Conversation:
 
     seal: ReasoningSeal
     messages: list[Message] = field(default_factory=list)
-    tools: Toolset = field(default_factory=Toolset)
+    tools: NamedTools = field(default_factory=NamedTools)
     left_out: list[str] = field(default_factory=list)
 
     def answers(self) -> Message | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from periscope.api.custom_tools import CustomInput
 from periscope.api.replies import json_logprob
-from periscope.api.responses.tools import ClientTool, Toolset
+from periscope.api.responses.tools import ClientTool, NamedTools
 from periscope.core import ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart, new_id
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class OutputForm:
         is_single_tool_call: of several calls only the first is told.
     """
 
-    tools: Toolset = Toolset()
+    tools: NamedTools = NamedTools()
     has_summary: bool = False
     seal: ReasoningSeal | None = None
     has_logprobs: bool = False

@@ -10,6 +10,7 @@ from periscope.api.custom_tools import CustomTool, custom_tool
 from periscope.api.errors import UnsupportedParameter
 from periscope.api.schema_nulls import without_nulls
 from periscope.api.tool_names import known_name, refuse_repeated_names
+from periscope.api.toolset import Toolset
 from periscope.api.wording import clip, kind_of
 from periscope.core import Tool, ToolChoice, ToolChoiceMode
 from periscope.errors import InvalidRequest
@@ -41,28 +42,14 @@ class ClientTool:
 
 
 @dataclass(frozen=True, slots=True)
-class Toolset:
-    """The tools of one request.
+class NamedTools(Toolset):
+    """The tools of one request, under the names by which the model knows them.
 
     Attributes:
-        offered: those that the client runs, under the names by which the model knows them.
         by_name: the same as the client knows them, by such a name.
-        customs: the custom ones among them, by such a name.
-        left_out: places of tools that OpenAI would run, or of which nothing is known here.
     """
 
-    offered: tuple[Tool, ...] = ()
     by_name: Mapping[str, ClientTool] = field(default_factory=dict)
-    customs: Mapping[str, CustomTool] = field(default_factory=dict)
-    left_out: tuple[str, ...] = ()
-
-    def forced_custom(self, choice: ToolChoice) -> CustomTool | None:
-        """The custom tool with a grammar that must be called, if no other can be."""
-        if choice.mode is not ToolChoiceMode.REQUIRED:
-            return None
-        names = [tool.name for tool in self.offered if choice.allows(tool) and choice.name in (None, tool.name)]
-        custom = self.customs.get(names[0]) if len(names) == 1 else None
-        return custom if custom is not None and custom.grammar is not None else None
 
     def known(self, name: str) -> ClientTool:
         """The tool that the model has called, which may be one that nobody offered."""
@@ -74,7 +61,7 @@ def name_for_model(name: str, namespace: str | None) -> str:
     return name if not namespace else f"{namespace.rstrip('_')}__{name}"
 
 
-def decode_tools(wires: Sequence[ToolWire], path: str = "tools") -> Toolset:
+def decode_tools(wires: Sequence[ToolWire], path: str = "tools") -> NamedTools:
     """The tools that the client runs. Those that OpenAI runs, and unknown ones, are left out.
 
     Raises:
@@ -82,26 +69,12 @@ def decode_tools(wires: Sequence[ToolWire], path: str = "tools") -> Toolset:
     """
     found = list(_run_by_client(wires, path))
     refuse_repeated_names((f"{each.place}.name", each.tool.name) for each in found)
-    return Toolset(
-        tuple(each.tool for each in found),
-        {each.tool.name: each.known for each in found},
-        {each.tool.name: each.custom for each in found if each.custom is not None},
-        tuple(_left_out(wires, path)),
+    return NamedTools(
+        offered=tuple(each.tool for each in found),
+        customs={each.tool.name: each.custom for each in found if each.custom is not None},
+        left_out=tuple(_left_out(wires, path)),
+        by_name={each.tool.name: each.known for each in found},
     )
-
-
-def refuse_hosted_alone(wires: Sequence[ToolWire], tools: Toolset) -> None:
-    """Check that a request with tools has one that the client runs: without it the answer would not be what is asked.
-
-    Raises:
-        UnsupportedParameter: there are only tools that OpenAI runs.
-    """
-    if wires and not tools.offered:
-        raise UnsupportedParameter(
-            f"`tools[0].type` is {kind_of(wires[0].type)}. This server runs no tools of OpenAI's; send tools that the "
-            "client runs, of type `function` or `custom`.",
-            param="tools[0].type",
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +120,6 @@ def _custom(wire: ToolWire, name: str, path: str) -> CustomTool:
     return custom_tool(name, told, syntax=form.syntax, definition=form.definition or "", param=f"{path}.definition")
 
 
-def unenforced_formats(tools: Toolset, choice: ToolChoice) -> Iterator[str]:
-    """The places of grammars that the model is told, and that its calls may miss."""
-    if choice.mode is ToolChoiceMode.NONE:
-        return
-    for name, custom in tools.customs.items():
-        if custom.grammar is not None and tools.forced_custom(choice) is not custom:
-            yield f"{custom.grammar.param} (told to the model; enforced where `tool_choice` names {clip(name)})"
-
-
 def _left_out(wires: Sequence[ToolWire], path: str) -> Iterator[str]:
     for i, wire in enumerate(wires):
         place = f"{path}[{i}]"
@@ -165,14 +129,14 @@ def _left_out(wires: Sequence[ToolWire], path: str) -> Iterator[str]:
             yield f"{place} ({clip(wire.type)})"
 
 
-def joined(first: Toolset, more: Toolset) -> Toolset:
+def joined(first: NamedTools, more: NamedTools) -> NamedTools:
     """The tools of a request and those that items of its input add, unless the name is there already."""
     new = tuple(tool for tool in more.offered if tool.name not in first.by_name)
-    return Toolset(
-        (*first.offered, *new),
-        {**more.by_name, **first.by_name},
-        {tool.name: custom for tool in new if (custom := more.customs.get(tool.name))} | dict(first.customs),
-        (*first.left_out, *more.left_out),
+    return NamedTools(
+        offered=(*first.offered, *new),
+        customs={tool.name: custom for tool in new if (custom := more.customs.get(tool.name))} | dict(first.customs),
+        left_out=(*first.left_out, *more.left_out),
+        by_name={**more.by_name, **first.by_name},
     )
 
 
