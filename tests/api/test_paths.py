@@ -166,6 +166,7 @@ async def test_head_is_answered_wherever_get_is() -> None:
             "Anthropic's Message Batches API is not served. Send the requests to POST /v1/messages",
         ),
         ("/v1/complete", "Anthropic's old Completions API is not served. Use POST /v1/messages."),
+        ("/v1/responses/compact", "OpenAI's compaction of conversations is not served. `truncation: auto` of POST"),
     ],
 )
 @in_loop

@@ -12,7 +12,7 @@ from starlette.routing import Match
 from periscope import errors as e
 from periscope.api.dialects import encoder_of
 from periscope.api.errors import ContentCodingRefused, RequestTimedOut, facts_of, row_of
-from periscope.api.paths import way_on
+from periscope.api.paths import is_absent, way_on
 from periscope.api.record import record_of
 from periscope.api.replies import JSONReply
 from periscope.api.wording import clip
@@ -69,7 +69,7 @@ def let_go(error: BaseException | None) -> None:
 async def on_http_exception(request: Request, error: HTTPException) -> JSONReply:
     """Exception handler for the router's errors: an unknown path, or a method that the path does not take."""
     path = clip(request.url.path)
-    match error.status_code:
+    match 404 if is_absent(request.url.path) else error.status_code:
         case 404:
             told: e.RequestError = e.RouteNotFound(f"There is no {path} here. {way_on(request.url.path)}")
         case 405:

@@ -60,6 +60,10 @@ _ABSENT: Mapping[str, tuple[str, str]] = {
         "Send the requests to POST /v1/messages: those that run together share the work",
     ),
     "/v1/complete": ("Anthropic's old Completions API", "Use POST /v1/messages"),
+    "/v1/responses/compact": (
+        "OpenAI's compaction of conversations",
+        "`truncation: auto` of POST /v1/responses drops the oldest turns of one that is too long",
+    ),
     "/v1/assistants": ("OpenAI's Assistants API", _CHAT_DOES_IT),
     "/v1/threads": ("OpenAI's Assistants API", _CHAT_DOES_IT),
     "/v1/conversations": ("OpenAI's Conversations API", _CHAT_DOES_IT),
@@ -92,11 +96,19 @@ def intended_path(path: str) -> str:
     return f"/v1{path}" if _WITHOUT_VERSION.match(path) else path
 
 
+def is_absent(path: str) -> bool:
+    """Pure: whether this is of an API that is not served, though a path here may have the same shape."""
+    return _absent_prefix(path) is not None
+
+
+def _absent_prefix(path: str) -> str | None:
+    return next((prefix for prefix in _ABSENT if f"{path}/".startswith(f"{prefix}/")), None)
+
+
 def way_on(path: str) -> str:
     """Pure: advice for a client that asks for this path, which does not exist."""
-    absent = [prefix for prefix in _ABSENT if f"{path}/".startswith(f"{prefix}/")]
-    if absent:
-        api, instead = _ABSENT[absent[0]]
+    if (prefix := _absent_prefix(path)) is not None:
+        api, instead = _ABSENT[prefix]
         return f"{api} is not served. {instead}."
     found = _OTHER_PATH.match(path)
     if found is not None and found[1] in _OTHER_APIS:
