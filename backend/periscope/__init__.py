@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from periscope.errors import PeriscopeError, RequestError
     from periscope.library.answer import ChatAnswer
     from periscope.library.embedded import Periscope
+    from periscope.library.openai_adapter import ChatCompletionError, OpenAIAdapter
     from periscope.library.pictures import picture
 
     __version__: str
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CaptionedImage",
     "ChatAnswer",
+    "ChatCompletionError",
     "ConversationOptions",
     "ConversationResult",
     "EngineConfig",
@@ -68,6 +70,7 @@ __all__ = [
     "InferenceEngine",
     "Message",
     "ModelCard",
+    "OpenAIAdapter",
     "OutputEvent",
     "OutputSpec",
     "Periscope",
@@ -101,6 +104,7 @@ _HOMES: Mapping[str, str] = {
         "periscope.conversations",
     ),
     "ChatAnswer": "periscope.library.answer",
+    **dict.fromkeys(("ChatCompletionError", "OpenAIAdapter"), "periscope.library.openai_adapter"),
     "Periscope": "periscope.library.embedded",
     "picture": "periscope.library.pictures",
 }

@@ -17,6 +17,7 @@ TOLD = {
     "chat.py": "Send me a picture",
     "stream.py": "Hello!",
     "picture.py": "The circle is red.\nA medium red circle",
+    "openai_sdk.py": "Hello!",
     "json_answer.py": "mood='",
     "tools.py": "-> done",
 }

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from periscope import (
     Finished,
@@ -104,6 +105,9 @@ def test_captions_are_told_on_their_own(demo: sync.Periscope) -> None:
         ("x", {"images": ["nowhere.png"]}, "images[0]", "there is no file nowhere.png"),
         ("x", {"images": [b"no picture"]}, "images[0]", "could not be read as an image"),
         ("x", {"images": [7]}, "images[0]", "is a int"),
+        ("x", {"images": [Image.new("CMYK", (9, 9))]}, "images[0]", "convert('RGB')"),
+        ("x", {"images": ["/"]}, "images[0]", "cannot be read"),
+        ([Message(Role.USER, ("x",))], {}, "messages[0].parts[0]", "TextPart"),  # type: ignore[arg-type]
         ("x", {"model": "gpt-9"}, "model", "There is no model 'gpt-9'"),
         ([], {}, "messages", "not empty"),
         ([{"role": "nobody", "content": "x"}], {}, "messages[0].role", "must be one of"),
@@ -119,6 +123,13 @@ def test_what_cannot_be_used_is_named(
     assert raised.value.param == param
     assert told in raised.value.message
     assert demo.chat("Hi", params=GenerationParams(max_tokens=1)).usage.num_completion_tokens == 1
+
+
+def test_half_a_character_is_replaced(demo: sync.Periscope) -> None:
+    """As in a body of the server: JavaScript cuts texts in the middle of a character."""
+    half = "Hello \ud83d"
+    for asked in (half, [Message(Role.USER, (TextPart(half),))], [{"role": "user", "content": half}]):
+        assert demo.chat(asked).text
 
 
 def test_leaving_a_stream_frees_its_request(demo: sync.Periscope) -> None:

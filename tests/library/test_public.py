@@ -10,10 +10,10 @@ import periscope
 from periscope import sync
 
 NAMES = """
-CaptionedImage ChatAnswer EngineConfig FinishReason Finished GenerationOutput GenerationParams Image ImagePart
-InferenceEngine Message ModelCard OutputEvent OutputSpec Periscope PeriscopeError ReasoningDelta RequestError
-ResponseFormat Role TextDelta TextPart Tool ToolCall ToolCallDelta ToolCallStart ToolChoice ToolChoiceMode Usage
-VisionUsage Waiting __version__ picture
+CaptionedImage ChatAnswer ChatCompletionError EngineConfig FinishReason Finished GenerationOutput GenerationParams
+Image ImagePart InferenceEngine Message ModelCard OpenAIAdapter OutputEvent OutputSpec Periscope PeriscopeError
+ReasoningDelta RequestError ResponseFormat Role TextDelta TextPart Tool ToolCall ToolCallDelta ToolCallStart
+ToolChoice ToolChoiceMode Usage VisionUsage Waiting __version__ picture
 ConversationOptions ConversationResult HttpServer ResponsesSession StdioServer
 """
 METHODS = {"start", "close", "models", "chat", "stream", "caption", "embed"}
@@ -43,6 +43,8 @@ def test_both_twins_take_the_same() -> None:
 
 def test_importing_it_imports_nothing_heavy() -> None:
     """MLX and FastAPI take seconds."""
-    program = "import sys, periscope; print([n for n in ('mlx', 'fastapi', 'numpy', 'yaml') if n in sys.modules])"
+    program = (
+        "import sys, periscope; print([n for n in ('mlx', 'fastapi', 'numpy', 'openai', 'yaml') if n in sys.modules])"
+    )
     told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)  # noqa: S603
     assert told.stdout.strip() == "[]"

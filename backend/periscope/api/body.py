@@ -73,7 +73,7 @@ def parse_json(body: bytes | bytearray, left_out: Sequence[LeftOut] = ()) -> Any
         raise InvalidJSON(f"The body is not JSON: {clip(error.msg, 200)}: {place}.") from error
     except ValueError as error:  # Python's own bound; its text names a Python function
         raise InvalidJSON(f"The body holds a whole number of more than {MAX_DIGITS} digits.") from error
-    return _in_whole_characters(value)
+    return in_whole_characters(value)
 
 
 def parse_string(inside: memoryview, start: int) -> str:
@@ -125,8 +125,12 @@ def _finite(digits: str) -> float:
     return number
 
 
-def _in_whole_characters(root: Any) -> Any:
-    """The same value, changed in place where a string holds half of a surrogate pair."""
+def in_whole_characters(root: Any) -> Any:
+    """The same value, changed in place where a string holds half of a surrogate pair.
+
+    Raises:
+        InvalidJSON: it is nested too deeply.
+    """
     if isinstance(root, str):
         return _whole_characters(root)
     pending: list[tuple[Any, int]] = [(root, 0)] if isinstance(root, (dict, list)) else []

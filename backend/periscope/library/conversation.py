@@ -8,9 +8,10 @@ from typing import Any, TypeAlias, cast
 
 from periscope.api.call_ids import pair_calls
 from periscope.api.openai.chat import decode
-from periscope.core import JSONObject, Message, Role, TextPart
+from periscope.core import Message, Part, Role, TextPart
 from periscope.errors import InvalidRequest
 from periscope.library.pictures import Picture, picture
+from periscope.library.plain import plain
 
 #: A text of the user, or a conversation: as `Message`s, or in the shape of OpenAI's chat messages.
 Conversation: TypeAlias = str | Sequence[Message] | Sequence[Mapping[str, Any]]
@@ -36,9 +37,23 @@ def messages_of(conversation: Conversation, images: Sequence[Picture] = ()) -> t
 
 def _read(conversation: Conversation) -> tuple[Message, ...]:
     if isinstance(conversation, str):
-        return (Message(Role.USER, (TextPart(conversation),)),)
+        return (Message(Role.USER, (TextPart(plain(conversation)),)),)
     messages = list(conversation)
     if messages and all(isinstance(message, Message) for message in messages):
-        return pair_calls(tuple(cast("list[Message]", messages)))
-    body: JSONObject = {"messages": [dict(each) if isinstance(each, Mapping) else each for each in messages]}
-    return decode(body, "").request.messages
+        return pair_calls([_checked(message, i) for i, message in enumerate(cast("list[Message]", messages))])
+    return decode({"messages": plain(messages)}, "").request.messages
+
+
+def _checked(message: Message, index: int) -> Message:
+    """The message in whole characters, if its parts are parts."""
+    for j, part in enumerate(message.parts):
+        if not isinstance(part, Part):
+            param = f"messages[{index}].parts[{j}]"
+            raise InvalidRequest(
+                f"`{param}` is a {type(part).__name__}. It must be a part: a `TextPart`, or what `picture` gives.",
+                param=param,
+            )
+    parts = tuple(
+        replace(part, text=plain(part.text)) if isinstance(part, TextPart) else part for part in message.parts
+    )
+    return replace(message, parts=parts)

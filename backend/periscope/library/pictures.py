@@ -38,7 +38,8 @@ def picture(source: Picture, param: str = "image") -> ImagePart:
         param: what errors call the picture.
 
     Raises:
-        ImageInvalid: the file cannot be read or is too large. What is in it is checked when the message is answered.
+        ImageInvalid: the file cannot be read or is too large, or the picture cannot be written. What is in it is
+            checked when the message is answered.
     """
     if isinstance(source, ImagePart):
         return source
@@ -56,7 +57,11 @@ def picture(source: Picture, param: str = "image") -> ImagePart:
             param=param,
         )
     file = io.BytesIO()
-    source.save(file, "PNG")
+    try:
+        source.save(file, "PNG")
+    except (OSError, ValueError) as error:  # a colour space that PNG does not have, a closed file
+        told = f"`{param}` cannot be written as PNG: {error}. Give it as `picture.convert('RGB')`."
+        raise ImageInvalid(told, param=param) from error
     return ImagePart(_data_url(file.getvalue(), "image/png"), param)
 
 

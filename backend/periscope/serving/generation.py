@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from periscope.core import (
     Echo,
@@ -103,6 +103,13 @@ class LocalGenerator(InferenceEngine):
 
     Owns the choices of the requests that run, by request id, so that their thinking can be ended.
     """
+
+    @classmethod
+    def over(cls, engine: InferenceEngine) -> Self:
+        """The same engine as a generator: one state under two types, so that closing either closes both."""
+        made = cls.__new__(cls)
+        made.__dict__ = engine.__dict__
+        return made
 
     @cached_property
     def _choices(self) -> dict[str, list[_Choice]]:

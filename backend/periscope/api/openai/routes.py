@@ -18,9 +18,10 @@ from periscope.api.fields import log_unused
 from periscope.api.json_reading import read_json
 from periscope.api.model_names import name_of
 from periscope.api.openai import completion_encode, completions
-from periscope.api.openai.chat import ChatCall, decode
+from periscope.api.openai.chat import decode
+from periscope.api.openai.chat_reply import chat_reply
 from periscope.api.openai.completion_encode import CompletionChunkEncoder, CompletionReply
-from periscope.api.openai.encode import ChatReply, ChunkEncoder, encode_completion
+from periscope.api.openai.encode import ChunkEncoder, encode_completion
 from periscope.api.openai.schema import ChatCompletionWire, CompletionWire
 from periscope.api.openapi import documented, shapes
 from periscope.api.record import record_of
@@ -54,7 +55,8 @@ def openai_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
         call = await read_json(request, settings.max_text_bytes, decode_call)
         record.model = call.request.model
         log_unused(call.unused, record.id)
-        reply, is_stream = _reply(call, backend, settings), call.is_stream
+        reply = chat_reply(call, name_of(call.request.model, backend.models()), settings)
+        is_stream = call.is_stream
         events = backend.stream(call.request)
         if call.answers_as is not None:
             events = as_custom_call(events, call.answers_as)
@@ -98,20 +100,5 @@ def _completion_reply(call: CompletionCall, backend: ChatBackend, settings: ApiS
         model=name_of(call.request.model, backend.models()),
         created=int(time.time()),
         has_usage=call.has_usage or settings.always_include_usage,
-        status_as_comments=settings.status_as_comments,
-    )
-
-
-def _reply(call: ChatCall, backend: ChatBackend, settings: ApiSettings) -> ChatReply:
-    return ChatReply(
-        id=call.request.id,
-        model=name_of(call.request.model, backend.models()),
-        created=int(time.time()),
-        num_choices=call.request.num_choices,
-        has_usage=call.has_usage or settings.always_include_usage,
-        is_single_tool_call=not call.request.output.tool_choice.is_parallel,
-        custom_tools=call.custom_tools,
-        left_out=call.left_out,
-        has_functions=call.has_functions,
         status_as_comments=settings.status_as_comments,
     )
