@@ -9,7 +9,6 @@ with Periscope("models.yaml") as periscope:
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Self
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Periscope"]
+
+#: What was started and not closed.
+_running: set[Periscope] = set()
 
 
 class Periscope:
@@ -55,8 +57,7 @@ class Periscope:
                 thread.close()
                 raise
             self._thread = thread
-        # Handlers of `atexit` come too late: Python first waits for the threads of models, and shuts its executors.
-        threading._register_atexit(_close_at_end, weakref.ref(self))  # type: ignore[attr-defined]  # noqa: SLF001
+        _close_at_end(self)
         return self
 
     def close(self, *, drain_s: float = 0.0) -> None:
@@ -68,6 +69,7 @@ class Periscope:
                     thread.run(self._inner.close(drain_s=drain_s))
                 finally:
                     thread.close()
+                    _running.discard(self)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -162,6 +164,16 @@ async def _close(events: AsyncGenerator[OutputEvent, None]) -> None:
     await events.aclose()
 
 
-def _close_at_end(ours: weakref.ref[Periscope]) -> None:
-    if (periscope := ours()) is not None:
+def _close_at_end(periscope: Periscope) -> None:
+    """Close it when the program ends, if it still runs then, whether or not anybody holds it.
+
+    Handlers of `atexit` come too late: Python first shuts its executors and waits for the threads of models.
+    """
+    if not _running:
+        threading._register_atexit(_close_all)  # type: ignore[attr-defined]  # noqa: SLF001
+    _running.add(periscope)
+
+
+def _close_all() -> None:
+    for periscope in tuple(_running):
         periscope.close()
