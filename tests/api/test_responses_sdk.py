@@ -259,6 +259,18 @@ async def test_the_next_request_goes_on_from_a_response_by_its_id() -> None:
 
 
 @in_loop
+async def test_items_that_were_sent_twice_are_listed_once() -> None:
+    """Pages follow ids: a client that sends the same item again would get the same page for ever."""
+    said: Any = [{"type": "message", "id": "msg_1", "role": "user", "content": "Hello"}]
+    async with sdk_over(FakeBackend(TextDelta("Hi."), FINISHED)) as sdk:
+        first = await sdk.responses.create(model="small", input=said)
+        again = [*said, {"role": "user", "content": "And?"}]
+        second = await sdk.responses.create(model="small", input=again, previous_response_id=first.id)
+        listed = [item.id async for item in sdk.responses.input_items.list(second.id, order="asc", limit=1)]
+    assert (len(listed), listed[0]) == (3, "msg_1")
+
+
+@in_loop
 async def test_items_of_stored_responses_may_be_named() -> None:
     """The AI SDK names what it got, instead of sending it; a name that is not there is told with its place."""
     backend = FakeBackend(*SCRIPT)
@@ -460,7 +472,7 @@ async def test_stored_responses_say_what_they_cannot_do() -> None:
             await sdk.responses.retrieve(response.id, stream=True)
         with pytest.raises(openai.BadRequestError, match="no item of this list"):
             await sdk.responses.input_items.list(response.id, after="msg_0")
-        with pytest.raises(openai.BadRequestError, match="between 1 and 100"):
+        with pytest.raises(openai.BadRequestError, match="from 1 to 100"):
             await sdk.responses.input_items.list(response.id, limit=0)
         counted = await sdk.responses.input_tokens.count(**HELLO)
     assert (counted.object, counted.input_tokens) == ("response.input_tokens", 11)

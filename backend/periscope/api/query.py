@@ -29,8 +29,8 @@ def query_of(request: Request, *known: str, none: str = "There are none.") -> di
     return query
 
 
-def number_of(query: Mapping[str, str], name: str, *, default: int, most: int) -> int:
-    """The whole number of this name, from 0 to `most`.
+def number_of(query: Mapping[str, str], name: str, *, default: int, most: int, least: int = 0) -> int:
+    """The whole number of this name, from `least` to `most`.
 
     Raises:
         InvalidRequest: it is none, or beyond the bounds.
@@ -38,6 +38,6 @@ def number_of(query: Mapping[str, str], name: str, *, default: int, most: int) -
     text = query.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and int(text) <= most):
-        raise InvalidRequest(f"`{name}` is {clip(text)!r}; it should be a number from 0 to {most}.", param=name)
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and least <= int(text) <= most):
+        raise InvalidRequest(f"`{name}` is {clip(text)!r}; it should be a number from {least} to {most}.", param=name)
     return int(text)

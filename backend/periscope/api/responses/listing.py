@@ -56,9 +56,7 @@ def page_of(request: Request) -> Page:
     order = query.get("order", "desc")
     if order not in ("asc", "desc"):
         raise InvalidRequest(f"`order` must be asc or desc, got {kind_of(order)}.", param="order")
-    limit = number_of(query, "limit", default=_DEFAULT_PAGE, most=_MAX_PAGE)
-    if not limit:
-        raise InvalidRequest(f"`limit` must be between 1 and {_MAX_PAGE}, got 0.", param="limit")
+    limit = number_of(query, "limit", default=_DEFAULT_PAGE, least=1, most=_MAX_PAGE)
     return Page(limit, order == "asc", query.get("after"))
 
 

@@ -113,6 +113,8 @@ class StoredResponses:
     async def input_items(self, response_id: str) -> list[JSONObject]:
         """All items that the model was given for this response, those of earlier responses included, in order.
 
+        Clients page through them by id, so that each is there once, even if the client has sent it again.
+
         Raises:
             ResponseNotFound: it is not stored.
         """
@@ -123,7 +125,8 @@ class StoredResponses:
                 earlier = await self._store.conversation(turn.previous_id, self._max_bytes)
             except (TurnMissing, TurnsTooLarge):
                 logger.info("the responses before %s are not listed: they are gone or too large", response_id)
-        return [as_listed(item) for item in (*earlier, *turn.inputs)]
+        by_id = {item["id"]: item for item in (*earlier, *turn.inputs)}
+        return [as_listed(item) for item in by_id.values()]
 
     async def delete(self, response_id: str) -> None:
         """Delete the response.
