@@ -8,6 +8,7 @@ No answer may be a 5xx, or have a status, a media type or a shape that is not in
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ MODELS = {"type": "string", "enum": ["demo", "default", "demo-captioner", "nobod
 def main() -> int:
     """The exit status of schemathesis, or 1 if the server did not survive it."""
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["PERISCOPE_HOME"] = folder
         server = start_server(log=Path(folder) / "server.log")
         document = Path(folder) / "openapi.json"
         document.write_text(json.dumps(_with_names(httpx.get(f"{server.url}/openapi.json").json())))
