@@ -168,6 +168,7 @@ def test_rm_removes_one_model_and_no_other(tmp_path: Path, tiny_text_model: Path
     assert told["models"][0]["state"] == "missing"
     assert [other["hub_id"] for other in told["others"]] == ["tiny/other"]
     assert machine.run("rm", "fetched", "--yes")[0] == 4
+    assert machine.run("rm", "fetched")[0] == 4  # there is nothing to ask about
 
 
 def test_rm_does_not_take_a_pipe_for_an_answer(machine: Machine) -> None:

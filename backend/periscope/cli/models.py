@@ -85,9 +85,9 @@ def rm(
     found = find_named(load_config(config), model)
     if found.hub_id is None:
         raise CommandFailed(f"{found.why_kept}, so it is not removed.")
-    if not yes:
-        num_bytes = sum(each.size_bytes for each in cached_models() if each.hub_id == found.hub_id)
-        _ask(f"Remove {found.hub_id} ({size(num_bytes)}), for whatever program fetched it?")
+    cached = next((each for each in cached_models() if each.hub_id == found.hub_id), None)
+    if cached is not None and not yes:
+        _ask(f"Remove {found.hub_id} ({size(cached.size_bytes)}), for whatever program fetched it?")
     typer.echo(f"Removed {found.hub_id}: {size(remove_model(found.hub_id))} are free again.")
 
 
