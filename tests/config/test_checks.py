@@ -33,6 +33,7 @@ def entry(lines: str) -> str:
             4,
             "models[0].temperature is not a known key; did you mean models[].params.temperature?",
         ),
+        (entry("path: models/a"), 4, "models[0].path is not a known key; did you mean local_path?"),
         (entry("zzz:"), 4, "models[0].zzz is not a known key"),
         ("model: []\n" + ONE, 1, "model is not a known key; did you mean models?"),
         (entry("params: {max_num_seqs: '8'}"), 4, "models[0].params.max_num_seqs should be a valid integer, got '8'"),

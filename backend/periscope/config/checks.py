@@ -162,7 +162,8 @@ def _shown(value: object) -> str:
 
 def _key_hint(loc: Loc) -> str:
     key, section = str(loc[-1]), section_at(loc[:-1])
-    near = get_close_matches(key, fields_of(section), n=1) if section else []
+    fields = fields_of(section) if section else {}
+    near = get_close_matches(key, fields, n=1) or [name for name in fields if name.endswith(f"_{key}")]
     if near:
         return f"; did you mean {near[0]}?"
     elsewhere = [place for place, _ in settings() if place.rpartition(".")[2] == key]
