@@ -6,6 +6,7 @@ import ast
 import json
 import shlex
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,16 @@ def test_claude_code_knows_how_much_the_model_holds() -> None:
     assert "CLAUDE_CODE_MAX_OUTPUT_TOKENS=512" in told
     assert "CLAUDE_CODE_DISABLE_1M_CONTEXT=1" in told
     assert "TOKENS" not in settings("claude-code", KEYED)
+
+
+def test_agents_are_told_of_a_model_that_holds_too_little() -> None:
+    """Their own prompts would not fit, and nothing that they ask would be answered."""
+    for client in CLIENTS:
+        warning = client.warning(AWKWARD)
+        assert (warning is not None) == (client.name in {"claude-code", "codex"})
+        assert warning is None or "holds 4,096 tokens" in warning
+        assert client.warning(KEYED) is None
+        assert client.warning(replace(AWKWARD, context_length=40_960)) is None
 
 
 def test_opencode_is_told_that_pictures_are_welcome() -> None:

@@ -54,6 +54,7 @@ class Client:
         route: what it calls; it works only with a server that has it.
         api: the name of that API.
         settings: the text to copy, with the place for it in its comments.
+        own_prompt_tokens: what its prompt and tools take before anything is asked; 0 = little.
     """
 
     name: str
@@ -61,6 +62,16 @@ class Client:
     route: str
     api: str
     settings: Callable[[Connection], str]
+    own_prompt_tokens: int = 0
+
+    def warning(self, to: Connection) -> str | None:
+        """Pure: that the model holds too little for it; None if it does not, or is not known."""
+        if to.context_length is None or to.context_length >= 2 * self.own_prompt_tokens:
+            return None
+        return (
+            f"{to.model} holds {to.context_length:,} tokens, but the prompt and tools of {self.title} alone take some "
+            f"{self.own_prompt_tokens:,}. Name a model that holds {2 * self.own_prompt_tokens:,} or more by --model."
+        )
 
 
 def _claude_code(to: Connection) -> str:
@@ -197,8 +208,8 @@ def _litellm(to: Connection) -> str:
 
 _CHAT = ("/v1/chat/completions", "OpenAI's chat completions")
 CLIENTS: tuple[Client, ...] = (
-    Client("claude-code", "Claude Code", "/v1/messages", "Anthropic's Messages API", _claude_code),
-    Client("codex", "Codex", "/v1/responses", "OpenAI's Responses API", _codex),
+    Client("claude-code", "Claude Code", "/v1/messages", "Anthropic's Messages API", _claude_code, 20_000),
+    Client("codex", "Codex", "/v1/responses", "OpenAI's Responses API", _codex, 20_000),
     Client("opencode", "opencode", *_CHAT, _opencode),
     Client("open-webui", "Open WebUI", *_CHAT, _open_webui),
     Client("xcode", "Xcode", *_CHAT, _xcode),

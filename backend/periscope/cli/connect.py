@@ -48,6 +48,8 @@ def connect(
     typer.echo(found.settings(to))
     if to.has_key:
         complain(f"Put the server's key for {KEY_PLACE}: `periscope token show` prints it.")
+    if (warning := found.warning(to)) is not None:
+        complain(warning)
 
 
 def _list(*, as_json: bool) -> None:
