@@ -155,6 +155,10 @@ def test_a_server_behind_tls(short_config: Path, folder: Path) -> None:
             httpx.get(f"{server.url}/health", timeout=TIMEOUT_S)  # its authority is nobody's
         with pytest.raises(httpx.RemoteProtocolError):
             httpx.get(server.url.replace("https", "http"), timeout=TIMEOUT_S)
+        stranger = run_command("ask", "Hello!", "--url", server.url)
+        assert (stranger.returncode, "certificate that is not commonly trusted" in stranger.stderr) == (1, True)
+        doctor = run_command("doctor", "--config", str(short_config), changes=changes)
+        assert f"port: a Periscope answers at {server.url}, and http://" in doctor.stdout
         status = run_command("status", "--json", changes=changes)
         assert json.loads(status.stdout)["url"] == server.url
         asked = run_command("ask", "Hello!", "--url", server.url, changes=changes)

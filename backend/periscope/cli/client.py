@@ -233,8 +233,17 @@ def find_server(asked_url: str | None, config: Config, env: Mapping[str, str] | 
         if is_periscope(address):
             return Server(address.url, key_for(config, address.url), address.certificate)
     if named:
-        raise _not_running(named)
+        raise _is_distrusted(named) if _has_unknown_certificate(known[0]) else _not_running(named)
     return None
+
+
+def running_elsewhere(config: Config) -> Address | None:
+    """Where the Periscope of `server.json` answers, if that is not the configured address. Blocks for a moment."""
+    running = read_server(StateFolder(config.places.state))
+    address = None if running is None else address_in(running)
+    if address is None or address.url == address_of(config.server).url:
+        return None
+    return address if is_periscope(address) else None
 
 
 def key_for(config: Config, url: str) -> str | None:
@@ -265,6 +274,22 @@ def require_server(asked_url: str | None, config: Config) -> Server:
 
 def _not_running(url: str) -> CommandFailed:
     return CommandFailed(f"No Periscope answers at {url}. Start one with `periscope serve`.", ExitCode.NOT_RUNNING)
+
+
+def _is_distrusted(url: str) -> CommandFailed:
+    return CommandFailed(
+        f"The server at {url} has a certificate that is not commonly trusted, so nothing was sent. Commands trust a "
+        "certificate of its owner's own making only on the server's machine, with the PERISCOPE_HOME of the server."
+    )
+
+
+def _has_unknown_certificate(address: Address) -> bool:
+    """Whether the answer failed because of the server's certificate. Blocks."""
+    try:
+        address.get("/livez", PROBE_TIMEOUT_S)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        return "CERTIFICATE_VERIFY_FAILED" in str(error)
+    return False
 
 
 def is_periscope(address: Address, timeout_s: float = PROBE_TIMEOUT_S) -> bool:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def look_at_port(config: Config) -> Finding:
-    """Whether a Periscope answers at the configured address, or could listen there."""
-    from periscope.cli.client import is_periscope
+    """Whether a Periscope answers at the configured address, or could listen there, and where else one runs."""
+    from periscope.cli.client import is_periscope, running_elsewhere
 
     host, port, address = config.server.host, config.server.port, address_of(config.server)
     url = address.url
@@ -31,7 +31,9 @@ def look_at_port(config: Config) -> Finding:
         return Finding("port", Level.FAILURE, error.message, fix)
     for listener in listeners:
         listener.close()
-    return Finding("port", Level.OK, f"{url} is free")
+    elsewhere = running_elsewhere(config)
+    running = "" if elsewhere is None else f"a Periscope answers at {elsewhere.url}, and "
+    return Finding("port", Level.OK, f"{running}{url} is free")
 
 
 def look_at_agent(machine: Machine) -> Finding:
