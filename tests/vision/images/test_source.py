@@ -106,8 +106,8 @@ def test_too_many_bytes_name_limit_value_and_fix() -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("http://127.0.0.1:1/SECRET.png", "Remote image addresses are not fetched"),
-        ("HTTPS://user:SECRET@example.com/a.png", "Remote image addresses are not fetched"),
+        ("http://127.0.0.1:1/SECRET.png", "`server.remote_images.enabled`"),
+        ("HTTPS://user:SECRET@example.com/a.png", "`server.remote_images.enabled`"),
         ("file:///etc/SECRET", "`file:`"),
         ("File:/etc/SECRET", "`file:`"),
         ("ftp://SECRET", "`ftp:`"),
@@ -132,6 +132,7 @@ def test_every_other_address_is_refused(url: str, says: str) -> None:
     assert says in caught.value.message
     assert "data:" in caught.value.message
     assert "SECRET" not in caught.value.message
+    assert "`messages[0].content[1]`" in caught.value.message
     assert caught.value.param == "messages[0].content[1]"
 
 

@@ -59,13 +59,14 @@ def fetch(part: ImagePart, limits: ImageLimits, *, check_head: Callable[[bytes],
             return _read_data_url(url, part.param, limits, check_head)
         case "http" | "https":
             raise ImageSourceRefused(
-                "Remote image addresses are not fetched by this server unless `server.remote_images.enabled` is set. "
-                f"{_USE_DATA_URL}",
+                f"The image in `{part.param}` is at a remote address. This server fetches none unless "
+                f"`server.remote_images.enabled` is set. {_USE_DATA_URL}",
                 param=part.param,
             )
         case other:
             raise ImageSourceRefused(
-                f"Image addresses of the kind `{other}:` are never read. {_USE_DATA_URL}", param=part.param
+                f"The image in `{part.param}` is at a `{other}:` address, which is never read. {_USE_DATA_URL}",
+                param=part.param,
             )
 
 
