@@ -126,6 +126,14 @@ def test_the_sdk_gets_a_tool_call(server: RunningServer) -> None:
     assert reply.choices[0].finish_reason == "tool_calls"
 
 
+def test_a_captioner_asked_to_answer_is_told_what_it_is_for(client: httpx.Client) -> None:
+    """`periscope ps` lists it, so somebody will ask it."""
+    body = {"model": "demo-captioner", "messages": [{"role": "user", "content": "Hello!"}]}
+    refused = client.post("/v1/chat/completions", json=body)
+    assert refused.status_code == 400
+    assert "only describes pictures" in refused.json()["error"]["message"]
+
+
 def test_text_alone_is_answered_without_the_captioner(client: httpx.Client) -> None:
     """A chat without pictures has no vision usage."""
     body = ask(client, {"role": "user", "content": "Hello!"})

@@ -132,15 +132,22 @@ class ModelNames:
 
         Raises:
             ModelNotFound: no text model has this name.
-            InvalidRequest: an embedding model has it.
+            InvalidRequest: an embedding model or a captioner has it.
         """
-        if find_model(self.all, name, default=self.default) is None and find_model(self.embedders, name) is not None:
+        if find_model(self.all, name, default=self.default) is None and (does := self._does_instead(name)):
             raise InvalidRequest(
-                f"Model {name[:_MAX_SHOWN]} only embeds texts, at POST /v1/embeddings. Ask a text model, such as "
-                f"{self.default.name}.",
+                f"Model {name[:_MAX_SHOWN]} only {does}. Ask a text model, such as {self.default.name}.",
                 param="model",
             )
         return require_model(self.all, name, default=self.default).varied(name)
+
+    def _does_instead(self, name: str) -> str | None:
+        """What a model of this name that is no text model is for."""
+        if find_model(self.embedders, name) is not None:
+            return "embeds texts, at POST /v1/embeddings"
+        if any(model.captioner is not None and model.captioner.id.name == name for model in self.all):
+            return "describes pictures, for text models and at POST /api/captions"
+        return None
 
     def resolve_embedder(self, name: str) -> ServedEmbedder:
         """The embedding model of this name or alias; the first one for "" and "default".
