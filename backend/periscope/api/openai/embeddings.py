@@ -116,9 +116,11 @@ def _inputs(given: Any) -> tuple[EmbeddingInput, ...]:
         return (_input(given, "input"),)
     if not isinstance(given, list):
         raise InvalidRequest(f"`input` must be {_INPUT}, got {kind_of(given)}.", param="input")
-    if not 1 <= len(given) <= MAX_INPUTS:
+    if not given:
+        raise InvalidRequest("`input` is an empty list. Send a text, or a list of texts.", param="input")
+    if len(given) > MAX_INPUTS:
         raise InvalidRequest(
-            f"`input` has {len(given)} texts; 1 to {MAX_INPUTS} are taken at once. Send them in several requests.",
+            f"`input` has {len(given)} texts; at most {MAX_INPUTS} are taken at once. Send them in several requests.",
             param="input",
         )
     return tuple(_input(each, f"input[{index}]") for index, each in enumerate(given))
