@@ -99,6 +99,11 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "connect:connect",
         "Print the settings with which a client uses this server; without CLIENT, which clients there are.",
     ),
+    "mcp": Entry(
+        _SETTING_UP,
+        "mcp:mcp",
+        "Serve describe_image, read_text and ask_about_image to an agent, as an MCP server over stdin and stdout.",
+    ),
     "key": Entry(_SETTING_UP, "key:app", "Make and list API keys for several clients."),
     "token": Entry(_SETTING_UP, "token:app", "Show or replace the token that the server takes like its API key."),
     "completion": Entry(
