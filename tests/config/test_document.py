@@ -51,6 +51,7 @@ def test_keys_and_dates_are_text(text, tree):
         ("a: &x {b: 1}\nc:\n  <<: *x", "f:3: c merge keys (<<) are not supported; write the keys out"),
         ("? [a]\n: 1", "f:1: the file a list or mapping as key is not supported; write the keys out"),
         ("a: !!python/object:os.system x", "f:1: a cannot be read as python/object:os.system"),
+        ("a: !%0A x", r"f:1: a cannot be read as '!\n'"),
         ("a: !!int one", "f:1: a cannot be read as int"),
         ("a: !!bool one", "f:1: a cannot be read as bool"),
         ("a: .nan", "f:1: a cannot be read as float"),

@@ -165,7 +165,8 @@ class _Reader:
         if value is None:
             self._document.empty.add(loc)
         if value is ... or (isinstance(value, float | int) and not abs(value) <= _MAX_NUMBER):
-            return self._refuse(node, loc, f"cannot be read as {node.tag.removeprefix(_TAG)}")
+            tag = node.tag.removeprefix(_TAG)
+            return self._refuse(node, loc, f"cannot be read as {tag if tag.isprintable() else repr(tag)}")
         return value
 
     def _refuse(self, node: yaml.Node, loc: Loc, text: str) -> None:
