@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from mcp import Client, StdioServerParameters, stdio_client, types
 
@@ -78,6 +80,32 @@ async def test_the_running_server_does_the_work(config: Path) -> None:
             assert server.terminate() == 0
             told = await call(client, "describe_image", image=data_url(circle("green")))
             assert "No Periscope answers" in told
+
+
+@in_loop
+async def test_a_call_that_is_given_up_ends_on_the_server_too(tmp_path: Path, endless_model: Path) -> None:
+    """A client that cancels, and one that closes its end in the middle of an answer that would go on for minutes."""
+    file = tmp_path / "endless.yaml"
+    entry = f"name: demo\n    local_path: {endless_model}\n"
+    file.write_text("server: {port: 1}\n" + DEMO.replace("name: demo\n    local_path: embedded:text\n", entry))
+    question = {"image": data_url(circle("red")), "question": "What?"}
+    with ServeProcess("--config", str(file), "--port", "0") as server:
+        server.wait_until_ready()
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
+
+            async def wait_until_answering(*, is_answering: bool) -> None:
+                while bool((await http.get("/api/requests")).json()["requests"]) is not is_answering:
+                    await asyncio.sleep(0.01)
+
+            for is_cancelled in (True, False):
+                async with started("--url", server.url, "--config", str(file)) as client:
+                    call = asyncio.create_task(client.call_tool("ask_about_image", question))
+                    await wait_until_answering(is_answering=True)
+                    if is_cancelled:
+                        call.cancel()
+                        await wait_until_answering(is_answering=False)
+                await asyncio.gather(call, return_exceptions=True)
+                await wait_until_answering(is_answering=False)
 
 
 def test_a_folder_that_is_not_there_is_told_at_once(config: Path) -> None:

@@ -53,6 +53,7 @@ CHECKS = (
     "responses",
     "embeddings",
     "completions",
+    "mcp",
 )
 #: Longer than any client takes for all of its checks on a busy machine.
 PATIENCE_S = 600
@@ -61,7 +62,7 @@ ENVIRONMENTS: Mapping[str, tuple[str, ...]] = {
     "sdk": ("openai", "anthropic"),
     "langchain": ("langchain", "langchain-openai", "langchain-anthropic"),
     "litellm": ("litellm",),
-    "pydantic-ai": ("pydantic-ai-slim[openai,anthropic]",),
+    "pydantic-ai": ("pydantic-ai-slim[openai,anthropic,mcp]",),
     "openai-agents": ("openai-agents",),
     "instructor": ("instructor",),
     "llm": ("llm",),
@@ -109,6 +110,7 @@ CLIENTS = (
     ClientScript("pydantic-ai, OpenAI", "pydantic-ai", "pydantic_ai_agents.py", ("chat",)),
     ClientScript("pydantic-ai, responses", "pydantic-ai", "pydantic_ai_agents.py", ("responses",)),
     ClientScript("pydantic-ai, Anthropic", "pydantic-ai", "pydantic_ai_agents.py", ("anthropic",)),
+    ClientScript("pydantic-ai, MCP", "pydantic-ai", "pydantic_ai_mcp.py"),
     ClientScript("openai-agents, chat", "openai-agents", "openai_agents.py", ("chat",)),
     ClientScript("openai-agents, responses", "openai-agents", "openai_agents.py", ("responses",)),
     ClientScript("instructor", "instructor", "instructor_calls.py"),
@@ -183,6 +185,7 @@ def _checked(client: ClientScript, server: RunningServer, folder: Path) -> Resul
     told = {
         "PERISCOPE_URL": server.url,
         "PERISCOPE_KEY": KEY,
+        "PERISCOPE_PYTHON": sys.executable,
         "PERISCOPE_PICTURE": str(folder / "circle.png"),
         "LLM_SETTINGS": llm.settings(Connection(server.url, "demo", True, 4096, True)),
         "PYTHONUNBUFFERED": "1",
