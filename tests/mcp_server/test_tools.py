@@ -85,6 +85,12 @@ async def test_whatever_goes_wrong_is_told_to_the_model() -> None:
         (PlayedSight(end=None), "ask_about_image", {"image": DATA, "question": "What?"}, "ended before"),
         (PlayedSight(), "ask_about_image", {"image": DATA, "question": ""}, "at least 1 character"),
         (PlayedSight(), "ask_about_image", {"image": DATA}, "question"),
+        (
+            PlayedSight(),
+            "describe_image",
+            {"image": DATA, "prompt": "?"},
+            "no argument 'prompt'. It takes image, question",
+        ),
         (PlayedSight(), "read_text", {"image": "/etc/passwd"}, "--allow"),
     ):
         told, text = await called(sight, tool, **arguments)

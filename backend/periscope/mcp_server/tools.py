@@ -140,9 +140,27 @@ class ImageTools:
             await asyncio.sleep(PROGRESS_INTERVAL_S)
 
 
+class ImageServer(MCPServer):
+    """Refuses arguments that a tool does not have, which the SDK drops without a word."""
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+    ) -> types.CallToolResult | types.InputRequiredResult:
+        """As the SDK's.
+
+        Raises:
+            ToolError: also for an unknown argument.
+        """
+        known = next((tool.input_schema["properties"] for tool in await self.list_tools() if tool.name == name), None)
+        unknown = [] if known is None else sorted(set(arguments) - set(known))
+        if known is not None and unknown:
+            raise ToolError(f"{name} has no argument {unknown[0][:64]!r}. It takes {', '.join(known)}.")
+        return await super().call_tool(name, arguments, context)
+
+
 def image_server(sight: Sight, folders: AllowedFolders) -> MCPServer:
     """The server with its tools, to be run over a transport."""
-    server = MCPServer(
+    server = ImageServer(
         "periscope",
         title="Periscope",
         instructions=_INSTRUCTIONS,
