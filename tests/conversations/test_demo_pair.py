@@ -56,6 +56,7 @@ def choice(turn: int) -> ToolChoice:
 async def test_a_task_of_five_turns_over_three_servers() -> None:
     """Calls are routed by name, a screenshot reaches the text model as its caption, one server dies, none is left."""
     ends: list[VisionUsage | None] = []
+    others = set(psutil.Process().children())  # servers of other tests
 
     async with hosting(codes, camera) as (first, second), Runtime(load()) as runtime:
         servers = (first.at("codes"), second.at("camera"), LOCAL)
@@ -88,4 +89,4 @@ async def test_a_task_of_five_turns_over_three_servers() -> None:
                 CallOutcome.DONE,
             ]
             assert "red" in told.message.text
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= others
