@@ -17,7 +17,7 @@ from periscope.api.documents import file_part
 from periscope.api.downloads import downloads_router
 from periscope.api.json_reading import read_json
 from periscope.api.kept_captions import kept_captions_router
-from periscope.api.openapi import documented, shapes
+from periscope.api.openapi import documented, own_shapes
 from periscope.api.record import record_of
 from periscope.api.replies import GET, JSONReply
 from periscope.api.sse import STREAM_HEADERS
@@ -87,7 +87,7 @@ def _captions(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
         **documented(
             "Periscope",
             "What a text model reads in place of images and files.",
-            shapes.CaptionsReply,
+            own_shapes.CaptionsReply,
             body=CaptionsWire,
         ),
     )
@@ -123,7 +123,9 @@ def _watching(control: ControlBackend, settings: ApiSettings) -> APIRouter:
     router = APIRouter()
 
     @router.api_route(
-        "/api/status", methods=GET, **documented("Periscope", "The whole server at this moment.", shapes.StatusReply)
+        "/api/status",
+        methods=GET,
+        **documented("Periscope", "The whole server at this moment.", own_shapes.StatusReply),
     )
     async def show_status() -> Response:
         return JSONReply(encode_status(control.status()))
@@ -143,7 +145,9 @@ def _watching(control: ControlBackend, settings: ApiSettings) -> APIRouter:
         return StatusStream(control.events(), settings)
 
     @router.api_route(
-        "/api/requests", methods=GET, **documented("Periscope", "The requests that wait or run.", shapes.RequestList)
+        "/api/requests",
+        methods=GET,
+        **documented("Periscope", "The requests that wait or run.", own_shapes.RequestList),
     )
     async def list_requests() -> Response:
         return JSONReply(encode_requests(control.requests()))
@@ -155,7 +159,8 @@ def _steering(control: ControlBackend) -> APIRouter:
     router = APIRouter()
 
     @router.post(
-        "/api/requests/{request_id}/cancel", **documented("Periscope", "Cancels a request.", shapes.CancelledRequest)
+        "/api/requests/{request_id}/cancel",
+        **documented("Periscope", "Cancels a request.", own_shapes.CancelledRequest),
     )
     async def cancel_request(request_id: str, request: Request) -> Response:
         await refuse_fields(request)
@@ -164,7 +169,7 @@ def _steering(control: ControlBackend) -> APIRouter:
 
     @router.post(
         "/api/requests/{request_id}/answer_now",
-        **documented("Periscope", "Ends the thinking of a request.", shapes.AnsweringRequest, status=202),
+        **documented("Periscope", "Ends the thinking of a request.", own_shapes.AnsweringRequest, status=202),
     )
     async def answer_now(request_id: str, request: Request) -> Response:
         await refuse_fields(request)
@@ -173,7 +178,7 @@ def _steering(control: ControlBackend) -> APIRouter:
 
     @router.post(
         "/api/server/shutdown",
-        **documented("Periscope", "Ends the server in order.", shapes.StoppingServer, status=202),
+        **documented("Periscope", "Ends the server in order.", own_shapes.StoppingServer, status=202),
     )
     async def shut_down(request: Request) -> Response:
         await refuse_fields(request)
@@ -187,7 +192,7 @@ def _steering(control: ControlBackend) -> APIRouter:
 
     @router.post(
         "/api/models/load",
-        **documented("Periscope", "Loads a model.", shapes.ModelRow, body=WaitingCommand, example=_EXAMPLE),
+        **documented("Periscope", "Loads a model.", own_shapes.ModelRow, body=WaitingCommand, example=_EXAMPLE),
     )
     async def load_model(request: Request) -> Response:
         command = await _command(WaitingCommand, request)
@@ -196,7 +201,7 @@ def _steering(control: ControlBackend) -> APIRouter:
 
     @router.post(
         "/api/models/unload",
-        **documented("Periscope", "Unloads a model.", shapes.ModelRow, body=WaitingCommand, example=_EXAMPLE),
+        **documented("Periscope", "Unloads a model.", own_shapes.ModelRow, body=WaitingCommand, example=_EXAMPLE),
     )
     async def unload_model(request: Request) -> Response:
         command = await _command(WaitingCommand, request)
@@ -206,7 +211,7 @@ def _steering(control: ControlBackend) -> APIRouter:
     @router.post(
         "/api/models/pin",
         **documented(
-            "Periscope", "Pins a model in memory, or unpins it.", shapes.ModelRow, body=PinCommand, example=_EXAMPLE
+            "Periscope", "Pins a model in memory, or unpins it.", own_shapes.ModelRow, body=PinCommand, example=_EXAMPLE
         ),
     )
     async def pin_model(request: Request) -> Response:
@@ -218,7 +223,7 @@ def _steering(control: ControlBackend) -> APIRouter:
         **documented(
             "Periscope",
             "Makes a model the default, and loads it.",
-            shapes.ModelRow,
+            own_shapes.ModelRow,
             body=WaitingCommand,
             example=_EXAMPLE,
         ),

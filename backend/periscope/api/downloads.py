@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from periscope.api.commands import read_command, refuse_fields
-from periscope.api.openapi import documented, shapes
+from periscope.api.openapi import documented, own_shapes
 from periscope.api.record import record_of
 from periscope.api.replies import GET, JSONReply
 from periscope.api.status_wire import encode_download, encode_downloads
@@ -36,7 +36,7 @@ def downloads_router(control: ControlBackend) -> APIRouter:
     router = APIRouter()
 
     @router.api_route(
-        "/api/downloads", methods=GET, **documented("Periscope", "The downloads of models.", shapes.DownloadList)
+        "/api/downloads", methods=GET, **documented("Periscope", "The downloads of models.", own_shapes.DownloadList)
     )
     async def list_downloads() -> Response:
         return JSONReply(encode_downloads(control.downloads()))
@@ -49,7 +49,9 @@ def downloads_router(control: ControlBackend) -> APIRouter:
 
     @router.post(
         "/api/downloads",
-        **documented("Periscope", "Fetches a model, and what works for it.", shapes.DownloadList, body=StartDownload),
+        **documented(
+            "Periscope", "Fetches a model, and what works for it.", own_shapes.DownloadList, body=StartDownload
+        ),
     )
     async def start_download(request: Request) -> Response:
         command = await read_command(StartDownload, request)

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from periscope.api.openapi import Query, documented, shapes
+from periscope.api.openapi import Query, documented, own_shapes
 from periscope.api.query import number_of, query_of
 from periscope.api.replies import GET, JSONReply, json_number
 
@@ -35,7 +35,9 @@ def kept_captions_router(control: ControlBackend) -> APIRouter:
     @router.api_route(
         "/api/captions",
         methods=GET,
-        **documented("Periscope", "The captions that are kept, the last used first.", shapes.CaptionList, query=_QUERY),
+        **documented(
+            "Periscope", "The captions that are kept, the last used first.", own_shapes.CaptionList, query=_QUERY
+        ),
     )
     async def list_captions(request: Request) -> Response:
         query = query_of(request, "limit", "key")
@@ -43,7 +45,7 @@ def kept_captions_router(control: ControlBackend) -> APIRouter:
         stats, captions = await control.captions(limit, query.get("key", ""))
         return JSONReply({"stats": encode_stats(stats), "captions": [encode_kept(kept) for kept in captions]})
 
-    @router.delete("/api/captions", **documented("Periscope", "Drops all captions.", shapes.FlushedCaptions))
+    @router.delete("/api/captions", **documented("Periscope", "Drops all captions.", own_shapes.FlushedCaptions))
     async def flush_captions(request: Request) -> Response:
         query_of(request, none="There are none: all captions are flushed.")
         flushed = await control.flush_captions()

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from periscope.api.openapi import Query, documented, shapes
+from periscope.api.openapi import Query, documented, own_shapes
 from periscope.api.query import number_of, query_of
 from periscope.api.replies import GET, JSONReply
 from periscope.api.wording import clip
@@ -38,7 +38,7 @@ def logs_router(log: LogTail) -> APIRouter:
     @router.api_route(
         "/api/logs",
         methods=GET,
-        **documented("Periscope", "The newest lines of the log.", shapes.LogLines, query=_QUERY),
+        **documented("Periscope", "The newest lines of the log.", own_shapes.LogLines, query=_QUERY),
     )
     async def list_lines(request: Request) -> Response:
         query = query_of(request, "lines", "after", "level")

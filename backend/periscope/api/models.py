@@ -14,7 +14,7 @@ from periscope.api.anthropic import models as anthropic
 from periscope.api.dialects import speaks_anthropic
 from periscope.api.discovery import codex_catalogue, llama_cpp_props, lm_studio_v0_model, lm_studio_v1_model
 from periscope.api.openai import models as openai
-from periscope.api.openapi import documented, shapes
+from periscope.api.openapi import discovery_shapes, documented, shapes
 from periscope.api.replies import GET, JSONReply
 from periscope.core import require_model
 
@@ -65,7 +65,7 @@ def discovery_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
     @router.api_route(
         "/api/v0/models",
         methods=GET,
-        **documented("Discovery", "The models, as LM Studio lists them.", shapes.LMStudioModels),
+        **documented("Discovery", "The models, as LM Studio lists them.", discovery_shapes.LMStudioModels),
     )
     async def list_lm_studio_v0() -> JSONReply:
         return JSONReply({"object": "list", "data": [lm_studio_v0_model(card) for card in backend.models()]})
@@ -73,7 +73,7 @@ def discovery_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
     @router.api_route(
         "/api/v0/models/{name:path}",
         methods=GET,
-        **documented("Discovery", "One model, as LM Studio tells it.", shapes.LMStudioModel),
+        **documented("Discovery", "One model, as LM Studio tells it.", discovery_shapes.LMStudioModel),
     )
     async def retrieve_lm_studio_v0(name: str) -> JSONReply:
         return JSONReply(lm_studio_v0_model(_named(backend, name)))
@@ -81,7 +81,9 @@ def discovery_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
     @router.api_route(
         "/api/v1/models",
         methods=GET,
-        **documented("Discovery", "The models, as LM Studio's second API lists them.", shapes.LMStudioV1Models),
+        **documented(
+            "Discovery", "The models, as LM Studio's second API lists them.", discovery_shapes.LMStudioV1Models
+        ),
     )
     async def list_lm_studio_v1() -> JSONReply:
         return JSONReply({"models": [lm_studio_v1_model(card) for card in backend.models()]})
@@ -89,7 +91,7 @@ def discovery_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
     @router.api_route(
         "/props",
         methods=GET,
-        **documented("Discovery", "One model, as llama.cpp's server tells it.", shapes.LlamaProps),
+        **documented("Discovery", "One model, as llama.cpp's server tells it.", discovery_shapes.LlamaProps),
     )
     async def props(model: str = "") -> JSONReply:
         return JSONReply(llama_cpp_props(_named(backend, model), settings.version))

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from periscope.api.error_replies import error_object
-from periscope.api.openapi import documented, shapes
+from periscope.api.openapi import documented, own_shapes
 from periscope.api.replies import GET, JSONReply
 from periscope.errors import ModelUnavailable
 
@@ -22,23 +22,25 @@ def probe_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
     """Routes that belong to no dialect and need no key."""
     router = APIRouter()
 
-    @router.api_route("/", methods=GET, **documented("Probes", "Which server this is.", shapes.Root))
+    @router.api_route("/", methods=GET, **documented("Probes", "Which server this is.", own_shapes.Root))
     async def root() -> JSONReply:
         return JSONReply({"name": "periscope", "version": settings.version})
 
-    @router.api_route("/livez", methods=GET, **documented("Probes", "The process answers.", shapes.Alive))
+    @router.api_route("/livez", methods=GET, **documented("Probes", "The process answers.", own_shapes.Alive))
     async def livez() -> JSONReply:
         return JSONReply({"name": "periscope", "status": "alive"})
 
     @router.api_route(
-        "/readyz", methods=GET, **documented("Probes", "Requests to the default model are served.", shapes.HealthReply)
+        "/readyz",
+        methods=GET,
+        **documented("Probes", "Requests to the default model are served.", own_shapes.HealthReply),
     )
     async def readyz(request: Request) -> JSONReply:
         health = backend.health()
         return _reply(request, health, None if health.is_ready else _unfit("not ready", health))
 
     @router.api_route(
-        "/health", methods=GET, **documented("Probes", "The server needs no restart.", shapes.HealthReply)
+        "/health", methods=GET, **documented("Probes", "The server needs no restart.", own_shapes.HealthReply)
     )
     async def health(request: Request) -> JSONReply:
         health = backend.health()

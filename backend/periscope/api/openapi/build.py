@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode, JsonSchemaValue
 
 from periscope.api.errors import ROWS
-from periscope.api.openapi import shapes
+from periscope.api.openapi import own_shapes, shapes
 from periscope.api.openapi.declare import BODY, EVENTS, EXAMPLE, KEYS, QUERY, REPLIES, STATUS, name_of
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], schemas: _S
     answer = {str(operation[STATUS]): _answer(operation, schemas)} if STATUS in operation else {}
     described["responses"] = answer | errors
     if path in _UNFIT_ANSWERS:
-        described["responses"]["503"] = _answer({REPLIES: [name_of(shapes.UnfitHealth)]}, schemas)
+        described["responses"]["503"] = _answer({REPLIES: [name_of(own_shapes.UnfitHealth)]}, schemas)
     return described
 
 
