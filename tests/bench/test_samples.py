@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from periscope.bench.samples import Batch, Row, Sample, Spread, figures_of, sample_of, spread_of, ttft_above_baseline_ms
+from periscope.bench.samples import MAIN_THREAD, Batch, HostStamp, Row, Sample, Spread, figures_of, sample_of, spread_of
 
 
 def sample(contender: str, number: int, *, tokens_per_s: float = 1.0, ttft_s: float = 1.0) -> Sample:
@@ -74,12 +74,51 @@ def test_figures_stand_in_the_order_of_the_samples() -> None:
     assert list(dict.fromkeys(keys)) == [("1", "raw"), ("1", "http"), ("16", "raw")]
 
 
-def test_the_first_token_over_http_is_compared_by_difference() -> None:
-    """The difference is in milliseconds, to the raw loop of the same round."""
+def test_what_is_above_the_baseline_is_of_the_same_round() -> None:
+    """The difference is taken within each round, too; the baseline is nothing above itself."""
     samples = [sample("raw", 1, ttft_s=1.0), sample("raw", 2, ttft_s=2.0)]
-    samples += [sample("http", 1, ttft_s=1.25), sample("http", 2, ttft_s=2.5)]
-    assert ttft_above_baseline_ms(samples, "1", "http") == Spread(375.0, 250.0, 500.0)
-    assert ttft_above_baseline_ms(samples, "4", "http") is None
+    samples += [sample("http", 1, ttft_s=1.25), sample("http", 2, ttft_s=2.5), sample("http", 3, ttft_s=9.0)]
+    above = {figure.contender: figure.above for figure in figures_of(samples) if figure.metric == "ttft_s"}
+    assert above == {"raw": Spread(0.0, 0.0, 0.0), "http": Spread(0.375, 0.25, 0.5)}
+
+
+WORKER, EXECUTOR = 41, 42
+#: A row's ten tokens, one each tenth of a second.
+TEN_STEPS = tuple(1 + step / 10 for step in range(11))
+
+
+def host_us(*rows: Row, stamps: tuple[HostStamp, ...]) -> tuple[float | None, float | None]:
+    made = sample_of(Batch(rows, cpu_s=None, host=stamps), workload="2", contender="http", number=1)
+    return made.host_us_per_step, made.worker_us_per_step
+
+
+def test_host_time_is_of_the_steps_in_which_all_rows_decode() -> None:
+    """All Python threads count, the busiest but for the main one is the worker; what was before or after does not."""
+    stamps = (
+        HostStamp(0.5, {MAIN_THREAD: 0.1, WORKER: 0.1}),
+        HostStamp(1.0, {MAIN_THREAD: 7.0, WORKER: 5.0}),
+        HostStamp(1.5, {MAIN_THREAD: 7.5, WORKER: 5.1}),
+        HostStamp(2.0, {MAIN_THREAD: 7.003, WORKER: 5.005, EXECUTOR: 0.001}),
+        HostStamp(3.0, {MAIN_THREAD: 99.0, WORKER: 99.0}),
+    )
+    alike = Row(11, TEN_STEPS)
+    assert host_us(alike, alike, stamps=stamps) == pytest.approx((900.0, 500.0))
+    early, later = Row(2, (0.2, 0.4)), Row(22, (*TEN_STEPS, *(2 + step / 10 for step in range(1, 12))))
+    assert host_us(early, alike, later, stamps=stamps) == pytest.approx((900.0, 500.0))
+
+
+def test_host_time_that_cannot_be_known_is_left_out() -> None:
+    """Too few steps, no stamps, a process that has ended; and no worker where threads are not told apart."""
+    stamps = (HostStamp(1.0, {MAIN_THREAD: 1.0}), HostStamp(1.5, {MAIN_THREAD: 1.5}), HostStamp(2.0, {}))
+    row = Row(11, TEN_STEPS)
+    assert host_us(row, stamps=()) == (None, None)
+    assert host_us(row, stamps=stamps[:2]) == (None, None)
+    assert host_us(row, stamps=stamps) == (None, None)
+    assert host_us(Row(1, (1.0,)), stamps=stamps) == (None, None)
+    whole = (stamps[0], HostStamp(2.0, {MAIN_THREAD: 1.005}))
+    host, worker = host_us(row, stamps=whole)
+    assert host == pytest.approx(500.0)
+    assert worker is None
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,18 @@ import asyncio
 import os
 import re
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from periscope.bench.host_time import marking, process_clock
 
 if TYPE_CHECKING:
     import psutil
+
+    from periscope.bench.host_time import HostClock
 
 _STOP_TIMEOUT_S = 30.0
 #: The rest of an ended process's log is there at once, unless one of its children keeps the pipe open.
@@ -30,6 +36,11 @@ class Child:
         self._log = process.stdout
         self._seen = ""
         self._draining: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
 
     @property
     def has_ended(self) -> bool:
@@ -64,6 +75,10 @@ class Child:
         """
         return self._summed(_used_s)
 
+    def host_clock(self) -> HostClock | None:
+        """A clock of the process's own Python threads that run now; None where it cannot be known."""
+        return process_clock(self.pid)
+
     def memory_bytes(self) -> int | None:
         """Resident memory of the process and its children; None as for `cpu_s`."""
         used = self._summed(lambda process: process.memory_info().rss)
@@ -75,7 +90,7 @@ class Child:
         except ImportError:
             return None
         try:
-            process = psutil.Process(self._process.pid)
+            process = psutil.Process(self.pid)
             return sum(read(one) for one in (process, *process.children(recursive=True)))
         except psutil.NoSuchProcess:
             return None
@@ -96,14 +111,24 @@ def _used_s(process: psutil.Process) -> float:
 
 @asynccontextmanager
 async def child(argv: Sequence[str], **environment: str) -> AsyncIterator[Child]:
-    """Run a process inside the context, without our PERISCOPE_ variables. It is terminated, then killed, at exit."""
+    """Run a process inside the context, without our PERISCOPE_ variables. It is terminated, then killed, at exit.
+
+    A Python program has its threads marked, for `Child.host_clock`.
+    """
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PERISCOPE_")}
+    with tempfile.TemporaryDirectory(prefix="periscope-bench-") as marks:
+        async with _child(argv, ours | marking(Path(marks)) | environment) as running:
+            yield running
+
+
+@asynccontextmanager
+async def _child(argv: Sequence[str], environment: dict[str, str]) -> AsyncIterator[Child]:
     process = await asyncio.create_subprocess_exec(
         *argv,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        env=ours | environment,
+        env=environment,
     )
     running = Child(process)
     try:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from periscope.bench.contenders import Contender, Tell, Workload, measure, user_message
 from periscope.bench.conversation import Turn, converse
 from periscope.bench.environment import Environment, MeasuredModel, environment, measured_model
-from periscope.bench.http import OUR_SERVER, HTTPContender, client_of
+from periscope.bench.http import HTTPContender, client_of
 from periscope.bench.in_process import EngineContender
 from periscope.bench.mlx_thread import MLXThread
 from periscope.bench.model_files import model_files, shown_name
 from periscope.bench.peers import Peer, PeerContender, PeerFailure
 from periscope.bench.raw_loop import RawLoop
-from periscope.bench.samples import Figure, Sample, Spread, figures_of, ttft_above_baseline_ms
+from periscope.bench.samples import Figure, Sample, figures_of
 from periscope.bench.server import models_yaml, serving
 from periscope.engine import EngineConfig, InferenceEngine
 
@@ -58,17 +58,12 @@ class GenerationSettings:
 
 @dataclass(frozen=True, slots=True)
 class GenerationReport:
-    """The results of `bench engine` or `bench serve`.
-
-    Attributes:
-        http_above_raw_ttft_ms: the server's time to first token less the raw loop's, one request at a time.
-    """
+    """The results of `bench engine` or `bench serve`."""
 
     settings: GenerationSettings
     environment: Environment
     model: MeasuredModel
     figures: tuple[Figure, ...]
-    http_above_raw_ttft_ms: Spread | None
     samples: tuple[Sample, ...]
     turns: tuple[Turn, ...]
     peer_failures: tuple[PeerFailure, ...] = ()
@@ -102,7 +97,7 @@ async def bench_serve(settings: GenerationSettings, tell: Tell) -> GenerationRep
         server = await stack.enter_async_context(serving(models))
         client = await stack.enter_async_context(client_of(server.url))
         contenders = await stack.enter_async_context(_in_process(path, config))
-        http = HTTPContender(client, server.cpu_s)
+        http = HTTPContender(client, server.cpu_s, host_clock=server.host_clock)
         peers = [await stack.enter_async_context(PeerContender(peer, path)) for peer in settings.peers]
         samples = await _measure([*contenders, http, *peers], workloads, settings, tell)
         turns = await _converse(client, settings, tell)
@@ -123,7 +118,6 @@ def _report(
         environment=environment(),
         model=model,
         figures=tuple(figures_of(samples)),
-        http_above_raw_ttft_ms=ttft_above_baseline_ms(samples, "1", OUR_SERVER),
         samples=tuple(samples),
         turns=tuple(turns),
         peer_failures=tuple(failures),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from periscope.bench.contenders import Ask, user_wire
+from periscope.bench.host_time import HostLog
 from periscope.bench.samples import Batch, Row
 from periscope.bench.server import DEMO_PAIR, MODEL_NAME, serving
 from periscope.core import Finished, ReasoningDelta, TextDelta
@@ -19,6 +20,7 @@ from periscope.remote import Endpoint, OpenAIClient, Timeouts, caption
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from periscope.bench.host_time import HostClock
     from periscope.core import JSONObject, OutputEvent
 
 
@@ -135,6 +137,7 @@ class HTTPContender:
     """A server over HTTP. `cpu_s` counts the server's CPU time, without the client's.
 
     Args:
+        host_clock: makes a clock of the server's Python threads for one batch; None = unknown.
         model: the model name that requests use.
         max_tries: see `chat`.
     """
@@ -144,6 +147,7 @@ class HTTPContender:
         client: OpenAIClient,
         cpu_s: Callable[[], float | None],
         *,
+        host_clock: Callable[[], HostClock | None] = lambda: None,
         name: str = OUR_SERVER,
         model: str = MODEL_NAME,
         max_tries: int = 1,
@@ -151,20 +155,29 @@ class HTTPContender:
         self.name = name
         self._client = client
         self._cpu_s = cpu_s
+        self._host_clock = host_clock
         self._model = model
         self._max_tries = max_tries
 
     async def run(self, asks: Sequence[Ask]) -> Batch:
+        host = HostLog(self._host_clock())
         before, started = self._cpu_s(), time.perf_counter()
-        rows = await asyncio.gather(*(self._answer(ask, started) for ask in asks))
+        rows = await asyncio.gather(*(self._answer(ask, started, host) for ask in asks))
         after = self._cpu_s()
-        return Batch(tuple(rows), None if before is None or after is None else after - before)
+        return Batch(tuple(rows), None if before is None or after is None else after - before, host.stamps)
 
-    async def _answer(self, ask: Ask, started: float) -> Row:
+    async def _answer(self, ask: Ask, started: float, host: HostLog) -> Row:
         await asyncio.sleep(ask.after_s)
         sent_s = time.perf_counter() - started
         messages = [user_wire(ask.prompt)]
-        answer = await chat(self._client, messages, ask.max_tokens, model=self._model, max_tries=self._max_tries)
+        answer = await chat(
+            self._client,
+            messages,
+            ask.max_tokens,
+            model=self._model,
+            max_tries=self._max_tries,
+            arrived=lambda now: host.note(now - started),
+        )
         return Row(answer.row.num_tokens, tuple(sent_s + time_s for time_s in answer.row.times_s), sent_s)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from periscope.bench.contenders import Ask, user_message
+from periscope.bench.host_time import HostLog, own_clock
 from periscope.bench.samples import Batch, Row
 from periscope.core import GenerationParams
 
@@ -24,6 +25,7 @@ class EngineContender:
         self._engine = engine
 
     async def run(self, asks: Sequence[Ask]) -> Batch:
+        host = HostLog(own_clock())
         started, cpu_started = time.perf_counter(), time.process_time()
 
         async def answer(ask: Ask) -> Row:
@@ -36,7 +38,8 @@ class EngineContender:
                 async for chunk in stream:
                     num_tokens += chunk.num_tokens
                     times_s.append(time.perf_counter() - started)
+                    host.note(times_s[-1])
             return Row(num_tokens, tuple(times_s), sent_s)
 
         rows = await asyncio.gather(*(answer(ask) for ask in asks))
-        return Batch(tuple(rows), time.process_time() - cpu_started)
+        return Batch(tuple(rows), time.process_time() - cpu_started, host.stamps)

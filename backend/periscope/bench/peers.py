@@ -113,7 +113,12 @@ class PeerContender:
         await self._running.enter_async_context(client)
         asked_for = self._peer.model.format(model=self._model)
         self._contender = HTTPContender(
-            client, self._server.cpu_s, name=self.name, model=asked_for, max_tries=_MAX_TRIES
+            client,
+            self._server.cpu_s,
+            host_clock=self._server.host_clock,
+            name=self.name,
+            model=asked_for,
+            max_tries=_MAX_TRIES,
         )
 
     async def _give_up(self, reason: str) -> None:

@@ -12,6 +12,7 @@ from mlx_lm import load
 from mlx_lm.generate import BatchGenerator
 
 from periscope.bench.contenders import Ask
+from periscope.bench.host_time import HostLog, own_clock
 from periscope.bench.mlx_thread import MLXThread
 from periscope.bench.samples import BASELINE, Batch, Row
 from periscope.engine.config import EngineConfig
@@ -72,6 +73,7 @@ class RawLoop:
         row_of: dict[int, int] = {}
         times: list[list[float]] = [[] for _ in asks]
         num_left = len(asks)
+        host = HostLog(own_clock())
         started, cpu_started = time.perf_counter(), time.process_time()
         while num_left:
             now = time.perf_counter() - started
@@ -89,6 +91,8 @@ class RawLoop:
             for response in responses:
                 times[row_of[response.uid]].append(now)
                 num_left -= response.finish_reason is not None
+            host.note(now)
         cpu_s = time.process_time() - cpu_started
         generator.close()
-        return Batch(tuple(Row(len(row), tuple(row), ask.after_s) for row, ask in zip(times, asks, strict=True)), cpu_s)
+        rows = tuple(Row(len(row), tuple(row), ask.after_s) for row, ask in zip(times, asks, strict=True))
+        return Batch(rows, cpu_s, host.stamps)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from periscope.bench.samples import BASELINE, METRICS
+from periscope.bench.http import OUR_SERVER
+from periscope.bench.samples import BASELINE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +31,8 @@ _COLUMNS = {
     "decode_tokens_per_s": ("decode tok/s", 1, 1),
     "tokens_per_s": ("end to end tok/s", 1, 1),
     "ttft_s": ("first token ms", 1000, 0),
-    "cpu_ms_per_token": ("CPU ms/tok", 1, 1),
+    "cpu_ms_per_token": ("CPU ms/tok", 1, 2),
+    "host_us_per_step": ("host us/step", 1, 0),
 }
 #: metric -> (description, unit as shown, factor to that unit, digits)
 _NEIGHBOUR_LINES = {
@@ -52,8 +54,10 @@ def print_generation(report: GenerationReport, console: Console) -> None:
     console.print(_figures_table(report.figures, report.peer_failures))
     for failure in report.peer_failures:
         console.print(f"{failure.name} {failure.reason}", highlight=False, markup=False)
-    if (above := report.http_above_raw_ttft_ms) is not None:
-        console.print(f"first token over HTTP after the raw loop's, one request at a time: {_shown(above, 1, 0)} ms")
+    for figure in report.figures:
+        if (figure.workload, figure.contender, figure.metric) == ("1", OUR_SERVER, "ttft_s"):
+            above = _shown(figure.above, 1000, 0)
+            console.print(f"first token over HTTP after the raw loop's, one request at a time: {above} ms")
     if report.turns:
         console.print(_turns_table(report.turns))
 
@@ -116,6 +120,7 @@ def _method(report: GenerationReport) -> Iterator[str]:
         f"{settings.rounds} rounds, contenders in turn; prompts of {settings.prompt_words} words, "
         f"{settings.max_tokens} tokens each, greedy; median (low-high), x = of the raw loop in the same round"
     )
+    yield "host: CPU time of all Python threads; + = above the raw loop; worker = only the thread that steps the model"
 
 
 def _heading(console: Console, lines: Sequence[str]) -> None:
@@ -126,14 +131,14 @@ def _heading(console: Console, lines: Sequence[str]) -> None:
 
 
 def _figures_table(figures: Sequence[Figure], failures: Sequence[PeerFailure]) -> Table:
-    shown = [metric for metric in METRICS if any(f.metric == metric and f.value is not None for f in figures)]
+    shown = [metric for metric in _COLUMNS if any(f.metric == metric and f.value is not None for f in figures)]
     table = _table("at once", "", *(_COLUMNS[metric][0] for metric in shown))
     by_key = {(figure.workload, figure.contender, figure.metric): figure for figure in figures}
     last = ""
     for workload, contender in dict.fromkeys((figure.workload, figure.contender) for figure in figures):
         if last and workload != last:
             table.add_section()
-        cells = [_cell(by_key[workload, contender, metric]) for metric in shown]
+        cells = [_cell(by_key[workload, contender, metric], by_key) for metric in shown]
         table.add_row("" if workload == last else workload, contender, *cells)
         last = workload
     if failures:
@@ -143,10 +148,17 @@ def _figures_table(figures: Sequence[Figure], failures: Sequence[PeerFailure]) -
     return table
 
 
-def _cell(figure: Figure) -> str:
+def _cell(figure: Figure, by_key: Mapping[tuple[str, str, str], Figure]) -> str:
+    """The value, and beneath it how it compares with the raw loop."""
     _, factor, digits = _COLUMNS[figure.metric]
     text = _shown(figure.value, factor, digits)
-    return text if figure.contender == BASELINE or figure.ratio is None else f"{text}\nx {_shown(figure.ratio, 1, 2)}"
+    if figure.contender == BASELINE or figure.ratio is None or figure.above is None:
+        return text
+    if figure.metric != "host_us_per_step":
+        return f"{text}\nx {_shown(figure.ratio, 1, 2)}"
+    worker = by_key[figure.workload, figure.contender, "worker_us_per_step"].above
+    shown = "" if worker is None else f", worker {worker.median:+.0f}"
+    return f"{text}\n{figure.above.median:+.0f}{shown}"
 
 
 def _neighbours_table(figures: Sequence[NeighbourFigure]) -> Table:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 #: The contender that all ratios compare with.
 BASELINE = "raw"
 #: Fields of `Sample`, in the order in which they are shown.
-METRICS = ("decode_tokens_per_s", "tokens_per_s", "ttft_s", "cpu_ms_per_token")
+METRICS = (
+    "decode_tokens_per_s",
+    "tokens_per_s",
+    "ttft_s",
+    "cpu_ms_per_token",
+    "host_us_per_step",
+    "worker_us_per_step",
+)
+#: The main thread in a `HostStamp`: in a server, that of the event loop.
+MAIN_THREAD = 0
+#: Fewer decode steps between two stamps tell nothing about one of them.
+_MIN_HOST_STEPS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +54,25 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class HostStamp:
+    """CPU seconds of every Python thread of a process so far, by thread, at one time since the batch's beginning."""
+
+    time_s: float
+    spent_s: Mapping[int, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """Requests that were sent together. `cpu_s`: CPU time of the contender's process; None = unknown."""
+    """Requests that were sent together.
+
+    Attributes:
+        cpu_s: CPU time of the contender's process; None = unknown.
+        host: stamps of the contender's host time in the order of their times; none = unknown.
+    """
 
     rows: tuple[Row, ...]
     cpu_s: float | None
+    host: tuple[HostStamp, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +85,10 @@ class Sample:
         tokens_per_s: completion tokens over the whole time, prefill included.
         ttft_s: time to first token, median of the rows.
         cpu_ms_per_token: CPU time per completion token, prefill included.
+        host_us_per_step: CPU time of all Python threads per decode step: from the last row's first token to the next
+            end of a row. None when too few steps are in between, or the times of the threads are not known.
+        worker_us_per_step: the part of the thread that took most of it, the main thread aside: the one that steps the
+            model. None also when it cannot be told.
     """
 
     workload: str
@@ -71,6 +100,8 @@ class Sample:
     tokens_per_s: float
     ttft_s: float
     cpu_ms_per_token: float | None
+    host_us_per_step: float | None = None
+    worker_us_per_step: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +115,19 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One metric of one contender over all rounds. `ratio`: to the baseline of the same round."""
+    """One metric of one contender over all rounds.
+
+    Attributes:
+        ratio: to the baseline of the same round.
+        above: less the baseline of the same round.
+    """
 
     workload: str
     contender: str
     metric: str
     value: Spread | None
     ratio: Spread | None
+    above: Spread | None = None
 
 
 def sample_of(batch: Batch, *, workload: str, contender: str, number: int) -> Sample:
@@ -98,6 +135,7 @@ def sample_of(batch: Batch, *, workload: str, contender: str, number: int) -> Sa
     rows = batch.rows
     num_tokens = sum(row.num_tokens for row in rows)
     end_s = max(row.last_s for row in rows)
+    host_us, worker_us = _host_us_per_step(rows, batch.host)
     return Sample(
         workload=workload,
         contender=contender,
@@ -108,6 +146,8 @@ def sample_of(batch: Batch, *, workload: str, contender: str, number: int) -> Sa
         tokens_per_s=num_tokens / end_s,
         ttft_s=statistics.median(row.ttft_s for row in rows),
         cpu_ms_per_token=None if batch.cpu_s is None else batch.cpu_s * 1000 / max(num_tokens, 1),
+        host_us_per_step=host_us,
+        worker_us_per_step=worker_us,
     )
 
 
@@ -115,11 +155,33 @@ def _decode_tokens_per_s(rows: Sequence[Row]) -> float | None:
     begin_s, end_s = max(row.first_s for row in rows), min(row.last_s for row in rows)
     if end_s <= begin_s:
         return None
-    num_decoded = 0.0
-    for row in rows:
-        num_shown = sum(begin_s < time_s <= end_s for time_s in row.times_s)
-        num_decoded += num_shown * row.num_tokens / len(row.times_s)
-    return num_decoded / (end_s - begin_s)
+    return sum(_num_decoded(row, begin_s, end_s) for row in rows) / (end_s - begin_s)
+
+
+def _num_decoded(row: Row, begin_s: float, end_s: float) -> float:
+    """Tokens of a row after `begin_s`, until `end_s`; those without a time are spread over those that have one."""
+    return sum(begin_s < time_s <= end_s for time_s in row.times_s) * row.num_tokens / len(row.times_s)
+
+
+def _host_us_per_step(rows: Sequence[Row], stamps: Sequence[HostStamp]) -> tuple[float | None, float | None]:
+    """Microseconds of all Python threads, and of the worker, between the first and last stamp while rows decode.
+
+    No row joins or leaves meanwhile, so that each step gives each row that is there one token.
+    """
+    begin_s = max(row.first_s for row in rows)
+    there = [row for row in rows if row.last_s > begin_s]
+    end_s = min((row.last_s for row in there), default=begin_s)
+    within = [stamp for stamp in stamps if begin_s <= stamp.time_s <= end_s]
+    if not there or not within:
+        return None, None
+    first, last = within[0], within[-1]
+    num_steps = statistics.median(_num_decoded(row, first.time_s, last.time_s) for row in there)
+    if num_steps < _MIN_HOST_STEPS or not last.spent_s:
+        return None, None
+    spent_us = {
+        thread: (spent_s - first.spent_s.get(thread, 0.0)) * 1e6 / num_steps for thread, spent_s in last.spent_s.items()
+    }
+    return sum(spent_us.values()), max((us for thread, us in spent_us.items() if thread != MAIN_THREAD), default=None)
 
 
 def spread_of(values: Iterable[float | None]) -> Spread | None:
@@ -138,14 +200,8 @@ def _figure(samples: Sequence[Sample], workload: str, contender: str, metric: st
     values = _by_round(samples, workload, contender, metric)
     baselines = _by_round(samples, workload, BASELINE, metric)
     ratios = [value / base for number, value in values.items() if (base := baselines.get(number))]
-    return Figure(workload, contender, metric, spread_of(values.values()), spread_of(ratios))
-
-
-def ttft_above_baseline_ms(samples: Sequence[Sample], workload: str, contender: str) -> Spread | None:
-    """Pure: time to first token less the baseline's of the same round, in milliseconds."""
-    values = _by_round(samples, workload, contender, "ttft_s")
-    baselines = _by_round(samples, workload, BASELINE, "ttft_s")
-    return spread_of((value - baselines[number]) * 1000 for number, value in values.items() if number in baselines)
+    above = [value - baselines[number] for number, value in values.items() if number in baselines]
+    return Figure(workload, contender, metric, spread_of(values.values()), spread_of(ratios), spread_of(above))
 
 
 def _by_round(samples: Sequence[Sample], workload: str, contender: str, metric: str) -> dict[int, float]:

@@ -18,6 +18,7 @@ from periscope.core import JSONObject
 from periscope.errors import PeriscopeError
 
 if TYPE_CHECKING:
+    from periscope.bench.host_time import HostClock
     from periscope.engine import EngineConfig
 
 #: The model's name in requests.
@@ -54,11 +55,13 @@ class RunningServer:
     Attributes:
         cpu_s: CPU seconds it has used so far; None = unknown.
         memory_bytes: resident memory of its processes; None = unknown.
+        host_clock: makes a clock of the Python threads that it has then; None = unknown.
     """
 
     url: str
     cpu_s: Callable[[], float | None]
     memory_bytes: Callable[[], int | None]
+    host_clock: Callable[[], HostClock | None]
 
 
 def models_yaml(model: Path, config: EngineConfig, *, has_captioner: bool) -> JSONObject:
@@ -85,7 +88,7 @@ async def serving(config: JSONObject) -> AsyncIterator[RunningServer]:
             async with asyncio.timeout(_START_TIMEOUT_S):
                 url = await _ready_url(server)
             server.drain()
-            yield RunningServer(url, server.cpu_s, server.memory_bytes)
+            yield RunningServer(url, server.cpu_s, server.memory_bytes, server.host_clock)
 
 
 async def _ready_url(server: Child) -> str:
