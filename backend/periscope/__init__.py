@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from periscope.core import (
         CaptionedImage,
+        FilePart,
         Finished,
         FinishReason,
         GenerationParams,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from periscope.library.answer import ChatAnswer
     from periscope.library.embedded import Periscope
     from periscope.library.openai_adapter import ChatCompletionError, OpenAIAdapter
-    from periscope.library.pictures import picture
+    from periscope.library.pictures import attachment, picture
 
     __version__: str
 
@@ -60,6 +61,7 @@ __all__ = [
     "ConversationOptions",
     "ConversationResult",
     "EngineConfig",
+    "FilePart",
     "FinishReason",
     "Finished",
     "GenerationOutput",
@@ -93,6 +95,7 @@ __all__ = [
     "VisionUsage",
     "Waiting",
     "__version__",
+    "attachment",
     "picture",
 ]
 #: Where those are that are not in `periscope.core`.
@@ -106,7 +109,7 @@ _HOMES: Mapping[str, str] = {
     "ChatAnswer": "periscope.library.answer",
     **dict.fromkeys(("ChatCompletionError", "OpenAIAdapter"), "periscope.library.openai_adapter"),
     "Periscope": "periscope.library.embedded",
-    "picture": "periscope.library.pictures",
+    **dict.fromkeys(("attachment", "picture"), "periscope.library.pictures"),
 }
 
 

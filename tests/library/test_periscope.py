@@ -27,6 +27,7 @@ from periscope import (
     Tool,
     ToolChoice,
     ToolChoiceMode,
+    attachment,
     picture,
     sync,
 )
@@ -55,6 +56,20 @@ def test_a_picture_may_be_a_path_bytes_a_url_or_one_of_pillows(demo: sync.Perisc
         assert answer.text == "The circle is blue."
     assert answer.vision is not None
     assert answer.vision.num_cache_hits == 1
+
+
+def test_an_attachment_is_a_file_of_any_kind(demo: sync.Periscope, tmp_path: Path) -> None:
+    """Pages of a scan and pictures are described; where a picture is wanted, a document is told its place."""
+    scan, drawn = tmp_path / "scan.pdf", tmp_path / "drawn.png"
+    drawing.circle("blue").save(scan)
+    drawn.write_bytes(png("green"))
+    for file, colour in ((scan, "blue"), (drawn, "green")):
+        answer = demo.chat([Message(Role.USER, (attachment(file), TextPart(QUESTION)))])
+        assert answer.text == f"The circle is {colour}."
+    with pytest.raises(RequestError, match=r"attachment\('scan.pdf'\)"):
+        demo.chat(QUESTION, images=[scan])
+    with pytest.raises(RequestError, match=r"no file .*nowhere\.pdf"):
+        attachment(tmp_path / "nowhere.pdf")
 
 
 def test_a_conversation_is_messages_or_openais_dicts(demo: sync.Periscope) -> None:

@@ -13,7 +13,7 @@ NAMES = """
 CaptionedImage ChatAnswer ChatCompletionError EngineConfig FinishReason Finished GenerationOutput GenerationParams
 Image ImagePart InferenceEngine Message ModelCard OpenAIAdapter OutputEvent OutputSpec Periscope PeriscopeError
 ReasoningDelta RequestError ResponseFormat Role TextDelta TextPart Tool ToolCall ToolCallDelta ToolCallStart
-ToolChoice ToolChoiceMode Usage VisionUsage Waiting __version__ picture
+ToolChoice ToolChoiceMode Usage VisionUsage Waiting __version__ attachment picture FilePart
 ConversationOptions ConversationResult HttpServer ResponsesSession StdioServer
 """
 METHODS = {"start", "close", "models", "chat", "stream", "caption", "embed"}

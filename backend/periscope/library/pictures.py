@@ -1,4 +1,4 @@
-"""Pictures of a program as parts of a message. Nothing is decoded here: that is done where all pictures are."""
+"""Pictures and other files of a program as parts of a message. Nothing is decoded here."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Final, Protocol, TypeAlias
 
 from pybase64 import b64encode
 
-from periscope.core import ImagePart
-from periscope.errors import ImageInvalid
+from periscope.core import FilePart, ImagePart
+from periscope.errors import FileInvalid, ImageInvalid, RequestError
 
 _URL_SCHEMES: Final = ("data:", "http:", "https:")
-#: The highest `max_image_bytes` that models.yaml takes: a larger file is not even read.
+#: The highest `max_bytes` of pictures and documents that models.yaml takes: a larger file is not even read.
 _MAX_FILE_BYTES: Final = 2**30
 
 
@@ -47,8 +47,11 @@ def picture(source: Picture, param: str = "image") -> ImagePart:
         return ImagePart(source, param)
     if isinstance(source, (str, PathLike)):
         path = Path(source)
-        kind, _ = mimetypes.guess_type(path.name)
-        return ImagePart(_data_url(_read(path, param), kind), param)
+        data = _read(path, param, ImageInvalid)
+        if data.startswith(b"%PDF-"):
+            told = f"`{param}`: {path} is a PDF. Show it in a message, as `attachment({path.name!r})`."
+            raise ImageInvalid(told, param=param)
+        return ImagePart(_data_url(data, _kind_of(path)), param)
     if isinstance(source, bytes):
         return ImagePart(_data_url(source), param)
     if not hasattr(source, "save"):
@@ -65,19 +68,38 @@ def picture(source: Picture, param: str = "image") -> ImagePart:
     return ImagePart(_data_url(file.getvalue(), "image/png"), param)
 
 
-def _read(path: Path, param: str) -> bytes:
+def attachment(path: str | PathLike[str], param: str = "file") -> FilePart:
+    """A file of any kind as a part of a message: PDF, Office, text, video, picture. Blocks while it is read.
+
+    The text of a document stands in the prompt, and its pictures and scanned pages are described.
+
+    Args:
+        param: what errors call the file.
+
+    Raises:
+        FileInvalid: the file cannot be read or is too large. What is in it is checked when the message is answered.
+    """
+    path = Path(path)
+    kind = _kind_of(path)
+    url = _data_url(_read(path, param, FileInvalid), kind)
+    return FilePart(param, path.name, url, is_video=kind is not None and kind.startswith("video/"))
+
+
+def _kind_of(path: Path) -> str | None:
+    return mimetypes.guess_type(path.name)[0]
+
+
+def _read(path: Path, param: str, error: type[RequestError]) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_FILE_BYTES + 1)
     except FileNotFoundError:
-        raise ImageInvalid(f"`{param}`: there is no file {path}.", param=param) from None
-    except OSError as error:
-        raise ImageInvalid(f"`{param}`: {path} cannot be read: {error.strerror}.", param=param) from None
+        raise error(f"`{param}`: there is no file {path}.", param=param) from None
+    except OSError as cause:
+        raise error(f"`{param}`: {path} cannot be read: {cause.strerror}.", param=param) from None
     if len(data) > _MAX_FILE_BYTES:
-        raise ImageInvalid(
-            f"`{param}`: {path} has more than {_MAX_FILE_BYTES >> 20} MiB, the limit of a picture. Make it smaller.",
-            param=param,
-        )
+        limit = f"{_MAX_FILE_BYTES >> 20} MiB, the limit of a file"
+        raise error(f"`{param}`: {path} has more than {limit}. Make it smaller.", param=param)
     return data
 
 
