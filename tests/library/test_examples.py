@@ -20,6 +20,10 @@ TOLD = {
     "openai_sdk.py": "Hello!",
     "json_answer.py": "mood='",
     "tools.py": "-> done",
+    "fix_screenshot.py": "ZeroDivisionError",
+    "pdf.py": "The circle is blue.\n(1 pages",
+    "mcp_agent.py": "screen: screenshot -> done",
+    "caption_folder.py": "3 captions in captions.jsonl, 1 files skipped",
 }
 OTHERS = {"fastapi_app.py"}
 
@@ -33,10 +37,11 @@ def _usual_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("name", TOLD)
 def test_an_example_does_what_it_says(
-    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """It ends by itself, and prints what its reader expects."""
     monkeypatch.setattr("sys.argv", [name])
+    monkeypatch.chdir(tmp_path)
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
     assert TOLD[name] in capsys.readouterr().out
 
