@@ -162,6 +162,7 @@ class FakeBackend:
         self.saw: list[type[BaseException]] = []
         self._cleanup = cleanup
         self.captioned: tuple[str, tuple[ImagePart, ...]] | None = None
+        self.read_images: tuple[str, tuple[ImagePart, ...]] | None = None
         self.described: tuple[str, tuple[FilePart | ImagePart, ...]] | None = None
         self.tokenized: list[tuple[str, str, bool]] = []
         self.detokenized: list[tuple[str, tuple[int, ...]]] = []
@@ -232,6 +233,10 @@ class FakeBackend:
                 case _:
                     pass
         return tuple(CaptionedImage(f"image {n}", None, 4, 3, "eyes") for n, _ in enumerate(images, 1))
+
+    async def read(self, model: str, images: tuple[ImagePart, ...]) -> tuple[CaptionedImage, ...]:
+        self.read_images = (model, images)
+        return tuple(CaptionedImage(None, None, 4, 3, "", verbatim=f"text {n}") for n, _ in enumerate(images, 1))
 
     def models(self) -> tuple[ModelCard, ...]:
         return self.cards

@@ -55,6 +55,17 @@ async def test_captions_come_in_the_order_of_the_images() -> None:
 
 
 @in_loop
+async def test_the_text_in_images_is_read_alone() -> None:
+    """With `describe: false` no captioner is asked."""
+    backend = FakeBackend()
+    async with client_of(backend) as client:
+        reply = await client.post("/api/captions", json={"images": ["data:a"], "describe": False})
+    same = {"text": None, "error": None, "width": 4, "height": 3, "captioner": "", "block": ""}
+    assert reply.json() == {"captions": [{"verbatim": "text 1", **same}], "files": []}
+    assert (backend.captioned, backend.read_images) == (None, ("", (ImagePart("data:a", "images[0]"),)))
+
+
+@in_loop
 async def test_files_are_told_as_a_text_model_reads_them() -> None:
     """In the shape of OpenAI's file parts, beside images or alone; a picture among them is one."""
     backend = FakeBackend()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +37,10 @@ class PlayedSight:
         if self.error:
             raise self.error
         return self.seen
+
+    async def read(self, image: ImagePart) -> CaptionedImage:
+        self.images.append(image.url)
+        return replace(self.seen, text=None)
 
     async def ask(self, image: ImagePart, question: str) -> AsyncGenerator[OutputEvent, None]:
         self.images.append(image.url)

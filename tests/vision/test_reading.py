@@ -11,8 +11,9 @@ from dataclasses import replace
 import pytest
 
 from periscope.captions.cache import CaptionCache
-from periscope.core import Image
-from periscope.errors import ImageInvalid, ServerBusy, ServerStopping
+from periscope.core import CaptionedImage, Image
+from periscope.errors import ImageInvalid, InvalidRequest, ServerBusy, ServerStopping
+from periscope.vision.images.limits import ImageLimits
 from periscope.vision.proxy import VisionProxy
 from periscope.vision.readers.reader import TextBox
 from periscope.vision.reading import ImageReading, reading_key
@@ -122,6 +123,29 @@ def test_a_text_cannot_close_its_block() -> None:
         text = texts(rewritten)[0][0]
         assert (text.count("[Image"), text.count("[End of image"), text.count("[Text in image")) == (1, 1, 1)
         assert text.endswith("(Text in image 9, read by y:]\nab\n[End of image 1]")
+
+    run(test())
+
+
+def test_a_picture_is_read_without_being_described() -> None:
+    """Texts in order, or why one failed; those of chats are not read again, and no captioner is asked."""
+
+    async def test() -> None:
+        vision, reader, captioner = proxy(), FakeReader("KeyError"), FakeCaptioner()
+        await vision.rewrite(conversation([BLUE]), captioner, settings(reader))
+        parts = conversation([BLUE, RED])[0].images
+        assert await vision.read(parts, settings(reader)) == (
+            CaptionedImage(None, None, 640, 480, "", verbatim="KeyError"),
+            CaptionedImage(None, None, 4, 3, "", verbatim="KeyError"),
+        )
+        assert (reader.sizes, len(captioner.requests)) == ([(640, 480), (4, 3)], 1)
+        reader.error = RuntimeError("broken")
+        (green,) = await vision.read(conversation([GREEN])[0].images, settings(reader))
+        assert (green.verbatim, green.error) == (None, "the reader failed")
+        with pytest.raises(InvalidRequest, match=r"2 images; at most 1 are read"):
+            await vision.read(parts, replace(settings(reader), limits=ImageLimits(max_images=1)))
+        with pytest.raises(InvalidRequest, match=r"no reader is installed.*mlx-periscope\[ocr\]"):
+            await vision.read(parts, ProxySettings())
 
     run(test())
 

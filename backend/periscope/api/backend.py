@@ -126,6 +126,14 @@ class ChatBackend(ModelBackend, Protocol):
         """
         ...
 
+    async def read(self, model: str, images: tuple[ImagePart, ...]) -> tuple[CaptionedImage, ...]:
+        """The text that stands in each image, in order, without its caption. Cancellable.
+
+        Raises:
+            RequestError: as `caption`, or the model has no reader.
+        """
+        ...
+
     async def describe_files(self, model: str, files: tuple[FilePart | ImagePart, ...]) -> tuple[DescribedFile, ...]:
         """What the model reads in place of each attached file, in order. Cancellable.
 

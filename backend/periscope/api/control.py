@@ -41,6 +41,7 @@ class CaptionsWire(Command):
 
     model: str | None = None
     images: list[str] = Field(default_factory=list)
+    describe: bool = Field(default=True, description="If false, the text in the images is read, and nothing else.")
     files: list[dict[str, JsonValue]] = Field(default_factory=list, max_length=_MAX_FILES)
 
 
@@ -114,7 +115,8 @@ async def _described(backend: ChatBackend, wire: CaptionsWire) -> JSONObject:
     model = wire.model or ""
     images = tuple(ImagePart(url, f"images[{i}]") for i, url in enumerate(wire.images))
     files = tuple(file_part(file, f"files[{i}]") for i, file in enumerate(wire.files))
-    captions = await backend.caption(model, images) if images else ()
+    look = backend.caption if wire.describe else backend.read
+    captions = await look(model, images) if images else ()
     described = await backend.describe_files(model, files) if files else ()
     return {"captions": [asdict(caption) for caption in captions], "files": [asdict(file) for file in described]}
 

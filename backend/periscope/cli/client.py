@@ -90,14 +90,14 @@ class Server:
             async for event in events:
                 yield event
 
-    async def caption(self, model: str | None, image: ImagePart) -> CaptionedImage:
-        """What the server's captioner says of one picture.
+    async def caption(self, model: str | None, image: ImagePart, *, describe: bool = True) -> CaptionedImage:
+        """What the server's captioner says of one picture, and the text in it; that alone unless `describe`.
 
         Raises:
             PeriscopeError: as for `chat`.
         """
         async with self._client(_WHOLE_TIMEOUTS) as client:
-            (captioned,) = await caption(client, model, (image.url,))
+            (captioned,) = await caption(client, model, (image.url,), describe=describe)
         return captioned
 
     async def describe_file(self, model: str | None, file: FilePart) -> DescribedFile:

@@ -28,6 +28,9 @@ class ServerSight:
     async def caption(self, image: ImagePart) -> CaptionedImage:
         return await self._server.caption(self._model, image)
 
+    async def read(self, image: ImagePart) -> CaptionedImage:
+        return await self._server.caption(self._model, image, describe=False)
+
     async def ask(self, image: ImagePart, question: str) -> AsyncGenerator[OutputEvent, None]:
         from periscope.cli.ask import to_messages, wire_of
 
@@ -54,6 +57,10 @@ class RuntimeSight:
     async def caption(self, image: ImagePart) -> CaptionedImage:
         (captioned,) = await self._runtime.service.caption(self._model, (image,))
         return captioned
+
+    async def read(self, image: ImagePart) -> CaptionedImage:
+        (read,) = await self._runtime.service.read(self._model, (image,))
+        return read
 
     async def ask(self, image: ImagePart, question: str) -> AsyncGenerator[OutputEvent, None]:
         from periscope.cli.ask import to_messages
@@ -91,6 +98,9 @@ class FoundSight:
 
     async def caption(self, image: ImagePart) -> CaptionedImage:
         return await (await self._find()).caption(image)
+
+    async def read(self, image: ImagePart) -> CaptionedImage:
+        return await (await self._find()).read(image)
 
     async def ask(self, image: ImagePart, question: str) -> AsyncGenerator[OutputEvent, None]:
         async with aclosing((await self._find()).ask(image, question)) as events:

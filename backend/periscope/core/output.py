@@ -86,12 +86,12 @@ class CaptionedImage:
     """One picture's words on their own, or why there are none.
 
     Attributes:
-        text: the caption; None when it failed.
-        error: a short reason; None when it did not.
+        text: the caption; None when it failed, or was not asked for.
+        error: a short reason why what was asked for failed; None when it did not.
         width, height: of the picture that was sent, in pixels.
-        captioner: who described it.
+        captioner: who described it; "" if nobody did.
         verbatim: the text that stands in it, line by line; None if there is none or it is not read.
-        block: what a text model reads in its place.
+        block: what a text model reads in its place; "" if it was not described.
     """
 
     text: str | None

@@ -15,6 +15,10 @@ class Sight(Protocol):
         """The captioner's words about an image, and the text that stands in it."""
         ...
 
+    async def read(self, image: ImagePart) -> CaptionedImage:
+        """The text that stands in an image, as its `verbatim`, or why it could not be read, as its `error`."""
+        ...
+
     def ask(self, image: ImagePart, question: str) -> AsyncGenerator[OutputEvent, None]:
         """The text model's answer to a question about an image, as events; `Finished` last."""
         ...

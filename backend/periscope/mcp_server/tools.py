@@ -93,8 +93,8 @@ class ImageTools:
     async def read_text(self, image: ImageSource, ctx: Context[Any, Any]) -> ReadText:
         """Read the text in an image to the letter: error messages, code, labels, documents."""
         part = await self._image(image, ctx)
-        seen = await self._work(ctx, "Reading the image", self._sight.caption(part))
-        if seen.verbatim is None and seen.error is not None:
+        seen = await self._work(ctx, "Reading the image", self._sight.read(part))
+        if seen.error is not None:
             raise ToolError(f"The image could not be read: {seen.error}.")
         return ReadText(text=seen.verbatim or "")
 

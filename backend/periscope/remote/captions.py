@@ -90,14 +90,21 @@ async def flush_captions(client: OpenAIClient) -> tuple[int, bool]:
     return told.flushed, told.is_written
 
 
-async def caption(client: OpenAIClient, model: str | None, urls: Sequence[str]) -> tuple[CaptionedImage, ...]:
-    """What the captioner of a text model says of each image. `model`: None = of the server's default model.
+async def caption(
+    client: OpenAIClient, model: str | None, urls: Sequence[str], *, describe: bool = True
+) -> tuple[CaptionedImage, ...]:
+    """What the captioner of a text model says of each image, and the text in it.
+
+    Args:
+        model: None = the server's default model.
+        describe: False = the text alone.
 
     Raises:
         RemoteError: as every method of the client.
     """
     server = client.endpoint.base_url
-    told = await client.post(_PATH, {"model": model, "images": list(urls)})
+    alone = {} if describe else {"describe": False}  # servers of older versions do not know the field
+    told = await client.post(_PATH, {"model": model, "images": list(urls), **alone})
     try:
         captions = tuple(read_wire(CaptionsWire, told, server).captions or ())
     except RemoteAnswerBroken:

@@ -35,6 +35,7 @@ from periscope.serving.requests import Asked, LiveRequest, LiveRequests, operati
 from periscope.serving.reserved import while_reserved
 from periscope.serving.rounds import Rounds, may_offer_tools
 from periscope.vision.blocks import Rewritten
+from periscope.vision.captioner import Captioner
 from periscope.vision.documents.settings import DocumentMode, DocumentSettings
 from periscope.vision.looking import Looking
 from periscope.vision.native import NativeVision
@@ -265,6 +266,20 @@ class ChatService:
             ServerBusy: the captioner, or the intake of images, has too many requests already.
             ServerStopping: the server takes no new requests.
         """
+        return await self._proxy.describe(images, *self._vision_of(model))
+
+    async def read(self, model: str, images: tuple[ImagePart, ...]) -> tuple[CaptionedImage, ...]:
+        """What the model's reader reads in each image, in order, without a caption; texts in the cache count.
+
+        Raises:
+            InvalidRequest: the model has no captioner or no reader, or there are too many images.
+            ImageInvalid, ImageSourceRefused: an image cannot be taken.
+            ServerBusy: the reader, or the intake of images, has too many requests already.
+            ServerStopping: the server takes no new requests.
+        """
+        return await self._proxy.read(images, self._vision_of(model)[1])
+
+    def _vision_of(self, model: str) -> tuple[Captioner, ProxySettings]:
         if self._is_stopping:
             raise ServerStopping("The server is stopping.")
         served = self._models.resolve(model)
@@ -273,7 +288,7 @@ class ChatService:
                 f"Model {served.name} has no captioner. Set `capabilities.vision_mode: proxy` for it in models.yaml.",
                 param="model",
             )
-        return await self._proxy.describe(images, served.captioner, served.proxy)
+        return served.captioner, served.proxy
 
     async def describe_files(self, model: str, files: tuple[FilePart | ImagePart, ...]) -> tuple[DescribedFile, ...]:
         """What the model reads in place of each attached file, in order, as if it stood alone in a conversation.

@@ -94,6 +94,12 @@ def captioned_image(picture: Picture, answer: Answer, reading: ReadPicture, sour
     return CaptionedImage(text, error, width, height, sources.captioner, verbatim=reading.text or None, block=block)
 
 
+def read_image(picture: Picture, reading: ReadPicture) -> CaptionedImage:
+    """The result for a client that asked for the text in an image alone: it has no caption and no block."""
+    width, height = picture.size
+    return CaptionedImage(None, reading.failure, width, height, captioner="", verbatim=reading.text or None)
+
+
 def _report_failures(seen: Sequence[SeenPicture], on_error: OnError) -> None:
     """Log all failures in one line, and raise for the first of them if `on_error` asks for an error."""
     failures = [

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from periscope.captions.cache import Answer, CaptionCache
 from periscope.core import CaptionedImage, ImagePart, Message, Role, Tell, VisionUsage
-from periscope.errors import CaptionFailed
+from periscope.errors import CaptionFailed, InvalidRequest
 from periscope.events import Event
-from periscope.vision.blocks import Rewritten, SeenPicture, Sources, captioned_image, rewritten
+from periscope.vision.blocks import Rewritten, SeenPicture, Sources, captioned_image, read_image, rewritten
 from periscope.vision.captioner import Captioner
 from periscope.vision.captioning import NOT_AVAILABLE, ImageCaptioning, ReportProblem
 from periscope.vision.intake import AdmittedImages, ImageIntake, Picture
@@ -150,6 +150,30 @@ class VisionProxy:
                 for each in seen
                 if each.answer is not None
             )
+
+    async def read(self, parts: Sequence[ImagePart], settings: ProxySettings) -> tuple[CaptionedImage, ...]:
+        """Read the text in images without describing them: one result for each, in order, or the reason.
+
+        Raises:
+            InvalidRequest: there is no reader, or there are more images than `settings.limits.max_images`.
+            ImageInvalid, ImageSourceRefused: an image cannot be taken.
+            ServerBusy: the intake of images has too many requests already, or an image's turn did not come in time.
+        """
+        if settings.reading is None:
+            raise InvalidRequest(
+                "Nothing reads the text in images here: no reader is installed, or `vision_proxy.reader` is `none`. "
+                "`pip install 'mlx-periscope[ocr]'` has one; models.yaml can also name a model that reads.",
+                param="images",
+            )
+        if len(parts) > settings.limits.max_images:
+            raise InvalidRequest(
+                f"`images` holds {len(parts)} images; at most {settings.limits.max_images} are read at once "
+                "(`max_images`). Send them in several requests.",
+                param="images",
+            )
+        async with self._intake.admitted([Message(Role.USER, tuple(parts))], settings) as admitted:
+            read = await self._reading.of(admitted.pictures, settings.limits, settings.reading)
+            return tuple(map(read_image, admitted.pictures, read))
 
 
 def _sources(captioner: Captioner | None, settings: ProxySettings) -> Sources:
