@@ -15,6 +15,7 @@ from mlx_lm import load
 from mlx_lm.models.cache import make_prompt_cache
 from transformers import PreTrainedConfig
 
+from periscope.engine.batch.chunk import can_be_grouped, forward_together
 from periscope.engine.batch.prompt_cache import PromptCache
 from periscope.engine.batch.row_caches import batch_caches
 from periscope.engine.batch.speculation import Drafter
@@ -46,6 +47,9 @@ logger = logging.getLogger(__name__)
 
 #: Launching the kernels of a forward pass takes about as long as reading this many bytes from memory.
 _FORWARD_PASS_OVERHEAD_BYTES = 32 * 2**20
+#: How far, as a part of them, values may be from those of another order of floating point sums, in half precision and
+#: quantised weights, too. A wrong mask or position moves them by about as much as they are.
+_MAX_DEVIATION = 0.1
 #: Length of the prompt with which `check_health` checks that the model still works.
 _NUM_HEALTH_CHECK_TOKENS = 4
 
@@ -96,6 +100,7 @@ class TextModel:
         caches, self.vocab_size = _warm_up(model)
         self.wants_checkpoints = not all(_can_always_be_trimmed(cache) for cache in flat(caches))
         self.is_batched = _can_batch_rows(model, caches)
+        self._can_share_chunks = self.is_batched and _can_share_chunks(model, caches)
         self._budget = KVBudget(
             KVFootprint.measure(caches),
             config.kv_limit_bytes,
@@ -159,6 +164,7 @@ class TextModel:
             vocab_size=self.vocab_size,
             forward_pass_bytes=_FORWARD_PASS_OVERHEAD_BYTES + weights_bytes(self._model),
             can_batch_rows=self.is_batched,
+            can_share_chunks=self._can_share_chunks,
             token_text=self._token_table.text,
             wants_checkpoints=self.wants_checkpoints,
             max_rows=self._config.max_num_seqs,
@@ -258,6 +264,29 @@ def _can_batch_rows(model: Any, caches: LayerCaches) -> bool:
         mx.eval(model(mx.array([[0], [0]]), cache=rows.layers))
     except Exception as error:  # noqa: BLE001 - the architecture's code may raise anything
         logger.info("Rows of this model cannot be batched, each takes forward passes of its own: %s", error)
+        return False
+    return True
+
+
+def _can_share_chunks(model: Any, caches: LayerCaches) -> bool:
+    """Whether the tokens of several prompts can be computed in one forward pass. Compares it with one for each.
+
+    Args:
+        caches: hold one token.
+    """
+    if not can_be_grouped(caches):
+        return False
+    parts = [(make_prompt_cache(model), [1, 2, 3]), (caches, [2, 1])]
+    try:
+        together = forward_together(model, [before for before, _ in parts], [tokens for _, tokens in parts])
+        for (before, tokens), shared in zip(parts, together, strict=True):
+            alone = copy.deepcopy(before)
+            model(mx.array([tokens]), cache=alone)
+            wanted, found = (cache.keys_and_values()[1].astype(mx.float32) for cache in (alone[-1], shared[-1]))
+            if not bool((mx.linalg.norm(wanted - found) <= _MAX_DEVIATION * mx.linalg.norm(wanted)).item()):
+                raise ValueError("their keys and values differ from those of each alone")  # noqa: TRY301
+    except Exception as error:  # noqa: BLE001 - the architecture's code may raise anything
+        logger.info("Prompts of this model cannot share forward passes: %s", error)
         return False
     return True
 

@@ -51,6 +51,7 @@ def batch_over(model: TextModel, inside: Any = None, *, cache_bytes: int = 0, **
         eos_token_ids=frozenset({257}),
         vocab_size=258,
         can_batch_rows=True,
+        can_share_chunks=True,
         forward_pass_bytes=changes.pop("forward_pass_bytes", 2**30),
         token_text=model._token_table.text,
         wants_checkpoints=False,

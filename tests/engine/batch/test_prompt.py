@@ -11,7 +11,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from periscope.core import GenerationParams
 from periscope.engine import EngineConfig
-from periscope.engine.batch.prompt import Prompt
+from periscope.engine.batch.prompt import Prompt, start_chunk
 from periscope.engine.batch.rows import Row
 from periscope.engine.batch.sampling import GREEDY
 from periscope.engine.batch.text_batch import TextBatch
@@ -21,6 +21,7 @@ from tests.tiny_models import SHAPES, write_text_model
 
 RANDOM = random.Random(11)
 NUM_LAYERS = 6
+NUM_SLICES = NUM_LAYERS - 1
 CONFIG = EngineConfig(prompt_cache_bytes=16 * 2**20, prefill_chunk_size=64)
 ENDLESS = GenerationParams(temperature=0.0, max_tokens=600, logit_bias=((257, -100.0),))
 SHORT = GenerationParams(temperature=0.0, max_tokens=8, logit_bias=((257, -100.0),))
@@ -53,16 +54,20 @@ def prompt_of(model: TextModel, tokens: list[int]) -> Prompt:
     return Prompt(row, (), caches=make_prompt_cache(model._model))
 
 
+def compute(model: TextModel, prompt: Prompt, num_tokens: int, *, at_once: int) -> None:
+    chunk = start_chunk(model._model, prompt, num_tokens)
+    while not chunk.compute(at_once, ticking()):
+        pass
+    prompt.end_chunk()
+
+
 def test_layer_by_layer_the_caches_become_what_they_become_at_once(model: TextModel) -> None:
     """Prefill in layer slices gives the same logits, bit by bit, as one forward pass, for every kind of cache."""
     tokens = tokens_of(150)
     pieces, whole = prompt_of(model, tokens), prompt_of(model, tokens)
     for num in (100, 49):
-        pieces.start_chunk(model._model, num)
-        while pieces.num_slices_left:
-            pieces.compute(1, ticking())
-        whole.start_chunk(model._model, num)
-        whole.compute(whole.num_slices_left, ticking())
+        compute(model, pieces, num, at_once=1)
+        compute(model, whole, num, at_once=NUM_SLICES)
     assert pieces.is_complete
     assert whole.is_complete
     last = mx.array([tokens[-1:]])
@@ -72,13 +77,13 @@ def test_layer_by_layer_the_caches_become_what_they_become_at_once(model: TextMo
 def test_a_chunk_counts_when_all_of_its_layers_are_there(plain: TextModel) -> None:
     """A chunk counts as computed after its last slice; then its cost per token is known."""
     prompt = prompt_of(plain, tokens_of(41))
-    prompt.start_chunk(plain._model, 40)
-    assert [prompt.compute(1, ticking()) for _ in range(NUM_SLICES)] == [0, 0, 0, 0, 40]
+    chunk = start_chunk(plain._model, prompt, 40)
+    clock = ticking()
+    assert [chunk.compute(1, clock) for _ in range(NUM_SLICES)] == [False, False, False, False, True]
+    assert prompt.num_computed == 0
+    prompt.end_chunk()
     assert prompt.num_computed == 40
     assert prompt.token_s == NUM_SLICES / 40
-
-
-NUM_SLICES = NUM_LAYERS - 1
 
 
 def running_beside(batch: TextBatch) -> tuple[Run, int]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
-from periscope.engine.batch.prompt import Prompt
+from periscope.engine.batch.prompt import Prompt, start_chunk, start_shared_chunk
 from periscope.engine.batch.row_caches import reserve
 from periscope.engine.batch.sharing import Prefix, Source
 from periscope.engine.batch.step_plan import MemoryView, SchedulerView
@@ -23,6 +23,7 @@ from periscope.engine.device.memory import BLOCK_TOKENS
 from periscope.engine.worker.contracts import Sampled
 
 if TYPE_CHECKING:
+    from periscope.engine.batch.chunk import Chunk
     from periscope.engine.batch.decode_batches import DecodeBatches
     from periscope.engine.batch.prompt_cache import LayerCaches, PromptCache
     from periscope.engine.batch.row_memory import RowMemory
@@ -198,11 +199,12 @@ class Executor:
         return next((prompt for prompt in (*self.prompts, *self._retired) if prompt.row.id == row_id), None)
 
     def _fail(self, prompt: Prompt, error: Exception) -> list[Sampled]:
-        if prompt in self._retired:  # its client has left; if the device is broken, the next step raises the same
-            self._retired.remove(prompt)
-            return []
-        self.prompts.remove(prompt)
-        return [Sampled(prompt.row.id, 0, error=error, is_model_failure=True)]
+        """Drop a prompt and those that share its chunk. Those whose clients have left are not told."""
+        failed = [each for each in (*self.prompts, *self._retired) if each is prompt or each.shares_chunk_with(prompt)]
+        told = [each for each in failed if each in self.prompts]
+        self.prompts = [each for each in self.prompts if each not in failed]
+        self._retired = [each for each in self._retired if each not in failed]
+        return [Sampled(each.row.id, 0, error=error, is_model_failure=True) for each in told]
 
     def _start(self, prompt: Prompt, start: Start) -> None:
         """Give a prompt a copy of the state that it starts from, or empty caches."""
@@ -236,12 +238,25 @@ class Executor:
             self._measurements.note_encode(self._clock() - started)
 
     def _prefill(self, prompt: Prompt, prefill: Prefill) -> None:
-        if prefill.num_tokens:
-            prompt.start_chunk(self._model, prefill.num_tokens)
-        if num_tokens := prompt.compute(prefill.num_slices, self._clock):
-            self._end_chunk(prompt, num_tokens)
+        chunk = self._start_chunk(prompt, prefill) if prefill.num_tokens else prompt.chunk
+        assert chunk is not None  # noqa: S101 - it was started
+        if not chunk.compute(prefill.num_slices, self._clock):
+            return
+        for other in (*self.prompts, *self._retired):
+            if other.chunk is chunk:
+                self._end_chunk(other)
+            else:
+                other.num_passed_over += chunk.num_tokens
+        mx.clear_cache()
 
-    def _end_chunk(self, prompt: Prompt, num_tokens: int) -> None:
+    def _start_chunk(self, prompt: Prompt, prefill: Prefill) -> Chunk:
+        others = [(other, num) for row_id, num in prefill.others if (other := self._prompt(row_id)) is not None]
+        if others:
+            return start_shared_chunk(self._model, [(prompt, prefill.num_tokens), *others])
+        return start_chunk(self._model, prompt, prefill.num_tokens)
+
+    def _end_chunk(self, prompt: Prompt) -> None:
+        prompt.end_chunk()
         assert prompt.caches is not None  # noqa: S101 - started before it is prefilled
         if prompt in self._retired:
             self._keep_retired(prompt)
@@ -250,9 +265,6 @@ class Executor:
             reserve(prompt.caches, prompt.row.reach, at_most=1 if len(self.decoding) else None)
         if prompt.num_computed <= BLOCK_TOKENS:
             self._measurements.note_first_tokens(prompt.token_s)
-        for other in self.prompts:
-            if other is not prompt:
-                other.num_passed_over += num_tokens
         if prompt.num_computed in prompt.checkpoints:
             self.keep(prompt.row.tokens[: prompt.num_computed], copy.deepcopy(prompt.caches))
 

@@ -16,6 +16,14 @@ MIN_TOKENS = 8
 ASSUMED_TOKEN_STEPS = 1 / 8
 #: Least cost of a chunk, in decode steps: its forward pass reads all weights, however short it is.
 MIN_CHUNK_STEPS = 0.5
+#: One more forward pass costs about as much as computing this many tokens in one that is made anyway.
+PASS_TOKENS = 24
+#: Chunks that several prompts share are not longer, padding included: by then a forward pass over one prompt's tokens
+#: alone is as efficient, and the first of the prompts would get its first token later.
+SHARED_TOKENS = 512
+#: All prompts that share a chunk have at most this many tokens, padded to the longest, and those in their caches
+#: included, because the chunk takes a copy of these caches.
+SHARED_CONTEXT_TOKENS = 2048
 #: Every token that is prefilled of another prompt makes a waiting one count as this many tokens shorter.
 AGEING = 0.5
 
@@ -26,6 +34,35 @@ class Queued:
 
     num_left: int
     num_passed_over: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPart:
+    """A prompt's part of a chunk that several share: its tokens in it, and those computed before."""
+
+    num_tokens: int
+    num_computed: int
+
+
+def sharing(first: ChunkPart, others: Sequence[ChunkPart], most: float) -> list[int]:
+    """Indices of the others that share the chunk of the first, in which all parts are padded to the longest.
+
+    One joins while the padding that this takes costs less than the forward pass that it saves.
+
+    Args:
+        most: tokens of the chunk, padding included.
+    """
+    chosen: list[int] = []
+    longest, most_computed = first.num_tokens, first.num_computed
+    for index, other in enumerate(others):
+        num = len(chosen) + 2
+        new_longest, new_computed = max(longest, other.num_tokens), max(most_computed, other.num_computed)
+        padding = (new_longest - longest) * (num - 1) + new_longest - other.num_tokens
+        fits = num * new_longest <= most and num * (new_longest + new_computed) <= SHARED_CONTEXT_TOKENS
+        if fits and padding <= PASS_TOKENS:
+            chosen.append(index)
+            longest, most_computed = new_longest, new_computed
+    return chosen
 
 
 def next_prompt(prompts: Sequence[Queued]) -> int:
@@ -40,9 +77,14 @@ def chunk_tokens(num_left: int, most: int, *, num_slices: int, token_steps: floa
         num_slices: layer slices that a chunk is computed in.
         token_steps: cost of a token in decode steps, its part of the fixed costs included; None = not measured.
     """
-    wanted = SLICE_STEPS * num_slices / (token_steps or ASSUMED_TOKEN_STEPS)
-    num_chunks = max(round(num_left / max(wanted, MIN_TOKENS)), 1)
+    wanted = wanted_tokens(num_slices=num_slices, token_steps=token_steps)
+    num_chunks = max(round(num_left / wanted), 1)
     return min(math.ceil(num_left / num_chunks), most)
+
+
+def wanted_tokens(*, num_slices: int, token_steps: float | None) -> float:
+    """Tokens of a chunk whose layer slices take as long as they should beside decoding rows; see `chunk_tokens`."""
+    return max(SLICE_STEPS * num_slices / (token_steps or ASSUMED_TOKEN_STEPS), MIN_TOKENS)
 
 
 def estimated_slice_steps(num_tokens: int, *, num_slices: int, token_steps: float | None) -> float | None:

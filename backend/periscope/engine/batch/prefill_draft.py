@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 
 from periscope.engine.batch.prefill import (
     GAP_STEPS,
+    SHARED_TOKENS,
+    ChunkPart,
     Queued,
     chunk_tokens,
     estimated_slice_steps,
     next_prompt,
+    sharing,
     slices_now,
+    wanted_tokens,
 )
 from periscope.engine.batch.sharing import (
     MIN_LIVE_TOKENS,
@@ -38,6 +42,14 @@ MAX_SCORED_TOKENS = 256
 
 
 @dataclass(slots=True)
+class _Chunk:
+    """A chunk under way once the plan so far has been applied. `num_tokens`: of all of its prompts."""
+
+    num_slices_left: int
+    num_tokens: int = 0
+
+
+@dataclass(slots=True)
 class _Progress:
     """The state of a prompt once the plan so far has been applied."""
 
@@ -45,11 +57,7 @@ class _Progress:
     is_started: bool
     num_computed: int
     num_chunk_tokens: int
-    num_slices_left: int
-
-    @classmethod
-    def of(cls, view: PromptView) -> _Progress:
-        return cls(view, view.is_started, view.num_computed, view.num_chunk_tokens, view.num_slices_left)
+    chunk: _Chunk | None = None
 
     @property
     def num_left(self) -> int:
@@ -58,9 +66,24 @@ class _Progress:
     @property
     def faces_image(self) -> bool:
         """Whether the next token belongs to an image that has not been encoded."""
-        return not self.num_slices_left and any(
-            start <= self.num_computed < stop for start, stop in self.view.unencoded
-        )
+        return self.chunk is None and any(start <= self.num_computed < stop for start, stop in self.view.unencoded)
+
+    def end_chunk(self) -> None:
+        self.num_computed += self.num_chunk_tokens
+        self.num_chunk_tokens, self.chunk = 0, None
+
+
+def _progresses(views: Sequence[PromptView]) -> list[_Progress]:
+    """The prompts as they are before the plan. Those that share a chunk share a `_Chunk`."""
+    chunks: dict[tuple[int, ...], _Chunk] = {}
+    progresses = []
+    for view in views:
+        chunk = None
+        if view.num_slices_left:
+            chunk = chunks.setdefault(view.chunk_rows or (view.row_id,), _Chunk(view.num_slices_left))
+            chunk.num_tokens += view.num_chunk_tokens
+        progresses.append(_Progress(view, view.is_started, view.num_computed, view.num_chunk_tokens, chunk))
+    return progresses
 
 
 class PrefillDraft:
@@ -73,7 +96,14 @@ class PrefillDraft:
     """
 
     def __init__(
-        self, view: SchedulerView, timings: Timings, *, num_slices: int, max_chunk_tokens: int, shares_live: bool
+        self,
+        view: SchedulerView,
+        timings: Timings,
+        *,
+        num_slices: int,
+        max_chunk_tokens: int,
+        shares_chunks: bool,
+        shares_live: bool,
     ) -> None:
         self.starts: list[Start] = []
         self.encodes: list[Encode] = []
@@ -85,15 +115,22 @@ class PrefillDraft:
         self._timings = timings
         self._num_slices = num_slices
         self._max_chunk_tokens = max_chunk_tokens
+        self._shares_chunks = shares_chunks
         self._prefilling = [_state_of(prompt, prompt.num_computed) for prompt in view.prompts if prompt.is_started]
         self._live = [*self._prefilling, *_decoding_states(view)] if shares_live else []
         self._spent_steps = 0.0
+        self._queue: list[_Progress] = []
+        self._num_free = 0
 
     def finish_chunks(self, retired: Sequence[PromptView]) -> None:
         """Continue the chunks under way of removed prompts: the first, within the gap; all if no row is decoding."""
-        under_way = [_Progress.of(prompt) for prompt in retired if prompt.num_slices_left]
-        for progress in under_way[:1] if self.is_decoding else under_way:
-            self._go_on(progress)
+        self._queue = _progresses(self._view.prompts)
+        ids = {prompt.row_id for prompt in retired}
+        for progress in self._queue:
+            if progress.view.row_id in ids and progress.chunk is not None:
+                self._go_on(progress)
+                if self.is_decoding:
+                    return
 
     def prefill(self, startable: Sequence[PromptView], *, num_free: int) -> None:
         """Plan as many layer slices as fit between two decode steps, or one whole chunk if no row is decoding.
@@ -105,25 +142,32 @@ class PrefillDraft:
         if num_free <= 0:
             startable = []
         views = [*(prompt for prompt in self._view.prompts if prompt.is_started), *startable]
-        queue = [_Progress.of(prompt) for prompt in sorted(views, key=lambda prompt: prompt.row_id)]
-        while self._spent_steps < GAP_STEPS and queue:
+        self._num_free = num_free
+        self._queue = _progresses(sorted(views, key=lambda prompt: prompt.row_id))
+        while self._spent_steps < GAP_STEPS and self._queue:
+            queue = self._queue
             progress = queue[next_prompt([Queued(each.num_left, each.view.num_passed_over) for each in queue])]
-            if not (progress.is_started or (len(self.starts) < num_free and self._start(progress))):
+            if not self._start(progress):
                 queue.remove(progress)
                 continue
             if progress.num_left and not self._go_on(progress):
                 return
-            if not progress.num_left:
-                self.completed.append(progress.view)
-                queue.remove(progress)
+            complete = [each for each in queue if each.is_started and not each.num_left]
+            self.completed += [each.view for each in complete]
+            self._queue = [each for each in queue if each not in complete]
             if self.prefills and not self.is_decoding:
                 return  # a prompt that is complete now gets its first token before the next chunk
 
     def _start(self, progress: _Progress) -> bool:
-        """Choose the state that a prompt starts from; False if it should wait for a longer prefix.
+        """Choose the state that a prompt starts from, if it has none; False if it has to wait.
 
-        That is when a prompt that shares more of it is prefilling, or a retired row that does is being copied out.
+        It waits for a free row, and for a longer prefix: when a prompt that shares more of it is prefilling, or a
+        retired row that does is being copied out.
         """
+        if progress.is_started:
+            return True
+        if len(self.starts) >= self._num_free:
+            return False
         if progress.view.is_scored:
             return self._begin(progress, None)
         wanted = progress.view.tokens
@@ -154,24 +198,49 @@ class PrefillDraft:
             if not self.prefills and not is_owed:
                 self.encodes.append(Encode(progress.view.row_id, progress.num_computed))
             return False
-        num_tokens = 0 if progress.num_slices_left else self._next_chunk(progress)
-        num_left = self._num_slices if num_tokens else progress.num_slices_left
-        num_slices, slice_steps = num_left, math.inf
-        if self.is_decoding:
-            known_steps = self._slice_steps(progress, num_tokens)
-            num_slices = slices_now(num_left, slice_steps=known_steps, spent_steps=self._spent_steps)
-            slice_steps = math.inf if known_steps is None else known_steps
+        chunk = progress.chunk or _Chunk(self._num_slices)
+        parts = [] if progress.chunk else [(progress, self._next_chunk(progress))]
+        parts += self._sharing(*parts[0]) if parts else []
+        chunk.num_tokens += sum(num for _, num in parts)
+        num_slices, slice_steps = self._slices_now(progress, chunk)
         if not num_slices:
             return False
-        self.prefills.append(Prefill(progress.view.row_id, num_slices, num_tokens))
         self._spent_steps += num_slices * slice_steps
-        if num_tokens:
-            progress.num_chunk_tokens = num_tokens
-        progress.num_slices_left = num_left - num_slices
-        if not progress.num_slices_left:
-            progress.num_computed += progress.num_chunk_tokens
-            progress.num_chunk_tokens = 0
+        for each, num in parts:
+            each.num_chunk_tokens, each.chunk = num, chunk
+        tokens = [(each.view.row_id, num) for each, num in parts]
+        num_tokens = tokens[0][1] if tokens else 0
+        self.prefills.append(Prefill(progress.view.row_id, num_slices, num_tokens, tuple(tokens[1:])))
+        chunk.num_slices_left -= num_slices
+        if not chunk.num_slices_left:
+            for each in self._queue:
+                if each.chunk is chunk:
+                    each.end_chunk()
         return True
+
+    def _slices_now(self, progress: _Progress, chunk: _Chunk) -> tuple[int, float]:
+        """How many layer slices of a chunk fit, and what each costs in decode steps."""
+        if not self.is_decoding:
+            return chunk.num_slices_left, math.inf
+        slice_steps = self._slice_steps(progress, chunk)
+        num_slices = slices_now(chunk.num_slices_left, slice_steps=slice_steps, spent_steps=self._spent_steps)
+        return num_slices, math.inf if slice_steps is None else slice_steps
+
+    def _sharing(self, first: _Progress, num_tokens: int) -> list[tuple[_Progress, int]]:
+        """Prompts that share the chunk which `first` begins with `num_tokens` tokens; each is computed to its end.
+
+        Only a chunk that is the last of its prompt is shared.
+        """
+        if not (self._shares_chunks and first.view.may_share_chunk and num_tokens == first.num_left):
+            return []
+        most: float = min(SHARED_TOKENS, self._max_chunk_tokens)
+        if self.is_decoding:
+            most = min(most, wanted_tokens(num_slices=self._num_slices, token_steps=self._token_steps(first)))
+        others = [each for each in self._queue if each is not first and each.view.may_share_chunk and not each.chunk]
+        others = [each for each in others if self._start(each) and each.num_left == self._next_chunk(each)]
+        others.sort(key=lambda each: each.num_left)
+        parts = [ChunkPart(each.num_left, each.num_computed) for each in (first, *others)]
+        return [(others[index], others[index].num_left) for index in sharing(parts[0], parts[1:], most)]
 
     def _next_chunk(self, progress: _Progress) -> int:
         """Number of tokens of the next chunk, which never goes beyond the next checkpoint or unencoded image."""
@@ -179,33 +248,37 @@ class PrefillDraft:
         if progress.view.is_scored:
             num = min(num, MAX_SCORED_TOKENS)
         if self.is_decoding:
-            token_s = self._own_token_s(progress)
-            token_steps = self._timings.in_steps(self._timings.token_s if token_s is None else token_s)
+            token_steps = self._token_steps(progress)
             num = chunk_tokens(progress.num_left, num, num_slices=self._num_slices, token_steps=token_steps)
         done, view = progress.num_computed, progress.view
         ends = (*view.checkpoints, *(start for start, _ in view.unencoded))
         return min([num, *(end - done for end in ends if end > done)])
 
-    def _slice_steps(self, progress: _Progress, num_tokens: int) -> float | None:
+    def _token_steps(self, progress: _Progress) -> float | None:
+        """Cost of a token of this prompt in decode steps, as far as known from it or from others."""
+        token_s = self._own_token_s(progress)
+        return self._timings.in_steps(self._timings.token_s if token_s is None else token_s)
+
+    def _slice_steps(self, progress: _Progress, chunk: _Chunk) -> float | None:
         """Cost of a layer slice in decode steps, measured or estimated from the cost of tokens; None = unknown."""
         measured_s = self._timings.slice_s.get(progress.view.row_id)
-        if not num_tokens and measured_s is not None:
+        if progress.chunk is chunk and measured_s is not None:
             return self._timings.in_steps(measured_s)
         token_s = self._own_token_s(progress)
         if token_s is None and progress.num_computed <= SHORT_CONTEXT_TOKENS:
             token_s = self._timings.token_s
         return estimated_slice_steps(
-            num_tokens or progress.num_chunk_tokens,
+            chunk.num_tokens,
             num_slices=self._num_slices,
             token_steps=self._timings.in_steps(token_s),
         )
 
     def _own_token_s(self, progress: _Progress) -> float | None:
         """Seconds per token of this prompt, in the chunk under way or in the previous one; None = not measured."""
-        row_id, num_tokens = progress.view.row_id, progress.view.num_chunk_tokens
+        row_id, chunk = progress.view.row_id, progress.chunk
         slice_s = self._timings.slice_s.get(row_id)
-        if slice_s is not None and num_tokens:
-            return slice_s * self._num_slices / num_tokens
+        if slice_s is not None and chunk is not None:
+            return slice_s * self._num_slices / chunk.num_tokens
         return self._timings.chunk_token_s.get(row_id)
 
 

@@ -31,6 +31,7 @@ class SchedulerSettings:
         max_rows: most requests that prefill or decode at once; more wait.
         max_chunk_tokens: most prompt tokens in one forward pass.
         num_slices: layer slices that a chunk is computed in.
+        shares_chunks: a chunk may be over the tokens of several prompts.
         shares_live: a prompt may start from the state of a live request, because all caches can be trimmed.
         grouping: which rows share a batch, and how many bytes batches take.
     """
@@ -38,6 +39,7 @@ class SchedulerSettings:
     max_rows: int
     max_chunk_tokens: int
     num_slices: int
+    shares_chunks: bool
     shares_live: bool
     grouping: Grouping
 
@@ -73,6 +75,7 @@ class Scheduler:
             timings,
             num_slices=self._settings.num_slices,
             max_chunk_tokens=self._settings.max_chunk_tokens,
+            shares_chunks=self._settings.shares_chunks,
             shares_live=self._settings.shares_live,
         )
         retired = [prompt for prompt in live.prompts if prompt.is_retired]

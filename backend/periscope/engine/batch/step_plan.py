@@ -32,6 +32,8 @@ class PromptView:
         unencoded: first token, and the one after the last, of each image that has not been encoded, in order.
         is_scored: the log-probabilities of all of its tokens are wanted, so that it starts from empty caches.
         is_retired: it was removed; the chunk under way is computed to its end so that the state can be kept.
+        may_share_chunk: a chunk may be over its tokens and those of other prompts.
+        chunk_rows: the rows whose tokens the chunk under way is over, this one included.
     """
 
     row_id: int
@@ -46,6 +48,8 @@ class PromptView:
     unencoded: Sequence[tuple[int, int]] = ()
     is_scored: bool = False
     is_retired: bool = False
+    may_share_chunk: bool = False
+    chunk_rows: tuple[int, ...] = ()
 
     @property
     def num_left(self) -> int:
@@ -129,15 +133,18 @@ class Encode:
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """Layer slices of one chunk of a prompt.
+    """Layer slices of one chunk of a prompt, or of several prompts that share it.
 
     Attributes:
-        num_tokens: tokens of the chunk that starts here; 0 = the chunk under way continues.
+        row_id: one of the prompts.
+        num_tokens: its tokens in the chunk that starts here; 0 = the chunk under way continues.
+        others: the other prompts of the chunk that starts here, and the tokens of each.
     """
 
     row_id: int
     num_slices: int
     num_tokens: int = 0
+    others: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

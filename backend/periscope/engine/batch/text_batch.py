@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
+from periscope.engine.batch.chunk import num_slices_of
 from periscope.engine.batch.decode_batch import DecodeBatch
 from periscope.engine.batch.decode_batches import DecodeBatches
 from periscope.engine.batch.executor import Executor
 from periscope.engine.batch.grouping import Grouping
-from periscope.engine.batch.prompt import Prompt, num_slices_of
+from periscope.engine.batch.prompt import Prompt
 from periscope.engine.batch.prompt_cache import LayerCaches, PromptCache
 from periscope.engine.batch.prompt_logprobs import PromptLogprobs
 from periscope.engine.batch.row_images import RowImages
@@ -51,7 +52,8 @@ class BatchSettings:
     Attributes:
         vocab_size: width of the logits.
         forward_pass_bytes: cost of one more forward pass, see `Grouping`.
-        can_batch_rows: several rows can share a forward pass.
+        can_batch_rows: several rows can share a forward pass when they decode.
+        can_share_chunks: several prompts can share a forward pass.
         token_text: the text of a token id, for log-probabilities.
         wants_checkpoints: the caches cannot be trimmed, so states are kept at the prompts' checkpoints.
         max_rows: most requests that prefill or decode at once; more wait.
@@ -63,6 +65,7 @@ class BatchSettings:
     vocab_size: int
     forward_pass_bytes: int
     can_batch_rows: bool
+    can_share_chunks: bool
     token_text: Callable[[int], TokenText]
     wants_checkpoints: bool
     max_rows: int
@@ -107,6 +110,7 @@ class TextBatch:
                 max_rows=settings.max_rows,
                 max_chunk_tokens=settings.max_chunk_tokens,
                 num_slices=num_slices_of(make_prompt_cache(model)),
+                shares_chunks=settings.can_share_chunks,
                 shares_live=not settings.wants_checkpoints,
                 grouping=grouping,
             )
