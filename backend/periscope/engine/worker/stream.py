@@ -8,12 +8,14 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Self
 
 from periscope.engine.worker.reports import Failure, TokenChunk
+from periscope.engine.worker.waker import waker_of
 from periscope.errors import ReaderTooSlow
 
 if TYPE_CHECKING:
     import asyncio
 
     from periscope.engine.worker.reports import Report
+    from periscope.engine.worker.waker import Waker
 
 #: How many chunks may wait for the reader. At 100 tokens/s these are more than 40 seconds of output.
 DEFAULT_CAPACITY = 4096
@@ -28,6 +30,7 @@ class TokenStream:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, capacity: int = DEFAULT_CAPACITY) -> None:
         self._loop = loop
+        self._waker = waker_of(loop)
         self._capacity = capacity
         self._lock = threading.Lock()
         self._reports: deque[Report] = deque()
@@ -100,18 +103,13 @@ class TokenStream:
 
 def put_all(reports: Iterable[tuple[TokenStream, Report]]) -> None:
     """Queue the reports of one step and wake each event loop once. Worker thread only."""
-    sleeping: dict[asyncio.AbstractEventLoop, list[TokenStream]] = {}
+    sleeping: dict[Waker, list[TokenStream]] = {}
     for stream, report in reports:
         if stream._take(report):  # noqa: SLF001 - same module
-            sleeping.setdefault(stream._loop, []).append(stream)  # noqa: SLF001
-    for loop, streams in sleeping.items():
-        try:
-            loop.call_soon_threadsafe(_wake_all, streams)
-        except RuntimeError:  # the loop is closed, and its readers with it
+            sleeping.setdefault(stream._waker, []).append(stream)  # noqa: SLF001
+    for waker, streams in sleeping.items():
+        if streams[0]._loop.is_closed():  # noqa: SLF001 - its readers are gone, too
             for stream in streams:
                 stream._is_abandoned = True  # noqa: SLF001
-
-
-def _wake_all(streams: Iterable[TokenStream]) -> None:
-    for stream in streams:
-        stream._wake()  # noqa: SLF001
+        else:
+            waker.wake(stream._wake for stream in streams)  # noqa: SLF001
