@@ -52,8 +52,8 @@ def prompt(row_id: int, length: int = 101, **changes: Any) -> PromptView:
     return PromptView(row_id, tokens(length, row_id), reach=length + BLOCK, **changes)
 
 
-def row(row_id: int, num_bytes: int = 2 * BLOCK) -> RowView:
-    return RowView(row_id, tokens(20, row_id), reach=BLOCK, num_bytes=num_bytes)
+def row(row_id: int, num_bytes: int = 2 * BLOCK, num_generated: int = 100) -> RowView:
+    return RowView(row_id, tokens(20, row_id), reach=BLOCK, num_bytes=num_bytes, num_generated=num_generated)
 
 
 def plan(*prompts: PromptView, timings: Timings = TIMINGS, **view: Any) -> StepPlan:
@@ -91,6 +91,22 @@ def test_beside_decoding_rows_prompts_share_the_gap() -> None:
     assert [each.row_id for each in planned.prefills] == [2, 3, 4]
     assert planned.joins == (2, 3, 4)
     assert planned.reads_now
+
+
+def test_a_burst_is_prefilled_before_rows_that_have_just_begun_go_on() -> None:
+    """While all rows have just begun, and what is left takes little time, a step prefills a whole chunk."""
+    begun = ((row(1, num_generated=3),),)
+    quick = Timings(step_s=0.01, token_s=0.001)
+    in_a_burst = plan(prompt(2), prompt(3), batches=begun, timings=quick)
+    assert in_a_burst.prefills == (Prefill(2, NUM_SLICES, 100),)
+    long_ago = ((row(1, num_generated=3), row(5)),)
+    for batches, timings, length in (
+        (long_ago, quick, 101),
+        (begun, quick, 400),
+        (begun, replace(quick, token_s=None), 101),
+    ):
+        planned = plan(prompt(2, length), prompt(3, length), batches=batches, timings=timings)
+        assert planned.prefills[0].num_slices < NUM_SLICES
 
 
 def test_what_is_not_measured_gets_one_slice_and_ends_the_plan() -> None:
@@ -141,7 +157,7 @@ def test_a_prompt_starts_from_the_longest_state() -> None:
     """The longest kept or live state is chosen, trimmed to the prefix; a live one must save a good part more."""
     wanted = prompt(5, 301)
     kept = StateView(Source.KEPT, 9, tokens(200, 5), 200)
-    live = RowView(1, tokens(280, 5), reach=600, num_bytes=600)
+    live = RowView(1, tokens(280, 5), reach=600, num_bytes=600, num_generated=100)
     assert plan(wanted, kept=(kept,)).starts == (Start(5, Prefix(Source.KEPT, 9, 200)),)
     assert plan(wanted, kept=(kept,), batches=((live,),)).starts == (Start(5, Prefix(Source.LIVE, 1, 279)),)
     close = replace(live, prompt=tokens(230, 5))
@@ -162,7 +178,7 @@ def test_requests_with_a_common_prefix_prefill_it_once() -> None:
     has_it = replace(alike[0], is_started=True, num_computed=299)
     planned = SCHEDULER.plan(SchedulerView(PLENTY, (has_it, *alike[1:])), TIMINGS)
     assert planned.joins == (1,)
-    decoding = ((RowView(1, tokens(300), reach=500, num_bytes=500),),)
+    decoding = ((RowView(1, tokens(300), reach=500, num_bytes=500, num_generated=100),),)
     assert plan(*alike[1:], batches=decoding).starts == tuple(
         Start(number, Prefix(Source.LIVE, 1, 299)) for number in (2, 3)
     )
@@ -241,7 +257,13 @@ def views(draw: st.DrawFn) -> SchedulerView:
     """Any mixture of prompts in all states and rows, with memory for all or for few of them."""
     num_rows = draw(st.integers(0, 4))
     rows = [
-        RowView(number, tokens(draw(st.integers(1, 400)), draw(st.integers(0, 2))), 600, draw(st.integers(1, 5000)))
+        RowView(
+            number,
+            tokens(draw(st.integers(1, 400)), draw(st.integers(0, 2))),
+            600,
+            draw(st.integers(1, 5000)),
+            draw(st.integers(0, 20)),
+        )
         for number in range(1, num_rows + 1)
     ]
     prompts = [

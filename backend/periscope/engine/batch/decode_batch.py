@@ -74,7 +74,7 @@ class DecodeBatch:
         if not len(self):
             return []
         num_bytes = (self.nbytes + self.growth_bytes()) // self.num_slots
-        return [RowView(row.id, row.prompt, row.reach, num_bytes) for row in self.rows]
+        return [RowView(row.id, row.prompt, row.reach, num_bytes, row.num_launched) for row in self.rows]
 
     @property
     def nbytes(self) -> int:

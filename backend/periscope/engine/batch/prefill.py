@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 #: Beside decoding rows, the prefill of one step takes about as long as this many decode steps.
 GAP_STEPS = 3.0
+#: Of prompts that arrive together, the last are prefilled before the rows of the first go on, while these have at most
+#: so many tokens and what is left takes at most so many seconds: a decode step costs about as much for few rows as for
+#: all, and those that wait would wait for it.
+BURST_ROW_TOKENS = 8
+BURST_S = 0.3
 #: Chunks are sized so that one layer slice takes about this many decode steps.
 SLICE_STEPS = 1.2
 #: Chunks are not shorter than this: below it, the weights and the context dominate the cost of the forward pass.
@@ -68,6 +73,18 @@ def sharing(first: ChunkPart, others: Sequence[ChunkPart], most: float) -> list[
 def next_prompt(prompts: Sequence[Queued]) -> int:
     """Index of the prompt to prefill next: the shortest, with ageing; of equals, the first to arrive."""
     return min(range(len(prompts)), key=lambda i: prompts[i].num_left - AGEING * prompts[i].num_passed_over)
+
+
+def is_burst(num_generated: Iterable[int], *, num_left: int, token_s: float | None) -> bool:
+    """Whether all that is to be prefilled is prefilled before rows decode at their pace.
+
+    Args:
+        num_generated: tokens of each decoding row.
+        num_left: tokens to prefill, of all prompts.
+        token_s: seconds for a token; None = not measured.
+    """
+    is_short = token_s is not None and num_left * token_s <= BURST_S
+    return is_short and all(num <= BURST_ROW_TOKENS for num in num_generated)
 
 
 def chunk_tokens(num_left: int, most: int, *, num_slices: int, token_steps: float | None) -> int:

@@ -14,6 +14,7 @@ from periscope.engine.batch.prefill import (
     Queued,
     chunk_tokens,
     estimated_slice_steps,
+    is_burst,
     next_prompt,
     sharing,
     slices_now,
@@ -92,7 +93,8 @@ class PrefillDraft:
     Attributes:
         starts, encodes, prefills, finishes_exports: as in `StepPlan`.
         completed: prompts that have nothing left to prefill.
-        is_decoding: there are decoding rows, so the prefill has to fit the gap between two of their steps.
+        is_decoding: the prefill has to fit the gap between two decode steps, because there are decoding rows, and not
+            only such as have just begun.
     """
 
     def __init__(
@@ -110,7 +112,11 @@ class PrefillDraft:
         self.prefills: list[Prefill] = []
         self.completed: list[PromptView] = []
         self.finishes_exports = False
-        self.is_decoding = any(view.batches)
+        self.is_decoding = any(view.batches) and not is_burst(
+            (row.num_generated for batch in view.batches for row in batch),
+            num_left=sum(prompt.num_left for prompt in view.prompts),
+            token_s=timings.token_s,
+        )
         self._view = view
         self._timings = timings
         self._num_slices = num_slices

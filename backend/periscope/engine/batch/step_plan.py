@@ -65,12 +65,14 @@ class RowView:
         prompt: `(num_prompt_tokens,)`.
         reach: tokens that it has room for at first, see `Row.reach`.
         num_bytes: bytes of its slot after the next step.
+        num_generated: tokens of its completion.
     """
 
     row_id: int
     prompt: np.ndarray
     reach: int
     num_bytes: int
+    num_generated: int
 
 
 @dataclass(frozen=True, slots=True)
