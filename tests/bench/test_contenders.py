@@ -58,6 +58,31 @@ def test_the_others_go_on_when_a_contender_drops_out() -> None:
     assert [(sample.workload, sample.contender) for sample in samples] == [("1", "raw"), ("1", "peer"), ("2", "raw")]
 
 
+def test_no_round_begins_when_the_time_is_up() -> None:
+    """The first is always measured, and the user learns how many there were."""
+    told: list[str] = []
+    workloads = [Workload("1", 1, 5)]
+    samples = asyncio.run(measure([Recorder("raw", [])], workloads, rounds=5, max_tokens=9, tell=told.append, max_s=0))
+    assert [sample.round for sample in samples] == [1]
+    assert told == ["warming up", "round 1 of 5", "the time is up after 1 of 5 rounds"]
+
+
+def test_energy_is_that_of_the_batch() -> None:
+    """What the machine took from its beginning to its end, per token; unknown while one of both is."""
+    readings = iter([None, 2.0, 8.0])  # the first is of the round that warms up
+    samples = asyncio.run(
+        measure(
+            [Recorder("raw", [])],
+            [Workload("2", 2, 5)],
+            rounds=1,
+            max_tokens=3,
+            tell=lambda _: None,
+            joules=lambda: next(readings),
+        )
+    )
+    assert [sample.joules_per_token for sample in samples] == [1.0]
+
+
 def test_prompts_of_different_rounds_share_no_prefix() -> None:
     """No prompt cache helps between rounds; rows of one round share a prefix only in the workload that measures it."""
     plain, sharing = Workload("3", 3, 20), Workload("shared", 3, 20, num_shared=30)

@@ -20,6 +20,9 @@ from periscope.bench.samples import METRICS
 from periscope.errors import ModelLoadError
 from tests.bench.test_peers import DEAF
 
+#: Metrics that have a value and a ratio for any batch on any machine.
+_ALWAYS = ("decode_tokens_per_s", "tokens_per_s", "ttft_s", "cpu_ms_per_token")
+
 
 def settings(model: Path) -> GenerationSettings:
     return GenerationSettings(model=str(model), rounds=1, max_tokens=4, prompt_words=20, num_rows=(1, 2), turns=3)
@@ -45,10 +48,11 @@ def test_engine_and_raw_loop_do_the_same_work(tiny_random_model: Path) -> None:
     work = [(sample.workload, sample.contender, sample.num_tokens) for sample in report.samples]
     assert work == [("1", "raw", 4), ("1", "engine", 4), ("2", "raw", 8), ("2", "engine", 8)]
     assert len(report.figures) == len(work) * len(METRICS)
-    told_always = [figure for figure in report.figures if "us_per_step" not in figure.metric]
+    told_always = [figure for figure in report.figures if figure.metric in _ALWAYS]
     assert all(figure.value and figure.ratio and figure.ratio.low > 0 for figure in told_always)
     assert told == ["warming up", "round 1 of 1"]
     assert report.turns == ()
+    assert all((sample.peak_bytes or 0) > 0 for sample in report.samples)
 
 
 def test_ragged_batches_are_the_same_work_for_all(tiny_random_model: Path) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from periscope.bench.contenders import Ask
-from periscope.bench.peers import PEERS, Peer, PeerContender, command_of
+from periscope.bench.peers import PEERS, Peer, PeerContender, able, command_of
 from periscope.bench.samples import Batch
 
-MLX_LM, MLX_VLM = PEERS
+MLX_LM, MLX_VLM, *OPTIONAL = PEERS
 #: Ends at once; listens, but cannot chat.
 ABSENT = Peer("absent", ("{python}", "-c", "raise SystemExit('no such module')"))
 DEAF = Peer("deaf", ("{python}", "-m", "http.server", "--bind", "{host}", "{port}"))
@@ -25,6 +27,39 @@ def test_commands_name_the_model_and_the_port() -> None:
         *(sys.executable, "-m", "mlx_vlm.server", "--model", "/models/{a}"),
         *("--host", "127.0.0.1", "--port", "8000"),
     )
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on the PATH with a program of each optional peer."""
+    for peer in OPTIONAL:
+        program = tmp_path / str(peer.program)
+        program.write_text("#!/bin/sh")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    return tmp_path
+
+
+def test_optional_peers_are_started_as_their_own_pages_say(installed: Path) -> None:
+    """Each by its program on the PATH, with batching on; llama.cpp's server reads a GGUF file."""
+    vllm, rapid, llama = (command_of(peer, Path("/models/a"), 8000, rows=16) for peer in OPTIONAL)
+    address = ("--host", "127.0.0.1", "--port", "8000")
+    assert vllm == (f"{installed}/vllm-mlx", "serve", "/models/a", *address, "--continuous-batching")
+    assert rapid == (f"{installed}/rapid-mlx", "serve", "/models/a", *address, "--continuous-batching")
+    batching = ("--parallel", "16", "--kv-unified")
+    assert llama == (f"{installed}/llama-server", "--model", "/models/a", *address, *batching, "--alias", "bench")
+
+
+def test_peers_that_cannot_take_part_are_named_with_the_reason(installed: Path) -> None:
+    """One that is not installed, and one that lacks its file; the others take part."""
+    elsewhere = Peer("elsewhere", ("{program}",), program="no-such-program")
+    peers, left_out = able((*PEERS, elsewhere), None)
+    assert peers == PEERS[:4]
+    assert [(one.name, one.reason) for one in left_out] == [
+        ("llama-server", "is left out: it takes GGUF files: name the same model as one with --gguf."),
+        ("elsewhere", "is left out: there is no command no-such-program on the PATH."),
+    ]
+    assert able(PEERS, installed / "model.gguf") == (PEERS, ())
 
 
 def test_a_peer_answers_with_its_own_processor_time(tiny_random_model: Path) -> None:

@@ -83,8 +83,8 @@ def test_what_is_above_the_baseline_is_of_the_same_round() -> None:
 
 
 WORKER, EXECUTOR = 41, 42
-#: A row's ten tokens, one each tenth of a second.
-TEN_STEPS = tuple(1 + step / 10 for step in range(11))
+#: A row's tokens, one each twentieth of a second, from the first second to the second.
+STEPS = tuple(1 + step / 20 for step in range(21))
 
 
 def host_us(*rows: Row, stamps: tuple[HostStamp, ...]) -> tuple[float | None, float | None]:
@@ -101,23 +101,23 @@ def test_host_time_is_of_the_steps_in_which_all_rows_decode() -> None:
         HostStamp(2.0, {MAIN_THREAD: 7.003, WORKER: 5.005, EXECUTOR: 0.001}),
         HostStamp(3.0, {MAIN_THREAD: 99.0, WORKER: 99.0}),
     )
-    alike = Row(11, TEN_STEPS)
-    assert host_us(alike, alike, stamps=stamps) == pytest.approx((900.0, 500.0))
-    early, later = Row(2, (0.2, 0.4)), Row(22, (*TEN_STEPS, *(2 + step / 10 for step in range(1, 12))))
-    assert host_us(early, alike, later, stamps=stamps) == pytest.approx((900.0, 500.0))
+    alike = Row(21, STEPS)
+    assert host_us(alike, alike, stamps=stamps) == pytest.approx((450.0, 250.0))
+    early, later = Row(2, (0.2, 0.4)), Row(42, (*STEPS, *(2 + step / 20 for step in range(1, 22))))
+    assert host_us(early, alike, later, stamps=stamps) == pytest.approx((450.0, 250.0))
 
 
 def test_host_time_that_cannot_be_known_is_left_out() -> None:
     """Too few steps, no stamps, a process that has ended; and no worker where threads are not told apart."""
     stamps = (HostStamp(1.0, {MAIN_THREAD: 1.0}), HostStamp(1.5, {MAIN_THREAD: 1.5}), HostStamp(2.0, {}))
-    row = Row(11, TEN_STEPS)
+    row = Row(21, STEPS)
     assert host_us(row, stamps=()) == (None, None)
     assert host_us(row, stamps=stamps[:2]) == (None, None)
     assert host_us(row, stamps=stamps) == (None, None)
     assert host_us(Row(1, (1.0,)), stamps=stamps) == (None, None)
     whole = (stamps[0], HostStamp(2.0, {MAIN_THREAD: 1.005}))
     host, worker = host_us(row, stamps=whole)
-    assert host == pytest.approx(500.0)
+    assert host == pytest.approx(250.0)
     assert worker is None
 
 

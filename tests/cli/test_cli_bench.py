@@ -43,6 +43,33 @@ def test_json_on_stdout_is_nothing_but_json(model: str) -> None:
     assert "decode tok/s" in ended.stderr
 
 
+def test_a_quick_run_is_one_table(model: str, tmp_path: Path) -> None:
+    """Of the model that is asked for, ragged requests among them; options go before what --quick would have."""
+    file = tmp_path / "out.json"
+    ended = cli.invoke(app, ["bench", "engine", "--quick", "--model", model, *QUICK, "--json", str(file)])
+    assert ended.exit_code == 0, ended.stderr
+    assert all(words in ended.stdout for words in ("at once", "CPU ms/tok", "2, ragged", "2, arriving"))
+    (report,) = json.loads(file.read_text())["reports"]
+    settings = report["settings"]
+    assert (settings["is_ragged"], settings["max_tokens"], settings["prompt_words"]) == (True, 4, 10)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (["--quick", "--pictures"], "add --turns"),
+        (["--gguf", __file__], "add --peers"),
+        (["--peers", "--gguf", "/nowhere.gguf"], "--gguf"),
+        (["--time-limit", "0"], "--time-limit"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(asked: list[str], words: str) -> None:
+    """A usage error that names the option, before anything is started."""
+    ended = cli.invoke(app, ["bench", "serve", *asked])
+    assert ended.exit_code == 2
+    assert words in ended.stderr
+
+
 def test_neighbours_prints_a_table_and_writes_a_file(model: str, tmp_path: Path) -> None:
     """Every figure with its unit; the file has every round."""
     file = tmp_path / "out.json"

@@ -13,7 +13,7 @@ from periscope.bench.pictures import picture_url
 from periscope.bench.samples import Spread, spread_of
 
 if TYPE_CHECKING:
-    from periscope.bench.contenders import Tell
+    from periscope.bench.waiting import Tell
 
 #: Numbers of pictures that are requested at the same time.
 SIZES = (1, 4)

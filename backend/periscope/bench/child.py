@@ -49,11 +49,16 @@ class Child:
 
     async def find(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
         """Read the log up to the first line that matches; None = the log ended without one."""
-        async for line in self._log:
-            self._see(line)
+        async for line in self.lines():
             if found := pattern.search(line.decode(errors="replace")):
                 return found
         return None
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """The lines of the log as they come, to its end."""
+        async for line in self._log:
+            self._see(line)
+            yield line
 
     def drain(self) -> None:
         """Read the log in the background from now on, so that the process never blocks on a full pipe."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 from periscope.bench.samples import Batch, Sample, sample_of
+from periscope.bench.waiting import told
 from periscope.bench.words import rng, words
 from periscope.core import Message, Role, TextPart
 
 if TYPE_CHECKING:
+    from periscope.bench.waiting import Tell
     from periscope.core import JSONObject
-
-Tell: TypeAlias = Callable[[str], None]
 
 #: Tokens of each answer in the warm-up round: enough for every code path to run once.
 WARM_UP_TOKENS = 8
@@ -85,22 +87,49 @@ class Workload:
 
 
 async def measure(
-    contenders: Sequence[Contender], workloads: Sequence[Workload], *, rounds: int, max_tokens: int, tell: Tell
+    contenders: Sequence[Contender],
+    workloads: Sequence[Workload],
+    *,
+    rounds: int,
+    max_tokens: int,
+    tell: Tell,
+    max_s: float = math.inf,
+    joules: Callable[[], float | None] = lambda: None,
 ) -> list[Sample]:
-    """Measure all workloads. Round 0 warms up and is left out; in every round another contender goes first."""
+    """Measure all workloads. Round 0 warms up and is left out; in every round another contender goes first.
+
+    Args:
+        max_s: seconds after which no round begins any more, nor one that would probably take longer; the first does.
+        joules: energy that the machine has taken so far; None = unknown.
+    """
     samples: list[Sample] = []
+    began = round_began = time.perf_counter()
     for number in range(rounds + 1):
+        now = time.perf_counter()
+        if number > 1 and 2 * now - round_began - began > max_s:
+            tell(f"the time is up after {number - 1} of {rounds} rounds")
+            break
+        round_began = now
         tell(f"round {number} of {rounds}" if number else "warming up")
         for workload in workloads:
             asks = workload.asks(number, max_tokens if number else min(WARM_UP_TOKENS, max_tokens))
             first = number % len(contenders)
             for contender in (*contenders[first:], *contenders[:first]):
-                batch = await contender.run(asks)
+                before = joules()
+                async with told(f"{contender.name} with {workload.name} at once in round {number}", tell):
+                    batch = await contender.run(asks)
                 if number and batch is not None:
-                    samples.append(sample_of(batch, workload=workload.name, contender=contender.name, number=number))
+                    spent = _spent(before, joules())
+                    samples.append(
+                        sample_of(batch, workload=workload.name, contender=contender.name, number=number, joules=spent)
+                    )
     order = [contender.name for contender in contenders]
     names = [workload.name for workload in workloads]
     return sorted(samples, key=lambda sample: (names.index(sample.workload), order.index(sample.contender)))
+
+
+def _spent(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before
 
 
 def user_message(text: str) -> Message:

@@ -7,6 +7,7 @@ import os
 import platform
 import struct
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +34,7 @@ class Environment:
     """The software and machine of a measurement.
 
     Attributes:
+        gpu: what MLX tells of the GPU; None = it computes on the CPU.
         has_openblas: OpenBLAS is preloaded; MLX's CPU build links a reference BLAS that is forty times slower.
         openblas_num_threads: OPENBLAS_NUM_THREADS. Its threads wait by spinning, which counts as CPU time.
     """
@@ -44,6 +46,7 @@ class Environment:
     mlx_vlm: str
     device: str
     num_cpus: int
+    gpu: str | None
     has_openblas: bool
     openblas_num_threads: str | None
 
@@ -52,9 +55,11 @@ class Environment:
         blas = "OpenBLAS preloaded" if self.has_openblas else "no OpenBLAS preloaded"
         if self.has_openblas and self.openblas_num_threads is not None:
             blas += f" (OPENBLAS_NUM_THREADS={self.openblas_num_threads})"
+        gpu = [] if self.gpu is None else [self.gpu]
         return [
             f"periscope {self.periscope}, mlx {self.mlx}, mlx-lm {self.mlx_lm}, mlx-vlm {self.mlx_vlm}",
             f"Python {self.python}, {self.device}, {self.num_cpus} CPUs, {blas}",
+            *gpu,
         ]
 
 
@@ -68,9 +73,21 @@ def environment() -> Environment:
         mlx_vlm=version("mlx-vlm"),
         device=str(mx.default_device()),
         num_cpus=os.cpu_count() or 1,
+        gpu=gpu_line(mx.device_info()) if mx.default_device().type == mx.DeviceType.gpu else None,
         has_openblas="openblas" in os.environ.get("LD_PRELOAD", ""),
         openblas_num_threads=os.environ.get("OPENBLAS_NUM_THREADS"),
     )
+
+
+def gpu_line(told: Mapping[str, str | int]) -> str:
+    """Pure: what `mx.device_info` tells of a GPU, as one line: its keys are not the same on every backend."""
+    name = told.get("device_name", "GPU")
+    parts = [f"{name} ({told['architecture']})" if "architecture" in told else str(name)]
+    for key, what in (("memory_size", "of memory"), ("max_recommended_working_set_size", "for MLX")):
+        size = told.get(key)
+        if isinstance(size, int):
+            parts.append(f"{size / 2**30:.0f} GiB {what}")
+    return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)

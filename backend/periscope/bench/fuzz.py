@@ -22,7 +22,7 @@ from periscope.core import JSONObject
 from periscope.errors import PeriscopeError, RemoteError, RemoteRefused, RemoteUnreachable
 
 if TYPE_CHECKING:
-    from periscope.bench.contenders import Tell
+    from periscope.bench.waiting import Tell
     from periscope.remote import OpenAIClient
 
 _CONCURRENCY = 4

@@ -13,6 +13,7 @@ from periscope.bench.contenders import Ask, user_wire
 from periscope.bench.host_time import HostLog
 from periscope.bench.samples import Batch, Row
 from periscope.bench.server import DEMO_PAIR, MODEL_NAME, serving
+from periscope.bench.waiting import TIME_LIMIT_S, within
 from periscope.core import Finished, ReasoningDelta, TextDelta
 from periscope.errors import PeriscopeError, RemoteAnswerBroken, RemoteUnreachable
 from periscope.remote import Endpoint, OpenAIClient, Timeouts, caption
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: The name of our server as a contender.
 OUR_SERVER = "http"
+#: No server may be silent for longer. Some keep their clients waiting for ever after their worker thread has died.
+MAX_SILENCE_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,9 @@ class Answer:
     caption_ms: int | None
 
 
-def client_of(url: str, api_key: str | None = None, *, max_silence_s: float | None = None) -> OpenAIClient:
-    """A client for one server; without `max_silence_s` it waits for ever."""
-    return OpenAIClient(Endpoint(f"{url}/v1", api_key, Timeouts(connect_s=None, silence_s=max_silence_s)))
+def client_of(url: str, api_key: str | None = None, *, max_silence_s: float = MAX_SILENCE_S) -> OpenAIClient:
+    """A client for one server, which gives up after so much silence."""
+    return OpenAIClient(Endpoint(f"{url}/v1", api_key, Timeouts(connect_s=max_silence_s, silence_s=max_silence_s)))
 
 
 @asynccontextmanager
@@ -140,6 +143,7 @@ class HTTPContender:
         host_clock: makes a clock of the server's Python threads for one batch; None = unknown.
         model: the model name that requests use.
         max_tries: see `chat`.
+        limit_s: how long a batch may take.
     """
 
     def __init__(
@@ -151,8 +155,10 @@ class HTTPContender:
         name: str = OUR_SERVER,
         model: str = MODEL_NAME,
         max_tries: int = 1,
+        limit_s: float = TIME_LIMIT_S,
     ) -> None:
         self.name = name
+        self._limit_s = limit_s
         self._client = client
         self._cpu_s = cpu_s
         self._host_clock = host_clock
@@ -162,7 +168,8 @@ class HTTPContender:
     async def run(self, asks: Sequence[Ask]) -> Batch:
         host = HostLog(self._host_clock())
         before, started = self._cpu_s(), time.perf_counter()
-        rows = await asyncio.gather(*(self._answer(ask, started, host) for ask in asks))
+        async with within(self._limit_s, f"{self.name} with {len(asks)} at once"):
+            rows = await asyncio.gather(*(self._answer(ask, started, host) for ask in asks))
         after = self._cpu_s()
         return Batch(tuple(rows), None if before is None or after is None else after - before, host.stamps)
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from periscope.bench.contenders import Ask, user_message
 from periscope.bench.host_time import HostLog, own_clock
+from periscope.bench.mlx_memory import PeakMemory
 from periscope.bench.samples import Batch, Row
+from periscope.bench.waiting import TIME_LIMIT_S, within
 from periscope.core import GenerationParams
 
 if TYPE_CHECKING:
@@ -17,15 +19,20 @@ if TYPE_CHECKING:
 
 
 class EngineContender:
-    """Runs `InferenceEngine.generate_stream`, from messages to text. Does not own the engine."""
+    """Runs `InferenceEngine.generate_stream`, from messages to text. Does not own the engine.
+
+    Args:
+        limit_s: how long a batch may take.
+    """
 
     name = "engine"
 
-    def __init__(self, engine: InferenceEngine) -> None:
+    def __init__(self, engine: InferenceEngine, *, limit_s: float = TIME_LIMIT_S) -> None:
         self._engine = engine
+        self._limit_s = limit_s
 
     async def run(self, asks: Sequence[Ask]) -> Batch:
-        host = HostLog(own_clock())
+        host, memory = HostLog(own_clock()), PeakMemory()
         started, cpu_started = time.perf_counter(), time.process_time()
 
         async def answer(ask: Ask) -> Row:
@@ -41,5 +48,6 @@ class EngineContender:
                     host.note(times_s[-1])
             return Row(num_tokens, tuple(times_s), sent_s)
 
-        rows = await asyncio.gather(*(answer(ask) for ask in asks))
-        return Batch(tuple(rows), time.process_time() - cpu_started, host.stamps)
+        async with within(self._limit_s, f"the engine with {len(asks)} at once"):
+            rows = await asyncio.gather(*(answer(ask) for ask in asks))
+        return Batch(tuple(rows), time.process_time() - cpu_started, host.stamps, memory.bytes)

@@ -33,7 +33,7 @@ from periscope.errors import InvalidRequest, PeriscopeError
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from periscope.bench.contenders import Tell
+    from periscope.bench.waiting import Tell
     from periscope.remote import OpenAIClient
 
 #: Sizes of the running stream's prompt and of the short request.

@@ -13,8 +13,10 @@ from mlx_lm.generate import BatchGenerator
 
 from periscope.bench.contenders import Ask
 from periscope.bench.host_time import HostLog, own_clock
+from periscope.bench.mlx_memory import PeakMemory
 from periscope.bench.mlx_thread import MLXThread
 from periscope.bench.samples import BASELINE, Batch, Row
+from periscope.bench.waiting import TIME_LIMIT_S, gave_up
 from periscope.engine.config import EngineConfig
 from periscope.engine.loading.loader import LIBRARY_LOCK, prepare_libraries
 
@@ -30,11 +32,14 @@ class RawLoop:
         model: tuple[Any, Any],
         config: EngineConfig,
         tokenise: Callable[[str], Awaitable[Sequence[int]]],
+        *,
+        limit_s: float = TIME_LIMIT_S,
     ) -> None:
         self._thread = thread
         self._model, self._tokenizer = model
         self._config = config
         self._tokenise = tokenise
+        self._limit_s = limit_s
 
     @classmethod
     async def load(
@@ -43,11 +48,14 @@ class RawLoop:
         path: Path,
         config: EngineConfig,
         tokenise: Callable[[str], Awaitable[Sequence[int]]],
+        *,
+        limit_s: float = TIME_LIMIT_S,
     ) -> Self:
         """Load the model on the thread that will generate.
 
         Args:
             tokenise: renders a user message as a chat and tokenises it, exactly as the engine does.
+            limit_s: how long a batch may take.
         """
 
         def load_model() -> tuple[Any, Any]:
@@ -56,7 +64,7 @@ class RawLoop:
                 model, tokenizer = load(str(path))[:2]
             return model, tokenizer
 
-        return cls(thread, await thread.run(load_model), config, tokenise)
+        return cls(thread, await thread.run(load_model), config, tokenise, limit_s=limit_s)
 
     async def run(self, asks: Sequence[Ask]) -> Batch:
         token_ids = [list(await self._tokenise(ask.prompt)) for ask in asks]
@@ -73,10 +81,13 @@ class RawLoop:
         row_of: dict[int, int] = {}
         times: list[list[float]] = [[] for _ in asks]
         num_left = len(asks)
-        host = HostLog(own_clock())
+        host, memory = HostLog(own_clock()), PeakMemory()
         started, cpu_started = time.perf_counter(), time.process_time()
         while num_left:
             now = time.perf_counter() - started
+            if now > self._limit_s:
+                generator.close()
+                raise gave_up(self._limit_s, f"the raw loop with {len(asks)} at once")
             arrived: list[int] = []
             while waiting and asks[waiting[0]].after_s <= now:
                 arrived.append(waiting.popleft())
@@ -93,6 +104,7 @@ class RawLoop:
                 num_left -= response.finish_reason is not None
             host.note(now)
         cpu_s = time.process_time() - cpu_started
+        peak_bytes = memory.bytes
         generator.close()
         rows = tuple(Row(len(row), tuple(row), ask.after_s) for row, ask in zip(times, asks, strict=True))
-        return Batch(rows, cpu_s, host.stamps)
+        return Batch(rows, cpu_s, host.stamps, peak_bytes)

@@ -18,7 +18,7 @@ from periscope.errors import PeriscopeError
 from periscope.remote import caption
 
 if TYPE_CHECKING:
-    from periscope.bench.contenders import Tell
+    from periscope.bench.waiting import Tell
     from periscope.core import JSONObject
     from periscope.remote import OpenAIClient
 

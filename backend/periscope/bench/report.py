@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from periscope.bench.generation import GenerationReport
     from periscope.bench.neighbours import NeighbourReport
     from periscope.bench.peers import PeerFailure
+    from periscope.bench.quick import QuickReport
     from periscope.bench.reader import ReaderReport
     from periscope.bench.samples import Figure, Spread
 
@@ -33,6 +34,7 @@ _COLUMNS = {
     "ttft_s": ("first token ms", 1000, 0),
     "cpu_ms_per_token": ("CPU ms/tok", 1, 2),
     "host_us_per_step": ("host us/step", 1, 0),
+    "joules_per_token": ("J/tok", 1, 3),
 }
 #: metric -> (description, unit as shown, factor to that unit, digits)
 _NEIGHBOUR_LINES = {
@@ -50,16 +52,41 @@ _NEIGHBOUR_LINES = {
 
 def print_generation(report: GenerationReport, console: Console) -> None:
     """Print the results of `bench engine` or `bench serve`, without the raw samples."""
-    _heading(console, [*report.environment.lines(), report.model.line(), *_method(report)])
+    _heading(console, [*report.environment.lines(), _model(report), *_method(report)])
     console.print(_figures_table(report.figures, report.peer_failures))
-    for failure in report.peer_failures:
-        console.print(f"{failure.name} {failure.reason}", highlight=False, markup=False)
+    _beneath(console, report)
     for figure in report.figures:
         if (figure.workload, figure.contender, figure.metric) == ("1", OUR_SERVER, "ttft_s"):
             above = _shown(figure.above, 1000, 0)
             console.print(f"first token over HTTP after the raw loop's, one request at a time: {above} ms")
     if report.turns:
         console.print(_turns_table(report.turns))
+
+
+def print_quick(report: QuickReport, console: Console) -> None:
+    """Print the results of `--quick`: one table for all models."""
+    first = report.reports[0]
+    models = [_model(one) for one in report.reports]
+    _heading(console, [*first.environment.lines(), *models, *_method(first)])
+    console.print(_quick_table(report.reports))
+    for one in report.reports:
+        _beneath(console, one)
+
+
+def _beneath(console: Console, report: GenerationReport) -> None:
+    """What stands beneath a table: memory, and what does not stand in it."""
+    peaks = {
+        figure.contender: figure.value.median / 2**20
+        for figure in report.figures
+        if figure.metric == "peak_bytes" and figure.value is not None
+    }
+    if peaks:  # of the last workload
+        told = ", ".join(f"{contender} {peak:.1f}" for contender, peak in peaks.items())
+        console.print(f"memory that MLX took for the last of them above its models, MiB: {told}", highlight=False)
+    for failure in (*report.peer_failures, *report.peers_left_out):
+        console.print(f"{failure.name} {failure.reason}", highlight=False, markup=False)
+    for note in report.notes:
+        console.print(note, highlight=False, markup=False)
 
 
 def print_captions(report: CaptionReport, console: Console) -> None:
@@ -114,10 +141,14 @@ def print_neighbours(report: NeighbourReport, console: Console) -> None:
     console.print(_neighbours_table(report.figures))
 
 
+def _model(report: GenerationReport) -> str:
+    return f"{report.model.line()}; {max(sample.round for sample in report.samples)} rounds"
+
+
 def _method(report: GenerationReport) -> Iterator[str]:
     settings = report.settings
     yield (
-        f"{settings.rounds} rounds, contenders in turn; prompts of {settings.prompt_words} words, "
+        f"contenders in turn; prompts of {settings.prompt_words} words, "
         f"{settings.max_tokens} tokens each, greedy; median (low-high), x = of the raw loop in the same round"
     )
     yield "host: CPU time of all Python threads; + = above the raw loop; worker = only the thread that steps the model"
@@ -146,6 +177,36 @@ def _figures_table(figures: Sequence[Figure], failures: Sequence[PeerFailure]) -
     for failure in failures:
         table.add_row("", failure.name, "failed")
     return table
+
+
+def _quick_table(reports: Sequence[GenerationReport]) -> Table:
+    """Medians only, and beside each how it compares with the raw loop."""
+    figures = [figure for report in reports for figure in report.figures]
+    shown = [metric for metric in _COLUMNS if any(f.metric == metric and f.value is not None for f in figures)]
+    table = _table("model", "at once", "", *(_COLUMNS[metric][0] for metric in shown))
+    for report in reports:
+        by_key = {(figure.workload, figure.contender, figure.metric): figure for figure in report.figures}
+        last = ""
+        for workload, contender in dict.fromkeys((figure.workload, figure.contender) for figure in report.figures):
+            named = ("", "") if workload == last else (report.model.name, workload)
+            table.add_row(*named, contender, *(_quick_cell(by_key[workload, contender, metric]) for metric in shown))
+            last = workload
+        for failure in report.peer_failures:
+            table.add_row("", "", failure.name, "failed")
+        table.add_section()
+    return table
+
+
+def _quick_cell(figure: Figure) -> str:
+    _, factor, digits = _COLUMNS[figure.metric]
+    if figure.value is None:
+        return "-"
+    text = f"{figure.value.median * factor:.{digits}f}"
+    if figure.contender == BASELINE or figure.ratio is None or figure.above is None:
+        return text
+    if figure.metric == "host_us_per_step":
+        return f"{text} {figure.above.median:+.0f}"
+    return f"{text} x {figure.ratio.median:.2f}"
 
 
 def _cell(figure: Figure, by_key: Mapping[tuple[str, str, str], Figure]) -> str:

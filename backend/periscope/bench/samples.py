@@ -16,11 +16,13 @@ METRICS = (
     "cpu_ms_per_token",
     "host_us_per_step",
     "worker_us_per_step",
+    "joules_per_token",
+    "peak_bytes",
 )
 #: The main thread in a `HostStamp`: in a server, that of the event loop.
 MAIN_THREAD = 0
 #: Fewer decode steps between two stamps tell nothing about one of them.
-_MIN_HOST_STEPS = 8
+_MIN_HOST_STEPS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,13 @@ class Batch:
     Attributes:
         cpu_s: CPU time of the contender's process; None = unknown.
         host: stamps of the contender's host time in the order of their times; none = unknown.
+        peak_bytes: the most that MLX had allocated above what it had before; None = unknown.
     """
 
     rows: tuple[Row, ...]
     cpu_s: float | None
     host: tuple[HostStamp, ...] = ()
+    peak_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,8 @@ class Sample:
             end of a row. None when too few steps are in between, or the times of the threads are not known.
         worker_us_per_step: the part of the thread that took most of it, the main thread aside: the one that steps the
             model. None also when it cannot be told.
+        joules_per_token: energy of the whole machine per completion token, prefill included; None = not measured.
+        peak_bytes: see `Batch`.
     """
 
     workload: str
@@ -102,6 +108,8 @@ class Sample:
     cpu_ms_per_token: float | None
     host_us_per_step: float | None = None
     worker_us_per_step: float | None = None
+    joules_per_token: float | None = None
+    peak_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +138,8 @@ class Figure:
     above: Spread | None = None
 
 
-def sample_of(batch: Batch, *, workload: str, contender: str, number: int) -> Sample:
-    """Pure: the figures of one batch."""
+def sample_of(batch: Batch, *, workload: str, contender: str, number: int, joules: float | None = None) -> Sample:
+    """Pure: the figures of one batch. `joules`: what the machine took meanwhile; None = unknown."""
     rows = batch.rows
     num_tokens = sum(row.num_tokens for row in rows)
     end_s = max(row.last_s for row in rows)
@@ -148,6 +156,8 @@ def sample_of(batch: Batch, *, workload: str, contender: str, number: int) -> Sa
         cpu_ms_per_token=None if batch.cpu_s is None else batch.cpu_s * 1000 / max(num_tokens, 1),
         host_us_per_step=host_us,
         worker_us_per_step=worker_us,
+        joules_per_token=None if joules is None else joules / max(num_tokens, 1),
+        peak_bytes=batch.peak_bytes,
     )
 
 

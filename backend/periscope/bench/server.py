@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from periscope.bench.child import Child, child
+from periscope.bench.waiting import TIME_LIMIT_S, Tell, waiting_for
 from periscope.core import JSONObject
 from periscope.errors import PeriscopeError
 
@@ -45,7 +45,6 @@ DEMO_PAIR_UNREAD: JSONObject = {
     ],
 }
 _READY = re.compile(r"ready on (http://[\d.]+:\d+)/v1|stays up, but model|the models could not be loaded")
-_START_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +73,13 @@ def models_yaml(model: Path, config: EngineConfig, *, has_captioner: bool) -> JS
 
 
 @asynccontextmanager
-async def serving(config: JSONObject) -> AsyncIterator[RunningServer]:
+async def serving(
+    config: JSONObject, tell: Tell = lambda _: None, *, limit_s: float = TIME_LIMIT_S
+) -> AsyncIterator[RunningServer]:
     """Run a server with this models.yaml inside the context. Its captions stay out of the user's file.
+
+    Args:
+        limit_s: how long its start may take.
 
     Raises:
         PeriscopeError: the server did not start; the message has the end of its log.
@@ -85,7 +89,7 @@ async def serving(config: JSONObject) -> AsyncIterator[RunningServer]:
         file.write_text(json.dumps({**config, "caption_cache": {"persist": False}}))
         argv = (sys.executable, "-m", "periscope", "serve", "--port", "0", "--config", str(file))
         async with child(argv, PERISCOPE_HOME=folder) as server:  # the user's own server is let be
-            async with asyncio.timeout(_START_TIMEOUT_S):
+            async with waiting_for("the server to be ready", tell, limit_s):
                 url = await _ready_url(server)
             server.drain()
             yield RunningServer(url, server.cpu_s, server.memory_bytes, server.host_clock)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
@@ -16,6 +16,9 @@ from periscope.cli.options import SCHEMA_VERSION, AskedModel, ConfigFile, load_c
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from periscope.bench.generation import GenerationSettings
+    from periscope.bench.quick import Bench
 
 app = typer.Typer(help="Measure the engine, the server or the captioner on this machine.", no_args_is_help=True)
 
@@ -31,8 +34,16 @@ Model: TypeAlias = Annotated[
     ),
 ]
 Rounds: TypeAlias = Annotated[int, typer.Option(min=1, help="Rounds after the one that warms up.")]
-MaxTokens: TypeAlias = Annotated[int, typer.Option(min=2, help="Tokens per answer.")]
-PromptWords: TypeAlias = Annotated[int, typer.Option(min=1, help="Words per prompt; about as many tokens.")]
+MostRounds: TypeAlias = Annotated[
+    int, typer.Option(min=1, help="Rounds after the one that warms up; with --quick the most of them.")
+]
+MaxTokens: TypeAlias = Annotated[
+    int | None, typer.Option(min=2, help="Tokens per answer.", show_default="64; 48 with --quick")
+]
+PromptWords: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=1, help="Words per prompt; about as many tokens.", show_default="200; 60 with --quick"),
+]
 AtOnce: TypeAlias = Annotated[str, typer.Option(metavar="N,N,...", help="Requests at once.")]
 RunningServer: TypeAlias = Annotated[
     str | None, typer.Option(help="Running server to measure; one of its own with the embedded pair if left out.")
@@ -42,7 +53,24 @@ Ragged: TypeAlias = Annotated[
     typer.Option("--ragged", help="Also prompts and answers of different lengths, and requests that arrive in turn."),
 ]
 GapMs: TypeAlias = Annotated[
-    float, typer.Option("--gap-ms", min=0.1, help="Mean time between two arrivals of --ragged, in milliseconds.")
+    float | None,
+    typer.Option(
+        "--gap-ms",
+        min=0.1,
+        help="Mean time between two arrivals of --ragged, in milliseconds.",
+        show_default="50; 20 with --quick",
+    ),
+]
+Quick: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--quick",
+        help="A whole picture in about two minutes: the models tiny and demo (or --model), short prompts and answers, "
+        "--ragged, as many rounds as fit, one table.",
+    ),
+]
+TimeLimit: TypeAlias = Annotated[
+    float, typer.Option("--time-limit", min=1, help="Seconds that a start, or one batch, may take.")
 ]
 JsonFile: TypeAlias = Annotated[
     Path | None,
@@ -61,29 +89,32 @@ ReportT = TypeVar("ReportT")
 def engine(
     *,
     model: Model = None,
-    rounds: Rounds = 5,
-    max_tokens: MaxTokens = 64,
-    prompt_words: PromptWords = 200,
+    rounds: MostRounds = 5,
+    max_tokens: MaxTokens = None,
+    prompt_words: PromptWords = None,
     at_once: AtOnce = "1,4,16",
     ragged: Ragged = False,
-    gap_ms: GapMs = 50.0,
+    gap_ms: GapMs = None,
+    quick: Quick = False,
+    time_limit: TimeLimit = 600,
     json_file: JsonFile = None,
 ) -> None:
     """Measure the engine in process, beside the plain mlx-lm loop."""
     num_rows = rows_of(at_once)
-    from periscope.bench.generation import GenerationSettings, bench_engine
-    from periscope.bench.report import print_generation
+    from periscope.bench.generation import bench_engine
 
-    settings = GenerationSettings(
+    settings = _settings(
+        quick=quick,
         model=model,
         rounds=rounds,
         max_tokens=max_tokens,
         prompt_words=prompt_words,
         num_rows=num_rows,
-        is_ragged=ragged,
-        mean_gap_s=gap_ms / 1000,
+        is_ragged=ragged or None,
+        mean_gap_s=None if gap_ms is None else gap_ms / 1000,
+        limit_s=time_limit,
     )
-    _show(asyncio.run(bench_engine(settings, complain)), print_generation, json_file)
+    _generate(bench_engine, settings, quick=quick, json_file=json_file)
 
 
 @app.command()
@@ -91,40 +122,82 @@ def engine(
 def serve(
     *,
     model: Model = None,
-    rounds: Rounds = 5,
-    max_tokens: MaxTokens = 64,
-    prompt_words: PromptWords = 200,
+    rounds: MostRounds = 5,
+    max_tokens: MaxTokens = None,
+    prompt_words: PromptWords = None,
     at_once: AtOnce = "1,4,16",
     ragged: Ragged = False,
-    gap_ms: GapMs = 50.0,
-    turns: Annotated[int, typer.Option(min=1, max=8, help="Turns of the growing conversation.")] = 6,
+    gap_ms: GapMs = None,
+    quick: Quick = False,
+    turns: Annotated[
+        int | None,
+        typer.Option(min=1, max=8, help="Turns of the growing conversation.", show_default="6; none with --quick"),
+    ] = None,
     pictures: Annotated[
         bool, typer.Option("--pictures", help="A picture in each turn, for the embedded captioner.")
     ] = False,
     peers: Annotated[
-        bool, typer.Option("--peers", help="Other people's servers, too: mlx_lm.server and mlx_vlm.server.")
+        bool,
+        typer.Option(
+            "--peers",
+            help="Other people's servers, too: mlx_lm.server and mlx_vlm.server, and vllm-mlx, rapid-mlx and "
+            "llama-server where they are installed.",
+        ),
     ] = False,
+    gguf: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, metavar="FILE", help="The same model for llama-server, which takes GGUF files."
+        ),
+    ] = None,
+    time_limit: TimeLimit = 600,
     json_file: JsonFile = None,
 ) -> None:
     """Measure a server over HTTP, the engine in process and the plain mlx-lm loop."""
     num_rows = rows_of(at_once)
-    from periscope.bench.generation import GenerationSettings, bench_serve
+    if pictures and quick and turns is None:
+        raise CommandFailed("--quick holds no conversation for --pictures: add --turns, too.", ExitCode.USAGE)
+    if gguf is not None and not peers:
+        raise CommandFailed("--gguf is for a peer: add --peers.", ExitCode.USAGE)
+    from periscope.bench.generation import bench_serve
     from periscope.bench.peers import PEERS
-    from periscope.bench.report import print_generation
 
-    settings = GenerationSettings(
+    settings = _settings(
+        quick=quick,
         model=model,
         rounds=rounds,
         max_tokens=max_tokens,
         prompt_words=prompt_words,
         num_rows=num_rows,
-        is_ragged=ragged,
-        mean_gap_s=gap_ms / 1000,
+        is_ragged=ragged or None,
+        mean_gap_s=None if gap_ms is None else gap_ms / 1000,
         turns=turns,
         has_pictures=pictures,
         peers=PEERS if peers else (),
+        gguf=gguf,
+        limit_s=time_limit,
     )
-    _show(asyncio.run(bench_serve(settings, complain)), print_generation, json_file)
+    _generate(bench_serve, settings, quick=quick, json_file=json_file)
+
+
+def _settings(*, quick: bool, **given: Any) -> GenerationSettings:
+    """The settings that are given; what is None is as usual, or as --quick has it."""
+    from periscope.bench.generation import GenerationSettings
+    from periscope.bench.quick import QUICK
+
+    return replace(
+        QUICK if quick else GenerationSettings(), **{name: value for name, value in given.items() if value is not None}
+    )
+
+
+def _generate(bench: Bench, settings: GenerationSettings, *, quick: bool, json_file: Path | None) -> None:
+    from periscope.bench.quick import bench_quick
+    from periscope.bench.report import print_generation, print_quick
+
+    if quick:
+        _show(asyncio.run(bench_quick(bench, settings, complain)), print_quick, json_file)
+    else:
+        _show(asyncio.run(bench(settings, complain)), print_generation, json_file)
 
 
 @app.command()
