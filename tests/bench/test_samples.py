@@ -92,14 +92,15 @@ def host_us(*rows: Row, stamps: tuple[HostStamp, ...]) -> tuple[float | None, fl
     return made.host_us_per_step, made.worker_us_per_step
 
 
-def test_host_time_is_of_the_steps_in_which_all_rows_decode() -> None:
+def test_host_time_is_of_the_steps_after_all_rows_have_begun() -> None:
     """All Python threads count, the busiest but for the main one is the worker; what was before or after does not."""
     stamps = (
         HostStamp(0.5, {MAIN_THREAD: 0.1, WORKER: 0.1}),
         HostStamp(1.0, {MAIN_THREAD: 7.0, WORKER: 5.0}),
         HostStamp(1.5, {MAIN_THREAD: 7.5, WORKER: 5.1}),
         HostStamp(2.0, {MAIN_THREAD: 7.003, WORKER: 5.005, EXECUTOR: 0.001}),
-        HostStamp(3.0, {MAIN_THREAD: 99.0, WORKER: 99.0}),
+        HostStamp(3.0, {MAIN_THREAD: 7.006, WORKER: 5.01, EXECUTOR: 0.002}),
+        HostStamp(4.0, {MAIN_THREAD: 99.0, WORKER: 99.0}),
     )
     alike = Row(21, STEPS)
     assert host_us(alike, alike, stamps=stamps) == pytest.approx((450.0, 250.0))
@@ -109,7 +110,7 @@ def test_host_time_is_of_the_steps_in_which_all_rows_decode() -> None:
 
 def test_host_time_that_cannot_be_known_is_left_out() -> None:
     """Too few steps, no stamps, a process that has ended; and no worker where threads are not told apart."""
-    stamps = (HostStamp(1.0, {MAIN_THREAD: 1.0}), HostStamp(1.5, {MAIN_THREAD: 1.5}), HostStamp(2.0, {}))
+    stamps = (HostStamp(1.0, {MAIN_THREAD: 1.0}), HostStamp(1.25, {MAIN_THREAD: 1.5}), HostStamp(2.0, {}))
     row = Row(21, STEPS)
     assert host_us(row, stamps=()) == (None, None)
     assert host_us(row, stamps=stamps[:2]) == (None, None)

@@ -24,7 +24,7 @@ from periscope.bench.samples import MAIN_THREAD, HostStamp
 HostClock: TypeAlias = Callable[[], Mapping[int, float]]
 
 #: Stamps are at least this far apart: reading the clocks takes some microseconds of the process that measures.
-_STAMP_GAP_S = 0.01
+_STAMP_GAP_S = 0.02
 _TASKS = Path("/proc/self/task")
 
 

@@ -22,7 +22,7 @@ METRICS = (
 #: The main thread in a `HostStamp`: in a server, that of the event loop.
 MAIN_THREAD = 0
 #: Fewer decode steps between two stamps tell nothing about one of them.
-_MIN_HOST_STEPS = 16
+_MIN_HOST_STEPS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,8 @@ class Sample:
         tokens_per_s: completion tokens over the whole time, prefill included.
         ttft_s: time to first token, median of the rows.
         cpu_ms_per_token: CPU time per completion token, prefill included.
-        host_us_per_step: CPU time of all Python threads per decode step: from the last row's first token to the next
-            end of a row. None when too few steps are in between, or the times of the threads are not known.
+        host_us_per_step: CPU time of all Python threads per decode step: from the last row's first token to the last
+            token of all. None when too few steps are in between, or the times of the threads are not known.
         worker_us_per_step: the part of the thread that took most of it, the main thread aside: the one that steps the
             model. None also when it cannot be told.
         joules_per_token: energy of the whole machine per completion token, prefill included; None = not measured.
@@ -176,16 +176,15 @@ def _num_decoded(row: Row, begin_s: float, end_s: float) -> float:
 def _host_us_per_step(rows: Sequence[Row], stamps: Sequence[HostStamp]) -> tuple[float | None, float | None]:
     """Microseconds of all Python threads, and of the worker, between the first and last stamp while rows decode.
 
-    No row joins or leaves meanwhile, so that each step gives each row that is there one token.
+    No row joins meanwhile, so that every step gives a token to the row that ends last.
     """
     begin_s = max(row.first_s for row in rows)
-    there = [row for row in rows if row.last_s > begin_s]
-    end_s = min((row.last_s for row in there), default=begin_s)
-    within = [stamp for stamp in stamps if begin_s <= stamp.time_s <= end_s]
-    if not there or not within:
+    longest = max(rows, key=lambda row: row.last_s)
+    within = [stamp for stamp in stamps if begin_s <= stamp.time_s <= longest.last_s]
+    if not within:
         return None, None
     first, last = within[0], within[-1]
-    num_steps = statistics.median(_num_decoded(row, first.time_s, last.time_s) for row in there)
+    num_steps = _num_decoded(longest, first.time_s, last.time_s)
     if num_steps < _MIN_HOST_STEPS or not last.spent_s:
         return None, None
     spent_us = {
