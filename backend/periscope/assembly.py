@@ -23,6 +23,7 @@ from periscope.engine.device.memory import DeviceMemory
 from periscope.engine.device.turn import DeviceTurn
 from periscope.engine.isolated.engine import IsolatedVisionLanguageEngine
 from periscope.engine.loading.footprint import measure
+from periscope.errors import FilesMissing
 from periscope.events import Event, ModelStateChanged
 from periscope.pool.contracts import LoadProgress, ModelSpec, PooledEngine
 from periscope.remote import Endpoint, OpenAIClient, Timeouts
@@ -140,7 +141,10 @@ class Assembly:
         source, settings = source_of(model), engine_config(model, config)
 
         async def measured() -> Footprint:
-            return await asyncio.to_thread(measure, source, settings, kind=model.kind)
+            try:
+                return await asyncio.to_thread(measure, source, settings, kind=model.kind)
+            except FilesMissing as error:  # under its own name it is pulled with its captioner and its draft model
+                raise error.called(model.name) from None
 
         async def load(progress: LoadProgress) -> PooledEngine:
             match model.kind:

@@ -125,6 +125,10 @@ class ModelNotFound(RequestError):
     """No configured model has this name or alias."""
 
 
+class ModelNotOnDisk(RequestError):
+    """The model is configured, but its files are not on this disk: somebody has to fetch them before it can answer."""
+
+
 class ModelPinned(RequestError):
     """The model is pinned, so it is not unloaded."""
 
@@ -199,6 +203,24 @@ class CaptionerUnavailable(ModelUnavailable):
 
 class ModelLoadError(PeriscopeError):
     """A model could not be loaded; the message says why and what to do, in one sentence each."""
+
+
+class FilesMissing(ModelLoadError):
+    """A model's files are not on this disk, or not all of them; trying again does not help before they are.
+
+    Attributes:
+        problem: what is missing, in one sentence.
+        pulled: what `periscope pull` is to be asked for; None if the model is a folder of the user's own.
+    """
+
+    def __init__(self, problem: str, *, pulled: str | None = None) -> None:
+        super().__init__(problem if pulled is None else f"{problem} Fetch it with `periscope pull {pulled}`.")
+        self.problem = problem
+        self.pulled = pulled
+
+    def called(self, name: str) -> FilesMissing:
+        """The same, where the model has this name in models.yaml."""
+        return FilesMissing(self.problem, pulled=None if self.pulled is None else name)
 
 
 class HubError(PeriscopeError):

@@ -143,9 +143,12 @@ def test_a_model_that_is_not_configured_is_404_and_no_download(fenced: Fenced) -
     assert fenced.attempts.read_text() == ""
 
 
-def test_a_configured_model_that_is_not_here_is_503_with_the_command(fenced: Fenced) -> None:
-    """Not fetched on the way: the error says how to fetch it."""
-    reply = fenced.chat("absent", "Hello!")
-    assert reply.status_code == 503
-    assert "`periscope pull tiny/absent`" in reply.json()["error"]["message"]
+def test_a_configured_model_that_is_not_here_is_404_with_the_command(fenced: Fenced) -> None:
+    """Not fetched on the way: the error says how to fetch it, and no client tries again by itself."""
+    for name in ("absent", "tiny/absent"):
+        reply = fenced.chat(name, "Hello!")
+        error = reply.json()["error"]
+        assert (reply.status_code, error["code"], error["param"]) == (404, "model_not_on_disk", "model")
+        assert "tiny/absent is not on this disk. Fetch it with `periscope pull absent`." in error["message"]
+        assert "retry-after" not in reply.headers
     assert fenced.attempts.read_text() == ""

@@ -105,6 +105,8 @@ ROWS: Mapping[type[Exception], ErrorRow] = {
     e.HostRefused: ErrorRow(403, _CLIENT, "host_refused"),
     OriginRefused: ErrorRow(403, _CLIENT, "origin_refused"),
     e.ModelNotFound: ErrorRow(404, _CLIENT, "model_not_found"),
+    # Not 503, as for other models that cannot be loaded: the official SDKs retry that, and nothing would be there.
+    e.ModelNotOnDisk: ErrorRow(404, _CLIENT, "model_not_on_disk"),
     e.RequestNotFound: ErrorRow(404, _CLIENT, "request_not_found"),
     e.NotThinking: ErrorRow(409, _CLIENT, "not_thinking"),
     e.ResponseNotFound: ErrorRow(404, _CLIENT, "response_not_found"),
@@ -125,6 +127,7 @@ ROWS: Mapping[type[Exception], ErrorRow] = {
     e.ModelUnavailable: ErrorRow(503, _SERVER, "model_unavailable"),
     e.CaptionerUnavailable: ErrorRow(503, _SERVER, "captioner_unavailable"),
     e.ModelLoadError: ErrorRow(503, _SERVER, "model_load_failed"),
+    e.FilesMissing: ErrorRow(503, _SERVER, "model_load_failed"),
     e.HubError: ErrorRow(502, _SERVER, "hub_error"),
     e.RemoteError: ErrorRow(502, _SERVER, "remote_error"),
     e.RemoteUnreachable: ErrorRow(502, _SERVER, "remote_unreachable"),

@@ -21,6 +21,7 @@ from periscope.errors import (
     ImageNotFetched,
     ImageSourceRefused,
     ModelNotFound,
+    ModelNotOnDisk,
     ModelPinned,
     ModelUnavailable,
     PeriscopeError,
@@ -68,6 +69,7 @@ _KINDS: Mapping[str | None, type[PeriscopeError]] = {
     "body_too_large": ImageInvalid,
     "server_busy": ServerBusy,
     "model_pinned": ModelPinned,
+    "model_not_on_disk": ModelNotOnDisk,
     "model_unavailable": ModelUnavailable,
 }
 

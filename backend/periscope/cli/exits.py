@@ -10,7 +10,14 @@ from enum import IntEnum
 
 import typer
 
-from periscope.errors import AuthenticationFailed, ConfigError, ModelNotFound, PeriscopeError, RemoteUnreachable
+from periscope.errors import (
+    AuthenticationFailed,
+    ConfigError,
+    ModelNotFound,
+    ModelNotOnDisk,
+    PeriscopeError,
+    RemoteUnreachable,
+)
 
 
 class ExitCode(IntEnum):
@@ -46,7 +53,7 @@ def code_of(error: PeriscopeError) -> ExitCode:
     match error:
         case ConfigError():
             return ExitCode.CONFIG
-        case ModelNotFound():
+        case ModelNotFound() | ModelNotOnDisk():
             return ExitCode.UNKNOWN_MODEL
         case AuthenticationFailed():
             return ExitCode.AUTH

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from periscope.errors import ModelUnavailable, PeriscopeError, ServerBusy
+from periscope.errors import FilesMissing, ModelNotOnDisk, ModelUnavailable, PeriscopeError, ServerBusy
 from periscope.pool.effects import Refusal
 from periscope.pool.view import retry_after_s
 
@@ -30,9 +30,7 @@ def refusal(slot: Slot, reason: Refusal, limits: PoolLimits, now: float) -> Peri
         case Refusal.TIMED_OUT | Refusal.LOADS_HELD:
             return _waited_too_long(slot, reason, limits)
         case Refusal.FAILED:
-            why = slot.lifecycle.error.message if slot.lifecycle.error else "it failed."
-            wait_s = max(slot.lifecycle.retry_at - now, 0.0)
-            return ModelUnavailable(f"Model {slot.name} is not available: {why} Next try in {wait_s:.0f} s.")
+            return _failed(slot, now)
         case Refusal.TOO_LARGE if need > budget:
             return ModelUnavailable(
                 f"Model {slot.name} takes about {_size(need)}, but all models together may take {_size(budget)}. "
@@ -50,6 +48,14 @@ def refusal(slot: Slot, reason: Refusal, limits: PoolLimits, now: float) -> Peri
                 f"Model {slot.name} takes about {_size(need)}, which does not fit beside the models in memory. "
                 "They make room for it when a request asks for it."
             )
+
+
+def _failed(slot: Slot, now: float) -> PeriscopeError:
+    error = slot.lifecycle.error
+    why = f"Model {slot.name} is not available: {error.message if error else 'it failed.'}"
+    if isinstance(error, FilesMissing):
+        return ModelNotOnDisk(why, param="model")
+    return ModelUnavailable(f"{why} Next try in {max(slot.lifecycle.retry_at - now, 0.0):.0f} s.")
 
 
 def _waited_too_long(slot: Slot, reason: Refusal, limits: PoolLimits) -> ServerBusy:

@@ -47,6 +47,7 @@ SPECIAL = [
     errors.InputTooLong("why and what to do", param="input", num_tokens=9, limit=8),
     errors.MemoryExceeded(num_prompt_tokens=9, needed_bytes=9, available_bytes=8),
     errors.InvalidRequest("why", param="messages"),
+    errors.FilesMissing("What is missing.", pulled="owner/model"),
     errors.FileInvalid("why and what to do", reason="it is broken", param="messages"),
     errors.VideoInvalid("why and what to do", reason="it is broken", param="messages"),
     errors.DocumentInvalid("why and what to do", reason="it is broken", param="messages"),

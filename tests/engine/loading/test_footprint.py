@@ -212,7 +212,7 @@ def test_incomplete_files_are_an_error_with_the_fix(tmp_path: Path, damage: Any,
     """The error comes before anything is loaded or unloaded."""
     folder = write_text_model(tmp_path / "tiny")
     damage(folder)
-    with pytest.raises(ModelLoadError, match=rf"{DAMAGES[damage]}.*: put the whole model into that folder\.$"):
+    with pytest.raises(ModelLoadError, match=rf"{DAMAGES[damage]}.*\. Put the whole model into that folder\.$"):
         measure(str(folder), EngineConfig(), kind=kind)
 
 

@@ -16,7 +16,7 @@ from periscope.engine.config import EngineConfig
 from periscope.engine.loading.embedding_files import EmbeddingFiles, working_bytes
 from periscope.engine.loading.kv_shape import KVShape, count_of, text_config_of
 from periscope.engine.loading.loader import context_length_of, find_on_disk, read_model_config
-from periscope.errors import ModelLoadError
+from periscope.errors import FilesMissing, ModelLoadError
 
 #: Tokens of one conversation for which memory is reserved. With less, a model would be loaded and then refuse ordinary
 #: requests.
@@ -77,7 +77,8 @@ def measure(model: str, config: EngineConfig, *, kind: ModelKind = ModelKind.TEX
             neither for a conversation.
 
     Raises:
-        ModelLoadError: the model is not on this disk, incomplete, or not a model; the message says what to do.
+        FilesMissing: the model is not on this disk, or not all of it; the message says what to do.
+        ModelLoadError: it is no model that can be loaded.
     """
     path = find_on_disk(model, config.revision)
     model_config = read_model_config(path)
@@ -110,7 +111,7 @@ def _tensors(model: str, path: Path, model_config: JSONObject, *, has_vision: bo
             found |= _read_header(file)
         except (OSError, ValueError, RecursionError) as error:
             reason = str(error) if type(error) is ValueError else "cannot be read"
-            raise ModelLoadError(f"{file.name} of {model} {reason}: {_fix(model)}") from None
+            raise _missing(f"{file.name} of {model} {reason}.", model) from None
     if has_vision:
         return list(found.values())
     text = text_config_of(model_config)
@@ -157,16 +158,16 @@ def _weight_files(model: str, path: Path, *, has_vision: bool) -> list[Path]:
     present = [file for file in named if file.is_file()]
     if present and len(present) < len(named):  # an index that names no existing file is outdated, and ignored
         missing = next(file for file in named if file not in present)
-        raise ModelLoadError(
-            f"{missing.name} of {model} is missing, {len(named) - len(present)} of {len(named)} files of weights are: "
-            f"{_fix(model)}"
+        raise _missing(
+            f"{missing.name} of {model} is missing, {len(named) - len(present)} of {len(named)} files of weights are.",
+            model,
         )
     pattern = "*.safetensors" if has_vision else "model*.safetensors"
     files = [file for file in sorted(path.glob(pattern)) if not file.name.startswith(".")]
     if has_vision:
         files = present or [file for file in files if not file.name.endswith("consolidated.safetensors")]
     if not files:
-        raise ModelLoadError(f"{model} has no weights in the safetensors format ({pattern}): {_fix(model)}")
+        raise _missing(f"{model} has no weights in the safetensors format ({pattern}).", model)
     return files
 
 
@@ -221,9 +222,10 @@ def _entries(header: bytes) -> Iterator[tuple[str, tuple[_Tensor, int]]]:
                 raise ValueError("is no safetensors file")
 
 
-def _fix(model: str) -> str:
-    is_folder = Path(model).expanduser().is_dir()
-    return "put the whole model into that folder." if is_folder else f"fetch it with `periscope pull {model}`."
+def _missing(problem: str, model: str) -> FilesMissing:
+    if Path(model).expanduser().is_dir():
+        return FilesMissing(f"{problem} Put the whole model into that folder.")
+    return FilesMissing(problem, pulled=model)
 
 
 def _kv_item_bytes(tensors: Iterable[_Tensor], dtype: str | None) -> int:

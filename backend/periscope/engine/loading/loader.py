@@ -20,7 +20,7 @@ from mlx.utils import tree_flatten, tree_map_with_path
 from periscope.core import MODEL_FILES, NOT_MODEL_FILES, JSONObject
 from periscope.engine.device.memory import WiredLimit
 from periscope.engine.loading.kv_shape import text_config_of
-from periscope.errors import ModelLoadError
+from periscope.errors import FilesMissing, ModelLoadError
 
 if TYPE_CHECKING:
     from periscope.engine.device.turn import DeviceTurn
@@ -49,13 +49,14 @@ def find_on_disk(model: str, revision: str | None = None) -> Path:
     """The folder that holds the model's files.
 
     Raises:
-        ModelLoadError: it is neither a folder nor a model in the hub cache; the message says how to fetch it.
+        FilesMissing: it is neither a folder nor a model in the hub cache; the message says how to fetch it.
+        ModelLoadError: it cannot be either.
     """
     path = Path(model).expanduser()
     if path.is_dir():
         return path
     if path.is_absolute() or model.startswith((".", "~")):
-        raise ModelLoadError(f"There is no folder {model}. Check `local_path` in models.yaml.")
+        raise FilesMissing(f"There is no folder {model}. Check `local_path` in models.yaml.")
     try:
         return Path(
             snapshot_download(
@@ -67,7 +68,7 @@ def find_on_disk(model: str, revision: str | None = None) -> Path:
             )
         )
     except LocalEntryNotFoundError:
-        raise ModelLoadError(f"{model} is not on this disk. Fetch it with `periscope pull {model}`.") from None
+        raise FilesMissing(f"{model} is not on this disk.", pulled=model) from None
     except HFValidationError:
         raise ModelLoadError(f"{model} is neither a folder nor a hub id such as `mlx-community/Name`.") from None
 
