@@ -27,8 +27,8 @@ def first(config: Config) -> EngineConfig:
 
 
 def test_settings_that_nobody_made_are_the_engines_own() -> None:
-    """The file's defaults and those of the engine as a library are the same."""
-    assert first(load_text(ONE)) == EngineConfig()
+    """The file's defaults and those of the engine as a library are the same, but for the name in the file."""
+    assert first(load_text(ONE)) == EngineConfig(name="one")
 
 
 def test_clients_may_name_a_model_by_its_hub_id() -> None:
@@ -85,6 +85,7 @@ def test_every_setting_of_a_model_reaches_its_engine() -> None:
         checks_memory=False,
         draft_model="x/small",
         num_draft_tokens=2,
+        name="one",
     )
 
 
@@ -161,6 +162,19 @@ def test_a_local_captioner_is_named_too(caplog: pytest.LogCaptureFixture) -> Non
     asyncio.run(run())
     named = [each.message for each in caplog.records if each.message.startswith("captioner: ")]
     assert named == ["captioner: mlx/eyes"]
+
+
+def test_the_log_calls_models_by_their_names(caplog: pytest.LogCaptureFixture) -> None:
+    """From their loads to their ends; a folder's name, or a commit of the hub's cache, tells nobody which one it is."""
+    caplog.set_level("INFO")
+
+    async def run() -> None:
+        async with Runtime(load_text(PAIR)):
+            pass
+
+    asyncio.run(run())
+    told = [each.message for each in caplog.records if "was unloaded and gave back" in each.message]
+    assert sorted(line.split()[0] for line in told) == ["periscope-eyes", "periscope-words"]
 
 
 FETCHED = """\

@@ -98,6 +98,7 @@ def engine_config(model: ModelConfig, config: Config) -> EngineConfig:
         has_vision=model.capabilities.vision_mode is VisionMode.NATIVE,
         pooling=params.pooling,
         matryoshka=params.matryoshka,
+        name=model.name,
     )
 
 

@@ -222,7 +222,7 @@ async def load_engine(folder: Path, dice: Dice) -> LocalGenerator:
         if dice.falls("late load", 0.25):
             raise ModelLoadError("The tokenizer cannot be used.")  # noqa: TRY301 - as the real one does
         config: JSONObject = read_model_config(folder)
-        plain = await LocalGenerator._over(worker, folder, config, CONFIG)
+        plain = await LocalGenerator._over(worker, "chaos", folder, config, CONFIG)
         grammars: Any = ChaoticGrammars(plain._grammars, dice)
         return LocalGenerator(worker, plain._tokenizer, grammars, plain.model_info)
     except BaseException:

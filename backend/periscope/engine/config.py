@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from periscope.core import JSONObject, Pooling
 
@@ -32,6 +33,7 @@ class EngineConfig:
         num_draft_tokens: drafted at a time, then checked together.
         pooling: of an embedding model; None = as its files say.
         matryoshka: whether its vectors may be cut to fewer dimensions; None = as its files or its family say.
+        name: what the log and errors call the model; None = its hub id, or its folder's name.
     """
 
     revision: str | None = None
@@ -54,3 +56,9 @@ class EngineConfig:
     has_vision: bool = False
     pooling: Pooling | None = None
     matryoshka: bool | None = None
+    name: str | None = None
+
+    def name_of(self, model: str) -> str:
+        """What a model of this folder or hub id is called. Looks whether there is such a folder."""
+        path = Path(model).expanduser()
+        return self.name or (path.name if path.is_dir() else model)

@@ -141,26 +141,25 @@ class InferenceEngine(HostedEngine):
                 from periscope.engine.text_model import TextModel
             return TextModel.load(path, settings, shared_turn, progress, memory)
 
-        worker = await start_worker(path.name, load_model, shared_turn)
+        name = settings.name_of(model)
+        worker = await start_worker(name, load_model, shared_turn)
         if not worker.facts.is_batched:
             logger.warning(
                 "%s is not batched: mlx-lm cannot compute several requests of this architecture in one forward pass. "
                 "Requests that run together take turns, token by token.",
-                model,
+                name,
             )
         try:
-            return await cls._over(worker, path, model_config, settings)
+            return await cls._over(worker, name, path, model_config, settings)
         except BaseException as error:
             await HostedEngine(worker).close()  # else its thread and the weights would never be freed
             if isinstance(error, PeriscopeError) or not isinstance(error, Exception):
                 raise
-            raise ModelLoadError(
-                f"The tokenizer of {path.name} cannot be used: {type(error).__name__}: {error}."
-            ) from error
+            raise ModelLoadError(f"The tokenizer of {name} cannot be used: {type(error).__name__}: {error}.") from error
 
     @classmethod
     async def _over(
-        cls, worker: RunningWorker[TextFacts], path: Path, model_config: JSONObject, settings: EngineConfig
+        cls, worker: RunningWorker[TextFacts], name: str, path: Path, model_config: JSONObject, settings: EngineConfig
     ) -> Self:
         """Build tokenizer, grammar compiler and model info of a loaded model. Broken files may raise anything."""
         from periscope.engine.structured.compiler import GrammarCompiler
@@ -188,7 +187,7 @@ class InferenceEngine(HostedEngine):
             output_format=tokenizer.output_format,
         )
         info = ModelInfo(
-            name=path.name,
+            name=name,
             path=path,
             architecture=str(model_config.get("model_type", "unknown")),
             context_length=context_length,
@@ -200,7 +199,7 @@ class InferenceEngine(HostedEngine):
             authors_sampling=await asyncio.to_thread(authors_sampling, path),
         )
         for note in tokenizer.notes:
-            logger.info("model %s: its chat template %s", path.name, note)
+            logger.info("model %s: its chat template %s", name, note)
         return cls(worker, tokenizer, grammars, info)
 
     @property

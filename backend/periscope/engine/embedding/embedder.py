@@ -69,7 +69,9 @@ class EmbeddingEngine(HostedEngine):
                 from periscope.engine.embedding.embedding_batch import EmbeddingModel
             return EmbeddingModel.load(path, settings, shared_turn, progress)
 
-        return cls(await start_worker(path.name, load_model, shared_turn, is_background=True), path, settings)
+        return cls(
+            await start_worker(settings.name_of(model), load_model, shared_turn, is_background=True), path, settings
+        )
 
     @property
     def max_tokens(self) -> int:

@@ -48,7 +48,9 @@ class VisionLanguageEngine(HostedEngine):
         settings = config or EngineConfig()
         path = find_on_disk(model, settings.revision)
         if not has_vision(read_model_config(path)):
-            raise ModelLoadError(f"{path.name} has no vision part. Name a vision-language model as the captioner.")
+            raise ModelLoadError(
+                f"{settings.name_of(model)} has no vision part. Name a vision-language model as the captioner."
+            )
         shared_turn = turn or DeviceTurn()
 
         def load_model() -> VisionLanguageModel:
@@ -56,7 +58,7 @@ class VisionLanguageEngine(HostedEngine):
                 from periscope.engine.vision.vision_batch import VisionLanguageModel
             return VisionLanguageModel.load(path, settings, shared_turn, progress)
 
-        return cls(await start_worker(path.name, load_model, shared_turn, is_background=True), path)
+        return cls(await start_worker(settings.name_of(model), load_model, shared_turn, is_background=True), path)
 
     async def describe(
         self, image: Image, prompt: str, max_tokens: int, *, on_start: Callable[[], None] = lambda: None
