@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import socket
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Image, MCPServer
 
 from periscope.conversations import HttpServer, StdioServer
 from periscope.core import (
@@ -29,8 +30,21 @@ from periscope.core import (
     ToolCallStart,
     Usage,
 )
+from tests.e2e.drawing import circle, data_url
 
 LOCAL = StdioServer("local", sys.executable, (str(Path(__file__).with_name("stdio_server.py")),))
+
+
+def camera() -> MCPServer:
+    """An MCP server whose screen shows a red circle."""
+    server = MCPServer("camera")
+
+    @server.tool()
+    def screenshot() -> Image:
+        """What is on the screen."""
+        return Image(data=base64.b64decode(data_url(circle("red")).partition(",")[2]), format="png")
+
+    return server
 
 
 def asked(text: str = "Go on.") -> Message:

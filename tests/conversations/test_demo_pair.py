@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-
 import psutil
-from mcp.server.mcpserver import Image, MCPServer
+from mcp.server.mcpserver import MCPServer
 
 from periscope.config import load
 from periscope.conversations import CallOutcome, ConversationOptions, ResponsesSession, StopReason
 from periscope.core import Finished, GenerationParams, ImagePart, ToolChoice, ToolChoiceMode, VisionUsage
 from periscope.runtime import Runtime
 from tests.api.driving import in_loop
-from tests.conversations.driving import LOCAL, asked, hosting
-from tests.e2e.drawing import circle, data_url
+from tests.conversations.driving import LOCAL, asked, camera, hosting
 
 
 def codes() -> MCPServer:
@@ -28,17 +25,6 @@ def codes() -> MCPServer:
     def pid() -> str:
         """Stands on another server, too."""
         return "no process"
-
-    return server
-
-
-def camera() -> MCPServer:
-    server = MCPServer("camera")
-
-    @server.tool()
-    def screenshot() -> Image:
-        """What is on the screen."""
-        return Image(data=base64.b64decode(data_url(circle("red")).partition(",")[2]), format="png")
 
     return server
 

@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.conftest import RunningServer, start_server
 
 _HERE = Path(__file__).parent
-_YAML = """
+YAML = """
 models:
 - name: real
   local_path: {folder}
@@ -42,7 +42,7 @@ def real_server(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     """The real model with the demo captioner, served as users serve it."""
     folder = tmp_path_factory.mktemp("real")
     config = folder / "models.yaml"
-    config.write_text(_YAML.format(folder=real_model))
+    config.write_text(YAML.format(folder=real_model))
     running = start_server(config, log=folder / "server.log")
     yield running
     assert running.stop() == 0
