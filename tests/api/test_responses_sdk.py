@@ -362,19 +362,21 @@ async def test_log_probabilities_stand_beside_the_text() -> None:
 
 @in_loop
 async def test_a_request_that_waits_is_told_why_by_repeating_in_progress() -> None:
-    """The SDK takes the event any number of times, so that it may hold what the request waits for."""
+    """The SDK takes the event any number of times, so that it may hold what the request waits for, and little else."""
     waiting = Waiting(WaitStatus.LOADING, "small", progress=0.5)
-    async with sdk_over(FakeBackend(waiting, TextDelta("Hi"), FINISHED)) as sdk:
-        assert (await streamed(sdk))[0].output_text == "Hi"
+    async with sdk_over(FakeBackend(waiting, TextDelta("Hi"), waiting, TextDelta("!"), FINISHED)) as sdk:
+        assert (await streamed(sdk))[0].output_text == "Hi!"
     for as_comments, told in ((False, '"periscope":{"status":"loading"'), (True, ": status loading")):
         gate = Gate()
         backend = FakeBackend(waiting, gate, FINISHED)
         app = app_over(backend, commit_grace_s=SHORT_S, heartbeat_s=SHORT_S, status_as_comments=as_comments)
-        exchange = Exchange(app, HELLO | {"stream": True, "store": False}, path="/v1/responses")
+        long = {"instructions": "Be brief. " * 5000, "tools": [WEATHER], "metadata": {"a": "b"}}
+        exchange = Exchange(app, HELLO | long | {"stream": True, "store": False}, path="/v1/responses")
         assert await exchange.status() == 200
         assert "response.created" in await exchange.frame()
         frame = await exchange.frame()
         assert told in frame
+        assert len(frame) < 1500
         assert frame.startswith(":") == as_comments
         gate.opened.set()
         await exchange.rest()

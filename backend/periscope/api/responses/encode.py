@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 FAILED: Final = "failed"
 _IN_PROGRESS: Final = "in_progress"
+#: What may be long of a request, as a response has it that says nothing of it.
+_NOT_REPEATED: Final[JSONObject] = {
+    "instructions": None,
+    "metadata": {},
+    "text": {"format": {"type": "text"}, "verbosity": "medium"},
+    "tool_choice": "auto",
+    "tools": [],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +100,16 @@ class EventEncoder:
         return self._frames(self._ending(event) if isinstance(event, Finished) else self._output.take(event))
 
     def heartbeat(self) -> bytes:
-        """`response.in_progress` once more, with what the request waits for, if anything; or a comment, by setting."""
+        """`response.in_progress` once more, with what the request waits for, if anything; or a comment, by setting.
+
+        Not comments alone: Codex gives up when it has heard no event for five minutes, and OpenAI's own `keepalive`
+        ends the streams of stricter SDKs. What is long in the response was told by the opening, and is left out.
+        """
         if self._reply.status_as_comments:
             told = [f"{key} {clip(str(value))}" for key, value in (self._waits_for or {}).items()]
             return comment_frame(", ".join(told) or "keep-alive")
-        event = {"type": "response.in_progress", "response": _response(self._reply, _IN_PROGRESS)}
+        response = _response(self._reply, _IN_PROGRESS, self._output.items) | _NOT_REPEATED
+        event = {"type": "response.in_progress", "response": response}
         return self._frames([event | ({"periscope": self._waits_for} if self._waits_for else {})])
 
     def failure(self, error: JSONObject) -> bytes:
