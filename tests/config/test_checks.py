@@ -287,7 +287,10 @@ def test_loopback_is_known(host, expected):
         ("host: 0.0.0.0, tls: {cert: c.pem, key: k.pem}", "server.host '0.0.0.0' lets others in"),
         ("host: 0.0.0.0, uds: p.sock", "server.host '0.0.0.0' lets others in"),
         ("host: 0.0.0.0, tcp: false, uds: p.sock", None),
-        ("tcp: false", "server.tcp is false, so uds must name the Unix socket"),
+        (
+            "tcp: false",
+            "server.tcp is false, so there must be a Unix socket to listen on: set server.uds",
+        ),
         ("tls: {cert: c.pem}", "server.tls.cert needs key beside it"),
         ("tls: {key: k.pem}", "server.tls.key needs cert beside it"),
     ],

@@ -21,6 +21,13 @@ def test_flags_beat_environment_beats_file_beats_default():
     assert (server.host, sources["server.host"]) == ("127.0.0.1", "default")
 
 
+def test_a_flag_that_says_no_is_named_as_it_was_given():
+    """`--no-tcp` without a socket: there is no `--tcp` on that command line."""
+    (problem,) = problems_of(ONE, flags={"tcp": False})
+    assert problem.startswith("flag --no-tcp: server.tcp is false")
+    assert "--uds PATH" in problem
+
+
 @pytest.mark.parametrize(
     ("name", "text", "read"),
     [

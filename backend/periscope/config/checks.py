@@ -97,7 +97,8 @@ def server_problems(document: Document) -> Iterator[Problem]:
 def _listener_problems(document: Document, server: dict[str, Any]) -> Iterator[Problem]:
     """Problems of a server that listens nowhere, and of TLS with one of its two files."""
     if server.get("tcp") is False and server.get("uds") is None:
-        yield _problem(document, ("server", "tcp"), "is false, so uds must name the Unix socket to listen on")
+        fix = "set server.uds or give --uds PATH"
+        yield _problem(document, ("server", "tcp"), f"is false, so there must be a Unix socket to listen on: {fix}")
     tls = _mapping(server.get("tls"))
     given = [key for key in ("cert", "key") if tls.get(key) is not None]
     if len(given) == 1:

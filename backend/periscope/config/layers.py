@@ -84,8 +84,8 @@ def _names_of_keys(tree: Any) -> Iterator[str]:
 def lay_flags(document: Document, flags: Mapping[str, object]) -> None:
     """Put the flags that set a key over the document. A flag that is None was not given."""
     for flag, loc in FLAG_KEYS.items():
-        if flags.get(flag) is not None:
-            _lay(document, loc, flags[flag], flag_origin(flag))
+        if (value := flags.get(flag)) is not None:
+            _lay(document, loc, value, flag_origin(f"no-{flag}" if value is False else flag))
 
 
 def _lay(document: Document, loc: Loc, value: object, origin: Origin) -> None:
