@@ -85,6 +85,11 @@ class Roster:
         return {name: each for name, each in self.captioners.items() if isinstance(each, RemoteCaptioner)}
 
     @property
+    def only_captioners(self) -> list[ModelConfig]:
+        """The entries of models that describe pictures and answer nothing."""
+        return [model for model in self.config.models if model.kind is ModelKind.CAPTIONER]
+
+    @property
     def preloaded(self) -> list[str]:
         """The models that are loaded at start."""
         return [model.name for model in self.config.models if model.preload and model.remote is None]

@@ -110,7 +110,7 @@ class Runtime:
         self._opened = list(self._roster.remote.values())
         self._watching: dict[RemoteCaptioner, asyncio.Task[None]] = {}
         requests = LiveRequests(self.bus.publish)
-        self._names = ModelNames(self._roster.served, self._roster.embedders)
+        self._names = ModelNames(self._roster.served, self._roster.embedders, self._roster.only_captioners)
         in_flight = BytesInFlight(
             config.server.limits.max_image_bytes_in_flight, wait_timeout_s=config.server.limits.wait_timeout_s
         )
@@ -279,7 +279,7 @@ class Runtime:
         anew = {*changes.added, *changes.reloaded}
         loads = [name for name in roster.preloaded if name in anew or name not in before.preloaded]
         self._pool.configure(roster.specs, replaced=changes.reloaded, loads=loads)
-        self._names.replace(roster.served, roster.embedders)
+        self._names.replace(roster.served, roster.embedders, roster.only_captioners)
         self.service.replace_elsewhere(roster.remote.values())
         self._opened += [each for each in roster.remote.values() if each not in self._opened]
         self._watch_captioners()

@@ -124,6 +124,7 @@ def test_captions_are_told_on_their_own(demo: sync.Periscope) -> None:
         ("x", {"images": ["/"]}, "images[0]", "cannot be read"),
         ([Message(Role.USER, ("x",))], {}, "messages[0].parts[0]", "TextPart"),  # type: ignore[arg-type]
         ("x", {"model": "gpt-9"}, "model", "There is no model 'gpt-9'"),
+        ("x", {"model": "eyes"}, "model", "Model eyes only describes pictures"),
         ([], {}, "messages", "not empty"),
         ([{"role": "nobody", "content": "x"}], {}, "messages[0].role", "must be one of"),
         ([Message(Role.SYSTEM, (TextPart("x"),))], {"images": [b"x"]}, "images", "none"),
@@ -138,6 +139,13 @@ def test_what_cannot_be_used_is_named(
     assert raised.value.param == param
     assert told in raised.value.message
     assert demo.chat("Hi", params=GenerationParams(max_tokens=1)).usage.num_completion_tokens == 1
+
+
+def test_a_captioner_is_told_what_it_is_for_where_vectors_are_wanted(demo: sync.Periscope) -> None:
+    """It is there, so nobody is told that it is not."""
+    with pytest.raises(RequestError, match=r"^Model eyes only describes pictures, .* It embeds no texts\.") as raised:
+        demo.embed("x", model="eyes")
+    assert raised.value.param == "model"
 
 
 def test_half_a_character_is_replaced(demo: sync.Periscope) -> None:

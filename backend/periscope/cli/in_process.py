@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from periscope.cli.exits import CommandFailed
+from periscope.cli.exits import CommandFailed, ExitCode
 from periscope.config import Config, ModelConfig
-from periscope.core import DEFAULT_NAME, ModelKind, require_model
+from periscope.core import DEFAULT_NAME, ModelKind, find_model, require_model
 
 if TYPE_CHECKING:
     from periscope.serving.service import ChatService
@@ -19,8 +19,16 @@ def text_model(config: Config, name: str | None) -> ModelConfig:
     """The text model of this name or alias, the default one without a name. Pure.
 
     Raises:
-        ModelNotFound: no text model is called so (exit code 4).
+        ModelNotFound: no model is called so (exit code 4).
+        CommandFailed: it is no text model (exit code 4).
     """
+    other = find_model(config.models, name or DEFAULT_NAME, default=config.default_model)
+    if other is not None and other.kind is not ModelKind.TEXT:
+        does = "embeds texts" if other.kind is ModelKind.EMBEDDING else "describes pictures, for text models"
+        raise CommandFailed(
+            f"Model {other.name} only {does}. Name a text model, such as {config.default_model.name}.",
+            ExitCode.UNKNOWN_MODEL,
+        )
     text_models = [model for model in config.models if model.kind is ModelKind.TEXT]
     return require_model(text_models, name or DEFAULT_NAME, default=config.default_model)
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from periscope.core import GenerationParams, JSONObject, ModelFiles, VisionMode, find_model, require_model
+from periscope.core.naming import Named
 from periscope.errors import InvalidRequest, ModelNotFound
 from periscope.vision.captioner import Captioner
 from periscope.vision.settings import ProxySettings
 
 #: Longer names are cut in messages.
 _MAX_SHOWN = 128
+_DESCRIBES = "describes pictures, for text models and at POST /api/captions"
 
 
 class DisabledImages(StrEnum):
@@ -101,12 +103,22 @@ class ServedEmbedder:
 
 
 class ModelNames:
-    """Owns the text and embedding models that requests may name, and which text model is the default."""
+    """Owns the text and embedding models that requests may name, and which text model is the default.
 
-    def __init__(self, models: Iterable[ServedModel], embedders: Iterable[ServedEmbedder] = ()) -> None:
+    Args:
+        captioners: models that requests may not name, because they only describe pictures.
+    """
+
+    def __init__(
+        self,
+        models: Iterable[ServedModel],
+        embedders: Iterable[ServedEmbedder] = (),
+        captioners: Iterable[Named] = (),
+    ) -> None:
         self.all = tuple(models)
         self.embedders = tuple(embedders)
         self.default = self.all[0]
+        self._captioners = tuple(captioners)
 
     @property
     def listed(self) -> tuple[ServedModel, ...]:
@@ -115,11 +127,17 @@ class ModelNames:
         others = (model for model in every if model.shown_name != self.default.shown_name)
         return (self.default, *others)
 
-    def replace(self, models: Iterable[ServedModel], embedders: Iterable[ServedEmbedder] = ()) -> None:
+    def replace(
+        self,
+        models: Iterable[ServedModel],
+        embedders: Iterable[ServedEmbedder] = (),
+        captioners: Iterable[Named] = (),
+    ) -> None:
         """Other models from now on. A default that was selected stays if it is among them."""
         was_selected, name = self.default is not self.all[0], self.default.shown_name
         self.all = tuple(models)
         self.embedders = tuple(embedders)
+        self._captioners = tuple(captioners)
         selected = find_model(self.all, name) if was_selected else None
         self.default = selected.varied(name) if selected else self.all[0]
 
@@ -145,16 +163,14 @@ class ModelNames:
         """What a model of this name that is no text model is for."""
         if find_model(self.embedders, name) is not None:
             return "embeds texts, at POST /v1/embeddings"
-        if any(model.captioner is not None and model.captioner.id.name == name for model in self.all):
-            return "describes pictures, for text models and at POST /api/captions"
-        return None
+        return _DESCRIBES if find_model(self._captioners, name) is not None else None
 
     def resolve_embedder(self, name: str) -> ServedEmbedder:
         """The embedding model of this name or alias; the first one for "" and "default".
 
         Raises:
             ModelNotFound: no model has this name.
-            InvalidRequest: a text model has it, or no embedding model is configured.
+            InvalidRequest: a text model or a captioner has it.
         """
         default = next(iter(self.embedders), None)
         found = find_model(self.embedders, name, default=default)
@@ -168,6 +184,10 @@ class ModelNames:
         )
         if (other := find_model(self.all, name, default=self.default)) is not None:
             raise InvalidRequest(f"Model {other.name} answers and does not embed texts. {way_on}", param="model")
+        if find_model(self._captioners, name) is not None:
+            raise InvalidRequest(
+                f"Model {name[:_MAX_SHOWN]} only {_DESCRIBES}. It embeds no texts. {way_on}", param="model"
+            )
         if default is None:
             raise ModelNotFound(f"There is no model {name[:_MAX_SHOWN]!r} here. {way_on}", param="model")
         return require_model(self.embedders, name)
