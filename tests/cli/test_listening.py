@@ -140,6 +140,7 @@ def test_a_server_behind_tls(short_config: Path, folder: Path) -> None:
     with ServeProcess("--config", str(short_config), "--port", "0", *tls, "--uds", str(path), home=home) as server:
         assert server.url.startswith("https://127.0.0.1:")
         server.wait_until_ready()
+        server.wait_for(rf"Try: curl --cacert {cert} {server.url}/v1/chat/completions")
         trust = ssl.create_default_context(cafile=str(cert))
         with httpx.Client(base_url=server.url, verify=trust, timeout=TIMEOUT_S) as client:
             assert client.get("/health").json()["status"] == "ready"

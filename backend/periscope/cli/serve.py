@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import logging
+import shlex
+import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -276,9 +278,23 @@ async def _start(runtime: Runtime, entrance: Entrance, console: Console) -> None
     at = url if entrance.server.port else f"{url}:"
     print_line(console, f"Periscope is ready on {at}/v1 ({what_it_serves(runtime.config, health)})")
     hello = '{"messages": [{"role": "user", "content": "Hello!"}]}'
-    curl = url if entrance.server.port else f"--unix-socket {entrance.server.uds} http://localhost"
+    trust = curl_trust(runtime.config.server.tls.cert) if entrance.server.port else ""
+    curl = f"{trust}{url}" if entrance.server.port else f"--unix-socket {entrance.server.uds} http://localhost"
     key = " -H 'authorization: Bearer KEY'" if runtime.config.server.needs_key else ""
     print_line(console, f"Try: curl {curl}/v1/chat/completions{key} -H 'content-type: application/json' -d '{hello}'")
+
+
+def curl_trust(certificate: str | None) -> str:
+    """The option by which curl trusts a certificate that vouches for itself, with a space; "" for any other.
+
+    Reads the file, which has been read before.
+    """
+    if certificate is None:
+        return ""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(certificate)
+    is_self_made = any(each["subject"] == each["issuer"] for each in context.get_ca_certs())
+    return f"--cacert {shlex.quote(certificate)} " if is_self_made else ""
 
 
 def what_it_serves(config: Config, health: Health) -> str:
