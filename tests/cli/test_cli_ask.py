@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import signal
 from collections.abc import AsyncGenerator
@@ -16,8 +17,16 @@ from periscope.cli.ask import collect
 from periscope.cli.exits import CommandFailed
 from periscope.core import Finished, FinishReason, OutputEvent, ReasoningDelta, TextDelta, Usage
 from tests.cli.process import CommandProcess, ServeProcess, run_command
+from tests.config.files import PAIR
+from tests.e2e.drawing import circle
 
 cli = CliRunner()
+
+
+def png() -> bytes:
+    file = io.BytesIO()
+    circle("red").save(file, "PNG")
+    return file.getvalue()
 
 
 def test_the_answer_is_shown_as_it_comes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,6 +77,20 @@ def test_a_question_can_come_from_stdin(running: ServeProcess, short_config: Pat
     assert piped["answer"] == plain["answer"]
 
 
+def test_what_is_piped_in_stands_with_the_question(running: ServeProcess, short_config: Path) -> None:
+    """Text behind it, whatever bytes a log holds; a picture is shown; anything else is refused before it is sent."""
+    common = ["--url", running.url, "--config", str(short_config), "--json"]
+    plain = json.loads(cli.invoke(app, ["ask", "Why?\n\nError \ufffd 7", *common]).stdout)
+    piped = json.loads(cli.invoke(app, ["ask", "Why?", *common], input=b"Error \xff 7\n").stdout)
+    assert piped["usage"]["num_prompt_tokens"] == plain["usage"]["num_prompt_tokens"]
+    assert piped["answer"] == plain["answer"]
+    shown = cli.invoke(app, ["ask", "Why?", *common], input=png())
+    assert (shown.exit_code, "image" in shown.stderr) == (1, True)  # this model is blind
+    refused = cli.invoke(app, ["ask", "Why?", *common], input=b"\0\xff" * 9)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr == "What comes from stdin is neither text nor a picture that can be read.\n"
+
+
 def test_a_system_prompt_comes_before_the_question(running: ServeProcess, short_config: Path) -> None:
     """`--system` makes the prompt longer by what it says."""
     common = ["ask", "Hi", "--url", running.url, "--config", str(short_config), "--json"]
@@ -84,6 +107,15 @@ def test_an_unknown_model_is_4_with_and_without_a_server(running: ServeProcess, 
         assert ended.exit_code == 4
         assert "tiny" in ended.stderr
         assert ended.stdout == ""
+
+
+def test_a_captioner_is_told_what_it_is_for_without_a_server(tmp_path: Path) -> None:
+    """With the code of a model that cannot be asked, and the name of one that can."""
+    config = tmp_path / "models.yaml"
+    config.write_text(PAIR)
+    ended = cli.invoke(app, ["ask", "Hi", "--model", "eyes", "--config", str(config)])
+    assert (ended.exit_code, ended.stdout) == (4, "")
+    assert ended.stderr == "Model eyes only describes pictures, for text models. Name a text model, such as words.\n"
 
 
 def test_a_picture_for_a_blind_model_is_refused_in_one_sentence(

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 @exits()
 def ask(
-    question: Annotated[str, typer.Argument(help="What to ask; - reads it from stdin.", show_default=False)],
+    question: Annotated[
+        str, typer.Argument(help="What to ask; - reads it from stdin.", show_default=False)
+    ],
     *,
     image: Annotated[
         list[Path] | None, typer.Option("--image", "-i", metavar="FILE", help="Picture to ask about; repeatable.")
@@ -46,14 +48,21 @@ def ask(
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Ask the running server, or a model loaded for this one question, and print the answer."""
+    """Ask the running server, or a model loaded for this one question, and print the answer.
+
+    Text that is piped in stands behind the question (`cat log.txt | periscope ask "Why?"`), a picture before it.
+    """
     from periscope.cli.client import find_server
     from periscope.cli.images import image_parts
+    from periscope.cli.piped import piped
 
-    text = sys.stdin.read().strip() if question == "-" else question
+    given = piped()
+    images = [*image_parts(image or []), *([given] if isinstance(given, ImagePart) else [])]
+    texts = ["" if question == "-" else question, given if isinstance(given, str) else ""]
+    text = "\n\n".join(filter(None, texts))
     if not text:
         raise CommandFailed("There is no question.", ExitCode.USAGE)
-    messages = to_messages(text, image_parts(image or []), system)
+    messages = to_messages(text, images, system)
     loaded = load_config(config)
     server = find_server(url, loaded)
     if server is None:
