@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 from mcp.server.mcpserver import Context, Image, MCPServer
+from mcp.types import ResourceLink
 
 from periscope.conversations import (
     CallOutcome,
@@ -55,6 +56,44 @@ def pictures() -> MCPServer:
         return Image(data=base64.b64decode(data_url(circle("red", 32)).partition(",")[2]), format="png")
 
     return server
+
+
+def linking() -> MCPServer:
+    server = MCPServer("linking")
+    drawn = base64.b64decode(data_url(circle("red", 32)).partition(",")[2])
+
+    @server.resource("shot://1", mime_type="image/png")
+    def shot() -> bytes:
+        return drawn
+
+    @server.resource("log://1", mime_type="text/plain")
+    def log() -> str:
+        return "All is well."
+
+    @server.tool()
+    def found() -> list[ResourceLink]:
+        """Links to what it has, to what is gone, and to what is too large to be read."""
+        return [
+            ResourceLink(name="shot", uri="shot://1", mime_type="image/png"),
+            ResourceLink(name="log", uri="log://1", mime_type="text/plain"),
+            ResourceLink(name="gone", uri="log://2", mime_type="text/plain"),
+            ResourceLink(name="large", uri="log://3", mime_type="text/plain", size=2**40),
+        ]
+
+    return server
+
+
+@in_loop
+async def test_what_a_result_links_to_is_read_from_its_server() -> None:
+    """Texts and images by the same session, behind their links; of others the model reads the link."""
+    model = ScriptedModel([[call("found")]])
+    async with hosting(linking) as (host,), ResponsesSession(model, (host.at("linking"),)) as session:
+        told = await session.run_conversation([asked()])
+    parts = told.messages[1].parts
+    assert told.tool_calls[0].outcome is CallOutcome.DONE
+    assert [type(part).__name__ for part in parts[:3]] == ["TextPart", "ImagePart", "TextPart"]
+    assert "All is well." in told.messages[1].text
+    assert "log://2" in told.messages[1].text
 
 
 @in_loop

@@ -35,9 +35,7 @@ if TYPE_CHECKING:
 
 @exits()
 def ask(
-    question: Annotated[
-        str, typer.Argument(help="What to ask; - reads it from stdin.", show_default=False)
-    ],
+    question: Annotated[str, typer.Argument(help="What to ask; - reads it from stdin.", show_default=False)],
     *,
     image: Annotated[
         list[Path] | None, typer.Option("--image", "-i", metavar="FILE", help="Picture to ask about; repeatable.")

@@ -7,7 +7,7 @@ import logging
 import random
 import ssl
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,7 +22,7 @@ from mcp.client.session import IncomingMessage
 from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
 
-from periscope.conversations.results import result_of
+from periscope.conversations.results import Held, result_of, wanted_of
 from periscope.conversations.servers import HttpServer, McpServer, StdioServer
 from periscope.conversations.tools import CallOutcome, ToolResult
 from periscope.core import JSONObject, Tool
@@ -153,7 +153,7 @@ class McpConnection:
                     return ToolResult.told(
                         f"The server of this tool cannot be reached now: {self._problem}.", CallOutcome.UNREACHABLE
                     )
-                return result_of(await self._client.call_tool(name, arguments), name)
+                return await _called(self._client, name, arguments)
         except TimeoutError:
             self._suspect()
             return ToolResult.told(f"The tool did not answer within {timeout_s:g} seconds.", CallOutcome.TIMED_OUT)
@@ -301,6 +301,18 @@ class McpConnection:
 
     def _client_over(self, transport: Transport) -> Client:
         return Client(transport, message_handler=self._hear)
+
+
+async def _called(client: Client, name: str, arguments: JSONObject) -> ToolResult:
+    """The result of a call, with the texts and images that it links to: read by this session, as links ask for."""
+    told = await client.call_tool(name, arguments)
+    linked: dict[str, Sequence[Held]] = {}
+    for uri in wanted_of(told):
+        try:
+            linked[uri] = (await client.read_resource(uri)).contents
+        except MCPError as error:
+            logger.info("the result of %s links to what cannot be read: %s", name, error.message)
+    return result_of(told, name, linked)
 
 
 def _tls(server: HttpServer) -> ssl.SSLContext:
