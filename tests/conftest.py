@@ -17,8 +17,8 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from tests.e2e.conftest import RunningServer
 
-# No test leaves captions on this machine, or finds those of another test: one that wants the file names it.
-os.environ["PERISCOPE_CAPTION_CACHE__PERSIST"] = "false"
+# No test leaves captions or prompts on this machine, or finds those of another test: one that wants the file names it.
+os.environ["PERISCOPE_CAPTION_CACHE__PERSIST"] = os.environ["PERISCOPE_PROMPT_CACHE__PERSIST"] = "false"
 # Nor does one find the server of whoever runs the tests: each that a test starts has a home of its own in this one.
 os.environ["PERISCOPE_HOME"] = tempfile.mkdtemp(prefix="periscope-tests-")
 atexit.register(shutil.rmtree, os.environ["PERISCOPE_HOME"], ignore_errors=True)

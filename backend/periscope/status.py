@@ -22,6 +22,8 @@ class ModelStatus:
             work.
         weights_bytes: of the loaded weights.
         prompt_cache_bytes: of the KV caches of earlier prompts that the loaded model keeps.
+        prompt_disk_bytes: of those that the loaded model has on disk.
+        prompt_disk_written_bytes: of those that it has written to disk since it was loaded.
         num_preemptions: rows that gave up their memory and were computed again, since its batch was made.
         load_done_bytes, load_total_bytes: of the load under way.
         load_eta_s: estimate of the time that the load will still take.
@@ -44,6 +46,8 @@ class ModelStatus:
     held_bytes: int = 0
     weights_bytes: int | None = None
     prompt_cache_bytes: int = 0
+    prompt_disk_bytes: int = 0
+    prompt_disk_written_bytes: int = 0
     num_preemptions: int = 0
     load_done_bytes: int | None = None
     load_total_bytes: int | None = None

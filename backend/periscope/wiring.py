@@ -8,19 +8,27 @@ from uuid import uuid4
 
 from periscope.captions.cache import CaptionCache
 from periscope.captions.store import CaptionStore
-from periscope.config import CaptionCacheConfig, Config, ModelConfig, RemoteImagesConfig, VisionProxyConfig
+from periscope.config import (
+    CaptionCacheConfig,
+    Config,
+    ModelConfig,
+    PromptCacheConfig,
+    RemoteImagesConfig,
+    VisionProxyConfig,
+)
 from periscope.config.named import find_named, reader_name, with_companions
 from periscope.config.params_schema import is_template
 from periscope.core import ModelFiles, ModelKind, VisionMode, find_model
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine import EngineConfig
+from periscope.engine.config import StatesOnDisk
 from periscope.engine.loading.embedding_files import EmbeddingFiles
 from periscope.engine.loading.generation_config import authors_sampling
 from periscope.engine.loading.loader import context_length_of, find_on_disk, quantization_of, read_model_config
+from periscope.engine.loading.weights_id import weights_id
 from periscope.errors import ConfigError, InvalidRequest, ModelLoadError
 from periscope.remote import FetchSettings, PictureFetcher
 from periscope.turns import TurnStore
-from periscope.vision.backends.weights import weights_id
 from periscope.vision.captioner import Captioner, CaptionerId
 from periscope.vision.captioner_families import CaptionerFamily, captioner_family
 from periscope.vision.documents.settings import DocumentMode, DocumentSettings, HTMLMode
@@ -87,6 +95,7 @@ def engine_config(model: ModelConfig, config: Config) -> EngineConfig:
         thinking_end_message=params.thinking_end_message,
         kv_limit_bytes=None if params.mem is None else params.mem * MB,
         prompt_cache_bytes=params.prompt_cache,
+        states_on_disk=states_on_disk(config.prompt_cache) if model.kind is ModelKind.TEXT else None,
         max_image_tiles=max_image_tiles(model, config),
         checks_memory=config.memory.check_requests,
         draft_model=source_of(draft) if draft else params.draft_model and _unpacked(params.draft_model),
@@ -100,6 +109,13 @@ def engine_config(model: ModelConfig, config: Config) -> EngineConfig:
         matryoshka=params.matryoshka,
         name=model.name,
     )
+
+
+def states_on_disk(config: PromptCacheConfig) -> StatesOnDisk | None:
+    """Pure: where KV states are kept; None if they are kept in memory only."""
+    if not config.persist or config.path is None:
+        return None
+    return StatesOnDisk(Path(config.path), config.max_bytes, config.write_after_s)
 
 
 def _template(model: ModelConfig) -> str | None:

@@ -37,6 +37,7 @@ ROW_WIRE: dict[str, Any] = {
     "max_active": 16,
     "held_bytes": 0,
     "weights_bytes": None,
+    "prompt_cache": {"memory_bytes": 0, "disk_bytes": 0, "written_bytes": 0},
     "load": None,
     "idle_s": None,
     "ttl_s": None,

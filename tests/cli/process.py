@@ -28,6 +28,7 @@ def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
     """Ours, without the settings of whoever runs the tests, and with `changes`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PERISCOPE_")}
     ours = {"HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "PERISCOPE_CAPTION_CACHE__PERSIST": "false"}
+    ours["PERISCOPE_PROMPT_CACHE__PERSIST"] = "false"
     ours["PERISCOPE_HOME"] = os.environ["PERISCOPE_HOME"]
     return {**kept, **ours, **(changes or {})}
 

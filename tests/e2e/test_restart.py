@@ -18,6 +18,7 @@ from tests.e2e.drawing import circle, picture, square, user
 
 CONFIG = """\
 caption_cache: {path: captions.sqlite3}
+prompt_cache: {path: prompts, write_after: 0}
 models:
 - name: demo
   local_path: embedded:text
@@ -32,6 +33,7 @@ models:
 def life_of(config: Path, home: str | None = None) -> Iterator[tuple[RunningServer, httpx.Client]]:
     """One life of a server, which ends by a kill. `home`: its PERISCOPE_HOME, if it is to find what another left."""
     changes = {"PERISCOPE_CAPTION_CACHE__PERSIST": "true", "PERISCOPE_HOME": home or new_home()}
+    changes["PERISCOPE_PROMPT_CACHE__PERSIST"] = "true"
     server = start_server(config, log=config.with_suffix(".log"), changes=changes)
     try:
         with httpx.Client(base_url=server.url, timeout=120) as client:
@@ -122,3 +124,53 @@ def test_a_response_is_gone_on_from_after_a_restart(tmp_path: Path) -> None:
     assert after["output"][0]["content"] == before["output"][0]["content"]
     assert after["usage"]["input_tokens"] == before["usage"]["input_tokens"]
     assert after["periscope"]["vision"]["num_cache_hits"] == 1
+
+
+#: Longer than what is worth a file.
+PREAMBLE = "You are an agent with many rules. " + " ".join(f"Rule {number} is to be kept." for number in range(60))
+
+
+def prompt_cache_of(client: httpx.Client) -> dict[str, int]:
+    (model,) = (each for each in client.get("/api/status").json()["models"] if each["id"] == "demo")
+    told: dict[str, int] = model["prompt_cache"]
+    return told
+
+
+def cached(client: httpx.Client, *messages: dict[str, Any]) -> tuple[str, int, int]:
+    """The answer, the tokens of its prompt, and how many of them were not computed."""
+    body: dict[str, Any] = {"messages": [{"role": "system", "content": PREAMBLE}, *messages], "max_tokens": 8}
+    reply = client.post("/v1/chat/completions", json=body)
+    assert reply.status_code == 200, reply.text
+    told = reply.json()
+    usage = told["usage"]
+    answer: str = told["choices"][0]["message"]["content"]
+    return answer, usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]
+
+
+def test_an_agent_s_preamble_survives_a_kill_a_stop_and_an_unload(tmp_path: Path) -> None:
+    """What was written when the server was idle, or as it stopped, is not computed again: `cached_tokens` tells it."""
+    config = tmp_path / "models.yaml"
+    config.write_text(CONFIG)
+    with life_of(config) as (_, client):
+        first, num_prompt_tokens, num_cached = cached(client, user("Hello!"))
+        assert num_cached == 0
+        while not prompt_cache_of(client)["disk_bytes"]:
+            pass
+        assert prompt_cache_of(client)["written_bytes"] == prompt_cache_of(client)["disk_bytes"]
+    with life_of(config) as (server, client):  # the life before was ended by a kill
+        again = cached(client, user("Hello!"))
+        assert (again[0], again[1]) == (first, num_prompt_tokens)
+        assert again[2] == num_prompt_tokens - 1
+        assert prompt_cache_of(client)["written_bytes"] == 0
+        other = cached(client, user("Another conversation of the same agent"))
+        assert other[2] >= num_prompt_tokens - 20
+        client.post("/api/models/unload", json={"model": "demo", "wait": True})
+        unloaded = cached(client, user("Another conversation of the same agent"))
+        assert unloaded[0] == other[0]
+        assert unloaded[2] >= num_prompt_tokens - 20
+        long = {"role": "user", "content": "And now for something longer. " * 80}
+        longer = cached(client, long)
+        assert server.stop() == 0
+    with life_of(config) as (_, client):
+        told = cached(client, long)
+        assert (told[0], told[2]) == (longer[0], longer[1] - 1)

@@ -13,6 +13,7 @@ from tests.config.files import load_text
 #: The demo pair, with captions in memory alone.
 DEMO = """\
 caption_cache: {persist: false}
+prompt_cache: {persist: false}
 models:
   - name: demo
     local_path: embedded:text

@@ -92,6 +92,11 @@ def encode_model(model: ModelStatus) -> JSONObject:
         "max_active": model.max_running,
         "held_bytes": model.held_bytes,
         "weights_bytes": model.weights_bytes,
+        "prompt_cache": {
+            "memory_bytes": model.prompt_cache_bytes,
+            "disk_bytes": model.prompt_disk_bytes,
+            "written_bytes": model.prompt_disk_written_bytes,
+        },
         "load": _load(model),
         "idle_s": json_number(model.idle_s),
         "ttl_s": json_number(model.ttl_s),

@@ -44,6 +44,8 @@ DEMO_PAIR_UNREAD: JSONObject = {
         _CAPTIONER,
     ],
 }
+#: What it learns stays out of the user's files, and the next run finds nothing of it.
+_PRIVATE: JSONObject = {"caption_cache": {"persist": False}, "prompt_cache": {"persist": False}}
 _READY = re.compile(r"ready on (http://[\d.]+:\d+)/v1|stays up, but model|the models could not be loaded")
 
 
@@ -86,7 +88,7 @@ async def serving(
     """
     with tempfile.TemporaryDirectory(prefix="periscope-bench-") as folder:
         file = Path(folder) / "models.yaml"
-        file.write_text(json.dumps({**config, "caption_cache": {"persist": False}}))
+        file.write_text(json.dumps({**config, **_PRIVATE}))
         argv = (sys.executable, "-m", "periscope", "serve", "--port", "0", "--config", str(file))
         async with child(argv, PERISCOPE_HOME=folder) as server:  # the user's own server is let be
             async with waiting_for("the server to be ready", tell, limit_s):

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -26,6 +27,7 @@ from periscope.config.schema import (
     LogConfig,
     MemoryConfig,
     ModelConfig,
+    PromptCacheConfig,
     ResponsesConfig,
     ServerConfig,
 )
@@ -33,7 +35,8 @@ from periscope.config.section import Section
 from periscope.core import ModelKind
 
 FILE_NAME = "models.yaml"
-_CAPTION_CACHE = "periscope/captions.sqlite3"
+CacheT = TypeVar("CacheT", CaptionCacheConfig, PromptCacheConfig)
+_CAPTION_CACHE, _PROMPT_CACHE = "periscope/captions.sqlite3", "periscope/prompts"
 DEFAULT_SOURCE = "default"
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -46,7 +49,7 @@ class Config:
         models: in the order they are served; never empty, with at least one text model.
         idle_unload_s: None = never.
         captioner_share: of the device's time, while text is being generated.
-        caption_cache: its path is always set, and absolute.
+        caption_cache, prompt_cache: their paths are always set, and absolute.
         path: the file it came from.
         places: where state and logs are kept.
         sources: `models[0].params.dtype` -> `flag --port`, `env PERISCOPE_SERVER__PORT`, `models.yaml:12`, `default`
@@ -58,6 +61,7 @@ class Config:
     server: ServerConfig
     memory: MemoryConfig
     caption_cache: CaptionCacheConfig
+    prompt_cache: PromptCacheConfig
     responses: ResponsesConfig
     log: LogConfig
     idle_unload_s: float | None
@@ -101,15 +105,17 @@ def load(
     file = _validate(document)
     models = resolve_models(file, document, flags, folder=path.parent, cwd=cwd)
     sources = _sources(file, document.origins)
-    if file.caption_cache.path is None:
-        sources["caption_cache.path"] = "derived"
+    for name, cache in (("caption_cache", file.caption_cache), ("prompt_cache", file.prompt_cache)):
+        if cache.path is None:
+            sources[f"{name}.path"] = "derived"
     for index, (model, origins) in enumerate(models):
         sources |= _sources(model, origins, ("models", index))
     return Config(
         models=tuple(model for model, _ in models),
         server=_server_placed(file.server, folder=path.parent),
         memory=file.memory,
-        caption_cache=_placed(file.caption_cache, env, folder=path.parent, home=home),
+        caption_cache=_placed(file.caption_cache, _CAPTION_CACHE, env, folder=path.parent, home=home),
+        prompt_cache=_placed(file.prompt_cache, _PROMPT_CACHE, env, folder=path.parent, home=home),
         responses=file.responses,
         log=file.log,
         idle_unload_s=file.idle_unload_s,
@@ -133,13 +139,13 @@ def _server_placed(server: ServerConfig, *, folder: Path) -> ServerConfig:
     return server.model_copy(update={"uds": uds, "tls": server.tls.model_copy(update=tls)})
 
 
-def _placed(cache: CaptionCacheConfig, env: Mapping[str, str], *, folder: Path, home: Path) -> CaptionCacheConfig:
-    """The settings of the caption cache, with an absolute path."""
+def _placed(cache: CacheT, usual: str, env: Mapping[str, str], *, folder: Path, home: Path) -> CacheT:
+    """The settings of a cache on disk, with an absolute path; `usual` is the one below the user's caches."""
     if cache.path is not None:
         path = absolute(cache.path, folder)
     else:
         caches = env.get("XDG_CACHE_HOME", "")
-        path = absolute(caches, home) / _CAPTION_CACHE if caches else home / ".cache" / _CAPTION_CACHE
+        path = absolute(caches, home) / usual if caches else home / ".cache" / usual
     return cache.model_copy(update={"path": str(path)})
 
 

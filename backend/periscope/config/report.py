@@ -52,6 +52,7 @@ def _values(config: Config) -> Iterator[tuple[str, Any]]:
     yield "captioner_share", config.captioner_share
     sections: list[tuple[Loc, Any]] = [(("server",), config.server), (("memory",), config.memory)]
     sections += [(("caption_cache",), config.caption_cache), (("responses",), config.responses), (("log",), config.log)]
+    sections += [(("prompt_cache",), config.prompt_cache)]
     sections += [(("models", index), model) for index, model in enumerate(config.models)]
     for at, section in sections:
         for loc, value in leaves(section):

@@ -292,6 +292,28 @@ class CaptionCacheConfig(Section):
     )
 
 
+class PromptCacheConfig(Section):
+    """KV caches of earlier prompts are kept on disk, so that they survive a restart and an unloaded model."""
+
+    persist: bool = setting(
+        True, "Write them when a model is idle, unloaded, or the server stops. If false, in memory only."
+    )
+    path: str | None = setting(
+        None,
+        "Their folder, relative to this file. If unset, periscope/prompts in $XDG_CACHE_HOME or ~/.cache.",
+        min_length=1,
+        max_length=4096,
+    )
+    max_bytes: Annotated[int, Field(ge=MIB, le=64 * TIB), BYTES] = setting(
+        8 * GIB,
+        "Size of the files of all models. The least recently used are removed first. 2 GiB of the volume stay free.",
+        "bytes",
+    )
+    write_after_s: Annotated[float, Field(ge=0, le=DAY_S), SECONDS] = setting(
+        60.0, "They are written once a model has had no request for so long.", "seconds", alias="write_after"
+    )
+
+
 class ResponsesConfig(Section):
     """Responses of /v1/responses are stored, so that clients can go on from them."""
 
@@ -338,6 +360,10 @@ class ConfigFile(Section):
     memory: MemoryConfig = setting(MemoryConfig(), "Memory that models may take.")
     caption_cache: CaptionCacheConfig = setting(
         CaptionCacheConfig(), "Captions are kept, so that no image is described twice."
+    )
+    prompt_cache: PromptCacheConfig = setting(
+        PromptCacheConfig(),
+        "KV caches of earlier prompts are kept on disk, so that they survive a restart and an unloaded model.",
     )
     responses: ResponsesConfig = setting(
         ResponsesConfig(), "Responses of /v1/responses are stored, so that clients can go on from them."

@@ -75,12 +75,16 @@ class EngineMemory:
         working_bytes: what its running requests take beside the weights, approximately.
         prompt_cache_bytes: what the prompt cache takes; it is freed when the memory is needed.
         num_preemptions: rows that gave up their memory and were computed again, since its batch was made.
+        prompt_disk_bytes: KV states of earlier prompts that are on disk.
+        prompt_disk_written_bytes: of such states, since it was loaded.
     """
 
     weights_bytes: int = 0
     working_bytes: int = 0
     prompt_cache_bytes: int = 0
     num_preemptions: int = 0
+    prompt_disk_bytes: int = 0
+    prompt_disk_written_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,21 @@ from periscope.core import JSONObject, Pooling
 
 
 @dataclass(frozen=True, slots=True)
+class StatesOnDisk:
+    """KV states of earlier prompts are kept in files, too.
+
+    Attributes:
+        folder: of the files of all models; absolute.
+        max_bytes: of all of them.
+        write_after_s: states are written when the model has had no request for so long, and before it is freed.
+    """
+
+    folder: Path
+    max_bytes: int
+    write_after_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class EngineConfig:
     """How one model is loaded and run.
 
@@ -25,6 +40,7 @@ class EngineConfig:
         kv_limit_bytes: KV caches of live rows and the prompt cache together; None = what the device has to spare.
         prompt_cache_bytes: KV states kept of earlier prompts, at most; 0 = none, None = a quarter of what KV caches may
             take at the time.
+        states_on_disk: KV states that outlive the model's stay in memory; None = none do.
         max_image_tiles: tiles that an image is cut into at most, where the processor cuts; None = as the files say.
         checks_memory: refuse a request before prefill that cannot fit in memory.
         draft_model: folder or hub id of a small model with the same tokenizer that drafts tokens; None = no drafting.
@@ -48,6 +64,7 @@ class EngineConfig:
     thinking_end_message: str = ""
     kv_limit_bytes: int | None = None
     prompt_cache_bytes: int | None = None
+    states_on_disk: StatesOnDisk | None = None
     max_image_tiles: int | None = None
     checks_memory: bool = True
     draft_model: str | None = None

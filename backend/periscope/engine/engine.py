@@ -41,8 +41,8 @@ from periscope.engine.structured.thinking import ThinkingRules
 from periscope.engine.text.chat_template import ChatTokenizer, RenderedPrompt
 from periscope.engine.text.output_format import default_template
 from periscope.engine.worker.commands import TokenPrompt
+from periscope.engine.worker.failures import as_generation_failure
 from periscope.engine.worker.host import HostedEngine, RunningWorker, start_worker
-from periscope.engine.worker.thread import as_generation_failure
 from periscope.errors import ContextLengthExceeded, EngineClosed, InvalidRequest, ModelLoadError, PeriscopeError
 
 if TYPE_CHECKING:

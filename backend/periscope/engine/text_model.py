@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -16,6 +20,9 @@ from mlx_lm.models.cache import make_prompt_cache
 from transformers import PreTrainedConfig
 
 from periscope.engine.batch.chunk import can_be_grouped, forward_together
+from periscope.engine.batch.disk.layout import shape_of
+from periscope.engine.batch.disk.state_file import FORMAT
+from periscope.engine.batch.disk.tier import DiskTier
 from periscope.engine.batch.prompt_cache import PromptCache
 from periscope.engine.batch.row_caches import batch_caches
 from periscope.engine.batch.speculation import Drafter
@@ -31,6 +38,7 @@ from periscope.engine.loading.loader import (
     prepare_libraries,
     weights_bytes,
 )
+from periscope.engine.loading.weights_id import weights_id
 from periscope.engine.text.detokenizer import Detokenizer, new_detokenizer
 from periscope.engine.text.token_text import TokenTable
 from periscope.errors import GenerationFailed, ModelLoadError
@@ -92,6 +100,7 @@ class TextModel:
         images: ImageProcessor | None = None,
         memory: DeviceMemory | None = None,
         prompt_cache: PromptCache | None = None,
+        state_key: str | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self._images = images
@@ -108,6 +117,11 @@ class TextModel:
             config.prompt_cache_bytes,
         )
         self._prompt_cache = PromptCache(self._budget.kept_bytes(0)) if prompt_cache is None else prompt_cache
+        self._disk = None
+        if state_key is not None and config.states_on_disk is not None and config.prompt_cache_bytes != 0:
+            self._disk = DiskTier(
+                config.states_on_disk, state_key, self._prompt_cache, partial(make_prompt_cache, model)
+            )
         self._token_table = TokenTable(tokenizer)
         self._draft_model = draft_model
         if draft_model is not None:
@@ -141,7 +155,15 @@ class TextModel:
         with turn.acquire():
             if images is not None:
                 model.check_vision()
-            return cls(model, tokenizer, config, draft_model=draft_model, images=images, memory=memory)
+            return cls(
+                model,
+                tokenizer,
+                config,
+                draft_model=draft_model,
+                images=images,
+                memory=memory,
+                state_key=state_key(path, config, make_prompt_cache(model)),
+            )
 
     def _check_can_draft(self, draft_caches: LayerCaches) -> None:
         if self.wants_checkpoints or not all(_can_always_be_trimmed(cache) for cache in flat(draft_caches)):
@@ -172,7 +194,9 @@ class TextModel:
             checks_memory=self._config.checks_memory,
         )
         drafter = None if self._draft_model is None else Drafter(self._draft_model, self._config.num_draft_tokens)
-        return TextBatch(self._model, settings, self._prompt_cache, self._budget, drafter=drafter, clock=clock)
+        return TextBatch(
+            self._model, settings, self._prompt_cache, self._budget, disk=self._disk, drafter=drafter, clock=clock
+        )
 
     def new_detokenizer(self, after: Sequence[int] = ()) -> Detokenizer:
         return new_detokenizer(self.tokenizer, after)
@@ -219,6 +243,35 @@ def _read_with_vision(path: Path, config: EngineConfig) -> tuple[Any, Any, Image
     )
 
     return read_vision_language_model(path, max_image_tiles=config.max_image_tiles, chat_template=config.chat_template)
+
+
+def state_key(path: Path, config: EngineConfig, caches: LayerCaches) -> str | None:
+    """What tells the states of this model from all others that could be on disk; None if none are kept there.
+
+    States are found by their tokens, so that a template, which only makes other tokens, need not be part of it.
+
+    Args:
+        caches: the model's, empty.
+    """
+    if config.states_on_disk is None:
+        return None
+    try:
+        weights = weights_id(path)
+    except OSError as error:
+        logger.warning("no states of prompts are kept on disk: %s", error)
+        return None
+    packages = ["mlx", "mlx-lm", *(["mlx-vlm"] if config.has_vision else [])]
+    versions = [f"{name} {version(name)}" for name in packages]
+    told = [
+        FORMAT,
+        weights,
+        config.dtype,
+        config.has_vision,
+        config.max_image_tiles,
+        versions,
+        shape_of(caches),
+    ]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
 
 def _load_draft(model: str, revision: str | None, tokenizer: Any) -> Any:

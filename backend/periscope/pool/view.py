@@ -41,6 +41,8 @@ def status_of(slot: Slot, now: float) -> ModelStatus:
         held_bytes=lifecycle.held_bytes,
         weights_bytes=None if memory is None else memory.weights_bytes,
         prompt_cache_bytes=0 if memory is None else memory.prompt_cache_bytes,
+        prompt_disk_bytes=0 if memory is None else memory.prompt_disk_bytes,
+        prompt_disk_written_bytes=0 if memory is None else memory.prompt_disk_written_bytes,
         num_preemptions=0 if memory is None else memory.num_preemptions,
         load_done_bytes=done_bytes,
         load_total_bytes=total_bytes,

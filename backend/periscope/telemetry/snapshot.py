@@ -89,15 +89,21 @@ def _models(models: Iterable[ModelStatus]) -> Iterator[Metric]:
     yield gauge("model_held_bytes", "What the memory ledger counts for the model.", lambda model: model.held_bytes)
     yield gauge("model_weights_bytes", "Of the loaded weights.", lambda model: model.weights_bytes)
     yield gauge("model_prompt_cache_bytes", "Of kept KV caches.", lambda model: model.prompt_cache_bytes)
+    yield gauge("model_prompt_disk_bytes", "Of KV caches on disk, while loaded.", lambda model: model.prompt_disk_bytes)
     yield gauge("model_running_requests", "Requests that hold the model.", lambda model: model.num_running)
     yield gauge("model_waiting_requests", "Requests that wait for the model.", lambda model: model.num_waiting)
     yield gauge("model_max_running_requests", "Requests that may hold it at once.", lambda model: model.max_running)
     preemptions = CounterMetricFamily(
         "periscope_model_preemptions", "Rows that gave up their memory and were computed again.", labels=("model",)
     )
+    written = CounterMetricFamily(
+        "periscope_model_prompt_disk_written_bytes", "Of KV caches written to disk since the load.", labels=("model",)
+    )
     for model in models:
         preemptions.add_metric((model.name,), model.num_preemptions)
+        written.add_metric((model.name,), model.prompt_disk_written_bytes)
     yield preemptions
+    yield written
 
 
 def _work(status: ServerStatus) -> Iterator[Metric]:

@@ -12,7 +12,7 @@ import pytest
 from periscope.core import FinishReason, GenerationParams
 from periscope.engine.device.turn import DeviceTurn
 from periscope.engine.worker.commands import Submit, TokenPrompt
-from periscope.engine.worker.contracts import Sampled
+from periscope.engine.worker.contracts import KeepsNothing, Sampled
 from periscope.engine.worker.host import HostedEngine, start_worker
 from periscope.engine.worker.stream import TokenStream
 from periscope.errors import EngineClosed, GenerationFailed, ModelLoadError
@@ -48,7 +48,7 @@ class Script:
     miscounts: bool = False
 
 
-class ScriptedBatch:
+class ScriptedBatch(KeepsNothing):
     def __init__(self, script: Script) -> None:
         self._script = script
         self._rows: list[int] = []

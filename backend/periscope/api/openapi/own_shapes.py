@@ -42,6 +42,12 @@ class LoadProgress(TypedDict):
     eta_s: float | None
 
 
+class PromptCacheRow(TypedDict):
+    memory_bytes: int
+    disk_bytes: int
+    written_bytes: int
+
+
 class ModelRow(TypedDict):
     id: str
     kind: str
@@ -54,6 +60,7 @@ class ModelRow(TypedDict):
     max_active: int
     held_bytes: int
     weights_bytes: int | None
+    prompt_cache: PromptCacheRow
     load: LoadProgress | None
     idle_s: float | None
     ttl_s: float | None

@@ -63,6 +63,11 @@ class PromptCache:
         return self._nbytes
 
     @property
+    def num_kept(self) -> int:
+        """How many states have ever been kept."""
+        return self._num_kept
+
+    @property
     def states(self) -> Sequence[StateView]:
         """The kept states, the least recently used first."""
         return [entry.view for entry in self._entries.values()]
@@ -77,6 +82,11 @@ class PromptCache:
         if num_tokens < entry.view.num_tokens:
             trim_prompt_cache(caches, entry.view.num_tokens - num_tokens)
         return caches
+
+    def peek(self, key: int) -> LayerCaches | None:
+        """A kept state, to be read and not written to; None if it has been evicted. It counts as no use of it."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry.caches
 
     def keep(self, tokens: Sequence[int], caches: LayerCaches) -> None:
         """Take over a state that holds exactly `tokens`; the caller must not use `caches` any more.

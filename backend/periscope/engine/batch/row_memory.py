@@ -80,6 +80,12 @@ class RowMemory:
         """What rows and kept states may take together now; the rows take `rows_bytes` of it already."""
         return self._budget.total_bytes(rows_bytes + self._prompt_cache.nbytes)
 
+    def max_kept_bytes(self, rows_bytes: int, freed_bytes: int = 0) -> int:
+        """What kept states may take now, beside rows that take `rows_bytes`, of which `freed_bytes` are freed soon."""
+        used_bytes = rows_bytes + self._prompt_cache.nbytes
+        left_bytes = max(self._budget.total_bytes(used_bytes) - (rows_bytes - freed_bytes), 0)
+        return min(self._budget.kept_bytes(used_bytes), left_bytes)
+
     def keep(self, tokens: list[int], caches: LayerCaches, *, rows_bytes: int, freed_bytes: int = 0) -> None:
         """Hand a state to the prompt cache, if there is room for it. Never raises: states are only kept for speed.
 
@@ -88,9 +94,7 @@ class RowMemory:
             freed_bytes: how much of `rows_bytes` is freed when that row is removed.
         """
         try:
-            used_bytes = rows_bytes + self._prompt_cache.nbytes
-            left_bytes = max(self._budget.total_bytes(used_bytes) - (rows_bytes - freed_bytes), 0)
-            self._prompt_cache.max_bytes = min(self._budget.kept_bytes(used_bytes), left_bytes)
+            self._prompt_cache.max_bytes = self.max_kept_bytes(rows_bytes, freed_bytes)
             self._prompt_cache.keep(tokens, caches)
         except Exception as error:  # noqa: BLE001 - if the device is broken, the next step raises it again
             # Only the text is logged: a traceback's frames would keep the batch alive as long as the log record.

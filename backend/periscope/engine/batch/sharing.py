@@ -15,10 +15,11 @@ MIN_LIVE_TOKENS = 64
 
 
 class Source(StrEnum):
-    """Where a state is: in the prompt cache, or with a request that is prefilling or decoding."""
+    """Where a state is: in the prompt cache, with a request that is prefilling or decoding, or in a file."""
 
     KEPT = "kept"
     LIVE = "live"
+    DISK = "disk"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,7 +27,7 @@ class StateView:
     """The tokens of a computed state.
 
     Attributes:
-        key: the prompt cache's key of the entry, or the id of the request's row.
+        key: the prompt cache's key of the entry, the id of the request's row, or the disk tier's key of the file.
         tokens: `(num_tokens,)` or longer.
         num_tokens: how many of `tokens` the state holds, so that a prompt may start from them.
         is_trimmable: it can be trimmed to any length; else it serves only prompts that start with all of it.

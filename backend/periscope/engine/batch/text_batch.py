@@ -17,6 +17,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from periscope.engine.batch.chunk import num_slices_of
 from periscope.engine.batch.decode_batch import DecodeBatch
 from periscope.engine.batch.decode_batches import DecodeBatches
+from periscope.engine.batch.disk.arrivals import Arrivals
 from periscope.engine.batch.executor import Executor
 from periscope.engine.batch.grouping import Grouping
 from periscope.engine.batch.prompt import Prompt
@@ -32,17 +33,20 @@ from periscope.engine.batch.speculation import SpeculativeStep
 from periscope.engine.batch.step_plan import DECODE_ONLY
 from periscope.engine.structured.thinking import Thinking
 from periscope.engine.worker.commands import TokenPrompt
-from periscope.engine.worker.contracts import Sampled
+from periscope.engine.worker.contracts import IDLE_POLL_S, DiskUse, Sampled
 from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from periscope.core import TokenText
+    from periscope.engine.batch.disk.tier import DiskTier
     from periscope.engine.batch.speculation import Drafter
     from periscope.engine.device.memory import KVBudget
     from periscope.engine.worker.commands import Submit
 
 #: Steps between two checks of how much room the growth of decoding rows leaves to the prompt cache.
 _ROOM_CHECK_STEPS = 64
+#: A step reads a state from disk for so long, in seconds: beside decoding rows, which wait for it, and beside none.
+_READ_BESIDE_ROWS_S, _READ_ALONE_S = 0.005, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class BatchSettings:
 class TextBatch:
     """Owns admission to and removal from one model's batch. The `Executor` owns the requests in between.
 
-    Does not own the prompt cache: it outlives this batch and is used by the next one.
+    Does not own the prompt cache and the disk tier: they outlive this batch and are used by the next one.
 
     Attributes:
         working_bytes: bytes of all requests' caches when last checked, once in `_ROOM_CHECK_STEPS` steps.
@@ -89,6 +93,7 @@ class TextBatch:
         prompt_cache: PromptCache,
         budget: KVBudget,
         *,
+        disk: DiskTier | None = None,
         drafter: Drafter | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -98,6 +103,7 @@ class TextBatch:
         self._prompt_cache = prompt_cache
         self._memory = RowMemory(budget, prompt_cache, checks_requests=settings.checks_memory)
         self._keeps_states = budget.prompt_cache_bytes != 0
+        self._disk = disk
         self._drafter = drafter
         self._num_rows = 0
         self._num_steps = 0
@@ -105,6 +111,9 @@ class TextBatch:
         grouping = Grouping(budget.footprint, settings.forward_pass_bytes, settings.can_batch_rows)
         decoding = DecodeBatches(self._new_decode_batch, grouping)
         self._executor = Executor(model, decoding, prompt_cache, self._memory, drafter=drafter, clock=clock)
+        self._arrivals = None
+        if disk is not None:
+            self._arrivals = Arrivals(disk, self._executor.keep, self._max_kept_bytes, clock)
         self._scheduler = Scheduler(
             SchedulerSettings(
                 max_rows=settings.max_rows,
@@ -115,6 +124,9 @@ class TextBatch:
                 grouping=grouping,
             )
         )
+
+    def _max_kept_bytes(self) -> int:
+        return self._memory.max_kept_bytes(self._executor.rows_bytes)
 
     def _new_decode_batch(self) -> DecodeBatch:
         drafter = self._drafter
@@ -135,6 +147,10 @@ class TextBatch:
     @property
     def prompt_cache_bytes(self) -> int:
         return self._prompt_cache.nbytes
+
+    @property
+    def disk_use(self) -> DiskUse:
+        return DiskUse() if self._disk is None else self._disk.use
 
     @property
     def num_preemptions(self) -> int:
@@ -175,11 +191,14 @@ class TextBatch:
             budget = submit.thinking.budget_within(params.thinking_budget, params.max_tokens or 1)
             row.thinking = Thinking(submit.thinking, budget, self._token_bytes)
         checkpoints = prompt.checkpoints if self._settings.wants_checkpoints else ()
-        self._executor.prompts.append(Prompt(row, checkpoints))
+        arrived = Prompt(row, checkpoints)
+        if self._arrivals is None or not self._arrivals.take(arrived):
+            self._executor.prompts.append(arrived)
         return row.id
 
     def end_thinking(self, row_id: int) -> None:
-        row = self._executor.row(row_id)
+        arrived = None if self._arrivals is None else self._arrivals.prompt(row_id)
+        row = self._executor.row(row_id) if arrived is None else arrived.row
         if row is None or row.thinking_rules is None:
             return
         if row.thinking is None:
@@ -205,11 +224,15 @@ class TextBatch:
     @property
     def has_work(self) -> bool:
         """Whether the next step has something to do, if only for requests that have been removed."""
-        return bool(self._removed) or self._executor.has_work
+        return bool(self._removed or self._arrivals) or self._executor.has_work
 
     def step(self) -> list[Sampled]:
         self._num_steps += 1
         executor = self._executor
+        if self._disk is not None:
+            self._disk.note_work()
+        if self._arrivals:
+            self._read_from_disk(self._arrivals)
         is_room_check = self._num_steps % _ROOM_CHECK_STEPS == 0
         if is_room_check:
             self.working_bytes = executor.rows_bytes
@@ -219,8 +242,27 @@ class TextBatch:
         self._removed.clear()
         return executor.apply(self._scheduler.plan(view, executor.timings))
 
+    def _read_from_disk(self, arrivals: Arrivals) -> None:
+        """Go on reading the states that new requests begin with; those that have theirs wait for their start."""
+        arrivals.remove(self._removed)
+        executor = self._executor
+        is_alone = not (executor.has_prompts or len(executor.decoding))
+        executor.prompts += arrivals.step(_READ_ALONE_S if is_alone else _READ_BESIDE_ROWS_S)
+        executor.prompts.sort(key=lambda prompt: prompt.row.id)
+
+    def rest(self) -> float:
+        return IDLE_POLL_S if self._disk is None else self._disk.rest()
+
+    def save(self, within_s: float) -> None:
+        if self._disk is not None:
+            self._disk.save(within_s)
+
     def remove(self, rows: Sequence[int]) -> None:
         self._removed.update(rows)
 
     def close(self) -> None:
+        if self._arrivals is not None:
+            self._arrivals.close()
+        if self._disk is not None:
+            self._disk.abandon()
         self._executor.close()

@@ -16,8 +16,8 @@ from periscope.engine.device.turn import DeviceTurn
 from periscope.engine.loading.loader import LIBRARY_LOCK, LoadProgress, find_on_disk
 from periscope.engine.text.prompt_bounds import PromptBounds
 from periscope.engine.worker.commands import EmbeddingPrompt
+from periscope.engine.worker.failures import as_generation_failure
 from periscope.engine.worker.host import HostedEngine, RunningWorker, start_worker
-from periscope.engine.worker.thread import as_generation_failure
 from periscope.errors import ContextLengthExceeded, EngineClosed, InputTooLong, InvalidRequest
 
 if TYPE_CHECKING:

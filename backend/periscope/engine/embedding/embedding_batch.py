@@ -31,7 +31,7 @@ from periscope.engine.loading.loader import (
     vocab_size_of,
 )
 from periscope.engine.worker.commands import EmbeddingPrompt
-from periscope.engine.worker.contracts import Sampled
+from periscope.engine.worker.contracts import KeepsNothing, Sampled
 from periscope.errors import GenerationFailed, InvalidRequest
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def next_texts(waiting: Mapping[int, list[tuple[int, int]]], num_tokens: int) ->
     return chosen
 
 
-class EmbeddingBatch:
+class EmbeddingBatch(KeepsNothing):
     """Owns the requests of one embedding model. They take turns, so that a query need not wait for a whole library."""
 
     def __init__(self, model: EmbeddingModel, clock: Callable[[], float] = time.perf_counter) -> None:

@@ -27,7 +27,7 @@ from periscope.engine.multimodal.processor import SAMPLE_IMAGE, pil_image
 from periscope.engine.multimodal.tiles import limit_tiles
 from periscope.engine.text.detokenizer import Detokenizer, FastDetokenizer, SlowDetokenizer
 from periscope.engine.worker.commands import ImagePrompt
-from periscope.engine.worker.contracts import Sampled
+from periscope.engine.worker.contracts import KeepsNothing, Sampled
 from periscope.engine.worker.reports import STARTED
 from periscope.errors import InvalidRequest, ModelLoadError
 
@@ -72,7 +72,7 @@ class _Waiting:
             self.stream.put(STARTED)
 
 
-class VisionBatch:
+class VisionBatch(KeepsNothing):
     """Facade over mlx-vlm's `BatchGenerator`. Images wait here, first come, first served, until it has room.
 
     One image per step is then encoded. `BatchGenerator` alone would encode all queued images, shortest prompts first:

@@ -12,6 +12,22 @@ if TYPE_CHECKING:
     from periscope.engine.worker.commands import Submit
 
 
+#: How often an idle worker checks whether the main thread has ended without closing it.
+IDLE_POLL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class DiskUse:
+    """Bytes on disk of the states of earlier prompts.
+
+    Attributes:
+        written_bytes: since the model was loaded.
+    """
+
+    num_bytes: int = 0
+    written_bytes: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Sampled:
     """One row's result of one step. The batch has already removed a row that has a `finish_reason` or an `error`.
@@ -80,6 +96,11 @@ class Batch(Protocol):
         ...
 
     @property
+    def disk_use(self) -> DiskUse:
+        """What it keeps on disk."""
+        ...
+
+    @property
     def num_preemptions(self) -> int:
         """Rows that gave up their memory and were computed again, since this batch was made."""
         ...
@@ -88,9 +109,33 @@ class Batch(Protocol):
         """Drop all entries of the prompt cache."""
         ...
 
+    def rest(self) -> float:
+        """Do a few milliseconds of work that nobody waits for. Called while there is no other.
+
+        Returns:
+            When to call it again, in seconds, if nothing comes in between.
+        """
+        ...
+
+    def save(self, within_s: float) -> None:
+        """Write what is to outlive the model to disk, for so long at most. No step comes after it. Never raises."""
+        ...
+
     def close(self) -> None:
         """Drop all rows and caches."""
         ...
+
+
+class KeepsNothing:
+    """The part of a `Batch` about what outlives the model's stay in memory, for those with nothing of the kind."""
+
+    disk_use = DiskUse()
+
+    def rest(self) -> float:
+        return IDLE_POLL_S
+
+    def save(self, within_s: float) -> None:  # noqa: ARG002 - of the contract
+        return
 
 
 FactsT_co = TypeVar("FactsT_co", covariant=True)

@@ -10,10 +10,9 @@ import logging
 import queue
 import secrets
 import threading
-import traceback
+import time
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -24,10 +23,12 @@ from periscope.core import EngineMemory
 from periscope.engine.loading.loader import weights_bytes
 from periscope.engine.text.detokenizer import StopStrings
 from periscope.engine.worker.commands import EndThinking, ReleaseMemory, Shutdown, Submit, TokenPrompt
+from periscope.engine.worker.contracts import DiskUse
+from periscope.engine.worker.failures import as_generation_failure, let_go
 from periscope.engine.worker.live_row import LiveRow
 from periscope.engine.worker.reports import Failure
 from periscope.engine.worker.stream import put_all
-from periscope.errors import EngineClosed, GenerationFailed, ModelLoadError, PeriscopeError
+from periscope.errors import EngineClosed, ModelLoadError, PeriscopeError
 
 if TYPE_CHECKING:
     from periscope.engine.device.turn import Participant
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How often an idle worker checks whether the main thread has ended without closing it.
-_IDLE_POLL_S = 1.0
+#: Before the model is freed, what is worth it is written to disk for so long at most: whoever waits for its memory, or
+#: for the end of the process, waits for that.
+SAVE_S = 6.0
 #: How many tokens of a text a detokenizer reads before it goes on with it. A character has four bytes at most, each of
 #: which may be a token.
 _NUM_TOKENS_BEFORE = 8
@@ -95,6 +97,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         self._model: LoadedModel[FactsT] | None = None
         self._batch: Batch | None = None
         self._num_failed_health_checks = 0
+        self._disk_use = DiskUse()
 
     def __repr__(self) -> str:
         return f"<ModelWorker {self.name} {self.state} rows={len(self._rows)}>"
@@ -132,12 +135,12 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
             self.memory = EngineMemory(sum(weights_bytes(network) for network in self._model.networks))
             mx.synchronize()  # the stream frees a computation's temporaries only after it has told its result
         except PeriscopeError as error:
-            _let_go(error)
+            let_go(error)
             self._on_loaded(error)
             return False
         except Exception as error:
             logger.exception("worker %s could not load", self.name)
-            _let_go(error)
+            let_go(error)
             self._on_loaded(ModelLoadError(f"The model could not be loaded: {type(error).__name__}: {error}"))
             return False
         self.state = WorkerState.RUNNING
@@ -163,7 +166,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         """Handle the queued commands; blocks only while there is no work. Returns False when the worker must end."""
         while True:
             try:
-                command = self._inbox.get(block=not self._has_work, timeout=_IDLE_POLL_S)
+                command = self._inbox.get(block=not self._has_work, timeout=0.0 if self._has_work else self._rest())
             except queue.Empty:
                 if self._has_work:
                     return True
@@ -171,6 +174,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
                     return False
                 continue
             if isinstance(command, Shutdown):
+                self._save()
                 return False
             if isinstance(command, ReleaseMemory):
                 self._release_memory()
@@ -178,6 +182,24 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
                 self._end_thinking(command.stream)
             else:
                 self._admit(command)
+
+    def _rest(self) -> float:
+        """Do a piece of what nobody waits for. Returns how long to wait for a command before the next, in seconds."""
+        assert self._batch is not None  # noqa: S101 - set before _serve
+        pause_s = self._batch.rest()
+        if self._batch.disk_use != self._disk_use:
+            self._note_memory()
+        return pause_s
+
+    def _save(self) -> None:
+        """Have written what is to outlive the model, of its running requests, too, which are given up."""
+        assert self._batch is not None  # noqa: S101 - set before _serve
+        deadline = time.monotonic() + SAVE_S
+        self._batch.remove(list(self._rows))
+        while self._batch.has_work and time.monotonic() < deadline and not self._num_failed_health_checks:
+            self._step()
+        if not self._num_failed_health_checks:
+            self._batch.save(max(deadline - time.monotonic(), 0.0))
 
     def _admit(self, submit: Submit) -> None:
         if submit.stream.is_abandoned:
@@ -187,7 +209,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
             row = self._batch.admit(submit)
             detokenizer = self._model.new_detokenizer(_text_before(submit))
         except PeriscopeError as error:
-            _let_go(error)
+            let_go(error)
             submit.stream.put(Failure(error))
         except Exception as error:  # noqa: BLE001 - a bad request must not fail the other rows
             submit.stream.put(Failure(as_generation_failure(error)))
@@ -208,8 +230,11 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
 
     def _note_memory(self) -> None:
         assert self._batch is not None  # noqa: S101 - set before _serve
+        self._disk_use = self._batch.disk_use
         self.memory = replace(
             self.memory,
+            prompt_disk_bytes=self._disk_use.num_bytes,
+            prompt_disk_written_bytes=self._disk_use.written_bytes,
             working_bytes=self._batch.working_bytes if self._rows else 0,
             prompt_cache_bytes=self._batch.prompt_cache_bytes,
             num_preemptions=self._batch.num_preemptions,
@@ -258,7 +283,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
                 self._model.check_health()
         except Exception as error:
             logger.exception("worker %s: the model fails without any request", self.name)
-            _let_go(error)
+            let_go(error)
             self._num_failed_health_checks += 1
         else:
             self._num_failed_health_checks = 0
@@ -349,31 +374,3 @@ def _collect(watched: list[weakref.ref[Any]]) -> None:
             gc.collect()
         if all(part() is None for part in watched):
             return
-
-
-def _let_go(error: BaseException | None) -> None:
-    """Clear the frames of an error's traceback: they reference the model, and would live as long as the error.
-
-    The callers of these frames are cleared too if they have returned. Running frames are left alone.
-    """
-    while error is not None:
-        step = error.__traceback__
-        while step is not None:  # every step: an error that came out of a generator has no callers at its first frame
-            for frame, _ in traceback.walk_stack(step.tb_frame):
-                with suppress(RuntimeError):  # the frame is running
-                    frame.clear()
-            step = step.tb_next
-        error = error.__cause__ or error.__context__
-
-
-def as_generation_failure(error: BaseException) -> PeriscopeError:
-    """The error that a client gets for an exception that its request met.
-
-    A `PeriscopeError` is returned as it is. Of any other exception the client learns the type only; the log has it all.
-    """
-    if isinstance(error, PeriscopeError):
-        _let_go(error)
-        return error
-    logger.error("generation failed", exc_info=error)
-    _let_go(error)
-    return GenerationFailed(f"The model failed while generating ({type(error).__name__}); the server log has details.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from periscope.vision.backends.weights import weights_id
+from periscope.engine.loading.weights_id import weights_id
 
 
 def test_a_snapshot_of_the_hub_is_its_commit(tmp_path: Path) -> None:

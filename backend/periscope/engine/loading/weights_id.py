@@ -1,4 +1,4 @@
-"""Identifies the weights of a captioner across restarts without reading them."""
+"""Identifies the weights of a model across restarts without reading them."""
 
 from __future__ import annotations
 
