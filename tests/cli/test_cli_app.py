@@ -22,8 +22,9 @@ SERVICE_VERBS = ("install", "uninstall", "start", "stop", "restart", "status", "
 
 
 LEAVES = (
-    *(name for name in COMMANDS if name not in ("bench", "captions", "config", "menubar", "service", "token")),
+    *(name for name in COMMANDS if name not in ("bench", "cache", "captions", "config", "menubar", "service", "token")),
     *(f"bench {what}" for what in ("engine", "serve", "caption", "neighbours")),
+    *(f"cache {verb}" for verb in ("stats", "clear")),
     *(f"captions {verb}" for verb in ("stats", "show", "flush")),
     *(f"config {verb}" for verb in ("show", "validate", "schema", "init")),
     *(f"service {verb}" for verb in SERVICE_VERBS),

@@ -71,6 +71,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         _SERVER, "logs:logs", "Print the end of the server's log; `service logs` has what launchd kept of the agent."
     ),
     "captions": Entry(_SERVER, "captions:app", "Show or flush the captions that are kept."),
+    "cache": Entry(_SERVER, "cache:app", "Show or clear what of earlier prompts is kept on disk."),
     "service": Entry(_SERVER, "service:app", "Run the server as a launchd agent: at login, and again after a crash."),
     "menubar": Entry(_SERVER, "menubar:app", "Show the server in the menubar, with SwiftBar or without."),
     "pull": Entry(

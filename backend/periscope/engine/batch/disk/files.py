@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from periscope.engine.batch.disk.state_file import SUFFIX
-
 logger = logging.getLogger(__name__)
 
+#: Whole files.
+SUFFIX = ".safetensors"
 #: Files that could not be used are named so. They count, and are the first to go.
 SET_ASIDE = ".set-aside"
 #: Files that are being written.

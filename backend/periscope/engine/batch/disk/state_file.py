@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 #: Part of the identity of every file. Another way of writing gets another number.
 FORMAT = "periscope-state-1"
-SUFFIX = ".safetensors"
 _MAX_HEADER_BYTES = 8 * 2**20
 _LENGTH_BYTES = 8
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "U8": 1, "U32": 4, "I32": 4, "I64": 8}

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from periscope.engine.batch.disk.choice import MIN_STORED_TOKENS, stood_in_for, worth_writing
-from periscope.engine.batch.disk.files import make_private, make_room, reserve, set_aside, sweep
+from periscope.engine.batch.disk.files import SUFFIX, make_private, make_room, reserve, set_aside, sweep
 from periscope.engine.batch.disk.layout import NotStorable, layout_of
 from periscope.engine.batch.disk.state_file import (
-    SUFFIX,
     StateFileInvalid,
     StoredState,
     encode_header,
