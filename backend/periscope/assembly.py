@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -46,6 +46,7 @@ from periscope.wiring import (
     peek_max_tokens,
     proxy_settings,
     source_of,
+    warm_texts,
 )
 
 #: A caption has a few kilobytes. A server whose answer is longer has gone astray.
@@ -154,9 +155,12 @@ class Assembly:
         async def load(progress: LoadProgress) -> PooledEngine:
             match model.kind:
                 case ModelKind.TEXT:
-                    return await LocalGenerator.load(
+                    generator = await LocalGenerator.load(
                         source, settings, turn=self._turn, progress=progress, memory=self._memory
                     )
+                    if model.warm:
+                        generator.begin_warming(model.name, partial(warm_texts, model))
+                    return generator
                 case ModelKind.CAPTIONER:
                     engine = IsolatedVisionLanguageEngine if model.isolated else VisionLanguageEngine
                     return await engine.load(source, settings, turn=self._turn, progress=progress)

@@ -118,6 +118,15 @@ def states_on_disk(config: PromptCacheConfig) -> StatesOnDisk | None:
     return StatesOnDisk(Path(config.path), config.max_bytes, config.write_after_s)
 
 
+def warm_texts(model: ModelConfig) -> tuple[str, ...]:
+    """The system prompts that are computed before anybody asks. Reads those that are files.
+
+    Raises:
+        OSError, ValueError: a file cannot be read, or is no UTF-8 text.
+    """
+    return tuple(Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text for text in model.warm)
+
+
 def _template(model: ModelConfig) -> str | None:
     """The chat template that models.yaml gives the model; None = its own.
 

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from periscope.config import Config
 from periscope.core import ModelKind, VisionMode
+from periscope.engine.config import StatesOnDisk
+from periscope.wiring import engine_config, states_on_disk, warm_texts
 from tests.config.files import ONE, PAIR, SEEDS, load_text, model, problems_of
 
 TWO_PROXIES = """\
@@ -411,3 +413,31 @@ def test_only_models_that_answer_have_templates_and_parsers() -> None:
     ours = "    local_path: embedded:captioner\n    params:\n      chat_template: '{{ m }}'\n      tool_parser: llama\n"
     problems = problems_of(PAIR.replace("    local_path: embedded:captioner\n", ours))
     assert [problem.split()[1].rpartition(".")[2] for problem in problems] == ["chat_template", "tool_parser"]
+
+
+def test_a_warm_prompt_is_a_text_or_a_file_after_an_at_sign(tmp_path: Path) -> None:
+    """A file stands relative to models.yaml, and has to be there; only models that answer have any."""
+    entry = "models:\n  - name: a\n    hf_id: o/a\n    warm:\n      - You are an agent.\n      - "
+    (tmp_path / "agent.md").write_text("You are another.")
+    (found,) = load_text(f"{entry}'@{tmp_path}/x/../agent.md'\n").models
+    assert found.warm == ("You are an agent.", f"@{tmp_path}/agent.md")
+    assert warm_texts(found) == ("You are an agent.", "You are another.")
+    (problem,) = problems_of(entry + "'@gone.md'\n")
+    assert problem.startswith("models.yaml:6: models[0].warm[1] names no file: ")
+    ours = "    local_path: embedded:captioner\n    warm: [You see.]\n"
+    (problem,) = problems_of(PAIR.replace("    local_path: embedded:captioner\n", ours))
+    assert ".warm is for models that answer requests" in problem
+
+
+def test_prompts_on_disk_stand_beside_the_captions_unless_they_have_a_place(tmp_path: Path) -> None:
+    """Their folder is absolute: relative to models.yaml, else among the user's caches; none if they are off."""
+    one = "models: [{name: one, hf_id: owner/one}]\n"
+    usual = load_text(one, {"XDG_CACHE_HOME": str(tmp_path)})
+    assert usual.prompt_cache.path == str(tmp_path / "periscope" / "prompts")
+    assert usual.sources["prompt_cache.path"] == "derived"
+    own = load_text(f"prompt_cache: {{path: kept, max_bytes: 1GiB, write_after: 5m}}\n{one}", folder=tmp_path)
+    kept = states_on_disk(own.prompt_cache)
+    assert kept == StatesOnDisk(tmp_path / "kept", 2**30, 300.0)
+    assert engine_config(own.models[0], own).states_on_disk == kept
+    off = load_text(f"prompt_cache: {{persist: false}}\n{one}")
+    assert engine_config(off.models[0], off).states_on_disk is None

@@ -33,6 +33,8 @@ def misplaced(entry: ModelEntry, captioners: set[str]) -> Iterator[tuple[tuple[s
 def _keys_of_chats(entry: ModelEntry) -> Iterator[tuple[str, ...]]:
     if entry.variants:
         yield ("variants",)
+    if entry.warm:
+        yield ("warm",)
     for key in ("chat_template", "tool_parser", "reasoning_parser"):
         if getattr(entry.params, key) is not None:
             yield ("params", key)

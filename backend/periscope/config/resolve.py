@@ -96,6 +96,11 @@ def resolve_models(
             fault = f"is no template and names no file: {template}"
             problems.append(_problem(document, ("models", index, "params", "chat_template"), fault))
         problems += [
+            _problem(document, ("models", index, "warm", number), f"names no file: {text[1:]}")
+            for number, text in enumerate(model.entry.warm)
+            if text.startswith("@") and not Path(text[1:]).is_file()
+        ]
+        problems += [
             _problem(document, ("models", index, *key), fault) for key, fault in misplaced(model.entry, captioners)
         ]
     if problems:
@@ -168,6 +173,9 @@ def _served(entry: ModelEntry, index: int, document: Document, folder: Path) -> 
     template = entry.params.chat_template
     if template is not None and not is_template(template):
         model.entry = _with(model.entry, ("params", "chat_template"), str(absolute(template, folder)))
+    if any(text.startswith("@") for text in entry.warm):
+        texts = tuple(f"@{absolute(text[1:], folder)}" if text.startswith("@") else text for text in entry.warm)
+        model.entry = _with(model.entry, ("warm",), texts)
     if entry.remote and entry.remote.ca_file:
         model.entry = _with(entry, ("remote", "ca_file"), str(absolute(entry.remote.ca_file, folder)))
     return model

@@ -63,6 +63,12 @@ class ModelEntry(Section):
         "[{name: qwen:nothink, params: {thinking_budget: 0}}].",
         strict=False,
     )
+    warm: tuple[Annotated[str, Field(min_length=1, max_length=MIB)], ...] = setting(
+        (),
+        "System prompts that are computed, or read from disk, once the model is idle: texts, or @ and a file.",
+        strict=False,
+        max_length=32,
+    )
     preload: bool = setting(False, "Load at start instead of at the first request.")
     pin: bool = setting(False, "Never unload to make room or for idleness.")
     ttl_s: Annotated[float, Field(ge=1, le=365 * DAY_S), SECONDS] | None = setting(

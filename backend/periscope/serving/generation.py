@@ -40,6 +40,7 @@ from periscope.errors import ContextLengthExceeded, ImageRejected, InvalidReques
 from periscope.parsing.registry import parser_for
 from periscope.serving.answer_stops import AnswerStops
 from periscope.serving.generators import GeneratorFacts
+from periscope.serving.warming import warm
 
 if TYPE_CHECKING:
     from periscope.engine import GenerationStream
@@ -110,6 +111,10 @@ class LocalGenerator(InferenceEngine):
         made = cls.__new__(cls)
         made.__dict__ = engine.__dict__
         return made
+
+    def begin_warming(self, name: str, read: Callable[[], Sequence[str]]) -> None:
+        """Have system prompts computed once the model has nothing else to do, see `warm`."""
+        self._warming = asyncio.create_task(warm(self, name, read), name=f"warm {name}")  # without it, it is collected
 
     @cached_property
     def _choices(self) -> dict[str, list[_Choice]]:
