@@ -32,6 +32,9 @@ from periscope.core import (
     FinishReason,
     GenerationRequest,
     ImagePart,
+    McpProgress,
+    McpReply,
+    McpRequest,
     ModelCard,
     ModelFiles,
     ModelKind,
@@ -125,6 +128,32 @@ def raise_it(error: BaseException) -> NoReturn:
 
 
 Step: TypeAlias = OutputEvent | Gate | BaseException
+
+
+class FakeTools:
+    """Plays its script for every request of an agent; the reply tells the request's id."""
+
+    def __init__(self, *script: McpProgress | McpReply | Gate | BaseException) -> None:
+        self.script = script
+        self.requests: list[McpRequest] = []
+        self.num_open = 0
+
+    async def answer(self, request: McpRequest) -> AsyncGenerator[McpProgress | McpReply, None]:
+        self.requests.append(request)
+        self.num_open += 1
+        try:
+            for step in self.script:
+                match step:
+                    case Gate():
+                        await step.passed()
+                    case BaseException():
+                        raise_it(step)
+                    case _:
+                        yield step
+            told = {"jsonrpc": "2.0", "id": request.message["id"], "result": {}}
+            yield McpReply(200, json.dumps(told).encode())
+        finally:
+            self.num_open -= 1
 
 
 @dataclass
@@ -392,13 +421,20 @@ def app_over(
     token: str | None = None,
     keys: AccessKeys | None = None,
     metrics: MetricsBackend | None = None,
+    mcp: FakeTools | None = None,
     **settings: Any,
 ) -> FastAPI:
     if keys is None:
         keys = AccessKeys(token)
         keys.replace(api_key, {})
     return create_app(
-        backend, control or FakeControl(), ApiSettings(**settings), embeddings=backend, keys=keys, metrics=metrics
+        backend,
+        control or FakeControl(),
+        ApiSettings(**settings),
+        embeddings=backend,
+        keys=keys,
+        mcp=mcp,
+        metrics=metrics,
     )
 
 

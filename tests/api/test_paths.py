@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from periscope.api.paths import PATHS, intended_path
-from tests.api.driving import HELLO, FakeBackend, client_of, error_of, in_loop
+from tests.api.driving import HELLO, FakeBackend, FakeTools, client_of, error_of, in_loop
 
 SPELLINGS = {
     "/v1/models": [
@@ -28,6 +28,7 @@ SPELLINGS = {
     ],
     "/v1/messages": ["/messages", "/v1/v1/messages", "/v1/messages/"],
     "/health": ["/health/", "//health"],
+    "/mcp": ["/mcp/", "/v1/mcp", "/v1/mcp/"],
     "/": ["//", "///"],
     "/v1": ["/v1/", "/v1/v1"],
     "/v1/modelsx": [],
@@ -119,7 +120,7 @@ async def test_a_path_of_another_api_says_that_it_is_not_served(path: str, told:
 @in_loop
 async def test_every_path_that_errors_name_is_there() -> None:
     """The table of paths is no wish list."""
-    async with client_of(FakeBackend()) as client:
+    async with client_of(FakeBackend(), mcp=FakeTools()) as client:
         for path in PATHS:
             assert (await client.post(path, content=b"{}")).status_code != 404
 

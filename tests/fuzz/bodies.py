@@ -275,6 +275,17 @@ _RESPONSES: tuple[dict[str, Any], ...] = (
         "previous_response_id": None,
     },
 )
+_CALL = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "tools/call",
+    "params": {
+        "name": "describe_image",
+        "arguments": {"image": _PICTURE, "question": "What?"},
+        "_meta": {"progressToken": "t"},
+    },
+}
+_HANDSHAKE = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "a", "version": "1"}}
 #: path template -> the bodies. A route that is here without a body takes none, and gets one all the same.
 SEEDS: dict[str, tuple[Any, ...]] = {
     "/v1/chat/completions": _CHATS,
@@ -295,7 +306,13 @@ SEEDS: dict[str, tuple[Any, ...]] = {
     "/api/models/load": ({"model": "demo", "wait": True},),
     "/api/models/unload": ({"model": "demo", "wait": True},),
     "/api/models/pin": ({"model": "demo", "pinned": False},),
-    "/api/captions": ({"model": "demo", "images": [_PICTURE], "files": [_FILE]},),
+    "/api/captions": ({"model": "demo", "images": [_PICTURE], "files": [_FILE], "describe": True},),
+    "/mcp": (
+        _CALL,
+        {"jsonrpc": "2.0", "id": "a", "method": "initialize", "params": _HANDSHAKE},
+        {"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {"cursor": "x"}},
+        {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}},
+    ),
     "/api/downloads": ({"model": "no-such/model", "revision": "main", "only": True},),
     "/api/downloads/{download_id}/cancel": ({},),
     "/api/downloads/{download_id}/pause": ({},),

@@ -11,6 +11,7 @@ import pytest
 from periscope.errors import ImageInvalid, ImageSourceRefused
 from periscope.mcp_server import AllowedFolders
 from periscope.mcp_server.folders import MAX_FILE_BYTES
+from tests.e2e.drawing import circle, data_url
 
 
 @pytest.fixture
@@ -77,3 +78,13 @@ def test_what_cannot_be_read_says_why(allowed: Path) -> None:
     }.items():
         with pytest.raises(ImageInvalid, match=reason):
             AllowedFolders([allowed]).image(source)
+
+
+def test_an_image_may_be_bare_base64() -> None:
+    """As models and hosts write it that know of no data: URLs; of a picture only, so that no path is taken for one."""
+    encoded = data_url(circle("red")).partition(",")[2]
+    assert AllowedFolders().image(encoded).url == f"data:application/octet-stream;base64,{encoded}"
+    jpeg = data_url(circle("red"), "JPEG").partition(",")[2]
+    assert AllowedFolders().image(f" {jpeg}\n").url.endswith(jpeg)
+    with pytest.raises(ImageSourceRefused):
+        AllowedFolders().image("/9j/pictures/a.png")

@@ -16,6 +16,7 @@ from periscope.api.dialects import DIALECTS, DialectByPath, DialectTable
 from periscope.api.error_replies import HANDLERS
 from periscope.api.intake import BodyIntake
 from periscope.api.logs import logs_router
+from periscope.api.mcp.routes import mcp_router
 from periscope.api.metrics import metrics_router
 from periscope.api.models import discovery_router, models_router
 from periscope.api.openai.embeddings import embedding_router
@@ -31,7 +32,7 @@ from periscope.log_tail import LogTail
 from periscope.turns import TurnStore
 
 if TYPE_CHECKING:
-    from periscope.api.backend import ChatBackend, ControlBackend, EmbeddingBackend, MetricsBackend
+    from periscope.api.backend import ChatBackend, ControlBackend, EmbeddingBackend, McpBackend, MetricsBackend
     from periscope.api.settings import ApiSettings
 
 
@@ -43,6 +44,7 @@ def create_app(
     keys: AccessKeys | None = None,
     embeddings: EmbeddingBackend | None = None,
     log: LogTail | None = None,
+    mcp: McpBackend | None = None,
     metrics: MetricsBackend | None = None,
     turns: TurnStore | None = None,
     dialects: DialectTable = DIALECTS,
@@ -53,6 +55,7 @@ def create_app(
         keys: those that open the server; None = it is open.
         embeddings: answers `/v1/embeddings`; None = there is no such route.
         log: the lines of `/api/logs`; None = none are kept.
+        mcp: has the tools of `/mcp`; None = they are off, or what they need is not installed.
         metrics: has what `/metrics` tells; None = they are off.
         turns: keeps responses for later requests; the caller closes it. None = in memory, for this app alone.
         dialects: how errors are told on which paths.
@@ -74,6 +77,7 @@ def create_app(
         app.include_router(embedding_router(embeddings, backend, settings))
     app.include_router(responses_router(backend, settings, turns or TurnStore()))
     app.include_router(anthropic_router(backend, settings))
+    app.include_router(mcp_router(mcp, settings))
     app.include_router(models_router(backend, settings))
     app.include_router(discovery_router(backend, settings))
     app.include_router(control_router(backend, control, settings))

@@ -104,7 +104,7 @@ class Cors(CORSMiddleware):
             allow_methods=["*"],
             allow_headers=["*"],
             allow_private_network=True,
-            expose_headers=["x-request-id", "request-id", "retry-after"],
+            expose_headers=["x-request-id", "request-id", "retry-after", "mcp-session-id"],
         )
         self._origins = origins
 

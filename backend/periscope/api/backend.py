@@ -17,6 +17,9 @@ from periscope.core import (
     FilePart,
     GenerationRequest,
     ImagePart,
+    McpProgress,
+    McpReply,
+    McpRequest,
     ModelCard,
     OutputEvent,
     TokenizedText,
@@ -63,6 +66,18 @@ class ModelBackend(Protocol):
 
     def models(self) -> tuple[ModelCard, ...]:
         """The configured models, the default one first and embedding models last. Does not block."""
+        ...
+
+
+class McpBackend(Protocol):
+    """Answers requests of agents over MCP. Event loop only."""
+
+    def answer(self, request: McpRequest) -> AsyncGenerator[McpProgress | McpReply, None]:
+        """One request's events: any number of `McpProgress`, then `McpReply` exactly once.
+
+        What goes wrong with a call is told in the reply. Closing the generator, or cancelling the task that iterates,
+        ends all work for it.
+        """
         ...
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from periscope.api.anthropic.errors import encode_error as encode_anthropic_error
 from periscope.api.errors import ErrorFacts
+from periscope.api.mcp.errors import encode_error as encode_mcp_error
 from periscope.api.openai.errors import encode_error
 from periscope.api.paths import intended_path
 from periscope.api.responses.errors import encode_error as encode_responses_error
@@ -30,6 +31,7 @@ DIALECTS: DialectTable = {
     "/": encode_error,
     _MESSAGES: encode_anthropic_error,
     _RESPONSES: encode_responses_error,
+    "/mcp": encode_mcp_error,
 }
 
 _KEY = "periscope.error_encoder"

@@ -29,7 +29,7 @@ PATHS = (
     *("/api/server/shutdown", "/api/server/reload", "/api/downloads"),
     *("/api/models/unload", "/api/models/load", "/api/models/pin"),
     *("/api/captions", "/api/requests", "/api/status", "/api/events", "/api/logs"),
-    *("/detokenize", "/tokenize"),
+    *("/detokenize", "/tokenize", "/mcp"),
     *("/api/v0/models", "/api/v1/models", "/props"),
     *("/health", "/readyz", "/livez", "/metrics", "/openapi.json"),
 )
@@ -77,13 +77,14 @@ _ABSENT: Mapping[str, tuple[str, str]] = {
     "/v1/organization": ("OpenAI's Administration API", "There are no accounts; models.yaml has the server's API key"),
     "/v1/rerank": ("The rerank API", f"{_CHAT} with `guided_choice` can grade documents"),
     "/rerank": ("The rerank API", f"{_CHAT} with `guided_choice` can grade documents"),
+    "/sse": ("MCP's transport of 2024", "Set the client to streamable HTTP at /mcp"),
     "/v1/score": ("vLLM's score API", f"{_CHAT} with `guided_choice` can grade documents"),
 }
 _OTHER_PATH = re.compile(r"(/(?:api|v1)/[a-z]+)(?:/|$)")
 _SLASHES = re.compile(r"/{2,}")
 _VERSIONS = re.compile(r"^(?:/v1)+(?=/v1(?:/|$))")
-#: vLLM and llama.cpp serve these beside `/v1`, and not under it.
-_BESIDE_VERSION = re.compile(r"^/v1(?=/(?:de)?tokenize$)")
+#: These stand beside `/v1`, and not under it.
+_BESIDE_VERSION = re.compile(r"^/v1(?=/(?:(?:de)?tokenize|mcp)$)")
 #: LM Studio's own API has OpenAI's calls beside its list of models.
 _OF_LM_STUDIO = re.compile(r"^/api/v0(?=/(?:chat/completions|completions|embeddings)$)")
 _WITHOUT_VERSION = re.compile(r"/(?:models|messages|responses|chat/completions|completions|embeddings)(?=/|$)")

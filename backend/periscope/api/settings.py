@@ -26,6 +26,7 @@ class ApiSettings:
         status_as_comments: heartbeats and wait states are SSE comments, not chunks with an empty delta. Off, since
             Codex and Pi give up on streams that hold nothing but comments (openai/codex#31539, omlx#2537).
         anthropic_model: answers requests to `/v1/messages` for models called `claude...`; None = the default model.
+        has_mcp_endpoint: `/mcp` is wanted; it also needs the SDK of MCP.
         reasoning_secret: seals the reasoning that clients of `/v1/responses` carry; None = a new one at each start.
     """
 
@@ -42,5 +43,6 @@ class ApiSettings:
     always_include_usage: bool = False
     status_as_comments: bool = False
     anthropic_model: str | None = None
+    has_mcp_endpoint: bool = True
     reasoning_secret: str | None = field(default=None, repr=False)
     version: str = ""

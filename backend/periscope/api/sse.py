@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: How long a stopping server waits for a client to take the last frame.
-_LAST_FRAME_S = 0.2
+LAST_FRAME_S = 0.2
 
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -125,7 +125,7 @@ class EventStream(Response):
             return
         frame = self._encoder.failure(error_object(ServerStopping(CUT_OFF), scope))
         with suppress(TimeoutError, ClientGone):
-            async with asyncio.timeout(_LAST_FRAME_S):
+            async with asyncio.timeout(LAST_FRAME_S):
                 await send_or_leave(send, {"type": "http.response.body", "body": frame, "more_body": False})
 
     async def _hold(self, feed: EventFeed[OutputEvent]) -> deque[OutputEvent]:

@@ -206,6 +206,31 @@ def _litellm(to: Connection) -> str:
     )
 
 
+def _mcp(to: Connection) -> str:
+    url, header = f"{to.url}/mcp", f"Authorization: Bearer {to.key}"
+    headers = {"headers": dict([header.split(": ")])} if to.has_key else {}
+    flags = ["--header", header] if to.has_key else []
+    vs_code = {"name": "periscope", "type": "http", "url": url, **headers}
+    remote = {"command": "npx", "args": ["-y", "mcp-remote", url, *flags]}
+    return "\n".join(
+        [
+            "# Claude Code:",
+            shlex.join(["claude", "mcp", "add", "--transport", "http", "periscope", url, *flags]),
+            "# VS Code:",
+            shlex.join(["code", "--add-mcp", json.dumps(vs_code)]),
+            "# Codex:",
+            shlex.join(
+                ["codex", "mcp", "add", "periscope", "--url", url]
+                + (["--bearer-token-env-var", "PERISCOPE_API_KEY"] if to.has_key else [])
+            ),
+            "# Cursor and others, in ~/.cursor/mcp.json or their own mcp.json:",
+            json.dumps({"mcpServers": {"periscope": {"url": url, **headers}}}),
+            "# Claude Desktop, in claude_desktop_config.json:",
+            json.dumps({"mcpServers": {"periscope": remote}}),
+        ]
+    )
+
+
 _CHAT = ("/v1/chat/completions", "OpenAI's chat completions")
 CLIENTS: tuple[Client, ...] = (
     Client("claude-code", "Claude Code", "/v1/messages", "Anthropic's Messages API", _claude_code, 20_000),
@@ -216,6 +241,7 @@ CLIENTS: tuple[Client, ...] = (
     Client("llm", "llm", *_CHAT, _llm),
     Client("langchain", "LangChain", *_CHAT, _langchain),
     Client("litellm", "LiteLLM", *_CHAT, _litellm),
+    Client("mcp", "Agents with MCP", "/mcp", "MCP, for tools that see", _mcp),
 )
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @exits()
 def connect(
     client: Annotated[
-        str, typer.Argument(help="claude-code, codex, opencode, open-webui, xcode, llm, langchain or litellm.")
+        str, typer.Argument(help="claude-code, codex, opencode, open-webui, xcode, llm, langchain, litellm or mcp.")
     ] = "",
     *,
     model: AskedModel = None,

@@ -8,7 +8,16 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from periscope.cli.exits import CommandFailed
-from periscope.core import CaptionedImage, GenerationRequest, ImagePart, JSONObject, ModelState, OutputEvent, new_id
+from periscope.core import (
+    CaptionedImage,
+    Finished,
+    GenerationRequest,
+    ImagePart,
+    JSONObject,
+    ModelState,
+    OutputEvent,
+    new_id,
+)
 from periscope.errors import RemoteUnreachable
 
 if TYPE_CHECKING:
@@ -63,12 +72,16 @@ class RuntimeSight:
         return read
 
     async def ask(self, image: ImagePart, question: str) -> AsyncGenerator[OutputEvent, None]:
+        from periscope.api.feed import EventFeed, until_finished
         from periscope.cli.ask import to_messages
 
         request = GenerationRequest(new_id("mcp-"), self._model, to_messages(question, (image,), None))
-        async with aclosing(self._runtime.service.stream(request)) as events:
-            async for event in events:
-                yield event
+        async with EventFeed(until_finished(self._runtime.service.stream(request))) as feed:
+            finished = False
+            while not finished:
+                if (event := await feed.next()) is not None:
+                    yield event
+                    finished = isinstance(event, Finished)
 
     async def loading(self) -> str | None:
         for status in self._runtime.service.statuses():

@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,7 +40,7 @@ from periscope.events import ModelGivenUp
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from periscope.api import AccessKeys, ApiSettings
+    from periscope.api import AccessKeys, ApiSettings, McpBackend
     from periscope.cli.entrance import Entrance
     from periscope.cli.log import Redaction
     from periscope.cli.stopping import StopRequest
@@ -171,6 +172,7 @@ async def _serve(
             embeddings=runtime.embeddings,
             keys=keys,
             log=tail,
+            mcp=mcp_endpoint(runtime),
             metrics=runtime.metrics,
             turns=runtime.turns,
         )
@@ -199,6 +201,22 @@ async def _serve(
     if giving_up.done() and not giving_up.cancelled():
         return ExitCode.FAILURE
     return ExitCode.INTERRUPTED if stop.at_once.is_set() else ExitCode.OK
+
+
+def mcp_endpoint(runtime: Runtime) -> McpBackend | None:
+    """The tools of `/mcp`, by the models of this runtime; None if they are off or the SDK of MCP is missing."""
+    settings = runtime.config.server.mcp_endpoint
+    if not settings.enabled or find_spec("mcp") is None:
+        return None
+    from periscope.cli.mcp_sight import RuntimeSight
+    from periscope.mcp_server import AllowedFolders, HttpTools
+
+    folders = [Path(folder) for folder in settings.allow]
+    for folder in folders:
+        if not folder.is_dir():
+            logger.warning("server.mcp_endpoint.allow: there is no folder %s", folder)
+    way = "name a folder of the server's machine in `server.mcp_endpoint.allow` of models.yaml"
+    return HttpTools(RuntimeSight(runtime, None), AllowedFolders(folders, way))
 
 
 def _take_keys(keys: AccessKeys, redaction: Redaction, config: Config) -> None:
@@ -336,6 +354,7 @@ def api_settings(config: Config, secret: str | None = None) -> ApiSettings:
         always_include_usage=server.always_include_usage,
         status_as_comments=server.status_as_comments,
         anthropic_model=server.anthropic_model,
+        has_mcp_endpoint=server.mcp_endpoint.enabled,
         reasoning_secret=secret,
         version=__version__,
     )

@@ -136,7 +136,9 @@ def _server_placed(server: ServerConfig, *, folder: Path) -> ServerConfig:
     """The settings of the server, with absolute paths."""
     tls = {name: None if file is None else str(absolute(file, folder)) for name, file in server.tls}
     uds = None if server.uds is None else str(absolute(server.uds, folder))
-    return server.model_copy(update={"uds": uds, "tls": server.tls.model_copy(update=tls)})
+    allow = tuple(str(absolute(each, folder)) for each in server.mcp_endpoint.allow)
+    endpoint = server.mcp_endpoint.model_copy(update={"allow": allow})
+    return server.model_copy(update={"uds": uds, "tls": server.tls.model_copy(update=tls), "mcp_endpoint": endpoint})
 
 
 def _placed(cache: CacheT, usual: str, env: Mapping[str, str], *, folder: Path, home: Path) -> CacheT:

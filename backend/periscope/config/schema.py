@@ -183,6 +183,17 @@ class RemoteImagesConfig(Section):
     )
 
 
+class McpEndpointConfig(Section):
+    """The tools for agents at /mcp, behind the keys of the server."""
+
+    enabled: bool = setting(True, "Serve describe_image, read_text and ask_about_image. Needs the extra mcp.")
+    allow: tuple[Annotated[str, Field(min_length=1, max_length=4096)], ...] = setting(
+        (),
+        "Folders of this machine whose image files agents may name, with all below them, relative to this file.",
+        strict=False,
+    )
+
+
 class NamedKeyConfig(Section):
     """One of several API keys. The key itself stands nowhere."""
 
@@ -261,6 +272,9 @@ class ServerConfig(Section):
         "Text model that answers for claude-... at /v1/messages, by name or alias. If unset, the default one.",
         pattern=NAME,
         max_length=200,
+    )
+    mcp_endpoint: McpEndpointConfig = setting(
+        McpEndpointConfig(), "The tools for agents at /mcp, behind the keys of the server."
     )
     remote_images: RemoteImagesConfig = setting(RemoteImagesConfig(), "Images that clients give as http(s) URLs.")
     limits: ServerLimits = setting(ServerLimits(), "What the server accepts from clients.")

@@ -10,6 +10,7 @@ from periscope.core.embeddings import (
     EmbeddingRequest,
     Embeddings,
 )
+from periscope.core.mcp import McpProgress, McpReply, McpRequest
 from periscope.core.messages import (
     FilePart,
     Image,
@@ -144,6 +145,9 @@ __all__ = [
     "Image",
     "ImagePart",
     "JSONObject",
+    "McpProgress",
+    "McpReply",
+    "McpRequest",
     "Message",
     "ModelCard",
     "ModelFiles",

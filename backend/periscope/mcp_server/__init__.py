@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from periscope.mcp_server.folders import AllowedFolders
+from periscope.mcp_server.http import HttpTools
 from periscope.mcp_server.sight import Sight
 
-__all__ = ["AllowedFolders", "Sight"]
+__all__ = ["AllowedFolders", "HttpTools", "Sight"]

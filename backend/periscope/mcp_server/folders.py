@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,9 @@ from periscope.errors import ImageInvalid, ImageSourceRefused
 #: A larger file is not read. What the server takes is bounded further by `max_image_bytes` of models.yaml.
 MAX_FILE_BYTES: Final = 64 * 2**20
 _MAX_SHOWN: Final = 200
+#: Base64 of a PNG, a JPEG, a GIF, a WebP, a TIFF, a HEIC or an AVIF. No path has neither a dot nor a dash in so many
+#: characters.
+_BASE64: Final = re.compile(r"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR|SUkq|TU0A|AAAA..Z0eXB)[A-Za-z0-9+/]{90}")
 _URL_SCHEMES: Final = ("data:", "http:", "https:")
 
 
@@ -27,17 +31,19 @@ class AllowedFolders:
     Args:
         folders: existing folders. Symbolic links are resolved, in them and in every path below them, before a path is
             compared: a link to a file outside is refused.
+        way: by which the user allows a folder, for the agent whose file is in none.
     """
 
-    def __init__(self, folders: Iterable[Path] = ()) -> None:
+    def __init__(self, folders: Iterable[Path] = (), way: str = "start `periscope mcp` with `--allow FOLDER`") -> None:
         self.folders: Final = tuple(folder.resolve() for folder in folders)
+        self._way = way
 
     def image(self, source: str, roots: Sequence[str] = ()) -> ImagePart:
         """An image that a client names.
 
         Args:
-            source: a `data:` or http(s) URL, which the server checks by its own rules; else a path or a `file:` URL.
-                A relative path is looked for in each folder.
+            source: a `data:` or http(s) URL, which the server checks by its own rules, or base64; else a path or a
+                `file:` URL. A relative path is looked for in each folder.
             roots: `file:` URLs of the folders that the client shares, allowed beside those of the user.
 
         Raises:
@@ -47,13 +53,15 @@ class AllowedFolders:
         source = source.strip()
         if source.lower().startswith(_URL_SCHEMES):
             return ImagePart(source, "image")
+        if _BASE64.match(source):
+            return ImagePart(f"data:application/octet-stream;base64,{source}", "image")
         if not source or "\0" in source:
             raise ImageInvalid(
                 "`image` names nothing. Give the path of an image file, a data: URL or an http(s) address.",
                 param="image",
             )
         folders = (*self.folders, *_folders_of(roots))
-        return ImagePart(_data_url(_allowed_file(_path_of(source), folders)), "image")
+        return ImagePart(_data_url(_allowed_file(_path_of(source), folders, self._way)), "image")
 
 
 def _folders_of(roots: Sequence[str]) -> Iterator[Path]:
@@ -81,7 +89,7 @@ def _path_of(source: str) -> Path:
     return Path(unquote(url.path))
 
 
-def _allowed_file(path: Path, folders: Sequence[Path]) -> Path:
+def _allowed_file(path: Path, folders: Sequence[Path], way: str) -> Path:
     """The file itself, with all links resolved.
 
     What is outside is refused before it is looked at, so that nobody learns what is there.
@@ -93,7 +101,7 @@ def _allowed_file(path: Path, folders: Sequence[Path]) -> Path:
         allowed = ", ".join(map(str, folders)) or "none so far"
         raise ImageSourceRefused(
             f"`image`: {_shown(path)} is outside of the folders whose files may be read ({allowed}). Use a file in one "
-            "of them, give the image as a data: URL, or ask the user to start `periscope mcp` with `--allow FOLDER`.",
+            f"of them, give the image as a data: URL, or ask the user to {way}.",
             param="image",
         )
     return next((file for file in inside if os.path.isfile(file)), inside[0])  # noqa: PTH113 - raises nothing

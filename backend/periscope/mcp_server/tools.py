@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable
 from contextlib import aclosing
@@ -12,11 +13,13 @@ from typing import Annotated, Any, Final, TypeAlias, TypeVar
 from mcp import MCPError, types
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.types import ToolAnnotations
 from pydantic import BaseModel, Field, ValidationError
 
-from periscope.core import Finished, FinishReason, ImagePart, TextDelta
+from periscope.core import Finished, FinishReason, ImagePart, McpProgress, TextDelta
 from periscope.errors import PeriscopeError
+from periscope.mcp_server.exchange import exchange_of
 from periscope.mcp_server.folders import AllowedFolders
 from periscope.mcp_server.sight import Sight
 
@@ -34,8 +37,8 @@ T = TypeVar("T")
 ImageSource: TypeAlias = Annotated[
     str,
     Field(
-        description="The image: the path of a file in an allowed folder, a file: or data: URL, or an http(s) address "
-        "where Periscope's settings allow these."
+        description="The image: a data: URL or base64, the path or file: URL of a file in a folder that the user has "
+        "allowed, or an http(s) address where Periscope's settings allow these."
     ),
 ]
 Question: TypeAlias = Annotated[
@@ -104,8 +107,11 @@ class ImageTools:
         return await self._work(ctx, "Answering", self._answer(part, question))
 
     async def _image(self, source: str, ctx: Context[Any, Any]) -> ImagePart:
-        roots = await _roots(ctx)
-        return await _told(asyncio.to_thread(self._folders.image, source, roots))
+        exchange = exchange_of(ctx.request_context.request)
+        if exchange is None:
+            return await _told(asyncio.to_thread(self._folders.image, source, await _roots(ctx)))
+        # Whoever calls over HTTP shares no folders: they might be of another machine, and would open any of this one.
+        return await _told(asyncio.to_thread(self._folders.image, exchange.take_image()))
 
     async def _answer(self, part: ImagePart, question: str) -> Answer:
         text, finished = "", None
@@ -129,14 +135,18 @@ class ImageTools:
             await asyncio.gather(telling, return_exceptions=True)
 
     async def _tell_progress(self, ctx: Context[Any, Any], doing: str) -> None:
-        started_at = time.monotonic()
+        started_at, exchange = time.monotonic(), exchange_of(ctx.request_context.request)
         while True:
             elapsed_s = time.monotonic() - started_at
             try:
                 loading = await self._sight.loading()
             except PeriscopeError:  # the call itself says what is wrong
                 loading = None
-            await ctx.report_progress(elapsed_s, None, loading or f"{doing}, {elapsed_s:.0f} s.")
+            message = loading or f"{doing}, {elapsed_s:.0f} s."
+            if exchange is None:
+                await ctx.report_progress(elapsed_s, None, message)
+            else:
+                exchange.tell(McpProgress(elapsed_s, message))
             await asyncio.sleep(PROGRESS_INTERVAL_S)
 
 
@@ -157,8 +167,17 @@ class ImageServer(MCPServer):
             raise ToolError(f"{name} has no argument {unknown[0][:64]!r}. It takes {', '.join(known)}.")
         return await super().call_tool(name, arguments, context)
 
+    def transport(self) -> StreamableHTTPSessionManager:
+        """For one HTTP request: whoever runs it owns all of its tasks, and no session outlives it."""
+        return StreamableHTTPSessionManager(
+            self._lowlevel_server,
+            json_response=True,
+            stateless=True,
+            max_request_body_size=sys.maxsize,  # whoever has read the request has bounded it
+        )
 
-def image_server(sight: Sight, folders: AllowedFolders) -> MCPServer:
+
+def image_server(sight: Sight, folders: AllowedFolders) -> ImageServer:
     """The server with its tools, to be run over a transport."""
     server = ImageServer(
         "periscope",

@@ -14,7 +14,7 @@ from pydantic.json_schema import JsonSchemaMode, JsonSchemaValue
 
 from periscope.api.errors import ROWS
 from periscope.api.openapi import own_shapes, shapes
-from periscope.api.openapi.declare import BODY, EVENTS, EXAMPLE, KEYS, QUERY, REPLIES, STATUS, name_of
+from periscope.api.openapi.declare import ACCEPTED, BODY, EVENTS, EXAMPLE, KEYS, QUERY, REPLIES, STATUS, name_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from periscope.core import JSONObject
 
 _JSON: Final = "application/json"
-_ANTHROPIC: Final = "/v1/messages"
+#: The dialects whose errors have a shape of their own.
+_ERRORS: Final = {
+    "/v1/messages": ("AnthropicError", shapes.AnthropicError),
+    "/mcp": ("JSONRPCError", own_shapes.JSONRPCError),
+    "/": ("OpenAIError", shapes.OpenAIError),
+}
 _ABOUT: Final = (
     "Text models that answer about pictures. HEAD is answered like GET, without the body. Errors are told in the "
     "dialect of their path, and in Anthropic's on every path if the request has the header `anthropic-version`. "
@@ -62,10 +67,7 @@ class OpenAPIDocument:
             }
             for path, operations in routes["paths"].items()
         }
-        errors = {
-            "OpenAIError": _error(schemas, shapes.OpenAIError),
-            "AnthropicError": _error(schemas, shapes.AnthropicError),
-        }
+        errors = {name: _error(schemas, shape) for name, shape in _ERRORS.values()}
         keys = {
             "bearer": {"type": "http", "scheme": "bearer"},
             "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -120,10 +122,12 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], schemas: _S
         if EXAMPLE in operation:
             content[_JSON]["example"] = operation[EXAMPLE]
         described["requestBody"] = {"required": True, "content": content}
-    family = "AnthropicError" if path.startswith(_ANTHROPIC) else "OpenAIError"
+    family, _ = next(family for prefix, family in _ERRORS.items() if path.startswith(prefix))
     errors = {f"{digit}XX": {"$ref": f"#/components/responses/{family}"} for digit in (4, 5)}
     answer = {str(operation[STATUS]): _answer(operation, schemas)} if STATUS in operation else {}
     described["responses"] = answer | errors
+    if ACCEPTED in operation:
+        described["responses"]["202"] = {"description": operation[ACCEPTED]}
     if path in _UNFIT_ANSWERS:
         described["responses"]["503"] = _answer({REPLIES: [name_of(own_shapes.UnfitHealth)]}, schemas)
     return described

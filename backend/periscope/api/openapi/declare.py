@@ -10,8 +10,8 @@ from typing import Any, Final, TypedDict
 
 #: Keys of an operation that the document resolves: the types of its body, its answers, and more.
 BODY, EXAMPLE, REPLIES, EVENTS = "x-body", "x-example", "x-replies", "x-events"
-STATUS, QUERY = "x-status", "x-query"
-KEYS: Final = (BODY, EXAMPLE, REPLIES, EVENTS, STATUS, QUERY)
+STATUS, QUERY, ACCEPTED = "x-status", "x-query", "x-accepted"
+KEYS: Final = (BODY, EXAMPLE, REPLIES, EVENTS, STATUS, QUERY, ACCEPTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ def documented(
     example: dict[str, Any] | None = None,
     events: str | None = None,
     status: int | None = 200,
+    accepted: str | None = None,
     query: tuple[Query, ...] = (),
 ) -> RouteArguments:
     """The documentation of a route, for its decorator: `@router.post(path, **documented(...))`.
@@ -54,6 +55,7 @@ def documented(
         example: of such a body.
         events: what the events of its stream are, if it may answer with one.
         status: of its answer; None = it answers with errors alone.
+        accepted: what is answered with a 202 and no body, if anything is.
     """
     replies = [] if reply is None else [each if isinstance(each, str) else name_of(each) for each in (reply, *others)]
     extra: dict[str, Any] = {
@@ -73,6 +75,8 @@ def documented(
         extra[BODY] = name_of(body)
     if status is not None:
         extra[STATUS] = status
+    if accepted is not None:
+        extra[ACCEPTED] = accepted
     if example is not None:
         extra[EXAMPLE] = example
     if events is not None:

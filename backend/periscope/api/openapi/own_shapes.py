@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic reads that of typing from Python 3.12 on
 
@@ -15,6 +15,25 @@ from periscope.status import DownloadStatus, MemoryStatus
 class Root(TypedDict):
     name: Literal["periscope"]
     version: str
+
+
+class JSONRPCFault(TypedDict):
+    code: int
+    message: str
+    data: NotRequired[Any]
+
+
+class JSONRPCReply(TypedDict):
+    jsonrpc: Literal["2.0"]
+    id: str | int
+    result: NotRequired[dict[str, Any]]
+    error: NotRequired[JSONRPCFault]
+
+
+class JSONRPCError(TypedDict):
+    jsonrpc: Literal["2.0"]
+    id: str | int | None
+    error: JSONRPCFault
 
 
 class Alive(TypedDict):
