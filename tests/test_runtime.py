@@ -72,7 +72,8 @@ def test_every_setting_of_a_model_reaches_its_engine() -> None:
         "memory: {check_requests: false, budget: 8GiB}\nprompt_cache: {persist: false}\n"
         "models:\n- name: one\n  hf_id: o/one\n  revision: v2\n"
         "  params: {dtype: bf16, max_num_seqs: 3, prefill_chunk_size: 64, context_length: 100, mem: 512,"
-        " prompt_cache: 1GiB, draft_model: x/small, num_draft_tokens: 2, chat_template_kwargs: {a: 1}}\n"
+        " prompt_cache: 1GiB, kv_bits: 8, kv_group_size: 32, draft_model: x/small, num_draft_tokens: 2,"
+        " chat_template_kwargs: {a: 1}}\n"
     )
     assert first(config) == EngineConfig(
         revision="v2",
@@ -83,6 +84,8 @@ def test_every_setting_of_a_model_reaches_its_engine() -> None:
         chat_template_kwargs={"a": 1},
         kv_limit_bytes=512_000_000,
         prompt_cache_bytes=1024**3,
+        kv_bits=8,
+        kv_group_size=32,
         checks_memory=False,
         draft_model="x/small",
         num_draft_tokens=2,

@@ -65,6 +65,7 @@ def write_text_model(
     chat_template: str = CHAT_TEMPLATE,
     model_type: str = "qwen3",
     num_layers: int | None = None,
+    head_dim: int = 16,
 ) -> Path:
     """Small layers of a known shape with a byte-level tokenizer: loads in milliseconds, says nonsense."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,6 +74,7 @@ def write_text_model(
     config |= {
         "model_type": model_type,
         "num_hidden_layers": num_layers or config["num_hidden_layers"],
+        "head_dim": head_dim,
         "vocab_size": vocab_size,
         "max_position_embeddings": context_length,
         "eos_token_id": 257,

@@ -177,6 +177,7 @@ class Assembly:
             is_pinned=model.pin,
             ttl_s=config.idle_unload_s if model.ttl_s is None else model.ttl_s,
             is_isolated=model.isolated,
+            kv_bits=model.params.kv_bits,
         )
 
     def _captioner(self, model: ModelConfig, config: Config) -> AnyCaptioner:

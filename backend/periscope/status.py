@@ -18,6 +18,7 @@ class ModelStatus:
     Attributes:
         is_default: it answers requests that name no model; set by serving.
         num_running, num_waiting, max_running: requests that hold it, that wait for it, and that may hold it at once.
+        kv_bits: in which its KV caches are stored; None = as the model computes them.
         held_bytes: what the memory ledger counts for it: what is reserved while it loads, then its weights and room to
             work.
         weights_bytes: of the loaded weights.
@@ -43,6 +44,7 @@ class ModelStatus:
     num_running: int = 0
     num_waiting: int = 0
     max_running: int = 1
+    kv_bits: int | None = None
     held_bytes: int = 0
     weights_bytes: int | None = None
     prompt_cache_bytes: int = 0

@@ -96,6 +96,8 @@ def engine_config(model: ModelConfig, config: Config) -> EngineConfig:
         kv_limit_bytes=None if params.mem is None else params.mem * MB,
         prompt_cache_bytes=params.prompt_cache,
         states_on_disk=states_on_disk(config.prompt_cache) if model.kind is ModelKind.TEXT else None,
+        kv_bits=params.kv_bits,
+        kv_group_size=params.kv_group_size,
         max_image_tiles=max_image_tiles(model, config),
         checks_memory=config.memory.check_requests,
         draft_model=source_of(draft) if draft else params.draft_model and _unpacked(params.draft_model),

@@ -81,6 +81,7 @@ CARD = ModelCard(
     chat_template="{{ messages }}",
     files=ModelFiles(context_length=32768, model_type="qwen3", quantization="4bit", weights_bytes=2_000_000_000),
     sampling={"temperature": DefaultParam(0.6, "generation_config.json")},
+    kv_bits=8,
 )
 KEPT = KeptCaption("caption/ab12/cd34", Caption("A red circle.", 5, 70), created_at=1.5, used_at=2.25)
 USAGE = Usage(num_prompt_tokens=11, num_completion_tokens=4, num_cached_tokens=3, num_reasoning_tokens=2)

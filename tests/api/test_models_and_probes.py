@@ -37,6 +37,7 @@ async def test_the_list_tells_what_clients_look_for() -> None:
         "meta": {"n_ctx": 4096, "n_ctx_train": 32768},
         "kind": "text",
         "embedding_size": None,
+        "kv_bits": 8,
         "capabilities": {"vision": "proxy", "tools": True, "reasoning": False, "batched": True},
         "input_modalities": ["text", "image"],
         "architecture": {"input_modalities": ["text", "image"], "output_modalities": ["text"]},

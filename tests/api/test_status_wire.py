@@ -35,6 +35,7 @@ ROW_WIRE: dict[str, Any] = {
     "active_requests": 0,
     "queued": 0,
     "max_active": 16,
+    "kv_bits": None,
     "held_bytes": 0,
     "weights_bytes": None,
     "prompt_cache": {"memory_bytes": 0, "disk_bytes": 0, "written_bytes": 0},

@@ -44,6 +44,17 @@ def entry(lines: str) -> str:
             4,
             "models[0].params.dtype should be one of float32, float16, bfloat16, f32, f16, bf16, auto, got 'int8'",
         ),
+        (entry("params: {kv_bits: 6}"), 4, "models[0].params.kv_bits should be one of 8, 4, got 6"),
+        (
+            entry("params: {kv_bits: 8, kv_group_size: 48}"),
+            4,
+            "models[0].params.kv_group_size should be one of 32, 64, 128, got 48",
+        ),
+        (
+            entry("params: {kv_group_size: 32}"),
+            4,
+            "models[0].params.kv_group_size is for kv_bits, and there is none; remove it, or set kv_bits",
+        ),
         (entry("params: [1]"), 4, "models[0].params should be a mapping of keys to values, got a list"),
         (entry("preload: 1"), 4, "models[0].preload should be a valid boolean, got 1"),
         (entry("aliases: b"), 4, "models[0].aliases should be a list, got 'b'"),

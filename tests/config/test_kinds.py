@@ -77,6 +77,7 @@ def test_an_embedding_model_is_never_the_default(tmp_path: Path) -> None:
         (PAIR + "    params: {pooling: mean}\n", "models[2].params.pooling is for embedding models"),
         (PAIR + "    params: {matryoshka: false}\n", "models[2].params.matryoshka is for embedding models"),
         (PAIR + "    kind: embedding\n    params: {pooling: max}\n", "should be one of cls, mean, last"),
+        (PAIR + "    kind: embedding\n    params: {kv_bits: 8}\n", "params.kv_bits is for models that answer requests"),
         (PAIR + "    kind: embedding\n    isolated: true\n", "models[2].isolated is for models that only caption"),
         (
             PAIR + "    kind: embedding\n    capabilities: {vision_mode: native}\n",

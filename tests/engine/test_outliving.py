@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from periscope.engine import EngineConfig, InferenceEngine
 from periscope.engine.batch.disk.files import kept_files
 from periscope.engine.config import StatesOnDisk
 from periscope.errors import EngineClosed
+from tests.tiny_models import write_text_model
 
 pytestmark = pytest.mark.anyio
 
@@ -37,6 +39,21 @@ async def test_what_an_engine_has_computed_is_there_when_it_is_loaded_again(
     settings = config(tmp_path)
     assert await num_cached(tiny_text_model, settings, PROMPT) == 0
     assert await num_cached(tiny_text_model, settings, [*PROMPT, 1]) == len(PROMPT)
+
+
+async def test_quantised_states_outlive_it_for_the_same_bits(tmp_path: Path) -> None:
+    """They are read again to the same tokens, and never into caches of other bits."""
+    path = write_text_model(tmp_path / "wide", head_dim=64)
+    settings = replace(config(tmp_path / "states"), kv_bits=8)
+    tokens = []
+    for cached in (0, len(PROMPT)):
+        async with await InferenceEngine.load(str(path), settings) as engine:
+            output = await engine.generate([*PROMPT, 1][: len(PROMPT) + bool(cached)], SHORT)
+            assert output.stats.num_cached_tokens == cached
+            tokens.append((await engine.generate([*PROMPT, 1, 2], SHORT)).tokens)
+    assert tokens[0] == tokens[1]
+    assert await num_cached(path, replace(settings, kv_bits=4), [*PROMPT, 1]) == 0
+    assert await num_cached(path, replace(settings, kv_bits=None), [*PROMPT, 1]) == 0
 
 
 async def test_an_idle_engine_writes_and_says_how_much(tiny_text_model: Path, tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def encode_model(model: ModelStatus) -> JSONObject:
         "active_requests": model.num_running,
         "queued": model.num_waiting,
         "max_active": model.max_running,
+        "kv_bits": model.kv_bits,
         "held_bytes": model.held_bytes,
         "weights_bytes": model.weights_bytes,
         "prompt_cache": {

@@ -13,7 +13,7 @@ from pydantic.json_schema import WithJsonSchema
 
 from periscope.config.quantities import BYTES
 from periscope.config.section import NAME, TIB, Section, setting
-from periscope.core import REASONING_PARSERS, TOOL_PARSERS, GenerationParams, Pooling
+from periscope.core import KV_BITS, KV_GROUP_SIZES, REASONING_PARSERS, TOOL_PARSERS, GenerationParams, Pooling
 
 
 class DType(StrEnum):
@@ -49,6 +49,13 @@ def _one_of(names: Sequence[str], value: str | None) -> str | None:
     raise ValueError(f"should be one of {', '.join(names)}" + (f" (did you mean {near[0]}?)" if near else ""))
 
 
+def _one_of_sizes(sizes: Sequence[int], value: int | None) -> int | None:
+    if value is None or value in sizes:
+        return value
+    raise ValueError(f"should be one of {', '.join(map(str, sizes))}")
+
+
+_kv_bits, _kv_group_size = partial(_one_of_sizes, KV_BITS), partial(_one_of_sizes, KV_GROUP_SIZES)
 _tool_parser, _reasoning_parser = partial(_one_of, TOOL_PARSERS), partial(_one_of, REASONING_PARSERS)
 
 
@@ -129,6 +136,16 @@ class ModelParams(SamplingParams):
         "KV caches of earlier prompts; the least recently used are dropped first. 0 is off. "
         "If unset, a quarter of what KV caches may take.",
         "bytes",
+    )
+    kv_bits: Annotated[int | None, AfterValidator(_kv_bits), WithJsonSchema({"enum": [*KV_BITS, None]})] = setting(
+        None,
+        "KV caches are stored in so many bits: 8, or 4, which changes answers more. "
+        "Two to four times as many tokens fit; each takes longer. If unset, as the model computes them.",
+    )
+    kv_group_size: Annotated[
+        int | None, AfterValidator(_kv_group_size), WithJsonSchema({"enum": [*KV_GROUP_SIZES, None]})
+    ] = setting(
+        None, "With kv_bits: numbers that share a scale: 32, 64 or 128. If unset, 64, or 32 where heads demand it."
     )
     max_num_seqs: int = setting(
         16, "Requests that are decoded together. More wait in the queue.", "sequences", ge=1, le=512

@@ -22,6 +22,8 @@ from periscope.core.messages import (
     ToolCall,
 )
 from periscope.core.models import (
+    KV_BITS,
+    KV_GROUP_SIZES,
     MODEL_FILES,
     NOT_MODEL_FILES,
     ConfigChanges,
@@ -107,6 +109,8 @@ from periscope.core.trace import (
 
 __all__ = [
     "DEFAULT_NAME",
+    "KV_BITS",
+    "KV_GROUP_SIZES",
     "MAX_CHOICES",
     "MAX_COMPLETIONS",
     "MAX_GRAMMAR_CHARS",

@@ -8,6 +8,10 @@ from enum import StrEnum
 
 from periscope.core.params import GenerationParams
 
+#: Bits in which KV caches may be stored, and how many neighbouring numbers may share a scale then.
+KV_BITS = (8, 4)
+KV_GROUP_SIZES = (32, 64, 128)
+
 
 class VisionMode(StrEnum):
     """What happens to a request's images: refused, captioned for the text model, or shown to the model itself."""
@@ -127,6 +131,7 @@ class ModelCard:
         sampling: what a request that leaves it open is sampled with, and where that is said, by the param's name. What
             is nowhere said is not listed.
         embedding_size: numbers in a vector of an embedding model; None until it was loaded, and for other models.
+        kv_bits: bits in which KV caches are stored; None = as the model computes them, or another server's business.
     """
 
     name: str
@@ -144,6 +149,7 @@ class ModelCard:
     sampling: Mapping[str, DefaultParam] = field(default_factory=dict)
     kind: ModelKind = ModelKind.TEXT
     embedding_size: int | None = None
+    kv_bits: int | None = None
 
     @property
     def sees(self) -> bool:

@@ -41,6 +41,8 @@ class EngineConfig:
         prompt_cache_bytes: KV states kept of earlier prompts, at most; 0 = none, None = a quarter of what KV caches may
             take at the time.
         states_on_disk: KV states that outlive the model's stay in memory; None = none do.
+        kv_bits: 8 or 4, in which KV caches are stored; None = in the type that the model computes in.
+        kv_group_size: numbers of a head that share a scale then; None = as large as the heads allow, at most 64.
         max_image_tiles: tiles that an image is cut into at most, where the processor cuts; None = as the files say.
         checks_memory: refuse a request before prefill that cannot fit in memory.
         draft_model: folder or hub id of a small model with the same tokenizer that drafts tokens; None = no drafting.
@@ -65,6 +67,8 @@ class EngineConfig:
     kv_limit_bytes: int | None = None
     prompt_cache_bytes: int | None = None
     states_on_disk: StatesOnDisk | None = None
+    kv_bits: int | None = None
+    kv_group_size: int | None = None
     max_image_tiles: int | None = None
     checks_memory: bool = True
     draft_model: str | None = None

@@ -24,7 +24,9 @@ from periscope.engine.batch.disk.layout import shape_of
 from periscope.engine.batch.disk.state_file import FORMAT
 from periscope.engine.batch.disk.tier import DiskTier
 from periscope.engine.batch.prompt_cache import PromptCache
+from periscope.engine.batch.quantized_cache import quantized_caches
 from periscope.engine.batch.row_caches import batch_caches
+from periscope.engine.batch.slot_caches import is_plain
 from periscope.engine.batch.speculation import Drafter
 from periscope.engine.batch.text_batch import BatchSettings, TextBatch
 from periscope.engine.config import EngineConfig
@@ -106,7 +108,10 @@ class TextModel:
         self._images = images
         self._model = model
         self._config = config
-        caches, self.vocab_size = _warm_up(model)
+        self._new_caches: Callable[[], LayerCaches] = partial(make_prompt_cache, model)
+        caches, self.vocab_size = _warm_up(model, self._new_caches())
+        if config.kv_bits is not None:
+            self._new_caches, caches = _quantized(model, caches, config.kv_bits, config.kv_group_size)
         self.wants_checkpoints = not all(_can_always_be_trimmed(cache) for cache in flat(caches))
         self.is_batched = _can_batch_rows(model, caches)
         self._can_share_chunks = self.is_batched and _can_share_chunks(model, caches)
@@ -119,13 +124,11 @@ class TextModel:
         self._prompt_cache = PromptCache(self._budget.kept_bytes(0)) if prompt_cache is None else prompt_cache
         self._disk = None
         if state_key is not None and config.states_on_disk is not None and config.prompt_cache_bytes != 0:
-            self._disk = DiskTier(
-                config.states_on_disk, state_key, self._prompt_cache, partial(make_prompt_cache, model)
-            )
+            self._disk = DiskTier(config.states_on_disk, state_key, self._prompt_cache, self._new_caches)
         self._token_table = TokenTable(tokenizer)
         self._draft_model = draft_model
         if draft_model is not None:
-            self._check_can_draft(_warm_up(draft_model)[0])
+            self._check_can_draft(_warm_up(draft_model, make_prompt_cache(draft_model))[0])
 
     @classmethod
     def load(
@@ -195,7 +198,14 @@ class TextModel:
         )
         drafter = None if self._draft_model is None else Drafter(self._draft_model, self._config.num_draft_tokens)
         return TextBatch(
-            self._model, settings, self._prompt_cache, self._budget, disk=self._disk, drafter=drafter, clock=clock
+            self._model,
+            settings,
+            self._prompt_cache,
+            self._budget,
+            new_caches=self._new_caches,
+            disk=self._disk,
+            drafter=drafter,
+            clock=clock,
         )
 
     def new_detokenizer(self, after: Sequence[int] = ()) -> Detokenizer:
@@ -208,7 +218,7 @@ class TextModel:
             GenerationFailed: the logits are not numbers; anything else is what the model or the device raised.
         """
         for network in self.networks:
-            caches = make_prompt_cache(network)
+            caches = self._new_caches() if network is self._model else make_prompt_cache(network)
             for num_tokens in (_NUM_HEALTH_CHECK_TOKENS, 1):
                 if bool(mx.isnan(network(mx.array([[0] * num_tokens]), cache=caches)).any().item()):
                     raise GenerationFailed("The model gives no numbers.")
@@ -270,6 +280,8 @@ def state_key(path: Path, config: EngineConfig, caches: LayerCaches) -> str | No
         config.max_image_tiles,
         versions,
         shape_of(caches),
+        config.kv_bits,
+        config.kv_group_size,
     ]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
@@ -291,15 +303,37 @@ def _load_draft(model: str, revision: str | None, tokenizer: Any) -> Any:
     return draft_model
 
 
-def _warm_up(model: Any) -> tuple[LayerCaches, int]:
+def _warm_up(model: Any, caches: LayerCaches) -> tuple[LayerCaches, int]:
     """Run one token through the model. Returns its caches, to be measured, and the width of its logits.
 
     This also evaluates arrays that are not parameters (a rope's frequencies) and compiles the first kernels.
     """
-    caches = make_prompt_cache(model)
     logits = model(mx.array([[0]]), cache=caches)
     mx.eval(logits, [cache.state for cache in caches])
     return caches, int(logits.shape[-1])
+
+
+def _quantized(
+    model: Any, caches: LayerCaches, bits: int, group_size: int | None
+) -> tuple[Callable[[], LayerCaches], LayerCaches]:
+    """What makes a row's caches with `kv_bits`, and such caches that hold a token.
+
+    Some attention cannot read packed numbers (sinks, layers that share keys, compressed states): it is tried.
+
+    Args:
+        caches: the model's own, which hold a token.
+
+    Raises:
+        ModelLoadError: the model has no caches that can be quantised.
+    """
+    own_caches = partial(make_prompt_cache, model)
+    new_caches = quantized_caches(own_caches, caches, bits, group_size, reads_packed=True)
+    try:
+        return new_caches, _warm_up(model, new_caches())[0]
+    except Exception as error:  # noqa: BLE001 - the architecture's code may raise anything
+        logger.info("Quantised KV caches are unpacked for each step, which takes longer: %s", error)
+    new_caches = quantized_caches(own_caches, caches, bits, group_size, reads_packed=False)
+    return new_caches, _warm_up(model, new_caches())[0]
 
 
 def _can_batch_rows(model: Any, caches: LayerCaches) -> bool:
@@ -308,7 +342,7 @@ def _can_batch_rows(model: Any, caches: LayerCaches) -> bool:
     mlx-lm has caches without `merge` (Llama 4's chunks), and models that use one position for all rows (gpt_bigcode,
     ropes that scale with the length), which fail only when they are called.
     """
-    if not all(hasattr(cache, "merge") for cache in flat(caches)):
+    if not all(is_plain(cache) or hasattr(cache, "merge") for cache in flat(caches)):
         return False
     longer = copy.deepcopy(caches)
     model(mx.array([[0]]), cache=longer)

@@ -79,7 +79,7 @@ class ModelSpec:
     Attributes:
         measure: reads the headers of its files and moves nothing; raises PeriscopeError if they cannot be used.
         load: may take minutes and may be cancelled.
-        kind, aliases: only for the model's status; the pool treats all models alike.
+        kind, aliases, kv_bits: only for the model's status; the pool treats all models alike.
         max_running: requests that may use it at once.
         is_pinned: it is never unloaded to make room or for idleness.
         ttl_s: it is unloaded after so long without work; None = never.
@@ -95,6 +95,7 @@ class ModelSpec:
     is_pinned: bool = False
     ttl_s: float | None = None
     is_isolated: bool = False
+    kv_bits: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ def status_of(slot: Slot, now: float) -> ModelStatus:
         num_running=queue.num_running,
         num_waiting=queue.num_waiting,
         max_running=slot.spec.max_running,
+        kv_bits=slot.spec.kv_bits,
         held_bytes=lifecycle.held_bytes,
         weights_bytes=None if memory is None else memory.weights_bytes,
         prompt_cache_bytes=0 if memory is None else memory.prompt_cache_bytes,

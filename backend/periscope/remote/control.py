@@ -97,6 +97,7 @@ class ModelRow(OpenWire):
     active_requests: int = 0
     queued: int = 0
     max_active: int = 1
+    kv_bits: int | None = None
     held_bytes: int = 0
     weights_bytes: int | None = None
     load: LoadRow | None = None

@@ -40,6 +40,7 @@ def text_model_card(model: ServedModel, facts: GeneratorFacts | None, status: Mo
         is_batched=facts.is_batched if facts else None,
         state=status.state,
         max_running=status.max_running,
+        kv_bits=status.kv_bits,
         chat_template=facts.chat_template if facts else None,
         files=model.files,
         sampling=default_sampling(model.params, authors),

@@ -91,14 +91,14 @@ def test_a_conversation_takes_what_the_family_keeps_of_it(config: dict[str, Any]
     """Windows are bounded, compressed states stay compressed, and linear attention has a state of fixed size."""
     shape = KVShape.of(config)
     assert shape is not None
-    assert shape.numbers(NUM_TOKENS) == numbers
+    assert shape.nbytes(NUM_TOKENS, 2) == 2 * numbers
 
 
 def test_chunked_layers_keep_one_chunk_at_most() -> None:
     """Beyond a chunk of Llama 4, three of four layers keep only the chunk and two blocks that are being filled."""
     shape = KVShape.of(LLAMA_4_SCOUT)
     assert shape is not None
-    assert shape.numbers(4 * NUM_TOKENS) == (12 * 4 * NUM_TOKENS + 36 * (NUM_TOKENS + 512)) * 2 * 8 * 128
+    assert shape.nbytes(4 * NUM_TOKENS, 1) == (12 * 4 * NUM_TOKENS + 36 * (NUM_TOKENS + 512)) * 2 * 8 * 128
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def encode_model(card: ModelCard) -> JSONObject:
         "meta": {"n_ctx": card.context_length, "n_ctx_train": card.files.context_length or card.context_length},
         "kind": card.kind,
         "embedding_size": card.embedding_size,
+        "kv_bits": card.kv_bits,
         "capabilities": {
             "vision": "none" if card.vision is VisionMode.DISABLED else card.vision,
             "tools": card.has_tools,

@@ -77,6 +77,7 @@ class ModelRow(TypedDict):
     active_requests: int
     queued: int
     max_active: int
+    kv_bits: int | None
     held_bytes: int
     weights_bytes: int | None
     prompt_cache: PromptCacheRow

@@ -205,6 +205,7 @@ class OpenAIModel(TypedDict):
     meta: ContextSizes
     kind: str
     embedding_size: int | None
+    kv_bits: int | None
     capabilities: ModelCapabilities
     input_modalities: list[str]
     sampling: dict[str, DefaultParam]

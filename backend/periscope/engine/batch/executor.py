@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
+from mlx_lm.models.cache import trim_prompt_cache
 
 from periscope.engine.batch.prompt import Prompt, start_chunk, start_shared_chunk
-from periscope.engine.batch.row_caches import reserve
 from periscope.engine.batch.sharing import Prefix, Source
+from periscope.engine.batch.slot_caches import reserve
 from periscope.engine.batch.step_plan import MemoryView, SchedulerView
 from periscope.engine.batch.timings import Measurements, Timings
 from periscope.engine.device.memory import BLOCK_TOKENS
@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 class Executor:
     """Owns the waiting and prefilling prompts and the measurements; applies plans to them and to the decode batches.
 
+    Args:
+        new_caches: makes the empty caches of a row.
+
     Attributes:
         decoding: the decoding rows.
         prompts: requests that are waiting or prefilling, in order of arrival.
@@ -49,6 +52,7 @@ class Executor:
         prompt_cache: PromptCache,
         memory: RowMemory,
         *,
+        new_caches: Callable[[], LayerCaches],
         drafter: Drafter | None,
         clock: Callable[[], float],
     ) -> None:
@@ -57,6 +61,7 @@ class Executor:
         self._model = model
         self._prompt_cache = prompt_cache
         self._memory = memory
+        self._new_caches = new_caches
         self._drafter = drafter
         self._clock = clock
         self.num_preemptions = 0
@@ -210,7 +215,7 @@ class Executor:
         """Give a prompt a copy of the state that it starts from, or empty caches."""
         caches = None if start.prefix is None else self._copy_of(start.prefix)
         prompt.num_computed = 0 if caches is None or start.prefix is None else start.prefix.num_tokens
-        prompt.caches = make_prompt_cache(self._model) if caches is None else caches
+        prompt.caches = self._new_caches() if caches is None else caches
         if prompt.row.images is not None:
             prompt.row.images.locate(self._model)
         if not prompt.row.num_read:

@@ -14,9 +14,10 @@ from typing import Any, TypeAlias
 
 import mlx.core as mx
 import numpy as np
-from mlx_lm.models.cache import KVCache, can_trim_prompt_cache, trim_prompt_cache
+from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
 
 from periscope.engine.batch.sharing import MIN_TOKENS, Source, StateView, common_prefix
+from periscope.engine.batch.slot_caches import drop_spare
 from periscope.engine.device.memory import flat
 
 #: One mlx-lm cache object per layer, of a single sequence.
@@ -25,8 +26,6 @@ LayerCaches: TypeAlias = list[Any]
 #: Every lookup compares the prompt with every state, so their number is bounded too. This is far more conversations
 #: than one server has open at a time.
 MAX_STATES = 128
-#: A kept cache with more capacity than this many times its tokens is copied to its exact length.
-_SPARE_FACTOR = 1.25
 
 
 @dataclass(slots=True, eq=False)
@@ -96,8 +95,7 @@ class PromptCache:
         self.trim_to(self.max_bytes)
         if len(tokens) < MIN_TOKENS or self.max_bytes == 0:
             return
-        for cache in caches:
-            _drop_spare(cache)
+        drop_spare(caches)
         nbytes = sum(int(cache.nbytes) for cache in caches)
         if nbytes > self.max_bytes:
             return
@@ -132,13 +130,6 @@ class PromptCache:
 
     def _drop(self, key: int) -> None:
         self._nbytes -= self._entries.pop(key).nbytes
-
-
-def _drop_spare(cache: Any) -> None:
-    """Copy a plain cache to its exact length if its spare capacity is a large part of it."""
-    if type(cache) is KVCache and cache.keys is not None and cache.keys.shape[2] > cache.offset * _SPARE_FACTOR:
-        keys, values = cache.keys_and_values()
-        cache.keys, cache.values = mx.contiguous(keys), mx.contiguous(values)
 
 
 def can_be_trimmed(caches: LayerCaches) -> bool:

@@ -17,8 +17,9 @@ import mlx.core as mx
 import numpy as np
 
 from periscope.engine.batch.grouping import LONG_TOKENS
-from periscope.engine.batch.row_caches import RowCaches, SlotCaches, batch_caches, free_tokens, growth_bytes
+from periscope.engine.batch.row_caches import RowCaches, batch_caches, free_tokens, growth_bytes
 from periscope.engine.batch.sampling import GREEDY
+from periscope.engine.batch.slot_caches import SlotCaches
 
 if TYPE_CHECKING:
     from periscope.engine.batch.prompt_cache import LayerCaches

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,6 +83,9 @@ class TextBatch:
 
     Does not own the prompt cache and the disk tier: they outlive this batch and are used by the next one.
 
+    Args:
+        new_caches: makes the empty caches of a row; None = the model's own.
+
     Attributes:
         working_bytes: bytes of all requests' caches when last checked, once in `_ROOM_CHECK_STEPS` steps.
     """
@@ -93,11 +97,13 @@ class TextBatch:
         prompt_cache: PromptCache,
         budget: KVBudget,
         *,
+        new_caches: Callable[[], LayerCaches] | None = None,
         disk: DiskTier | None = None,
         drafter: Drafter | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.working_bytes = 0
+        new_caches = new_caches or partial(make_prompt_cache, model)
         self._model = model
         self._settings = settings
         self._prompt_cache = prompt_cache
@@ -110,7 +116,9 @@ class TextBatch:
         self._removed: set[int] = set()  # ids, since the last step
         grouping = Grouping(budget.footprint, settings.forward_pass_bytes, settings.can_batch_rows)
         decoding = DecodeBatches(self._new_decode_batch, grouping)
-        self._executor = Executor(model, decoding, prompt_cache, self._memory, drafter=drafter, clock=clock)
+        self._executor = Executor(
+            model, decoding, prompt_cache, self._memory, new_caches=new_caches, drafter=drafter, clock=clock
+        )
         self._arrivals = None
         if disk is not None:
             self._arrivals = Arrivals(disk, self._executor.keep, self._max_kept_bytes, clock)
@@ -118,7 +126,7 @@ class TextBatch:
             SchedulerSettings(
                 max_rows=settings.max_rows,
                 max_chunk_tokens=settings.max_chunk_tokens,
-                num_slices=num_slices_of(make_prompt_cache(model)),
+                num_slices=num_slices_of(new_caches()),
                 shares_chunks=settings.can_share_chunks,
                 shares_live=not settings.wants_checkpoints,
                 grouping=grouping,

@@ -14,6 +14,7 @@ from pathlib import Path
 from periscope.core import Footprint, JSONObject, ModelKind
 from periscope.engine.config import EngineConfig
 from periscope.engine.loading.embedding_files import EmbeddingFiles, working_bytes
+from periscope.engine.loading.kv_quantization import KVQuantization
 from periscope.engine.loading.kv_shape import KVShape, count_of, text_config_of
 from periscope.engine.loading.loader import context_length_of, find_on_disk, read_model_config
 from periscope.errors import FilesMissing, ModelLoadError
@@ -243,14 +244,17 @@ def _kv_bytes(
     model_config: JSONObject, config: EngineConfig, weights_bytes: int, item_bytes: int, *, kind: ModelKind
 ) -> int:
     """Bytes to reserve for KV caches: for one conversation, or for one picture and its caption."""
+    shape = KVShape.of(model_config)
+    quantization = None
+    if shape is not None and config.kv_bits is not None:
+        quantization = KVQuantization.of(config.kv_bits, config.kv_group_size, [shape.head_dim])
     if config.kv_limit_bytes is not None:
         return config.kv_limit_bytes
-    shape = KVShape.of(model_config)
     if shape is None:
         return int(weights_bytes * RESERVED_PART_OF_WEIGHTS)
     wanted = RESERVED_CAPTION_TOKENS if kind is ModelKind.CAPTIONER else RESERVED_TOKENS
     num_tokens = min(context_length_of(model_config, config.context_length), wanted)
-    return shape.numbers(num_tokens) * item_bytes
+    return shape.nbytes(num_tokens, item_bytes, quantization)
 
 
 def _max_pixels(path: Path) -> int:

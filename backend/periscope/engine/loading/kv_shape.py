@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from periscope.core import JSONObject
 from periscope.engine.device.memory import BLOCK_TOKENS
+from periscope.engine.loading.kv_quantization import KVQuantization
 
 #: What a family's configs leave out because transformers has it as a default; mlx-lm's default is the same or none.
 FAMILY_DEFAULTS: Mapping[str, JSONObject] = {
@@ -47,12 +48,14 @@ class KVShape:
         token_numbers: numbers per token, by kind of layer.
         state_numbers: numbers of a layer with a state, whatever the length.
         window_tokens: tokens in a sliding window and in a chunk; 0 = no bound.
+        head_dim: numbers in a head's keys of one token, in the layers that cache all tokens.
     """
 
     kinds: Sequence[_Kind]
     token_numbers: Mapping[_Kind, int]
     state_numbers: int
     window_tokens: Mapping[_Kind, int]
+    head_dim: int
 
     @classmethod
     def of(cls, model_config: JSONObject) -> KVShape | None:
@@ -65,11 +68,24 @@ class KVShape:
         windows = {_Kind.WINDOW: count_of(text, "sliding_window"), _Kind.CHUNK: count_of(text, "attention_chunk_size")}
         numbers = dict.fromkeys((_Kind.FULL, _Kind.WINDOW, _Kind.CHUNK), token_numbers)
         numbers[_Kind.FULL] = _global_token_numbers(text) or token_numbers
-        return cls(kinds, numbers, _state_numbers(text), windows)
+        head_dim = count_of(text, "global_head_dim") or _head_dim(text)
+        return cls(kinds, numbers, _state_numbers(text), windows, head_dim)
 
-    def numbers(self, num_tokens: int) -> int:
-        """How many numbers all caches hold for a conversation of `num_tokens` tokens."""
-        return sum(self._of_layer(kind, num_tokens) for kind in self.kinds)
+    def nbytes(self, num_tokens: int, item_bytes: int, quantization: KVQuantization | None = None) -> int:
+        """Bytes of all caches of a conversation of `num_tokens` tokens.
+
+        Args:
+            item_bytes: of one number as it is.
+            quantization: of the layers that cache all tokens.
+        """
+        total = 0
+        for kind in self.kinds:
+            num_numbers = self._of_layer(kind, num_tokens)
+            if quantization is not None and kind is _Kind.FULL:
+                total += quantization.nbytes(num_numbers, item_bytes)
+            else:
+                total += num_numbers * item_bytes
+        return total
 
     def _of_layer(self, kind: _Kind, num_tokens: int) -> int:
         if kind is _Kind.STATE:
@@ -94,10 +110,15 @@ def _token_numbers(text: JSONObject) -> int:
         rotated = count_of(text, "qk_rope_head_dim")
         is_kept = rotated and text.get("model_type") in _KEPT_COMPRESSED
         return count_of(text, "kv_lora_rank") + rotated if is_kept else 0
-    num_heads = count_of(text, "num_attention_heads")
-    kv_heads = count_of(text, "num_key_value_heads") or num_heads
-    head_dim = count_of(text, "head_dim") or count_of(text, "hidden_size") // max(num_heads, 1)
-    return 2 * kv_heads * head_dim
+    kv_heads = count_of(text, "num_key_value_heads") or count_of(text, "num_attention_heads")
+    return 2 * kv_heads * _head_dim(text)
+
+
+def _head_dim(text: JSONObject) -> int:
+    """Numbers in a head's keys of one token; of the rotated part alone where the rest is cached compressed."""
+    if "kv_lora_rank" in text:
+        return count_of(text, "qk_rope_head_dim")
+    return count_of(text, "head_dim") or count_of(text, "hidden_size") // max(count_of(text, "num_attention_heads"), 1)
 
 
 def _global_token_numbers(text: JSONObject) -> int:

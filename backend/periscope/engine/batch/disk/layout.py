@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 #: Bytes that are written or read at a time: a few milliseconds.
 PIECE_BYTES = 4 * 2**20
-#: mlx-lm's caches that hold one line for each token, by name, and where their `state` has the number of tokens.
-_BY_TOKEN = {"KVCache": 2, "QuantizedKVCache": 2}
+#: Caches that hold one line for each token, by name, and where their `state` has the number of tokens.
+_BY_TOKEN = {"KVCache": 2, "QuantizedKVCache": 2, "QuantizedCache": 2}
 #: The names that safetensors has for types, MLX's type, and the type of NumPy that has its size.
 _DTYPES: dict[str, tuple[mx.Dtype, type[np.unsignedinteger[Any]]]] = {
     "F32": (mx.float32, np.uint32),
