@@ -285,6 +285,7 @@ def told(changes: ConfigChanges) -> str:
         "removed": changes.removed,
         "loaded anew": changes.reloaded,
         "other settings for": changes.updated,
+        "MCP servers": changes.mcp_servers,
         "only after a restart": changes.needs_restart,
     }
     return "; ".join(f"{word} {', '.join(names)}" for word, names in words.items() if names) or "nothing has changed"

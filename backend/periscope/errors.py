@@ -201,6 +201,10 @@ class CaptionerUnavailable(ModelUnavailable):
     """The captioner cannot be used and the model's `on_error` asks for an error instead of a marker."""
 
 
+class ToolServerUnreachable(PeriscopeError):
+    """The MCP server whose tools a request needs cannot be reached."""
+
+
 class ModelLoadError(PeriscopeError):
     """A model could not be loaded; the message says why and what to do, in one sentence each."""
 

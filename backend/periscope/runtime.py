@@ -17,6 +17,7 @@ import stamina.instrumentation
 from periscope.assembly import Assembly, Roster, changes_between, told
 from periscope.config import Config, with_models_of
 from periscope.config.named import captioner_name, reader_name
+from periscope.conversations.server_pool import McpServers
 from periscope.core import ConfigChanges, find_model, is_default_name, require_model
 from periscope.engine.device.memory import DeviceMemory, WiredLimit
 from periscope.engine.device.turn import DeviceTurn
@@ -38,6 +39,7 @@ from periscope.telemetry.metrics import Metrics
 from periscope.telemetry.snapshot import Snapshot
 from periscope.telemetry.tracing import Tracing
 from periscope.telemetry.tracing import is_installed as tracing_is_installed
+from periscope.tool_servers import tool_servers_of
 from periscope.vision.backends.remote import RemoteCaptioner
 from periscope.vision.images.in_flight import BytesInFlight
 from periscope.vision.images.remote import RemoteImages
@@ -72,6 +74,7 @@ class Runtime:
         notices: what of the server itself is not as it should be; stands among the problems of its status.
         metrics: what `/metrics` tells; None = they are off.
         turns: the responses that clients may go on from.
+        tool_servers: the MCP servers of the configuration.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class Runtime:
         self._roster = self._assembly.roster(config)
         self._pool = ModelPool(self._roster.specs, self.bus, limits, memory=self._memory)
         self._opened = list(self._roster.remote.values())
+        self.tool_servers = McpServers(tool_servers_of(config))
         self._watching: dict[RemoteCaptioner, asyncio.Task[None]] = {}
         requests = LiveRequests(self.bus.publish)
         self._names = ModelNames(self._roster.served, self._roster.embedders, self._roster.only_captioners)
@@ -167,6 +171,7 @@ class Runtime:
             downloads=self._downloads,
             sources=lambda asked, alone: downloads_of(self.config, asked, alone=alone),
             read_host=self._host_status,
+            read_tool_servers=lambda: self.tool_servers.statuses,
         )
         self.metrics = Metrics(self._snapshot, self._known_name) if config.server.metrics else None
         if self.metrics is not None:
@@ -228,10 +233,15 @@ class Runtime:
                 read = await asyncio.to_thread(self._read_config)
                 config, needs_restart = with_models_of(self.config, read)
                 roster = await asyncio.to_thread(self._assembly.roster, config, self._roster)
+                terms = await asyncio.to_thread(tool_servers_of, config)
             except ConfigError as error:
                 self._reject(error)
                 raise
-            changes = replace(changes_between(self.config, config), needs_restart=needs_restart)
+            changes = replace(
+                changes_between(self.config, config),
+                needs_restart=needs_restart,
+                mcp_servers=self.tool_servers.configure(terms),
+            )
             self._take(roster, changes)
         return changes
 
@@ -301,6 +311,7 @@ class Runtime:
         self.stop_admitting()
         await self._downloads.close()
         await self._pool.close(drain_s=drain_s)
+        await self.tool_servers.close()
         watching = [*self._watching.values(), *([] if self._looking is None else [self._looking])]
         for task in watching:
             task.cancel()

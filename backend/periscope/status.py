@@ -127,6 +127,22 @@ class DownloadStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolServerStatus:
+    """An MCP server whose tools requests may have called.
+
+    Attributes:
+        state: `idle` before its first use, `connecting`, `ready`, `down` between attempts to connect, or `closed`.
+        problem: why it cannot be reached or used, for a person; None if nothing is known against it.
+        num_tools: those that it has, or had last, whether they are allowed or not.
+    """
+
+    name: str
+    state: str
+    problem: str | None
+    num_tools: int
+
+
+@dataclass(frozen=True, slots=True)
 class HostStatus:
     """The machine. None = the system does not say.
 
@@ -175,6 +191,7 @@ class ServerStatus:
     downloads: tuple[DownloadStatus, ...]
     num_finished: int
     tokens_per_s: float = 0.0
+    tool_servers: tuple[ToolServerStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

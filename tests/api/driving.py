@@ -20,6 +20,7 @@ from periscope.captions.caption import Caption
 from periscope.captions.kept import KeptCaption
 from periscope.captions.store import StoreState
 from periscope.core import (
+    AnswerEvent,
     CaptionedImage,
     ConfigChanges,
     DefaultParam,
@@ -49,6 +50,7 @@ from periscope.core import (
     Usage,
     VisionMode,
 )
+from periscope.serving.server_tools import ServerTools
 from periscope.status import (
     DownloadStatus,
     HostStatus,
@@ -221,6 +223,10 @@ class FakeBackend:
                 await self._cleanup.passed()
             self.num_open -= 1
             self.closed.set()
+
+    def answer(self, request: GenerationRequest, servers: ServerTools) -> AsyncGenerator[AnswerEvent, None]:
+        assert servers == ServerTools()
+        return self.stream(request)
 
     async def tokenize(self, model: str, text: str, *, adds_special_tokens: bool) -> TokenizedText:
         self.tokenized.append((model, text, adds_special_tokens))

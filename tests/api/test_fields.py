@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -13,6 +14,7 @@ from openai.types import completion_create_params as completion_params
 from openai.types.chat import completion_create_params as chat_params
 from openai.types.embedding_create_params import EmbeddingCreateParams
 from openai.types.responses import response_create_params as responses_params
+from openai.types.responses import tool_param
 
 from periscope.api.anthropic.decode import decode as decode_messages
 from periscope.api.errors import UnsupportedParameter
@@ -23,12 +25,16 @@ from periscope.api.openai.completions import decode as decode_completion
 from periscope.api.openai.embeddings import decode_embedding
 from periscope.api.responses.decode import Decoded
 from periscope.api.responses.decode import decode as decode_asked
+from periscope.api.responses.mcp_tools import decode_servers, unused_of_servers
+from periscope.api.responses.schema import ToolWire
 from periscope.api.responses.sealed import ReasoningSeal
 from tests.api.driving import HELLO, FakeBackend, client_of, in_loop
 
 CHAT, COMPLETION, MESSAGES = "POST /v1/chat/completions", "POST /v1/completions", "POST /v1/messages"
 RESPONSES = "POST /v1/responses"
+MCP = "POST /v1/responses, `tools` of type `mcp`"
 EMBEDDINGS = "POST /v1/embeddings"
+PLACES = {chapter.route: chapter.place for chapter in CHAPTERS}
 ASKED = [{"role": "user", "content": "Hi"}]
 
 
@@ -36,11 +42,23 @@ def decode_response(body: Any, request_id: str) -> Decoded:
     return decode_asked(body, request_id).request(ReasoningSeal("secret"))
 
 
+@dataclass
+class Unused:
+    unused: tuple[str, ...]
+
+
+def decode_mcp_tool(body: Any, _: str) -> Unused:
+    wires = [ToolWire.model_validate(body)]
+    decode_servers(wires, ["docs"])
+    return Unused(tuple(unused_of_servers(wires)))
+
+
 DECODERS: dict[str, tuple[Callable[[Any, str], Any], dict[str, Any]]] = {
     CHAT: (decode_chat, {"messages": ASKED}),
     COMPLETION: (decode_completion, {"prompt": "Hi"}),
     EMBEDDINGS: (decode_embedding, {"input": "Hi"}),
     RESPONSES: (decode_response, {"input": "Hi"}),
+    MCP: (decode_mcp_tool, {"type": "mcp", "server_label": "docs"}),
     MESSAGES: (decode_messages, {"messages": ASKED, "max_tokens": 9}),
 }
 SDK_TYPES: dict[str, Any] = {
@@ -48,6 +66,7 @@ SDK_TYPES: dict[str, Any] = {
     COMPLETION: completion_params.CompletionCreateParamsStreaming,
     EMBEDDINGS: EmbeddingCreateParams,
     RESPONSES: responses_params.ResponseCreateParamsStreaming,
+    MCP: tool_param.Mcp,
     MESSAGES: messages_params.MessageCreateParamsStreaming,
 }
 ROWS = [
@@ -94,17 +113,17 @@ def test_a_field_without_effect_is_dealt_with_as_its_row_says(route: str, name: 
     if field.handling is Handling.REFUSED:
         with pytest.raises(UnsupportedParameter) as caught:
             unused(route, **nested(name, ANY_VALUE))
-        assert caught.value.param == name
-        assert caught.value.message == f"`{name}` is not supported; {field.fix}."
+        assert caught.value.param == PLACES[route] + name
+        assert caught.value.message == f"`{PLACES[route]}{name}` is not supported; {field.fix}."
     else:
-        noted = (name,) if field.handling is Handling.NOTED else ()
+        noted = (PLACES[route] + name,) if field.handling is Handling.NOTED else ()
         assert unused(route, **nested(name, ANY_VALUE)) == noted
 
 
 @pytest.mark.parametrize("route", DECODERS)
 def test_an_unknown_field_is_accepted_and_named(route: str) -> None:
     """A newer client works with this server; whoever reads the log sees what it asked for in vain."""
-    assert unused(route, brand_new=True, absent=None) == ("brand_new",)
+    assert unused(route, brand_new=True, absent=None) == (f"{PLACES[route]}brand_new",)
 
 
 def test_an_unknown_option_of_an_option_is_named_with_its_path() -> None:

@@ -87,7 +87,7 @@ def test_calls_of_tools_that_openai_defines_are_calls_with_results() -> None:
         ("shell", '{"commands": ["ls"]}'),
         ("computer", '{"type": "screenshot"}'),
         ("patch", '{"input": "a \\"b\\""}'),
-        ("f", "{}"),
+        ("h__f", "{}"),
     ]
     results = [message for message in told if message.role is Role.TOOL]
     assert [message.tool_call_id for message in results] == [call.id for call in calls]

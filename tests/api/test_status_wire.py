@@ -97,6 +97,7 @@ def test_the_snapshot_has_these_fields() -> None:
         "models": [ROW_WIRE],
         "requests": [WAITER_WIRE],
         "downloads": [DOWNLOAD_WIRE],
+        "mcp_servers": [],
     }
 
 

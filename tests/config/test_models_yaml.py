@@ -17,7 +17,13 @@ from tests.config.files import load_text, numbers, properties
 
 PATH = Path(__file__).parents[2] / "models.yaml"
 #: Keys whose reference line shows an example because they have no default to show.
-EXAMPLES = {"models[].name", "models[].hf_id", "models[].remote.base_url", "models[].remote.model"}
+EXAMPLES = {
+    "models[].name",
+    "models[].hf_id",
+    "models[].remote.base_url",
+    "models[].remote.model",
+    "mcp_servers[].name",
+}
 SETTINGS = dict(settings())
 
 

@@ -32,7 +32,14 @@ from periscope.log_tail import LogTail
 from periscope.turns import TurnStore
 
 if TYPE_CHECKING:
-    from periscope.api.backend import ChatBackend, ControlBackend, EmbeddingBackend, McpBackend, MetricsBackend
+    from periscope.api.backend import (
+        ChatBackend,
+        ControlBackend,
+        EmbeddingBackend,
+        McpBackend,
+        MetricsBackend,
+        ToolServers,
+    )
     from periscope.api.settings import ApiSettings
 
 
@@ -47,6 +54,7 @@ def create_app(
     mcp: McpBackend | None = None,
     metrics: MetricsBackend | None = None,
     turns: TurnStore | None = None,
+    tool_servers: ToolServers | None = None,
     dialects: DialectTable = DIALECTS,
 ) -> FastAPI:
     """The app over a chat backend and a control backend. No docs pages: they would load scripts from a CDN.
@@ -58,6 +66,7 @@ def create_app(
         mcp: has the tools of `/mcp`; None = they are off, or what they need is not installed.
         metrics: has what `/metrics` tells; None = they are off.
         turns: keeps responses for later requests; the caller closes it. None = in memory, for this app alone.
+        tool_servers: the MCP servers whose tools requests to `/v1/responses` may have called; None = there are none.
         dialects: how errors are told on which paths.
     """
     app = FastAPI(
@@ -75,7 +84,7 @@ def create_app(
     app.include_router(tokenizing_router(backend, settings))
     if embeddings is not None:
         app.include_router(embedding_router(embeddings, backend, settings))
-    app.include_router(responses_router(backend, settings, turns or TurnStore()))
+    app.include_router(responses_router(backend, settings, turns or TurnStore(), tool_servers))
     app.include_router(anthropic_router(backend, settings))
     app.include_router(mcp_router(mcp, settings))
     app.include_router(models_router(backend, settings))

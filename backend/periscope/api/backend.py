@@ -8,6 +8,7 @@ from typing import Protocol
 from periscope.captions.cache import CacheStats, Flushed
 from periscope.captions.kept import KeptCaption
 from periscope.core import (
+    AnswerEvent,
     CaptionedImage,
     ConfigChanges,
     DescribedFile,
@@ -17,13 +18,17 @@ from periscope.core import (
     FilePart,
     GenerationRequest,
     ImagePart,
+    JSONObject,
+    ListedTool,
     McpProgress,
     McpReply,
     McpRequest,
     ModelCard,
     OutputEvent,
     TokenizedText,
+    ToolResult,
 )
+from periscope.serving.server_tools import ServerTools
 from periscope.status import DownloadStatus, ModelStatus, RequestStatus, ServerStatus, StatusEvent
 
 
@@ -109,6 +114,10 @@ class ChatBackend(ModelBackend, Protocol):
         """
         ...
 
+    def answer(self, request: GenerationRequest, servers: ServerTools) -> AsyncGenerator[AnswerEvent, None]:
+        """As `stream`, with tools on MCP servers that the model may call, and what it calls and gets from them."""
+        ...
+
     async def tokenize(self, model: str, text: str, *, adds_special_tokens: bool) -> TokenizedText:
         """A plain text as the model reads it. Loads the model if needed. Cancellable.
 
@@ -159,6 +168,43 @@ class ChatBackend(ModelBackend, Protocol):
 
     def health(self) -> Health:
         """The server's health. Does not block, and touches no model."""
+        ...
+
+
+class ToolServer(Protocol):
+    """One MCP server of models.yaml. Event loop only."""
+
+    def allows(self, tool: str) -> bool:
+        """Whether the file lets requests have the tool called."""
+        ...
+
+    def needs_approval(self, tool: str, wanted: bool | None) -> bool:
+        """Whether a call of the tool waits for the client's approval; `wanted` is what the request says of it."""
+        ...
+
+    async def listed(self) -> tuple[ListedTool, ...]:
+        """Its tools that the file allows. Connects if there is no connection. Cancellable.
+
+        Raises:
+            ToolServerUnreachable: it cannot be reached.
+        """
+        ...
+
+    async def call(self, tool: str, arguments: JSONObject) -> ToolResult:
+        """Run a tool. Whatever fails is told in the result. Cancellable at any await."""
+        ...
+
+
+class ToolServers(Protocol):
+    """The MCP servers of models.yaml. Neither method waits."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all servers."""
+        ...
+
+    def find(self, name: str) -> ToolServer | None:
+        """The server of this name."""
         ...
 
 

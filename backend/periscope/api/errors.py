@@ -126,6 +126,7 @@ ROWS: Mapping[type[Exception], ErrorRow] = {
     e.ServerStopping: ErrorRow(503, _SERVER, "server_stopping"),
     e.ModelUnavailable: ErrorRow(503, _SERVER, "model_unavailable"),
     e.CaptionerUnavailable: ErrorRow(503, _SERVER, "captioner_unavailable"),
+    e.ToolServerUnreachable: ErrorRow(502, _SERVER, "tool_server_unreachable"),
     e.ModelLoadError: ErrorRow(503, _SERVER, "model_load_failed"),
     e.FilesMissing: ErrorRow(503, _SERVER, "model_load_failed"),
     e.HubError: ErrorRow(502, _SERVER, "hub_error"),

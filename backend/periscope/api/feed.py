@@ -15,10 +15,11 @@ from periscope.errors import GenerationFailed, RequestCancelled
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from periscope.core import OutputEvent
+    from periscope.core import AnswerEvent
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+EventT = TypeVar("EventT", bound="AnswerEvent")
 
 #: Events that the reader may be behind. Then the pump waits, and the backend's own bounded stream decides what happens
 #: to the request.
@@ -96,7 +97,7 @@ class EventFeed(Generic[T]):
             self._put(failure or StopAsyncIteration())
 
 
-async def until_finished(events: AsyncGenerator[OutputEvent, None]) -> AsyncGenerator[OutputEvent, None]:
+async def until_finished(events: AsyncGenerator[EventT, None]) -> AsyncGenerator[EventT, None]:
     """The same events; `Finished` only after the generator has cleaned up.
 
     So a reader of `Finished` knows that the request has released everything.
@@ -104,7 +105,7 @@ async def until_finished(events: AsyncGenerator[OutputEvent, None]) -> AsyncGene
     Raises:
         Exception: whatever the backend raised, or `GenerationFailed` if it ended without `Finished`.
     """
-    finished: Finished | None = None
+    finished: EventT | None = None
     async with aclosing(events):
         async for event in events:
             if isinstance(event, Finished):
@@ -116,13 +117,13 @@ async def until_finished(events: AsyncGenerator[OutputEvent, None]) -> AsyncGene
     yield finished
 
 
-async def collect(events: AsyncGenerator[OutputEvent, None]) -> list[OutputEvent]:
+async def collect(events: AsyncGenerator[EventT, None]) -> list[EventT]:
     """All events of a request, `Finished` last.
 
     Raises:
         Exception: as `EventFeed.next`.
     """
-    collected: list[OutputEvent] = []
+    collected: list[EventT] = []
     async with EventFeed(until_finished(events)) as feed:
         while not (collected and isinstance(collected[-1], Finished)):
             event = await feed.next()

@@ -13,7 +13,8 @@ from periscope.api.fields import FieldTable, Handling
 from periscope.api.openai.embeddings import EmbeddingWire
 from periscope.api.openai.fields import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS
 from periscope.api.openai.schema import ChatCompletionWire, CompletionWire
-from periscope.api.responses.fields import RESPONSES_FIELDS
+from periscope.api.responses.fields import MCP_FIELDS, RESPONSES_FIELDS
+from periscope.api.responses.mcp_tools import McpWire
 from periscope.api.responses.schema import ResponsesWire
 from periscope.api.validation import Wire
 
@@ -24,11 +25,13 @@ class FieldChapter:
 
     Attributes:
         wire: the model of its body, which has every field that is used.
+        place: before the fields in errors, if they are those of a part of the body.
     """
 
     route: str
     table: FieldTable
     wire: type[Wire]
+    place: str = ""
 
 
 #: The chapters of the page. A dialect adds its own here.
@@ -37,6 +40,7 @@ CHAPTERS: Final[Sequence[FieldChapter]] = (
     FieldChapter("POST /v1/completions", COMPLETION_FIELDS, CompletionWire),
     FieldChapter("POST /v1/embeddings", EMBEDDING_FIELDS, EmbeddingWire),
     FieldChapter("POST /v1/responses", RESPONSES_FIELDS, ResponsesWire),
+    FieldChapter("POST /v1/responses, `tools` of type `mcp`", MCP_FIELDS, McpWire, "tools[0]."),
     FieldChapter("POST /v1/messages", MESSAGES_FIELDS, MessagesWire),
 )
 

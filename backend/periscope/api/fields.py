@@ -95,12 +95,13 @@ def refused_beyond_chats(form: str) -> dict[str, Field]:
     }
 
 
-def refuse_fields(extra: Mapping[str, Any] | None, table: FieldTable, parent: str = "") -> None:
+def refuse_fields(extra: Mapping[str, Any] | None, table: FieldTable, parent: str = "", place: str = "") -> None:
     """Refuse fields that are not supported.
 
     Args:
         extra: what the wire model does not have.
         parent: the path of the object that has them, with a dot at its end.
+        place: the same as it stands in the request, where that object is one of several (`tools[0].`).
 
     Raises:
         UnsupportedParameter: names the first such field.
@@ -108,16 +109,18 @@ def refuse_fields(extra: Mapping[str, Any] | None, table: FieldTable, parent: st
     for name, value in (extra or {}).items():
         field = table.get(f"{parent}{name}")
         if field is not None and field.handling is Handling.REFUSED and not _asks_for_nothing(value, field):
-            param = f"{parent}{name}"
+            param = f"{place or parent}{name}"
             raise UnsupportedParameter(f"`{param}` is not supported; {field.fix}.", param=param)
 
 
-def noted_fields(extra: Mapping[str, Any] | None, table: FieldTable, parent: str = "") -> Iterator[str]:
+def noted_fields(
+    extra: Mapping[str, Any] | None, table: FieldTable, parent: str = "", place: str = ""
+) -> Iterator[str]:
     """The paths of fields that are accepted and have no effect, although somebody may miss it; and of unknown ones."""
     for name, value in (extra or {}).items():
         field = table.get(f"{parent}{name}", _UNKNOWN)
         if field.handling is Handling.NOTED and not _asks_for_nothing(value, field):
-            yield f"{parent}{clip(name)}"
+            yield f"{place or parent}{clip(name)}"
 
 
 def log_unused(places: Sequence[str], request_id: str) -> None:

@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from starlette.responses import Response
 
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
     from periscope.api.settings import ApiSettings
-    from periscope.core import JSONObject, OutputEvent
+    from periscope.core import AnswerEvent, JSONObject
 
 logger = logging.getLogger(__name__)
+EventT = TypeVar("EventT", bound="AnswerEvent")
+EncodedT_contra = TypeVar("EncodedT_contra", bound="AnswerEvent", contravariant=True)
 
 #: How long a stopping server waits for a client to take the last frame.
 LAST_FRAME_S = 0.2
@@ -56,14 +58,14 @@ def comment_frame(text: str) -> bytes:
     return f": {text}\n\n".encode()
 
 
-class FrameEncoder(Protocol):
+class FrameEncoder(Protocol[EncodedT_contra]):
     """Encodes one streamed answer in one dialect. Each method returns the bytes to send, which may be empty."""
 
     def opening(self) -> bytes:
         """The frame that comes before any event."""
         ...
 
-    def event(self, event: OutputEvent) -> bytes:
+    def event(self, event: EncodedT_contra) -> bytes:
         """The frames of an event; for `Finished`, all up to the end of the stream."""
         ...
 
@@ -76,10 +78,12 @@ class FrameEncoder(Protocol):
         ...
 
 
-class EventStream(Response):
+class EventStream(Response, Generic[EventT]):
     """Response that runs a request and sends its events. Owns the generator; a disconnect ends it at any await."""
 
-    def __init__(self, events: AsyncGenerator[OutputEvent, None], encoder: FrameEncoder, settings: ApiSettings) -> None:
+    def __init__(
+        self, events: AsyncGenerator[EventT, None], encoder: FrameEncoder[EventT], settings: ApiSettings
+    ) -> None:
         self.status_code = 200
         self.background = None
         self.init_headers(STREAM_HEADERS)
@@ -128,10 +132,10 @@ class EventStream(Response):
             async with asyncio.timeout(LAST_FRAME_S):
                 await send_or_leave(send, {"type": "http.response.body", "body": frame, "more_body": False})
 
-    async def _hold(self, feed: EventFeed[OutputEvent]) -> deque[OutputEvent]:
+    async def _hold(self, feed: EventFeed[EventT]) -> deque[EventT]:
         """Waits until the status is decided; returns the newest wait state until then, and the first delta."""
         deadline = _now() + self._grace_s
-        waiting: list[OutputEvent] = []
+        waiting: list[EventT] = []
         while (left_s := deadline - _now()) > 0 and (event := await feed.next(left_s)) is not None:
             if not isinstance(event, Waiting):
                 return deque([*waiting, event])
@@ -139,7 +143,7 @@ class EventStream(Response):
         return deque(waiting)
 
     async def _next_frame(
-        self, feed: EventFeed[OutputEvent], held: deque[OutputEvent], deadline: float, scope: Scope
+        self, feed: EventFeed[EventT], held: deque[EventT], deadline: float, scope: Scope
     ) -> tuple[bytes, bool]:
         """The next frame, which may be empty, and whether it is the last. An error becomes a frame."""
         try:

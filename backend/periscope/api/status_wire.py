@@ -37,6 +37,7 @@ def encode_status(status: ServerStatus) -> JSONObject:
         "models": [encode_model(model) for model in status.models],
         **encode_requests(status.requests),
         **encode_downloads(status.downloads),
+        "mcp_servers": [asdict(server) for server in status.tool_servers],
     }
 
 

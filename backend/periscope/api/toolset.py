@@ -23,15 +23,17 @@ class Toolset:
         offered: those that the client runs, as the model knows them.
         customs: the custom ones among them, by name.
         left_out: places of the others, which OpenAI would run or of which nothing is known here.
+        has_servers: there are tools on MCP servers beside them.
     """
 
     offered: tuple[Tool, ...] = ()
     customs: Mapping[str, CustomTool] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    has_servers: bool = False
 
     def forced_custom(self, choice: ToolChoice) -> CustomTool | None:
         """The custom tool with a grammar that must be called, if no other can be: its text is the whole answer."""
-        if choice.mode is not ToolChoiceMode.REQUIRED:
+        if choice.mode is not ToolChoiceMode.REQUIRED or self.has_servers:
             return None
         names = [tool.name for tool in self.offered if choice.allows(tool) and choice.name in (None, tool.name)]
         custom = self.customs.get(names[0]) if len(names) == 1 else None
@@ -63,9 +65,10 @@ def refuse_hosted_alone(kinds: Sequence[str], tools: Toolset) -> None:
     Raises:
         UnsupportedParameter: there are only tools that OpenAI runs.
     """
-    if kinds and not tools.offered:
+    if kinds and not tools.offered and not tools.has_servers:
+        on_servers = " Tools on MCP servers are called for requests to /v1/responses." if "mcp" in kinds else ""
         raise UnsupportedParameter(
             f"`tools[0].type` is {kind_of(kinds[0])}. This server runs no tools of OpenAI's; send tools that the "
-            "client runs, of type `function` or `custom`.",
+            f"client runs, of type `function` or `custom`.{on_servers}",
             param="tools[0].type",
         )

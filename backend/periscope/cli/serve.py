@@ -175,6 +175,7 @@ async def _serve(
             mcp=mcp_endpoint(runtime),
             metrics=runtime.metrics,
             turns=runtime.turns,
+            tool_servers=runtime.tool_servers,
         )
         server = http_server(app, config.server.limits, entrance.tls)
         display = display_on(console, _log_line)

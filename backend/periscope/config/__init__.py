@@ -6,6 +6,7 @@ The only reader of YAML and of the environment. Rooms below never import it: the
 from periscope.config.keys import json_schema
 from periscope.config.layers import FLAGS, env_names
 from periscope.config.load import Config, find_file, load, user_file
+from periscope.config.mcp_schema import McpServerConfig
 from periscope.config.params_schema import DType, ModelParams, SamplingParams, VariantConfig
 from periscope.config.places import Places
 from periscope.config.quantities import parse_bytes
@@ -32,6 +33,7 @@ __all__ = [
     "Config",
     "DType",
     "LogConfig",
+    "McpServerConfig",
     "MemoryConfig",
     "ModelConfig",
     "ModelParams",

@@ -10,6 +10,8 @@ from pydantic.fields import FieldInfo
 from periscope.config.schema import ConfigFile
 from periscope.config.section import Section, fields_of
 
+#: Lists at the top of the file whose entries have keys of their own.
+LISTS = ("models", "mcp_servers")
 #: Place of a value: keys and list indexes from the top of the file.
 Loc: TypeAlias = tuple[str | int, ...]
 
@@ -35,10 +37,10 @@ def settings(section: type[Section] = ConfigFile, prefix: str = "") -> Iterator[
     """Every key that holds a value, as (`models[].params.dtype`, field), in the order of the file."""
     for key, field in fields_of(section).items():
         inner = section_of(field.annotation)
-        if inner is None or (get_origin(field.annotation) is tuple and key != "models"):
+        if inner is None or (get_origin(field.annotation) is tuple and key not in LISTS):
             yield prefix + key, field
         else:
-            yield from settings(inner, f"{prefix}{key}[]." if key == "models" else f"{prefix}{key}.")
+            yield from settings(inner, f"{prefix}{key}[]." if key in LISTS else f"{prefix}{key}.")
 
 
 def leaves(section: Section, loc: Loc = ()) -> Iterator[tuple[Loc, Any]]:

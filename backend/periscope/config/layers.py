@@ -2,7 +2,8 @@
 
 Environment names are the file's keys: `PERISCOPE_` + the key in capitals, `__` for each dot
 (`server.limits.max_body_bytes` is `PERISCOPE_SERVER__LIMITS__MAX_BODY_BYTES`). Lists are separated by commas;
-a variable set to nothing counts as unset. `env_names` is the whole table. Keys inside `models` have no variable.
+a variable set to nothing counts as unset. `env_names` is the whole table. Keys inside `models` and `mcp_servers` have
+no variable.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from periscope.config.document import Document, Origin, Problem
 from periscope.config.keys import Loc, section_at, settings
+from periscope.config.mcp_schema import named_variables
 from periscope.config.schema import ConfigFile
 from periscope.config.section import fields_of
 
@@ -43,7 +45,7 @@ FLAGS = (*FLAG_KEYS, "model", "vision_model", "vlm_backend", "vlm_base_url", "vl
 
 def env_names() -> dict[str, str]:
     """Pure: variable -> key, for every key that the environment can set."""
-    keys = [key for key, _ in settings() if not key.startswith("models[]")]
+    keys = [key for key, _ in settings() if "[]" not in key]
     return {ENV_PREFIX + key.upper().replace(".", "__"): key for key in keys}
 
 
@@ -60,7 +62,7 @@ def lay_environment(document: Document, env: Mapping[str, str]) -> None:
     collector = next((name for name in OTLP_ENDPOINTS if env.get(name)), None)
     if collector is not None and _TRACING not in document.origins and env.get("OTEL_SDK_DISABLED") != "true":
         document.put(_TRACING, True, Origin(f"env {collector}"))
-    known, keys = env_names(), set(_names_of_keys(document.tree))
+    known, keys = env_names(), {*_names_of_keys(document.tree), *named_variables(document.tree)}
     for name in sorted(env):
         if not name.startswith(ENV_PREFIX) or name in (ENV_CONFIG, ENV_HOME, ENV_URL, *keys):
             continue

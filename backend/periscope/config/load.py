@@ -19,6 +19,8 @@ from periscope.config.document import Document, Origin, Problem, config_error, r
 from periscope.config.keys import Loc, dotted, leaves
 from periscope.config.kinds import lay_kinds
 from periscope.config.layers import ENV_CONFIG, ENV_HOME, FLAGS, lay_environment, lay_flags
+from periscope.config.mcp_checks import mcp_problems, placed_server
+from periscope.config.mcp_schema import McpServerConfig, variables_of
 from periscope.config.places import Places, places
 from periscope.config.resolve import absolute, resolve_models
 from periscope.config.schema import (
@@ -54,7 +56,9 @@ class Config:
         places: where state and logs are kept.
         sources: `models[0].params.dtype` -> `flag --port`, `env PERISCOPE_SERVER__PORT`, `models.yaml:12`, `default`
             or (for `kind`, and for a path that nobody set) `derived`; every setting has its row.
-        api_keys: of other servers, by the environment variable that models name (`remote.api_key_env`) and that is set.
+        api_keys: of other servers, by the environment variable that models (`remote.api_key_env`) and MCP servers name
+            and that is set.
+        mcp_servers: with absolute paths.
     """
 
     models: tuple[ModelConfig, ...]
@@ -70,6 +74,7 @@ class Config:
     places: Places
     sources: Mapping[str, str] = field(repr=False)
     api_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    mcp_servers: tuple[McpServerConfig, ...] = ()
 
     @property
     def default_model(self) -> ModelConfig:
@@ -110,6 +115,9 @@ def load(
             sources[f"{name}.path"] = "derived"
     for index, (model, origins) in enumerate(models):
         sources |= _sources(model, origins, ("models", index))
+    servers = tuple(placed_server(server, path.parent) for server in file.mcp_servers)
+    for index, server in enumerate(servers):
+        sources |= _sources(server, _within(document.origins, ("mcp_servers", index)), ("mcp_servers", index))
     return Config(
         models=tuple(model for model, _ in models),
         server=_server_placed(file.server, folder=path.parent),
@@ -123,13 +131,22 @@ def load(
         path=path,
         places=places(env, platform=sys.platform, cwd=cwd, home=home),
         sources=sources,
-        api_keys=_api_keys((model for model, _ in models), env),
+        api_keys=_api_keys((model for model, _ in models), servers, env),
+        mcp_servers=servers,
     )
 
 
-def _api_keys(models: Iterable[ModelConfig], env: Mapping[str, str]) -> dict[str, str]:
-    names = (model.remote.api_key_env for model in models if model.remote is not None)
+def _api_keys(
+    models: Iterable[ModelConfig], servers: Iterable[McpServerConfig], env: Mapping[str, str]
+) -> dict[str, str]:
+    names = [model.remote.api_key_env for model in models if model.remote is not None]
+    names += [name for server in servers for name in variables_of(server)]
     return {name: env[name] for name in names if name is not None and env.get(name)}
+
+
+def _within(origins: Mapping[Loc, Origin], prefix: Loc) -> dict[Loc, Origin]:
+    """The origins of an entry, by places within it."""
+    return {loc[len(prefix) :]: origin for loc, origin in origins.items() if loc[: len(prefix)] == prefix}
 
 
 def _server_placed(server: ServerConfig, *, folder: Path) -> ServerConfig:
@@ -195,7 +212,7 @@ def _label(path: Path, cwd: Path, home: Path) -> str:
 
 
 def _validate(document: Document) -> ConfigFile:
-    problems = [*document.problems, *model_problems(document), *server_problems(document)]
+    problems = [*document.problems, *model_problems(document), *server_problems(document), *mcp_problems(document)]
     try:
         file = ConfigFile.model_validate({} if document.tree is None else document.tree)
     except ValidationError as error:
@@ -211,5 +228,5 @@ def _sources(section: Section, origins: Mapping[Loc, Origin], at: Loc = ()) -> d
     return {
         dotted((*at, *loc)): origins[loc].text if loc in origins else DEFAULT_SOURCE
         for loc, _ in leaves(section)
-        if loc != ("models",)
+        if loc not in (("models",), ("mcp_servers",))
     }

@@ -15,7 +15,7 @@ _REDACTED = "********"
 
 
 def describe(config: Config) -> list[tuple[str, Any, str]]:
-    """Every setting as (key, value, source), in the order of the file; the API key is never shown."""
+    """Every setting as (key, value, source), in the order of the file; no key is ever shown."""
     return [(key, _shown(key, value), config.sources[key]) for key, value in _values(config)]
 
 
@@ -34,6 +34,7 @@ def with_models_of(running: Config, read: Config) -> tuple[Config, tuple[str, ..
         idle_unload_s=read.idle_unload_s,
         sources=read.sources,
         api_keys=read.api_keys,
+        mcp_servers=read.mcp_servers,
     )
     new = dict(_values(read))
     return taken, tuple(key for key, value in _values(taken) if key in new and new[key] != value)
@@ -42,6 +43,8 @@ def with_models_of(running: Config, read: Config) -> tuple[Config, tuple[str, ..
 def _shown(key: str, value: Any) -> Any:
     if key == "server.api_key" and value is not None:
         return _REDACTED
+    if key.startswith("mcp_servers") and key.rpartition(".")[2] in ("headers", "env"):
+        return dict.fromkeys(value, _REDACTED)
     if isinstance(value, tuple):
         return tuple(each.model_dump(exclude_unset=True) if isinstance(each, Section) else each for each in value)
     return value
@@ -53,6 +56,7 @@ def _values(config: Config) -> Iterator[tuple[str, Any]]:
     sections: list[tuple[Loc, Any]] = [(("server",), config.server), (("memory",), config.memory)]
     sections += [(("caption_cache",), config.caption_cache), (("responses",), config.responses), (("log",), config.log)]
     sections += [(("prompt_cache",), config.prompt_cache)]
+    sections += [(("mcp_servers", index), server) for index, server in enumerate(config.mcp_servers)]
     sections += [(("models", index), model) for index, model in enumerate(config.models)]
     for at, section in sections:
         for loc, value in leaves(section):

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from periscope.config.mcp_schema import McpServerConfig
 from periscope.config.params_schema import ModelParams, VariantConfig
 from periscope.config.quantities import BYTES, SECONDS
 from periscope.config.section import (
@@ -389,6 +390,9 @@ class ConfigFile(Section):
         ResponsesConfig(), "Responses of /v1/responses are stored, so that clients can go on from them."
     )
     log: LogConfig = setting(LogConfig(), "The server's own log file, which it writes besides its lines on stderr.")
+    mcp_servers: tuple[McpServerConfig, ...] = setting(
+        (), "MCP servers whose tools are called for requests to /v1/responses that name them.", strict=False
+    )
     models: tuple[ModelEntry, ...] = Field(
         strict=False, min_length=1, description="All models. The first text model is the default."
     )

@@ -20,6 +20,8 @@ KEY_NAME = r"^[A-Za-z0-9][\w.@-]*$"
 KEY_HASH = r"^sha256:[0-9a-f]{64}$"
 BASE_URL = r"^https?://[^\s/?#@]+[^\s?#@]*$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+MCP_NAME = r"^[A-Za-z0-9_-]+$"
+MCP_URL = r"^https?://[^\s/?#@]+(?:[/?][^\s#]*)?$"
 
 #: What to tell a person whose text does not match one of the patterns above.
 PATTERN_MEANINGS = {
@@ -32,6 +34,8 @@ PATTERN_MEANINGS = {
     KEY_NAME: "should be made of letters, digits and . _ - @, such as laptop",
     KEY_HASH: "should be sha256: and 64 hexadecimal digits, as `periscope key new` prints it",
     BASE_URL: "should be a URL such as http://127.0.0.1:8000/v1, without user name, query or fragment",
+    MCP_NAME: "should be made of letters, digits, _ and -, such as docs",
+    MCP_URL: "should be a URL such as https://tools.example/mcp, without user name and fragment",
     ENV_NAME: "should be the name of an environment variable, such as VLM_API_KEY, and not the key itself",
 }
 

@@ -14,7 +14,7 @@ from periscope.conversations.conversation import (
 )
 from periscope.conversations.servers import HttpServer, McpServer, StdioServer
 from periscope.conversations.session import ResponsesSession
-from periscope.conversations.tools import CallOutcome
+from periscope.core import CallOutcome
 
 __all__ = [
     "Answering",

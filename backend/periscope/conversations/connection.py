@@ -24,8 +24,7 @@ from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
 
 from periscope.conversations.results import Held, result_of, wanted_of
 from periscope.conversations.servers import HttpServer, McpServer, StdioServer
-from periscope.conversations.tools import CallOutcome, ToolResult
-from periscope.core import JSONObject, Tool
+from periscope.core import CallOutcome, JSONObject, ListedTool, Tool, ToolResult
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ class McpConnection:
         self._scope = anyio.CancelScope()
         self._task: asyncio.Task[None] | None = None
         self._client: Client | None = None
-        self._tools: tuple[Tool, ...] = ()
+        self._listed: tuple[ListedTool, ...] = ()
         self._state = ServerState.CONNECTING
         self._problem: str | None = None
         self._told: str | None = None
@@ -111,12 +110,17 @@ class McpConnection:
 
     @property
     def tools(self) -> tuple[Tool, ...]:
-        return self._tools
+        return tuple(each.tool for each in self._listed)
+
+    @property
+    def listed(self) -> tuple[ListedTool, ...]:
+        """The tools that it has, or had last, with what it says of them. Does not wait."""
+        return self._listed
 
     @property
     def health(self) -> ServerHealth:
         """How the server is. Does not wait."""
-        return ServerHealth(self.name, self._state, self._problem, len(self._tools))
+        return ServerHealth(self.name, self._state, self._problem, len(self._listed))
 
     def start(self) -> None:
         """Begin to connect."""
@@ -125,6 +129,14 @@ class McpConnection:
     async def attempted(self) -> None:
         """Wait until the attempt to connect that is under way has ended, well or not."""
         await self._attempted.wait()
+
+    async def is_ready(self) -> bool:
+        """Whether the server is there now; one that was not is tried again at once, and that attempt waited for."""
+        if self._state is ServerState.DOWN:
+            self._attempted.clear()
+            self._retry.set()
+        await self.attempted()
+        return self._client is not None
 
     async def close(self) -> None:
         """End the connection, and the process of a stdio server, within some seconds; even if this is cancelled."""
@@ -145,11 +157,7 @@ class McpConnection:
         timeout_s = self._server.timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                if self._state is ServerState.DOWN:
-                    self._attempted.clear()
-                    self._retry.set()
-                await self.attempted()
-                if self._client is None:
+                if not await self.is_ready() or self._client is None:
                     return ToolResult.told(
                         f"The server of this tool cannot be reached now: {self._problem}.", CallOutcome.UNREACHABLE
                     )
@@ -247,16 +255,16 @@ class McpConnection:
         Raises:
             MCPError, TimeoutError: the server does not answer.
         """
-        found: list[Tool] = []
+        found: list[ListedTool] = []
         with anyio.fail_after(self._server.connect_timeout_s):
             page = await client.list_tools(cache_mode="refresh")
-            found += map(_tool, page.tools)
+            found += map(_listed, page.tools)
             while page.next_cursor is not None and page.tools and len(found) < MAX_TOOLS:
                 page = await client.list_tools(cursor=page.next_cursor, cache_mode="refresh")
-                found += map(_tool, page.tools)
+                found += map(_listed, page.tools)
         if len(found) > MAX_TOOLS:
             logger.warning("MCP server %s has more than %d tools; the rest is not offered", self.name, MAX_TOOLS)
-        self._tools = tuple(found[:MAX_TOOLS])
+        self._listed = tuple(found[:MAX_TOOLS])
 
     async def _listen(self, client: Client) -> None:
         """Hear of changed tools on servers of protocol 2026-07-28 and later; older ones tell them unasked."""
@@ -333,8 +341,10 @@ def _stderr() -> TextIO:
     return sys.stderr
 
 
-def _tool(listed: types.Tool) -> Tool:
-    return Tool(listed.name, listed.description or listed.title or "", _closed(listed.input_schema))
+def _listed(told: types.Tool) -> ListedTool:
+    tool = Tool(told.name, told.description or told.title or "", _closed(told.input_schema))
+    notes = told.annotations
+    return ListedTool(tool, None if notes is None else notes.model_dump(by_alias=True, exclude_none=True))
 
 
 def _closed(schema: JSONObject) -> JSONObject:

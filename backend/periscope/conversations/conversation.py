@@ -6,7 +6,6 @@ It knows neither MCP nor the pool. No lease is held while tools run: each turn i
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
@@ -15,11 +14,11 @@ from enum import StrEnum
 from typing import Final, Protocol, TypeAlias
 
 from periscope.conversations.answers import Answer
-from periscope.conversations.tools import CallOutcome, Route, ToolResult, ToolSource, routes_of
+from periscope.conversations.tools import Route, ToolSource, routes_of
 from periscope.core import (
+    CallOutcome,
     GenerationParams,
     GenerationRequest,
-    JSONObject,
     Message,
     OutputEvent,
     OutputSpec,
@@ -27,7 +26,9 @@ from periscope.core import (
     Role,
     ToolCall,
     ToolChoice,
+    ToolResult,
     Usage,
+    arguments_object,
     new_id,
 )
 from periscope.errors import InvalidRequest, RequestError
@@ -291,17 +292,8 @@ class Conversation:
         if route is None:
             told = f"There is no tool {call.name}: nothing was run. Tools: {offered}."
             return None, ToolResult.told(told, CallOutcome.UNKNOWN_TOOL)
-        arguments = _object_of(call.arguments)
+        arguments = arguments_object(call.arguments)
         if arguments is None:
             told = "The arguments are not a JSON object: nothing was run. Call the tool again with one."
             return None, ToolResult.told(told, CallOutcome.BAD_ARGUMENTS)
         return route.source.name, await route.source.call(route.own_name, arguments)
-
-
-def _object_of(text: str) -> JSONObject | None:
-    """Pure: the JSON object that the text is; None if it is none."""
-    try:
-        read = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return read if isinstance(read, dict) else None

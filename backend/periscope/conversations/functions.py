@@ -12,8 +12,7 @@ import pydantic_core
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 
-from periscope.conversations.tools import CallOutcome, ToolResult
-from periscope.core import FilePart, ImagePart, JSONObject, Part, TextPart, Tool
+from periscope.core import CallOutcome, FilePart, ImagePart, JSONObject, Part, TextPart, Tool, ToolResult
 from periscope.errors import ConfigError
 
 logger = logging.getLogger(__name__)

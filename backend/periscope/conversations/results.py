@@ -9,8 +9,7 @@ from typing import Final, TypeAlias
 
 from mcp import types
 
-from periscope.conversations.tools import CallOutcome, ToolResult
-from periscope.core import FilePart, ImagePart, Part, TextPart
+from periscope.core import CallOutcome, FilePart, ImagePart, Part, TextPart, ToolResult
 
 #: Of one result, about 50,000 tokens. The rest is left out, and the model is told.
 MAX_RESULT_CHARS: Final = 200_000

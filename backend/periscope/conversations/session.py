@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from periscope.conversations.conversation import Answering, Conversation, ConversationOptions, ConversationResult
@@ -71,15 +71,7 @@ class ResponsesSession:
 
     async def close(self) -> None:
         """End all connections and processes. Idempotent."""
-        closing = [asyncio.create_task(connection.close()) for connection in self._connections]
-        is_cancelled = False
-        while any(not task.done() for task in closing):
-            try:
-                await asyncio.wait(closing)
-            except asyncio.CancelledError:
-                is_cancelled = True
-        if is_cancelled:
-            raise asyncio.CancelledError
+        await ended(asyncio.create_task(connection.close()) for connection in self._connections)
 
     @property
     def tools(self) -> tuple[Tool, ...]:
@@ -115,8 +107,29 @@ def _connections(servers: Sequence[McpServer]) -> tuple[McpConnection, ...]:
     name, count = Counter(server.name for server in servers).most_common(1)[0]
     if count > 1:
         raise ConfigError((f"Two MCP servers are called {name}: give each a name of its own.",))
+    return tuple(map(connection_class(), servers))
+
+
+def connection_class() -> type[McpConnection]:
+    """`McpConnection`, imported on first use.
+
+    Raises:
+        ConfigError: the MCP SDK is not installed.
+    """
     try:
         from periscope.conversations.connection import McpConnection
     except ModuleNotFoundError as error:
         raise ConfigError((f"MCP servers need {error.name}: pip install 'mlx-periscope[mcp]'.",)) from error
-    return tuple(map(McpConnection, servers))
+    return McpConnection
+
+
+async def ended(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Wait until all tasks have ended, which being cancelled does not shorten."""
+    waited, is_cancelled = list(tasks), False
+    while any(not task.done() for task in waited):
+        try:
+            await asyncio.wait(waited)
+        except asyncio.CancelledError:
+            is_cancelled = True
+    if is_cancelled:
+        raise asyncio.CancelledError

@@ -1,4 +1,4 @@
-"""Sources of tools, what their calls give, and under which names the model is offered them. Pure and protocols only."""
+"""Sources of tools, and under which names the model is offered them. Pure and protocols only."""
 
 from __future__ import annotations
 
@@ -6,53 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Final, Protocol
 
-from periscope.core import JSONObject, Part, TextPart, Tool
+from periscope.core import JSONObject, Tool, ToolResult
 
 #: Of a tool's name, as OpenAI's API bounds it; models and grammars know no longer ones.
 MAX_NAME_CHARS: Final = 64
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")
-
-
-class CallOutcome(StrEnum):
-    """What became of a call. In all cases the model reads a result, which says what is wrong.
-
-    Attributes:
-        DONE: the tool ran.
-        TOOL_ERROR: the tool ran and reported an error.
-        BAD_ARGUMENTS: the arguments are no JSON object, or do not fit the function.
-        BLOCKED: the options do not allow the tool; nothing ran.
-        UNKNOWN_TOOL: there is no tool of this name; nothing ran.
-        UNREACHABLE: the tool's server is not there, or its connection broke; the call may have run.
-        TIMED_OUT: the tool's server took longer than its `timeout_s`; the call may have run.
-    """
-
-    DONE = "done"
-    TOOL_ERROR = "tool_error"
-    BAD_ARGUMENTS = "bad_arguments"
-    BLOCKED = "blocked"
-    UNKNOWN_TOOL = "unknown_tool"
-    UNREACHABLE = "unreachable"
-    TIMED_OUT = "timed_out"
-
-
-@dataclass(frozen=True, slots=True)
-class ToolResult:
-    """What a call gave.
-
-    Attributes:
-        parts: what the model reads: text, images and files.
-    """
-
-    parts: tuple[Part, ...]
-    outcome: CallOutcome = CallOutcome.DONE
-
-    @classmethod
-    def told(cls, text: str, outcome: CallOutcome) -> ToolResult:
-        """A sentence to the model instead of a result."""
-        return cls((TextPart(text, is_data=True),), outcome)
 
 
 class ToolSource(Protocol):

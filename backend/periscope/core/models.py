@@ -176,6 +176,7 @@ class ConfigChanges:
         reloaded: they run on other weights, or in another way, from their next load on; what was loaded is unloaded.
         updated: their other settings hold from now on, and they stay in memory.
         needs_restart: these settings stay as they were until the server starts anew.
+        mcp_servers: names of those that are new, gone or have other settings.
     """
 
     added: tuple[str, ...] = ()
@@ -183,6 +184,7 @@ class ConfigChanges:
     reloaded: tuple[str, ...] = ()
     updated: tuple[str, ...] = ()
     needs_restart: tuple[str, ...] = ()
+    mcp_servers: tuple[str, ...] = ()
 
 
 class DownloadCommand(StrEnum):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal, TypeAlias
+
+from periscope.core.messages import ToolCall
+from periscope.core.tool_results import ListedTool, ToolResult
 
 
 class FinishReason(StrEnum):
@@ -55,6 +58,10 @@ class VisionUsage:
             reader_ms=self.reader_ms + look.reader_ms,
             num_looks=self.num_looks + 1,
         )
+
+    def plus(self, other: VisionUsage) -> VisionUsage:
+        """Pure: both together, of different images of one request."""
+        return VisionUsage(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +133,14 @@ class WaitStatus(StrEnum):
         WAITING_FOR_MODEL: other models have to make room for it first.
         LOADING: the model is being loaded.
         CAPTIONING: its images are being described.
+        CALLING: tools of MCP servers are run for it.
     """
 
     QUEUED = "queued"
     WAITING_FOR_MODEL = "waiting_for_model"
     LOADING = "loading"
     CAPTIONING = "captioning"
+    CALLING = "calling"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +148,13 @@ class Waiting:
     """The request waits; informative only, any number of times before the first delta and between two rounds.
 
     Attributes:
-        model: the one that is waited for: the request's own or its captioner.
-        position: among those that wait for the same model, from 1; None while captioning.
+        model: the one that is waited for: the request's own or its captioner; "" while tools are run.
+        position: among those that wait for the same model, from 1; None while captioning, and while tools are run.
         progress: of the load, 0 to 1.
         eta_s: about how long it will take still; None = nobody knows.
-        num_done, num_total: images whose captions are there, and images that are being captioned together; None unless
-            captioning. Images whose captions were known count in neither.
+        num_done, num_total: images whose captions are there, and images that are being captioned together; or calls
+            that have their results, and calls that are run side by side. Else None. Images whose captions were known
+            count in neither.
     """
 
     status: WaitStatus
@@ -250,6 +260,74 @@ class ToolCallDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolsListing:
+    """The tools of an MCP server are asked for. `ToolsListed` of the same server follows."""
+
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolsListed:
+    """The tools of an MCP server that the model is offered.
+
+    Attributes:
+        error: why there are none; None if the server has told.
+    """
+
+    server: str
+    tools: tuple[ListedTool, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCallStart:
+    """A call begins that the server runs and whose client hears of it; its arguments follow.
+
+    Attributes:
+        name: as the model knows the tool.
+        approval_id: of the `ApprovalWanted` that the client has answered; None if nobody was asked.
+    """
+
+    id: str
+    name: str
+    approval_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCallDelta:
+    """More of the arguments of such a call, as of `ToolCallDelta`."""
+
+    id: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCallRun:
+    """All arguments of the call are there, and it is run now, beside the others of its round."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCallResult:
+    """What the call gave. The results of one round come in the order in which its calls end."""
+
+    id: str
+    result: ToolResult = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalWanted:
+    """The model has called a tool that is only run when the client agrees: the answer ends without running it.
+
+    Attributes:
+        call: as the model wrote it.
+    """
+
+    call: ToolCall
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The request's end: exactly once, last, after all choices have ended.
 
@@ -273,4 +351,10 @@ class Finished:
         return (self.finish_reason, *self.other_finish_reasons)
 
 
+#: What a request's tools on MCP servers do, for clients that have asked for them (`/v1/responses`).
+ServerToolEvent: TypeAlias = (
+    ToolsListing | ToolsListed | ServerCallStart | ServerCallDelta | ServerCallRun | ServerCallResult | ApprovalWanted
+)
 OutputEvent: TypeAlias = Waiting | TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | Finished
+#: Of an answer whose request asks for tools on MCP servers.
+AnswerEvent: TypeAlias = OutputEvent | ServerToolEvent

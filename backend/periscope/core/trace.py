@@ -13,17 +13,18 @@ from periscope.core.output import FinishReason, Usage, VisionUsage
 
 
 class RequestPhase(StrEnum):
-    """What a request does at one time. The first five happen before the first token, or between two rounds.
+    """What a request does at one time. The first six happen before the first token, or between two rounds.
 
     Attributes:
         STARTING: nothing of the others: images are read and decoded, captions come from the cache.
-        CAPTIONING, QUEUED, WAITING_FOR_MODEL, LOADING: as the `WaitStatus` of the same name.
+        CAPTIONING, CALLING, QUEUED, WAITING_FOR_MODEL, LOADING: as the `WaitStatus` of the same name.
         PREFILL: it has its lease, and the model has written nothing yet.
         DECODE: the model writes.
     """
 
     STARTING = "starting"
     CAPTIONING = "captioning"
+    CALLING = "calling"
     QUEUED = "queued"
     WAITING_FOR_MODEL = "waiting_for_model"
     LOADING = "loading"

@@ -44,6 +44,7 @@ from periscope.status import (
     ServerIdentity,
     ServerStatus,
     StatusEvent,
+    ToolServerStatus,
 )
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class ControlService:
             alone: hub ids and revisions. Raises ModelNotFound and InvalidRequest.
         shutdown: asks the process to end.
         read_host: the state of the machine. Takes microseconds.
+        read_tool_servers: how the configured MCP servers are. Does not wait.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class ControlService:
         downloads: Downloads,
         sources: Callable[[str, bool], list[tuple[str, str | None]]],
         read_host: Callable[[], HostStatus] = HostStatus,
+        read_tool_servers: Callable[[], tuple[ToolServerStatus, ...]] = tuple,
     ) -> None:
         self._service = service
         self._pool = pool
@@ -104,6 +107,7 @@ class ControlService:
         self._downloads = downloads
         self._sources = sources
         self._read_host = read_host
+        self._read_tool_servers = read_tool_servers
         self._started_at = time.monotonic()
         self._subscriptions: set[Subscription] = set()
         self._is_stopping = False
@@ -134,6 +138,7 @@ class ControlService:
             downloads=self._downloads.all(),
             num_finished=self._requests.num_finished,
             tokens_per_s=self._requests.tokens_per_s,
+            tool_servers=self._read_tool_servers(),
         )
 
     def requests(self) -> tuple[RequestStatus, ...]:

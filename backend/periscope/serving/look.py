@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any, Final
 
-from periscope.core import Tell, Tool
+from periscope.core import CallOutcome, Tell, TextPart, Tool, ToolResult
 from periscope.vision.looking import Look, Looking
 from periscope.vision.regions import Region
 
@@ -34,9 +34,9 @@ _PARAMETERS: Final = {
 }
 
 
-def look_tools(looking: Looking, offered: Sequence[Tool], max_looks: int) -> tuple[LookTool, ...]:
-    """The tool for a request whose client offers these; none if there are no images to look at."""
-    return (LookTool(looking, _free_name({tool.name for tool in offered}), max_looks),) if looking.images else ()
+def look_tools(looking: Looking, taken: Collection[str], max_looks: int) -> tuple[LookTool, ...]:
+    """The tool for a request whose client asks for tools of these names; none if there are no images to look at."""
+    return (LookTool(looking, _free_name(taken), max_looks),) if looking.images else ()
 
 
 def _free_name(taken: Collection[str]) -> str:
@@ -68,7 +68,15 @@ class LookTool:
     def max_calls(self) -> int:
         return self._max_calls
 
-    async def call(self, arguments: str, tell: Tell) -> str:
+    @property
+    def is_shown(self) -> bool:
+        return False
+
+    @property
+    def needs_approval(self) -> bool:
+        return False
+
+    async def call(self, arguments: str, tell: Tell) -> ToolResult:
         """The block of the image, or what is wrong with the call.
 
         Raises:
@@ -77,8 +85,8 @@ class LookTool:
         try:
             look = _read(arguments, self._looking.images)
         except ValueError as error:
-            return f"Nothing was looked at: {error}"
-        return await self._looking.look(look, tell)
+            return ToolResult.told(f"Nothing was looked at: {error}", CallOutcome.BAD_ARGUMENTS)
+        return ToolResult((TextPart(await self._looking.look(look, tell), is_data=True),))
 
 
 def _read(arguments: str, images: tuple[str, ...]) -> Look:

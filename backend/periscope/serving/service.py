@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from periscope.core import (
+    AnswerEvent,
+    ApprovalWanted,
     CaptionedImage,
     DescribedFile,
     FilePart,
@@ -19,7 +22,8 @@ from periscope.core import (
     OutputEvent,
     ReasoningDelta,
     Role,
-    Tell,
+    ServerCallResult,
+    ServerCallRun,
     TokenizedText,
     VisionMode,
     Waiting,
@@ -30,21 +34,18 @@ from periscope.serving.disabled_images import without_images
 from periscope.serving.embeddings import EMBEDDER
 from periscope.serving.generators import PooledGenerator, PooledTokenizer
 from periscope.serving.health import Health, Notices, health_of
-from periscope.serving.look import look_tools
 from periscope.serving.requests import Asked, LiveRequest, LiveRequests, operation_of
-from periscope.serving.reserved import while_reserved
+from periscope.serving.reserved import Work, while_reserved
 from periscope.serving.rounds import Rounds, may_offer_tools
-from periscope.vision.blocks import Rewritten
+from periscope.serving.seeing import WITHOUT_VISION, Seeing
+from periscope.serving.server_tools import ServerTools
 from periscope.vision.captioner import Captioner
-from periscope.vision.documents.settings import DocumentMode, DocumentSettings
-from periscope.vision.looking import Looking
 from periscope.vision.native import NativeVision
 from periscope.vision.proxy import VisionProxy
 from periscope.vision.settings import ProxySettings
 
 if TYPE_CHECKING:
     from periscope.pool.pool import ModelPool
-    from periscope.pool.ticket import Ticket
     from periscope.serving.models import ModelNames, ServedEmbedder, ServedModel
     from periscope.status import ModelStatus
 
@@ -69,8 +70,8 @@ class ModelElsewhere(Protocol):
 #: The engine class of all text models in the pool.
 _GENERATOR: type[PooledGenerator] = PooledGenerator  # type: ignore[type-abstract]  # nobody makes one of it
 _TOKENIZER: type[PooledTokenizer] = PooledTokenizer  # type: ignore[type-abstract]  # as above
-#: A model without vision gets the text of documents, which needs no captioner.
-_WITHOUT_VISION: Final = ProxySettings(documents=DocumentSettings(mode=DocumentMode.TEXT), video=None)
+#: Events that are not written by the model.
+_BESIDE: Final = (ServerCallRun, ServerCallResult, ApprovalWanted)
 
 
 class ChatService:
@@ -114,8 +115,15 @@ class ChatService:
         """Refuse new requests with ServerStopping. Running ones go on."""
         self._is_stopping = True
 
-    async def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
+        """As `answer`, for a client that asks for no tools on MCP servers and hears of none."""
+        return cast("AsyncGenerator[OutputEvent, None]", self.answer(request, ServerTools()))
+
+    async def answer(self, request: GenerationRequest, servers: ServerTools) -> AsyncGenerator[AnswerEvent, None]:
         """The request's events, `Finished` last. `aclose()` at any point frees what the request holds or waits for.
+
+        Args:
+            servers: the tools on MCP servers that the model may call; their calls are run within the request.
 
         Raises:
             RequestError: the client's fault; before the first event, unless it shows only once captions are made or the
@@ -128,7 +136,7 @@ class ChatService:
         model = self._models.resolve(request.model)
         asked = Asked(_num_images(request), request.num_completions, operation_of(request))
         with self._requests.entered(request.id, model.name, asked) as live:
-            answering = self._answer(request, model, live)
+            answering = self._answer(request, servers, model, live)
             del request  # it holds the images as they were sent, and only `_answer` may keep them
             async with aclosing(answering) as events:
                 async for event in events:
@@ -136,74 +144,56 @@ class ChatService:
                         live.waits(event)
                     elif isinstance(event, Finished):
                         live.finished = event
-                    else:
+                    elif not isinstance(event, _BESIDE):
                         live.writes(is_thinking=isinstance(event, ReasoningDelta))
                     yield event
 
     async def _answer(
-        self, request: GenerationRequest, model: ServedModel, live: LiveRequest
-    ) -> AsyncGenerator[OutputEvent, None]:
-        """Reserve a place at the text model first, so that a full queue is an error before any captioner works.
+        self, request: GenerationRequest, servers: ServerTools, model: ServedModel, live: LiveRequest
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """Round after round. The request's images are dropped as soon as they are described or decoded.
 
-        The place is only reserved until the captions are made or the images decoded: a request never holds two models,
-        and others are served meanwhile. Then the request's images are dropped, so that no base64 is held while the
-        answer is generated. Their files are kept only if the model may look at them again, their pixels only if it sees
-        them itself. Each further round takes a place in the same way.
+        So no base64 is held while the answer is generated. Their files are kept only if the model may look at them
+        again, their pixels only if it sees them itself.
         """
-        request, vision = _as_seen(_as_configured(request, model), model), None
-        has_images = _has_images(request) or _has_files(request)
-        async with Looking() as looking, AsyncExitStack() as held:
-            with self._pool.ticket(model.name, is_reserved=has_images) as ticket:
-                if has_images:
-                    describing = self._described(request, model, ticket, looking, held)
-                    async with aclosing(describing) as steps:
-                        async for step in steps:
-                            if isinstance(step, Rewritten):
-                                request, vision = replace(request, messages=step.messages), step.vision
-                            else:
-                                yield step
-                    del describing, steps
-                max_looks = 0 if model.proxy is None else model.proxy.max_looks
-                rounds = Rounds(request, look_tools(looking, request.output.tools, max_looks))
-                async with aclosing(_round(rounds, ticket, live)) as events:
+        request = _as_seen(_as_configured(request, model), model)
+        async with Seeing(model, self._proxy, self._native, may_look=may_offer_tools(request)) as seeing:
+            rounds = Rounds(request, servers)
+            del request
+            while rounds.finished is None:
+                async with aclosing(self._round(rounds, seeing, model, live)) as events:
                     async for event in events:
                         yield event
-            while rounds.has_calls:
-                with self._pool.ticket(model.name, is_reserved=True) as ticket:
-                    async with aclosing(_round(rounds, ticket, live)) as events:
-                        async for event in events:
-                            yield event
-        if rounds.finished is not None:
-            yield replace(rounds.finished, vision=looking.usage or vision)
+            yield replace(rounds.finished, vision=seeing.usage)
 
-    async def _described(
-        self,
-        request: GenerationRequest,
-        model: ServedModel,
-        place: Ticket,
-        looking: Looking,
-        held: AsyncExitStack,
-    ) -> AsyncGenerator[Waiting | Rewritten, None]:
-        """What the images wait for, and at the end the messages without image parts.
+    async def _round(
+        self, rounds: Rounds, seeing: Seeing, model: ServedModel, live: LiveRequest
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """What comes before the next answer of the model: captions, calls; then a lease, and that answer.
 
-        They hold what `VisionProxy.rewrite` gives, or the pixels for a native model, which `held` owns then.
+        A place at the text model comes first, so that a full queue is an error before any captioner works or any tool
+        is called. It is only reserved until the captions and the results are there or the images decoded: a request
+        never holds two models, and others are served meanwhile.
         """
-        messages, settings = request.messages, model.proxy or _WITHOUT_VISION
-        kept_by = looking if settings.max_looks and may_offer_tools(request) else None
-
-        async def replaced(tell: Tell) -> Rewritten:
-            if model.vision is VisionMode.NATIVE:
-                return await self._decoded(messages, settings, held)
-            return await self._proxy.rewrite(messages, model.captioner, settings, tell=tell, looking=kept_by)
-
-        async with aclosing(while_reserved(place, replaced)) as steps:
-            async for step in steps:
-                yield step
-
-    async def _decoded(self, messages: Sequence[Message], settings: ProxySettings, held: AsyncExitStack) -> Rewritten:
-        """The messages with decoded images, which `held` owns."""
-        shown = held.enter_context(await self._native.shown(messages, settings))
-        return Rewritten(shown.messages, shown.vision)
+        is_reserved = rounds.has_calls or bool(rounds.unseen)
+        with ExitStack() as held:
+            place = None
+            if not rounds.ends_with_calls:
+                place = held.enter_context(self._pool.ticket(model.name, is_reserved=is_reserved))
+            steps: list[Work] = [partial(seeing.see, rounds)] if rounds.unseen else []
+            steps += [rounds.run_calls, partial(seeing.see_results, rounds)] if rounds.has_calls else []
+            for step in steps:
+                async with aclosing(while_reserved(place, step)) as events:
+                    async for event in events:
+                        yield event
+            if place is None:
+                return
+            async for waiting in place.updates():
+                yield waiting
+            live.generates()
+            async with aclosing(_generated(rounds, place.engine(_GENERATOR))) as events:
+                async for event in events:
+                    yield event
 
     async def tokenize(self, model: str, text: str, *, adds_special_tokens: bool) -> TokenizedText:
         """A plain text as the model reads it. The model is loaded for it if it is not in memory.
@@ -226,17 +216,13 @@ class ChatService:
             Otherwise as `tokenize`.
         """
         model = self._models.resolve(request.model)
-        request, settings = _as_seen(_as_configured(request, model), model), model.proxy or _WITHOUT_VISION
-        async with AsyncExitStack() as held:
+        request = _as_seen(_as_configured(request, model), model)
+        async with Seeing(model, self._proxy, self._native, may_look=False) as seeing:
             if _has_images(request) or _has_files(request):
-                if model.vision is VisionMode.NATIVE:
-                    seen = await self._decoded(request.messages, settings, held)
-                else:
-                    seen = await self._proxy.rewrite(request.messages, model.captioner, settings)
-                request = replace(request, messages=seen.messages)
-            generator = await held.enter_async_context(self._leased(model))
-            tokens = await generator.tokens_of(request, adds_special_tokens=False)
-            return TokenizedText(tokens, generator.facts.context_length)
+                request = replace(request, messages=await seeing.shown(request.messages))
+            async with self._leased(model) as generator:
+                tokens = await generator.tokens_of(request, adds_special_tokens=False)
+                return TokenizedText(tokens, generator.facts.context_length)
 
     async def detokenize(self, model: str, token_ids: Sequence[int]) -> str:
         """The text of token ids of this model, special tokens included.
@@ -302,7 +288,7 @@ class ChatService:
         if self._is_stopping:
             raise ServerStopping("The server is stopping.")
         served = self._models.resolve(model)
-        settings = _WITHOUT_VISION if served.captioner is None else served.proxy or _WITHOUT_VISION
+        settings = WITHOUT_VISION if served.captioner is None else served.proxy or WITHOUT_VISION
         described = []
         for part in files:
             told = await self._proxy.rewrite([Message(Role.USER, (part,))], served.captioner, settings)
@@ -346,22 +332,7 @@ class ChatService:
         return self._pool.status(name) if elsewhere is None else elsewhere.status()
 
 
-async def _round(rounds: Rounds, ticket: Ticket, live: LiveRequest) -> AsyncGenerator[OutputEvent, None]:
-    """The calls of the round before, if there are any, while the place is reserved; then the lease and the answer."""
-    if rounds.has_calls:
-        async with aclosing(while_reserved(ticket, rounds.run_calls)) as steps:
-            async for step in steps:
-                if step is not None:
-                    yield step
-    async for waiting in ticket.updates():
-        yield waiting
-    live.generates()
-    async with aclosing(_generated(rounds, ticket.engine(_GENERATOR))) as events:
-        async for event in events:
-            yield event
-
-
-async def _generated(rounds: Rounds, generator: PooledGenerator) -> AsyncGenerator[OutputEvent, None]:
+async def _generated(rounds: Rounds, generator: PooledGenerator) -> AsyncGenerator[AnswerEvent, None]:
     """What the client gets of the round; tried again without the results of the calls if those do not fit."""
     while True:
         try:

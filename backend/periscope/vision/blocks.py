@@ -15,6 +15,7 @@ from periscope.captions.caption import Caption
 from periscope.core import CaptionedImage, ImagePart, Message, Part, TextPart, VisionUsage
 from periscope.errors import CaptionerUnavailable, CaptionFailed
 from periscope.vision.intake import Picture
+from periscope.vision.numbering import Numbered
 from periscope.vision.prompts import (
     caption_block,
     marker,
@@ -37,10 +38,12 @@ class Rewritten:
 
     Attributes:
         messages: byte-identical each time the same conversation is rewritten.
+        numbered: the numbers that are taken with their pictures and files.
     """
 
     messages: tuple[Message, ...]
     vision: VisionUsage
+    numbered: Numbered = Numbered()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from periscope.vision.images.in_flight import Admission, BytesInFlight
 from periscope.vision.images.limits import ImageLimits
 from periscope.vision.images.remote import RemoteImages, is_remote
 from periscope.vision.images.source import fetch
+from periscope.vision.numbering import Numbered
 from periscope.vision.prompts import Label, caption_prompt, image_label
 from periscope.vision.settings import ProxySettings
 from periscope.vision.threads import Threads
@@ -97,6 +98,7 @@ class AdmittedImages:
     Attributes:
         messages: without documents: text and images stand in their places. Empty after `keep_files_only`.
         pictures: one for each image in the messages, in order.
+        numbered: the numbers that are taken with them.
     """
 
     def __init__(
@@ -108,9 +110,11 @@ class AdmittedImages:
         limits: ImageLimits,
         *,
         num_text_bytes: int,
+        numbered: Numbered,
     ) -> None:
         self.messages = messages
         self.pictures = pictures
+        self.numbered = numbered
         self._admission = admission
         self._run = run
         self._limits = limits
@@ -172,8 +176,13 @@ class ImageIntake:
         self._files = files or FileOpening()
 
     @asynccontextmanager
-    async def admitted(self, messages: Sequence[Message], settings: ProxySettings) -> AsyncIterator[AdmittedImages]:
+    async def admitted(
+        self, messages: Sequence[Message], settings: ProxySettings, before: Numbered = Numbered()
+    ) -> AsyncIterator[AdmittedImages]:
         """Admit a request's images and documents and read them; they count as held until the block is left.
+
+        Args:
+            before: the numbers that earlier messages of the conversation have taken.
 
         Raises:
             DocumentInvalid, VideoInvalid: a document or a video cannot be taken.
@@ -188,11 +197,15 @@ class ImageIntake:
         reserved = self._num_to_fetch(messages, limits) * limits.max_bytes
         num_text_bytes = _num_text_bytes(messages)
         async with self._in_flight.admitted(num_text_bytes * 7 // 4 + reserved) as admission:
-            opened = await self._files.opened(messages, settings, self._run)
-            pictures = await self._pictures(list(image_places(opened, settings)), admission, limits)
+            opened, numbered = await self._files.opened(messages, settings, self._run, before)
+            places = list(image_places(opened, settings, before.images))
+            pictures = await self._pictures(places, admission, limits)
+            numbered = replace(numbered, images=before.images + sum(not each.is_drawn for each in pictures))
             admission.give_back(reserved)
-            admitted = AdmittedImages(opened, pictures, admission, self._run, limits, num_text_bytes=num_text_bytes)
-            del messages, opened  # they hold the base64, and the request may be answered before the block is left
+            admitted = AdmittedImages(
+                opened, pictures, admission, self._run, limits, num_text_bytes=num_text_bytes, numbered=numbered
+            )
+            del messages, opened, places  # they hold the base64, and the answer may come before the block is left
             yield admitted
 
     def _num_to_fetch(self, messages: Sequence[Message], limits: ImageLimits) -> int:
@@ -222,9 +235,13 @@ class ImageIntake:
         return [next(fetched if web else sent) for web in is_web]
 
 
-def image_places(messages: Sequence[Message], settings: ProxySettings) -> Iterator[ImagePlace]:
-    """Pure: all images of a conversation, in order, with their labels and caption prompts."""
-    number = 0
+def image_places(messages: Sequence[Message], settings: ProxySettings, num_before: int = 0) -> Iterator[ImagePlace]:
+    """Pure: all images of the messages, in order, with their labels and caption prompts.
+
+    Args:
+        num_before: images of the conversation before them.
+    """
+    number = num_before
     for message in messages:
         question = message.text if settings.use_question else ""
         prompt = caption_prompt(settings.prompt, question, settings.question_form)

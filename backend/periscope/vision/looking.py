@@ -59,7 +59,8 @@ class KeptImages:
 class Looking:
     """Owns the images that one request keeps while it is answered, until the block is left.
 
-    It has none unless `VisionProxy.rewrite` hands them over. One look at a time.
+    It has none unless `VisionProxy.rewrite` hands them over, once for the request and again for results of tools. One
+    look at a time.
 
     Attributes:
         usage: what the images and all looks at them have taken; None while there are no images.
@@ -68,8 +69,7 @@ class Looking:
     def __init__(self) -> None:
         self.usage: VisionUsage | None = None
         self._held = AsyncExitStack()
-        self._kept: KeptImages | None = None
-        self._places: dict[str, int] = {}
+        self._places: dict[str, tuple[KeptImages, int]] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -77,7 +77,7 @@ class Looking:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._kept = None
+        self._places = {}
         await self._held.aclose()
 
     @property
@@ -88,8 +88,9 @@ class Looking:
     def keep(self, images: KeptImages, held: AsyncExitStack) -> None:
         """Take the images over, and what is to be closed when they are let go."""
         images.admitted.keep_files_only()
-        self._held, self._kept, self.usage = held, images, images.usage
-        self._places = {picture.place.label.name: at for at, picture in enumerate(images.admitted.pictures)}
+        self._held.push_async_exit(held)
+        self.usage = images.usage if self.usage is None else self.usage.plus(images.usage)
+        self._places |= {picture.place.label.name: (images, at) for at, picture in enumerate(images.admitted.pictures)}
 
     async def look(self, look: Look, tell: Tell) -> str:
         """The block that the text model reads: what was seen, or that and why nothing was.
@@ -100,9 +101,8 @@ class Looking:
         Raises:
             ServerStopping: nothing new is taken.
         """
-        kept = self._kept
-        assert kept is not None  # noqa: S101 - else there are no `images`
-        picture, is_read = _target(look, kept, self._places[look.image])
+        kept, place = self._places[look.image]
+        picture, is_read = _target(look, kept, place)
         try:
             seen = await kept.see(picture, is_read, tell)
         except ServerStopping:

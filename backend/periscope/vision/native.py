@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from periscope.core import Image, ImagePart, Message, Part, TextPart, VisionUsage
 from periscope.vision.images.in_flight import Admission
 from periscope.vision.intake import ImageIntake, Picture
+from periscope.vision.numbering import Numbered
 from periscope.vision.prompts import marker
 from periscope.vision.settings import ProxySettings
 
@@ -25,11 +26,13 @@ class ShownImages:
 
     Attributes:
         messages: documents are text and page images in them.
+        numbered: the numbers that are taken with their images and files.
     """
 
     messages: tuple[Message, ...]
     vision: VisionUsage
     _admission: Admission
+    numbered: Numbered = Numbered()
 
     def __enter__(self) -> Self:
         return self
@@ -46,17 +49,22 @@ class NativeVision:
     def __init__(self, intake: ImageIntake | None = None) -> None:
         self._intake = intake or ImageIntake()
 
-    async def shown(self, messages: Sequence[Message], settings: ProxySettings) -> ShownImages:
+    async def shown(
+        self, messages: Sequence[Message], settings: ProxySettings, before: Numbered = Numbered()
+    ) -> ShownImages:
         """The messages with an `Image` for each image part; of documents and videos, text, pages and frames.
 
         Beyond `settings.limits.max_images` the oldest images get a marker (`num_left_out`).
+
+        Args:
+            before: the numbers that earlier messages of the conversation have taken.
 
         Raises:
             ImageInvalid, ImageSourceRefused, FileInvalid: an image or a file cannot be taken.
             InvalidRequest: more images would have to be fetched than one request may have.
             ServerBusy: too many bytes of images are in the server already.
         """
-        async with self._intake.admitted(messages, settings) as admitted:
+        async with self._intake.admitted(messages, settings, before) as admitted:
             pictures, limits = admitted.pictures, settings.limits
             num_old = num_left_out(len(pictures), limits.max_images)
             images = await admitted.decode(pictures[num_old:])
@@ -68,6 +76,7 @@ class NativeVision:
                 tuple(_with_parts(admitted.messages, iter(parts))),
                 VisionUsage(num_images=len(pictures), num_failed=num_old),
                 admitted.hold(sum(len(image.rgb) for image in images)),
+                admitted.numbered,
             )
 
 

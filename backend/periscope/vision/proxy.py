@@ -19,6 +19,7 @@ from periscope.vision.captioner import Captioner
 from periscope.vision.captioning import NOT_AVAILABLE, ImageCaptioning, ReportProblem
 from periscope.vision.intake import AdmittedImages, ImageIntake, Picture
 from periscope.vision.looking import KeptImages, Looking, See
+from periscope.vision.numbering import Numbered
 from periscope.vision.reading import ImageReading, ReadPicture
 from periscope.vision.settings import ProxySettings
 
@@ -52,6 +53,7 @@ class VisionProxy:
         *,
         tell: Tell = lambda _: None,
         looking: Looking | None = None,
+        before: Numbered = Numbered(),
     ) -> Rewritten:
         """Replace every image part by one text part: its description, and the text in it; and documents by theirs.
 
@@ -65,6 +67,7 @@ class VisionProxy:
             captioner: None if none is configured; then `settings.on_error` decides.
             tell: called with what the request waits for, unless all captions are in the cache.
             looking: is handed the images, so that they can be looked at again; without it they are let go.
+            before: the numbers that earlier messages of the conversation have taken.
 
         Raises:
             ImageInvalid, ImageSourceRefused, FileInvalid: an image or a file cannot be taken; raised before any
@@ -73,16 +76,16 @@ class VisionProxy:
             ServerBusy: the captioner or the intake has too many requests, or an image's turn did not come in time.
         """
         if not any(message.images or message.files for message in messages):
-            return Rewritten(tuple(messages), VisionUsage())
+            return Rewritten(tuple(messages), VisionUsage(), before)
         async with AsyncExitStack() as held:
-            admitted = await held.enter_async_context(self._intake.admitted(messages, settings))
+            admitted = await held.enter_async_context(self._intake.admitted(messages, settings, before))
             pictures, sources = admitted.pictures, _sources(captioner, settings)
             if captioner is None:
                 left_out = frozenset(range(len(pictures) - settings.limits.max_images))
             else:
                 left_out = await self._captioning.left_out(pictures, captioner, settings)
             seen = await self._seen(admitted, pictures, captioner, settings, left_out=left_out, tell=tell)
-            result = rewritten(admitted.messages, seen, sources, settings)
+            result = replace(rewritten(admitted.messages, seen, sources, settings), numbered=admitted.numbered)
             if looking is not None and captioner is not None and pictures:
                 see = self._see(admitted, captioner, settings)
                 kept = KeptImages(admitted, left_out, see, sources, result.vision, settings.look_form)

@@ -33,7 +33,11 @@ MESSAGES_FIELDS: FieldTable = {
     "context_management": ignored("nothing is dropped from a conversation"),
     "diagnostics": ignored("the answer is the same"),
     "betas": ignored("what is supported is on"),
-    "mcp_servers": refused("the server calls no servers", []),
+    "mcp_servers": refused(
+        "tools on MCP servers are called for requests to /v1/responses",
+        [],
+        fix="send the request to /v1/responses, with `tools` of type mcp for servers of `mcp_servers` in models.yaml",
+    ),
     "container": refused("the server runs no code", {}),
     "stop": refused("OpenAI's", [], fix="send it as `stop_sequences`"),
     "response_format": refused("OpenAI's", fix="send a schema as `output_config.format`"),

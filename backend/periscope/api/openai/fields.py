@@ -61,7 +61,10 @@ CHAT_FIELDS: FieldTable = {
     "max_completion_tokens": used("reasoning counts; wins over `max_tokens`"),
     "logprobs": used(),
     "top_logprobs": used("up to 20"),
-    "tools": used("`function` and `custom`; others are left out and named, and refused only if there are no others"),
+    "tools": used(
+        "`function` and `custom`; others are left out and named, and refused only if there are no others; tools on MCP "
+        "servers (`mcp`) are called for requests to /v1/responses"
+    ),
     "tool_choice": used("`none`, `auto`, `required`, a tool by name, `allowed_tools`; all are enforced"),
     "functions": used("what `tools` replaced; the call comes back as `function_call`"),
     "function_call": used("what `tool_choice` replaced"),

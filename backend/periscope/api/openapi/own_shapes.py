@@ -9,7 +9,7 @@ from typing_extensions import TypedDict  # pydantic reads that of typing from Py
 from periscope.api.openapi.shapes import OpenAIErrorFacts
 from periscope.core import CaptionedImage, DescribedFile
 from periscope.log_tail import LogLine
-from periscope.status import DownloadStatus, MemoryStatus
+from periscope.status import DownloadStatus, MemoryStatus, ToolServerStatus
 
 
 class Root(TypedDict):
@@ -137,6 +137,7 @@ class StatusReply(TypedDict):
     models: list[ModelRow]
     requests: list[RequestRow]
     downloads: list[DownloadStatus]
+    mcp_servers: list[ToolServerStatus]
 
 
 class DownloadList(TypedDict):

@@ -15,6 +15,7 @@ from periscope.api.call_ids import pair_calls
 from periscope.api.fields import refuse_fields
 from periscope.api.responses.fields import RESPONSES_FIELDS
 from periscope.api.responses.items import Item, decode_items
+from periscope.api.responses.mcp_tools import ServersAsked, decode_servers, unused_of_servers
 from periscope.api.responses.schema import PromptWire, ResponsesWire
 from periscope.api.responses.tools import NamedTools, decode_tool_choice, decode_tools, joined
 from periscope.api.responses.unused import unused_fields
@@ -22,7 +23,7 @@ from periscope.api.schema_nulls import without_nulls
 from periscope.api.thinking import thinking_budget, thinking_variables
 from periscope.api.toolset import refuse_hosted_alone
 from periscope.api.validation import validate
-from periscope.api.wording import kind_of
+from periscope.api.wording import clip, kind_of
 from periscope.core import (
     GenerationParams,
     GenerationRequest,
@@ -34,9 +35,11 @@ from periscope.core import (
     new_id,
 )
 from periscope.errors import InvalidRequest
+from periscope.serving.server_tools import MAX_CALLS
 
 if TYPE_CHECKING:
     from periscope.api.custom_tools import CustomTool
+    from periscope.api.responses.mcp_tools import ApprovedTool, AskedServer
     from periscope.api.responses.sealed import ReasoningSeal
 
 LOGPROBS: Final = "message.output_text.logprobs"
@@ -54,12 +57,14 @@ class Decoded:
         tools: under the names by which the model knows them.
         unused: places of what was accepted and is not used.
         answers_as: the custom tool of which the whole answer is a call.
+        servers: what it asks of MCP servers, whose tools are not in `request` yet.
     """
 
     request: GenerationRequest
     tools: NamedTools
     unused: tuple[str, ...]
     answers_as: str | None = None
+    servers: ServersAsked = ServersAsked()
 
 
 WireT = TypeVar("WireT", bound=PromptWire)
@@ -90,11 +95,14 @@ class Asked(Generic[WireT]):
         """
         return replace(self, items=tuple(_resolved(item, i, named) for i, item in enumerate(self.items)))
 
-    def request(self, seal: ReasoningSeal, earlier: Sequence[JSONObject] = ()) -> Decoded:
+    def request(
+        self, seal: ReasoningSeal, earlier: Sequence[JSONObject] = (), known_servers: Sequence[str] = ()
+    ) -> Decoded:
         """The request.
 
         Args:
             earlier: the items of the turns that it goes on from.
+            known_servers: names of the MCP servers of models.yaml.
 
         Raises:
             InvalidRequest: names the field, what was expected and what came.
@@ -107,7 +115,10 @@ class Asked(Generic[WireT]):
         asked_tools = decode_tools(wire.tools or ())
         tools = joined(asked_tools, told.tools)
         refuse_hosted_alone([tool.type for tool in wire.tools or ()], tools)
-        choice = decode_tool_choice(wire.tool_choice, tools, is_parallel=wire.parallel_tool_calls is not False)
+        entries = decode_servers(wire.tools or (), known_servers)
+        is_parallel = wire.parallel_tool_calls is not False
+        choice, chosen = decode_tool_choice(wire.tool_choice, tools, entries, is_parallel=is_parallel)
+        servers = ServersAsked(entries, told.lists, _approved(told.approved, entries), chosen, _max_calls(wire))
         forced = tools.forced_custom(choice)
         system = [Message(Role.SYSTEM, (TextPart(wire.instructions),))] if wire.instructions else []
         request = GenerationRequest(
@@ -119,8 +130,14 @@ class Asked(Generic[WireT]):
             counts_only=not isinstance(wire, ResponsesWire),
             template_kwargs=thinking_variables(wire, {}),
         )
-        unused = (*unused_fields(wire), *tools.left_out, *told.left_out, *tools.unenforced_formats(choice))
-        return Decoded(request, tools, unused, None if forced is None else forced.tool.name)
+        unused = (
+            *unused_fields(wire),
+            *unused_of_servers(wire.tools or ()),
+            *tools.left_out,
+            *told.left_out,
+            *tools.unenforced_formats(choice),
+        )
+        return Decoded(request, tools, unused, None if forced is None else forced.tool.name, servers)
 
 
 def decode(body: Any, request_id: str) -> Asked[ResponsesWire]:
@@ -165,9 +182,19 @@ def _with_id(item: JSONObject, index: int) -> JSONObject:
     return item | {"id": new_id(_prefix(item))}
 
 
+_PREFIXES: Final = {
+    "function_call": "fc_",
+    "function_call_output": "fco_",
+    "reasoning": "rs_",
+    "mcp_call": "mcp_",
+    "mcp_list_tools": "mcpl_",
+    "mcp_approval_request": "mcpr_",
+    "mcp_approval_response": "mcpa_",
+}
+
+
 def _prefix(item: JSONObject) -> str:
-    kind = item.get("type")
-    return {"function_call": "fc_", "function_call_output": "fco_", "reasoning": "rs_"}.get(str(kind), "msg_")
+    return _PREFIXES.get(str(item.get("type")), "msg_")
 
 
 def _is_reference(item: JSONObject) -> bool:
@@ -185,6 +212,30 @@ def _resolved(item: JSONObject, index: int, named: Mapping[str, JSONObject]) -> 
             param=f"input[{index}].id",
         )
     return named[item["id"]]
+
+
+def _approved(approved: Sequence[ApprovedTool], entries: Sequence[AskedServer]) -> tuple[ApprovedTool, ...]:
+    """The calls that are run now.
+
+    Raises:
+        InvalidRequest: one is of a server that this request does not name.
+    """
+    labels = [entry.label for entry in entries]
+    for each in approved:
+        if each.tool.server not in labels:
+            raise InvalidRequest(
+                f"The input approves a call of the MCP server {clip(each.tool.server)}, which is not in `tools`. Send "
+                "its entry of type mcp again, as in the request before.",
+                param="tools",
+            )
+    return tuple(approved)
+
+
+def _max_calls(wire: PromptWire) -> int:
+    asked = wire.max_tool_calls if isinstance(wire, ResponsesWire) else None
+    if asked is not None and asked < 0:
+        raise InvalidRequest(f"`max_tool_calls` must be 0 or more, got {asked}.", param="max_tool_calls")
+    return MAX_CALLS if asked is None else min(asked, MAX_CALLS)
 
 
 def _paired(messages: list[Message]) -> tuple[Message, ...]:

@@ -17,7 +17,7 @@ from periscope.core import Finished, FinishReason, Waiting
 
 if TYPE_CHECKING:
     from periscope.api.responses.schema import ResponsesWire, ToolWire
-    from periscope.core import JSONObject, OutputEvent, Usage, VisionUsage
+    from periscope.core import AnswerEvent, JSONObject, Usage, VisionUsage
 
 FAILED: Final = "failed"
 _IN_PROGRESS: Final = "in_progress"
@@ -54,7 +54,7 @@ class ResponsesReply:
     status_as_comments: bool = False
 
 
-def encode_response(events: Sequence[OutputEvent], reply: ResponsesReply) -> JSONObject:
+def encode_response(events: Sequence[AnswerEvent], reply: ResponsesReply) -> JSONObject:
     """All events of a request, `Finished` last, as one response."""
     finished = events[-1]
     assert isinstance(finished, Finished)  # noqa: S101  # the feed hands out nothing else
@@ -64,7 +64,7 @@ def encode_response(events: Sequence[OutputEvent], reply: ResponsesReply) -> JSO
     return _finished(reply, output, finished)
 
 
-def encode_count(events: Sequence[OutputEvent]) -> JSONObject:
+def encode_count(events: Sequence[AnswerEvent]) -> JSONObject:
     """Pure: the prompt's tokens, which the last event of a request that only counts has."""
     finished = events[-1]
     assert isinstance(finished, Finished)  # noqa: S101  # the feed hands out nothing else
@@ -87,7 +87,7 @@ class EventEncoder:
             {"type": kind, "response": response} for kind in ("response.created", "response.in_progress")
         )
 
-    def event(self, event: OutputEvent) -> bytes:
+    def event(self, event: AnswerEvent) -> bytes:
         """The events of a delta, or a heartbeat for a wait state unless it says what the last one said.
 
         Of `Finished`: the end of the item that grows, and `response.completed` or `response.incomplete`.
@@ -130,7 +130,7 @@ class EventEncoder:
 
     def _drain(self, status: str) -> None:
         """End the item that grows without telling: what is cut off by an error was not finished."""
-        for _ in self._output.end(status):
+        for _ in self._output.end_all(status):
             pass
 
     def _frames(self, events: Iterator[JSONObject] | Sequence[JSONObject]) -> bytes:
@@ -139,7 +139,7 @@ class EventEncoder:
 
 def _last_items(output: Output, finished: Finished) -> Iterator[JSONObject]:
     is_cut_off = finished.finish_reason is FinishReason.LENGTH
-    yield from output.end(INCOMPLETE if is_cut_off else COMPLETED)
+    yield from output.end_all(INCOMPLETE if is_cut_off else COMPLETED)
     if not is_cut_off:
         yield from output.fill()
 

@@ -10,16 +10,21 @@ from periscope.api.fields import FieldTable, ignored, noted, refused, refused_be
 #: POST /v1/responses, and /v1/responses/input_tokens as far as it has them.
 RESPONSES_FIELDS: FieldTable = {
     "model": used("a name or an alias; none, `default` or an empty one: the first model"),
-    "input": used("a text, or items: messages, calls, results, reasoning, references, and items of OpenAI's tools"),
+    "input": used(
+        "a text, or items: messages, calls, results, reasoning, references, approvals, and items of OpenAI's tools"
+    ),
     "instructions": used("for this request alone, as with OpenAI"),
     "previous_response_id": used("goes on from a stored response"),
     "store": used("true unless it says otherwise"),
     "stream": used(),
     "include": used("`reasoning.encrypted_content`, `message.output_text.logprobs`; the others change nothing"),
-    "tools": used("`function`, `custom`, `namespace`; others are left out; refused if there are no others"),
-    "tool_choice": used("`none`, `auto`, `required`, `function`, `custom`, `allowed_tools`"),
+    "tools": used(
+        "`function`, `custom`, `namespace`; `mcp` for the servers of `mcp_servers` in models.yaml, by `server_label`; "
+        "others are left out; refused if there are no others"
+    ),
+    "tool_choice": used("`none`, `auto`, `required`, `function`, `custom`, `mcp`, `allowed_tools`"),
     "parallel_tool_calls": used("false: one call at most"),
-    "max_tool_calls": used("repeated in the answer; it bounds tools that OpenAI runs"),
+    "max_tool_calls": used("calls of tools on MCP servers that are run, 128 at most"),
     "text": used("`format`: `text`, `json_object`, `json_schema`, enforced whatever `strict` says"),
     "text.verbosity": noted("no model here knows it", "medium"),
     "reasoning": used("`effort`: a budget of thinking; `summary`: reasoning is told as a summary, all of it"),
@@ -71,4 +76,24 @@ RESPONSES_FIELDS: FieldTable = {
     "logit_bias": refused("chat completions'", {}),
     "chat_template_kwargs": refused("chat completions'", {}, fix="set them in models.yaml"),
     **refused_beyond_chats("text.format"),
+}
+
+_OF_THE_FILE = "which MCP servers are connected to stands in models.yaml alone"
+_NAME_IT = "add the server to `mcp_servers` in models.yaml, with its key, and send its name as `server_label`"
+#: An entry of `tools` of type `mcp`.
+MCP_FIELDS: FieldTable = {
+    "type": used(),
+    "server_label": used("the `name` of a server of `mcp_servers` in models.yaml"),
+    "allowed_tools": used("names, or a filter; of those that the file allows"),
+    "require_approval": used(
+        "`always`, `never` or filters; unset, `always`, unless the file says otherwise, which goes first"
+    ),
+    "server_description": noted("the tools describe themselves", ""),
+    "defer_loading": noted("the model is offered all tools at once", False),
+    "allowed_callers": noted("the model calls", []),
+    "server_url": refused(_OF_THE_FILE, "", fix=_NAME_IT),
+    "connector_id": refused(_OF_THE_FILE, "", fix=_NAME_IT),
+    "tunnel_id": refused(_OF_THE_FILE, "", fix=_NAME_IT),
+    "authorization": refused("keys stand in models.yaml", "", fix=_NAME_IT),
+    "headers": refused("headers stand in models.yaml", {}, fix=_NAME_IT),
 }

@@ -10,24 +10,27 @@ read. Items that hold nothing, and unknown ones, are left out and noted: they ne
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from periscope.api.content import image_url_part, string_at, wrong_type
 from periscope.api.content_parts import decode_content, decode_reasoning
 from periscope.api.custom_tools import custom_arguments
+from periscope.api.responses.mcp_tools import ApprovedTool, ServersTool, listed_of, server_tool_name
 from periscope.api.responses.schema import ToolWire
 from periscope.api.responses.tools import NamedTools, decode_tools, joined, name_for_model
 from periscope.api.validation import Wire, validate
 from periscope.api.wording import clip, kind_of
-from periscope.core import Message, Part, Role, TextPart, ToolCall
+from periscope.core import ListedTool, Message, Part, Role, TextPart, ToolCall
 from periscope.errors import InvalidRequest
+from periscope.serving.server_tools import ApprovedCall
 
 if TYPE_CHECKING:
     from periscope.api.responses.sealed import ReasoningSeal
     from periscope.core import JSONObject
 
+_APPROVAL: Final = "mcp_approval_response"
 _ROLES: Mapping[str, Role] = {
     "system": Role.SYSTEM,
     "developer": Role.SYSTEM,
@@ -56,12 +59,20 @@ class Conversation:
         seal: opens the reasoning that clients carry.
         tools: that items have added.
         left_out: places of items that are not used.
+        lists: the tools of MCP servers, as they were listed last.
+        waiting: calls that the client has to agree to, by the id of the request for it.
+        answered: ids of such requests that have an answer somewhere in the conversation.
+        approved: calls that the client has agreed to, and that have not been run yet.
     """
 
     seal: ReasoningSeal
     messages: list[Message] = field(default_factory=list)
     tools: NamedTools = field(default_factory=NamedTools)
     left_out: list[str] = field(default_factory=list)
+    lists: dict[str, tuple[ListedTool, ...]] = field(default_factory=dict)
+    waiting: dict[str, ApprovedTool] = field(default_factory=dict)
+    answered: frozenset[str] = frozenset()
+    approved: list[ApprovedTool] = field(default_factory=list)
 
     def answers(self) -> Message | None:
         """The message of the assistant that is still being put together, if the last item belonged to one."""
@@ -79,7 +90,9 @@ def decode_items(items: Iterable[Item], seal: ReasoningSeal) -> Conversation:
     Raises:
         InvalidRequest: names the item and what is wrong with it.
     """
-    conversation = Conversation(seal)
+    items = list(items)
+    answers = (item.value.get("approval_request_id") for item in items if item.value.get("type") == _APPROVAL)
+    conversation = Conversation(seal, answered=frozenset(each for each in answers if isinstance(each, str)))
     for item in items:
         kind = item.value.get("type") or ("message" if "role" in item.value else None)
         decode = _KINDS.get(kind) if isinstance(kind, str) else None
@@ -168,12 +181,15 @@ def _result(conversation: Conversation, call_id: str, parts: tuple[Part, ...]) -
 
 
 def _function_call(conversation: Conversation, item: Item) -> None:
+    _call(conversation, ToolCall(_call_id(item), _name(item), _arguments(item)))
+
+
+def _arguments(item: Item) -> str:
+    """They stay as the model wrote them, even if they are not JSON: clients cannot fix history."""
     arguments = item.value.get("arguments")
     if not isinstance(arguments, (str, dict, type(None))):
         raise wrong_type(f"{item.path}.arguments", "the JSON text of an object", arguments)
-    # It stays as the model wrote it, even if it is not JSON: clients cannot fix history.
-    text = json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, dict) else arguments or "{}"
-    _call(conversation, ToolCall(_call_id(item), _name(item), text))
+    return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, dict) else arguments or "{}"
 
 
 def _custom_call(conversation: Conversation, item: Item) -> None:
@@ -208,10 +224,71 @@ _CALL_KEYS: Final = ("action", "actions", "operation", "arguments")
 
 
 def _mcp_call(conversation: Conversation, item: Item) -> None:
-    """A call of an MCP server's tool by another server, and what it gave."""
+    """A call of an MCP server's tool that was run, and what it gave."""
+    approval_id = item.value.get("approval_request_id")
+    conversation.approved = [each for each in conversation.approved if each.approved.approval_id != approval_id]
     _function_call(conversation, item)
-    given = item.value.get("output") or item.value.get("error") or ""
-    _result(conversation, _call_id(item), _output_parts(given, f"{item.path}.output"))
+    _result(conversation, _call_id(item), tuple(_as_data(_mcp_output(item))))
+
+
+def _mcp_output(item: Item) -> tuple[Part, ...]:
+    """With its pictures where this server has written the item."""
+    notes = item.value.get("periscope")
+    if isinstance(notes, dict) and isinstance(notes.get("output"), list):
+        return decode_content(notes["output"], f"{item.path}.periscope.output")
+    error = item.value.get("error")
+    if isinstance(error, dict):
+        error = error.get("message") or error.get("content")
+    return _output_parts(item.value.get("output") or error or "", f"{item.path}.output")
+
+
+def _as_data(parts: Iterable[Part]) -> Iterator[Part]:
+    """Its texts are somebody else's words, as they were when the model first read them."""
+    return (replace(part, is_data=True) if isinstance(part, TextPart) else part for part in parts)
+
+
+def _mcp_list(conversation: Conversation, item: Item) -> None:
+    """The tools of an MCP server, which are not asked for again."""
+    label, listed = item.value.get("server_label"), listed_of(item.value)
+    if isinstance(label, str) and listed is not None:
+        conversation.lists[label] = listed
+
+
+def _approval_request(conversation: Conversation, item: Item) -> None:
+    """A call that waits for the client. If the client has not answered, the model is told that."""
+    label, request_id = item.value.get("server_label"), str(item.value["id"])
+    if not isinstance(label, str):
+        raise wrong_type(f"{item.path}.server_label", "the name of an MCP server", label)
+    call = ToolCall(request_id, _name(item), _arguments(item))
+    if request_id in conversation.answered:
+        tool = ServersTool(label, string_at(f"{item.path}.name", item.value.get("name")))
+        conversation.waiting[request_id] = ApprovedTool(ApprovedCall(call, request_id), tool)
+    else:
+        _call(conversation, call)
+        _result(conversation, call.id, (TextPart("Nobody has said whether this may be done: it was not done."),))
+
+
+def _approval_response(conversation: Conversation, item: Item) -> None:
+    """The client agrees, and the call is run now; or not, and the model is told that."""
+    request_id, is_agreed = item.value.get("approval_request_id"), item.value.get("approve")
+    waiting = conversation.waiting.pop(request_id, None) if isinstance(request_id, str) else None
+    if waiting is None:
+        param = f"{item.path}.approval_request_id"
+        raise InvalidRequest(
+            f"`{param}` is {kind_of(request_id)}, and no mcp_approval_request of this id stands before it without an "
+            "answer. Send that item, too, or go on with `previous_response_id`.",
+            param=param,
+        )
+    if not isinstance(is_agreed, bool):
+        raise wrong_type(f"{item.path}.approve", "true or false", is_agreed)
+    if is_agreed:
+        conversation.approved.append(waiting)
+        return
+    reason = item.value.get("reason")
+    call = waiting.approved.call
+    _call(conversation, call)
+    told = f"The user has refused this call, and it was not run{f': {reason}' if isinstance(reason, str) else '.'}"
+    _result(conversation, call.id, (TextPart(told, is_data=True),))
 
 
 def _hosted_call(conversation: Conversation, item: Item) -> None:
@@ -259,6 +336,8 @@ def _name(item: Item) -> str:
     name, namespace = item.value.get("name"), item.value.get("namespace")
     if name is None:
         return ""
+    if isinstance(server := item.value.get("server_label"), str):
+        return server_tool_name(server, string_at(f"{item.path}.name", name))
     return name_for_model(
         string_at(f"{item.path}.name", name), string_at(f"{item.path}.namespace", namespace) if namespace else None
     )
@@ -290,6 +369,9 @@ _KINDS: Mapping[str, _Decode] = {
     **dict.fromkeys(("web_search_call", "file_search_call", "code_interpreter_call"), _hosted_call),
     "image_generation_call": _generated_image,
     "mcp_call": _mcp_call,
+    "mcp_list_tools": _mcp_list,
+    "mcp_approval_request": _approval_request,
+    _APPROVAL: _approval_response,
     "tool_search_call": _client_call,
     **dict.fromkeys(("tool_search_output", "additional_tools"), _added_tools),
     **dict.fromkeys(("compaction", "compaction_summary"), _left_out),

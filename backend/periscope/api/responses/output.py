@@ -1,275 +1,159 @@
 """The output items of a response as they grow, and the events that tell of it. Pure but for the ids drawn.
 
 A response that is not streamed is made in the same way without its events, so that both have the same items.
-A further kind of item is one more class like these here.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from periscope.api.custom_tools import CustomInput
-from periscope.api.replies import json_logprob
-from periscope.api.responses.tools import ClientTool, NamedTools
-from periscope.core import ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart, new_id
+from periscope.api.responses.mcp_items import FAILED, McpCallItem, approval_item, list_item
+from periscope.api.responses.output_items import (
+    COMPLETED,
+    IN_PROGRESS,
+    INCOMPLETE,
+    CallItem,
+    CustomCallItem,
+    Delta,
+    MessageItem,
+    OutputForm,
+    OutputItem,
+    ReasoningItem,
+)
+from periscope.core import (
+    ApprovalWanted,
+    ReasoningDelta,
+    ServerCallDelta,
+    ServerCallResult,
+    ServerCallRun,
+    ServerCallStart,
+    ServerToolEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStart,
+    ToolsListed,
+    ToolsListing,
+    new_id,
+)
 
 if TYPE_CHECKING:
-    from periscope.api.responses.sealed import ReasoningSeal
-    from periscope.core import JSONObject, TokenLogprob, TokenText
+    from periscope.core import JSONObject
 
-Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta
+__all__ = ["COMPLETED", "FAILED", "INCOMPLETE", "Output", "OutputForm", "whole"]
 
-COMPLETED: Final = "completed"
-INCOMPLETE: Final = "incomplete"
-_IN_PROGRESS: Final = "in_progress"
-
-
-@dataclass(frozen=True, slots=True)
-class OutputForm:
-    """What the client asked of the items.
-
-    Attributes:
-        tools: by which the client knows the tools that the model calls.
-        has_summary: reasoning is told as a summary. It is the whole reasoning: nothing makes a shorter one.
-        seal: seals reasoning for `encrypted_content`; None = the client did not ask for it.
-        has_logprobs: each token of a text is told with its log-probability.
-        is_single_tool_call: of several calls only the first is told.
-    """
-
-    tools: NamedTools = NamedTools()
-    has_summary: bool = False
-    seal: ReasoningSeal | None = None
-    has_logprobs: bool = False
-    is_single_tool_call: bool = False
-
-
-class OutputItem(ABC):
-    """Owns one item that grows. Events are without the fields that all have, which `Output` adds."""
-
-    def __init__(self, item_id: str) -> None:
-        self.id = item_id
-
-    @abstractmethod
-    def takes(self, delta: Delta) -> bool:
-        """Whether the delta belongs to this item. Else it ends here."""
-
-    @abstractmethod
-    def value(self, status: str) -> JSONObject:
-        """The item as far as it has grown."""
-
-    @abstractmethod
-    def begun(self) -> Iterator[JSONObject]:
-        """What follows `response.output_item.added`."""
-
-    @abstractmethod
-    def grown(self, delta: Delta) -> Iterator[JSONObject]:
-        """Takes a delta that belongs to it."""
-
-    @abstractmethod
-    def ended(self) -> Iterator[JSONObject]:
-        """What comes before `response.output_item.done`."""
-
-
-class MessageItem(OutputItem):
-    """Text of the answer, in one part."""
-
-    def __init__(self, form: OutputForm) -> None:
-        super().__init__(new_id("msg_"))
-        self._has_logprobs = form.has_logprobs
-        self._texts: list[str] = []
-        self._logprobs: list[JSONObject] = []
-
-    def takes(self, delta: Delta) -> bool:
-        return isinstance(delta, TextDelta)
-
-    def value(self, status: str) -> JSONObject:
-        content = [] if status == _IN_PROGRESS else [self._part()]
-        return {"id": self.id, "type": "message", "status": status, "role": "assistant", "content": content}
-
-    def begun(self) -> Iterator[JSONObject]:
-        yield {"type": "response.content_part.added", "content_index": 0, "part": self._part()}
-
-    def grown(self, delta: Delta) -> Iterator[JSONObject]:
-        assert isinstance(delta, TextDelta)  # noqa: S101  # as `takes` says
-        logprobs = [_logprob(entry) for entry in delta.logprobs]
-        self._texts.append(delta.text)
-        self._logprobs += logprobs
-        yield {"type": "response.output_text.delta", "content_index": 0, "delta": delta.text, "logprobs": logprobs}
-
-    def ended(self) -> Iterator[JSONObject]:
-        part = self._part()
-        yield {
-            "type": "response.output_text.done",
-            "content_index": 0,
-            "text": part["text"],
-            "logprobs": self._logprobs,
-        }
-        yield {"type": "response.content_part.done", "content_index": 0, "part": part}
-
-    def _part(self) -> JSONObject:
-        part = {"type": "output_text", "text": "".join(self._texts), "annotations": []}
-        return part | ({"logprobs": list(self._logprobs)} if self._has_logprobs else {})
-
-
-class ReasoningItem(OutputItem):
-    """The model's reasoning, as `content`, or as `summary` where the client asked for one."""
-
-    def __init__(self, form: OutputForm) -> None:
-        super().__init__(new_id("rs_"))
-        self._has_summary = form.has_summary
-        self._seal = form.seal
-        self._texts: list[str] = []
-        kind, place = ("reasoning_summary_text", "summary") if self._has_summary else ("reasoning_text", "content")
-        self._text_event = f"response.{kind}"
-        self._part_event = f"response.{'reasoning_summary_part' if self._has_summary else 'content_part'}"
-        self._at = {f"{place}_index": 0}
-
-    def takes(self, delta: Delta) -> bool:
-        return isinstance(delta, ReasoningDelta)
-
-    def value(self, status: str) -> JSONObject:
-        parts = [] if status == _IN_PROGRESS else [self._part()]
-        summary, content = (parts, []) if self._has_summary else ([], parts)
-        item: JSONObject = {"id": self.id, "type": "reasoning", "summary": summary, "status": status}
-        if content:
-            item["content"] = content
-        if self._seal is not None:
-            item["encrypted_content"] = self._seal.sealed("".join(self._texts)) if self._texts else None
-        return item
-
-    def begun(self) -> Iterator[JSONObject]:
-        yield {"type": f"{self._part_event}.added", **self._at, "part": self._part()}
-
-    def grown(self, delta: Delta) -> Iterator[JSONObject]:
-        assert isinstance(delta, ReasoningDelta)  # noqa: S101  # as `takes` says
-        self._texts.append(delta.text)
-        yield {"type": f"{self._text_event}.delta", **self._at, "delta": delta.text}
-
-    def ended(self) -> Iterator[JSONObject]:
-        yield {"type": f"{self._text_event}.done", **self._at, "text": "".join(self._texts)}
-        yield {"type": f"{self._part_event}.done", **self._at, "part": self._part()}
-
-    def _part(self) -> JSONObject:
-        kind = "summary_text" if self._has_summary else "reasoning_text"
-        return {"type": kind, "text": "".join(self._texts)}
-
-
-class CallItem(OutputItem):
-    """A call of a function."""
-
-    def __init__(self, start: ToolCallStart, tool: ClientTool) -> None:
-        super().__init__(new_id("ctc_" if tool.is_custom else "fc_"))
-        self._index = start.index
-        self._call_id = start.id
-        self._tool = tool
-        self._arguments: list[str] = []
-
-    def takes(self, delta: Delta) -> bool:
-        return isinstance(delta, ToolCallDelta) and delta.index == self._index
-
-    def value(self, status: str) -> JSONObject:
-        item: JSONObject = {
-            "id": self.id,
-            "type": "function_call",
-            "status": status,
-            "call_id": self._call_id,
-            "name": self._tool.name,
-            "arguments": "".join(self._arguments),
-        }
-        return item | ({"namespace": self._tool.namespace} if self._tool.namespace else {})
-
-    def begun(self) -> Iterator[JSONObject]:
-        yield from ()
-
-    def grown(self, delta: Delta) -> Iterator[JSONObject]:
-        yield {"type": "response.function_call_arguments.delta", "delta": self._added(delta)}
-
-    def ended(self) -> Iterator[JSONObject]:
-        yield {"type": "response.function_call_arguments.done", "arguments": "".join(self._arguments)}
-
-    def _added(self, delta: Delta) -> str:
-        assert isinstance(delta, ToolCallDelta)  # noqa: S101  # as `takes` says
-        self._arguments.append(delta.arguments)
-        return delta.arguments
-
-
-class CustomCallItem(CallItem):
-    """A call of a custom tool, which is called with a text."""
-
-    def __init__(self, start: ToolCallStart, tool: ClientTool) -> None:
-        super().__init__(start, tool)
-        self._input = CustomInput()
-        self._texts: list[str] = []
-
-    def value(self, status: str) -> JSONObject:
-        item = super().value(status) | {"type": "custom_tool_call", "input": "".join(self._texts)}
-        del item["arguments"]
-        return item
-
-    def grown(self, delta: Delta) -> Iterator[JSONObject]:
-        if text := self._input.feed(self._added(delta)):
-            self._texts.append(text)
-            yield {"type": "response.custom_tool_call_input.delta", "delta": text}
-
-    def ended(self) -> Iterator[JSONObject]:
-        yield {"type": "response.custom_tool_call_input.done", "input": "".join(self._texts)}
+#: All that becomes items.
+Told: TypeAlias = Delta | ServerToolEvent
 
 
 class Output:
-    """Owns the items of one response: those that have ended, and the one that grows.
+    """Owns the items of one response: those that have ended, the one that is written, and those that wait for results.
 
-    Attributes:
-        items: those that have ended.
+    A call of a tool on an MCP server waits for its result once it is written, and others may begin meanwhile.
     """
 
     def __init__(self, form: OutputForm) -> None:
-        self.items: list[JSONObject] = []
         self._form = form
-        self._growing: OutputItem | None = None
+        self._ended: dict[int, JSONObject] = {}
+        self._num_begun = 0
+        self._growing: tuple[int, OutputItem] | None = None
+        self._running: dict[str, tuple[int, McpCallItem]] = {}
+        self._listing: dict[str, tuple[int, str]] = {}
 
-    def take(self, delta: Delta) -> Iterator[JSONObject]:
-        """The events of a delta."""
-        if not self._is_wanted(delta):
-            return
-        if self._growing is None or not self._growing.takes(delta):
-            yield from self.end(COMPLETED)
-            yield from self._begin(self._item(delta))
-        if not isinstance(delta, ToolCallStart):
-            yield from self._events(self._open.grown(delta))
+    @property
+    def items(self) -> list[JSONObject]:
+        """Those that have ended, in the order in which they began."""
+        return [self._ended[index] for index in sorted(self._ended)]
+
+    def take(self, told: Told) -> Iterator[JSONObject]:
+        """The events of an event of the answer."""
+        match told:
+            case ToolsListing(server):
+                yield from self._list(server)
+            case ToolsListed():
+                yield from self._listed(told)
+            case ServerCallRun():
+                yield from self.end(COMPLETED)
+            case ServerCallResult():
+                yield from self._gave(told)
+            case ApprovalWanted(call):
+                yield from self.end(COMPLETED)
+                yield from self._whole(approval_item(call, self._form.on_server(call.name)))
+            case _:
+                yield from self._grow(told)
 
     def end(self, status: str) -> Iterator[JSONObject]:
-        """The events of the end of the item that grows, if one does."""
+        """The events of the end of the item that is written, if one is."""
         if self._growing is None:
             return
-        yield from self._events(self._growing.ended())
-        item = self._growing.value(status)
-        yield {"type": "response.output_item.done", "output_index": len(self.items), "item": item}
-        self.items.append(item)
-        self._growing = None
+        (index, item), self._growing = self._growing, None
+        yield from _events(index, item, item.ended())
+        if isinstance(item, McpCallItem):
+            self._running[item.call_id] = (index, item)
+        else:
+            yield self._done(index, item.value(status))
+
+    def end_all(self, status: str) -> Iterator[JSONObject]:
+        """As `end`, and of calls whose results will not come."""
+        yield from self.end(status)
+        for index, item in self._running.values():
+            yield self._done(index, item.value(INCOMPLETE))
+        self._running = {}
 
     def fill(self) -> Iterator[JSONObject]:
         """The events of an empty message, if nothing was said or called: clients read an answer in any case."""
-        if not any(item["type"] != "reasoning" for item in self.items):
+        if all(item["type"] in ("reasoning", "mcp_list_tools") for item in self.items):
             yield from self._begin(MessageItem(self._form))
             yield from self.end(COMPLETED)
 
-    @property
-    def _open(self) -> OutputItem:
-        assert self._growing is not None  # noqa: S101  # as its callers have seen to
-        return self._growing
+    def _grow(self, delta: Delta) -> Iterator[JSONObject]:
+        if not self._is_wanted(delta):
+            return
+        if self._growing is None or not self._growing[1].takes(delta):
+            yield from self.end(COMPLETED)
+            yield from self._begin(self._item(delta))
+        assert self._growing is not None  # noqa: S101  # it has begun
+        if not isinstance(delta, (ToolCallStart, ServerCallStart)):
+            index, item = self._growing
+            yield from _events(index, item, item.grown(delta))
 
     def _begin(self, item: OutputItem) -> Iterator[JSONObject]:
-        self._growing = item
-        added = item.value(_IN_PROGRESS)
-        yield {"type": "response.output_item.added", "output_index": len(self.items), "item": added}
-        yield from self._events(item.begun())
+        index = self._next_index()
+        self._growing = (index, item)
+        yield {"type": "response.output_item.added", "output_index": index, "item": item.value(IN_PROGRESS)}
+        yield from _events(index, item, item.begun())
 
-    def _events(self, events: Iterator[JSONObject]) -> Iterator[JSONObject]:
-        for event in events:
-            yield event | {"item_id": self._open.id, "output_index": len(self.items)}
+    def _done(self, index: int, item: JSONObject) -> JSONObject:
+        self._ended[index] = item
+        return {"type": "response.output_item.done", "output_index": index, "item": item}
+
+    def _next_index(self) -> int:
+        self._num_begun += 1
+        return self._num_begun - 1
+
+    def _whole(self, item: JSONObject) -> Iterator[JSONObject]:
+        """The events of an item that does not grow."""
+        index = self._next_index()
+        yield {"type": "response.output_item.added", "output_index": index, "item": item}
+        yield self._done(index, item)
+
+    def _gave(self, told: ServerCallResult) -> Iterator[JSONObject]:
+        index, item = self._running.pop(told.id)
+        status = item.gave(told.result)
+        yield {"type": f"response.mcp_call.{status}", "item_id": item.id, "output_index": index}
+        yield self._done(index, item.value(status))
+
+    def _list(self, server: str) -> Iterator[JSONObject]:
+        index, item_id = self._listing[server] = (self._next_index(), new_id("mcpl_"))
+        item = list_item(item_id, ToolsListed(server))
+        yield {"type": "response.output_item.added", "output_index": index, "item": item}
+        yield {"type": "response.mcp_list_tools.in_progress", "item_id": item_id, "output_index": index}
+
+    def _listed(self, told: ToolsListed) -> Iterator[JSONObject]:
+        index, item_id = self._listing.pop(told.server)
+        how = COMPLETED if told.error is None else FAILED
+        yield {"type": f"response.mcp_list_tools.{how}", "item_id": item_id, "output_index": index}
+        yield self._done(index, list_item(item_id, told))
 
     def _is_wanted(self, delta: Delta) -> bool:
         match delta:
@@ -277,8 +161,9 @@ class Output:
                 return bool(text or logprobs)
             case ReasoningDelta(text):
                 return bool(text)
-            case _:
+            case ToolCallStart() | ToolCallDelta():
                 return delta.index == 0 or not self._form.is_single_tool_call
+        return True
 
     def _item(self, delta: Delta) -> OutputItem:
         match delta:
@@ -289,22 +174,21 @@ class Output:
             case ToolCallStart():
                 tool = self._form.tools.known(delta.name)
                 return (CustomCallItem if tool.is_custom else CallItem)(delta, tool)
-            case ToolCallDelta():
+            case ServerCallStart():
+                return McpCallItem(delta, self._form.on_server(delta.name))
+            case ToolCallDelta() | ServerCallDelta():
                 raise AssertionError("a call's arguments follow its start")
 
 
-def _logprob(entry: TokenLogprob) -> JSONObject:
-    return _token(entry.token, entry.logprob) | {"top_logprobs": [_token(*top) for top in entry.top]}
+def _events(index: int, item: OutputItem, events: Iterator[JSONObject]) -> Iterator[JSONObject]:
+    for event in events:
+        yield event | {"item_id": item.id, "output_index": index}
 
 
-def _token(token: TokenText, logprob: float | None) -> JSONObject:
-    return {"token": token.text, "logprob": json_logprob(logprob), "bytes": list(token.utf8)}
-
-
-def whole(deltas: Sequence[Delta], form: OutputForm) -> Output:
-    """All deltas of a response that is not streamed."""
+def whole(told: Sequence[Told], form: OutputForm) -> Output:
+    """All events of a response that is not streamed."""
     output = Output(form)
-    for delta in deltas:
-        for _ in output.take(delta):
+    for each in told:
+        for _ in output.take(each):
             pass
     return output

@@ -27,16 +27,18 @@ from periscope.api.sse import EventStream
 from periscope.api.wording import clip
 
 if TYPE_CHECKING:
-    from periscope.api.backend import ChatBackend
+    from periscope.api.backend import ChatBackend, ToolServers
     from periscope.api.settings import ApiSettings
     from periscope.turns import TurnStore
 
 
-def responses_router(backend: ChatBackend, settings: ApiSettings, turns: TurnStore) -> APIRouter:
+def responses_router(
+    backend: ChatBackend, settings: ApiSettings, turns: TurnStore, servers: ToolServers | None
+) -> APIRouter:
     """Everything under `/v1/responses`."""
     router = APIRouter(prefix="/v1/responses")
     stored = StoredResponses(turns, max_bytes=settings.max_body_bytes)
-    answering = Answering(backend, settings, stored)
+    answering = Answering(backend, settings, stored, servers)
 
     @router.post(
         "",

@@ -46,7 +46,10 @@ class CustomFormatWire(Wire):
 
 
 class ToolWire(Wire):
-    """One entry of `tools`: a function, a custom tool, a namespace of both, or a tool that OpenAI runs."""
+    """One entry of `tools`: a function, a custom tool, a namespace of both, an MCP server, or a tool that OpenAI runs.
+
+    `mcp_tools.py` reads the fields of an MCP server.
+    """
 
     type: str
     name: Name | None = None
@@ -63,6 +66,7 @@ class ToolChoiceWire(Wire):
     type: str
     name: Name | None = None
     namespace: str | None = None
+    server_label: str | None = None
     mode: str | None = None
     tools: list[dict[str, Any]] | None = None
 

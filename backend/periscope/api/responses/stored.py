@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 from periscope.api.wording import clip
-from periscope.core import Finished, JSONObject, OutputEvent
+from periscope.core import AnswerEvent, Finished, JSONObject
 from periscope.errors import InvalidRequest, PreviousResponseNotFound, ResponseNotFound
 from periscope.turns import Turn, TurnMissing, TurnsTooLarge, TurnStore
 
@@ -79,7 +79,7 @@ class StoredResponses:
             return False
         return True
 
-    async def begun(self, turn: Turn, events: AsyncGenerator[OutputEvent, None]) -> AsyncGenerator[OutputEvent, None]:
+    async def begun(self, turn: Turn, events: AsyncGenerator[AnswerEvent, None]) -> AsyncGenerator[AnswerEvent, None]:
         """The same events. What the client sent is on its way to the disk from the beginning, so that it can be freed.
 
         A response that fails, or whose client leaves, is not kept.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from periscope.api.custom_tools import CustomTool, custom_tool
 from periscope.api.errors import UnsupportedParameter
+from periscope.api.responses.mcp_tools import MCP, ServersTool
 from periscope.api.schema_nulls import without_nulls
 from periscope.api.tool_names import known_name, refuse_repeated_names
 from periscope.api.toolset import Toolset
@@ -16,6 +17,7 @@ from periscope.core import Tool, ToolChoice, ToolChoiceMode
 from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from periscope.api.responses.mcp_tools import AskedServer
     from periscope.api.responses.schema import ToolChoiceWire, ToolWire
     from periscope.core import JSONObject
 
@@ -73,6 +75,7 @@ def decode_tools(wires: Sequence[ToolWire], path: str = "tools") -> NamedTools:
         offered=tuple(each.tool for each in found),
         customs={each.tool.name: each.custom for each in found if each.custom is not None},
         left_out=tuple(_left_out(wires, path)),
+        has_servers=any(wire.type == MCP for wire in wires),
         by_name={each.tool.name: each.known for each in found},
     )
 
@@ -125,7 +128,7 @@ def _left_out(wires: Sequence[ToolWire], path: str) -> Iterator[str]:
         place = f"{path}[{i}]"
         if wire.type == _NAMESPACE:
             yield from _left_out(wire.tools or (), f"{place}.tools")
-        elif wire.type not in (_FUNCTION, _CUSTOM):
+        elif wire.type not in (_FUNCTION, _CUSTOM) and not (wire.type == MCP and path == "tools"):
             yield f"{place} ({clip(wire.type)})"
 
 
@@ -136,28 +139,38 @@ def joined(first: NamedTools, more: NamedTools) -> NamedTools:
         offered=(*first.offered, *new),
         customs={tool.name: custom for tool in new if (custom := more.customs.get(tool.name))} | dict(first.customs),
         left_out=(*first.left_out, *more.left_out),
+        has_servers=first.has_servers,
         by_name={**more.by_name, **first.by_name},
     )
 
 
-def decode_tool_choice(wire: ToolChoiceWire | None, tools: Toolset, *, is_parallel: bool) -> ToolChoice:
-    """Whether the model may, must not or must call one of `tools`, and which of them.
+def decode_tool_choice(
+    wire: ToolChoiceWire | None, tools: Toolset, servers: Sequence[AskedServer] = (), *, is_parallel: bool
+) -> tuple[ToolChoice, tuple[ServersTool, ...]]:
+    """Whether the model may, must not or must call one of `tools`, and which of them; and which of MCP servers.
+
+    The names of the latter are known when the servers have listed them.
 
     Raises:
         UnsupportedParameter: it demands a tool that OpenAI runs.
         InvalidRequest: there is no such kind of choice, no such tool, or no tool at all.
     """
     if wire is None:
-        return ToolChoice(is_parallel=is_parallel)
+        return ToolChoice(is_parallel=is_parallel), ()
     if wire.type == "allowed_tools":
-        return _allowed(wire, tools, is_parallel=is_parallel)
+        return _allowed(wire, tools, servers, is_parallel=is_parallel)
     if wire.type in (_FUNCTION, _CUSTOM):
         name = _named({"name": wire.name, "namespace": wire.namespace}, tools, "tool_choice")
-        return ToolChoice(ToolChoiceMode.REQUIRED, name, is_parallel)
-    return ToolChoice(_mode(wire.type, tools), None, is_parallel)
+        return ToolChoice(ToolChoiceMode.REQUIRED, name, is_parallel), ()
+    if wire.type == MCP:
+        told = {"server_label": wire.server_label, "name": wire.name}
+        return ToolChoice(ToolChoiceMode.REQUIRED, None, is_parallel), (_on_server(told, "tool_choice", servers),)
+    return ToolChoice(_mode(wire.type, has_tools=bool(tools.offered or servers)), None, is_parallel), ()
 
 
-def _allowed(wire: ToolChoiceWire, tools: Toolset, *, is_parallel: bool) -> ToolChoice:
+def _allowed(
+    wire: ToolChoiceWire, tools: Toolset, servers: Sequence[AskedServer], *, is_parallel: bool
+) -> tuple[ToolChoice, tuple[ServersTool, ...]]:
     if wire.mode not in ("auto", "required"):
         raise InvalidRequest(
             f"`tool_choice.mode` must be auto or required, got {kind_of(wire.mode)}.", param="tool_choice.mode"
@@ -165,24 +178,37 @@ def _allowed(wire: ToolChoiceWire, tools: Toolset, *, is_parallel: bool) -> Tool
     wanted = [(f"tool_choice.tools[{i}]", each) for i, each in enumerate(wire.tools or ())]
     # Tools that were left out cannot be called anyway.
     names = {_named(each, tools, at) for at, each in wanted if each.get("type") in (_FUNCTION, _CUSTOM)}
-    if not names:
+    on_servers = tuple(_on_server(each, at, servers) for at, each in wanted if each.get("type") == MCP)
+    if not names and not on_servers:
         raise InvalidRequest(
-            "`tool_choice.tools` names no tool that the client runs: name one, or set `tool_choice` to none.",
+            "`tool_choice.tools` names no tool that can be called: name one, or set `tool_choice` to none.",
             param="tool_choice.tools",
         )
-    return ToolChoice(_MODES[wire.mode], None, is_parallel, frozenset(names))
+    return ToolChoice(_MODES[wire.mode], None, is_parallel, frozenset(names) or None), on_servers
 
 
-def _mode(kind: str, tools: Toolset) -> ToolChoiceMode:
+def _on_server(told: JSONObject, path: str, servers: Sequence[AskedServer]) -> ServersTool:
+    label, name = told.get("server_label"), told.get("name")
+    if label not in [each.label for each in servers]:
+        raise InvalidRequest(
+            f"`{path}.server_label` must be that of an entry of `tools` of type mcp, got {kind_of(label)}.",
+            param=f"{path}.server_label",
+        )
+    if name is not None and (not isinstance(name, str) or not name):
+        raise InvalidRequest(f"`{path}.name` must be a tool of the server, got {kind_of(name)}.", param=f"{path}.name")
+    return ServersTool(str(label), name or "")
+
+
+def _mode(kind: str, *, has_tools: bool) -> ToolChoiceMode:
     if kind not in _MODES:
         error = InvalidRequest if not kind else UnsupportedParameter
         raise error(
-            "`tool_choice` must be `none`, `auto`, `required`, or name functions or custom tools that the client runs, "
-            f"got {kind_of(kind)}.",
+            "`tool_choice` must be `none`, `auto`, `required`, or name tools that the client runs or tools of an MCP "
+            f"server, got {kind_of(kind)}.",
             param="tool_choice",
         )
     mode = _MODES[kind]
-    if mode is ToolChoiceMode.REQUIRED and not tools.offered:
+    if mode is ToolChoiceMode.REQUIRED and not has_tools:
         raise InvalidRequest("`tool_choice` demands a call, but there are no `tools`.", param="tool_choice")
     return mode
 

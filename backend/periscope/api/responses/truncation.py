@@ -8,8 +8,9 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from periscope.core import GenerationRequest, Message, OutputEvent, Role, TextPart, Waiting
+from periscope.core import AnswerEvent, GenerationRequest, Message, Role, TextPart, Waiting
 from periscope.errors import ContextLengthExceeded
+from periscope.serving.server_tools import ServerTools
 
 if TYPE_CHECKING:
     from periscope.api.backend import ChatBackend
@@ -22,7 +23,9 @@ _MARGIN: Final = 0.1
 _CHARS_OF_AN_IMAGE: Final = 2000
 
 
-async def fitted(backend: ChatBackend, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
+async def fitted(
+    backend: ChatBackend, request: GenerationRequest, servers: ServerTools = ServerTools()
+) -> AsyncGenerator[AnswerEvent, None]:
     """The events of the request, or of as much of its conversation as fits.
 
     The request is kept, images included, until it is known that the prompt fits.
@@ -34,7 +37,7 @@ async def fitted(backend: ChatBackend, request: GenerationRequest) -> AsyncGener
     has_begun = False
     while True:
         try:
-            async with aclosing(backend.stream(request)) as events:
+            async with aclosing(backend.answer(request, servers)) as events:
                 async for event in events:
                     has_begun = has_begun or not isinstance(event, Waiting)
                     yield event

@@ -22,6 +22,7 @@ from periscope.vision.documents.process import ConvertedText, DocumentProcess
 from periscope.vision.documents.settings import DocumentMode, DocumentSettings
 from periscope.vision.drawn import DrawnImage
 from periscope.vision.images.decode import ImageHeader
+from periscope.vision.numbering import Numbered
 from periscope.vision.prompts import (
     blank_page,
     clean_text,
@@ -106,9 +107,15 @@ class FileOpening:
         self._known: OrderedDict[tuple[str, VideoSettings | None], _Known] = OrderedDict()
 
     async def opened(
-        self, messages: Sequence[Message], settings: ProxySettings, threads: Threads
-    ) -> tuple[Message, ...]:
+        self, messages: Sequence[Message], settings: ProxySettings, threads: Threads, before: Numbered = Numbered()
+    ) -> tuple[tuple[Message, ...], Numbered]:
         """The messages without `FilePart`s: text parts, `DrawnImage`s, and images that were sent as files.
+
+        Args:
+            before: the numbers that earlier messages of the conversation have taken.
+
+        Returns:
+            The messages, and the numbers that are taken with them; images are not counted here.
 
         Raises:
             DocumentInvalid, VideoInvalid: a file of the newest user message cannot be taken; the first one is told.
@@ -117,7 +124,7 @@ class FileOpening:
         """
         places = list(_places(messages))
         if not places:
-            return tuple(messages)
+            return tuple(messages), before
         files = await threads.all(partial(_read, place, settings) for place in places)
         contents = await threads.all(
             partial(_content, place, file, self._known.get(_known_key(file, settings)), settings, self._processes)
@@ -126,14 +133,18 @@ class FileOpening:
         for file, content in zip(files, contents, strict=True):
             if content is not None and not isinstance(content, _Unread):
                 self._remember(_known_key(file, settings), content.facts() if isinstance(content, Video) else content)
-        numbers = _numbers(files)
+        numbers = list(_numbers(files, before))
         parts = iter(
             [
-                _shown(place, file, content, settings.documents, self._processes, number=next(numbers))
-                for place, file, content in zip(places, files, contents, strict=True)
+                _shown(place, file, content, settings.documents, self._processes, number=number)
+                for place, file, content, number in zip(places, files, contents, numbers, strict=True)
             ]
         )
-        return tuple(_with_parts(message, parts) for message in messages)
+        num_videos = sum(file.is_video for file in files)
+        numbered = replace(
+            before, documents=before.documents + len(files) - num_videos, videos=before.videos + num_videos
+        )
+        return tuple(_with_parts(message, parts) for message in messages), numbered
 
     def _remember(self, key: tuple[str, VideoSettings | None], known: _Known) -> None:
         self._known[key] = known
@@ -167,9 +178,9 @@ def _places(messages: Sequence[Message]) -> Iterator[_Place]:
             yield _Place(part, is_lenient=at < last_user or message.role is Role.TOOL)
 
 
-def _numbers(files: Iterable[DocumentFile | _Unread]) -> Iterator[int]:
+def _numbers(files: Iterable[DocumentFile | _Unread], before: Numbered) -> Iterator[int]:
     """Documents and videos are counted apart, each from 1 through the whole conversation."""
-    num_videos = num_documents = 0
+    num_videos, num_documents = before.videos, before.documents
     for file in files:
         if file.is_video:
             num_videos += 1
