@@ -11,6 +11,7 @@ from starlette.responses import Response
 #: HEAD is answered like GET, without the body.
 GET = ["GET", "HEAD"]
 _LOWEST_LOGPROB: Final = -9999.0
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
 def dump_json(value: Any) -> bytes:
@@ -19,7 +20,7 @@ def dump_json(value: Any) -> bytes:
     Raises:
         ValueError: the value holds NaN or an infinity.
     """
-    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
+    return _ENCODER.encode(value).encode("ascii")
 
 
 def json_number(value: float | None, digits: int = 3) -> float | None:

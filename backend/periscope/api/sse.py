@@ -41,6 +41,9 @@ EncodedT_contra = TypeVar("EncodedT_contra", bound="AnswerEvent", contravariant=
 #: How long a stopping server waits for a client to take the last frame.
 LAST_FRAME_S = 0.2
 
+#: Frames that are ready at the same time are sent together, up to about this size: each write is a system call.
+MAX_JOINED_BYTES = 16 * 1024
+
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
@@ -122,6 +125,9 @@ class EventStream(Response, Generic[EventT]):
                     self._is_open = False
                     return
                 frame, is_last = await self._next_frame(feed, held, deadline, scope)
+                while feed.has_pending and not held and not is_last and len(frame) < MAX_JOINED_BYTES:
+                    more, is_last = await self._next_frame(feed, held, deadline, scope)
+                    frame += more
 
     async def _cut_off(self, scope: Scope, send: Send) -> None:
         """Send the error frame and the end frame, unless the client is too far behind to take them at once."""

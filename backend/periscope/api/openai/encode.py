@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from periscope.api.answer_notes import answer_notes
 from periscope.api.openai.call_encode import CallDelta, CallEncoder, encode_calls
-from periscope.api.replies import json_logprob
+from periscope.api.replies import dump_json, json_logprob
 from periscope.api.sse import comment_frame, data_frame
 from periscope.api.status_wire import encode_wait
 from periscope.api.wording import clip
@@ -132,6 +132,7 @@ class ChunkEncoder:
         self._reply = reply
         self._waits = WaitNotes()
         self._calls = [CallEncoder(reply.custom_tools) for _ in range(reply.num_choices)]
+        self._text_frames: dict[tuple[str, int], tuple[bytes, bytes]] = {}
 
     def opening(self) -> bytes:
         """The chunks with the role, one for each choice."""
@@ -148,15 +149,24 @@ class ChunkEncoder:
         self._waits.end()
         match event:
             case TextDelta(text, logprobs, choice):
-                is_empty = not text and not logprobs
-                return b"" if is_empty else self._chunk({"content": text}, choice, logprobs=_logprobs(logprobs))
+                if logprobs:
+                    return self._chunk({"content": text}, choice, logprobs=_logprobs(logprobs))
+                return self._text("content", text, choice) if text else b""
             case ReasoningDelta(text, choice):
-                return self._chunk({"reasoning_content": text}, choice) if text else b""
+                return self._text("reasoning_content", text, choice) if text else b""
             case ToolCallStart() | ToolCallDelta():
                 told = self._calls[event.choice].delta(event) if self._reply.takes(event) else None
                 return b"" if told is None else self._chunk(self._reply.called([told]), event.choice)
             case Finished():
                 return self._ending(event)
+
+    def _text(self, field: str, text: str, choice: int) -> bytes:
+        """As `_chunk` of a delta with nothing but a text, of which only the text is encoded each time."""
+        frame = self._text_frames.get((field, choice))
+        if frame is None:
+            before, named, after = self._chunk({field: ""}, choice).partition(dump_json(field) + b":")
+            frame = self._text_frames[field, choice] = (before + named, after.removeprefix(dump_json("")))
+        return frame[0] + dump_json(text) + frame[1]
 
     def heartbeat(self) -> bytes:
         """A chunk with an empty delta and what the request waits for, if anything; or a comment, by setting."""
