@@ -274,6 +274,10 @@ class FakeBackend:
         self.read_images = (model, images)
         return tuple(CaptionedImage(None, None, 4, 3, "", verbatim=f"text {n}") for n, _ in enumerate(images, 1))
 
+    @property
+    def default_model(self) -> str:
+        return self.cards[0].name
+
     def models(self) -> tuple[ModelCard, ...]:
         return self.cards
 

@@ -69,6 +69,11 @@ class Health(Protocol):
 class ModelBackend(Protocol):
     """Lists the models."""
 
+    @property
+    def default_model(self) -> str:
+        """The name of the model that answers requests that name none."""
+        ...
+
     def models(self) -> tuple[ModelCard, ...]:
         """The configured models, the default one first and embedding models last. Does not block."""
         ...

@@ -43,4 +43,6 @@ class RequestRecord:
 
 def record_of(scope: MutableMapping[str, Any]) -> RequestRecord:
     """The request's record, which the first call makes."""
-    return cast("RequestRecord", scope.setdefault(_KEY, RequestRecord()))
+    if _KEY not in scope:
+        scope[_KEY] = RequestRecord()
+    return cast("RequestRecord", scope[_KEY])

@@ -126,7 +126,7 @@ class OpenAIAdapter:
     def _name(self, asked: str) -> str:
         """The model's name in the answer."""
         if isinstance(self._source, Periscope):
-            return name_of(asked, self._source.models())
+            return name_of(asked, self._source.runtime.service.default_model)
         return self._source.model_info.name if is_default_name(asked) else asked
 
     def _events(self, call: ChatCall) -> AsyncGenerator[OutputEvent, None]:

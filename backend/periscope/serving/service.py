@@ -295,6 +295,11 @@ class ChatService:
             described.append(DescribedFile(told.messages[0].text, told.vision.num_images, told.vision.num_failed))
         return tuple(described)
 
+    @property
+    def default_model(self) -> str:
+        """The name of the model that answers requests that name none."""
+        return self._models.default.shown_name
+
     def models(self) -> tuple[ModelCard, ...]:
         """All models clients may name, the default one first and embedding models last; instant."""
         texts = map(self._text_model_card, self._models.listed)

@@ -93,7 +93,7 @@ def _answerable(request: GenerationRequest, backend: ChatBackend, settings: ApiS
 def _reply(call: MessagesCall, backend: ChatBackend, settings: ApiSettings) -> MessageReply:
     return MessageReply(
         id=call.request.id,
-        model=name_of(call.request.model, backend.models()),
+        model=name_of(call.request.model, backend.default_model),
         shows_thinking=call.shows_thinking,
         left_out=call.left_out,
         is_single_tool_call=not call.request.output.tool_choice.is_parallel,

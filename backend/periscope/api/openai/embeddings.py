@@ -83,8 +83,8 @@ def embedding_router(embeddings: EmbeddingBackend, models: ModelBackend, setting
         record.model = call.request.model
         log_unused(call.unused, record.id)
         made = await while_connected(embeddings.embed(call.request), request.receive)
-        cards = [card for card in models.models() if card.kind is ModelKind.EMBEDDING]
-        encode = partial(encode_embeddings, made, name_of(call.request.model, cards), is_base64=call.is_base64)
+        default = next((card.name for card in models.models() if card.kind is ModelKind.EMBEDDING), "")
+        encode = partial(encode_embeddings, made, name_of(call.request.model, default), is_base64=call.is_base64)
         return Response(await asyncio.to_thread(encode), media_type="application/json")
 
     return router

@@ -55,7 +55,7 @@ def openai_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
         call = await read_json(request, settings.max_text_bytes, decode_call)
         record.model = call.request.model
         log_unused(call.unused, record.id)
-        reply = chat_reply(call, name_of(call.request.model, backend.models()), settings)
+        reply = chat_reply(call, name_of(call.request.model, backend.default_model), settings)
         is_stream = call.is_stream
         events = backend.stream(call.request)
         if call.answers_as is not None:
@@ -97,7 +97,7 @@ def openai_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
 def _completion_reply(call: CompletionCall, backend: ChatBackend, settings: ApiSettings) -> CompletionReply:
     return CompletionReply(
         id=call.request.id,
-        model=name_of(call.request.model, backend.models()),
+        model=name_of(call.request.model, backend.default_model),
         created=int(time.time()),
         has_usage=call.has_usage or settings.always_include_usage,
         status_as_comments=settings.status_as_comments,

@@ -101,7 +101,7 @@ class Answering:
         reasoning = wire.reasoning
         return ResponsesReply(
             id=asked.id,
-            model=name_of(wire.model or "", self._backend.models()),
+            model=name_of(wire.model or "", self._backend.default_model),
             created_at=int(time.time()),
             asked=wire.model_copy(update={"input": None}),  # the images are freed while it is answered
             form=OutputForm(
