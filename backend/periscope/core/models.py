@@ -49,7 +49,12 @@ class ModelState(StrEnum):
     @property
     def is_resident(self) -> bool:
         """Its weights are in memory, and requests may be using them."""
-        return self in {ModelState.READY, ModelState.DRAINING}
+        return self is ModelState.READY or self is ModelState.DRAINING
+
+    @property
+    def is_out(self) -> bool:
+        """Nothing of it is in memory or on its way there."""
+        return self is ModelState.UNLOADED or self is ModelState.FAILED
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ class PlanExecutor:
         return made.wake_at
 
     def _facts(self) -> PoolFacts:
-        models = tuple(slot.facts() for slot in self._slots.values())
+        models = tuple(slot.facts() for slot in self._slots.values() if not slot.is_gone)
         return PoolFacts(
             models, self._limits.budget_bytes, self._limits.wait_timeout_s, self._timers.now(), self.holds_loads
         )

@@ -95,9 +95,10 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class PoolFacts:
-    """Everything that a plan depends on; `models` is in the order of models.yaml.
+    """Everything that a plan depends on.
 
     Attributes:
+        models: in the order of models.yaml. One may be left out that is not in memory and that no request wants.
         holds_loads: nothing is loaded now, because the whole machine is short of memory.
     """
 

@@ -56,7 +56,7 @@ def _wanting(model: ModelFacts, refused: set[int]) -> list[TicketFacts]:
 
 def _wanted_models(facts: PoolFacts, refused: set[int]) -> list[tuple[ModelFacts, list[TicketFacts]]]:
     """The models that are wanted and not in memory, each with its tickets, the one with the oldest ticket first."""
-    not_loaded = (m for m in facts.models if m.state in {ModelState.UNLOADED, ModelState.FAILED})
+    not_loaded = (m for m in facts.models if m.state.is_out)
     wanted = [(model, tickets) for model in not_loaded if (tickets := _wanting(model, refused))]
     return sorted(wanted, key=lambda pair: pair[1][0].number)
 

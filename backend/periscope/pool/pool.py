@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from periscope.core import ModelState, Tell
+from periscope.core import Tell
 from periscope.errors import ModelPinned, ModelUnavailable, PeriscopeError, ServerStopping
 from periscope.events import ModelRemoved
 from periscope.pool.contracts import LiveMemory, ModelSpec, PooledEngine, PoolHooks, PoolLimits, Timers
@@ -185,7 +185,7 @@ class ModelPool:
         lifecycle = self._slots[name].lifecycle
         while True:
             settled = self._executor.settled
-            if lifecycle.unload_number is None and lifecycle.state in {ModelState.UNLOADED, ModelState.FAILED}:
+            if lifecycle.unload_number is None and lifecycle.state.is_out:
                 return
             await settled.wait()
 

@@ -103,12 +103,11 @@ class Slot:
     @property
     def is_gone(self) -> bool:
         """Nothing of the model is in memory or on its way there, and no request has to do with it."""
-        is_out = self.state in {ModelState.UNLOADED, ModelState.FAILED}
-        return is_out and self.lifecycle.is_at_rest and not (self.queue.waiting or self.queue.num_running)
+        return self.state.is_out and self.lifecycle.is_at_rest and not (self.queue.waiting or self.queue.num_running)
 
     def end_unload_command(self) -> None:
         """Forget a command to unload once the model is not in memory and no older ticket wants it. Idempotent."""
-        if self.state not in {ModelState.UNLOADED, ModelState.FAILED}:
+        if self.lifecycle.unload_number is None or not self.state.is_out:
             return
         facts = self.facts()
         if not any(facts.came_before_unload(ticket) for ticket in facts.waiting if not ticket.is_reserved):
