@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable, Iterable
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from periscope.cli.progress import print_line
 from periscope.log_tail import LogTail
@@ -22,6 +22,8 @@ from periscope.log_tail import LogTail
 if TYPE_CHECKING:
     from rich.console import Console
 
+#: The attribute of a record that holds its line.
+_MADE = "periscope_line"
 _BLOT = "********"
 #: Shorter ones would blot out parts of ordinary words.
 _MIN_SECRET = 6
@@ -51,8 +53,12 @@ class Redaction(logging.Formatter):
         self._secrets.update(secret for secret in secrets if secret is not None and len(secret) >= _MIN_SECRET)
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, with its traceback if it has one."""
-        text = super().format(record)
+        """The line, with its traceback if it has one. It is made once for all handlers, and kept with the record."""
+        if (made := record.__dict__.get(_MADE)) is None:
+            made = record.__dict__[_MADE] = self._without_secrets(super().format(record))
+        return cast("str", made)
+
+    def _without_secrets(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, _BLOT)
         for pattern, blotted in _SECRETS:
@@ -89,6 +95,12 @@ class LogFile(RotatingFileHandler):
         self._on_open = on_open
         super().__init__(path, maxBytes=max_bytes, backupCount=keep, encoding="utf-8", errors="backslashreplace")
 
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # type: ignore[override]  # noqa: N802 - as above
+        """Whether the file would become too long. The library's own asks the disk three times for each line."""
+        if self.stream is None:
+            self.stream = self._open()  # type: ignore[assignment]  # as above
+        return os.fstat(self.stream.fileno()).st_size + len(self.format(record)) + 1 >= self.maxBytes
+
     def _open(self) -> IO[str]:  # type: ignore[override]  # the library's own type is narrower than what it uses
         descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         stream = open(descriptor, self.mode, encoding=self.encoding, errors=self.errors)  # noqa: SIM115, PTH123
@@ -104,7 +116,9 @@ def set_up_logging(console: Console, *, verbosity: int, secrets: Iterable[str | 
     """
     redaction = Redaction(secrets)
     root = logging.getLogger()
-    root.handlers[:] = [_handler(ConsoleHandler(console), redaction)]
+    # Rich takes its time for each line, and only a terminal has bars to write above.
+    screen = ConsoleHandler(console) if console.is_terminal else logging.StreamHandler(console.file)
+    root.handlers[:] = [_handler(screen, redaction)]
     root.setLevel(logging.DEBUG if verbosity > 1 else logging.WARNING)
     ours = {-1: logging.WARNING, 0: logging.INFO}.get(verbosity, logging.DEBUG)
     logging.getLogger("periscope").setLevel(ours)
