@@ -63,7 +63,7 @@ from periscope.status import (
 )
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.applications import Starlette
 
 P = ParamSpec("P")
 #: A test that has not ended by then hangs.
@@ -434,7 +434,7 @@ def app_over(
     metrics: MetricsBackend | None = None,
     mcp: FakeTools | None = None,
     **settings: Any,
-) -> FastAPI:
+) -> Starlette:
     if keys is None:
         keys = AccessKeys(token)
         keys.replace(api_key, {})

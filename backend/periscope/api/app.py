@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from periscope.api.access_keys import AccessKeys
@@ -56,7 +56,7 @@ def create_app(
     turns: TurnStore | None = None,
     tool_servers: ToolServers | None = None,
     dialects: DialectTable = DIALECTS,
-) -> FastAPI:
+) -> Starlette:
     """The app over a chat backend and a control backend. No docs pages: they would load scripts from a CDN.
 
     Args:
@@ -69,30 +69,27 @@ def create_app(
         tool_servers: the MCP servers whose tools requests to `/v1/responses` may have called; None = there are none.
         dialects: how errors are told on which paths.
     """
-    app = FastAPI(
-        title="Periscope",
-        version=settings.version or "0",
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
+    routers = [
+        probe_router(backend, settings),
+        openai_router(backend, settings),
+        tokenizing_router(backend, settings),
+        *([] if embeddings is None else [embedding_router(embeddings, backend, settings)]),
+        responses_router(backend, settings, turns or TurnStore(), tool_servers),
+        anthropic_router(backend, settings),
+        mcp_router(mcp, settings),
+        models_router(backend, settings),
+        discovery_router(backend, settings),
+        control_router(backend, control, settings),
+        logs_router(log or LogTail()),
+        metrics_router(metrics),
+    ]
+    app = Starlette(
+        routes=[route for router in routers for route in router.routes],
         middleware=_layers(settings, keys or AccessKeys(), dialects, metrics),
         exception_handlers=dict(HANDLERS),
     )
-    app.include_router(probe_router(backend, settings))
-    app.include_router(openai_router(backend, settings))
-    app.include_router(tokenizing_router(backend, settings))
-    if embeddings is not None:
-        app.include_router(embedding_router(embeddings, backend, settings))
-    app.include_router(responses_router(backend, settings, turns or TurnStore(), tool_servers))
-    app.include_router(anthropic_router(backend, settings))
-    app.include_router(mcp_router(mcp, settings))
-    app.include_router(models_router(backend, settings))
-    app.include_router(discovery_router(backend, settings))
-    app.include_router(control_router(backend, control, settings))
-    app.include_router(logs_router(log or LogTail()))
-    app.include_router(metrics_router(metrics))
-    app.include_router(openapi_router(app))
+    app.router.redirect_slashes = False
+    app.routes.extend(openapi_router(app, settings.version or "0").routes)
     return app
 
 

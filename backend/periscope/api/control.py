@@ -6,7 +6,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
-from fastapi import APIRouter
 from pydantic import Field, JsonValue
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +19,7 @@ from periscope.api.kept_captions import kept_captions_router
 from periscope.api.openapi import documented, own_shapes
 from periscope.api.record import record_of
 from periscope.api.replies import GET, JSONReply
+from periscope.api.routing import APIRouter
 from periscope.api.sse import STREAM_HEADERS
 from periscope.api.status_stream import StatusStream
 from periscope.api.status_wire import encode_model, encode_requests, encode_status

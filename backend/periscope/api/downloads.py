@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,6 +13,7 @@ from periscope.api.commands import read_command, refuse_fields
 from periscope.api.openapi import documented, own_shapes
 from periscope.api.record import record_of
 from periscope.api.replies import GET, JSONReply
+from periscope.api.routing import APIRouter
 from periscope.api.status_wire import encode_download, encode_downloads
 from periscope.api.validation import Command
 from periscope.core import DownloadCommand
@@ -64,7 +64,6 @@ def downloads_router(control: ControlBackend) -> APIRouter:
             f"/api/downloads/{{download_id}}/{command}",
             _steer(control, command),
             methods=["POST"],
-            name=command,
             **documented("Periscope", f"{command.capitalize()}s a download.", DownloadStatus),
         )
     return router

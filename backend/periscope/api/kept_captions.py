@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from periscope.api.openapi import Query, documented, own_shapes
 from periscope.api.query import number_of, query_of
 from periscope.api.replies import GET, JSONReply, json_number
+from periscope.api.routing import APIRouter
 
 if TYPE_CHECKING:
     from periscope.api.backend import ControlBackend

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from periscope.api.openapi import Query, documented, own_shapes
 from periscope.api.query import number_of, query_of
 from periscope.api.replies import GET, JSONReply
+from periscope.api.routing import APIRouter
 from periscope.api.wording import clip
 from periscope.errors import InvalidRequest
 from periscope.log_tail import KEPT_LINES

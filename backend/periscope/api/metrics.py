@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from periscope.api.openapi import documented
 from periscope.api.replies import GET
+from periscope.api.routing import APIRouter
 from periscope.errors import RouteNotFound
 
 if TYPE_CHECKING:

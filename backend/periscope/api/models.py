@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastapi import APIRouter
 from starlette.requests import Request
 
 from periscope.api.anthropic import models as anthropic
 from periscope.api.dialects import speaks_anthropic
 from periscope.api.discovery import codex_catalogue, llama_cpp_props, lm_studio_v0_model, lm_studio_v1_model
 from periscope.api.openai import models as openai
-from periscope.api.openapi import discovery_shapes, documented, shapes
+from periscope.api.openapi import Query, discovery_shapes, documented, shapes
 from periscope.api.replies import GET, JSONReply
+from periscope.api.routing import APIRouter
 from periscope.core import require_model
 
 if TYPE_CHECKING:
@@ -91,10 +91,16 @@ def discovery_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
     @router.api_route(
         "/props",
         methods=GET,
-        **documented("Discovery", "One model, as llama.cpp's server tells it.", discovery_shapes.LlamaProps),
+        **documented(
+            "Discovery",
+            "One model, as llama.cpp's server tells it.",
+            discovery_shapes.LlamaProps,
+            query=(Query("model", {"type": "string", "default": ""}, "Its name; the default model if left out."),),
+        ),
     )
-    async def props(model: str = "") -> JSONReply:
-        return JSONReply(llama_cpp_props(_named(backend, model), settings.version))
+    async def props(request: Request) -> JSONReply:
+        asked = request.query_params.get("model", "")
+        return JSONReply(llama_cpp_props(_named(backend, asked), settings.version))
 
     return router
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastapi import APIRouter
 from starlette.requests import Request
 
 from periscope.api.error_replies import error_object
 from periscope.api.openapi import documented, own_shapes
 from periscope.api.replies import GET, JSONReply
+from periscope.api.routing import APIRouter
 from periscope.errors import ModelUnavailable
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -21,6 +20,7 @@ from periscope.api.mcp.stream import McpStream
 from periscope.api.openapi import documented
 from periscope.api.openapi.own_shapes import JSONRPCReply
 from periscope.api.record import record_of
+from periscope.api.routing import APIRouter
 from periscope.core import McpRequest
 from periscope.errors import RouteNotFound
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from fastapi import APIRouter
 from pybase64 import b64encode
 from starlette.requests import Request
 from starlette.responses import Response
@@ -25,6 +24,7 @@ from periscope.api.openai.fields import EMBEDDING_FIELDS
 from periscope.api.openapi import documented, shapes
 from periscope.api.record import record_of
 from periscope.api.replies import dump_json
+from periscope.api.routing import APIRouter
 from periscope.api.validation import Whole, Wire, validate
 from periscope.api.wording import kind_of
 from periscope.core import MAX_INPUTS, EmbeddingInput, EmbeddingRequest, ModelKind

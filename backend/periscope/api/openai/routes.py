@@ -7,7 +7,6 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -26,6 +25,7 @@ from periscope.api.openai.schema import ChatCompletionWire, CompletionWire
 from periscope.api.openapi import documented, shapes
 from periscope.api.record import record_of
 from periscope.api.replies import JSONReply
+from periscope.api.routing import APIRouter
 from periscope.api.sse import EventStream
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -20,6 +19,7 @@ from periscope.api.openai.chat import decode
 from periscope.api.openapi import documented, shapes
 from periscope.api.record import record_of
 from periscope.api.replies import JSONReply
+from periscope.api.routing import APIRouter
 from periscope.api.validation import Wire, validate
 from periscope.errors import InvalidRequest
 

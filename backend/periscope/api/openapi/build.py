@@ -1,23 +1,22 @@
-"""OpenAPIDocument: the OpenAPI 3.1 document of an app, made of its routes and of the very models that decode bodies."""
+"""The OpenAPI 3.1 document of an app, made of its routes and of the very models that decode bodies. No I/O."""
 
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Final
 
-from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode, JsonSchemaValue
 
 from periscope.api.errors import ROWS
 from periscope.api.openapi import own_shapes, shapes
-from periscope.api.openapi.declare import ACCEPTED, BODY, EVENTS, EXAMPLE, KEYS, QUERY, REPLIES, STATUS, name_of
+from periscope.api.openapi.declare import ACCEPTED, BODY, EVENTS, EXAMPLE, QUERY, REPLIES, STATUS, name_of
+from periscope.api.routing import DocumentedRoute
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.routing import BaseRoute
 
     from periscope.core import JSONObject
 
@@ -35,50 +34,29 @@ _ABOUT: Final = (
 )
 
 
-class OpenAPIDocument:
-    """Owns the document of one app, which the first call makes: some milliseconds for each route."""
+def openapi_document(routes: Iterable[BaseRoute], version: str) -> JSONObject:
+    """The document of these routes: some milliseconds for each.
 
-    def __init__(self, app: FastAPI) -> None:
-        self._app = app
-        self._document: JSONObject | None = None
-
-    def get(self) -> JSONObject:
-        """The document.
-
-        Raises:
-            LookupError: a route says nothing of itself.
-        """
-        if self._document is None:
-            self._document = self._made()
-        return self._document
-
-    def _made(self) -> JSONObject:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # GET and HEAD of a route have the same operation id
-            routes = get_openapi(
-                title=self._app.title, version=self._app.version, description=_ABOUT, routes=self._app.routes
-            )
-        schemas = _Schemas()
-        paths = {
-            path: {
-                method: _operation(method, path, operation, schemas)
-                for method, operation in operations.items()
-                if method != "head"
-            }
-            for path, operations in routes["paths"].items()
-        }
-        errors = {name: _error(schemas, shape) for name, shape in _ERRORS.values()}
-        keys = {
-            "bearer": {"type": "http", "scheme": "bearer"},
-            "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
-        }
-        return {
-            "openapi": routes["openapi"],
-            "info": routes["info"],
-            "paths": paths,
-            "components": {"schemas": schemas.all, "responses": errors, "securitySchemes": keys},
-            "security": [{}, *({name: []} for name in keys)],
-        }
+    Raises:
+        LookupError: a route says nothing of itself.
+    """
+    schemas = _Schemas()
+    paths: dict[str, JSONObject] = {}
+    for route in routes:
+        for method, operation in _operations(route, schemas):
+            paths.setdefault(route.path_format, {})[method] = operation  # type: ignore[attr-defined]
+    errors = {name: _error(schemas, shape) for name, shape in _ERRORS.values()}
+    keys = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Periscope", "description": _ABOUT, "version": version},
+        "paths": paths,
+        "components": {"schemas": schemas.all, "responses": errors, "securitySchemes": keys},
+        "security": [{}, *({name: []} for name in keys)],
+    }
 
 
 #: The dialects have bodies of the same names.
@@ -109,11 +87,23 @@ class _Schemas:
         return {"$ref": refs.format(model=shape.__name__)}
 
 
-def _operation(method: str, path: str, operation: Mapping[str, Any], schemas: _Schemas) -> JSONObject:
-    if REPLIES not in operation:
-        raise LookupError(f"{method.upper()} {path} is not documented: add `**documented(...)` to its decorator.")
-    parameters = [*operation.get("parameters", []), *operation[QUERY]]
-    described = {key: value for key, value in operation.items() if key not in KEYS}
+def _operations(route: BaseRoute, schemas: _Schemas) -> Iterator[tuple[str, JSONObject]]:
+    """Each method of a route, but for HEAD."""
+    if not isinstance(route, DocumentedRoute):
+        told = f"{route} is not documented: add it to an APIRouter, with `**documented(...)`."
+        raise LookupError(told)  # noqa: TRY004 - nobody passed a wrong type, a route was forgotten
+    for method in sorted(set(route.methods or ()) - {"HEAD"}):
+        yield method.lower(), _operation(method.lower(), route, schemas)
+
+
+def _operation(method: str, route: DocumentedRoute, schemas: _Schemas) -> JSONObject:
+    path, told = route.path_format, route.documentation
+    operation = told["openapi_extra"]
+    described: JSONObject = {"tags": told["tags"], "summary": told["summary"]}
+    in_path = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in route.param_convertors
+    ]
+    parameters = [*in_path, *operation[QUERY]]
     described["operationId"] = "_".join([method, *re.findall(r"[a-z0-9_.]+", path)])
     if parameters:
         described["parameters"] = parameters

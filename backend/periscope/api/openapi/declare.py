@@ -6,12 +6,11 @@ Types are only named here: the document, which is made when somebody asks for it
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, TypedDict
+from typing import Any, TypedDict
 
 #: Keys of an operation that the document resolves: the types of its body, its answers, and more.
 BODY, EXAMPLE, REPLIES, EVENTS = "x-body", "x-example", "x-replies", "x-events"
 STATUS, QUERY, ACCEPTED = "x-status", "x-query", "x-accepted"
-KEYS: Final = (BODY, EXAMPLE, REPLIES, EVENTS, STATUS, QUERY, ACCEPTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class RouteArguments(TypedDict):
     """What goes to the route's decorator."""
 
     summary: str
-    tags: list[str | Any]
+    tags: list[str]
     openapi_extra: dict[str, Any]
 
 

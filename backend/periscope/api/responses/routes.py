@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -23,6 +22,7 @@ from periscope.api.responses.encode import EventEncoder, encode_count, encode_re
 from periscope.api.responses.listing import PAGE_QUERY, listed, page_of, refuse_streaming
 from periscope.api.responses.schema import PromptWire, ResponsesWire
 from periscope.api.responses.stored import StoredResponses
+from periscope.api.routing import APIRouter
 from periscope.api.sse import EventStream
 from periscope.api.wording import clip
 
