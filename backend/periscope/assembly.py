@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from periscope.config import Config, ModelConfig, RemoteConfig, VisionProxyConfig
 from periscope.config.named import captioner_name
@@ -26,12 +26,9 @@ from periscope.engine.loading.footprint import measure
 from periscope.errors import FilesMissing
 from periscope.events import Event, ModelStateChanged
 from periscope.pool.contracts import LoadProgress, ModelSpec, PooledEngine
-from periscope.remote import Endpoint, OpenAIClient, Timeouts
 from periscope.serving.generation import LocalGenerator
 from periscope.serving.models import DisabledImages, ServedEmbedder, ServedModel, Variant
 from periscope.vision.backends.leased import ImageDescriber, LeasedCaptioner
-from periscope.vision.backends.remote import RemoteCaptioner
-from periscope.vision.backends.remote_server import RemoteServer
 from periscope.vision.captioner_families import ANY_CAPTIONER
 from periscope.vision.readers.find import ReaderKind
 from periscope.vision.readers.model_reader import ModelReader
@@ -49,6 +46,9 @@ from periscope.wiring import (
     warm_texts,
 )
 
+if TYPE_CHECKING:
+    from periscope.vision.backends.remote import RemoteCaptioner
+
 #: A caption has a few kilobytes. A server whose answer is longer has gone astray.
 MAX_CAPTION_ANSWER_BYTES = 1024 * 1024
 
@@ -58,7 +58,7 @@ class PooledDescriber(PooledEngine, ImageDescriber, Protocol):
     """A vision-language model in the pool, whichever process it runs in."""
 
 
-AnyCaptioner: TypeAlias = LeasedCaptioner | RemoteCaptioner
+AnyCaptioner: TypeAlias = "LeasedCaptioner | RemoteCaptioner"
 #: Leases a model of the pool, of this kind, by name.
 Lease: TypeAlias = Callable[[str, type[PooledDescriber], Tell], AbstractAsyncContextManager[PooledDescriber]]
 
@@ -83,7 +83,7 @@ class Roster:
     @property
     def remote(self) -> dict[str, RemoteCaptioner]:
         """The captioners on other servers."""
-        return {name: each for name, each in self.captioners.items() if isinstance(each, RemoteCaptioner)}
+        return {name: each for name, each in self.captioners.items() if not isinstance(each, LeasedCaptioner)}
 
     @property
     def only_captioners(self) -> list[ModelConfig]:
@@ -191,6 +191,10 @@ class Assembly:
         )
 
     def _remote_captioner(self, model: ModelConfig, remote: RemoteConfig, config: Config) -> RemoteCaptioner:
+        from periscope.remote import Endpoint, OpenAIClient, Timeouts
+        from periscope.vision.backends.remote import RemoteCaptioner
+        from periscope.vision.backends.remote_server import RemoteServer
+
         key = config.api_keys.get(remote.api_key_env or "")
 
         def changed(old: ModelState, new: ModelState, reason: str | None) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import mlx.core as mx
-import stamina.instrumentation
 
 from periscope.assembly import Assembly, Roster, changes_between, told
 from periscope.config import Config, with_models_of
@@ -40,7 +39,6 @@ from periscope.telemetry.snapshot import Snapshot
 from periscope.telemetry.tracing import Tracing
 from periscope.telemetry.tracing import is_installed as tracing_is_installed
 from periscope.tool_servers import tool_servers_of
-from periscope.vision.backends.remote import RemoteCaptioner
 from periscope.vision.images.in_flight import BytesInFlight
 from periscope.vision.images.remote import RemoteImages
 from periscope.vision.intake import ImageIntake
@@ -51,6 +49,8 @@ from periscope.wiring import backend_and_model, caption_cache, downloads_of, pic
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from periscope.vision.backends.remote import RemoteCaptioner
 
 logger = logging.getLogger(__name__)
 
@@ -126,10 +126,15 @@ class Runtime:
             publish=self.bus.publish,
         )
         self.turns = turn_store(config)
-        self._fetcher = picture_fetcher(config.server.remote_images)
         web = config.server.remote_images
-        remote = RemoteImages(self._fetcher.fetch, max_per_request=web.max_per_request) if web.enabled else None
-        intake = ImageIntake(executor=self._decoding, in_flight=in_flight, remote=remote)
+        self._fetcher = picture_fetcher(web) if web.enabled else None
+        intake = ImageIntake(
+            executor=self._decoding,
+            in_flight=in_flight,
+            remote=None
+            if self._fetcher is None
+            else RemoteImages(self._fetcher.fetch, max_per_request=web.max_per_request),
+        )
         proxy = VisionProxy(
             self._captions,
             intake=intake,
@@ -204,7 +209,6 @@ class Runtime:
 
     def _watch_captioners(self) -> list[RemoteCaptioner]:
         """Name in the log every captioner that a model uses, and watch those on other servers, which are returned."""
-        stamina.instrumentation.set_on_retry_hooks(())  # the captioner's own log line says more
         names = list(dict.fromkeys(filter(None, map(captioner_name, self.config.models))))
         for name in names:
             logger.info("captioner: %s", backend_and_model(require_model(self.config.models, name)))
@@ -212,6 +216,10 @@ class Runtime:
         used = [self._roster.remote[name] for name in names if name in self._roster.remote]
         for captioner in self._watching.keys() - set(used):
             self._watching.pop(captioner).cancel()
+        if used:
+            from stamina.instrumentation import set_on_retry_hooks
+
+            set_on_retry_hooks(())  # the captioner's own log line says more
         for captioner in used:
             if captioner not in self._watching:
                 self._watching[captioner] = asyncio.create_task(
@@ -322,7 +330,8 @@ class Runtime:
         if self._tracing is not None:
             await self._tracing.close()
         await self.turns.close()
-        self._fetcher.close()
+        if self._fetcher is not None:
+            self._fetcher.close()
         for executor in (self._decoding, self._reading):
             executor.shutdown(wait=False, cancel_futures=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from periscope.captions.cache import CaptionCache
@@ -27,7 +28,6 @@ from periscope.engine.loading.generation_config import authors_sampling
 from periscope.engine.loading.loader import context_length_of, find_on_disk, quantization_of, read_model_config
 from periscope.engine.loading.weights_id import weights_id
 from periscope.errors import ConfigError, InvalidRequest, ModelLoadError
-from periscope.remote import FetchSettings, PictureFetcher
 from periscope.turns import TurnStore
 from periscope.vision.captioner import Captioner, CaptionerId
 from periscope.vision.captioner_families import CaptionerFamily, captioner_family
@@ -40,6 +40,9 @@ from periscope.vision.readers.model_reader import ModelReader
 from periscope.vision.readers.reader import TextReader
 from periscope.vision.settings import OnError, ProxySettings, ReadingSettings
 from periscope.vision.videos.settings import VideoSettings
+
+if TYPE_CHECKING:
+    from periscope.remote import PictureFetcher
 
 logger = logging.getLogger(__name__)
 
@@ -159,6 +162,8 @@ def turn_store(config: Config) -> TurnStore:
 
 def picture_fetcher(config: RemoteImagesConfig) -> PictureFetcher:
     """The function that fetches images from the web, within the configured bounds."""
+    from periscope.remote import FetchSettings, PictureFetcher
+
     settings = FetchSettings(config.allow_hosts, timeout_s=config.timeout_s, max_concurrent=config.max_concurrent)
     return PictureFetcher(settings)
 

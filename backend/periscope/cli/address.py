@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
-
 from periscope.cli.listen import url_of
-from periscope.remote import pinned_context
 
 if TYPE_CHECKING:
+    import httpx
+
     from periscope.config import ServerConfig
     from periscope.service import RunningServer
 
@@ -49,6 +48,10 @@ class Address:
         Raises:
             httpx.HTTPError, httpx.InvalidURL, OSError, ValueError: nobody answers, or not as one who can be trusted.
         """
+        import httpx
+
+        from periscope.remote import pinned_context
+
         trust: ssl.SSLContext | bool = True
         if self.certificate is not None:
             trust = pinned_context(self.certificate)

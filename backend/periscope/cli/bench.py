@@ -219,6 +219,16 @@ def neighbours(
 
 @app.command()
 @exits()
+def start(*, rounds: Rounds = 5, json_file: JsonFile = None) -> None:
+    """Measure starts of a server with the embedded pair, and its memory when it is idle."""
+    from periscope.bench.report import print_starts
+    from periscope.bench.start import StartSettings, bench_start
+
+    _show(asyncio.run(bench_start(StartSettings(rounds=rounds), complain)), print_starts, json_file)
+
+
+@app.command()
+@exits()
 def caption(
     *,
     url: RunningServer = None,

@@ -16,7 +16,6 @@ from uuid import uuid4
 
 from periscope import __version__
 from periscope.cli.address import UNIX, Address, address_of
-from periscope.cli.client import is_periscope
 from periscope.cli.exits import CommandFailed, ExitCode
 from periscope.cli.listen import PortHeld, listen, listening_on_file, port_of, server_tls
 from periscope.cli.stopping import STOP_DEADLINE_S
@@ -185,6 +184,8 @@ def _listeners(stack: ExitStack, config: Config) -> list[socket.socket]:
             address = Address(f"{UNIX}{server.uds}")
             listeners.append(stack.enter_context(listening_on_file(Path(server.uds))))
     except PortHeld:
+        from periscope.cli.client import is_periscope
+
         if is_periscope(address, timeout_s=_HOLDER_ANSWERS_WITHIN_S):
             raise _already_running(address.url) from None
         raise

@@ -46,12 +46,10 @@ async def service_of_our_own(config: Config, names: set[str], required: str) -> 
     Raises:
         CommandFailed: `required` could not be loaded.
     """
-    from rich.console import Console
-
-    from periscope.cli.progress import display_on, print_line, shown
+    from periscope.cli.progress import display_on, print_line, shown, stderr_console
     from periscope.runtime import Runtime
 
-    console = Console(stderr=True)
+    console = stderr_console()
 
     def tell(line: str, *, is_failure: bool) -> None:  # noqa: ARG001 - all lines look alike here
         print_line(console, line)

@@ -67,9 +67,9 @@ class Redaction(logging.Formatter):
 
 
 class ConsoleHandler(logging.Handler):
-    """Owns nothing; writes records to the console that also draws the bars. Any thread."""
+    """Owns nothing; writes records to the console that also draws the bars, or to stderr. Any thread."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console | None) -> None:
         super().__init__()
         self._console = console
 
@@ -108,7 +108,7 @@ class LogFile(RotatingFileHandler):
         return stream
 
 
-def set_up_logging(console: Console, *, verbosity: int, secrets: Iterable[str | None] = ()) -> Redaction:
+def set_up_logging(console: Console | None, *, verbosity: int, secrets: Iterable[str | None] = ()) -> Redaction:
     """Replace the root logger's handlers. Returns what keeps secrets out of the lines.
 
     Args:

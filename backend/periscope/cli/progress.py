@@ -117,15 +117,28 @@ class LoadingBars:
             self._progress.stop()
 
 
-def print_line(console: Console, line: str) -> None:
-    """The line as it is (no markup, no wrapping), above the bars if there are any. Any thread."""
+def stderr_console() -> Console | None:
+    """What draws on the terminal; None if stderr is none: then nothing is drawn, and what draws is not imported."""
+    if not sys.stderr.isatty():
+        return None
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def print_line(console: Console | None, line: str) -> None:
+    """The line as it is (no markup, no wrapping), above the bars if there are any; None = on stderr. Any thread."""
+    if console is None:
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+        return
     console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
-def display_on(console: Console, tell: Tell) -> Display:
-    """Bars when stderr is a terminal that can move its cursor, else lines alone."""
+def display_on(console: Console | None, tell: Tell) -> Display:
+    """Bars on a terminal that can move its cursor, else lines alone."""
     lines = LoadingLines(tell)
-    if sys.stderr.isatty() and not console.is_dumb_terminal:
+    if console is not None and sys.stderr.isatty() and not console.is_dumb_terminal:
         return LoadingBars(console, lines)
     return lines
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from periscope.cli.allocator import use_one_arena
+from periscope.cli.collector import collect_as_usual, collect_seldom
 from periscope.cli.exits import ExitCode, exits
 from periscope.cli.options import (
     ConfigFile,
@@ -76,13 +77,13 @@ def serve(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log warnings and errors only.")] = False,
 ) -> None:
     """Serve the models of models.yaml over HTTP until SIGTERM or Ctrl-C."""
-    from rich.console import Console
-
     from periscope.cli.entrance import entered
     from periscope.cli.log import keep_tail, set_up_logging
+    from periscope.cli.progress import stderr_console
     from periscope.cli.stopping import exit_on_sigterm
     from periscope.service import this_machine
 
+    collect_seldom()
     use_one_arena()
     exit_on_sigterm()
     files = {"uds": uds, "tls_cert": tls_cert, "tls_key": tls_key}
@@ -99,7 +100,7 @@ def serve(
         "vlm_timeout": vlm_timeout,
     }
     loaded = load_config(config, **flags)
-    console = Console(stderr=True)
+    console = stderr_console()
     secrets = loaded.api_keys.values()
     redaction = set_up_logging(console, verbosity=-1 if quiet else verbose, secrets=secrets)
     with entered(loaded, this_machine()) as entrance:
@@ -139,15 +140,18 @@ async def _serve(
     *,
     redaction: Redaction,
     tail: LogTail,
-    console: Console,
+    console: Console | None,
 ) -> ExitCode:
+    logger.info("listening on %s", " and ".join(entrance.places))  # all that takes long comes after it
+    from periscope.api import AccessKeys, create_app
     from periscope.cli.http_server import http_server
     from periscope.cli.progress import display_on, shown
     from periscope.cli.stopping import stop_on_signals
-
-    logger.info("listening on %s", " and ".join(entrance.places))
-    from periscope.api import AccessKeys, create_app
+    from periscope.engine.loading.import_structure import KeptImportStructure
     from periscope.runtime import Runtime
+    from periscope.service import StateFolder
+
+    KeptImportStructure(StateFolder(config.places.state).imports).install()
 
     with stop_on_signals(asyncio.get_running_loop()) as stop:
         keys = AccessKeys(entrance.token)
@@ -275,8 +279,9 @@ def _log_line(line: str, *, is_failure: bool) -> None:
     logger.log(logging.ERROR if is_failure else logging.INFO, "%s", line)
 
 
-async def _start(runtime: Runtime, entrance: Entrance, console: Console) -> None:
+async def _start(runtime: Runtime, entrance: Entrance, console: Console | None) -> None:
     """Load, then say once that requests are welcome, or why they are not."""
+    from periscope.api.freed_memory import give_back_freed_memory
     from periscope.cli.progress import print_line
     from periscope.service import SETTLED_S
 
@@ -290,6 +295,9 @@ async def _start(runtime: Runtime, entrance: Entrance, console: Console) -> None
     except Exception:
         logger.exception("the models could not be loaded")
         return
+    finally:
+        collect_as_usual()
+        give_back_freed_memory()
     health = runtime.service.health()
     if not health.is_ready:
         logger.error("%s stays up, but model %s cannot answer", url, runtime.config.default_model.name)

@@ -44,6 +44,11 @@ class StateFolder:
         """The downloads that are not finished."""
         return self.path / "downloads.json"
 
+    @property
+    def imports(self) -> Path:
+        """What a start has found out for the next ones, so that they are quick."""
+        return self.path / "imports.json"
+
     def make(self) -> None:
         """Make the folder, which nobody else may look into. Idempotent."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
