@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from periscope.bench.quick import QuickReport
     from periscope.bench.reader import ReaderReport
     from periscope.bench.samples import Figure, Spread
+    from periscope.bench.start import StartFigure, StartReport
 
 #: Least width of output that is not a terminal, so that tables fit into files.
 _MIN_WIDTH = 132
@@ -47,6 +48,15 @@ _NEIGHBOUR_LINES = {
     "joined_step_steps": ("while the long row decodes, too: step", "steps", 1, 1),
     "joined_longest_gap_steps": ("while the long row decodes, too: longest gap", "steps", 1, 1),
     "captioning_rate": ("while four pictures are captioned: tokens per second, of those afterwards", "", 1, 2),
+}
+
+#: metric -> (description, unit as shown, factor to that unit, digits)
+_START_LINES = {
+    "listening_s": ("listens: clients can connect", "s", 1, 2),
+    "answering_s": ("answers a request that was sent then", "s", 1, 2),
+    "ready_s": ("ready: both models are loaded", "s", 1, 2),
+    "cpu_s": ("CPU time until it is ready", "s", 1, 2),
+    "memory_bytes": ("resident memory of the idle server", "MiB", 1 / 2**20, 0),
 }
 
 
@@ -138,7 +148,15 @@ def print_neighbours(report: NeighbourReport, console: Console) -> None:
         f"{settings.short_after_s} s later; median (low-high)"
     )
     _heading(console, [*report.environment.lines(), report.model.line(), method])
-    console.print(_neighbours_table(report.figures))
+    console.print(_lines_table(report.figures, _NEIGHBOUR_LINES))
+
+
+def print_starts(report: StartReport, console: Console) -> None:
+    """Print the results of `bench start`, without the raw samples."""
+    settings = report.settings
+    method = f"{settings.rounds} starts with the embedded pair, memory {settings.idle_s:.0f} s later; median (low-high)"
+    _heading(console, [*report.environment.lines(), method])
+    console.print(_lines_table(report.figures, _START_LINES))
 
 
 def _model(report: GenerationReport) -> str:
@@ -222,10 +240,12 @@ def _cell(figure: Figure, by_key: Mapping[tuple[str, str, str], Figure]) -> str:
     return f"{text}\n{figure.above.median:+.0f}{shown}"
 
 
-def _neighbours_table(figures: Sequence[NeighbourFigure]) -> Table:
+def _lines_table(
+    figures: Sequence[NeighbourFigure | StartFigure], lines: Mapping[str, tuple[str, str, float, int]]
+) -> Table:
     table = _table("", "median (low-high)")
     for figure in figures:
-        what, unit, factor, digits = _NEIGHBOUR_LINES[figure.metric]
+        what, unit, factor, digits = lines[figure.metric]
         shown = _shown(figure.value, factor, digits)
         table.add_row(what, shown if figure.value is None else f"{shown} {unit}")
     return table
