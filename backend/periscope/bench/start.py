@@ -21,7 +21,7 @@ from periscope.bench.server import DEMO_PAIR
 from periscope.errors import PeriscopeError
 
 if TYPE_CHECKING:
-    from periscope.bench.contenders import Tell
+    from periscope.bench.waiting import Tell
     from periscope.core import JSONObject
 
 #: Both models are loaded at the start, as those of the models.yaml that comes with Periscope are.

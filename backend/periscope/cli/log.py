@@ -95,11 +95,11 @@ class LogFile(RotatingFileHandler):
         self._on_open = on_open
         super().__init__(path, maxBytes=max_bytes, backupCount=keep, encoding="utf-8", errors="backslashreplace")
 
-    def shouldRollover(self, record: logging.LogRecord) -> bool:  # type: ignore[override]  # noqa: N802 - as above
+    def shouldRollover(self, record: logging.LogRecord) -> bool:
         """Whether the file would become too long. The library's own asks the disk three times for each line."""
-        if self.stream is None:
-            self.stream = self._open()  # type: ignore[assignment]  # as above
-        return os.fstat(self.stream.fileno()).st_size + len(self.format(record)) + 1 >= self.maxBytes
+        stream: IO[str] = self.stream or self._open()
+        self.stream = stream  # type: ignore[assignment]  # as above
+        return os.fstat(stream.fileno()).st_size + len(self.format(record)) + 1 >= self.maxBytes
 
     def _open(self) -> IO[str]:  # type: ignore[override]  # the library's own type is narrower than what it uses
         descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -117,7 +117,9 @@ def set_up_logging(console: Console | None, *, verbosity: int, secrets: Iterable
     redaction = Redaction(secrets)
     root = logging.getLogger()
     # Rich takes its time for each line, and only a terminal has bars to write above.
-    screen = ConsoleHandler(console) if console.is_terminal else logging.StreamHandler(console.file)
+    screen: logging.Handler = logging.StreamHandler(None if console is None else console.file)
+    if console is not None and console.is_terminal:
+        screen = ConsoleHandler(console)
     root.handlers[:] = [_handler(screen, redaction)]
     root.setLevel(logging.DEBUG if verbosity > 1 else logging.WARNING)
     ours = {-1: logging.WARNING, 0: logging.INFO}.get(verbosity, logging.DEBUG)
