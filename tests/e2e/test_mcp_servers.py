@@ -78,6 +78,13 @@ def forced(label: str, name: str, text: str = "What is 2 and 3?", **fields: Any)
     return {"model": "demo", "input": text, "tools": [entry(label)], "tool_choice": choice} | fields
 
 
+async def streamed(sdk: openai.AsyncOpenAI, **asked: Any) -> tuple[list[Any], Any]:
+    """The events of a stream in the SDK's types, and the response that the last one holds."""
+    events = [event async for event in await sdk.responses.create(**asked, stream=True)]
+    assert events[-1].type == "response.completed"
+    return events, events[-1].response
+
+
 def listed_in(response: shapes.Response) -> Any:
     return response.output[0]
 
@@ -108,9 +115,7 @@ async def test_a_tool_is_listed_called_and_answered_from_streamed_or_not(tmp_pat
         assert whole.usage.output_tokens > 0
 
         asked = forced("here", "code", tools=[entry("here", allowed_tools=["code"])])
-        async with sdk.responses.stream(**asked) as stream:
-            events = [event async for event in stream]
-            final = await stream.get_final_response()
+        events, final = await streamed(sdk, **asked)
         assert kinds(final) == kinds(whole)
         assert [tool.name for tool in listed_in(final).tools] == ["code"]
         told = [event.type for event in events]
@@ -155,11 +160,9 @@ async def test_a_call_waits_for_the_clients_approval(tmp_path: Path) -> None:
             told = {"type": "mcp_approval_response", "approval_request_id": wanted.id} | fields
             return {"model": "demo", "tools": tools, "input": [told], "previous_response_id": first.id}
 
-        async with sdk.responses.stream(**answer(approve=True)) as stream:
-            events = [event.type async for event in stream]
-            agreed = await stream.get_final_response()
+        events, agreed = await streamed(sdk, **answer(approve=True))
         assert kinds(agreed) == ["mcp_call", "message"]
-        assert "response.mcp_call.completed" in events
+        assert "response.mcp_call.completed" in [event.type for event in events]
         called = call_of(agreed)
         assert (called.approval_request_id, called.arguments) == (wanted.id, wanted.arguments)
         assert called.output == str(sum(json.loads(wanted.arguments).values()))
@@ -217,12 +220,10 @@ async def test_a_server_that_is_not_there_or_dies_is_told(tmp_path: Path) -> Non
     await host.stop()
     async with asking(tmp_path, host, here=", timeout_s: 20, connect_timeout_s: 5") as (sdk, runtime, _):
         asked: Any = {"model": "demo", "input": "Hello!", "tools": [entry("here")]}
-        async with sdk.responses.stream(**asked) as stream:
-            events = [event.type async for event in stream]
-            told = await stream.get_final_response()
+        events, told = await streamed(sdk, **asked)
         assert kinds(told) == ["mcp_list_tools", "message"]
         assert "here cannot be reached" in listed_in(told).error
-        assert "response.mcp_list_tools.failed" in events
+        assert "response.mcp_list_tools.failed" in [event.type for event in events]
         with pytest.raises(openai.InternalServerError, match="here cannot be reached") as demanded:
             await sdk.responses.create(**forced("here", "code"))
         assert demanded.value.status_code == 502
@@ -249,7 +250,7 @@ async def test_a_server_that_is_not_there_or_dies_is_told(tmp_path: Path) -> Non
 async def test_a_client_that_leaves_in_the_middle_of_a_call_leaves_nothing(tmp_path: Path) -> None:
     """The request is gone, the server works on, and a request that is cancelled by command ends, too."""
     async with hosting(tools_here) as (host,), asking(tmp_path, host) as (sdk, runtime, _):
-        async with sdk.responses.stream(**forced("local", "sleep")) as stream:
+        async with await sdk.responses.create(**forced("local", "sleep"), stream=True) as stream:
             async for event in stream:
                 if event.type == "response.mcp_call_arguments.done":
                     break
