@@ -95,7 +95,7 @@ class LogFile(RotatingFileHandler):
         self._on_open = on_open
         super().__init__(path, maxBytes=max_bytes, backupCount=keep, encoding="utf-8", errors="backslashreplace")
 
-    def shouldRollover(self, record: logging.LogRecord) -> bool:
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802 - as above
         """Whether the file would become too long. The library's own asks the disk three times for each line."""
         stream: IO[str] = self.stream or self._open()
         self.stream = stream  # type: ignore[assignment]  # as above
