@@ -74,7 +74,9 @@ def test_every_setting_of_a_model_reaches_its_engine() -> None:
         "  params: {dtype: bf16, max_num_seqs: 3, prefill_chunk_size: 64, context_length: 100, mem: 512,"
         " prompt_cache: 1GiB, kv_bits: 8, kv_group_size: 32, draft_model: x/small, num_draft_tokens: 2,"
         " chat_template_kwargs: {a: 1}}\n"
+        "- {name: two, hf_id: o/two, params: {prompt_lookup: true}}\n"
     )
+    assert engine_config(config.models[1], config).prompt_lookup
     assert first(config) == EngineConfig(
         revision="v2",
         dtype="bfloat16",

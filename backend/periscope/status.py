@@ -26,6 +26,7 @@ class ModelStatus:
         prompt_disk_bytes: of those that the loaded model has on disk.
         prompt_disk_written_bytes: of those that it has written to disk since it was loaded.
         num_preemptions: rows that gave up their memory and were computed again, since its batch was made.
+        num_accepted_tokens, num_rejected_tokens: tokens that were drafted since, and were right, and were not.
         load_done_bytes, load_total_bytes: of the load under way.
         load_eta_s: estimate of the time that the load will still take.
         idle_s: time since its last use, while no request uses it or waits for it.
@@ -51,6 +52,8 @@ class ModelStatus:
     prompt_disk_bytes: int = 0
     prompt_disk_written_bytes: int = 0
     num_preemptions: int = 0
+    num_accepted_tokens: int = 0
+    num_rejected_tokens: int = 0
     load_done_bytes: int | None = None
     load_total_bytes: int | None = None
     load_eta_s: float | None = None

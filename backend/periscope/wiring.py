@@ -106,6 +106,7 @@ def engine_config(model: ModelConfig, config: Config) -> EngineConfig:
         draft_model=source_of(draft) if draft else params.draft_model and _unpacked(params.draft_model),
         draft_revision=draft.revision if draft else None,
         num_draft_tokens=params.num_draft_tokens,
+        prompt_lookup=params.prompt_lookup,
         chat_template=_template(model),
         tool_parser=params.tool_parser,
         reasoning_parser=params.reasoning_parser,

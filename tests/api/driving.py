@@ -86,7 +86,14 @@ CARD = ModelCard(
     kv_bits=8,
 )
 KEPT = KeptCaption("caption/ab12/cd34", Caption("A red circle.", 5, 70), created_at=1.5, used_at=2.25)
-USAGE = Usage(num_prompt_tokens=11, num_completion_tokens=4, num_cached_tokens=3, num_reasoning_tokens=2)
+USAGE = Usage(
+    num_prompt_tokens=11,
+    num_completion_tokens=4,
+    num_cached_tokens=3,
+    num_reasoning_tokens=2,
+    num_accepted_tokens=1,
+    num_rejected_tokens=5,
+)
 #: A whole character, and half of one.
 TOKENIZED = TokenizedText((TokenText(5, "a", b"a"), TokenText(9, "\ufffd", b"\xc3")), 4096)
 #: 1, -0.5 and 0.1 in float32.

@@ -51,7 +51,11 @@ async def test_a_whole_answer() -> None:
             "completion_tokens": 4,
             "total_tokens": 15,
             "prompt_tokens_details": {"cached_tokens": 3},
-            "completion_tokens_details": {"reasoning_tokens": 2},
+            "completion_tokens_details": {
+                "reasoning_tokens": 2,
+                "accepted_prediction_tokens": 1,
+                "rejected_prediction_tokens": 5,
+            },
         },
     }
     assert request.id.removeprefix("chatcmpl-") == response.headers["x-request-id"].removeprefix("req_")

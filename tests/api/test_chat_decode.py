@@ -127,6 +127,19 @@ def test_params() -> None:
     assert decode(wire | {"max_completion_tokens": None}, "x").request.params.max_tokens == 5
 
 
+@pytest.mark.parametrize(
+    "content", ["def f(): pass", [{"type": "text", "text": "def f()"}, {"type": "text", "text": ": pass"}]]
+)
+def test_a_prediction_is_one_text(content: Any) -> None:
+    """Of a string or of its parts; without one there is none."""
+    wire: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
+    assert decode(wire | {"prediction": {"type": "content", "content": content}}, "x").request.prediction == (
+        "def f(): pass"
+    )
+    for nothing in (None, {"type": "content", "content": []}, {"type": "content", "content": ""}):
+        assert not decode(wire | {"prediction": nothing}, "x").request.prediction
+
+
 def test_null_and_neutral_fields_ask_for_nothing() -> None:
     """Clients that fill every field with its default, and unknown harmless ones, are served."""
     wire: dict[str, Any] = {

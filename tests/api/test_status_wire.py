@@ -39,6 +39,7 @@ ROW_WIRE: dict[str, Any] = {
     "held_bytes": 0,
     "weights_bytes": None,
     "prompt_cache": {"memory_bytes": 0, "disk_bytes": 0, "written_bytes": 0},
+    "drafts": None,
     "load": None,
     "idle_s": None,
     "ttl_s": None,
@@ -120,6 +121,8 @@ def test_a_load_is_told_while_it_runs(changes: dict[str, Any], load: tuple[float
 
 def test_seconds_are_rounded() -> None:
     """Milliseconds are enough for anybody, and diffs of two snapshots stay readable."""
+    row = encode_model(replace(ROW, num_accepted_tokens=2, num_rejected_tokens=1))
+    assert row["drafts"] == {"accepted": 2, "rejected": 1, "acceptance": 0.667}
     row = encode_model(replace(ROW, idle_s=1.23456, ttl_s=60, unload_in_s=58.76544, retry_in_s=0.0004))
     assert (row["idle_s"], row["ttl_s"], row["unload_in_s"], row["retry_in_s"]) == (1.235, 60, 58.765, 0.0)
 

@@ -303,6 +303,14 @@ def test_a_native_model_has_no_draft_model():
     )
 
 
+def test_one_thing_drafts_for_a_model():
+    """A draft model and prompt look-up are two answers to the same question; the error names the line."""
+    (problem,) = problems_of(drafted("small, prompt_lookup: true"))
+    assert problem == (
+        "models.yaml:4: models[0].params.draft_model cannot be combined with prompt_lookup; remove one of the two"
+    )
+
+
 def test_only_a_captioner_can_be_isolated():
     """For a text model the key is refused with its line; a flag can make an entry a captioner."""
     isolated = "    isolated: true\n"

@@ -103,11 +103,12 @@ def test_engine_settings_may_be_written():
     """Each value is read from its key; the prompt cache takes a size with a unit, or 0 for none."""
     config = load_text(
         "captioner_share: 0.5\nmemory: {check_requests: false}\nmodels:\n"
-        "- {name: a, hf_id: o/a, params: {prompt_cache: 2GiB, num_draft_tokens: 8, kv_bits: 4}}\n"
+        "- {name: a, hf_id: o/a, params: {prompt_cache: 2GiB, num_draft_tokens: 8, kv_bits: 4, prompt_lookup: true}}\n"
         "- {name: b, hf_id: o/b, params: {prompt_cache: 0}}\n",
     )
     assert (config.captioner_share, config.memory.check_requests) == (0.5, False)
     assert (config.models[0].params.prompt_cache, config.models[0].params.num_draft_tokens) == (2 * 1024**3, 8)
+    assert [model.params.prompt_lookup for model in config.models[:2]] == [True, False]
     assert config.models[1].params.prompt_cache == 0
     assert [model.params.kv_bits for model in config.models] == [4, None]
 

@@ -99,6 +99,7 @@ def encode_model(model: ModelStatus) -> JSONObject:
             "disk_bytes": model.prompt_disk_bytes,
             "written_bytes": model.prompt_disk_written_bytes,
         },
+        "drafts": _drafts(model),
         "load": _load(model),
         "idle_s": json_number(model.idle_s),
         "ttl_s": json_number(model.ttl_s),
@@ -106,6 +107,14 @@ def encode_model(model: ModelStatus) -> JSONObject:
         "error": model.error,
         "retry_in_s": json_number(model.retry_in_s),
     }
+
+
+def _drafts(model: ModelStatus) -> JSONObject | None:
+    """What became of drafted tokens since the load; None if there were none."""
+    accepted, rejected = model.num_accepted_tokens, model.num_rejected_tokens
+    if not accepted + rejected:
+        return None
+    return {"accepted": accepted, "rejected": rejected, "acceptance": json_number(accepted / (accepted + rejected))}
 
 
 def _load(model: ModelStatus) -> JSONObject | None:

@@ -195,6 +195,10 @@ class ModelParams(SamplingParams):
     num_draft_tokens: int = setting(
         4, "Tokens that are drafted, then verified in one forward pass.", "tokens", ge=1, le=16
     )
+    prompt_lookup: bool = setting(
+        False,
+        "Draft what prompt or answer have said before, as in edits of code, while that pays. Not beside draft_model.",
+    )
     pooling: Annotated[Pooling | None, BeforeValidator(_pooling), WithJsonSchema({"enum": [*Pooling, None]})] = setting(
         None,
         "Embedding models: how the tokens' states become one vector: cls, mean or last. If unset, as the files say.",

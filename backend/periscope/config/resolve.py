@@ -217,10 +217,8 @@ def _point_to_draft(model: ServedModel, served: list[ServedModel], captioners: s
     wanted = model.entry.params.draft_model
     if wanted is None:
         return None
-    other_work = _other_work(model, captioners)
-    if other_work or model.entry.capabilities.vision_mode is VisionMode.NATIVE:
-        fault = (other_work or "is shown images (vision_mode: native)").removesuffix(_FOR_OTHERS)
-        return f"is for text models, and this one {fault}; remove it"
+    if fault := _why_no_draft(model, captioners):
+        return fault
     draft = _find(served, wanted, folder)
     if draft is model:
         return f"{wanted!r} is the model itself; name a smaller one with the same tokenizer"
@@ -230,6 +228,17 @@ def _point_to_draft(model: ServedModel, served: list[ServedModel], captioners: s
     if source is None:
         return _names_nothing(served, wanted)
     model.entry = _with(model.entry, ("params", "draft_model"), next(iter(source.values())))
+    return None
+
+
+def _why_no_draft(model: ServedModel, captioners: set[str]) -> str | None:
+    """What is wrong with a draft model for this model, whichever it is."""
+    if model.entry.params.prompt_lookup:
+        return "cannot be combined with prompt_lookup; remove one of the two"
+    other_work = _other_work(model, captioners)
+    if other_work or model.entry.capabilities.vision_mode is VisionMode.NATIVE:
+        fault = (other_work or "is shown images (vision_mode: native)").removesuffix(_FOR_OTHERS)
+        return f"is for text models, and this one {fault}; remove it"
     return None
 
 

@@ -86,6 +86,7 @@ class EngineMemory:
         num_preemptions: rows that gave up their memory and were computed again, since its batch was made.
         prompt_disk_bytes: KV states of earlier prompts that are on disk.
         prompt_disk_written_bytes: of such states, since it was loaded.
+        num_accepted_tokens, num_rejected_tokens: tokens that were drafted since, and were right, and were not.
     """
 
     weights_bytes: int = 0
@@ -94,6 +95,8 @@ class EngineMemory:
     num_preemptions: int = 0
     prompt_disk_bytes: int = 0
     prompt_disk_written_bytes: int = 0
+    num_accepted_tokens: int = 0
+    num_rejected_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

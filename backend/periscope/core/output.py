@@ -71,12 +71,16 @@ class Usage:
     Attributes:
         num_cached_tokens: of the prompt, those whose state was kept from an earlier one.
         num_reasoning_tokens: of the completion, those of its reasoning, its end marker included.
+        num_accepted_tokens: of the completion, those that were drafted from a prediction or by look-up.
+        num_rejected_tokens: those that were drafted and are not in the completion.
     """
 
     num_prompt_tokens: int = 0
     num_completion_tokens: int = 0
     num_cached_tokens: int = 0
     num_reasoning_tokens: int = 0
+    num_accepted_tokens: int = 0
+    num_rejected_tokens: int = 0
 
     def plus(self, other: Usage) -> Usage:
         """Pure: both together."""
@@ -85,6 +89,8 @@ class Usage:
             self.num_completion_tokens + other.num_completion_tokens,
             self.num_cached_tokens + other.num_cached_tokens,
             self.num_reasoning_tokens + other.num_reasoning_tokens,
+            self.num_accepted_tokens + other.num_accepted_tokens,
+            self.num_rejected_tokens + other.num_rejected_tokens,
         )
 
 

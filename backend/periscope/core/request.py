@@ -62,6 +62,7 @@ class GenerationRequest:
         echo: for `prompts` only.
         num_choices: completions of each prompt, numbered from 0.
         counts_only: nothing is generated: the answer is `Finished` alone, whose usage has the prompt's tokens.
+        prediction: a text that the answer is likely to repeat, which only makes it faster; "" = none.
         template_kwargs: passed to the chat template; they override the model's own (`enable_thinking`, ...).
 
     Raises:
@@ -79,6 +80,7 @@ class GenerationRequest:
     continues: bool = False
     prompts: tuple[TextPrompt, ...] = ()
     echo: Echo = Echo.NONE
+    prediction: str = ""
 
     def __post_init__(self) -> None:
         check_bounds("n", self.num_choices, 1, MAX_CHOICES)

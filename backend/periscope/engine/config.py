@@ -49,6 +49,7 @@ class EngineConfig:
         draft_revision: of the draft model, like `revision`.
         has_vision: load the vision encoder, too, so that prompts may hold images.
         num_draft_tokens: drafted at a time, then checked together.
+        prompt_lookup: draft what a row has said before or what stands in its prompt, where that pays.
         pooling: of an embedding model; None = as its files say.
         matryoshka: whether its vectors may be cut to fewer dimensions; None = as its files or its family say.
         name: what the log and errors call the model; None = its hub id, or its folder's name.
@@ -74,6 +75,7 @@ class EngineConfig:
     draft_model: str | None = None
     draft_revision: str | None = None
     num_draft_tokens: int = 4
+    prompt_lookup: bool = False
     has_vision: bool = False
     pooling: Pooling | None = None
     matryoshka: bool | None = None

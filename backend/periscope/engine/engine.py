@@ -334,6 +334,7 @@ class InferenceEngine(HostedEngine):
                 prompt.images,
                 end_token_ids=prompt.end_token_ids,
                 continues_text=prompt.continues_text,
+                prediction=prompt.prediction,
             )
             return self.submit(tokens, prepared.params, prepared.grammar, prepared.thinking)
 

@@ -21,13 +21,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class GenerationStats:
-    """Token counts and times of one generation. `num_completion_tokens` includes the end-of-sequence token."""
+    """Token counts and times of one generation. `num_completion_tokens` includes the end-of-sequence token.
+
+    Attributes:
+        num_accepted_tokens, num_rejected_tokens: drafted tokens that are in the completion, and that are not.
+    """
 
     num_prompt_tokens: int
     num_completion_tokens: int
     num_cached_tokens: int
     time_to_first_token_s: float
     duration_s: float
+    num_accepted_tokens: int = 0
+    num_rejected_tokens: int = 0
 
     @property
     def tokens_per_s(self) -> float:
@@ -86,6 +92,7 @@ class GenerationStream:
         self._stream: TokenStream | None = None
         self._is_cancelled = False
         self._num_prompt_tokens = self._num_tokens = self._num_cached_tokens = 0
+        self._num_accepted = self._num_rejected = 0
         self._started_at = self._first_at = self._last_at = clock()
 
     def __aiter__(self) -> Self:
@@ -106,6 +113,7 @@ class GenerationStream:
             self._first_at = self._last_at
             self._num_cached_tokens = chunk.num_cached_tokens
         self._num_tokens += chunk.num_tokens
+        self._num_accepted, self._num_rejected = chunk.num_accepted, chunk.num_rejected
         return chunk
 
     async def _prepared(self) -> PreparedRequest:
@@ -147,6 +155,8 @@ class GenerationStream:
             num_cached_tokens=self._num_cached_tokens,
             time_to_first_token_s=self._first_at - self._started_at,
             duration_s=self._last_at - self._started_at,
+            num_accepted_tokens=self._num_accepted,
+            num_rejected_tokens=self._num_rejected,
         )
 
     async def __aenter__(self) -> Self:

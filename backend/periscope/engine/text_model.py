@@ -23,11 +23,12 @@ from periscope.engine.batch.chunk import can_be_grouped, forward_together
 from periscope.engine.batch.disk.layout import shape_of
 from periscope.engine.batch.disk.state_file import FORMAT
 from periscope.engine.batch.disk.tier import DiskTier
+from periscope.engine.batch.draft_model import DraftModel
+from periscope.engine.batch.lookup_drafter import LookupDrafter
 from periscope.engine.batch.prompt_cache import PromptCache
 from periscope.engine.batch.quantized_cache import quantized_caches
 from periscope.engine.batch.row_caches import batch_caches
 from periscope.engine.batch.slot_caches import is_plain
-from periscope.engine.batch.speculation import Drafter
 from periscope.engine.batch.text_batch import BatchSettings, TextBatch
 from periscope.engine.config import EngineConfig
 from periscope.engine.device.memory import BLOCK_TOKENS, DeviceMemory, KVBudget, KVFootprint, flat, window_of
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
     from periscope.core import JSONObject
     from periscope.engine.batch.prompt_cache import LayerCaches
+    from periscope.engine.batch.speculation import Drafter
     from periscope.engine.device.turn import DeviceTurn
     from periscope.engine.multimodal.processor import ImageProcessor
 
@@ -129,6 +131,11 @@ class TextModel:
         self._draft_model = draft_model
         if draft_model is not None:
             self._check_can_draft(_warm_up(draft_model, make_prompt_cache(draft_model))[0])
+        elif config.prompt_lookup and self.wants_checkpoints:
+            raise ModelLoadError(
+                "`prompt_lookup` needs a model whose caches can be trimmed to any length, which sliding windows and "
+                "state-space layers cannot. Remove `prompt_lookup`."
+            )
 
     @classmethod
     def load(
@@ -196,7 +203,6 @@ class TextModel:
             max_chunk_tokens=self._config.prefill_chunk_size,
             checks_memory=self._config.checks_memory,
         )
-        drafter = None if self._draft_model is None else Drafter(self._draft_model, self._config.num_draft_tokens)
         return TextBatch(
             self._model,
             settings,
@@ -204,9 +210,14 @@ class TextModel:
             self._budget,
             new_caches=self._new_caches,
             disk=self._disk,
-            drafter=drafter,
+            drafter=self._new_drafter(),
             clock=clock,
         )
+
+    def _new_drafter(self) -> Drafter | None:
+        if self._draft_model is not None:
+            return DraftModel(self._draft_model, self._config.num_draft_tokens)
+        return None if self.wants_checkpoints else LookupDrafter(is_always_on=self._config.prompt_lookup)
 
     def new_detokenizer(self, after: Sequence[int] = ()) -> Detokenizer:
         return new_detokenizer(self.tokenizer, after)

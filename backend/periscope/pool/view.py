@@ -45,6 +45,8 @@ def status_of(slot: Slot, now: float) -> ModelStatus:
         prompt_disk_bytes=0 if memory is None else memory.prompt_disk_bytes,
         prompt_disk_written_bytes=0 if memory is None else memory.prompt_disk_written_bytes,
         num_preemptions=0 if memory is None else memory.num_preemptions,
+        num_accepted_tokens=0 if memory is None else memory.num_accepted_tokens,
+        num_rejected_tokens=0 if memory is None else memory.num_rejected_tokens,
         load_done_bytes=done_bytes,
         load_total_bytes=total_bytes,
         load_eta_s=lifecycle.load_eta_s,

@@ -20,7 +20,7 @@ from periscope.core import (
     new_id,
 )
 from periscope.errors import RemoteAnswerBroken
-from periscope.remote.wire import CompletionWire, read_wire
+from periscope.remote.wire import CompletionDetailsWire, CompletionWire, read_wire
 
 if TYPE_CHECKING:
     from periscope.core import EndReason, OutputEvent, VisionUsage
@@ -221,5 +221,12 @@ def _waiting(told: PeriscopeWire) -> list[OutputEvent]:
 
 def _usage(wire: UsageWire) -> Usage:
     cached = None if wire.prompt_tokens_details is None else wire.prompt_tokens_details.cached_tokens
-    thought = None if wire.completion_tokens_details is None else wire.completion_tokens_details.reasoning_tokens
-    return Usage(wire.prompt_tokens or 0, wire.completion_tokens or 0, cached or 0, thought or 0)
+    told = wire.completion_tokens_details or CompletionDetailsWire()
+    return Usage(
+        wire.prompt_tokens or 0,
+        wire.completion_tokens or 0,
+        cached or 0,
+        told.reasoning_tokens or 0,
+        told.accepted_prediction_tokens or 0,
+        told.rejected_prediction_tokens or 0,
+    )

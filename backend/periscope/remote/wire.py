@@ -69,6 +69,8 @@ class CompletionDetailsWire(Wire):
     """What `usage` tells of the completion."""
 
     reasoning_tokens: NonNegativeInt | None = None
+    accepted_prediction_tokens: NonNegativeInt | None = None
+    rejected_prediction_tokens: NonNegativeInt | None = None
 
 
 class UsageWire(Wire):

@@ -54,6 +54,10 @@ _MAX_BUFFERED = 64
 MAX_SCORED_TOKENS = 32_768
 
 
+#: Of a prediction no more is tokenised than so many characters for each token of the context.
+_CHARS_PER_PREDICTED_TOKEN = 8
+
+
 @dataclass(frozen=True, slots=True)
 class _Ended:
     """How one choice ended, and what it took."""
@@ -221,7 +225,11 @@ class LocalGenerator(InferenceEngine):
             RequestError: one cannot be rendered or does not fit; names it.
         """
         if not request.prompts:
-            return [_Prompt(await self._rendered(request))]
+            rendered = await self._rendered(request)
+            if request.prediction:
+                predicted = await self._off_loop(partial(self._predicted, request.prediction))
+                rendered = replace(rendered, prediction=predicted)
+            return [_Prompt(rendered)]
         prompts = []
         for text in request.prompts:
             with _telling(text.param):
@@ -230,6 +238,11 @@ class LocalGenerator(InferenceEngine):
         if request.params.prompt_logprobs:
             _check_scored(sum(len(prompt.rendered.token_ids) for prompt in prompts) * request.num_choices)
         return prompts
+
+    def _predicted(self, text: str) -> tuple[int, ...]:
+        """The tokens of a prediction, as far as a context could hold them. Blocks for a time bounded by the context."""
+        most = self.model_info.context_length
+        return self._tokenizer.encode(text[: most * _CHARS_PER_PREDICTED_TOKEN], adds_special_tokens=False)[:most]
 
     async def _text(self, prompt: TextPrompt) -> str:
         source = prompt.source
@@ -280,6 +293,8 @@ def _finished(ends: list[_Ended], num_choices: int) -> Finished:
         sum(end.stats.num_completion_tokens for end in ends),
         sum(first.num_cached_tokens for first in firsts),
         sum(end.num_reasoning_tokens for end in ends),
+        sum(end.stats.num_accepted_tokens for end in ends),
+        sum(end.stats.num_rejected_tokens for end in ends),
     )
     others = tuple(end.reason for end in ends[1:])
     return Finished(ends[0].reason, usage, other_finish_reasons=others, stop_string=ends[0].stop_string)

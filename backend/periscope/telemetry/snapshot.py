@@ -104,6 +104,15 @@ def _models(models: Iterable[ModelStatus]) -> Iterator[Metric]:
         written.add_metric((model.name,), model.prompt_disk_written_bytes)
     yield preemptions
     yield written
+    drafted = CounterMetricFamily(
+        "periscope_model_drafted_tokens",
+        "Tokens that were drafted and verified, by whether the answer has them.",
+        labels=("model", "outcome"),
+    )
+    for model in models:
+        drafted.add_metric((model.name, "accepted"), model.num_accepted_tokens)
+        drafted.add_metric((model.name, "rejected"), model.num_rejected_tokens)
+    yield drafted
 
 
 def _work(status: ServerStatus) -> Iterator[Metric]:

@@ -136,7 +136,9 @@ def test_rows_that_cannot_be_batched_still_decode_at_the_same_time(tmp_path: Pat
 
 
 def test_such_a_model_cannot_be_drafted_for(tmp_path: Path) -> None:
-    """A model whose caches cannot be trimmed is refused a draft model at load."""
+    """A model whose caches cannot be trimmed is refused a draft model and prompt look-up at load."""
     path = write_text_model(tmp_path / "hybrid", model_type="lfm2")
     with pytest.raises(ModelLoadError, match="draft_model"):
         load(path, EngineConfig(draft_model=str(path)))
+    with pytest.raises(ModelLoadError, match="prompt_lookup"):
+        load(path, EngineConfig(prompt_lookup=True))

@@ -15,6 +15,7 @@ from periscope.api.openai.continuing import asks_to_continue
 from periscope.api.openai.fields import CHAT_FIELDS
 from periscope.api.openai.functions import decode_functions
 from periscope.api.openai.params import decode_params, wants_usage
+from periscope.api.openai.prediction import decode_prediction
 from periscope.api.openai.response_format import decode_response_format
 from periscope.api.openai.schema import ChatCompletionWire
 from periscope.api.openai.tool_choice import decode_tool_choice, decode_tools
@@ -98,6 +99,7 @@ def decode(body: Any, request_id: str) -> ChatCall:
         output=tools.output(choice, decode_response_format(wire)),
         num_choices=1 if wire.n is None else wire.n,
         template_kwargs=thinking_variables(wire, wire.chat_template_kwargs or {}),
+        prediction=decode_prediction(wire.prediction),
     )
     return ChatCall(
         request=request,

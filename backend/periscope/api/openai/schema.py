@@ -225,6 +225,13 @@ class GenerationWire(Wire):
     logit_bias: dict[str, Any] | None = None
 
 
+class PredictionWire(Wire):
+    """`prediction`: a text that the answer is likely to repeat."""
+
+    type: str
+    content: Any = None
+
+
 class ChatCompletionWire(GenerationWire, ThinkingFields):
     """The body of POST /v1/chat/completions."""
 
@@ -243,6 +250,7 @@ class ChatCompletionWire(GenerationWire, ThinkingFields):
     max_completion_tokens: Annotated[int | None, BeforeValidator(_no_limit)] = None
     logprobs: bool | None = None
     top_logprobs: Whole | None = None
+    prediction: PredictionWire | None = None
 
 
 class CompletionWire(GenerationWire):

@@ -67,6 +67,14 @@ class PromptCacheRow(TypedDict):
     written_bytes: int
 
 
+class Drafts(TypedDict):
+    """What became of tokens that were drafted since the model was loaded."""
+
+    accepted: int
+    rejected: int
+    acceptance: float
+
+
 class ModelRow(TypedDict):
     id: str
     kind: str
@@ -81,6 +89,7 @@ class ModelRow(TypedDict):
     held_bytes: int
     weights_bytes: int | None
     prompt_cache: PromptCacheRow
+    drafts: Drafts | None
     load: LoadProgress | None
     idle_s: float | None
     ttl_s: float | None

@@ -52,12 +52,17 @@ class ReasoningTokens(TypedDict):
     reasoning_tokens: int
 
 
+class CompletionTokens(ReasoningTokens):
+    accepted_prediction_tokens: int
+    rejected_prediction_tokens: int
+
+
 class OpenAIUsage(TypedDict):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: CachedTokens
-    completion_tokens_details: ReasoningTokens
+    completion_tokens_details: CompletionTokens
 
 
 class Extension(TypedDict):

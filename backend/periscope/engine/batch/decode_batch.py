@@ -6,7 +6,9 @@ for Python.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, cast
 
 import mlx.core as mx
@@ -14,11 +16,9 @@ import numpy as np
 
 from periscope.core import FinishReason, TokenLogprob, TokenText
 from periscope.engine.batch.logprobs import LazyLogprobs
-from periscope.engine.batch.row_logits import masked, processed
-from periscope.engine.batch.rows import Row
-from periscope.engine.batch.sampling import sample
+from periscope.engine.batch.next_tokens import next_tokens
+from periscope.engine.batch.rows import Row, position_deltas
 from periscope.engine.batch.step_plan import RowView
-from periscope.engine.batch.thinking import forced_tokens, with_forced
 from periscope.engine.device.memory import flat
 from periscope.engine.worker.contracts import Sampled
 
@@ -39,7 +39,8 @@ class DecodeBatch:
 
     Args:
         table: the batch's rows and their caches.
-        speculation: used while there is only one row; needs caches that can be trimmed.
+        speculation: used where it is likely to pay; needs caches that can be trimmed.
+        clock: seconds, monotonic.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class DecodeBatch:
         *,
         token_text: Callable[[int], TokenText],
         speculation: SpeculativeStep | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._model = model
         self._table = table
         self._token_text = token_text
         self._speculation = speculation
+        self._clock = clock
         self._logprobs = LazyLogprobs()
         self._num_steps = 0
         self._awaiting: list[Row] = []  # rows with a token in flight when the step began
@@ -115,7 +118,8 @@ class DecodeBatch:
 
     def growth_bytes(self) -> int:
         """Bytes that the next step adds to the caches; 0 except in the few steps in which arrays grow."""
-        return self._table.growth_bytes(1 if self._speculation is None else self._speculation.max_tokens_per_step)
+        table, speculation = self._table, self._speculation
+        return table.growth_bytes(1 if speculation is None else speculation.max_tokens_per_step(table.slots))
 
     def preempt(self, ids: Collection[int]) -> list[Row]:
         """Remove rows without keeping their states, so that they can be prefilled again; nothing may be in flight."""
@@ -149,7 +153,7 @@ class DecodeBatch:
         self._logprobs = LazyLogprobs()
         return self._results + [Sampled(row.id, 0, error=error, is_model_failure=True) for row in lost]
 
-    def step(self, *, reads_now: bool = False, may_speculate: bool = True) -> list[Sampled]:
+    def step(self, *, reads_now: bool = False, are_all: bool = True) -> list[Sampled]:
         """One token for every row, or several after a speculative step.
 
         Rows that have just been added get their first token with the next step.
@@ -157,24 +161,29 @@ class DecodeBatch:
         Args:
             reads_now: also read the tokens that this step samples. The caller sets it when the device will do other
                 work next, for which these tokens should not wait.
-            may_speculate: this is the model's only batch, so a single row in it decodes alone.
+            are_all: this is the model's only batch.
         """
-        table = self._table
+        table, speculation = self._table, self._speculation
+        if speculation is not None and not speculation.may_draft(table.slots):
+            speculation = None
+        started = 0.0 if speculation is None else self._clock()
         slots, newest, logprobs = list(table.slots), table.newest, self._logprobs
         self._awaiting, self._results = self._rows_in_flight(), []
         table.retire([row for row in slots if row.is_fully_launched])
         table.export_layer()
         table.compact_if_worth_it()
-        speculation = self._speculation if may_speculate else None
-        speculates = speculation is not None and speculation.can_run(table.slots)
+        speculates = speculation is not None and speculation.expects(table, are_all=are_all)
         try:
             if table.slots and not speculates:
                 self._launch()
         finally:  # also when the launch failed: these tokens are those of the previous forward pass
             self._results += self._read_all(slots, self._awaiting, newest, logprobs)
-        if speculation is not None and speculates and not any(_has_ended(result) for result in self._results):
-            self._speculate(speculation, table.slots[0])
         self._retire_ended()
+        if speculation is not None and table.slots:
+            if speculates:
+                self._speculate(speculation)
+            elif self._awaiting:
+                speculation.note_step(len(table.slots), self._clock() - started)
         if reads_now:
             self._read_in_flight()
         return self._results
@@ -205,26 +214,27 @@ class DecodeBatch:
         tokens = dict(zip((row.id for row in slots), cast("list[int]", newest.tolist()), strict=True))
         return [self._read(row, tokens[row.id], facts.get(row.id)) for row in awaiting]
 
-    def _speculate(self, speculation: SpeculativeStep, row: Row) -> None:
-        """Verify a draft for the only row. The accepted tokens are read; the one after them counts as in flight."""
-        verified = speculation.run(row, self._table.layers)
-        for token in verified.accepted:
-            row.num_launched += 1
-            self._results.append(self._read(row, token, None))
-        row.num_computed += 1 + len(verified.accepted)
+    def _speculate(self, speculation: SpeculativeStep) -> None:
+        """Verify drafts and read what the rows say, or launch an ordinary step if there are none."""
+        verified = speculation.run(self._table)
+        if verified is None:
+            self._launch()
+            return
+        for row, said in verified:
+            for token, scores in zip_longest(said.tokens, said.logprobs):
+                facts = {} if scores is None else scores.read(self._token_text)
+                self._results.append(self._read(row, token, facts.get(row.id)))
+        slots = self._table.slots
+        self._table.newest = mx.array([row.tokens[-1] for row in slots], dtype=mx.uint32)
         self._logprobs = LazyLogprobs()
-        if verified.newest is not None:
-            row.num_launched += 1
-            self._table.advance_only(verified.newest, 1 + len(verified.accepted))
+        self._retire_ended()
 
     def _launch(self) -> None:
         """Launch the forward pass over every row's newest token; does not wait for it, except for grammars."""
         slots, newest = self._table.slots, self._table.newest
         assert newest is not None  # noqa: S101 - there are rows
-        raw = self._model(newest[:, None], cache=self._table.layers, **_position_deltas(slots))[:, -1, :]
-        logits = masked(slots, newest, processed(slots, newest, raw))
-        forced = forced_tokens(slots, newest, logits)
-        sampled = with_forced(sample(logits, [(row.sampling, row.num_launched) for row in slots]), forced)
+        raw = self._model(newest[:, None], cache=self._table.layers, **position_deltas(slots))[:, -1, :]
+        sampled = next_tokens(slots, newest, raw)
         self._table.advance(sampled)
         self._logprobs = LazyLogprobs.of(slots, raw, sampled)
         mx.async_eval(sampled, *self._logprobs.arrays)  # type: ignore[no-untyped-call]
@@ -253,6 +263,8 @@ class DecodeBatch:
             reason,
             is_eos=is_eos,
             num_cached_tokens=row.num_cached_tokens,
+            num_accepted=row.num_accepted,
+            num_rejected=row.num_rejected,
             prompt_logprobs=self._prompt_logprobs(row),
         )
 
@@ -260,12 +272,6 @@ class DecodeBatch:
         """Those of the prompt's tokens, with the first token of the row that asks for them."""
         collected, row.prompt_logprobs = row.prompt_logprobs, None
         return () if collected is None else collected.told(row.tokens[0], self._token_text)
-
-
-def _position_deltas(slots: Sequence[Row]) -> dict[str, list[int]]:
-    """How far the rows' positions are from their lengths, for models whose images take other positions than tokens."""
-    rope_deltas = [0 if row.images is None else row.images.rope_delta for row in slots]
-    return {"rope_deltas": rope_deltas} if any(rope_deltas) else {}
 
 
 def _eval_cache_metadata(layers: Iterable[Any]) -> None:

@@ -79,9 +79,14 @@ class DecodeBatches:
         return sum(batch.growth_bytes() for batch in self._batches)
 
     @property
+    def has_in_flight(self) -> bool:
+        """Whether the newest token of some row has been launched and not been read."""
+        return any(batch.has_in_flight for batch in self._batches)
+
+    @property
     def has_reclaimable(self) -> bool:
         """Whether reading the tokens in flight or compacting retired slots may free memory."""
-        return any(batch.has_in_flight or batch.num_slots > len(batch) for batch in self._batches)
+        return self.has_in_flight or any(batch.num_slots > len(batch) for batch in self._batches)
 
     @property
     def exports(self) -> Sequence[np.ndarray]:
@@ -124,7 +129,7 @@ class DecodeBatches:
 
     def step(self, *, reads_now: bool = False) -> list[Sampled]:
         """One token for every row, see `DecodeBatch.step`. If a batch fails, all of its rows fail and no others do."""
-        return self._of_each(DecodeBatch.step, reads_now=reads_now, may_speculate=len(self._batches) == 1)
+        return self._of_each(DecodeBatch.step, reads_now=reads_now, are_all=len(self._batches) == 1)
 
     def read(self) -> list[Sampled]:
         """Block until the tokens in flight are computed and return them; fails as `step` does."""

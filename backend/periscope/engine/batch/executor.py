@@ -286,7 +286,7 @@ class Executor:
         results = self.decoding.step(reads_now=reads_now)
         if reads_now or not self._none_in_flight:  # else it waited for no token, and its duration means nothing
             self._measurements.note_step(self._clock() - started)
-        self._none_in_flight = reads_now
+        self._none_in_flight = reads_now or not self.decoding.has_in_flight
         return results
 
     def keep(self, tokens: list[int], caches: LayerCaches, freed_bytes: int = 0) -> None:

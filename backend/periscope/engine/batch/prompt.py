@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 
+from periscope.engine.batch.cache_room import trim_to_windows
 from periscope.engine.batch.chunk import Chunk, forward_together, slices_of
-from periscope.engine.batch.row_caches import trim_to_windows
 from periscope.engine.batch.slot_caches import reserve
 from periscope.engine.batch.step_plan import PromptView
 

@@ -9,19 +9,17 @@ remove one. `MixedCaches`: slots for the layers that are quantised, mlx-lm's bat
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from itertools import compress
 from operator import not_
 from typing import Any, Protocol
 
-import mlx.core as mx
-from mlx_lm.models.cache import BatchKVCache, RotatingKVCache
+from mlx_lm.models.cache import BatchKVCache, trim_prompt_cache
 
 from periscope.engine.batch.prompt_cache import LayerCaches
 from periscope.engine.batch.quantized_cache import QuantizedCache, resized
 from periscope.engine.batch.slot_caches import SlotCaches, fit_slots, is_plain, reserve, whole_blocks
-from periscope.engine.device.memory import BLOCK_TOKENS, flat, window_of
+from periscope.engine.device.memory import flat
 
 
 class RowCaches(Protocol):
@@ -37,8 +35,17 @@ class RowCaches(Protocol):
         """Whether `replace` is supported."""
         ...
 
+    @property
+    def can_rewind(self) -> bool:
+        """Whether `advance_by` is supported. Whether the caches of a single row can be trimmed is the model's."""
+        ...
+
     def advance(self) -> None:
         """Note that a forward pass over one token of each row has been built."""
+        ...
+
+    def advance_by(self, nums_kept: Sequence[int], num_computed: int) -> None:
+        """Note a forward pass over `num_computed` tokens of each row, of which the first `nums_kept` are to stay."""
         ...
 
     def extract(self, index: int) -> LayerCaches:
@@ -72,48 +79,11 @@ def batch_caches(states: Sequence[LayerCaches], num_tokens: int) -> RowCaches:
     return MixedCaches(states, num_tokens) if has_quantized else PaddedCaches(states)
 
 
-def free_tokens(caches: RowCaches) -> float:
-    """How many tokens every row can take before an array has to grow; infinity if none ever does."""
-    return min((_free_tokens(cache) for cache in flat(caches.layers)), default=math.inf)
-
-
-def growth_bytes(caches: RowCaches, num_tokens: int) -> int:
-    """Bytes that the arrays grow by when every row takes `num_tokens` more; all kinds grow in whole blocks."""
-    num_blocks = -(-num_tokens // BLOCK_TOKENS)
-    return sum(
-        int(cache.nbytes) * num_blocks * BLOCK_TOKENS // _capacity(cache)
-        for cache in flat(caches.layers)
-        if _free_tokens(cache) < num_tokens and _capacity(cache)
-    )
-
-
-def _free_tokens(cache: Any) -> float:
-    if not hasattr(cache, "keys"):
-        return math.inf  # a state of fixed size
-    capacity, window = _capacity(cache), window_of(cache)
-    if window is not None and capacity >= window:
-        return math.inf
-    num_stored = getattr(
-        cache, "_idx", None
-    )  # mlx-lm's name, in batch and window caches, for where the next token goes
-    if num_stored is None:
-        num_stored = cache.offset - getattr(cache, "start_position", 0)
-    return capacity - int(num_stored)
-
-
-def _capacity(cache: Any) -> int:
-    """Tokens that the arrays have room for; 0 before the first token."""
-    keys = cache.keys
-    if keys is None:
-        return 0
-    widest = keys[0] if isinstance(keys, (tuple, list)) else keys  # quantised keys are (values, scales, biases)
-    return int(widest.shape[-2])
-
-
 class SingleRowCaches:
     """One row, its caches as the model made them: the fastest layout, and the only one for caches without `merge`."""
 
     can_replace = False
+    can_rewind = True
 
     def __init__(self, state: LayerCaches) -> None:
         self.layers = state
@@ -123,6 +93,9 @@ class SingleRowCaches:
 
     def advance(self) -> None:
         return
+
+    def advance_by(self, nums_kept: Sequence[int], num_computed: int) -> None:
+        trim_prompt_cache(self.layers, num_computed - nums_kept[0])
 
     def extract(self, index: int) -> LayerCaches:  # noqa: ARG002 - there is only one row
         return self.layers
@@ -141,6 +114,7 @@ class PaddedCaches:
     """mlx-lm's batch caches, which pad every row on the left to the length of the longest."""
 
     can_replace = False
+    can_rewind = False
 
     def __init__(self, states: Sequence[LayerCaches]) -> None:
         self.layers = _merged(states)
@@ -149,6 +123,9 @@ class PaddedCaches:
 
     def advance(self) -> None:
         return
+
+    def advance_by(self, nums_kept: Sequence[int], num_computed: int) -> None:  # noqa: ARG002
+        raise RuntimeError("mlx-lm's batch caches cannot be taken back row by row")
 
     def extract(self, index: int) -> LayerCaches:
         if self._first is not None and self.layers[0].empty():
@@ -173,6 +150,7 @@ class MixedCaches:
     """Slots for the layers whose caches are quantised, mlx-lm's batch caches for the others."""
 
     can_replace = False
+    can_rewind = False
 
     def __init__(self, states: Sequence[LayerCaches], num_tokens: int) -> None:
         self._is_slot = [isinstance(cache, QuantizedCache) for cache in states[0]]
@@ -196,6 +174,9 @@ class MixedCaches:
 
     def advance(self) -> None:
         self._slots.advance()
+
+    def advance_by(self, nums_kept: Sequence[int], num_computed: int) -> None:  # noqa: ARG002
+        raise RuntimeError("mlx-lm's batch caches cannot be taken back row by row")
 
     def extract(self, index: int) -> LayerCaches:
         return self._whole(self._slots.extract(index), self._padded.extract(index))
@@ -227,22 +208,3 @@ def _pad_to_blocks(layers: LayerCaches) -> None:
 
 def _merged(states: Sequence[LayerCaches]) -> LayerCaches:
     return [layer[0].merge(list(layer)) for layer in zip(*states, strict=True)]
-
-
-def trim_to_windows(caches: LayerCaches) -> None:
-    """Drop the tokens that have left their sliding windows.
-
-    mlx-lm 0.32 keeps a whole prefill chunk in addition to the window until the next forward pass. With chunks as long
-    as windows, that doubles the cache.
-    """
-    for cache in flat(caches):
-        if type(cache) is RotatingKVCache and not cache.keep and cache.keys is not None:
-            _trim_to_window(cache)
-
-
-def _trim_to_window(cache: RotatingKVCache) -> None:
-    window = cache.max_size
-    if cache.keys.shape[2] > window:
-        cache.keys, cache.values = (mx.contiguous(array[..., -window:, :]) for array in (cache.keys, cache.values))
-        cache._idx = window  # noqa: SLF001 - mlx-lm has no way to ask for it
-        mx.eval(cache.keys, cache.values)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import mlx.core as mx
 import numpy as np
 
+from periscope.engine.batch.cache_room import free_tokens, growth_bytes
 from periscope.engine.batch.grouping import LONG_TOKENS
-from periscope.engine.batch.row_caches import RowCaches, batch_caches, free_tokens, growth_bytes
+from periscope.engine.batch.row_caches import RowCaches, batch_caches
 from periscope.engine.batch.sampling import GREEDY
 from periscope.engine.batch.slot_caches import SlotCaches
 
@@ -132,10 +133,16 @@ class RowTable:
         self.newest = newest
         self._num_free -= 1
 
-    def advance_only(self, newest: int, num_tokens: int) -> None:
-        """Note that the only row took `num_tokens` tokens in one speculative step; `newest` is its newest token."""
-        self.newest = mx.array([newest], dtype=mx.uint32)
-        self._num_free -= num_tokens
+    @property
+    def can_rewind(self) -> bool:
+        """Whether the caches can be taken back to before a row's newest tokens; false while there are no rows."""
+        return self._caches is not None and self._caches.can_rewind
+
+    def advance_by(self, nums_kept: Sequence[int], num_computed: int) -> None:
+        """Note that a forward pass over `num_computed` tokens of each row was built, of which so many stay."""
+        assert self._caches is not None  # noqa: S101 - there are rows
+        self._caches.advance_by(nums_kept, num_computed)
+        self._num_free -= num_computed
 
     def growth_bytes(self, num_tokens: int) -> int:
         """Bytes that the caches grow by when every row takes `num_tokens` tokens; 0 except when arrays must grow."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from periscope.core import GenerationParams
     from periscope.engine.batch.prompt_logprobs import PromptLogprobs
+    from periscope.engine.batch.prompt_lookup import PromptLookup
     from periscope.engine.batch.row_images import RowImages
     from periscope.engine.batch.sampling import LogitsProcessor, RowSampling
     from periscope.engine.structured.matcher import Matcher
@@ -32,9 +33,11 @@ class Row:
         thinking: its place in its thinking, if that is to end; None if nobody asks.
         images: the prompt's images; None if it has none.
         prompt_logprobs: collected while the prompt is computed; None unless asked for, and once they have been told.
+        lookup: guesses its next tokens; None if nothing is drafted for it in this way.
         num_cached_tokens: prompt tokens that were taken from a computed prefix; reported as usage.
         num_launched: completion tokens sampled, the one in flight included.
         num_computed: how many of `tokens` the caches hold.
+        num_accepted, num_rejected: drafted tokens that it has said, and that it has not.
         is_retired: it gets no further tokens; its slot in the batch has not been compacted yet.
         is_shortened: its grammar ended the output early so that it is complete within `max_tokens`.
         fault: what a processor or matcher of this row raised; its tokens are invalid from then on.
@@ -52,9 +55,12 @@ class Row:
     thinking: Thinking | None = None
     images: RowImages | None = None
     prompt_logprobs: PromptLogprobs | None = None
+    lookup: PromptLookup | None = None
     num_cached_tokens: int = 0
     num_launched: int = 0
     num_computed: int = 0
+    num_accepted: int = 0
+    num_rejected: int = 0
     is_retired: bool = False
     is_shortened: bool = False
     fault: Exception | None = None
@@ -90,6 +96,11 @@ class Row:
             with self.guarding():
                 self.thinking.see(token, self.num_launched - 1)
 
+    def note_drafts(self, num_accepted: int, num_rejected: int) -> None:
+        """Count drafted tokens, by whether the row has said them."""
+        self.num_accepted += num_accepted
+        self.num_rejected += num_rejected
+
     def forced_token(self, at: int) -> int | None:
         """The token that must come at this place of the completion, to end its thinking; None = it is sampled."""
         if self.thinking is None:
@@ -105,3 +116,9 @@ class Row:
             yield
         except Exception as error:  # noqa: BLE001 - it fails this row, and no other
             self.fault = self.fault or error
+
+
+def position_deltas(rows: Sequence[Row]) -> dict[str, list[int]]:
+    """How far the rows' positions are from their lengths, for models whose images take other positions than tokens."""
+    rope_deltas = [0 if row.images is None else row.images.rope_delta for row in rows]
+    return {"rope_deltas": rope_deltas} if any(rope_deltas) else {}

@@ -8,6 +8,7 @@ and resized in the same way.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import add
 from typing import Any, TypeAlias
 
 import mlx.core as mx
@@ -78,6 +79,12 @@ class _Lengths:
         self.values = [length + 1 for length in self.values]
         self.offset = self.offset + 1
 
+    def places(self, num_tokens: int) -> mx.array:
+        """`(rows, 1, num_tokens, 1)`, where each row's next tokens go."""
+        if num_tokens == 1:
+            return self.offset[:, None, None, None]
+        return (self.offset[:, None] + mx.arange(num_tokens))[:, None, :, None]
+
     @property
     def longest(self) -> int:
         return max(self.values)
@@ -86,7 +93,8 @@ class _Lengths:
 class SlotLayer:
     """One layer's keys and values, each row's tokens from the left.
 
-    Implements what mlx-lm's models call on a cache, for forward passes over one token per row.
+    Implements what mlx-lm's models call on a cache, for forward passes over one token per row, or over several of which
+    each row keeps as many as it likes: those after its length are overwritten by the next.
 
     Attributes:
         arrays: those of a plain cache of the same kind, for all rows.
@@ -120,9 +128,9 @@ class SlotLayer:
         return self._lengths.longest
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Any, Any]:
-        end = self._lengths.longest + 1
+        end = self._lengths.longest + keys.shape[2]
         self.reserve(end)
-        position = self._lengths.offset[:, None, None, None]
+        position = self._lengths.places(keys.shape[2])
         self.arrays = [
             mx.put_along_axis(array, mx.broadcast_to(position, added.shape), added, axis=2)
             for array, added in zip(self.arrays, self._stored(keys, values), strict=True)
@@ -150,16 +158,16 @@ class SlotLayer:
 
     def make_mask(
         self,
-        N: int,  # noqa: N803, ARG002 - mlx-lm's name; always one token
+        N: int,  # noqa: N803 - mlx-lm's name
         return_array: bool = False,
         window_size: int | None = None,
     ) -> mx.array | None:
-        """Which cached tokens each row may attend to; None = all of them."""
+        """Which cached tokens each of a row's `N` new tokens may attend to; None = all of them."""
         lengths = self._lengths
-        if not return_array and window_size is None and min(lengths.values) == lengths.longest:
+        if N == 1 and not return_array and window_size is None and min(lengths.values) == lengths.longest:
             return None
-        positions = mx.arange(lengths.longest + 1)
-        newest = lengths.offset[:, None, None, None]
+        positions = mx.arange(lengths.longest + N)
+        newest = lengths.places(N)
         mask = positions <= newest
         return mask if window_size is None else mask & (positions > newest - window_size)
 
@@ -198,6 +206,7 @@ class SlotCaches:
     """Plain KV caches, one slot per row. A new row can take the slot of a retired one without copying the others."""
 
     can_replace = True
+    can_rewind = True
 
     def __init__(self, states: Sequence[list[Any]], num_tokens: int) -> None:
         self._lengths = _Lengths([state[0].offset for state in states])
@@ -213,6 +222,9 @@ class SlotCaches:
 
     def advance(self) -> None:
         self._lengths.advance()
+
+    def advance_by(self, nums_kept: Sequence[int], num_computed: int) -> None:  # noqa: ARG002 - the rest is overwritten
+        self._lengths.set(map(add, self._lengths.values, nums_kept))
 
     def extract(self, index: int) -> list[Any]:
         length = self._lengths.values[index]

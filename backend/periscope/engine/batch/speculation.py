@@ -1,161 +1,250 @@
-"""Speculative decoding: a draft model proposes a row's next tokens, and the model verifies them in one forward pass.
+"""Speculative decoding: several tokens of a row are guessed, and the model verifies them in one forward pass.
 
-Worker thread only. It changes no token: drafted tokens that the model would not have sampled are discarded.
+Worker thread only. It changes no token: guessed tokens that the model would not have sampled are discarded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import mlx.core as mx
-import numpy as np
-from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
+from periscope.engine.batch.logprobs import LazyLogprobs
+from periscope.engine.batch.next_tokens import next_tokens
+from periscope.engine.batch.rows import position_deltas
 from periscope.engine.batch.sampling import sample
-from periscope.engine.batch.sharing import common_prefix
 
 if TYPE_CHECKING:
-    from periscope.engine.batch.prompt_cache import LayerCaches
+    from periscope.engine.batch.prompt_lookup import PromptLookup
+    from periscope.engine.batch.row_table import RowTable
     from periscope.engine.batch.rows import Row
-
-#: Tokens that the draft model prefills in one step to catch up with a row.
-CATCH_UP_TOKENS = 512
+    from periscope.engine.worker.contracts import DraftCounts
 
 
-class Drafter:
-    """Owns the draft model and its caches, which hold one row at a time and must be trimmable. Shared by all batches.
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """Guesses of what follows the rows' tokens.
 
-    Source: Leviathan et al. 2023, with the greedy draft and exact match of mlx-lm's speculative_generate_step.
+    Attributes:
+        tokens: `(rows, most)`, lazy token ids; what stands after a row's own guesses is padding.
+        lengths: how many of them are guesses, for each row.
     """
 
-    def __init__(self, model: Any, num_draft_tokens: int) -> None:
-        self.num_draft_tokens = num_draft_tokens
-        self._model = model
-        self._caches: list[Any] = []
-        self._computed = np.zeros(0, dtype=np.int64)  # tokens that the caches hold
-        self.forget()
+    tokens: mx.array
+    lengths: Sequence[int]
 
-    def forget(self) -> None:
-        """Drop the caches. The next row to draft for is prefilled from its start."""
-        self._caches = make_prompt_cache(self._model)
-        self._computed = self._computed[:0]
+
+class Drafter(Protocol):
+    """Guesses what rows say next. Shared by all batches of a model."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the draft model's caches."""
-        return sum(int(cache.nbytes) for cache in self._caches)
+        """Bytes of its caches."""
+        ...
 
-    def propose(self, tokens: Sequence[int], num_tokens: int) -> mx.array | None:
-        """Draft what follows `tokens`: lazy token ids `(num_tokens,)`, or None while the caches are catching up."""
-        wanted = np.asarray(tokens, dtype=np.int64)
-        self._trim(common_prefix(self._computed, wanted[:-1]))
-        uncomputed = wanted[len(self._computed) :]
-        if len(uncomputed) > CATCH_UP_TOKENS:
-            self._feed(mx.array(uncomputed[:CATCH_UP_TOKENS]))
-            mx.eval([cache.state for cache in self._caches])
-            self._computed = wanted[: len(self._computed) + CATCH_UP_TOKENS]
-            return None
-        token = mx.array(uncomputed)
-        drafted = []
-        for _ in range(num_tokens):
-            token = self._feed(token)
-            drafted.append(token)
-        self._computed = wanted
-        return mx.concatenate(drafted)
+    def forget(self) -> None:
+        """Drop its caches."""
+        ...
 
-    def note_drafted(self, drafted: Sequence[int]) -> None:
-        """Note the token ids of the last proposal; the caches hold all of them but the last."""
-        self._computed = np.concatenate([self._computed, np.asarray(drafted[:-1], dtype=np.int64)])
+    def new_lookup(self, num_prompt_tokens: int, prediction: Sequence[int]) -> PromptLookup | None:
+        """What a row needs for its drafts, see `Row.lookup`.
 
-    def _feed(self, tokens: mx.array) -> mx.array:
-        logits = self._model(tokens[None], cache=self._caches)
-        return mx.argmax(logits[:, -1, :], axis=-1)
+        Args:
+            prediction: tokens that the completion is likely to hold, by the request; may be empty.
+        """
+        ...
 
-    def _trim(self, length: int) -> None:
-        if length < len(self._computed):
-            trim_prompt_cache(self._caches, len(self._computed) - length)
-            self._computed = self._computed[:length]
+    def most_tokens(self, rows: Sequence[Row]) -> int:
+        """The most tokens that it may draft for each of these rows in a step; 0 = it never will."""
+        ...
+
+    def expects(self, rows: Sequence[Row], *, are_all: bool) -> bool:
+        """Whether a draft is likely to be worth it once the tokens in flight are known.
+
+        Args:
+            are_all: these rows are all that the model computes.
+        """
+        ...
+
+    def propose(self, rows: Sequence[Row]) -> Drafts | None:
+        """Draft what follows the rows' tokens, of which none is in flight; None = an ordinary step is better.
+
+        No draft is longer than `row.num_left - 1`.
+        """
+        ...
+
+    def note_drafted(self, drafted: Sequence[Sequence[int]]) -> None:
+        """Note the token ids of the last drafts, now that they are computed."""
+        ...
+
+    def note_step(self, num_rows: int, num_drafted: int, duration_s: float) -> None:
+        """Note what a step took, for so many rows with drafts of this length; 0 = an ordinary step."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The result of one speculative step.
+    """What one speculative step adds to a row.
 
     Attributes:
-        accepted: drafted tokens that the model samples too, up to the first that ends the sequence.
-        newest: the token that the model samples after those; None when the last accepted token ends the sequence.
+        tokens: those that were guessed, and the model's own after them, unless an end token comes before it; none for a
+            retired row.
+        logprobs: one for each token, or none.
     """
 
-    accepted: tuple[int, ...]
-    newest: int | None
+    tokens: Sequence[int]
+    logprobs: Sequence[LazyLogprobs] = ()
 
 
 class SpeculativeStep:
-    """Runs the model once over a row's last token and a draft of what follows it."""
+    """Runs the model once over the rows' last tokens and drafts of what follows them.
 
-    def __init__(self, model: Callable[..., mx.array], drafter: Drafter) -> None:
+    Args:
+        counts: adds what becomes of the drafts.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., mx.array],
+        drafter: Drafter,
+        counts: DraftCounts,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._model = model
+        self._counts = counts
         self._drafter = drafter
+        self._clock = clock
 
-    @property
-    def max_tokens_per_step(self) -> int:
-        """The most tokens that are added to the caches in one step."""
-        return 1 + self._drafter.num_draft_tokens
+    def max_tokens_per_step(self, rows: Sequence[Row]) -> int:
+        """The most tokens that are added to each row's caches in one step."""
+        return 1 + self._drafter.most_tokens(rows)
 
-    def can_run(self, rows: Sequence[Row]) -> bool:
-        """Whether a speculative step is possible: one row, not at its end, without processors, grammar or logprobs."""
-        if len(rows) != 1:
-            return False
-        (row,) = rows
-        is_plain = not row.processors and row.matcher is None and not row.params.logprobs
-        return is_plain and row.num_left > 1
+    def may_draft(self, rows: Sequence[Row]) -> bool:
+        """Whether anything may ever be drafted for one of these rows."""
+        return self._drafter.most_tokens(rows) > 0
 
-    def run(self, row: Row, caches: LayerCaches) -> Verified:
-        """Draft and verify what follows the row's tokens, the last of which is not in `caches` yet; blocks.
+    def expects(self, table: RowTable, *, are_all: bool) -> bool:
+        """Whether the next step should wait for the tokens in flight, because a draft is likely to be worth it."""
+        return table.can_rewind and self._drafter.expects(table.slots, are_all=are_all)
 
-        While the drafter is catching up this is an ordinary step, but not overlapped with the next. Afterwards the
-        caches hold the row's last token and the accepted ones.
+    def run(self, table: RowTable) -> Sequence[tuple[Row, Verified]] | None:
+        """Draft what follows the rows' tokens and verify it; blocks. None = nothing was drafted, and nothing is done.
+
+        No token may be in flight. Afterwards the caches hold all of a row's tokens but the last, and `num_launched` and
+        `num_computed` count the new ones.
         """
-        drafted = self._drafter.propose(row.tokens, min(self._drafter.num_draft_tokens, row.num_left - 1))
-        draft = mx.zeros((0,), dtype=mx.uint32) if drafted is None else drafted
-        inputs = mx.concatenate([mx.array(row.tokens[-1:], dtype=mx.uint32), draft.astype(mx.uint32)])
-        logits = self._model(inputs[None], cache=caches)[0]
-        wanted = sample(logits, [(row.sampling, row.num_launched + ahead) for ahead in range(len(inputs))])
-        mx.eval(wanted, draft)
-        sampled, drafted_ids = cast("list[int]", wanted.tolist()), cast("list[int]", draft.tolist())
-        if drafted_ids:
-            self._drafter.note_drafted(drafted_ids)
-        verified = _verified(_as_forced(row, sampled, drafted_ids), drafted_ids, row.end_token_ids)
-        trim_prompt_cache(caches, len(drafted_ids) - len(verified.accepted))
-        return verified
+        started = self._clock()
+        slots = list(table.slots)
+        drafts = self._drafter.propose(slots)
+        if drafts is None:
+            return None
+        newest = mx.array([row.tokens[-1] for row in slots], dtype=mx.uint32)
+        inputs = mx.concatenate([newest[:, None], drafts.tokens.astype(mx.uint32)], axis=1)
+        logits = self._model(inputs, cache=table.layers, **position_deltas(slots))
+        sampled = _sampled(slots, drafts.lengths, logits)
+        mx.eval(sampled, drafts.tokens)
+        lines = cast("list[list[int]]", drafts.tokens.tolist())
+        drafted = [line[:length] for line, length in zip(lines, drafts.lengths, strict=True)]
+        self._drafter.note_drafted(drafted)
+        verified = _verified(slots, drafted, cast("list[int]", sampled.tolist()), logits)
+        for row, draft, said in zip(slots, drafted, verified, strict=True):
+            num_accepted = _num_equal(draft, said.tokens)
+            row.note_drafts(num_accepted, len(draft) - num_accepted)
+            self._counts.num_accepted += num_accepted
+            self._counts.num_rejected += len(draft) - num_accepted
+        table.advance_by([len(each.tokens) for each in verified], inputs.shape[1])
+        self._drafter.note_step(len(slots), inputs.shape[1] - 1, self._clock() - started)
+        return list(zip(slots, verified, strict=True))
+
+    def note_step(self, num_rows: int, duration_s: float) -> None:
+        """Note what an ordinary step took, whose tokens were waited for."""
+        self._drafter.note_step(num_rows, 0, duration_s)
 
 
-def _as_forced(row: Row, sampled: Sequence[int], drafted_ids: Sequence[int]) -> Sequence[int]:
+def _is_plain(row: Row) -> bool:
+    """Whether its tokens depend on nothing but the logits, its sampling and its place in its thinking."""
+    return not row.processors and row.matcher is None and not row.params.logprobs
+
+
+def _sampled(rows: Sequence[Row], lengths: Sequence[int], logits: mx.array) -> mx.array:
+    """Lazy token ids: what the plain rows say in each place of their drafts and after them, one row after the other.
+
+    Args:
+        logits: `(rows, places, vocab)`.
+    """
+    places, draws = [], []
+    for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        if _is_plain(row) and not row.is_retired:
+            places += [index * logits.shape[1] + ahead for ahead in range(length + 1)]
+            draws += [(row.sampling, row.num_launched + ahead) for ahead in range(length + 1)]
+    if not places:
+        mx.async_eval(logits)  # type: ignore[no-untyped-call]
+        return mx.zeros((0,), dtype=mx.uint32)
+    flat = logits.reshape(-1, logits.shape[-1])
+    return sample(flat if len(places) == len(flat) else flat[mx.array(places)], draws)
+
+
+def _verified(
+    rows: Sequence[Row], drafted: Sequence[Sequence[int]], sampled: Sequence[int], logits: mx.array
+) -> list[Verified]:
+    """What each row says, up to the first token that was not guessed; no tokens for retired rows.
+
+    Args:
+        sampled: see `_sampled`.
+    """
+    verified, start = [], 0
+    for index, (row, draft) in enumerate(zip(rows, drafted, strict=True)):
+        if row.is_retired:
+            verified.append(Verified(()))
+        elif _is_plain(row):
+            verified.append(Verified(_accepted(row, sampled[start : start + len(draft) + 1], draft)))
+            start += len(draft) + 1
+        else:
+            verified.append(_one_by_one(row, logits[index], draft))
+    return verified
+
+
+def _accepted(row: Row, sampled: Sequence[int], draft: Sequence[int]) -> Sequence[int]:
     """The sampled tokens up to the first that the draft does not have, with those in place that end its thinking."""
-    if row.thinking is None:
-        return sampled
     tokens: list[int] = []
     for token in sampled:
-        at = row.num_launched + len(tokens)
-        forced = row.forced_token(at)
+        forced = row.forced_token(row.num_launched)
         tokens.append(token if forced is None else forced)
-        row.thinking.see(tokens[-1], at)
-        if drafted_ids[: len(tokens)] != tokens:
+        if _goes_no_further(row, tokens, draft):
             break
     return tokens
 
 
-def _verified(sampled: Sequence[int], drafted_ids: Sequence[int], end_token_ids: Collection[int]) -> Verified:
-    """Pure: which drafted tokens are accepted.
+def _one_by_one(row: Row, logits: mx.array, draft: Sequence[int]) -> Verified:
+    """As `_accepted`, for a row with state that must see each token before the next: processors, a grammar.
 
     Args:
-        sampled: ends with the first token that is not in `drafted_ids`, or goes on after it.
+        logits: `(places, vocab)`.
     """
-    for num, (token, drafted_id) in enumerate(zip(sampled, drafted_ids, strict=False)):
-        if token != drafted_id:
-            return Verified(tuple(sampled[:num]), token)
-        if token in end_token_ids:
-            return Verified(tuple(sampled[: num + 1]), None)
-    return Verified(tuple(drafted_ids), sampled[len(drafted_ids)])
+    tokens, logprobs = [row.tokens[-1]], []
+    for raw in logits:
+        sampled = next_tokens([row], mx.array(tokens[-1:], dtype=mx.uint32), raw[None])
+        scores = LazyLogprobs.of([row], raw[None], sampled)
+        mx.eval(sampled, *scores.arrays)
+        tokens.append(cast("int", sampled.item()))
+        logprobs.append(scores)
+        if _goes_no_further(row, tokens[1:], draft):
+            break
+    return Verified(tokens[1:], logprobs)
+
+
+def _num_equal(draft: Sequence[int], said: Sequence[int]) -> int:
+    """How many of the drafted tokens were said."""
+    return sum(drafted == token for drafted, token in zip(draft, said, strict=False))
+
+
+def _goes_no_further(row: Row, tokens: Sequence[int], draft: Sequence[int]) -> bool:
+    """Count the newest of a row's new tokens; whether it is the last one that this step can tell."""
+    row.num_launched += 1
+    row.num_computed += 1
+    row.note_newest(tokens[-1])
+    is_guessed = len(tokens) <= len(draft) and tokens[-1] == draft[len(tokens) - 1]
+    return not is_guessed or tokens[-1] in row.end_token_ids or row.fault is not None

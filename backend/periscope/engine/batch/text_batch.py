@@ -34,7 +34,7 @@ from periscope.engine.batch.speculation import SpeculativeStep
 from periscope.engine.batch.step_plan import DECODE_ONLY
 from periscope.engine.structured.thinking import Thinking
 from periscope.engine.worker.commands import TokenPrompt
-from periscope.engine.worker.contracts import IDLE_POLL_S, DiskUse, Sampled
+from periscope.engine.worker.contracts import IDLE_POLL_S, DiskUse, DraftCounts, Sampled
 from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ class TextBatch:
         new_caches: makes the empty caches of a row; None = the model's own.
 
     Attributes:
+        drafted: tokens that were drafted for its rows so far.
         working_bytes: bytes of all requests' caches when last checked, once in `_ROOM_CHECK_STEPS` steps.
     """
 
@@ -103,6 +104,7 @@ class TextBatch:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.working_bytes = 0
+        self.drafted = DraftCounts()
         new_caches = new_caches or partial(make_prompt_cache, model)
         self._model = model
         self._settings = settings
@@ -111,6 +113,7 @@ class TextBatch:
         self._keeps_states = budget.prompt_cache_bytes != 0
         self._disk = disk
         self._drafter = drafter
+        self._clock = clock
         self._num_rows = 0
         self._num_steps = 0
         self._removed: set[int] = set()  # ids, since the last step
@@ -142,7 +145,8 @@ class TextBatch:
             self._model,
             RowTable(self._keep, keeps_states=self._keeps_states),
             token_text=self._settings.token_text,
-            speculation=None if drafter is None else SpeculativeStep(self._model, drafter),
+            speculation=None if drafter is None else SpeculativeStep(self._model, drafter, self.drafted, self._clock),
+            clock=self._clock,
         )
 
     def _keep(self, tokens: list[int], caches: LayerCaches, freed_bytes: int) -> None:
@@ -194,6 +198,7 @@ class TextBatch:
             thinking_rules=submit.thinking,
             images=images,
             prompt_logprobs=PromptLogprobs(params.top_logprobs) if params.prompt_logprobs else None,
+            lookup=None if self._drafter is None else self._drafter.new_lookup(len(tokens), prompt.prediction),
         )
         if submit.thinking is not None and params.thinking_budget is not None:
             budget = submit.thinking.budget_within(params.thinking_budget, params.max_tokens or 1)

@@ -45,6 +45,7 @@ class RenderedPrompt:
         continues_text: the prompt ends within a text that the completion goes on with, see `OutputFormat`.
         is_chat: what follows is a turn of the assistant. Else it is text, in which nothing is reasoning or a call.
         end_token_ids: tokens that end the completion besides the model's own end tokens.
+        prediction: tokens that the completion is likely to hold, which may be drafted.
     """
 
     token_ids: tuple[int, ...]
@@ -54,6 +55,7 @@ class RenderedPrompt:
     continues_text: bool = False
     is_chat: bool = True
     end_token_ids: tuple[int, ...] = ()
+    prediction: tuple[int, ...] = ()
 
 
 #: Arguments of `apply_chat_template` in transformers and mlx-lm, which share a namespace with the template's variables.

@@ -25,6 +25,7 @@ class TokenPrompt:
         end_token_ids: tokens that end the completion besides the model's own end tokens.
         continues_text: the completion goes on with the prompt's text, so that the space before its first word is told.
             In a chat it is an answer of its own, and some tokenizers' decoders leave that space out.
+        prediction: tokens that the completion is likely to hold, which may be drafted.
     """
 
     token_ids: tuple[int, ...]
@@ -32,6 +33,7 @@ class TokenPrompt:
     images: tuple[PlacedImage, ...] = ()
     end_token_ids: tuple[int, ...] = ()
     continues_text: bool = False
+    prediction: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

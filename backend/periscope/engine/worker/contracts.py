@@ -36,6 +36,7 @@ class Sampled:
         finish_reason: set if this is the row's last token.
         is_eos: `token_id` is an end token of the model or the request, which is not part of the text.
         num_cached_tokens: prompt tokens of this row that came from the prompt cache.
+        num_accepted, num_rejected: tokens that were drafted for this row so far, and were right, and were not.
         prompt_logprobs: of all tokens of the prompt, with the row's first token, if they are wanted.
         error: what this row's sampler, logits processor or image raised; `token_id` is meaningless then.
         is_model_failure: the model itself raised the error, so other rows may fail in the same way.
@@ -48,10 +49,20 @@ class Sampled:
     finish_reason: FinishReason | None = None
     is_eos: bool = False
     num_cached_tokens: int = 0
+    num_accepted: int = 0
+    num_rejected: int = 0
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     error: Exception | None = None
     is_model_failure: bool = False
     vectors: bytes = b""
+
+
+@dataclass(slots=True)
+class DraftCounts:
+    """Tokens that were drafted and verified. Counted by the batch that owns it."""
+
+    num_accepted: int = 0
+    num_rejected: int = 0
 
 
 class Batch(Protocol):
@@ -101,6 +112,11 @@ class Batch(Protocol):
         ...
 
     @property
+    def drafted(self) -> DraftCounts:
+        """Tokens that were drafted for its rows, since this batch was made."""
+        ...
+
+    @property
     def num_preemptions(self) -> int:
         """Rows that gave up their memory and were computed again, since this batch was made."""
         ...
@@ -127,9 +143,10 @@ class Batch(Protocol):
 
 
 class KeepsNothing:
-    """The part of a `Batch` about what outlives the model's stay in memory, for those with nothing of the kind."""
+    """The part of a `Batch` about drafts and what outlives the model's stay in memory, for those with neither."""
 
     disk_use = DiskUse()
+    drafted = DraftCounts()
 
     def rest(self) -> float:
         return IDLE_POLL_S

@@ -36,6 +36,8 @@ class LiveRow:
             token_ids=() if sampled.is_eos else (sampled.token_id,),
             num_tokens=1,
             num_cached_tokens=sampled.num_cached_tokens,
+            num_accepted=sampled.num_accepted,
+            num_rejected=sampled.num_rejected,
             logprobs=() if sampled.logprob is None or sampled.is_eos else (sampled.logprob,),
             prompt_logprobs=sampled.prompt_logprobs,
             finish_reason=reason,

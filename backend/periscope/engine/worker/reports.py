@@ -19,6 +19,7 @@ class TokenChunk:
         token_ids: the tokens of this chunk, without an end-of-sequence token (which `num_tokens` counts).
         num_tokens: tokens sampled in this step; 0 only in `STARTED`.
         num_cached_tokens: prompt tokens that came from the prompt cache; set on the first chunk.
+        num_accepted, num_rejected: tokens that were drafted for the row so far, and were right, and were not.
         logprobs: one per entry of `token_ids`, if the parameters ask for them; else empty.
         prompt_logprobs: one for each token of the prompt, on the first chunk, if the parameters ask for them.
         finish_reason: set on the last chunk only.
@@ -29,6 +30,8 @@ class TokenChunk:
     token_ids: tuple[int, ...]
     num_tokens: int
     num_cached_tokens: int = 0
+    num_accepted: int = 0
+    num_rejected: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None

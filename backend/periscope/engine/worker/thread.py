@@ -238,6 +238,8 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
             working_bytes=self._batch.working_bytes if self._rows else 0,
             prompt_cache_bytes=self._batch.prompt_cache_bytes,
             num_preemptions=self._batch.num_preemptions,
+            num_accepted_tokens=self._batch.drafted.num_accepted,
+            num_rejected_tokens=self._batch.drafted.num_rejected,
         )
 
     def _drop_abandoned_rows(self) -> None:
