@@ -55,6 +55,16 @@ def test_engine_and_raw_loop_do_the_same_work(tiny_random_model: Path) -> None:
     assert all((sample.peak_bytes or 0) > 0 for sample in report.samples)
 
 
+def test_edits_are_measured_with_look_up_and_without(tiny_random_model: Path) -> None:
+    """The same requests go to the raw loop, the engine and an engine that drafts, and each answers as a whole."""
+    asked = dataclasses.replace(settings(tiny_random_model), max_tokens=8, has_edits=True)
+    report = asyncio.run(bench_engine(asked, lambda _text: None))
+    work = {(sample.workload, sample.contender): sample.num_tokens for sample in report.samples}
+    names = ["1", "2", "1, edit", "2, edit"]
+    assert list(work) == [(name, each) for name in names for each in ("raw", "engine", "engine, look-up")]
+    assert [work["2, edit", each] for each in ("raw", "engine", "engine, look-up")] == [16] * 3
+
+
 def test_ragged_batches_are_the_same_work_for_all(tiny_random_model: Path) -> None:
     """Answers that end at different times, and requests that arrive one by one, are measured for both contenders."""
     asked = dataclasses.replace(settings(tiny_random_model), max_tokens=8, is_ragged=True, mean_gap_s=0.002)

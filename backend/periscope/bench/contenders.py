@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from periscope.bench.edits import edit_prompt
 from periscope.bench.samples import Batch, Sample, sample_of
 from periscope.bench.waiting import told
 from periscope.bench.words import rng, words
@@ -60,6 +61,7 @@ class Workload:
 
     Attributes:
         is_ragged: prompts are of different lengths, up to `num_words`, and answers end at different times.
+        is_edit: prompts hold files of `num_words`, which answers repeat with a change; nothing is shared or ragged.
         mean_gap_s: mean time between two requests, whose arrivals are a Poisson process; 0: all are sent at once.
     """
 
@@ -69,9 +71,12 @@ class Workload:
     num_shared: int = 0
     is_ragged: bool = False
     mean_gap_s: float = 0.0
+    is_edit: bool = False
 
     def asks(self, number: int, max_tokens: int) -> list[Ask]:
         """Pure: the requests of one round. Rounds share no prefix, so that no prompt cache helps."""
+        if self.is_edit:
+            return [Ask(edit_prompt(self.num_words, number, row), max_tokens) for row in range(self.num_rows)]
         shared = words(self.num_shared, self.name, number, "shared")
         chance = rng(self.name, number, "schedule")
         asks, after_s = [], 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,7 @@ class GenerationSettings:
         mean_gap_s: mean time between two of those arrivals.
         max_s: no round begins that would end later than so many seconds after the first; the first round always does.
         limit_s: how long a start, or a batch of one contender, may take.
+        has_edits: also edits of a file for every batch size, and an engine that looks up what prompts repeat.
     """
 
     model: str | None = None
@@ -67,6 +68,7 @@ class GenerationSettings:
     mean_gap_s: float = 0.05
     max_s: float | None = None
     limit_s: float = TIME_LIMIT_S
+    has_edits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,8 @@ def _workloads(settings: GenerationSettings) -> list[Workload]:
     """Requests that are alike, and ragged ones for every batch size above 1; the largest also arrive one by one."""
     num_words = settings.prompt_words
     alike = [Workload(str(rows), rows, num_words) for rows in settings.num_rows]
+    if settings.has_edits:
+        alike += [Workload(f"{rows}, edit", rows, num_words, is_edit=True) for rows in settings.num_rows]
     several = [rows for rows in settings.num_rows if rows > 1]
     if not settings.is_ragged or not several:
         return alike
@@ -193,7 +197,14 @@ async def _in_process(path: Path, settings: GenerationSettings, tell: Tell) -> A
 
         async with waiting_for("the raw loop to load the model", tell, limit_s):
             raw = await RawLoop.load(thread, path, config, tokenise, limit_s=limit_s)
-        yield [raw, EngineContender(engine, limit_s=limit_s)]
+        contenders: list[Contender] = [raw, EngineContender(engine, limit_s=limit_s)]
+        if settings.has_edits:
+            async with waiting_for("the engine with look-up to load the model", tell, limit_s):
+                looking = await InferenceEngine.load(str(path), replace(config, prompt_lookup=True))
+            contenders.append(
+                EngineContender(await stack.enter_async_context(looking), "engine, look-up", limit_s=limit_s)
+            )
+        yield contenders
 
 
 async def _measure(

@@ -25,9 +25,8 @@ class EngineContender:
         limit_s: how long a batch may take.
     """
 
-    name = "engine"
-
-    def __init__(self, engine: InferenceEngine, *, limit_s: float = TIME_LIMIT_S) -> None:
+    def __init__(self, engine: InferenceEngine, name: str = "engine", *, limit_s: float = TIME_LIMIT_S) -> None:
+        self.name = name
         self._engine = engine
         self._limit_s = limit_s
 

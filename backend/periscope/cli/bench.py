@@ -97,6 +97,10 @@ def engine(
     gap_ms: GapMs = None,
     quick: Quick = False,
     time_limit: TimeLimit = 600,
+    edit: Annotated[
+        bool,
+        typer.Option("--edit", help="Also edits of a file, which answers repeat, and an engine with prompt look-up."),
+    ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Measure the engine in process, beside the plain mlx-lm loop."""
@@ -113,6 +117,7 @@ def engine(
         is_ragged=ragged or None,
         mean_gap_s=None if gap_ms is None else gap_ms / 1000,
         limit_s=time_limit,
+        has_edits=edit,
     )
     _generate(bench_engine, settings, quick=quick, json_file=json_file)
 
