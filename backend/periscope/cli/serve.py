@@ -145,6 +145,7 @@ async def _serve(
     logger.info("listening on %s", " and ".join(entrance.places))  # all that takes long comes after it
     from periscope.api import AccessKeys, create_app
     from periscope.cli.http_server import http_server
+    from periscope.cli.long_lived import leave_long_lived_alone
     from periscope.cli.progress import display_on, shown
     from periscope.cli.stopping import stop_on_signals
     from periscope.engine.loading.import_structure import KeptImportStructure
@@ -183,6 +184,7 @@ async def _serve(
         )
         server = http_server(app, config.server.limits, entrance.tls)
         display = display_on(console, _log_line)
+        leave_long_lived_alone(runtime.bus)
         async with shown(runtime.bus, display):
             starting = asyncio.create_task(_start(runtime, entrance, console), name="load models")
             serving = asyncio.create_task(server.serve(entrance.listeners), name="serve HTTP")

@@ -312,8 +312,9 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         self._rows.clear()
         self.memory = replace(self.memory, working_bytes=0)
         self._batch.close()
+        watched = [weakref.ref(self._batch)]
         self._batch = None
-        gc.collect()
+        _collect(watched)
         mx.clear_cache()
         self._batch = self._model.new_batch()
 
@@ -369,10 +370,12 @@ def _ignore(_outcome: object) -> None:
 def _collect(watched: list[weakref.ref[Any]]) -> None:
     """Collect garbage until the watched objects are freed, at most `_MAX_COLLECTIONS` times.
 
-    While another thread collects, `gc.collect` returns at once and does nothing, hence the lock and the repetition.
+    While another thread collects, `gc.collect` returns at once and does nothing, hence the lock and the repetition. The
+    server leaves long-lived objects out of collections (`gc.freeze`), until a first one was not enough.
     """
     for _ in range(_MAX_COLLECTIONS):
         with _COLLECTING:
             gc.collect()
         if all(part() is None for part in watched):
             return
+        gc.unfreeze()
