@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -135,36 +136,34 @@ class Subscription:
     """Owned by its reader: an async iterator over events. Ends when the reader fell too far behind, or at close."""
 
     def __init__(self, capacity: int) -> None:
-        self._queue: asyncio.Queue[Event] = asyncio.Queue(capacity)
-        self._ended = asyncio.Event()
+        self._capacity = capacity
+        self._queue: deque[Event] = deque()
+        self._is_ended = False
+        self._has_news = asyncio.Event()
 
     def offer(self, event: Event) -> None:
         """Queue an event for the reader, or cut off a reader that is too far behind; never blocks."""
-        try:
-            self._queue.put_nowait(event)
-        except asyncio.QueueFull:
+        if len(self._queue) == self._capacity:
             self.end()
+            return
+        self._queue.append(event)
+        self._has_news.set()
 
     def end(self) -> None:
         """No further events; what is queued can still be read."""
-        self._ended.set()
+        self._is_ended = True
+        self._has_news.set()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Event:
-        if not self._queue.empty():
-            return self._queue.get_nowait()
-        getting = asyncio.ensure_future(self._queue.get())
-        ending = asyncio.ensure_future(self._ended.wait())
-        try:
-            await asyncio.wait({getting, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if getting.done():
-                return getting.result()
-            raise StopAsyncIteration
-        finally:
-            getting.cancel()
-            ending.cancel()
+        while not self._queue:
+            if self._is_ended:
+                raise StopAsyncIteration
+            self._has_news.clear()
+            await self._has_news.wait()
+        return self._queue.popleft()
 
 
 class EventBus:
