@@ -10,7 +10,18 @@ import pytest
 from periscope.api.wording import clip
 from periscope.core import TextDelta
 from periscope.errors import GenerationFailed
-from tests.api.driving import FINISHED, HELLO, Exchange, FakeBackend, Gate, app_over, client_of, in_loop, post_chat
+from tests.api.driving import (
+    FINISHED,
+    HELLO,
+    Exchange,
+    FakeBackend,
+    FakeTools,
+    Gate,
+    app_over,
+    client_of,
+    in_loop,
+    post_chat,
+)
 
 STREAM = HELLO | {"stream": True}
 SECRET = "data:image/png;base64," + "QUFB" * 100
@@ -44,6 +55,23 @@ async def test_one_line_tells_how_a_request_went(
     assert all(part in message for part in line.split(" * "))
     assert message.endswith(f"id={response.headers['x-request-id']}")
     assert record.__dict__["request_id"] == response.headers["x-request-id"]
+
+
+@in_loop
+async def test_what_each_client_of_mcp_tries_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    """Its GET and DELETE are refused as MCP asks, and are told at debug level alone; other failures are news."""
+    caplog.set_level(logging.DEBUG)
+    async with client_of(FakeBackend(), mcp=FakeTools()) as client:
+        for method in ("GET", "DELETE"):
+            assert (await client.request(method, "/mcp")).status_code == 405
+        await client.post("/mcp", content=b"{")
+        await client.delete("/v1/models")
+    assert [(record.levelname, record.getMessage().split(" ms=")[0]) for record in lines_of(caplog)] == [
+        ("DEBUG", "GET /mcp status=405"),
+        ("DEBUG", "DELETE /mcp status=405"),
+        ("INFO", "POST /mcp status=400"),
+        ("INFO", "DELETE /v1/models status=405"),
+    ]
 
 
 @in_loop

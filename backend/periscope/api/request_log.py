@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 CLIENT_CLOSED_REQUEST = 499
 #: Supervisors and watchers request these every few seconds, so they are logged at info level only if they fail.
 _PROBES = frozenset({"/", "/livez", "/readyz", "/health", "/metrics", "/api/status", "/api/requests"})
-
+#: Each client of MCP tries a `GET` when it connects and a `DELETE` when it leaves, and goes on with their 405.
+_TRIED = frozenset({"/mcp"})
 
 #: Of the W3C headers that join a request to a trace; longer ones are not the caller's to send.
 _MAX_TRACE_CHARS = 512
@@ -104,7 +105,8 @@ def _trace_parent(scope: Scope) -> TraceParent | None:
 
 
 def _log(scope: Scope, record: RequestRecord, status: int, elapsed_ms: int) -> None:
-    level = logging.DEBUG if scope["path"] in _PROBES and status < 400 else logging.INFO
+    is_routine = (scope["path"] in _PROBES and status < 400) or (scope["path"] in _TRIED and status == 405)
+    level = logging.DEBUG if is_routine else logging.INFO
     logger.log(
         level,
         "%s %s status=%d ms=%d model=%s error=%s key=%s id=%s",
