@@ -79,6 +79,15 @@ def request(method: str, params: dict[str, Any] | None = None) -> dict[str, Any]
 
 
 @in_loop
+async def test_a_subscription_is_no_method_here() -> None:
+    """Of the protocol without a handshake, whose clients may ask for one; the answer is JSON like any other."""
+    headers = ((b"mcp-protocol-version", VERSION.encode()), (b"mcp-method", b"subscriptions/listen"))
+    message = request("subscriptions/listen", {"_meta": META, "notifications": {}})
+    status, told = await answered(HttpTools(PlayedSight(), AllowedFolders()).answer(McpRequest(message, None, headers)))
+    assert (status, told["id"], told["error"]["code"]) == (404, 1, -32601)
+
+
+@in_loop
 async def test_only_folders_of_the_setting_are_read(tmp_path: Path) -> None:
     """Whatever roots a client says that it shares: it may be on another machine."""
     (tmp_path / "a.png").write_bytes(b"picture")

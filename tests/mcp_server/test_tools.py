@@ -88,7 +88,12 @@ async def test_whatever_goes_wrong_is_told_to_the_model() -> None:
         (PlayedSight(seen=failed), "read_text", {"image": DATA}, "the captioner timed out"),
         (PlayedSight(end=None), "ask_about_image", {"image": DATA, "question": "What?"}, "ended before"),
         (PlayedSight(), "ask_about_image", {"image": DATA, "question": ""}, "at least 1 character"),
-        (PlayedSight(), "ask_about_image", {"image": DATA}, "question"),
+        (
+            PlayedSight(),
+            "ask_about_image",
+            {"question": 5},
+            "ask_about_image: `image` is missing. `question` is wrong: ",
+        ),
         (
             PlayedSight(),
             "describe_image",
@@ -100,6 +105,7 @@ async def test_whatever_goes_wrong_is_told_to_the_model() -> None:
         told, text = await called(sight, tool, **arguments)
         assert told is None
         assert reason in text
+        assert "pydantic" not in text
 
 
 @in_loop

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from periscope.mcp_server.sight import Sight
     from periscope.mcp_server.tools import ImageServer
 
-_HEADERS: Final = ((b"content-type", b"application/json"), (b"accept", b"application/json"))
+#: The transport answers in JSON all the same; without events it refuses a subscription by its header, without a word.
+_HEADERS: Final = (
+    (b"content-type", b"application/json"),
+    (b"accept", b"application/json, text/event-stream"),
+)
 
 
 class HttpTools:

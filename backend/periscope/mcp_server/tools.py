@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 from mcp import MCPError, types
 from mcp.server.mcpserver import Context, MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.types import ToolAnnotations
 from pydantic import BaseModel, Field, ValidationError
@@ -151,7 +151,7 @@ class ImageTools:
 
 
 class ImageServer(MCPServer):
-    """Refuses arguments that a tool does not have, which the SDK drops without a word."""
+    """Refuses arguments that a tool does not have, which the SDK drops without a word, and says which are wrong."""
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
@@ -159,13 +159,19 @@ class ImageServer(MCPServer):
         """As the SDK's.
 
         Raises:
-            ToolError: also for an unknown argument.
+            ToolError: also for an unknown argument, and for wrong ones in words for a model, not for a developer.
         """
         known = next((tool.input_schema["properties"] for tool in await self.list_tools() if tool.name == name), None)
         unknown = [] if known is None else sorted(set(arguments) - set(known))
         if known is not None and unknown:
             raise ToolError(f"{name} has no argument {unknown[0][:64]!r}. It takes {', '.join(known)}.")
-        return await super().call_tool(name, arguments, context)
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as error:
+            wrong = error.__cause__
+            if not isinstance(wrong, ValidationError) or isinstance(error, UnexpectedToolError):
+                raise
+            raise ToolError(f"{name}: {_told_faults(wrong)}") from wrong
 
     def transport(self) -> StreamableHTTPSessionManager:
         """For one HTTP request: whoever runs it owns all of its tasks, and no session outlives it."""
@@ -191,6 +197,15 @@ def image_server(sight: Sight, folders: AllowedFolders) -> ImageServer:
     for tool in (tools.describe_image, tools.read_text, tools.ask_about_image):
         server.add_tool(tool, annotations=_READS_ONLY)
     return server
+
+
+def _told_faults(wrong: ValidationError) -> str:
+    """Each argument at fault and what is wrong with it, without its value."""
+    return " ".join(
+        f"`{'.'.join(map(str, fault['loc']))}` is "
+        + ("missing." if fault["type"] == "missing" else f"wrong: {fault['msg']}.")
+        for fault in wrong.errors(include_url=False, include_context=False, include_input=False)
+    )
 
 
 async def _told(work: Awaitable[T]) -> T:
