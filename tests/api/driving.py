@@ -107,12 +107,25 @@ SHORT_S = 0.01
 
 
 def in_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Runs a test in an event loop of its own, which must hold no other task when the test has ended."""
+    """Runs a test in an event loop of its own, which must hold no other task when the test has ended.
+
+    It fails when the loop has run for `PATIENCE_S`: time in which the process is stopped or waits outside of the loop,
+    such as for a server that starts, is not the test's.
+    """
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         async def guarded() -> None:
-            async with asyncio.timeout(PATIENCE_S):
+            loop = asyncio.get_running_loop()
+
+            def wait_on(num_seconds: float) -> None:
+                if num_seconds > 0:
+                    loop.call_later(1, wait_on, num_seconds - 1)
+                else:
+                    limit.reschedule(loop.time())
+
+            async with asyncio.timeout(None) as limit:
+                wait_on(PATIENCE_S)
                 await test(*args, **kwargs)
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
