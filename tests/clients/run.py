@@ -114,6 +114,7 @@ CLIENTS = (
     ClientScript("pydantic-ai, /mcp", "pydantic-ai", "pydantic_ai_mcp.py", ("http",)),
     ClientScript("openai-agents, chat", "openai-agents", "openai_agents.py", ("chat",)),
     ClientScript("openai-agents, responses", "openai-agents", "openai_agents.py", ("responses",)),
+    ClientScript("openai-agents, /mcp", "openai-agents", "openai_agents_mcp.py"),
     ClientScript("instructor", "instructor", "instructor_calls.py"),
     ClientScript("llm", "llm", "llm_command.py"),
     ClientScript("AI SDK, compatible", "node", "ai_sdk.mjs", ("compatible",)),

@@ -16,6 +16,8 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 IS_HTTP = sys.argv[1] == "http"
 IMAGE = PICTURE_URL if IS_HTTP else str(PICTURE)
+#: For a start on a busy machine: pydantic-ai's own 5 s are for one at rest.
+PATIENCE_S = 120
 TOOLS = ["ask_about_image", "describe_image", "read_text"]
 
 
@@ -41,7 +43,7 @@ def transport() -> StdioTransport | StreamableHttpTransport:
 
 def mcp() -> None:
     async def answer() -> str:
-        agent = Agent(FunctionModel(played), toolsets=[MCPToolset(transport())])
+        agent = Agent(FunctionModel(played), toolsets=[MCPToolset(transport(), init_timeout=PATIENCE_S)])
         async with agent:
             return (await agent.run("What is in the picture?")).output
 
