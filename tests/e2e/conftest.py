@@ -20,6 +20,8 @@ from tests.cli.process import new_home
 
 READY = re.compile(r"ready on (http://[\d.]+:\d+)/v1")
 START_TIMEOUT_S = 180
+#: The server itself ends within 30 s of its own time.
+STOP_TIMEOUT_S = 180
 
 
 @dataclass
@@ -33,8 +35,8 @@ class RunningServer:
     def stop(self) -> int:
         """SIGTERM, as launchd sends it; the exit status."""
         self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(60)
-        self.reading.join(60)
+        status = self.process.wait(STOP_TIMEOUT_S)
+        self.reading.join(STOP_TIMEOUT_S)
         return status
 
 

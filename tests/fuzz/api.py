@@ -33,14 +33,22 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PERISCOPE_HOME"] = folder
         server = start_server(log=Path(folder) / "server.log")
-        document = Path(folder) / "openapi.json"
-        document.write_text(json.dumps(_with_names(httpx.get(f"{server.url}/openapi.json").json())))
-        program = Path(sys.executable).with_name("schemathesis")
-        command = [str(program), "run", str(document), "--url", server.url, "--checks", CHECKS]
-        command += ["--phases", "examples,coverage,fuzzing", "--request-timeout", str(PATIENCE_S), "--workers", "1"]
-        command += ["--continue-on-failure", *(part for path in LEFT_OUT for part in ("--exclude-path", path))]
-        status = subprocess.run([*command, *sys.argv[1:]], check=False, cwd=folder).returncode  # noqa: S603
-        return server.stop() or status
+        try:
+            status = _tried(server.url, Path(folder))
+        finally:
+            ended = server.stop()
+        return ended or status
+
+
+def _tried(url: str, folder: Path) -> int:
+    """The exit status of schemathesis."""
+    document = folder / "openapi.json"
+    document.write_text(json.dumps(_with_names(httpx.get(f"{url}/openapi.json", timeout=PATIENCE_S).json())))
+    program = Path(sys.executable).with_name("schemathesis")
+    command = [str(program), "run", str(document), "--url", url, "--checks", CHECKS]
+    command += ["--phases", "examples,coverage,fuzzing", "--request-timeout", str(PATIENCE_S), "--workers", "1"]
+    command += ["--continue-on-failure", *(part for path in LEFT_OUT for part in ("--exclude-path", path))]
+    return subprocess.run([*command, *sys.argv[1:]], check=False, cwd=folder).returncode  # noqa: S603
 
 
 def _with_names(document: dict[str, Any]) -> dict[str, Any]:
