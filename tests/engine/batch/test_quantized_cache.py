@@ -245,6 +245,22 @@ def test_drafting_changes_no_token(path: Path, model: TextModel, bits: int, para
         assert all_of(drafting.new_batch(), *submits) == expected
 
 
+def test_looking_up_changes_no_token(path: Path, model: TextModel, bits: int) -> None:
+    """Alone and beside each other: drafts stand in packed slots, too, and those that were wrong are overwritten."""
+    said_twice = [prompt(length) * 2 for length in (7, 60, 90)]
+    submits = [submit(tokens, replace(GREEDY, max_tokens=90)) for tokens in said_twice]
+    expected = alone(model, submits)
+    drafting = Run(load(path, config_of(bits, prompt_lookup=True)).new_batch())
+    for each, tokens in zip(submits, expected, strict=True):
+        (row,) = drafting.admit(each)
+        drafting.to_the_end()
+        assert drafting.tokens[row] == tokens
+    rows = drafting.admit(*submits)
+    drafting.to_the_end()
+    assert [drafting.tokens[row] for row in rows] == expected
+    assert sum(drafting.last[row].num_accepted for row in rows)
+
+
 def test_probabilities_are_the_same_beside_others(model: TextModel) -> None:
     """Those of a prompt's own tokens are computed with quantised keys and values, too."""
     scored = replace(GREEDY, logprobs=True, top_logprobs=2, prompt_logprobs=True, max_tokens=3)
