@@ -52,8 +52,6 @@ if TYPE_CHECKING:
 _MAX_BUFFERED = 64
 #: Bound of the prompt tokens of one request, in all its choices, whose log-probabilities are told: some 20 MB of JSON.
 MAX_SCORED_TOKENS = 32_768
-
-
 #: Of a prediction no more is tokenised than so many characters for each token of the context.
 _CHARS_PER_PREDICTED_TOKEN = 8
 
