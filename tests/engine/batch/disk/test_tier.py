@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
+import shutil
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlx_lm.models.cache import ArraysCache
 
-from periscope.engine.batch.disk.files import SET_ASIDE, kept_files
+from periscope.engine.batch.disk.files import NAME_DIGITS, SET_ASIDE, kept_files
 from periscope.engine.batch.disk.layout import PIECE_BYTES
 from periscope.engine.batch.disk.tier import DiskTier
 from periscope.engine.batch.prompt_cache import LayerCaches, PromptCache
@@ -215,6 +218,57 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, caplog: pyt
     disk.save(60)
     (line,) = caplog.records
     assert "no states of prompts are written" in line.getMessage()
+
+
+def test_a_folder_that_is_removed_while_a_state_is_written_is_made_anew(tmp_path: Path) -> None:
+    """The state under way is lost; the next is written."""
+    cache = cache_of(list(range(PIECE_BYTES // 32)))
+    disk = tier(tmp_path / "prompts", cache, write_after_s=0)
+    for _ in range(3):
+        disk.rest()
+    shutil.rmtree(tmp_path / "prompts")
+    disk.save(60)
+    assert files_of(tmp_path) == []
+    cache.keep(CHAT, state(CHAT))
+    disk.save(60)
+    assert ".safetensors" in files_of(tmp_path)
+
+
+def test_a_full_disk_leaves_no_half_of_a_state_and_is_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It fills up in the middle of a write, which the look at its free space could not know."""
+    cache = cache_of(list(range(PIECE_BYTES // 32)))
+    disk = tier(tmp_path, cache, write_after_s=0)
+    for _ in range(3):
+        disk.rest()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limit[1]))
+        disk.save(60)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    (line,) = caplog.records
+    assert "no states of prompts are written" in line.getMessage()
+    assert files_of(tmp_path) == []
+
+
+def test_what_a_killed_server_left_of_another_model_goes_when_a_model_is_loaded(tmp_path: Path) -> None:
+    """That model may never be loaded again, and half a state would count for ever."""
+    half = tmp_path / "of-another-model" / f"{'0' * NAME_DIGITS}.1-2.partial"
+    half.parent.mkdir()
+    half.write_bytes(bytes(1000))
+    tier(tmp_path, PromptCache(MB))
+    assert files_of(tmp_path) == []
+
+
+def test_a_link_that_leads_nowhere_does_not_hide_the_states_beside_it(tmp_path: Path) -> None:
+    """Nor does one that has gone between two looks, which it stands for here."""
+    tier(tmp_path, cache_of(CHAT)).save(60)
+    (tmp_path / KEY / f"{'0' * NAME_DIGITS}.safetensors").symlink_to(tmp_path / "nowhere")
+    assert found(tier(tmp_path, PromptCache(MB)), [*CHAT, 1]) == CHAT
 
 
 def test_a_state_that_no_file_can_hold_is_left_out_with_a_line(

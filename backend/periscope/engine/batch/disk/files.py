@@ -1,7 +1,8 @@
 """The files of all models' states in one folder, and their bound in bytes. May block; any thread.
 
-`ROOT/KEY/NAME.safetensors`, where the key tells one model's states from another's. Several workers and several servers
-may use one folder: nothing is locked for longer than a look at it, and whoever finds a file gone goes on without it.
+`ROOT/KEY/NAME.safetensors`, where the key tells one model's states from another's, and the name is `NAME_DIGITS` hex
+digits. Whatever else is there, weights of models for one, is left alone. Several workers and several servers may use
+one folder: nothing is locked for longer than a look at it, and whoever finds a file gone goes on without it.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 import shutil
+import stat
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +28,9 @@ SUFFIX = ".safetensors"
 SET_ASIDE = ".set-aside"
 #: Files that are being written.
 _PARTIAL = ".partial"
+#: How many hex digits a file's name has before its first dot.
+NAME_DIGITS = 32
+_OURS = re.compile(rf"[0-9a-f]{{{NAME_DIGITS}}}\.")
 #: States are written only while the volume keeps so many bytes free.
 MIN_FREE_BYTES = 2 * 2**30
 #: Making room, and taking it, is one act for all workers of this process.
@@ -47,22 +53,28 @@ class Kept:
 
 def kept_files(root: Path) -> list[Kept]:
     """All files of all models, those that go first at the start: set aside, then least recently used."""
-    files = []
-    for path in _paths(root):
-        with suppress(OSError):  # it has gone since
-            facts = path.lstat()
-            files.append(Kept(path, facts.st_size, facts.st_mtime_ns))
+    files = [file for folder in _folders(root) for file in files_in(folder)]
     return sorted(files, key=lambda file: (file.path.suffix != SET_ASIDE, file.used_ns))
 
 
-def _paths(root: Path) -> Iterator[Path]:
+def _folders(root: Path) -> list[Path]:
     try:
-        folders = [folder for folder in root.iterdir() if folder.is_dir()]
+        return [folder for folder in root.iterdir() if folder.is_dir() and not folder.is_symlink()]
     except OSError:
-        return
-    for folder in folders:
-        with suppress(OSError):
-            yield from (path for path in folder.iterdir() if path.suffix in (SUFFIX, SET_ASIDE, _PARTIAL))
+        return []
+
+
+def files_in(folder: Path) -> list[Kept]:
+    """All files of one model, in no order; none if the folder cannot be read."""
+    files = []
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.suffix in (SUFFIX, SET_ASIDE, _PARTIAL) and _OURS.match(path.name):
+                with suppress(OSError):  # it has gone since
+                    facts = path.lstat()
+                    if stat.S_ISREG(facts.st_mode):
+                        files.append(Kept(path, facts.st_size, facts.st_mtime_ns))
+    return files
 
 
 def make_room(root: Path, max_bytes: int, num_bytes: int = 0, first: Collection[Path] = ()) -> bool:
@@ -94,6 +106,7 @@ def make_room(root: Path, max_bytes: int, num_bytes: int = 0, first: Collection[
 
 def clear(root: Path) -> tuple[int, int]:
     """Remove all states of all models: how many files, and their bytes. One that is being written is left alone."""
+    sweep(root)
     removed = [file for file in kept_files(root) if file.may_go]
     for file in removed:
         with suppress(FileNotFoundError):
@@ -154,12 +167,14 @@ def make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what a process that was killed has left half written."""
-    for path in folder.glob(f"*{_PARTIAL}"):
-        with suppress(OSError), path.open("rb") as file:
+def sweep(root: Path) -> None:
+    """Remove what processes that were killed have left half written, of all models."""
+    for written in kept_files(root):
+        if written.may_go:
+            continue
+        with suppress(OSError), written.path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while somebody writes it
-            path.unlink()
+            written.path.unlink()
 
 
 def set_aside(path: Path, why: object) -> None:

@@ -12,12 +12,22 @@ import logging
 import os
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from periscope.engine.batch.disk.choice import MIN_STORED_TOKENS, stood_in_for, worth_writing
-from periscope.engine.batch.disk.files import SUFFIX, make_private, make_room, reserve, set_aside, sweep
+from periscope.engine.batch.disk.files import (
+    NAME_DIGITS,
+    SUFFIX,
+    files_in,
+    make_private,
+    make_room,
+    reserve,
+    set_aside,
+    sweep,
+)
 from periscope.engine.batch.disk.layout import NotStorable, layout_of
 from periscope.engine.batch.disk.state_file import (
     StateFileInvalid,
@@ -86,13 +96,12 @@ class DiskTier:
 
     def _open(self) -> None:
         try:
-            sweep(self._folder)
+            sweep(self._settings.folder)
             make_room(self._settings.folder, self._settings.max_bytes)
-            paths = sorted(self._folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime_ns)
         except OSError as error:
             self._switch_off(error)
-            return
-        for path in paths[-MAX_FILES:]:
+        whole = [file for file in files_in(self._folder) if file.path.suffix == SUFFIX]
+        for path in [file.path for file in sorted(whole, key=lambda file: file.used_ns)][-MAX_FILES:]:
             try:
                 self._add(read_header(path, self._key))
             except StateFileInvalid as error:
@@ -142,7 +151,8 @@ class DiskTier:
         num_tokens = prefix.num_tokens if stored.layout.may_be_cut else view.num_tokens
         self._files[prefix.key] = self._files.pop(prefix.key)  # the last to go
         try:
-            os.utime(stored.path)
+            with suppress(OSError):  # a folder that can only be read
+                os.utime(stored.path)
             caches = yield from read_pieces(stored, num_tokens, self._new_caches)
         except StateFileInvalid as error:
             set_aside(stored.path, error)
@@ -197,6 +207,8 @@ class DiskTier:
             next(self._writing)
         except StopIteration:
             self._writing = None
+        except FileNotFoundError:
+            self._writing = None  # somebody has removed the folder or the file meanwhile
         except OSError as error:
             self._writing = None
             self._switch_off(error)
@@ -228,7 +240,7 @@ class DiskTier:
         del caches
         tokens = view.tokens[: view.num_tokens]
         header, num_bytes = encode_header(self._key, tokens, layout)
-        digest = hashlib.sha256(np.ascontiguousarray(tokens, dtype="<i8").tobytes()).hexdigest()[:32]
+        digest = hashlib.sha256(np.ascontiguousarray(tokens, dtype="<i8").tobytes()).hexdigest()[:NAME_DIGITS]
         path = self._folder / f"{digest}{SUFFIX}"
         replaced = stood_in_for(view, self.views)
         first = {self._files[key][1].path for key in replaced}
