@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from periscope.core import GenerationParams
 from periscope.engine import EngineConfig
 from periscope.engine.batch.prefill import PASS_TOKENS, SHARED_CONTEXT_TOKENS, SHARED_TOKENS, ChunkPart, sharing
+from periscope.engine.batch.sharing import Source, StateView
 from periscope.engine.batch.step_plan import Prefill, PromptView
 from periscope.engine.text_model import TextModel
 from tests.engine.batch.batches import batch_over
-from tests.engine.batch.test_scheduler import DECODING, NUM_SLICES, TIMINGS, plan, prompt
+from tests.engine.batch.test_scheduler import DECODING, NUM_SLICES, TIMINGS, plan, prompt, tokens
 from tests.engine.driving import Run, all_of, load, submit
 from tests.tiny_models import SHAPES, write_text_model
 
@@ -98,6 +99,14 @@ def test_the_tails_of_several_prompts_share_a_chunk() -> None:
     """What is left of prompts after a kept or an own beginning counts, not how long they are."""
     tails = [may_share(n, 600 + n, is_started=True, num_computed=590) for n in (1, 2)]
     assert plan(*tails).prefills == (Prefill(1, NUM_SLICES, 10, ((2, 11),)),)
+
+
+def test_a_prompt_that_is_kept_whole_joins_beside_a_chunk_and_not_in_it() -> None:
+    """With nothing left to compute it would wait for the tokens of others, and decoding rows with it."""
+    repeat = StateView(Source.KEPT, 1, tokens(40, 2), 40)
+    planned = plan(may_share(1, 20), may_share(2, 40), kept=[repeat])
+    assert planned.prefills == (Prefill(1, NUM_SLICES, 19),)
+    assert planned.joins == (1, 2)
 
 
 def test_beside_decoding_rows_a_shared_chunk_is_cut_into_slices_and_goes_on_as_one() -> None:

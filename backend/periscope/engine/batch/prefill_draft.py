@@ -243,7 +243,7 @@ class PrefillDraft:
         if self.is_decoding:
             most = min(most, wanted_tokens(num_slices=self._num_slices, token_steps=self._token_steps(first)))
         others = [each for each in self._queue if each is not first and each.view.may_share_chunk and not each.chunk]
-        others = [each for each in others if self._start(each) and each.num_left == self._next_chunk(each)]
+        others = [each for each in others if self._start(each) and 0 < each.num_left == self._next_chunk(each)]
         others.sort(key=lambda each: each.num_left)
         parts = [ChunkPart(each.num_left, each.num_computed) for each in (first, *others)]
         return [(others[index], others[index].num_left) for index in sharing(parts[0], parts[1:], most)]
