@@ -28,7 +28,7 @@ from periscope.engine.batch.lookup_drafter import LookupDrafter
 from periscope.engine.batch.prompt_cache import PromptCache
 from periscope.engine.batch.quantized_cache import quantized_caches
 from periscope.engine.batch.row_caches import batch_caches
-from periscope.engine.batch.slot_caches import is_plain
+from periscope.engine.batch.slot_caches import is_plain, values_of_tokens
 from periscope.engine.batch.text_batch import BatchSettings, TextBatch
 from periscope.engine.config import EngineConfig
 from periscope.engine.device.memory import BLOCK_TOKENS, DeviceMemory, KVBudget, KVFootprint, flat, window_of
@@ -116,7 +116,7 @@ class TextModel:
             self._new_caches, caches = _quantized(model, caches, config.kv_bits, config.kv_group_size)
         self.wants_checkpoints = not all(_can_always_be_trimmed(cache) for cache in flat(caches))
         self.is_batched = _can_batch_rows(model, caches)
-        self._can_share_chunks = self.is_batched and _can_share_chunks(model, caches)
+        self._can_share_chunks = self.is_batched and _can_share_chunks(model, self._new_caches, caches)
         self._budget = KVBudget(
             KVFootprint.measure(caches),
             config.kv_limit_bytes,
@@ -366,21 +366,22 @@ def _can_batch_rows(model: Any, caches: LayerCaches) -> bool:
     return True
 
 
-def _can_share_chunks(model: Any, caches: LayerCaches) -> bool:
+def _can_share_chunks(model: Any, new_caches: Callable[[], LayerCaches], caches: LayerCaches) -> bool:
     """Whether the tokens of several prompts can be computed in one forward pass. Compares it with one for each.
 
     Args:
+        new_caches: makes the empty caches of a row.
         caches: hold one token.
     """
     if not can_be_grouped(caches):
         return False
-    parts = [(make_prompt_cache(model), [1, 2, 3]), (caches, [2, 1])]
+    parts = [(new_caches(), [1, 2, 3]), (caches, [2, 1])]
     try:
         together = forward_together(model, [before for before, _ in parts], [tokens for _, tokens in parts])
         for (before, tokens), shared in zip(parts, together, strict=True):
             alone = copy.deepcopy(before)
             model(mx.array([tokens]), cache=alone)
-            wanted, found = (cache.keys_and_values()[1].astype(mx.float32) for cache in (alone[-1], shared[-1]))
+            wanted, found = (values_of_tokens(each[-1]).astype(mx.float32) for each in (alone, shared))
             if not bool((mx.linalg.norm(wanted - found) <= _MAX_DEVIATION * mx.linalg.norm(wanted)).item()):
                 raise ValueError("their keys and values differ from those of each alone")  # noqa: TRY301
     except Exception as error:  # noqa: BLE001 - the architecture's code may raise anything

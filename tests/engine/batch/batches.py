@@ -60,4 +60,4 @@ def batch_over(model: TextModel, inside: Any = None, *, cache_bytes: int = 0, **
         **changes,
     )
     budget = KVBudget(model._budget.footprint, limit_bytes, memory, cache_bytes)
-    return TextBatch(inside or model._model, settings, prompt_cache, budget)
+    return TextBatch(inside or model._model, settings, prompt_cache, budget, new_caches=model._new_caches)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -199,6 +200,24 @@ def test_a_prompt_removed_from_a_shared_chunk_does_not_change_the_others(model: 
     run.to_the_end()
     stayed = [row for row in rows if row != shared[1]]
     assert [run.tokens[row] for row in stayed] == [expected[rows.index(row)] for row in stayed]
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_prompts_with_quantised_caches_share_a_chunk(bits: int, tmp_path: Path) -> None:
+    """Behind kept beginnings of different lengths and without any, each gets the tokens that it gets alone."""
+    config = EngineConfig(prompt_cache_bytes=16 * 2**20, prefill_chunk_size=64, kv_bits=bits)
+    quantised = load(write_text_model(tmp_path / "wide", head_dim=64, num_layers=6), config)
+    beginnings = [tokens_of(40), tokens_of(25), []]
+    prompts = [[*beginning, *tokens_of(length)] for beginning, length in zip(beginnings, (12, 9, 11), strict=True)]
+    expected = [run_of(quantised, Watched(quantised._model), [each])[0] for each in prompts]
+    watched = Watched(quantised._model)
+    batch = batch_over(quantised, watched, cache_bytes=16 * 2**20)
+    for beginning in beginnings[:2]:
+        all_of(batch, submit(beginning, SHORT))
+    watched.shapes.clear()
+    assert all_of(batch, *(submit(each, SHORT) for each in prompts)) == expected
+    assert [shape for shape in watched.shapes if shape[1] > 1] == [(3, 11)]
+    assert all_of(batch, *(submit(each, SHORT) for each in prompts)) == expected  # from what was kept of them
 
 
 @pytest.mark.parametrize("kind", sorted(SHAPES))

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 from mlx_lm.models.cache import KVCache
 
+from periscope.engine.batch.quantized_cache import QuantizedCache, packed, unpacked
+from periscope.engine.batch.slot_caches import PlainCache, arrays_of, is_plain
+
 if TYPE_CHECKING:
     from periscope.engine.batch.prompt_cache import LayerCaches
 
@@ -83,8 +86,8 @@ def forward_together(model: Any, states: Sequence[LayerCaches], tokens: Sequence
 
 
 def can_be_grouped(caches: LayerCaches) -> bool:
-    """Whether a forward pass can be over several prompts with such caches: plain ones only."""
-    return all(type(cache) is KVCache for cache in caches)
+    """Whether a forward pass can be over several prompts with such caches: plain ones only, quantised or not."""
+    return all(is_plain(cache) for cache in caches)
 
 
 class _Group:
@@ -98,13 +101,17 @@ class _Group:
 
 
 class _GroupLayer:
-    """One layer's keys and values of several prompts. Implements what mlx-lm's models call on a cache in prefill."""
+    """One layer's keys and values of several prompts. Implements what mlx-lm's models call on a cache in prefill.
 
-    def __init__(self, group: _Group, caches: Sequence[KVCache]) -> None:
+    Those of quantised caches are packed when they are computed, and attended to as what the packed numbers say.
+    """
+
+    def __init__(self, group: _Group, caches: Sequence[PlainCache]) -> None:
         self._group = group
         self._caches = caches
-        self._keys: mx.array | None = None
-        self._values: mx.array | None = None
+        first = caches[0]
+        self._quantized = first if isinstance(first, QuantizedCache) else None
+        self._arrays: list[mx.array] = []
 
     @property
     def offset(self) -> mx.array:
@@ -112,12 +119,20 @@ class _GroupLayer:
         return self._group.offset
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        self._keys = self._with_computed(keys, [cache.keys for cache in self._caches])
-        self._values = self._with_computed(values, [cache.values for cache in self._caches])
-        return self._keys, self._values
+        quantization = None if self._quantized is None else self._quantized.quantization
+        added = [keys, values] if quantization is None else packed(keys, values, quantization)
+        computed = [arrays_of(cache) for cache in self._caches]
+        self._arrays = [
+            self._with_computed(new, [arrays[part] if arrays else None for arrays in computed])
+            for part, new in enumerate(added)
+        ]
+        if quantization is not None:
+            return unpacked(self._arrays, quantization)
+        keys, values = self._arrays
+        return keys, values
 
     def _with_computed(self, new: mx.array, computed: Sequence[mx.array | None]) -> mx.array:
-        """The new tokens `(prompts, heads, tokens, head_dim)` of every prompt, each behind those computed before."""
+        """The new tokens `(prompts, heads, tokens, size)` of every prompt, each behind those computed before."""
         group = self._group
         if not group.longest:
             return new
@@ -146,11 +161,14 @@ class _GroupLayer:
         mask = positions <= own
         return mask if window_size is None else mask & (positions > own - window_size)
 
-    def extract(self, row: int, num_tokens: int) -> KVCache:
+    def extract(self, row: int, num_tokens: int) -> PlainCache:
         """The cache of one prompt with its `num_tokens` new tokens, lazy."""
-        assert self._keys is not None and self._values is not None  # noqa: S101, PT018 - the model has called it
+        length = self._group.lengths[row] + num_tokens
+        arrays = [mx.contiguous(array[row : row + 1, :, :length]) for array in self._arrays]
+        if self._quantized is not None:
+            like = self._quantized
+            return QuantizedCache(like.quantization, arrays, length, reads_packed=like.reads_packed)
         cache = KVCache()
-        cache.offset = self._group.lengths[row] + num_tokens
-        cache.keys = mx.contiguous(self._keys[row : row + 1, :, : cache.offset])
-        cache.values = mx.contiguous(self._values[row : row + 1, :, : cache.offset])
+        cache.keys, cache.values = arrays
+        cache.offset = length
         return cache

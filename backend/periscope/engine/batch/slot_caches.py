@@ -36,7 +36,7 @@ def fit_slots(states: Sequence[list[Any]]) -> bool:
     """
     if not all(is_plain(cache) for state in states for cache in state):
         return False
-    return any(all(_arrays_of(cache) for cache in state) for state in states)
+    return any(all(arrays_of(cache) for cache in state) for state in states)
 
 
 def reserve(caches: Sequence[Any], num_tokens: int, at_most: int | None = None) -> None:
@@ -47,15 +47,15 @@ def reserve(caches: Sequence[Any], num_tokens: int, at_most: int | None = None) 
     Args:
         at_most: how many caches to resize in this call; None = all.
     """
-    short = [c for c in caches if is_plain(c) and (arrays := _arrays_of(c)) and arrays[0].shape[2] < num_tokens]
+    short = [c for c in caches if is_plain(c) and (arrays := arrays_of(c)) and arrays[0].shape[2] < num_tokens]
     for cache in short[:at_most]:
-        _put(cache, [resized(array, whole_blocks(num_tokens)) for array in _arrays_of(cache)])
+        _put(cache, [resized(array, whole_blocks(num_tokens)) for array in arrays_of(cache)])
 
 
 def drop_spare(caches: Sequence[Any]) -> None:
     """Copy plain caches to their exact length if their spare capacity is a large part of them; lazy."""
     for cache in caches:
-        arrays = _arrays_of(cache) if is_plain(cache) else ()
+        arrays = arrays_of(cache) if is_plain(cache) else ()
         if arrays and arrays[0].shape[2] > cache.offset * _SPARE_FACTOR:
             _put(cache, [mx.contiguous(array[:, :, : cache.offset]) for array in arrays])
 
@@ -211,9 +211,9 @@ class SlotCaches:
     def __init__(self, states: Sequence[list[Any]], num_tokens: int) -> None:
         self._lengths = _Lengths([state[0].offset for state in states])
         capacity = whole_blocks(max(num_tokens, self._lengths.longest + 1))
-        told = next(state for state in states if all(_arrays_of(cache) for cache in state))
+        told = next(state for state in states if all(arrays_of(cache) for cache in state))
         layers = zip(zip(*states, strict=True), told, strict=True)
-        self.layers = [self._layer(_stacked(layer, capacity, _arrays_of(like)), like) for layer, like in layers]
+        self.layers = [self._layer(_stacked(layer, capacity, arrays_of(like)), like) for layer, like in layers]
 
     def _layer(self, arrays: Sequence[mx.array], like: PlainCache) -> SlotLayer:
         if isinstance(like, QuantizedCache):
@@ -268,11 +268,19 @@ class SlotCaches:
         self._lengths.set(lengths)
 
 
-def _arrays_of(cache: PlainCache) -> Sequence[mx.array]:
+def arrays_of(cache: PlainCache) -> Sequence[mx.array]:
     """The arrays of a plain cache; none of one that has no shape yet."""
     if isinstance(cache, QuantizedCache):
         return cache.arrays
     return [] if cache.keys is None else [cache.keys, cache.values]
+
+
+def values_of_tokens(cache: PlainCache) -> mx.array:
+    """The values of all tokens, `(1, heads, tokens, head_dim)`, in full precision; lazy."""
+    if isinstance(cache, QuantizedCache):
+        return unpacked([array[:, :, : cache.offset] for array in cache.arrays], cache.quantization)[1]
+    values: mx.array = cache.keys_and_values()[1]
+    return values
 
 
 def _put(cache: PlainCache, arrays: Sequence[mx.array]) -> None:
@@ -299,5 +307,5 @@ def _fill(slots: Sequence[mx.array], index: int, cache: PlainCache) -> None:
     """Put a row's tokens into a slot of these arrays, in place."""
     length = cache.offset
     if length:
-        for array, row in zip(slots, _arrays_of(cache), strict=True):
+        for array, row in zip(slots, arrays_of(cache), strict=True):
             array[index : index + 1, :, :length, :] = row[..., :length, :]
