@@ -41,10 +41,10 @@ def test_sixteen_at_once_are_answered_as_each_alone(name: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", UNBATCHED)
 def test_it_is_said_at_load(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One line in the log, which names the model as it was asked for."""
+    """One line in the log, which calls the model by its name."""
     path = write_checkpoint(tmp_path / name, UNBATCHED[name])
     (line,) = asyncio.run(lines_of_a_load(path, caplog))
-    assert line.startswith(f"{path} is not batched")
+    assert line.startswith(f"{path.name} is not batched")
 
 
 def test_a_batched_model_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
