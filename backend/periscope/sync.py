@@ -134,6 +134,8 @@ class Periscope:
         try:
             while (event := thread.run(_next(events))) is not None:
                 yield event
+                if self._thread is not thread:
+                    raise RuntimeError("This Periscope was closed before the answer had ended.")
         finally:
             if self._thread is thread:  # else it has been closed with everything else
                 thread.run(_close(events))

@@ -128,6 +128,25 @@ def test_captions_are_told_on_their_own(demo: sync.Periscope) -> None:
         ([], {}, "messages", "not empty"),
         ([{"role": "nobody", "content": "x"}], {}, "messages[0].role", "must be one of"),
         ([Message(Role.SYSTEM, (TextPart("x"),))], {"images": [b"x"]}, "images", "none"),
+        (None, {}, "messages", "is a NoneType. It must be a question, a list of `Message`s"),
+        (b"x", {}, "messages", "is a bytes"),
+        (Message(Role.USER, (TextPart("x"),)), {}, "messages", "is a Message"),
+        ({"role": "user", "content": "x"}, {}, "messages", "is a dict"),
+        ([Message(Role.USER), {"role": "user", "content": "x"}], {}, "messages", "`Message`s and others"),
+        ([Message("user")], {}, "messages[0].role", "`Role.USER`"),  # type: ignore[arg-type]
+        ([Message(Role.USER, TextPart("x"))], {}, "messages[0].parts", "(TextPart(...),)"),  # type: ignore[arg-type]
+        ("x", {"images": "circle.png"}, "images", "is a str. It must be a list"),
+        ("x", {"images": Image.new("RGB", (9, 9))}, "images", "is a Image. It must be a list"),
+        ("x", {"model": None}, "model", '"" for the default one'),
+        ("x", {"params": {"max_tokens": 1}}, "params", "is a dict. It must be `GenerationParams(...)`"),
+        ("x", {"output": {"tools": []}}, "output", "`OutputSpec(...)`"),
+        ("x", {"output": OutputSpec(response_format=dict)}, "output.response_format", "is a type"),  # type: ignore[arg-type]
+        (
+            "x",
+            {"output": OutputSpec(response_format=ResponseFormat(dict))},  # type: ignore[arg-type]
+            "output.response_format.schema",
+            "model_json_schema()",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_named(
@@ -206,6 +225,7 @@ def test_cancelled_calls_end_and_others_go_on(demo_config: Config) -> None:
                 await periscope.start()
         with pytest.raises(RuntimeError, match="does not run"):
             await periscope.chat("Hi")
+        await periscope.close()  # once more
         async with periscope:  # may be started again
             assert [card.name for card in periscope.models()] == ["demo"]
 
@@ -218,3 +238,33 @@ def test_a_file_that_is_no_configuration_is_told(tmp_path: Path) -> None:
     file.write_text("models: 7\n")
     with pytest.raises(ConfigError, match="models"), sync.Periscope(file):
         pass
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """By its whole path, and not as a flag that no program gave."""
+    with pytest.raises(ConfigError) as raised:
+        sync.Periscope(tmp_path / "nowhere.yaml").start()
+    assert raised.value.message == f"There is no file {tmp_path / 'nowhere.yaml'}."
+
+
+def test_calls_from_another_event_loop_are_refused(demo_config: Config) -> None:
+    """Its parts know no locks; the error says what takes calls of all threads."""
+
+    @in_loop
+    async def run() -> None:
+        async with Periscope(demo_config) as periscope:
+            with pytest.raises(RuntimeError, match=r"periscope\.sync"):
+                await asyncio.to_thread(lambda: asyncio.run(periscope.chat("Hi")))
+            assert (await periscope.chat("Hi")).text
+
+    run()
+
+
+def test_a_stream_knows_that_its_periscope_was_closed(demo_config: Config) -> None:
+    """Whoever goes on reading is told, instead of taking the answer for a whole one."""
+    periscope = sync.Periscope(demo_config).start()
+    events = periscope.stream("Hello!")
+    assert isinstance(next(events), TextDelta)
+    periscope.close()
+    with pytest.raises(RuntimeError, match="was closed before the answer had ended"):
+        next(events)

@@ -25,7 +25,9 @@ from periscope.core import (
     OutputSpec,
     new_id,
 )
+from periscope.errors import ConfigError
 from periscope.library.answer import ChatAnswer, answer_of
+from periscope.library.arguments import check_arguments
 from periscope.library.conversation import Conversation, messages_of
 from periscope.library.pictures import Picture, picture
 from periscope.runtime import Runtime
@@ -44,7 +46,8 @@ class Periscope:
     - `RequestError`, whose `param` names what to mend: an unknown model, a picture that cannot be read, a prompt that
       does not fit;
     - `ServerBusy`, `ModelUnavailable`, `CaptionerUnavailable`, `ServerStopping`: the model cannot be had now;
-    - `GenerationFailed`, `EngineClosed`: the model failed.
+    - `GenerationFailed`, `EngineClosed`: the model failed;
+    - `RuntimeError`: it does not run, or on another event loop.
 
     Args:
         config: the path of a models.yaml, or what `periscope.config.load` made of one; None = the file that
@@ -54,6 +57,7 @@ class Periscope:
     def __init__(self, config: str | PathLike[str] | Config | None = None) -> None:
         self._given = config
         self._runtime: Runtime | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self) -> Self:
         """Load the models with `preload: true`, and wait for them. Others are loaded when a call names them.
@@ -67,9 +71,9 @@ class Periscope:
         if self._runtime is not None:
             raise RuntimeError("This Periscope runs already.")
         given = self._given
-        path = None if given is None or isinstance(given, Config) else Path(given)
-        config = given if isinstance(given, Config) else await asyncio.to_thread(load, path)
+        config = given if isinstance(given, Config) else await asyncio.to_thread(_loaded, given)
         runtime = self._runtime = Runtime(config)
+        self._loop = asyncio.get_running_loop()
         try:
             await runtime.start()
         except BaseException:
@@ -102,6 +106,15 @@ class Periscope:
             raise RuntimeError("This Periscope does not run: use it inside of `async with`, or await `start()` first.")
         return self._runtime
 
+    def _runtime_here(self) -> Runtime:
+        runtime = self.runtime
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError(
+                "This Periscope runs on another event loop. Make one for each, call it on its own loop by "
+                "`asyncio.run_coroutine_threadsafe`, or use `periscope.sync.Periscope`, which all threads may share."
+            )
+        return runtime
+
     def models(self) -> tuple[ModelCard, ...]:
         """The models that calls may name, the default one first and embedding models last. Does not block."""
         return self.runtime.service.models()
@@ -126,10 +139,11 @@ class Periscope:
             output: tools, and the form of the answer.
             template_kwargs: variables of the chat template (`enable_thinking`, ...).
         """
+        runtime = self._runtime_here()
         request = await _request(
             conversation, images, model, params=params, output=output, template_kwargs=template_kwargs
         )
-        events = self.runtime.service.stream(request)
+        events = runtime.service.stream(request)
         del request  # it holds the images as they were given, which are let go once they are captioned
         return answer_of(await collect(events))
 
@@ -151,10 +165,11 @@ class Periscope:
         Args:
             Those of `chat`.
         """
+        runtime = self._runtime_here()
         request = await _request(
             conversation, images, model, params=params, output=output, template_kwargs=template_kwargs
         )
-        events = self.runtime.service.stream(request)
+        events = runtime.service.stream(request)
         del request
         async with aclosing(_fed(events)) as fed:
             async for event in fed:
@@ -168,8 +183,9 @@ class Periscope:
         Args:
             model: the text model whose captioner it is; "" = the default one.
         """
+        runtime = self._runtime_here()
         parts = await asyncio.to_thread(lambda: tuple(picture(each, f"images[{i}]") for i, each in enumerate(images)))
-        return await self.runtime.service.caption(model, parts)
+        return await runtime.service.caption(model, parts)
 
     async def embed(
         self,
@@ -186,10 +202,18 @@ class Periscope:
             dimensions: numbers of a vector; None = all.
             prompt_name: which of the model's own prompts goes before each text (`query`, `document`).
         """
+        runtime = self._runtime_here()
         given = texts if isinstance(texts, str) else list(texts)
         body = {"model": model, "input": given, "dimensions": dimensions, "prompt_name": prompt_name}
-        made = await self.runtime.embeddings.embed(decode_embedding(body, new_id("embd-")).request)
+        made = await runtime.embeddings.embed(decode_embedding(body, new_id("embd-")).request)
         return np.frombuffer(b"".join(made.vectors), dtype="<f4").reshape(len(made.vectors), -1)
+
+
+def _loaded(given: str | PathLike[str] | None) -> Config:
+    path = None if given is None else Path(given).expanduser()
+    if path is not None and not path.is_file():
+        raise ConfigError((f"There is no file {path.absolute()}.",))
+    return load(path)
 
 
 async def _request(
@@ -201,6 +225,7 @@ async def _request(
     output: OutputSpec,
     template_kwargs: JSONObject | None,
 ) -> GenerationRequest:
+    check_arguments(model, params, output)
     messages = await asyncio.to_thread(messages_of, conversation, images)
     return GenerationRequest(new_id("chat-"), model, messages, params, output, template_kwargs=template_kwargs or {})
 
