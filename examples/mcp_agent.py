@@ -15,12 +15,9 @@ from PIL import ImageDraw
 
 from periscope import (
     ConversationOptions,
-    Message,
     Periscope,
     ResponsesSession,
-    Role,
     StdioServer,
-    TextPart,
     ToolChoice,
     ToolChoiceMode,
 )
@@ -52,9 +49,8 @@ async def main() -> None:
         timeout_s=300,
         tool_choice=lambda turn: look if turn == 1 else ToolChoice(),
     )
-    async with Periscope() as periscope, ResponsesSession(periscope.runtime.service, servers) as session:
-        question = Message(Role.USER, (TextPart("What colour is the square?"),))
-        told = await session.run_conversation([question], options)
+    async with Periscope() as periscope, ResponsesSession(periscope, servers) as session:
+        told = await session.run_conversation("What colour is the square?", options)
     for each in told.tool_calls:
         print(f"{each.source}: {each.call.name} -> {each.outcome} in {each.duration_s:.1f} s")
     print(told.message.text)

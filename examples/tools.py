@@ -9,11 +9,8 @@ from typing import Literal
 from periscope import (
     ConversationOptions,
     HttpServer,
-    Message,
     Periscope,
     ResponsesSession,
-    Role,
-    TextPart,
     ToolChoice,
     ToolChoiceMode,
 )
@@ -30,8 +27,8 @@ async def main() -> None:
     # The demo model would chat instead: it must call in the first turn. Better models are left their choice.
     forced = ToolChoice(ToolChoiceMode.REQUIRED, "weather")
     options = ConversationOptions(max_turns=5, tool_choice=lambda turn: forced if turn == 1 else ToolChoice())
-    async with Periscope() as periscope, ResponsesSession(periscope.runtime.service, servers, [weather]) as session:
-        told = await session.run_conversation([Message(Role.USER, (TextPart("Is it sunny in Paris?"),))], options)
+    async with Periscope() as periscope, ResponsesSession(periscope, servers, [weather]) as session:
+        told = await session.run_conversation("Is it sunny in Paris?", options)
     for each in told.tool_calls:
         print(each.call.name, each.call.arguments, "->", each.outcome)
     print(told.message.text, f"({told.stop_reason} after {told.turns} turns)")

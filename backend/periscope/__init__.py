@@ -12,13 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from periscope.conversations import (
+        CallStarted,
+        ConversationEvent,
         ConversationOptions,
         ConversationResult,
+        ExecutedCall,
         HttpServer,
-        ResponsesSession,
         StdioServer,
+        StopReason,
+        TurnStarted,
     )
     from periscope.core import (
+        AnswerGrammar,
+        CallOutcome,
         CaptionedImage,
         FilePart,
         Finished,
@@ -46,24 +52,44 @@ if TYPE_CHECKING:
         Waiting,
     )
     from periscope.engine import EngineConfig, GenerationOutput, InferenceEngine
-    from periscope.errors import PeriscopeError, RequestError
+    from periscope.errors import (
+        CaptionerUnavailable,
+        ConfigError,
+        EngineClosed,
+        GenerationFailed,
+        ModelUnavailable,
+        PeriscopeError,
+        RequestError,
+        ServerBusy,
+        ServerStopping,
+    )
     from periscope.library.answer import ChatAnswer
     from periscope.library.embedded import Periscope
     from periscope.library.openai_adapter import ChatCompletionError, OpenAIAdapter
     from periscope.library.pictures import attachment, picture
+    from periscope.library.session import ResponsesSession
 
     __version__: str
 
 __all__ = [
+    "AnswerGrammar",
+    "CallOutcome",
+    "CallStarted",
     "CaptionedImage",
+    "CaptionerUnavailable",
     "ChatAnswer",
     "ChatCompletionError",
+    "ConfigError",
+    "ConversationEvent",
     "ConversationOptions",
     "ConversationResult",
+    "EngineClosed",
     "EngineConfig",
+    "ExecutedCall",
     "FilePart",
     "FinishReason",
     "Finished",
+    "GenerationFailed",
     "GenerationOutput",
     "GenerationParams",
     "HttpServer",
@@ -72,6 +98,7 @@ __all__ = [
     "InferenceEngine",
     "Message",
     "ModelCard",
+    "ModelUnavailable",
     "OpenAIAdapter",
     "OutputEvent",
     "OutputSpec",
@@ -82,7 +109,10 @@ __all__ = [
     "ResponseFormat",
     "ResponsesSession",
     "Role",
+    "ServerBusy",
+    "ServerStopping",
     "StdioServer",
+    "StopReason",
     "TextDelta",
     "TextPart",
     "Tool",
@@ -91,6 +121,7 @@ __all__ = [
     "ToolCallStart",
     "ToolChoice",
     "ToolChoiceMode",
+    "TurnStarted",
     "Usage",
     "VisionUsage",
     "Waiting",
@@ -101,15 +132,39 @@ __all__ = [
 #: Where those are that are not in `periscope.core`.
 _HOMES: Mapping[str, str] = {
     **dict.fromkeys(("EngineConfig", "GenerationOutput", "InferenceEngine"), "periscope.engine"),
-    **dict.fromkeys(("PeriscopeError", "RequestError"), "periscope.errors"),
     **dict.fromkeys(
-        ("ConversationOptions", "ConversationResult", "HttpServer", "ResponsesSession", "StdioServer"),
+        (
+            "CaptionerUnavailable",
+            "ConfigError",
+            "EngineClosed",
+            "GenerationFailed",
+            "ModelUnavailable",
+            "PeriscopeError",
+            "RequestError",
+            "ServerBusy",
+            "ServerStopping",
+        ),
+        "periscope.errors",
+    ),
+    **dict.fromkeys(
+        (
+            "CallStarted",
+            "ConversationEvent",
+            "ConversationOptions",
+            "ConversationResult",
+            "ExecutedCall",
+            "HttpServer",
+            "StdioServer",
+            "StopReason",
+            "TurnStarted",
+        ),
         "periscope.conversations",
     ),
     "ChatAnswer": "periscope.library.answer",
     **dict.fromkeys(("ChatCompletionError", "OpenAIAdapter"), "periscope.library.openai_adapter"),
     "Periscope": "periscope.library.embedded",
     **dict.fromkeys(("attachment", "picture"), "periscope.library.pictures"),
+    "ResponsesSession": "periscope.library.session",
 }
 
 

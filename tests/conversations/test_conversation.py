@@ -226,6 +226,21 @@ def test_what_cannot_be_a_tool_or_an_option_is_refused() -> None:
 
 
 @in_loop
+async def test_a_session_leads_conversations_inside_its_block_alone() -> None:
+    """Before and after it there are no servers, which nobody would notice."""
+    session = ResponsesSession(ScriptedModel([]), functions=(double,))
+    with pytest.raises(RuntimeError, match="is new"):
+        await session.run_conversation([asked()])
+    async with session:
+        pass
+    with pytest.raises(RuntimeError, match="is closed"):
+        await session.run_conversation([asked()])
+    with pytest.raises(RuntimeError, match="make another one"):
+        async with session:
+            pass
+
+
+@in_loop
 async def test_a_bare_generator_is_told_what_it_cannot_see(tiny_text_model: Path) -> None:
     """It refuses the image, and the model reads that in its place."""
     engine = await LocalGenerator.load(str(tiny_text_model))

@@ -271,6 +271,7 @@ def test_what_cannot_be_a_server_is_refused() -> None:
         (lambda: HttpServer("a", "http://me:secret@x"), "auth_token"),
         (lambda: HttpServer("a", "http://x", timeout_s=0), "timeout_s"),
         (lambda: StdioServer("a", ""), "command"),
+        (lambda: StdioServer("a", "npx", "-y server"), "args"),  # type: ignore[arg-type]
     ):
         with pytest.raises(ConfigError, match=field):
             make()

@@ -15,6 +15,8 @@ Image ImagePart InferenceEngine Message ModelCard OpenAIAdapter OutputEvent Outp
 ReasoningDelta RequestError ResponseFormat Role TextDelta TextPart Tool ToolCall ToolCallDelta ToolCallStart
 ToolChoice ToolChoiceMode Usage VisionUsage Waiting __version__ attachment picture FilePart
 ConversationOptions ConversationResult HttpServer ResponsesSession StdioServer
+CallOutcome CallStarted ConversationEvent ExecutedCall StopReason TurnStarted AnswerGrammar
+CaptionerUnavailable ConfigError EngineClosed GenerationFailed ModelUnavailable ServerBusy ServerStopping
 """
 METHODS = {"start", "close", "models", "chat", "stream", "caption", "embed"}
 

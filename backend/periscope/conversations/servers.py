@@ -89,6 +89,8 @@ class StdioServer:
         _check(self.name, timeout_s=self.timeout_s, connect_timeout_s=self.connect_timeout_s)
         if not self.command:
             raise ConfigError((f"The `command` of MCP server {self.name} is empty: name the program to start.",))
+        if isinstance(self.args, str):  # a sequence of its characters otherwise
+            raise ConfigError((f"The `args` of MCP server {self.name} are one text. Give a tuple with each of them.",))
 
 
 McpServer: TypeAlias = HttpServer | StdioServer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
 from periscope.conversations.conversation import Answering, Conversation, ConversationOptions, ConversationResult
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from periscope.conversations.connection import McpConnection, ServerHealth
+
+
+class _State(StrEnum):
+    """Of a session. It goes through them in this order, once."""
+
+    NEW = "new"
+    OPEN = "open"
+    CLOSED = "closed"
 
 
 class ResponsesSession:
@@ -53,8 +62,12 @@ class ResponsesSession:
         self._params = params
         self._connections = _connections(servers)
         self._sources: list[ToolSource] = [FunctionTools(functions), *self._connections]
+        self._state = _State.NEW
 
     async def __aenter__(self) -> Self:
+        if self._state is not _State.NEW:
+            raise RuntimeError(f"This session is {self._state} already: make another one.")
+        self._state = _State.OPEN
         for connection in self._connections:
             connection.start()
         try:
@@ -71,6 +84,7 @@ class ResponsesSession:
 
     async def close(self) -> None:
         """End all connections and processes. Idempotent."""
+        self._state = _State.CLOSED
         await ended(asyncio.create_task(connection.close()) for connection in self._connections)
 
     @property
@@ -94,7 +108,10 @@ class ResponsesSession:
         Raises:
             PeriscopeError: the model could not be asked; see `ChatService.stream`. What goes wrong with a tool is a
                 result that the model reads.
+            RuntimeError: the session is not open.
         """
+        if self._state is not _State.OPEN:
+            raise RuntimeError(f"This session is {self._state}: its servers are there inside of `async with` alone.")
         conversation = Conversation(
             self._answering, self._sources, messages, options, model=self._model, params=self._params
         )
