@@ -18,6 +18,8 @@ from periscope.sync import Periscope
 print(Periscope("models.yaml").start().chat("Hello!").text)
 """
 INTERRUPTED = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run as a job in the background
 from periscope import GenerationParams
 from periscope.sync import Periscope
 async def num_requests():
