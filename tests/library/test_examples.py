@@ -15,7 +15,7 @@ from tests.library.conftest import DEMO
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TOLD = {
     "chat.py": "Send me a picture",
-    "stream.py": "Hello!",
+    "stream.py": "and ask me about it.\nI am the Periscope demo model",
     "picture.py": "The circle is red.\nA medium red circle",
     "openai_sdk.py": "Hello!",
     "json_answer.py": "mood='",
