@@ -199,7 +199,7 @@ class McpConnection:
     def _log(self, *, was_ready: bool) -> None:
         """Say why there is no connection, once for as long as the reason stays the same."""
         if was_ready or self._problem != self._told:
-            logger.warning("MCP server %s: %s", self.name, self._problem)
+            logger.warning("MCP server %s (%s): %s", self.name, self._server.place, self._problem)
         self._told = self._problem
 
     async def _note_refusal(self, response: httpx2.Response) -> None:

@@ -56,6 +56,11 @@ class HttpServer:
             raise ConfigError((f"The `url` of MCP server {self.name} holds a password. Give it as `auth_token`.",))
 
     @property
+    def place(self) -> str:
+        """Where it is, for the log."""
+        return self.url.partition("?")[0]
+
+    @property
     def sent_headers(self) -> dict[str, str]:
         """All headers of ours, the token included."""
         token = {} if self.auth_token is None else {"Authorization": f"Bearer {self.auth_token}"}
@@ -91,6 +96,11 @@ class StdioServer:
             raise ConfigError((f"The `command` of MCP server {self.name} is empty: name the program to start.",))
         if isinstance(self.args, str):  # a sequence of its characters otherwise
             raise ConfigError((f"The `args` of MCP server {self.name} are one text. Give a tuple with each of them.",))
+
+    @property
+    def place(self) -> str:
+        """The program, for the log. Its arguments may be secrets."""
+        return self.command
 
 
 McpServer: TypeAlias = HttpServer | StdioServer
