@@ -499,6 +499,7 @@ class Exchange:
     """One raw ASGI request: the test sees each message as it is sent, and may leave at any time."""
 
     def __init__(self, app: Any, body: Any = None, *, send_gate: Gate | None = None, **scope: Any) -> None:
+        self._ahead = ""  # frames that have come and were not asked for yet
         self.messages: list[dict[str, Any]] = []
         self._sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -544,13 +545,17 @@ class Exchange:
 
     async def frame(self) -> str:
         """The next piece of body, which in a stream is one frame or more."""
+        if self._ahead:
+            text, self._ahead = self._ahead, ""
+            return text
         message = await self._sent.get()
         assert message["type"] == "http.response.body"
         return str(message["body"].decode())
 
     async def chunk(self) -> dict[str, Any]:
-        """The next frame, which must be one chunk."""
-        (value,) = chunks_of(await self.frame())
+        """The next frame, which must be one chunk. Frames that are ready at the same time come as one piece of body."""
+        frame, end, self._ahead = (await self.frame()).partition("\n\n")
+        (value,) = chunks_of(frame + end)
         return value
 
     async def delta(self) -> dict[str, Any]:
@@ -563,7 +568,8 @@ class Exchange:
         """Everything from here to the end of the response."""
         await self.task
         assert not self.messages[-1].get("more_body", False)
-        return "".join([await self.frame() for _ in range(self._sent.qsize())])
+        ahead, self._ahead = self._ahead, ""
+        return ahead + "".join([await self.frame() for _ in range(self._sent.qsize())])
 
 
 def frames_of(text: str) -> list[str]:

@@ -71,4 +71,4 @@ def test_a_server_after_crashes_is_found_is_not_doubled_and_its_death_blocks_nob
             assert client.post("/v1/chat/completions", json=CHAT | {"model": "renamed"}).status_code == 200
             assert client.post("/api/server/shutdown").status_code == 202
         assert third.wait() == 0
-    assert sorted(file.name for file in state.iterdir()) == ["server.lock", "token"]
+    assert sorted(file.name for file in state.iterdir()) == ["imports.json", "server.lock", "token"]

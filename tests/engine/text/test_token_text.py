@@ -15,7 +15,8 @@ from periscope.core import TokenText
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine.text.token_text import TokenTable
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+#: U+2581 is how SentencePiece writes a space, so its tokenizers cannot tell the two apart.
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\u2581"), max_size=40)
 
 
 @pytest.fixture(scope="module")
