@@ -40,7 +40,7 @@ class Played(Model):
         return ModelResponse([*calls], Usage(), None)
 
     def stream_response(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
-        raise NotImplementedError("no check streams")
+        raise AssertionError("no check streams")
 
 
 def mcp() -> None:
