@@ -68,3 +68,13 @@ def all_of(batch: TextBatch, *submits: Submit) -> list[list[int]]:
     rows = run.admit(*submits)
     run.to_the_end()
     return [run.tokens[row] for row in rows]
+
+
+def alone(model: TextModel, submits: Sequence[Submit]) -> list[list[int]]:
+    """Each by itself, with nothing kept of the others."""
+    batch, tokens = model.new_batch(), []
+    for each in submits:
+        batch.clear_prompt_cache()
+        tokens += all_of(batch, each)
+    batch.clear_prompt_cache()
+    return tokens

@@ -20,10 +20,9 @@ from periscope.engine.batch.slot_caches import reserve
 from periscope.engine.config import EngineConfig
 from periscope.engine.loading.footprint import measure
 from periscope.engine.text_model import TextModel
-from periscope.engine.worker.commands import Submit
 from periscope.errors import ModelLoadError
 from tests.engine.batch.test_prompt_logprobs import Scoring
-from tests.engine.driving import Run, all_of, load, submit
+from tests.engine.driving import Run, all_of, alone, load, submit
 from tests.tiny_models import write_text_model
 
 RANDOM = random.Random(17)
@@ -54,16 +53,6 @@ def config_of(bits: int, **changes: Any) -> EngineConfig:
 @pytest.fixture(scope="module")
 def model(path: Path, bits: int) -> TextModel:
     return load(path, config_of(bits))
-
-
-def alone(model: TextModel, submits: Sequence[Submit]) -> list[list[int]]:
-    """Each by itself, with nothing kept of the others."""
-    batch, tokens = model.new_batch(), []
-    for each in submits:
-        batch.clear_prompt_cache()
-        tokens += all_of(batch, each)
-    batch.clear_prompt_cache()
-    return tokens
 
 
 def kv(num_tokens: int, seed: int) -> tuple[mx.array, mx.array]:

@@ -12,7 +12,7 @@ import gc
 import itertools
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import mlx.core as mx
 import pytest
@@ -25,7 +25,7 @@ from periscope.engine.device.memory import BLOCK_TOKENS
 from periscope.engine.loading.footprint import measure
 from periscope.engine.text_model import TextModel
 from periscope.engine.worker.commands import Submit
-from tests.engine.driving import Run, all_of, submit
+from tests.engine.driving import Run, all_of, alone, submit
 from tests.engine.families.checkpoints import stored_weights, write_quantised
 from tests.engine.families.conftest import SETTINGS, Checkpoint
 from tests.engine.families.shapes import CONTEXT_LENGTH, FAMILIES
@@ -51,16 +51,6 @@ def greedy(num_tokens: int) -> GenerationParams:
 
 def sixteen() -> list[Submit]:
     return [submit(prompt(length), greedy(2 + length % 3)) for length in LENGTHS]
-
-
-def alone(model: TextModel, submits: Sequence[Submit]) -> list[list[int]]:
-    """Each by itself, with nothing kept of the others."""
-    batch, tokens = model.new_batch(), []
-    for each in submits:
-        batch.clear_prompt_cache()
-        tokens += all_of(batch, each)
-    batch.clear_prompt_cache()
-    return tokens
 
 
 def test_it_is_loaded_and_takes_what_its_files_told(checkpoint: Checkpoint) -> None:

@@ -12,10 +12,10 @@ import pytest
 from periscope.engine.batch.quantized_cache import QuantizedCache
 from periscope.engine.config import EngineConfig
 from periscope.engine.loading.footprint import RESERVED_TOKENS, measure
-from tests.engine.driving import all_of, load
+from tests.engine.driving import all_of, alone, load
 from tests.engine.families.checkpoints import write_checkpoint
 from tests.engine.families.shapes import CONTEXT_LENGTH, FAMILIES, Family
-from tests.engine.families.test_families import alone, sixteen
+from tests.engine.families.test_families import sixteen
 
 #: Whose attention cannot read packed numbers: it has sinks, reads another layer's keys, or compresses them.
 UNPACKED = frozenset({"gpt_oss", "gemma4", "deepseek_v3"})

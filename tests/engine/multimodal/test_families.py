@@ -13,7 +13,7 @@ from periscope.engine.text.chat_template import ChatTokenizer
 from periscope.engine.text_model import TextModel
 from periscope.engine.worker.commands import Submit
 from periscope.errors import ModelLoadError
-from tests.engine.driving import Run, all_of, load
+from tests.engine.driving import Run, all_of, alone, load
 from tests.engine.families.ocr_shapes import OCR_FAMILIES
 from tests.engine.families.vision_checkpoints import write_vision_checkpoint
 from tests.engine.families.vision_shapes import VISION_FAMILIES
@@ -56,16 +56,6 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return Loaded.of(request.param, tmp_path_factory.mktemp("vision"))
 
 
-def alone(model: TextModel, *submits: Submit) -> list[list[int]]:
-    """Each by itself, with nothing kept of the others."""
-    batch, tokens = model.new_batch(), []
-    for each in submits:
-        batch.clear_prompt_cache()
-        tokens += all_of(batch, each)
-    batch.clear_prompt_cache()
-    return tokens
-
-
 @pytest.mark.parametrize("name", [name for name in ALL if name not in REFUSED])
 def test_every_family_answers_as_mlx_vlm_does_alone_and_together(name: str, tmp_path: Path) -> None:
     """Pictures and the text between them give mlx-vlm's prompt and its tokens, computed in chunks and in a batch."""
@@ -83,7 +73,7 @@ def test_every_family_answers_as_mlx_vlm_does_alone_and_together(name: str, tmp_
         assert list(prompt.token_ids) == ids
         submits.append(asked(prompt))
         expected.append(tokens)
-    assert alone(family.model, *submits) == expected
+    assert alone(family.model, submits) == expected
     assert family.model.is_batched
     assert all_of(family.model.new_batch(), *submits) == expected
 
@@ -116,7 +106,7 @@ def test_alone_at_once_and_from_a_warm_cache_the_tokens_are_the_same(loaded: Loa
         loaded.ask("no picture at all", num_tokens=7),
         loaded.ask(picture(4, 200, 30), "what?"),
     ]
-    expected = alone(model, *submits)
+    expected = alone(model, submits)
     assert model.is_batched
     assert len({tuple(tokens) for tokens in expected}) == len(submits)
     batch = model.new_batch()
@@ -148,7 +138,7 @@ def test_a_conversation_goes_on_without_encoding_its_pictures_again(loaded: Load
         run.step()
     assert run.last[again].num_cached_tokens > loaded.num_tokens(picture(1))
     assert [at >= run.last[again].num_cached_tokens for at in encoded] == [True]
-    assert [run.tokens[again]] == alone(loaded.model, second)
+    assert [run.tokens[again]] == alone(loaded.model, [second])
 
 
 def test_another_picture_is_never_answered_from_the_first_one_s_state(loaded: Loaded) -> None:
@@ -157,7 +147,7 @@ def test_another_picture_is_never_answered_from_the_first_one_s_state(loaded: Lo
     batch.clear_prompt_cache()
     text = "A rather long beginning, which is worth keeping."
     one, other = (loaded.ask(text, *[picture(seed)] * 3) for seed in (1, 2))
-    expected = alone(loaded.model, one, other)
+    expected = alone(loaded.model, [one, other])
     assert expected[0] != expected[1]
     all_of(batch, one)
     run = Run(batch)
@@ -172,7 +162,7 @@ def test_preempted_rows_go_on_as_if_nothing_had_happened(loaded: Loaded) -> None
     """Two rows outgrow their memory: the newer waits, its picture is not encoded again, and no token changes."""
     length = len(loaded.tokenizer.render([user(picture(1))]).token_ids)
     submits = [loaded.ask(picture(seed), "x" * (200 - length), num_tokens=330) for seed in (1, 2)]
-    expected = alone(loaded.model, *submits)
+    expected = alone(loaded.model, submits)
     room = loaded.model._budget.footprint.nbytes(512)
     tight = load(loaded.path, EngineConfig(has_vision=True, kv_limit_bytes=2 * room, prompt_cache_bytes=0))
     batch, num_again = tight.new_batch(), 0
@@ -190,7 +180,7 @@ def test_preempted_rows_go_on_as_if_nothing_had_happened(loaded: Loaded) -> None
 def test_running_rows_get_their_tokens_while_pictures_are_encoded(loaded: Loaded) -> None:
     """Between two pictures of a prompt every running row gets a token, and the tokens are the usual ones."""
     running, looking = loaded.ask("running", num_tokens=40), loaded.ask(picture(1), picture(2), picture(3))
-    expected = alone(loaded.model, running, looking)
+    expected = alone(loaded.model, [running, looking])
     batch = loaded.model.new_batch()
     run = Run(batch)
     (first,) = run.admit(running)
@@ -213,7 +203,7 @@ def test_running_rows_get_their_tokens_while_pictures_are_encoded(loaded: Loaded
 def test_a_picture_that_cannot_be_processed_fails_its_own_row(loaded: Loaded) -> None:
     """The others of the batch go on, and nothing stays behind."""
     good = loaded.ask(picture(1), "what?")
-    (expected,) = alone(loaded.model, good)
+    (expected,) = alone(loaded.model, [good])
     broken = loaded.ask(picture(2), "what?")
     placed = broken.prompt.images[0]  # type: ignore[union-attr]
     object.__setattr__(placed.image, "rgb", b"")
