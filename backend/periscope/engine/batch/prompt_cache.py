@@ -105,11 +105,11 @@ class PromptCache:
         is_trimmable = can_be_trimmed(caches)
         for key, entry in list(self._entries.items()):
             kept = entry.view
-            shared = common_prefix(kept.tokens, mine)
-            is_prefix = shared == len(kept.tokens)
-            if is_prefix and (is_trimmable or len(kept.tokens) == len(mine)):
+            if not _is_prefix_of_other(kept.tokens, mine):
+                continue
+            if len(kept.tokens) <= len(mine) and (is_trimmable or len(kept.tokens) == len(mine)):
                 self._drop(key)
-            elif shared == len(mine) and kept.is_trimmable:
+            elif len(kept.tokens) >= len(mine) and kept.is_trimmable:
                 self._entries.move_to_end(key)
                 return  # this state is a prefix of a longer one that can be trimmed to it
         self._num_kept += 1
@@ -130,6 +130,12 @@ class PromptCache:
 
     def _drop(self, key: int) -> None:
         self._nbytes -= self._entries.pop(key).nbytes
+
+
+def _is_prefix_of_other(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether one of two arrays begins with all of the other. The last place in common tells most that do not."""
+    size = min(len(a), len(b))
+    return bool(a[size - 1] == b[size - 1]) and common_prefix(a, b) == size
 
 
 def can_be_trimmed(caches: LayerCaches) -> bool:

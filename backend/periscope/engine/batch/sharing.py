@@ -73,9 +73,19 @@ def longest_prefix(wanted: np.ndarray, kept: Iterable[StateView], live: Iterable
 
 
 def _longest(wanted: np.ndarray, states: Iterable[StateView]) -> tuple[StateView | None, int]:
-    shared = [(state.num_shared(wanted), state) for state in states]
-    length, state = max(shared, key=lambda pair: pair[0], default=(0, None))
-    return (state, length) if length else (None, 0)
+    """The first of the states that share most, and how many tokens that is.
+
+    A state that shares more has the prompt's token in the place after those shared so far. Comparing that one first
+    tells most of the others without comparing all of their tokens.
+    """
+    best, length = None, 0
+    for state in states:
+        place = max(length, MIN_TOKENS - 1)
+        if min(state.num_tokens, len(wanted)) > place and state.tokens[place] == wanted[place]:
+            num = state.num_shared(wanted)
+            if num > length:
+                best, length = state, num
+    return best, length
 
 
 def waits_for_sibling(wanted: np.ndarray, prefilling: Iterable[StateView], kept: Sequence[StateView]) -> bool:

@@ -26,7 +26,7 @@ DEFAULT_PROMPT_CACHE_PART = 0.25
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """Size of one cache object: `slot_bytes` per token up to `max_slots` tokens, plus `fixed_bytes`."""
+    """Size of the cache objects that have room for as many: `slot_bytes` per token up to `max_slots`, and the rest."""
 
     slot_bytes: int
     max_slots: int | None
@@ -47,7 +47,12 @@ class KVFootprint:
     @classmethod
     def measure(cls, caches: Iterable[Any]) -> KVFootprint:
         """Measure caches that hold a few tokens. Reads their shapes; evaluates nothing."""
-        return cls(tuple(_layer(cache) for cache in flat(caches)))
+        sizes: dict[int | None, _Layer] = {}
+        for layer in map(_layer, flat(caches)):
+            others = sizes.get(layer.max_slots, _Layer(0, layer.max_slots, 0))
+            slot_bytes, fixed_bytes = others.slot_bytes + layer.slot_bytes, others.fixed_bytes + layer.fixed_bytes
+            sizes[layer.max_slots] = _Layer(slot_bytes, layer.max_slots, fixed_bytes)
+        return cls(tuple(sizes.values()))
 
     def nbytes(self, num_tokens: int) -> int:
         """Bytes of the caches of a sequence of `num_tokens` tokens."""
