@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, TypeAlias
@@ -128,22 +128,22 @@ class PictureFetcher:
     async def _answer(self, hop: PictureURL, param: str) -> AsyncIterator[httpx.Response]:
         """What the host answers, its body unread; the connection goes to an address that was checked."""
         addresses = await self._checked_addresses(hop, param)
-        async with httpx.AsyncClient(
-            verify=self._trust,
-            trust_env=False,
-            timeout=httpx.Timeout(None),  # the whole picture has one limit
-            headers=_HEADERS | {"host": hop.authority},
-        ) as client:
-            yield await self._first_answer(client, hop, addresses, param)
+        # No client around it: that would read redirects by its own rules, and fail at some before we see them.
+        async with (
+            httpx.AsyncHTTPTransport(verify=self._trust, trust_env=False) as transport,
+            aclosing(await self._first_answer(transport, hop, addresses, param)) as response,
+        ):
+            yield response
 
     async def _first_answer(
-        self, client: httpx.AsyncClient, hop: PictureURL, addresses: Sequence[str], param: str
+        self, transport: httpx.AsyncHTTPTransport, hop: PictureURL, addresses: Sequence[str], param: str
     ) -> httpx.Response:
+        headers = _HEADERS | {"host": hop.authority}
         extensions = {} if hop.is_address else {"sni_hostname": hop.host}
         for address in addresses[:_MAX_TRIES]:
-            request = client.build_request("GET", hop.at(address), extensions=extensions)
+            request = httpx.Request("GET", hop.at(address), headers=headers, extensions=extensions)
             try:
-                return await client.send(request, stream=True, follow_redirects=False)
+                return await transport.handle_async_request(request)
             except httpx.ConnectError:
                 continue
             except httpx.HTTPError as error:
