@@ -35,6 +35,7 @@ def test_what_an_address_means(url: str, host: str, port: int, authority: str) -
         *("http://2130706433/", "http://0x7f000001/", "http://017700000001/", "http://127.1/", "http://0x7f.0.0.1/"),
         *("http://127.0.0.1.0x0/", "http://a.127/", "http:///a", "http://", "http://[::1", "http://[fe80::1%25en0]/"),
         *("http://example.com:0/", "http://example.com:99999/", "http://exa mple.com/", "ftp://example.com/"),
+        *("http:/127.0.0.1/", "http:127.0.0.1/", "http:\\\\127.0.0.1/", "https:"),
         *("http://./", "http://[::1]:x/", "http://" + "a" * 5000, "http://%31%32%37.0.0.1/", "gopher://example.com/"),
     ],
 )

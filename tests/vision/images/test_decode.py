@@ -360,8 +360,9 @@ def test_a_format_that_people_send_is_named(data: bytes, name: str) -> None:
     for read in (decoded, header_of):
         with pytest.raises(ImageInvalid) as refused:
             read(data)
-        told = f"`{PARAM}` is {name}, which is not supported. Convert it to JPEG or PNG and send that."
+        told = f"`{PARAM}` is {name}, which is not supported. Convert it to JPEG or PNG and send that"
         assert refused.value.message.startswith(told)
+        assert ("data: URL" in refused.value.message) == (name in ("a PDF document", "a video"))
 
 
 def test_avif_is_told_by_its_other_brands_too() -> None:

@@ -101,6 +101,7 @@ def test_an_address_is_forgotten_after_a_day_without_use() -> None:
     ("urls", "error", "param"),
     [
         (["a", "gone", "b"], ImageNotFetched, 1),
+        (["a", "http:/not.written/right"], ImageNotFetched, 1),
         (["gone", "file:/etc/passwd"], ImageSourceRefused, 1),
         (["a", "text"], ImageInvalid, 1),
         (["a", "b", "text", "gone"], InvalidRequest, 3),

@@ -60,6 +60,7 @@ _FORMATS: Final = (
     Format("HEIC", re.compile(rb".{4}ftyp(?:he[iv][cmsx]|mif1|msf1)", re.DOTALL), _open_heic),
 )
 #: Formats that clients send as images and that are not supported: a name for the error message, and their first bytes.
+#: Documents and videos are taken where their bytes come with the request, and so only the web leads here.
 _OTHER_FORMATS: Final = (
     ("a JPEG XL picture", re.compile(rb"\xff\x0a|\0\0\0\x0cJXL ")),
     ("a JPEG 2000 picture", re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  ")),
@@ -68,6 +69,7 @@ _OTHER_FORMATS: Final = (
     ("a PDF document", re.compile(rb"%PDF-")),
     ("a video", re.compile(rb".{4}ftyp|\x1aE\xdf\xa3", re.DOTALL)),
 )
+_TAKEN_AS_FILES: Final = ("a PDF document", "a video")
 #: Pillow can be built without the first two, and the last one is an extra.
 _MISSING: Final = {
     name
@@ -112,7 +114,10 @@ def unreadable(param: str) -> ImageInvalid:
 def _unknown_format(data: bytes, param: str) -> ImageInvalid:
     """The error for an unsupported format. A format that clients often send is named, with the way to convert it."""
     named = next((name for name, magic in _OTHER_FORMATS if magic.match(data)), None)
-    return unreadable(param) if named is None else _not_supported(named, "", param)
+    if named is None:
+        return unreadable(param)
+    fix = ", or send all of it in a data: URL" if named in _TAKEN_AS_FILES else ""
+    return _not_supported(named, fix, param)
 
 
 def _not_supported(named: str, fix: str, param: str) -> ImageInvalid:

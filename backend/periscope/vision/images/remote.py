@@ -33,8 +33,8 @@ class FetchImage(Protocol):
 
 
 def is_remote(part: ImagePart) -> bool:
-    """Pure: whether the image is given by an http(s) URL."""
-    return part.url.lstrip()[:8].lower().startswith(("http://", "https://"))
+    """Pure: whether the image is given by an http(s) URL, well formed or not."""
+    return part.url.lstrip()[:6].lower().startswith(("http:", "https:"))
 
 
 @dataclass(frozen=True, slots=True)
