@@ -44,6 +44,7 @@ async def test_the_list_tells_what_clients_look_for() -> None:
         "sampling": {"temperature": {"value": 0.6, "source": "generation_config.json"}},
         "loaded": True,
         "state": "ready",
+        "error": None,
         "status": {"value": "ready"},
     }
     assert second["capabilities"]["vision"] == "none"

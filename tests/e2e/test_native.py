@@ -13,6 +13,8 @@ import pytest
 
 from tests.e2e.conftest import RunningServer, start_server
 from tests.e2e.drawing import circle, picture, square, user
+from tests.engine.families.vision_checkpoints import write_vision_checkpoint
+from tests.engine.families.vision_shapes import VISION_FAMILIES
 
 CONFIG = """\
 models:
@@ -23,6 +25,8 @@ models:
   - name: words
     local_path: embedded:text
     capabilities: {vision_mode: proxy, vision_proxy: {model: eyes, reader: none}}
+  - {name: fewer-bits, local_path: embedded:captioner, params: {kv_bits: 8}, capabilities: {vision_mode: native}}
+  - {name: unfit, local_path: paligemma, capabilities: {vision_mode: native}}
 """
 DESCRIBE = "Describe the image."
 RED, BLUE = picture(circle("red")), picture(square("blue"))
@@ -32,6 +36,7 @@ RED, BLUE = picture(circle("red")), picture(square("blue"))
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """One server for this file; it must leave with status 0."""
     folder = tmp_path_factory.mktemp("native")
+    write_vision_checkpoint(folder / "paligemma", VISION_FAMILIES["paligemma"])
     (folder / "models.yaml").write_text(CONFIG)
     running = start_server(folder / "models.yaml", log=folder / "server.log")
     yield running
@@ -67,7 +72,7 @@ def test_it_streams_what_it_sees_without_a_caption(sdk: openai.OpenAI) -> None:
 
 def test_the_list_of_models_says_that_it_sees(sdk: openai.OpenAI) -> None:
     """By itself, and in one batch with others."""
-    eyes, words = sdk.models.list().data
+    eyes, words, *_ = sdk.models.list().data
     assert eyes.model_extra is not None and words.model_extra is not None  # noqa: PT018
     assert eyes.model_extra["capabilities"]["vision"] == "native"
     assert eyes.model_extra["capabilities"]["batched"] is True
@@ -83,8 +88,20 @@ def test_a_conversation_with_a_new_picture_goes_on_from_the_cache(sdk: openai.Op
     assert second.usage.prompt_tokens_details.cached_tokens >= answer.usage.prompt_tokens
 
 
-def test_many_at_once_get_the_answers_of_each_alone(sdk: openai.OpenAI) -> None:
-    """Pictures, texts and samples with seeds share the batch."""
+def test_the_list_of_models_says_why_a_family_cannot_answer(sdk: openai.OpenAI) -> None:
+    """In the words of its refusal, with what to do instead."""
+    with pytest.raises(openai.InternalServerError, match="vision_mode: proxy"):
+        ask(sdk, user(RED, DESCRIBE), model="unfit")
+    told = sdk.models.retrieve("unfit").model_extra
+    assert told is not None
+    assert told["state"] == "failed"
+    assert "not causal within an image" in told["error"]
+    assert sdk.models.retrieve("eyes").model_extra["error"] is None  # type: ignore[index]
+
+
+@pytest.mark.parametrize("model", ["eyes", "fewer-bits"])
+def test_many_at_once_get_the_answers_of_each_alone(sdk: openai.OpenAI, model: str) -> None:
+    """Pictures, texts and samples with seeds share the batch, also with KV caches in fewer bits."""
     green = picture(circle("green", 100))
     asked: list[tuple[Any, dict[str, Any]]] = [
         (user(RED, DESCRIBE), {}),
@@ -93,9 +110,13 @@ def test_many_at_once_get_the_answers_of_each_alone(sdk: openai.OpenAI) -> None:
         (user("Hello!"), {}),
         (user(RED, BLUE, DESCRIBE), {"temperature": 0.5, "seed": 1}),
     ]
-    alone = [said(ask(sdk, message, **params)) for message, params in asked]
+
+    def answered(each: tuple[Any, dict[str, Any]]) -> str:
+        return said(ask(sdk, each[0], **each[1], model=model))
+
+    alone = [answered(each) for each in asked]
     with ThreadPoolExecutor(len(asked)) as threads:
-        together = list(threads.map(lambda each: said(ask(sdk, each[0], **each[1])), asked))
+        together = list(threads.map(answered, asked))
     assert together == alone
     assert "circle" not in together[2]
 

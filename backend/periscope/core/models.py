@@ -140,6 +140,7 @@ class ModelCard:
             is nowhere said is not listed.
         embedding_size: numbers in a vector of an embedding model; None until it was loaded, and for other models.
         kv_bits: bits in which KV caches are stored; None = as the model computes them, or another server's business.
+        error: why it failed, for the user.
     """
 
     name: str
@@ -158,6 +159,7 @@ class ModelCard:
     kind: ModelKind = ModelKind.TEXT
     embedding_size: int | None = None
     kv_bits: int | None = None
+    error: str | None = None
 
     @property
     def sees(self) -> bool:

@@ -43,6 +43,7 @@ def text_model_card(model: ServedModel, facts: GeneratorFacts | None, status: Mo
         kv_bits=status.kv_bits,
         chat_template=facts.chat_template if facts else None,
         files=model.files,
+        error=status.error,
         sampling=default_sampling(model.params, authors),
     )
 
@@ -65,6 +66,7 @@ def embedder_card(model: ServedEmbedder, engine: PooledEmbedder | None, status: 
         state=status.state,
         max_running=status.max_running,
         files=model.files,
+        error=status.error,
         kind=ModelKind.EMBEDDING,
         embedding_size=None if engine is None else engine.size,
     )

@@ -50,6 +50,7 @@ def encode_model(card: ModelCard) -> JSONObject:
         "architecture": {"input_modalities": modalities, "output_modalities": [output]},
         "loaded": card.is_loaded,
         "state": card.state,
+        "error": card.error,
         "status": {"value": card.state},
     }
 

@@ -217,6 +217,7 @@ class OpenAIModel(TypedDict):
     architecture: ModelArchitecture
     loaded: bool
     state: str
+    error: str | None
     status: ModelStateValue
 
 
