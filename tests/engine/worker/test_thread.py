@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ class Script:
     is_broken: bool = False
     num_owed_steps: int = 0
     miscounts: bool = False
+    is_kept_open: bool = False
 
 
 class ScriptedBatch(KeepsNothing):
@@ -93,6 +95,8 @@ class ScriptedBatch(KeepsNothing):
 
     def close(self) -> None:
         self._rows = []
+        if self._script.is_kept_open:
+            raise RuntimeError("no device")
 
 
 class ScriptedModel:
@@ -358,6 +362,22 @@ def test_a_failed_load_is_reported_in_one_sentence() -> None:
 
     with pytest.raises(ModelLoadError, match="OSError: disk on fire"):
         asyncio.run(start_worker("broken", load, DeviceTurn()))
+
+
+def test_a_load_that_ends_its_thread_is_a_failed_load() -> None:
+    """A library that calls `sys.exit` leaves nobody waiting for the model."""
+    with pytest.raises(ModelLoadError, match="SystemExit: no such option"):
+        asyncio.run(start_worker("leaving", lambda: sys.exit("no such option"), DeviceTurn()))
+
+
+def test_a_model_that_cannot_be_freed_holds_up_nobody_who_unloads_it(caplog: pytest.LogCaptureFixture) -> None:
+    """The worker's end is told all the same, and the log says what became of the memory."""
+
+    async def use(host: HostedEngine) -> None:
+        assert await text_of(host.submit(GOOD_PROMPT, PARAMS)) == "b"
+
+    with_worker(Script([say(1, FinishReason.LENGTH)], is_kept_open=True), use)
+    assert "scripted could not be unloaded" in caplog.text
 
 
 def test_cancelling_a_load_ends_the_thread() -> None:

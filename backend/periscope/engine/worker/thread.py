@@ -123,14 +123,19 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         finally:
             self.state = WorkerState.ENDED
             self._turn.leave()
-            self._free_model()
-            self._refuse_inbox()
-            self._on_ended()
+            try:
+                self._free_model()
+            except Exception:
+                logger.exception("%s could not be unloaded: its memory is lost", self.name)
+            finally:  # whoever waits for the end of this model would wait for ever
+                self._refuse_inbox()
+                self._on_ended()
 
     def _start_model(self) -> bool:
         try:
             mx.random.seed(secrets.randbits(32))
             self._model = self._load()
+            facts = self._model.facts
             self._batch = self._model.new_batch()
             self.memory = EngineMemory(sum(weights_bytes(network) for network in self._model.networks))
             mx.synchronize()  # the stream frees a computation's temporaries only after it has told its result
@@ -138,13 +143,13 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
             let_go(error)
             self._on_loaded(error)
             return False
-        except Exception as error:
+        except BaseException as error:  # libraries and the code that comes with models may call sys.exit
             logger.exception("worker %s could not load", self.name)
             let_go(error)
             self._on_loaded(ModelLoadError(f"The model could not be loaded: {type(error).__name__}: {error}"))
             return False
         self.state = WorkerState.RUNNING
-        self._on_loaded(self._model.facts)
+        self._on_loaded(facts)
         return True
 
     def _serve(self) -> None:
