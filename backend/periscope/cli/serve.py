@@ -35,6 +35,7 @@ from periscope.cli.options import (
     VlmTimeout,
     load_config,
 )
+from periscope.cli.stopping import exit_on_sigterm
 from periscope.core import VisionMode
 from periscope.events import ModelGivenUp
 
@@ -58,6 +59,7 @@ _CLEAN_UP_S = 1.0
 
 
 @exits()
+@exit_on_sigterm()
 def serve(
     *,
     config: ConfigFile = None,
@@ -80,12 +82,10 @@ def serve(
     from periscope.cli.entrance import entered
     from periscope.cli.log import keep_tail, set_up_logging
     from periscope.cli.progress import stderr_console
-    from periscope.cli.stopping import exit_on_sigterm
     from periscope.service import this_machine
 
     collect_seldom()
     use_one_arena()
-    exit_on_sigterm()
     files = {"uds": uds, "tls_cert": tls_cert, "tls_key": tls_key}
     flags: dict[str, object] = {
         "host": host,
