@@ -5,9 +5,9 @@ Stop it and start it again: captions are kept (`caption_cache` in models.yaml), 
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
-import sys
 import tempfile
 from pathlib import Path
 
@@ -56,9 +56,13 @@ async def main(files: list[Path], output: Path) -> None:
 
 
 if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("folder", nargs="?", type=Path, help="without it, some pictures are drawn")
+    arguments.add_argument("output", nargs="?", type=Path, default=Path("captions.jsonl"))
+    asked = arguments.parse_args()
     with tempfile.TemporaryDirectory() as made:
-        given = Path(sys.argv[1]) if len(sys.argv) > 1 else drawn(Path(made))
-        if not given.is_dir():
-            sys.exit(f"There is no folder {given}.")
-        found = sorted(file for file in given.rglob("*") if file.suffix.lower() in SUFFIXES)
-        asyncio.run(main(found, Path(sys.argv[2] if len(sys.argv) > 2 else "captions.jsonl")))
+        folder = asked.folder or drawn(Path(made))
+        if not folder.is_dir():
+            arguments.error(f"there is no folder {folder}")
+        found = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+        asyncio.run(main(found, asked.output))

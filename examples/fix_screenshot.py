@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -21,7 +21,9 @@ def screenshot() -> Image.Image:
     return drawn
 
 
-shown = picture(sys.argv[1] if len(sys.argv) > 1 else screenshot())
+arguments = argparse.ArgumentParser(description=__doc__)
+arguments.add_argument("file", nargs="?", help="a picture; without it, one is drawn")
+shown = picture(arguments.parse_args().file or screenshot())
 with Periscope() as periscope:
     (described,) = periscope.caption(shown)  # its `verbatim` text needs mlx-periscope[ocr]
     print("What the model reads:", described.verbatim or described.text or described.error, sep="\n")

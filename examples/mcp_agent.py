@@ -5,6 +5,7 @@ Needs mlx-periscope[mcp]. The model sees no pixels: what the tool shows is descr
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import io
 import sys
@@ -57,7 +58,9 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    if "--serve" in sys.argv:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--serve", action="store_true", help="be the MCP server of the agent")
+    if arguments.parse_args().serve:
         serve()
     else:
         asyncio.run(main())

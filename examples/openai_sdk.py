@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import base64
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,9 @@ def message(question: str, file: str | None) -> dict[str, Any]:
     return {"role": "user", "content": parts}
 
 
-async def main() -> None:
+async def main(file: str | None) -> None:
     async with Periscope() as periscope:
         adapter = OpenAIAdapter(periscope)
-        file = sys.argv[1] if len(sys.argv) > 1 else None
         asked: Any = {"model": "default", "messages": [message("Hello!", file)]}
         completion = await adapter.chat_completion(**asked)  # an openai.types.chat.ChatCompletion
         print(completion.choices[0].message.content)
@@ -31,4 +30,6 @@ async def main() -> None:
         print()
 
 
-asyncio.run(main())
+arguments = argparse.ArgumentParser(description=__doc__)
+arguments.add_argument("file", nargs="?", help="a picture; without it, the question is a text")
+asyncio.run(main(arguments.parse_args().file))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -19,10 +19,14 @@ def scan(folder: Path) -> Path:
     return folder / "scan.pdf"
 
 
+arguments = argparse.ArgumentParser(description=__doc__)
+arguments.add_argument("file", nargs="?", help="a document; without it, a scan is made")
+arguments.add_argument("question", nargs="?", default="What colour is the circle?")
+given = arguments.parse_args()
+
 with tempfile.TemporaryDirectory() as folder, Periscope() as periscope:
-    file = sys.argv[1] if len(sys.argv) > 1 else scan(Path(folder))
-    question = sys.argv[2] if len(sys.argv) > 2 else "What colour is the circle?"
-    answer = periscope.chat([Message(Role.USER, (attachment(file), TextPart(question)))])
+    document = attachment(given.file or scan(Path(folder)))
+    answer = periscope.chat([Message(Role.USER, (document, TextPart(given.question)))])
     print(answer.text)
     if answer.vision is not None:  # pages with text alone are read without it
         print(f"({answer.vision.num_images} pages or pictures were described)")

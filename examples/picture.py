@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 from PIL import Image, ImageDraw
 
@@ -16,7 +16,9 @@ def circle() -> Image.Image:
     return drawn
 
 
-shown = picture(sys.argv[1] if len(sys.argv) > 1 else circle())
+arguments = argparse.ArgumentParser(description=__doc__)
+arguments.add_argument("file", nargs="?", help="a picture; without it, one is drawn")
+shown = picture(arguments.parse_args().file or circle())
 with Periscope() as periscope:
     print(periscope.chat("What colour is the circle?", images=[shown]).text)
     print(periscope.caption(shown)[0].text)  # what the text model read; it was not described again

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import sys
+from collections.abc import Sequence
 from typing import Literal
 
 from periscope import (
@@ -21,9 +22,9 @@ def weather(city: Literal["Paris", "Rome"]) -> str:
     return f"It is sunny in {city}."
 
 
-async def main() -> None:
+async def main(urls: Sequence[str]) -> None:
     """Has the model call a tool, and answer."""
-    servers = [HttpServer(f"server{number}", url) for number, url in enumerate(sys.argv[1:], 1)]
+    servers = [HttpServer(f"server{number}", url) for number, url in enumerate(urls, 1)]
     # The demo model would chat instead: it must call in the first turn. Better models are left their choice.
     forced = ToolChoice(ToolChoiceMode.REQUIRED, "weather")
     options = ConversationOptions(max_turns=5, tool_choice=lambda turn: forced if turn == 1 else ToolChoice())
@@ -34,4 +35,6 @@ async def main() -> None:
     print(told.message.text, f"({told.stop_reason} after {told.turns} turns)")
 
 
-asyncio.run(main())
+arguments = argparse.ArgumentParser(description=__doc__)
+arguments.add_argument("urls", nargs="*", metavar="URL", help="an MCP server, whose tools the model gets, too")
+asyncio.run(main(arguments.parse_args().urls))

@@ -26,6 +26,7 @@ TOLD = {
     "caption_folder.py": "3 captions in captions.jsonl, 1 files skipped",
 }
 OTHERS = {"fastapi_app.py"}
+WITHOUT_ARGUMENTS = {"chat.py", "stream.py", "json_answer.py"}
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +45,18 @@ def test_an_example_does_what_it_says(
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
     assert TOLD[name] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", sorted(TOLD.keys() - WITHOUT_ARGUMENTS))
+def test_an_example_says_which_arguments_it_takes(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unknown option is a line about its usage, before a model is loaded."""
+    monkeypatch.setattr("sys.argv", [name, "--no-such-option"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    told = capsys.readouterr()
+    assert (end.value.code, told.out, "unrecognized arguments: --no-such-option" in told.err) == (2, "", True)
 
 
 def test_an_app_answers_about_pictures() -> None:
