@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
@@ -206,6 +207,22 @@ def test_close_waits_for_leases_and_refuses_waiting_requests() -> None:
         assert not engine.is_alive
 
     with_world([FakeModel("m", max_running=1)], use)
+
+
+@pytest.mark.parametrize(("drain_s", "told"), [(0.0, []), (0.01, ["not ended within 0.01 s: 1"])])
+def test_only_a_request_that_outlasts_its_time_is_told_of(
+    drain_s: float, told: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever closes without waiting cuts requests off on purpose, and the log has no warning of it."""
+
+    async def use(world: World) -> None:
+        async with world.pool.lease("m", FakeEngine) as engine:
+            await world.pool.close(drain_s=drain_s)
+            assert not engine.is_alive
+        warnings = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+        assert [text.partition("have ")[2] for text in warnings] == told
+
+    with_world([FakeModel("m")], use)
 
 
 def test_closing_in_the_moment_a_load_begins_ends_it() -> None:

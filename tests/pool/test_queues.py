@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 from contextlib import ExitStack
 
 import pytest
@@ -53,6 +54,22 @@ def test_a_full_queue_refuses_at_once_and_a_place_that_is_left_is_free() -> None
         await cancelled(*tasks)
 
     with_world([FakeModel("m", max_running=2)], use, max_waiting=10)
+
+
+def test_a_full_queue_tells_figures_that_add_up() -> None:
+    """Also while the model loads, when those that will run at once wait, too."""
+    model = FakeModel("m", max_running=2)
+    model.may_load.clear()
+
+    async def use(world: World) -> None:
+        tasks = [held(world, "m") for _ in range(2 + 3)]
+        await until(lambda: world.pool.status("m").num_waiting == 5)
+        told = re.escape("it has 5 requests, and takes 2 at once and 3 that wait (`server.limits.max_waiting`)")
+        with pytest.raises(ServerBusy, match=told), world.pool.ticket("m"):
+            pass
+        await cancelled(*tasks)
+
+    with_world([model], use, max_waiting=3)
 
 
 def test_a_wait_past_its_timeout_is_refused() -> None:

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 def queue_full(slot: Slot, num_waiting: int, limits: PoolLimits) -> ServerBusy:
     """The error of a request that finds no place in the queue."""
     return ServerBusy(
-        f"Model {slot.name} is busy: {slot.queue.num_running} requests run and {num_waiting} wait "
-        f"(`server.limits.max_waiting` is {limits.max_waiting}). Try again soon.",
+        f"Model {slot.name} is busy: it has {slot.queue.num_running + num_waiting} requests, and takes "
+        f"{slot.spec.max_running} at once and {limits.max_waiting} that wait (`server.limits.max_waiting`). "
+        "Try again soon.",
         retry_after_s=retry_after_s(slot),
     )
 

@@ -129,6 +129,11 @@ class Slot:
             with suppress(TimeoutError):
                 async with asyncio.timeout(drain_s):
                     await self.queue.unused()
-            if self.queue.num_running:
-                logger.warning("model %s: %d leases still out after %.0f s", self.name, self.queue.num_running, drain_s)
+            if drain_s and self.queue.num_running:
+                logger.warning(
+                    "model %s is freed though requests have not ended within %g s: %d",
+                    self.name,
+                    drain_s,
+                    self.queue.num_running,
+                )
         await self.lifecycle.free()
