@@ -22,7 +22,7 @@ def test_a_reserved_place_counts_and_loads_nothing() -> None:
         with world.pool.ticket("m", is_reserved=True) as first, world.pool.ticket("m", is_reserved=True):
             await turns()
             assert (model.num_measures, world.pool.status("m").num_waiting) == (0, 2)
-            with pytest.raises(ServerBusy, match="2 wait"), world.pool.ticket("m", is_reserved=True):
+            with pytest.raises(ServerBusy, match="has 2 requests"), world.pool.ticket("m", is_reserved=True):
                 pass
             await first.granted()
             assert (first.state, world.pool.status("m").num_waiting) == (TicketState.GRANTED, 1)
@@ -42,7 +42,7 @@ def test_reserved_places_refuse_no_request_without_images() -> None:
                 for each in kept:
                     each.start_waiting()
                 assert [each.state for each in kept] == [TicketState.WAITING] * 2
-                with pytest.raises(ServerBusy, match="2 wait"), world.pool.ticket("m"):
+                with pytest.raises(ServerBusy, match="has 3 requests"), world.pool.ticket("m"):
                     pass
             await kept[0].granted()
 
