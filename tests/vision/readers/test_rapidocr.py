@@ -6,6 +6,7 @@ import logging
 
 import PIL.Image
 import pytest
+from PIL import ImageDraw
 
 from periscope.vision.images.decode import decode
 from periscope.vision.images.limits import ImageLimits
@@ -43,6 +44,20 @@ def test_a_picture_without_text_has_none(reader: RapidOCRReader) -> None:
     """Also one of a single pixel."""
     assert text_in(reader, encoded(PIL.Image.effect_noise((200, 100), 40))) == []
     assert reader.read(rgb_image()) == ()
+
+
+@pytest.mark.parametrize(("colour", "size"), [("orange", (180, 160)), ("blue", (177, 160)), ("yellow", (206, 160))])
+def test_a_drawn_shape_is_no_letter(reader: RapidOCRReader, colour: str, size: tuple[int, int]) -> None:
+    """A disc looks like an `O` or a zero; its block would tell the text model of text that is not there."""
+    picture = PIL.Image.new("RGB", size, "white")
+    ImageDraw.Draw(picture).ellipse((30, 30, 130, 130), fill=colour)
+    assert text_in(reader, encoded(picture)) == []
+
+
+@pytest.mark.parametrize("lines", [["7"], ["A"], ["if x == 1:", "7"]])
+def test_a_sign_alone_is_text_where_it_is_sure(reader: RapidOCRReader, lines: list[str]) -> None:
+    """The number on a door; and beside words every sign is."""
+    assert text_in(reader, screenshot(drawn_screenshot(lines, size=40))) == lines
 
 
 def test_the_log_keeps_its_form(caplog: pytest.LogCaptureFixture) -> None:

@@ -17,6 +17,9 @@ _NUM_THREADS: Final = max(1, (os.cpu_count() or 2) // 2)
 #: The detector works at the picture's own size up to this side; it would scale small pictures up by default, which
 #: takes a second of CPU time for an icon.
 _MAX_SIDE_PX: Final = 2000
+#: The score from which a sign that stands alone is taken for one. Drawn shapes are read as `O`, `8` or `1` with up to
+#: 0.94, digits and most letters with more.
+_SURE: Final = 0.95
 _PARAMS: Final = {
     "Global.log_level": "critical",
     "Global.use_cls": False,  # it finds only upside-down lines, and mistakes some upright ones for such
@@ -37,8 +40,8 @@ class RapidOCRReader:
 
     @property
     def revision(self) -> str:
-        """The package's version, which decides its models, and the size at which the detector works."""
-        return f"{version('rapidocr')}/{_MAX_SIDE_PX}"
+        """The package's version, which decides its models, the size at which the detector works, and what is text."""
+        return f"{version('rapidocr')}/{_MAX_SIDE_PX}/{_SURE}"
 
     def read(self, image: Image) -> tuple[TextBox, ...]:
         """Runs of text with their boxes; see `TextReader`."""
@@ -46,7 +49,7 @@ class RapidOCRReader:
             self._engine = _new_engine()
         rgb = np.frombuffer(image.rgb, np.uint8).reshape(image.height, image.width, 3)
         found = self._engine(np.ascontiguousarray(rgb[:, :, ::-1]))
-        if found.boxes is None or not found.txts:
+        if found.boxes is None or not found.txts or not any(map(_is_text, found.txts, found.scores)):
             return ()
         return tuple(_box(text, corners) for text, corners in zip(found.txts, found.boxes, strict=True))
 
@@ -60,6 +63,14 @@ def _new_engine() -> Any:
     log.handlers.clear()
     log.propagate = True
     return engine
+
+
+def _is_text(run: str, score: float) -> bool:
+    """Pure: whether a run is more than one sign, or surely that one. A picture without such a run has no text.
+
+    Beside other text a sign is part of it, whatever its score.
+    """
+    return len(run.strip()) > 1 or score >= _SURE
 
 
 def _box(text: str, corners: Any) -> TextBox:
