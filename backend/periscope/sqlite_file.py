@@ -163,7 +163,7 @@ def _check(connection: sqlite3.Connection, form: FileFormat) -> bool:
         raise FileNotUsable(f"it has version {version}, and this Periscope reads version {form.version}")
     (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if found != "ok":
-        raise FileNotUsable(f"it is damaged ({found})")
+        raise FileNotUsable(f"it is damaged ({' '.join(found.split())})")
     return False
 
 

@@ -145,6 +145,7 @@ def test_a_file_that_cannot_be_used_is_set_aside(spoil, why: str, tmp_path: Path
     file.apply({"b": kept("b")})
     file.close()
     assert [why in record.message for record in caplog.records] == [True]
+    assert len(caplog.records[0].message.splitlines()) == 1
     assert "set-aside-2" in caplog.text
     assert (tmp_path / "captions.sqlite3.set-aside-2").read_bytes() == before
     assert (tmp_path / "captions.sqlite3.set-aside-1").read_text() == "of an earlier time"
