@@ -6,7 +6,7 @@ import logging
 
 import PIL.Image
 import pytest
-from PIL import ImageDraw
+from PIL import ImageDraw, ImageFont
 
 from periscope.vision.images.decode import decode
 from periscope.vision.images.limits import ImageLimits
@@ -44,6 +44,29 @@ def test_a_picture_without_text_has_none(reader: RapidOCRReader) -> None:
     """Also one of a single pixel."""
     assert text_in(reader, encoded(PIL.Image.effect_noise((200, 100), 40))) == []
     assert reader.read(rgb_image()) == ()
+
+
+@pytest.mark.parametrize(
+    ("size", "colours", "lines"),
+    [
+        ((1920, 1080), ("black", "#dddddd"), {(10, 10): "$ make test"}),
+        ((1600, 1000), ("#1e1e1e", "#d4d4d4"), {(60, 40): "import os", (60, 70): "print(os.getcwd())"}),
+        ((1414, 2000), ("white", "black"), {(171, 120): "Chapter 1", (700, 1900): "17"}),
+    ],
+    ids=["terminal", "editor", "page"],
+)
+def test_a_few_words_on_a_large_blank_screen_are_read(
+    reader: RapidOCRReader, size: tuple[int, int], colours: tuple[str, str], lines: dict[tuple[int, int], str]
+) -> None:
+    """RapidOCR by itself finds none of them; they stand in their boxes where they are drawn."""
+    picture, font = PIL.Image.new("RGB", size, colours[0]), ImageFont.load_default(20)
+    for place, line in lines.items():
+        ImageDraw.Draw(picture).text(place, line, fill=colours[1], font=font)
+    boxes = reader.read(decode(encoded(picture), ImageLimits(max_side_px=2000), sha256="0", param="image"))
+    assert [box.text for box in boxes] == list(lines.values())
+    for (left, top), box in zip(lines, boxes, strict=True):
+        assert abs(box.left - left) < 20
+        assert box.top - 5 < top + 10 < box.bottom + 5
 
 
 @pytest.mark.parametrize(("colour", "size"), [("orange", (180, 160)), ("blue", (177, 160)), ("yellow", (206, 160))])

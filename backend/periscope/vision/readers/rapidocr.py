@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from periscope.core import Image
+from periscope.vision.readers.condensed import Condensed, condensed
 from periscope.vision.readers.reader import TextBox
 
 #: Half of the machine's cores; the other half is for decoding text.
@@ -17,6 +18,8 @@ _NUM_THREADS: Final = max(1, (os.cpu_count() or 2) // 2)
 #: The detector works at the picture's own size up to this side; it would scale small pictures up by default, which
 #: takes a second of CPU time for an icon.
 _MAX_SIDE_PX: Final = 2000
+#: Part of every cache key: raise it when the same picture gives other runs of text.
+_METHOD: Final = 2
 #: The score from which a sign that stands alone is taken for one. Drawn shapes are read as `O`, `8` or `1` with up to
 #: 0.94, digits and most letters with more.
 _SURE: Final = 0.95
@@ -40,18 +43,18 @@ class RapidOCRReader:
 
     @property
     def revision(self) -> str:
-        """The package's version, which decides its models, the size at which the detector works, and what is text."""
-        return f"{version('rapidocr')}/{_MAX_SIDE_PX}/{_SURE}"
+        """The package's version, which decides its models, the size at which the detector works, and how it is used."""
+        return f"{version('rapidocr')}/{_MAX_SIDE_PX}/{_METHOD}"
 
     def read(self, image: Image) -> tuple[TextBox, ...]:
         """Runs of text with their boxes; see `TextReader`."""
         if self._engine is None:
             self._engine = _new_engine()
-        rgb = np.frombuffer(image.rgb, np.uint8).reshape(image.height, image.width, 3)
-        found = self._engine(np.ascontiguousarray(rgb[:, :, ::-1]))
+        dense = condensed(np.frombuffer(image.rgb, np.uint8).reshape(image.height, image.width, 3))
+        found = self._engine(np.ascontiguousarray(dense.pixels[:, :, ::-1]))
         if found.boxes is None or not found.txts or not any(map(_is_text, found.txts, found.scores)):
             return ()
-        return tuple(_box(text, corners) for text, corners in zip(found.txts, found.boxes, strict=True))
+        return tuple(_box(text, corners, dense) for text, corners in zip(found.txts, found.boxes, strict=True))
 
 
 def _new_engine() -> Any:
@@ -73,7 +76,6 @@ def _is_text(run: str, score: float) -> bool:
     return len(run.strip()) > 1 or score >= _SURE
 
 
-def _box(text: str, corners: Any) -> TextBox:
-    """Corners clockwise from the upper left one, shape (4, 2), as an upright box."""
-    (left, top), (right, bottom) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
-    return TextBox(text, left, top, right, bottom)
+def _box(text: str, corners: Any, dense: Condensed) -> TextBox:
+    """Corners in the picture that was read, shape (4, 2), as an upright box in the whole one."""
+    return TextBox(text, *dense.place(*corners.min(axis=0).tolist()), *dense.place(*corners.max(axis=0).tolist()))
