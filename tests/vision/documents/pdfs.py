@@ -38,9 +38,24 @@ def text_pdf(*pages: str, size: tuple[float, float] = (595, 842), extra: str = "
             "/Resources << /Font << /F 3 0 R >> >> >>"
         )
         lines = "".join(f"({_escaped(line)}) Tj T* " for line in page.splitlines())
-        content = f"BT /F 12 Tf 14 TL 72 {size[1] - 72} Td {lines}ET" if page else ""
+        content = f"BT /F 12 Tf 14 TL 72 {size[1] - 72} Td {lines}ET " if page else ""
         objects.append(f"<< /Length {len(content + extra)} >>\nstream\n{content}{extra}\nendstream")
     return written(objects)
+
+
+def form_pdf(value: str) -> bytes:
+    """A page with one form field, and what was filled in."""
+    return written(
+        [
+            "<< /Type /Catalog /Pages 2 0 R /AcroForm << /Fields [5 0 R] /DR << /Font << /F 3 0 R >> >> >> >>",
+            "<< /Type /Pages /Kids [4 0 R] /Count 1 >>",
+            "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+            "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Annots [5 0 R] /Contents 6 0 R /Resources 7 0 R >>",
+            f"<< /Subtype /Widget /FT /Tx /T (n) /V ({value}) /P 4 0 R /Rect [120 700 400 730] /DA (/F 18 Tf 0 g) >>",
+            "<< /Length 41 >>\nstream\nBT /F 18 Tf 72 750 Td (Your name:) Tj ET  \nendstream",
+            "<< /Font << /F 3 0 R >> >>",
+        ]
+    )
 
 
 def _escaped(line: str) -> str:

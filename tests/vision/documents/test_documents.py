@@ -26,6 +26,7 @@ from tests.vision.documents.pdfs import (
     bomb_pdf,
     encrypted_pdf,
     file_part,
+    form_pdf,
     picture_pdf,
     scanned_pdf,
     text_pdf,
@@ -271,13 +272,37 @@ def test_without_a_captioner_text_is_read_and_pages_are_marked() -> None:
     run(test())
 
 
-def test_a_figure_on_a_page_with_text_is_looked_at() -> None:
-    """A picture over a quarter of the page, or a drawing of hundreds of lines, is shown beside the text."""
-    lines = "".join(f"0 {at} m 500 {at} l S " for at in range(400))
-    (drawing,) = read_pages(text_pdf("Chart", extra=lines), DocumentSettings(), param="p")
-    (table,) = read_pages(text_pdf("Table", extra=lines[:500]), DocumentSettings(), param="p")
-    (scan,) = read_pages(RED_PAGE, DocumentSettings(), param="p")
-    assert [each.has_figures for each in (drawing, table, scan)] == [True, False, True]
+@pytest.mark.parametrize(
+    ("drawn", "is_figure"),
+    [
+        ("".join(f"0 {at} m 500 {at} l S " for at in range(400)), True),
+        ("".join(f"50 {at} m 550 {at} l S 50 {at} 100 9 re f " for at in range(50, 650, 20)), False),
+        ("100 100 m 150 180 l 200 120 l 250 240 l 300 260 l S", True),
+        ("100 300 m 100 500 450 500 450 300 c f", True),
+        ("50 790 m 60 800 l 70 790 l f", False),
+        ("q 180 0 0 160 300 400 cm BI /W 1 /H 1 /CS /G /BPC 8 ID x EI Q", True),
+        ("q 90 0 0 40 450 780 cm BI /W 1 /H 1 /CS /G /BPC 8 ID x EI Q", False),
+    ],
+    ids=["hundreds of lines", "table", "plot", "curve", "arrowhead", "picture in a column", "logo"],
+)
+def test_a_figure_on_a_page_with_text_is_looked_at(drawn: str, is_figure: bool) -> None:
+    """Pictures and plots are shown beside the text; tables, rules and what is tiny are not."""
+    (page,) = read_pages(text_pdf("Words.", extra=drawn), DocumentSettings(), param="p")
+    assert page.has_figures is is_figure
+
+
+def test_what_was_filled_into_a_form_is_read() -> None:
+    """It stands in no text layer, so the page is looked at, too."""
+
+    async def test() -> None:
+        vision = VisionProxy(CaptionCache(), reading=ImageReading(CaptionCache()))
+        how = replace(settings(), reading=ReadingSettings(RapidOCRReader(), timeout_s=300))
+        form = asked(file_part(form_pdf("Ada Lovelace")))
+        text, picture = texts(await vision.rewrite([form], FakeCaptioner(), how))[0]
+        assert "Your name:" in text
+        assert "Ada Lovelace" in picture
+
+    run(test())
 
 
 def test_drawing_ends_in_time() -> None:

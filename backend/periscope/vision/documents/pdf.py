@@ -1,7 +1,7 @@
 """Reads and draws the pages of PDF files. The only module that uses PDFium.
 
-It runs in a process of its own (`pdf_program.py`), on the main thread: PDFium knows no threads, and a hostile file can
-crash it or make it take any amount of memory. The server asks through `PdfProcess`.
+It runs in a process of its own (`program.py`), on the main thread: PDFium knows no threads, and a hostile file can
+crash it or make it take any amount of memory. The server asks through `DocumentProcess`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from ctypes import c_float
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -17,14 +18,19 @@ from periscope.errors import DocumentInvalid
 from periscope.vision.documents.settings import DocumentSettings
 
 if TYPE_CHECKING:
-    from pypdfium2 import PdfDocument, PdfPage
+    from pypdfium2 import PdfDocument, PdfObject, PdfPage
 
 #: Part of the identity of a drawn page: increase it when pages are drawn differently.
-_DRAWING_VERSION: Final = 1
-#: A page is shown as a picture beside its text if pictures cover this share of it ...
-_FIGURE_SHARE: Final = 0.25
+_DRAWING_VERSION: Final = 2
+#: A page is shown as a picture beside its text if pictures and drawings cover this share of it: a plot in a column of a
+#: paper does, a logo in a letter's head does not ...
+_FIGURE_SHARE: Final = 0.05
 #: ... or if it has at least so many lines and curves, as charts and drawings have. Tables have a few dozen.
 _FIGURE_PATHS: Final = 300
+#: A line slants if it rises by more than this share of its length; tables, rules and bars have level and upright ones.
+_SLANT: Final = 0.05
+#: How much of each line or curve is examined.
+_MAX_SEGMENTS: Final = 50
 #: How many objects of a page are examined, and down to which depth of nested forms.
 _MAX_OBJECTS: Final = 5000
 _MAX_DEPTH: Final = 4
@@ -39,7 +45,7 @@ class PageContent:
     Attributes:
         text: its text layer, in PDFium's order.
         width, height: in points, as the page is shown.
-        has_figures: images cover much of it, or it has a drawing or form fields.
+        has_figures: it has an image, a drawing or form fields.
         is_blank: it is empty.
     """
 
@@ -143,8 +149,10 @@ def draw(page: PageFile, max_side_px: int) -> bytes:
     Raises:
         DocumentInvalid: it cannot be drawn, or drawing takes too long.
     """
-    with _opened(page.data, page.param) as document, closing(document.get_page(page.index)) as shown:
-        return _drawn(shown, *drawn_size(page, max_side_px), page)
+    with _opened(page.data, page.param) as document:
+        document.init_forms()  # before any page is there; without it forms are drawn without what was filled in
+        with closing(document.get_page(page.index)) as shown:
+            return _drawn(shown, *drawn_size(page, max_side_px), page)
 
 
 @contextmanager
@@ -207,11 +215,34 @@ def _has_figures(page: PdfPage, num_annotations: int) -> bool:
     for each in islice(page.get_objects(kinds, max_depth=_MAX_DEPTH), _MAX_OBJECTS):
         if each.type == raw.FPDF_PAGEOBJ_PATH:
             num_paths += 1
-            continue
+            if num_paths >= _FIGURE_PATHS:
+                return True
+            if not _is_drawing(each):
+                continue
         left, bottom, right, top = each.get_bounds()
         seen = max(0.0, min(right, width) - max(left, 0.0)) * max(0.0, min(top, height) - max(bottom, 0.0))
         share += seen / max(1.0, width * height)
-    return share >= _FIGURE_SHARE or num_paths >= _FIGURE_PATHS or _has_fields(page, num_annotations)
+        if share >= _FIGURE_SHARE:
+            return True
+    return _has_fields(page, num_annotations)
+
+
+def _is_drawing(path: PdfObject) -> bool:
+    """Whether a path has a curve or a line that slants, as a plot has."""
+    from pypdfium2 import raw
+
+    from_x = from_y = 0.0
+    for index in range(min(raw.FPDFPath_CountSegments(path), _MAX_SEGMENTS)):
+        segment, x, y = raw.FPDFPath_GetPathSegment(path, index), c_float(), c_float()
+        kind = raw.FPDFPathSegment_GetType(segment)
+        if kind == raw.FPDF_SEGMENT_BEZIERTO:
+            return True
+        raw.FPDFPathSegment_GetPoint(segment, x, y)
+        across, up = abs(x.value - from_x), abs(y.value - from_y)
+        if kind == raw.FPDF_SEGMENT_LINETO and min(across, up) > _SLANT * max(across, up):
+            return True
+        from_x, from_y = x.value, y.value
+    return False
 
 
 def _has_fields(page: PdfPage, num_annotations: int) -> bool:
@@ -242,6 +273,8 @@ def _drawn(shown: PdfPage, width: int, height: int, page: PageFile) -> bytes:
         flags = raw.FPDF_ANNOT | raw.FPDF_REVERSE_BYTE_ORDER
         status = raw.FPDF_RenderPageBitmap_Start(bitmap, shown, 0, 0, width, height, 0, flags, pause)
         raw.FPDF_RenderPage_Close(shown)
+        if (form := shown.formenv) is not None and status == raw.FPDF_RENDER_DONE:
+            raw.FPDF_FFLDraw(form, bitmap, shown, 0, 0, width, height, 0, flags)
         rgb = bytes(bitmap.buffer)
     if status == raw.FPDF_RENDER_TOBECONTINUED:
         raise _too_slow(page.param, f"page {page.index + 1}", page.max_seconds)
