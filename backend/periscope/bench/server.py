@@ -30,7 +30,9 @@ DEMO_PAIR: JSONObject = {
     "models": [{"name": MODEL_NAME, "local_path": "embedded:text", "capabilities": _SEES_BY_PROXY}, _CAPTIONER]
 }
 #: The same for fuzzing: captions of one token, and no reader or prompt cache, so that memory has no reason to grow.
+#: On a busy machine files wait for each other, which is none of their faults.
 DEMO_PAIR_UNREAD: JSONObject = {
+    "server": {"limits": {"wait_timeout_s": 150}},
     "models": [
         {
             "name": MODEL_NAME,
