@@ -95,7 +95,7 @@ def test_engine_settings_have_the_documented_defaults():
     """By default captions get a quarter, requests are checked, and the engine works out the memory."""
     config = load_text(ONE)
     params = config.models[0].params
-    assert (config.captioner_share, config.memory.check_requests) == (0.2, True)
+    assert (config.captioner_share, config.memory.check_requests) == (0.15, True)
     assert (params.mem, params.prompt_cache, params.draft_model, params.num_draft_tokens) == (None, None, None, 4)
 
 

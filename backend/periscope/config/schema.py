@@ -371,7 +371,7 @@ class ConfigFile(Section):
         alias="idle_unload_secs",
     )
     captioner_share: float = setting(
-        0.2,
+        0.15,
         "Share of the GPU's time that captioners and embedding models get while text is generated.",
         "share",
         ge=0.05,

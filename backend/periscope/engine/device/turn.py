@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-DEFAULT_BACKGROUND_SHARE = 0.2
+DEFAULT_BACKGROUND_SHARE = 0.15
 #: A waiting thread is not woken to restart its timer if it would wake less than this earlier.
 _TIMER_SLACK_S = 0.001
 
