@@ -1,4 +1,4 @@
-"""Twelve turns with nine pictures and a document of five pages, and a server that is killed in the middle."""
+"""Twelve turns with nine pictures and a document of five pages, and a server that ends in the middle."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.e2e.drawing import circle, number, picture, square, user
 from tests.e2e.test_restart import life_of, said
@@ -13,6 +14,7 @@ from tests.vision.documents.pdfs import pdf_url, picture_pdf
 
 CONFIG = """\
 caption_cache: {path: captions.sqlite3}
+prompt_cache: {path: prompts}
 models:
 - name: demo
   local_path: embedded:text
@@ -82,15 +84,18 @@ def cached(told: list[dict[str, Any]]) -> list[int]:
     return [usage["prompt_tokens_details"]["cached_tokens"] for usage in told]
 
 
-def test_everything_is_described_once_ever(tmp_path: Path) -> None:
-    """Also across a kill; in each life of the server the prompt cache serves more of every turn than of the last."""
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_everything_is_described_once_ever(tmp_path: Path, *, is_killed: bool) -> None:
+    """The prompt cache serves more of every turn than of the last, across a restart, too; after a kill in each life."""
     config = tmp_path / "models.yaml"
     config.write_text(CONFIG)
     chat: list[dict[str, Any]] = []
-    with life_of(config) as (_, client):
+    with life_of(config) as (server, client):
         before = held(client, chat, turns()[:LAST_TURN])
         while client.get("/api/captions").json()["stats"]["file"]["num_unwritten"]:
             pass
+        if not is_killed:
+            assert server.stop() == 0
     with life_of(config) as (_, client):
         after = held(client, chat, turns()[LAST_TURN:])
     told = before + after
@@ -98,7 +103,7 @@ def test_everything_is_described_once_ever(tmp_path: Path) -> None:
     assert told[-1]["num_images"] == NUM_PICTURES + NUM_PAGES
     assert all(usage["num_failed"] == 0 for usage in told)
     assert [usage["reader_ms"] > 0 for usage in told] == [usage["num_made"] > 0 for usage in told]
-    for life in (cached(before), cached(after)):
+    for life in (cached(before), cached(after)) if is_killed else (cached(told),):
         assert life == sorted(set(life))
         assert life[0] < life[-1]
     assert cached(after)[1] > told[LAST_TURN - 1]["prompt_tokens"]
