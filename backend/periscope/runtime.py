@@ -111,7 +111,7 @@ class Runtime:
         self._roster = self._assembly.roster(config)
         self._pool = ModelPool(self._roster.specs, self.bus, limits, memory=self._memory)
         self._opened = list(self._roster.remote.values())
-        self.tool_servers = McpServers(tool_servers_of(config))
+        self.tool_servers = McpServers(tool_servers_of(config), self.notices.put)
         self._watching: dict[RemoteCaptioner, asyncio.Task[None]] = {}
         requests = LiveRequests(self.bus.publish)
         self._names = ModelNames(self._roster.served, self._roster.embedders, self._roster.only_captioners)

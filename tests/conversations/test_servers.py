@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,24 @@ async def test_a_session_begins_without_a_server_that_is_not_there() -> None:
             await asyncio.sleep(0.01)
         assert "forecast" in {tool.name for tool in session.tools}
     await host.stop()
+
+
+@in_loop
+async def test_what_a_program_wrote_before_it_ended_is_told_to_who_runs_it_alone(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Why it ended stands there; the model and its client learn that it has, and not which files there are."""
+    ends = "import sys; print('starting', file=sys.stderr); sys.exit('\\33[31mno key in /home/me/key\\33[0m')"
+    model = ScriptedModel([[call("pid")]])
+    servers = (StdioServer("broken", sys.executable, ("-c", ends)), LOCAL)
+    async with ResponsesSession(model, servers) as session:
+        health = session.health[0]
+        assert health.problem == "its program has ended; it wrote last: no key in /home/me/key"
+        assert f"MCP server broken ({servers[0].place}): {health.problem}" in caplog.text
+        assert "starting\n" in capfd.readouterr().err
+        model.script[:] = [[call("die")]]
+        told = await session.run_conversation([asked()])
+        assert told.messages[1].text == "The tool failed: its program has ended."
 
 
 @in_loop

@@ -230,9 +230,13 @@ async def test_a_server_that_is_not_there_or_dies_is_told(tmp_path: Path) -> Non
         down = runtime.control.status().tool_servers[1]
         assert (down.name, down.num_tools) == ("here", 0)
         assert down.problem
+        health = runtime.service.health()
+        assert (health.status, health.is_ready) == ("degraded", True)
+        assert health.problems == (f"The MCP server here cannot be reached: {down.problem}.",)
 
         await host.start()
         works = await sdk.responses.create(**forced("here", "code", previous_response_id=told.id))
+        assert runtime.service.health().problems == ()
         assert kinds(works) == ["mcp_list_tools", "mcp_call", "message"]
         await host.stop()
         gone = await sdk.responses.create(**forced("here", "code", previous_response_id=works.id))

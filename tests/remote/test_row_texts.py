@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from periscope.remote import DownloadRow, ModelRow
-from periscope.remote.control import HostRow, LoadRow
-from periscope.remote.row_texts import download_text, host_text, state_text
+from periscope.remote.control import HostRow, LoadRow, ToolServerRow
+from periscope.remote.row_texts import download_text, host_text, state_text, tool_server_text
 
 GB = 10**9
 
@@ -45,3 +45,16 @@ def test_of_the_machine_only_what_is_known_is_told() -> None:
     assert host_text(HostRow(pressure="warning", footprint_bytes=GB, kept_awake=True)) == (
         "memory pressure warning, 1.0 GB counted against the server, kept awake"
     )
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"state": "idle"}, "web: idle"),
+        ({"state": "ready", "num_tools": 3}, "web: ready, 3 tools"),
+        ({"state": "down", "problem": "its program has ended"}, "web: down: its program has ended"),
+    ],
+)
+def test_a_tool_server_says_why_it_cannot_be_reached(row: dict[str, object], text: str) -> None:
+    """What the status has of it, in a line."""
+    assert tool_server_text(ToolServerRow.model_validate({"name": "web", **row})) == text

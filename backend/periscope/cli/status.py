@@ -12,7 +12,7 @@ from periscope.cli.config import table
 from periscope.cli.exits import CommandFailed, complain, exits
 from periscope.cli.options import ConfigFile, Json, Url, load_config, print_json
 from periscope.core.amounts import duration, size
-from periscope.remote.row_texts import download_text, host_text, state_text
+from periscope.remote.row_texts import download_text, host_text, state_text, tool_server_text
 
 if TYPE_CHECKING:
     from periscope.remote import ModelRow, Snapshot
@@ -107,6 +107,8 @@ def _rows(url: str, snapshot: Snapshot) -> Iterator[tuple[str, str]]:
         yield "model", f"{model.id}: {state_text(model)}{marks}"
     for download in snapshot.downloads:
         yield "download", download_text(download)
+    for tool_server in snapshot.mcp_servers:
+        yield "MCP server", tool_server_text(tool_server)
     num_running = sum(model.active_requests for model in snapshot.models)
     num_waiting = sum(model.queued for model in snapshot.models)
     yield "requests", f"{num_running} running, {num_waiting} waiting, {server.num_finished} ended"

@@ -6,13 +6,12 @@ import asyncio
 import logging
 import random
 import ssl
-import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
-from typing import Final, TextIO
+from typing import Final
 
 import anyio
 import httpx2
@@ -22,6 +21,7 @@ from mcp.client.session import IncomingMessage
 from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
 
+from periscope.conversations.program_messages import ProgramMessages
 from periscope.conversations.results import Held, result_of, wanted_of
 from periscope.conversations.servers import HttpServer, McpServer, StdioServer
 from periscope.core import CallOutcome, JSONObject, ListedTool, Tool, ToolResult
@@ -67,7 +67,8 @@ class ServerHealth:
     """How an MCP server is.
 
     Attributes:
-        problem: why the last attempt to connect failed or the connection broke; None while it is ready.
+        problem: why the last attempt to connect failed or the connection broke, with what the program of a stdio server
+            wrote last; None while it is ready.
         num_tools: those that it has, or had last.
     """
 
@@ -84,16 +85,21 @@ class McpConnection:
     that entered them. The task lists the tools, again when the server says that they have changed, and connects again
     with back-off when the server is gone. A call that finds it gone has an attempt made at once and waits for that one.
     The tools of a server that is gone stay, so that the prompt stays the same.
+
+    Args:
+        on_change: told why there is no connection, after each attempt that failed; None once there is one.
     """
 
-    def __init__(self, server: McpServer) -> None:
+    def __init__(self, server: McpServer, on_change: Callable[[str | None], None] = lambda _: None) -> None:
         self._server = server
+        self._on_change = on_change
         self._scope = anyio.CancelScope()
         self._task: asyncio.Task[None] | None = None
         self._client: Client | None = None
         self._listed: tuple[ListedTool, ...] = ()
         self._state = ServerState.CONNECTING
         self._problem: str | None = None
+        self._last_line = ""  # of what the program of a stdio server wrote
         self._told: str | None = None
         self._refusal = ""  # the newest HTTP error of the attempt to connect, which the SDK's own errors do not name
         self._attempted = asyncio.Event()
@@ -120,7 +126,15 @@ class McpConnection:
     @property
     def health(self) -> ServerHealth:
         """How the server is. Does not wait."""
-        return ServerHealth(self.name, self._state, self._problem, len(self._listed))
+        problem = self._problem
+        if problem is not None and self._last_line:
+            problem = f"{problem}; it wrote last: {self._last_line}"
+        return ServerHealth(self.name, self._state, problem, len(self._listed))
+
+    @property
+    def problem(self) -> str | None:
+        """That of `health` in words for everyone: what the program wrote is for who runs it."""
+        return self._problem
 
     def start(self) -> None:
         """Begin to connect."""
@@ -167,10 +181,10 @@ class McpConnection:
             return ToolResult.told(f"The tool did not answer within {timeout_s:g} seconds.", CallOutcome.TIMED_OUT)
         except MCPError as error:
             self._suspect()
-            return ToolResult.told(f"The tool failed: {error.message}", _outcome_of(error))
+            return ToolResult.told(f"The tool failed: {self._reason(error)}.", _outcome_of(error))
         except Exception as error:  # noqa: BLE001 - whatever a server answers, it must not end the conversation
             self._suspect()
-            return ToolResult.told(f"The tool failed: {_reason(error)}.", CallOutcome.TOOL_ERROR)
+            return ToolResult.told(f"The tool failed: {self._reason(error)}.", CallOutcome.TOOL_ERROR)
 
     def _suspect(self) -> None:
         """A call failed: look whether the server is still there, before the next call is sent to it."""
@@ -197,10 +211,12 @@ class McpConnection:
         self._attempted.set()
 
     def _log(self, *, was_ready: bool) -> None:
-        """Say why there is no connection, once for as long as the reason stays the same."""
-        if was_ready or self._problem != self._told:
-            logger.warning("MCP server %s (%s): %s", self.name, self._server.place, self._problem)
-        self._told = self._problem
+        """Say why there is no connection; in the log once for as long as the reason stays the same."""
+        problem = self.health.problem
+        if was_ready or problem != self._told:
+            logger.warning("MCP server %s (%s): %s", self.name, self._server.place, problem)
+        self._told = problem
+        self._on_change(self._problem)
 
     async def _note_refusal(self, response: httpx2.Response) -> None:
         if response.status_code >= HTTPStatus.BAD_REQUEST:
@@ -219,7 +235,7 @@ class McpConnection:
         Returns:
             Whether the connection was ready before it broke.
         """
-        self._state, self._refusal = ServerState.CONNECTING, ""
+        self._state, self._refusal, self._last_line = ServerState.CONNECTING, "", ""
         was_ready = False
         try:
             with anyio.CancelScope(deadline=anyio.current_time() + self._server.connect_timeout_s) as connecting:
@@ -230,7 +246,7 @@ class McpConnection:
                     await self._stay(client)
             self._problem = f"no connection within {self._server.connect_timeout_s:g} seconds"
         except Exception as error:  # noqa: BLE001 - transports raise what they like, in groups, too
-            self._problem = _reason(error) + ("" if was_ready else self._refusal)
+            self._problem = self._reason(error) + ("" if was_ready else self._refusal)
         finally:
             self._client = None
             self._attempted.clear()
@@ -239,6 +255,7 @@ class McpConnection:
     async def _stay(self, client: Client) -> None:
         """Serve calls until the server is gone, which is raised."""
         self._client, self._state, self._problem = client, ServerState.READY, None
+        self._on_change(None)
         self._attempted.set()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._listen, client)
@@ -294,8 +311,13 @@ class McpConnection:
             parameters = StdioServerParameters(
                 command=server.command, args=list(server.args), env=dict(server.env), cwd=server.cwd
             )
-            async with self._client_over(stdio_client(parameters, _stderr())) as client:
-                yield client
+            messages = ProgramMessages()
+            try:
+                async with self._client_over(stdio_client(parameters, messages.file)) as client:
+                    yield client
+            finally:
+                messages.close()
+                self._last_line = messages.last_line
             return
         # A long answer is bounded by the timeout of its call: here only the silence on a stream that stays open is.
         timeout = httpx2.Timeout(server.connect_timeout_s, read=None)
@@ -306,6 +328,15 @@ class McpConnection:
             self._client_over(streamable_http_client(server.url, http_client=http)) as client,
         ):
             yield client
+
+    def _reason(self, error: BaseException) -> str:
+        """The first error of a group, in a few words."""
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        is_over = isinstance(error, MCPError) and error.code == types.CONNECTION_CLOSED
+        if is_over and isinstance(self._server, StdioServer):
+            return "its program has ended"
+        return str(error).rstrip(".") or type(error).__name__
 
     def _client_over(self, transport: Transport) -> Client:
         return Client(transport, message_handler=self._hear)
@@ -332,15 +363,6 @@ def _tls(server: HttpServer) -> ssl.SSLContext:
     return context
 
 
-def _stderr() -> TextIO:
-    """Where a server's own messages go: notebooks replace standard error by what is no file."""
-    try:
-        sys.stderr.fileno()
-    except (OSError, AttributeError):
-        return sys.__stderr__ or sys.stderr
-    return sys.stderr
-
-
 def _listed(told: types.Tool) -> ListedTool:
     tool = Tool(told.name, told.description or told.title or "", _closed(told.input_schema))
     notes = told.annotations
@@ -360,10 +382,3 @@ def _outcome_of(error: MCPError) -> CallOutcome:
     if error.code == types.CONNECTION_CLOSED:
         return CallOutcome.UNREACHABLE
     return CallOutcome.TIMED_OUT if error.code == types.REQUEST_TIMEOUT else CallOutcome.TOOL_ERROR
-
-
-def _reason(error: BaseException) -> str:
-    """The first error of a group, in a few words."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error).rstrip(".") or type(error).__name__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 #: Which calls wait for the client's approval: as a request says (all, if it says nothing), all, or those that a request
 #: asks for.
 ApprovalRule: TypeAlias = Literal["request", "always", "never"]
+#: Told what is wrong in a respect, as a sentence; None = nothing is.
+Note: TypeAlias = Callable[[str, str | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,12 @@ class ServerTerms:
 class KeptServer:
     """One MCP server for as long as its entry stays the same. Owns its connection, which begins with the first use."""
 
-    def __init__(self, terms: ServerTerms) -> None:
+    def __init__(self, terms: ServerTerms, note: Note) -> None:
         self.terms = terms
+        self._note = note
         self._connection: McpConnection | None = None
         self._is_closed = False
+        self._tell(terms.problem)
 
     @property
     def name(self) -> str:
@@ -82,7 +86,8 @@ class KeptServer:
         """
         connection = self._connected()
         if connection is None or not await connection.is_ready():
-            raise ToolServerUnreachable(f"The MCP server {self.name} cannot be reached: {self.status.problem}.")
+            problem = self.terms.problem if connection is None else connection.problem
+            raise ToolServerUnreachable(_unreachable(self.name, problem))
         return tuple(each for each in connection.listed if self.allows(each.tool.name))
 
     async def call(self, tool: str, arguments: JSONObject) -> ToolResult:
@@ -95,24 +100,42 @@ class KeptServer:
             return ToolResult.told(f"The server of this tool cannot be used: {problem}.", CallOutcome.UNREACHABLE)
         return await connection.call(tool, arguments)
 
+    def leave(self) -> None:
+        """It is not configured any more: nothing is wrong with it from now on."""
+        self._tell(None)
+        self._is_closed = True
+
     async def close(self) -> None:
         """End the connection and the server's process, even if this is cancelled. Idempotent."""
         self._is_closed = True
         if self._connection is not None:
             await self._connection.close()
 
+    def _tell(self, problem: str | None) -> None:
+        if not self._is_closed:
+            self._note(f"MCP server {self.name}", None if problem is None else _unreachable(self.name, problem))
+
     def _connected(self) -> McpConnection | None:
         if self._connection is None and self.terms.server is not None and not self._is_closed:
-            self._connection = connection_class()(self.terms.server)
+            self._connection = connection_class()(self.terms.server, self._tell)
             self._connection.start()
         return self._connection
 
 
-class McpServers:
-    """Owns the MCP servers of the configuration: those of now, and those that are being closed."""
+def _unreachable(name: str, problem: str | None) -> str:
+    return f"The MCP server {name} cannot be reached: {problem}."
 
-    def __init__(self, terms: Mapping[str, ServerTerms]) -> None:
-        self._servers = {name: KeptServer(each) for name, each in terms.items()}
+
+class McpServers:
+    """Owns the MCP servers of the configuration: those of now, and those that are being closed.
+
+    Args:
+        note: told of each server that cannot be reached, and when it can be again.
+    """
+
+    def __init__(self, terms: Mapping[str, ServerTerms], note: Note) -> None:
+        self._note = note
+        self._servers = {name: KeptServer(each, note) for name, each in terms.items()}
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
@@ -138,9 +161,12 @@ class McpServers:
             The names of those that are new, gone, or have another entry.
         """
         before, self._servers = self._servers, {}
+        for name, old in before.items():
+            if old.terms != terms.get(name):
+                old.leave()
         for name, each in terms.items():
-            old = before.get(name)
-            self._servers[name] = old if old is not None and old.terms == each else KeptServer(each)
+            kept = before.get(name)
+            self._servers[name] = kept if kept is not None and kept.terms == each else KeptServer(each, self._note)
         for name, old in before.items():
             if self._servers.get(name) is not old:
                 closing = asyncio.create_task(old.close(), name=f"close MCP server {name}")

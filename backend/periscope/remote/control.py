@@ -122,6 +122,15 @@ class RequestRow(OpenWire):
     num_images: int = 0
 
 
+class ToolServerRow(OpenWire):
+    """An MCP server of models.yaml."""
+
+    name: str
+    state: str
+    problem: str | None = None
+    num_tools: int = 0
+
+
 class Snapshot(OpenWire):
     """All that `/api/status` tells of a server at one moment."""
 
@@ -132,6 +141,7 @@ class Snapshot(OpenWire):
     models: tuple[ModelRow, ...] = ()
     requests: tuple[RequestRow, ...] = ()
     downloads: tuple[DownloadRow, ...] = ()
+    mcp_servers: tuple[ToolServerRow, ...] = ()
 
 
 class LogLineRow(Wire):

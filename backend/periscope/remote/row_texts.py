@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from periscope.core.amounts import size
 
 if TYPE_CHECKING:
-    from periscope.remote.control import DownloadRow, HostRow, ModelRow
+    from periscope.remote.control import DownloadRow, HostRow, ModelRow, ToolServerRow
 
 
 def state_text(model: ModelRow) -> str:
@@ -24,6 +24,14 @@ def download_text(download: DownloadRow) -> str:
     if download.bytes_per_s and download.state == "downloading":
         text += f", {size(round(download.bytes_per_s))}/s"
     return f"{text}: {download.error}" if download.error else text
+
+
+def tool_server_text(server: ToolServerRow) -> str:
+    """How an MCP server is, and why it cannot be reached. Those of models.yaml are connected to when they are used."""
+    text = f"{server.name}: {server.state}"
+    if server.num_tools:
+        text += f", {server.num_tools} tools"
+    return f"{text}: {server.problem}" if server.problem else text
 
 
 def host_text(host: HostRow) -> str:
