@@ -58,6 +58,15 @@ def test_accepted_drafts_save_steps(tiny_text_model: Path) -> None:
     assert drafting.num_steps <= 8
 
 
+def test_a_prediction_that_is_not_drafted_is_told(tiny_text_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The draft model drafts in its place, and the log has that instead of silence."""
+    caplog.set_level("INFO")
+    batch = load(tiny_text_model, EngineConfig(draft_model=str(tiny_text_model))).new_batch()
+    predicted = replace(submit(PROMPTS[1], GREEDY), prompt=TokenPrompt(tuple(PROMPTS[1]), prediction=(1, 2, 3)))
+    (tokens,) = all_of(batch, predicted)
+    assert (len(tokens), "`prediction` of a request is not used" in caplog.text) == (24, True)
+
+
 def test_a_stop_token_among_accepted_drafts_ends_the_row(tiny_text_model: Path) -> None:
     """Nothing after it is generated, as without a draft model."""
     plain = load(tiny_text_model).new_batch()

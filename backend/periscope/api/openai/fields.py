@@ -78,7 +78,7 @@ CHAT_FIELDS: FieldTable = {
     "thinking": used("Anthropic's, DeepSeek's and GLM's; `type`, `budget_tokens`, or true or false"),
     "enable_thinking": used("Qwen's; true or false"),
     "chat_template_kwargs": used("vLLM's and llama.cpp's; wins over `reasoning_effort`"),
-    "prediction": used("text that is drafted, so that an answer which repeats it is faster; it changes no token"),
+    "prediction": used("drafted, so that an answer which repeats it is faster; not beside a `draft_model`"),
     "verbosity": noted("OpenAI's models alone know it", "medium"),
     "moderation": refused("nothing is moderated here"),
     "modalities": refused("answers are text", ["text"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from periscope.engine.batch.speculation import Drafts
 
 if TYPE_CHECKING:
     from periscope.engine.batch.rows import Row
+
+logger = logging.getLogger(__name__)
 
 #: Tokens that the draft model prefills in one step to catch up with a row.
 CATCH_UP_TOKENS = 512
@@ -42,8 +45,10 @@ class DraftModel:
         """Bytes of the draft model's caches."""
         return sum(int(cache.nbytes) for cache in self._caches)
 
-    def new_lookup(self, num_prompt_tokens: int, prediction: Sequence[int]) -> None:
-        """It looks nothing up, a prediction neither."""
+    def new_lookup(self, num_prompt_tokens: int, prediction: Sequence[int]) -> None:  # noqa: ARG002 - the contract's
+        """It looks nothing up, a prediction neither: one alone may draft for a row."""
+        if prediction:
+            logger.info("the `prediction` of a request is not used: the model has a `draft_model`, which drafts")
 
     def most_tokens(self, rows: Sequence[Row]) -> int:
         """It drafts for every row that is alone."""
