@@ -33,6 +33,7 @@ from periscope.vision.captioner_families import ANY_CAPTIONER
 from periscope.vision.readers.find import ReaderKind
 from periscope.vision.readers.model_reader import ModelReader
 from periscope.vision.readers.reader import TextReader
+from periscope.vision.settings import ProxySettings
 from periscope.wiring import (
     captioner_id,
     engine_config,
@@ -229,8 +230,6 @@ class Assembly:
 
     def _served(self, model: ModelConfig, config: Config, captioners: Mapping[str, AnyCaptioner]) -> ServedModel:
         capabilities, name = model.capabilities, captioner_name(model)
-        vision = capabilities.vision_proxy or VisionProxyConfig()
-        is_proxy = capabilities.vision_mode is VisionMode.PROXY
         entry = None if name is None else require_model(config.models, name)
         context_length, files = peek_files(model)
         variants = tuple(Variant(each.name, each.params.generation, each.template_kwargs) for each in model.variants)
@@ -243,16 +242,25 @@ class Assembly:
             vision=capabilities.vision_mode,
             params=model.params.generation,
             captioner=None if entry is None else captioners[entry.name],
-            proxy=None
-            if capabilities.vision_mode is VisionMode.DISABLED
-            else proxy_settings(
-                vision,
-                self._reader_of(vision, config, captioners) if is_proxy else None,
-                ANY_CAPTIONER if entry is None else family_of_captioner(entry),
-            ),
+            proxy=self._proxy_of(model, entry, config, captioners),
             disabled_images=DisabledImages(capabilities.images_when_disabled),
             files=files,
         )
+
+    def _proxy_of(
+        self,
+        model: ModelConfig,
+        captioner: ModelConfig | None,
+        config: Config,
+        captioners: Mapping[str, AnyCaptioner],
+    ) -> ProxySettings | None:
+        """How images are described to this model; None if it is shown none."""
+        mode = model.capabilities.vision_mode
+        if mode is VisionMode.DISABLED:
+            return None
+        vision = model.capabilities.vision_proxy or VisionProxyConfig()
+        reader = self._reader_of(vision, config, captioners) if mode is VisionMode.PROXY else None
+        return proxy_settings(vision, reader, ANY_CAPTIONER if captioner is None else family_of_captioner(captioner))
 
     def _reader_of(
         self, vision: VisionProxyConfig, config: Config, captioners: Mapping[str, AnyCaptioner]

@@ -166,7 +166,7 @@ class HostRefused(RequestError):
 
 
 class RouteNotFound(RequestError):
-    """No such path."""
+    """No route has this path."""
 
 
 class MethodNotAllowed(RequestError):

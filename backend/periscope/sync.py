@@ -46,7 +46,7 @@ class Periscope:
         self._lock = threading.Lock()
 
     def start(self) -> Self:
-        """See `periscope.Periscope.start`."""
+        """Load the models that are loaded at start: `periscope.Periscope.start`."""
         with self._lock:
             if self._thread is not None:
                 raise RuntimeError("This Periscope runs already.")
@@ -61,7 +61,7 @@ class Periscope:
         return self
 
     def close(self, *, drain_s: float = 0.0) -> None:
-        """Idempotent; see `periscope.Periscope.close`."""
+        """Unload everything, as `periscope.Periscope.close` does. Idempotent."""
         with self._lock:
             thread, self._thread = self._thread, None
             if thread is not None:
@@ -86,7 +86,7 @@ class Periscope:
         return self._thread
 
     def models(self) -> tuple[ModelCard, ...]:
-        """See `periscope.Periscope.models`."""
+        """The models that can be asked: `periscope.Periscope.models`."""
 
         async def models() -> tuple[ModelCard, ...]:
             return self._inner.models()
@@ -103,7 +103,7 @@ class Periscope:
         output: OutputSpec = OutputSpec(),
         template_kwargs: JSONObject | None = None,
     ) -> ChatAnswer:
-        """See `periscope.Periscope.chat`."""
+        """Answer a conversation: `periscope.Periscope.chat`, without await."""
         thread = self._running
         return thread.run(
             self._inner.chat(
@@ -141,7 +141,7 @@ class Periscope:
                 thread.run(_close(events))
 
     def caption(self, *images: Picture, model: str = "") -> tuple[CaptionedImage, ...]:
-        """See `periscope.Periscope.caption`."""
+        """Describe one image: `periscope.Periscope.caption`, without await."""
         thread = self._running
         return thread.run(self._inner.caption(*images, model=model))
 
@@ -153,7 +153,7 @@ class Periscope:
         dimensions: int | None = None,
         prompt_name: str | None = None,
     ) -> NDArray[np.float32]:
-        """See `periscope.Periscope.embed`."""
+        """Turn texts into vectors: `periscope.Periscope.embed`, without await."""
         thread = self._running
         return thread.run(self._inner.embed(texts, model=model, dimensions=dimensions, prompt_name=prompt_name))
 

@@ -51,7 +51,6 @@ class HostGuard:
         self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request."""
         if scope["type"] == "http" and (error := self._objection(Headers(scope=scope))):
             await error_reply(error, scope)(scope, receive, send)
             return
@@ -124,7 +123,6 @@ class KeyGuard:
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request."""
         if scope["type"] == "http":
             is_asked = self._keys.are_asked_for
             name = self._keys.name_of(_offered(Headers(scope=scope))) if is_asked else None

@@ -67,7 +67,7 @@ class Health(Protocol):
 
 
 class ModelBackend(Protocol):
-    """Lists the models."""
+    """Lists the models that clients can ask, the default one first."""
 
     @property
     def default_model(self) -> str:
@@ -205,7 +205,7 @@ class ToolServers(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all servers."""
+        """The names of all servers, in the order of models.yaml."""
         ...
 
     def find(self, name: str) -> ToolServer | None:

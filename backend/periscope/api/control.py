@@ -76,7 +76,9 @@ def control_router(backend: ChatBackend, control: ControlBackend, settings: ApiS
     router.include_router(kept_captions_router(control))
     router.include_router(downloads_router(control))
     router.include_router(_watching(control, settings))
-    router.include_router(_steering(control))
+    router.include_router(_requests(control))
+    router.include_router(_server(control))
+    router.include_router(_models(control))
     return router
 
 
@@ -146,6 +148,12 @@ def _watching(control: ControlBackend, settings: ApiSettings) -> APIRouter:
             return Response(headers=STREAM_HEADERS)
         return StatusStream(control.events(), settings)
 
+    return router
+
+
+def _requests(control: ControlBackend) -> APIRouter:
+    router = APIRouter()
+
     @router.api_route(
         "/api/requests",
         methods=GET,
@@ -153,12 +161,6 @@ def _watching(control: ControlBackend, settings: ApiSettings) -> APIRouter:
     )
     async def list_requests() -> Response:
         return JSONReply(encode_requests(control.requests()))
-
-    return router
-
-
-def _steering(control: ControlBackend) -> APIRouter:
-    router = APIRouter()
 
     @router.post(
         "/api/requests/{request_id}/cancel",
@@ -178,6 +180,12 @@ def _steering(control: ControlBackend) -> APIRouter:
         control.answer_now(request_id)
         return JSONReply({"id": request_id, "answering": True}, status_code=202)
 
+    return router
+
+
+def _server(control: ControlBackend) -> APIRouter:
+    router = APIRouter()
+
     @router.post(
         "/api/server/shutdown",
         **documented("Periscope", "Ends the server in order.", own_shapes.StoppingServer, status=202),
@@ -191,6 +199,12 @@ def _steering(control: ControlBackend) -> APIRouter:
     async def reload_config(request: Request) -> Response:
         await refuse_fields(request)
         return JSONReply(asdict(await control.reload()))
+
+    return router
+
+
+def _models(control: ControlBackend) -> APIRouter:
+    router = APIRouter()
 
     @router.post(
         "/api/models/load",

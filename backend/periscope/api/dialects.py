@@ -73,7 +73,6 @@ class DialectByPath:
         self._dialects = dialects
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request."""
         if scope["type"] == "http":
             scope = {**scope, _KEY: encoder_for(dialect_path(scope), self._dialects)}
         await self._app(scope, receive, send)

@@ -32,7 +32,7 @@ class StartDownload(Command):
 
 
 def downloads_router(control: ControlBackend) -> APIRouter:
-    """Everything under `/api/downloads`."""
+    """The routes of `/api/downloads`: to list, start, pause, resume and remove downloads."""
     router = APIRouter()
 
     @router.api_route(

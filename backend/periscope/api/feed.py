@@ -40,7 +40,7 @@ class EventFeed(Generic[T]):
         self._room = asyncio.Semaphore(MAX_BUFFERED_EVENTS)
 
     async def __aenter__(self) -> Self:
-        """Starts the generator."""
+        """Start the task that takes the generator's events."""
         self._pump = asyncio.create_task(self._forward())
         # A callback, not a last step of the pump, which can be cancelled at any await, even before its first step.
         self._pump.add_done_callback(self._tell_end)

@@ -35,7 +35,6 @@ class BodyIntake:
         self._bodies = BodiesInFlight(settings.max_body_bytes_in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

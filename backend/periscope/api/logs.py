@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
@@ -42,15 +43,19 @@ def logs_router(log: LogTail) -> APIRouter:
     )
     async def list_lines(request: Request) -> Response:
         query = query_of(request, "lines", "after", "level")
-        level = query.get("level", "debug")
-        if level not in _LEVELS:
-            known = ", ".join(_LEVELS)
-            raise InvalidRequest(f"`level` is {clip(level)!r}; it should be one of {known}.", param="level")
         lines = log.newest(
             number_of(query, "lines", default=_DEFAULT_LINES, most=KEPT_LINES),
             after=number_of(query, "after", default=0, most=_MAX_ID),
-            level=level,
+            level=_level_of(query),
         )
         return JSONReply({"lines": [asdict(line) for line in lines]})
 
     return router
+
+
+def _level_of(query: Mapping[str, str]) -> str:
+    level = query.get("level", "debug")
+    if level not in _LEVELS:
+        known = ", ".join(_LEVELS)
+        raise InvalidRequest(f"`level` is {clip(level)!r}; it should be one of {known}.", param="level")
+    return level

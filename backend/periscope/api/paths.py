@@ -135,7 +135,6 @@ class IntendedPaths:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request."""
         if scope["type"] == "http":
             scope = {**scope, "path": intended_path(scope["path"])}
         await self._app(scope, receive, send)

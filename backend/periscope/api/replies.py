@@ -39,5 +39,4 @@ class JSONReply(Response):
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """The body's bytes."""
         return dump_json(content)

@@ -68,11 +68,11 @@ class APIRouter:
         return added
 
     def post(self, path: str, **documentation: Unpack[RouteArguments]) -> Callable[[EndpointT], EndpointT]:
-        """`api_route` for POST."""
+        """`api_route` for the method POST alone."""
         return self.api_route(path, methods=["POST"], **documentation)
 
     def delete(self, path: str, **documentation: Unpack[RouteArguments]) -> Callable[[EndpointT], EndpointT]:
-        """`api_route` for DELETE."""
+        """`api_route` for the method DELETE alone."""
         return self.api_route(path, methods=["DELETE"], **documentation)
 
     def include_router(self, other: APIRouter) -> None:

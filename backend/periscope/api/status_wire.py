@@ -30,7 +30,7 @@ SCHEMA_VERSION = 1
 
 
 def encode_status(status: ServerStatus) -> JSONObject:
-    """The whole snapshot."""
+    """The snapshot of the whole server, as `GET /api/status` tells it."""
     return {
         "schema_version": SCHEMA_VERSION,
         **encode_server(status),
@@ -74,13 +74,13 @@ def encode_downloads(downloads: Sequence[DownloadStatus]) -> JSONObject:
 
 
 def encode_download(download: DownloadStatus) -> JSONObject:
-    """A download's row."""
+    """A download as one row of the snapshot."""
     times = {name: json_number(getattr(download, name)) for name in ("bytes_per_s", "eta_s", "created_at")}
     return asdict(download) | times
 
 
 def encode_model(model: ModelStatus) -> JSONObject:
-    """A model's row."""
+    """A model as one row of the snapshot."""
     return {
         "id": model.name,
         "kind": model.kind,
@@ -131,7 +131,7 @@ def _load(model: ModelStatus) -> JSONObject | None:
 
 
 def encode_request(request: RequestStatus) -> JSONObject:
-    """A request's row."""
+    """A request as one row of the snapshot."""
     return {
         "id": request.id,
         "model": request.model,

@@ -39,7 +39,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The process's id."""
+        """The id of the child process."""
         return self._process.pid
 
     @property

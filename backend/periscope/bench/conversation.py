@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from periscope.bench.http import chat
+from periscope.bench.http import Answer, chat
 from periscope.bench.pictures import picture_url
 from periscope.bench.words import words
 
@@ -43,19 +43,21 @@ async def converse(
         history.append(_question(words(num_words, "turn", number, turn), (number, turn) if has_pictures else None))
         answer = await chat(client, history, max_tokens)
         history.append({"role": "assistant", "content": answer.text})
-        measured.append(
-            Turn(
-                round=number,
-                number=turn,
-                ttft_s=answer.row.first_s,
-                num_prompt_tokens=answer.num_prompt_tokens,
-                num_cached_tokens=answer.num_cached_tokens,
-                num_prefilled_tokens=answer.num_prompt_tokens - answer.num_cached_tokens,
-                num_tokens=answer.row.num_tokens,
-                caption_ms=answer.caption_ms,
-            )
-        )
+        measured.append(_turn(answer, (number, turn)))
     return measured
+
+
+def _turn(answer: Answer, place: tuple[int, int]) -> Turn:
+    return Turn(
+        round=place[0],
+        number=place[1],
+        ttft_s=answer.row.first_s,
+        num_prompt_tokens=answer.num_prompt_tokens,
+        num_cached_tokens=answer.num_cached_tokens,
+        num_prefilled_tokens=answer.num_prompt_tokens - answer.num_cached_tokens,
+        num_tokens=answer.row.num_tokens,
+        caption_ms=answer.caption_ms,
+    )
 
 
 def _question(text: str, picture: tuple[int, int] | None) -> JSONObject:

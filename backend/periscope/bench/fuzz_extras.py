@@ -86,7 +86,7 @@ def html() -> bytes:
 
 @cache
 def heic() -> bytes:
-    """Needs `pillow_heif`."""
+    """A small picture as HEIC; needs `pillow_heif`."""
     from pillow_heif import from_pillow
 
     file = io.BytesIO()

@@ -57,7 +57,7 @@ class CaptionFile:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """As `open_file`."""
+        """Open or make the file of captions, as `open_file` does."""
         return cls(open_file(path, FORMAT))
 
     @classmethod

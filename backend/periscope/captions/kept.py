@@ -87,7 +87,7 @@ class KeptCaptions:
 
     @property
     def max_bytes(self) -> int:
-        """The bound."""
+        """How many bytes it may hold, keys and captions together."""
         return self._max_bytes
 
     def take(self, key: str) -> Caption | None:

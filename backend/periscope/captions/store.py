@@ -91,12 +91,12 @@ class CaptionStore:
 
     @property
     def path(self) -> Path:
-        """The file's place."""
+        """Where the file is."""
         return self._path
 
     @property
     def state(self) -> StoreState:
-        """At this moment."""
+        """What becomes of changes at this moment."""
         return self._state
 
     @property

@@ -21,7 +21,7 @@ _ESCAPED = re.compile(r"\\(.)")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """`/name argument`."""
+    """A line that begins with a slash: `/name argument`."""
 
     name: str
     argument: str

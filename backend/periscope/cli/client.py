@@ -76,7 +76,7 @@ _KINDS: Mapping[str | None, type[PeriscopeError]] = {
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running Periscope."""
+    """A running Periscope: where it listens, and what it asks of its clients."""
 
     url: str
     api_key: str | None = field(repr=False)

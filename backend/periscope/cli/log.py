@@ -74,7 +74,6 @@ class ConsoleHandler(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One record."""
         try:
             print_line(self._console, self.format(record))
         except Exception:  # noqa: BLE001 - a log that cannot be written must not end the server

@@ -63,7 +63,7 @@ class _Log(Protocol):
         ...
 
     def last(self, num_lines: int) -> list[str]:
-        """The newest lines."""
+        """The newest lines, at most so many, the oldest of them first."""
         ...
 
     def added(self, clock: Clock) -> Iterator[str]:

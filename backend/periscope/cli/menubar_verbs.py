@@ -40,7 +40,6 @@ class ServerSource:
 
     @property
     def url(self) -> str:
-        """Without `/v1`."""
         return self._server.url
 
     async def status(self) -> Snapshot:
@@ -48,16 +47,14 @@ class ServerSource:
         return await self._server.status()
 
     def events(self) -> AsyncGenerator[tuple[str, JSONObject], None]:
-        """What changes."""
         return self._server.events()
 
     async def recent_captions(self) -> tuple[str, ...]:
-        """The newest first."""
         _, captions = await self._server.kept_captions(_NUM_CAPTIONS, _CAPTION_KEYS)
         return tuple(str(caption["text"]) for caption in captions)
 
     async def page(self) -> str | None:
-        """Looked for once."""
+        """As `Source` says; the server is asked for it once."""
         if not self._has_looked_for_page:
             self._page = await self._server.page()
             self._has_looked_for_page = True

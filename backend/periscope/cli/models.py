@@ -61,14 +61,19 @@ def show(model: ModelName, *, config: ConfigFile = None, as_json: Json = False) 
     if as_json:
         print_json({**facts, "files": [{"name": name, "size_bytes": num_bytes} for name, num_bytes in files]})
     else:
-        rows: list[tuple[str, ...]] = [(key, _fact(key, value)) for key, value in facts.items() if value is not None]
-        for line in table([*rows, *(("file", f"{name}  {size(num_bytes)}") for name, num_bytes in files)]):
-            typer.echo(line)
+        _print_facts(facts, files)
     if not is_here and row["state"] != "remote":
         how = f"Fetch it with `periscope pull {model}`." if found.hub_id else "Check `local_path` in models.yaml."
         raise CommandFailed(
             f"{found.hub_id or found.folder} is not on this disk, or not all of it. {how}", ExitCode.UNKNOWN_MODEL
         )
+
+
+def _print_facts(facts: JSONObject, files: list[tuple[str, int]]) -> None:
+    rows: list[tuple[str, ...]] = [(key, _fact(key, value)) for key, value in facts.items() if value is not None]
+    rows += [("file", f"{name}  {size(num_bytes)}") for name, num_bytes in files]
+    for line in table(rows):
+        typer.echo(line)
 
 
 @exits()

@@ -26,11 +26,11 @@ class Display(Protocol):
     """Shows events as they come; `close` leaves the terminal as it was."""
 
     def show(self, event: Event) -> None:
-        """One event."""
+        """Show what one event changes."""
         ...
 
     def close(self) -> None:
-        """Idempotent."""
+        """Stop drawing and leave the terminal as it was. Idempotent."""
         ...
 
 

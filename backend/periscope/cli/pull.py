@@ -142,7 +142,7 @@ class PullJSON:
     """Owns nothing; one object a line on stdout for every change."""
 
     def show(self, progress: PullProgress) -> None:
-        """One line, flushed."""
+        """Print one line and flush it."""
         told = {
             "schema_version": SCHEMA_VERSION,
             "status": progress.status,

@@ -16,6 +16,7 @@ from periscope.remote.row_texts import download_text, host_text, state_text, too
 
 if TYPE_CHECKING:
     from periscope.remote import ModelRow, Snapshot
+    from periscope.remote.control import RequestRow
 
 _MODEL_HEADINGS = ("MODEL", "KIND", "STATE", "MEMORY", "RUNNING", "WAITING", "UNLOADED IN")
 _REQUEST_HEADINGS = ("REQUEST", "MODEL", "STATUS", "AGE", "PICTURES")
@@ -61,15 +62,7 @@ def ps(*, url: Url = None, config: ConfigFile = None, as_json: Json = False) -> 
         complain(f"No model is in memory at {server.url}: a request loads one, or `periscope load MODEL`.")
     if snapshot.requests:
         typer.echo()
-        _print(
-            [
-                _REQUEST_HEADINGS,
-                *(
-                    (each.id, each.model, each.status, duration(each.age_s), str(each.num_images))
-                    for each in snapshot.requests
-                ),
-            ]
-        )
+        _print([_REQUEST_HEADINGS, *map(_request_cells, snapshot.requests)])
 
 
 def _print(rows: list[tuple[str, ...]]) -> None:
@@ -88,6 +81,10 @@ def _model_cells(model: ModelRow) -> tuple[str, ...]:
         str(model.queued),
         "-" if model.unload_in_s is None else duration(model.unload_in_s),
     )
+
+
+def _request_cells(request: RequestRow) -> tuple[str, ...]:
+    return request.id, request.model, request.status, duration(request.age_s), str(request.num_images)
 
 
 def _rows(url: str, snapshot: Snapshot) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ app = typer.Typer(help="Show or replace the token that the server takes like its
 @app.command()
 @exits()
 def show(*, config: ConfigFile = None, as_json: Json = False) -> None:
-    """Print the token."""
+    """Print the token that the server takes like its API key."""
     folder = _folder(config)
     try:
         token = folder.token.read_text(encoding="ascii").strip()

@@ -46,16 +46,20 @@ def read_captioner_flags(flags: Mapping[str, object]) -> CaptionerFlags:
     if vision_model is not None and (model is not None or base_url is not None):
         raise _refusal("vision_model", "names a captioner, and so does --vlm-model; give one of them")
     if backend in (None, LOCAL):
-        if base_url is not None:
-            servers = ", ".join(BACKENDS[1:])
-            raise _refusal("vlm_base_url", f"is for captioners on other servers; add --vlm-backend: {servers}")
         wanted = vision_model if model is None else model
-        if backend == LOCAL and wanted is None:
-            raise _refusal("vlm_backend", "needs --vlm-model: the captioner's name, hub id or directory")
-        return CaptionerFlags(None if wanted is None else str(wanted), timeout_s=timeout_s)
+        return CaptionerFlags(_local(backend, base_url, wanted), timeout_s=timeout_s)
     if vision_model is not None:
         raise _refusal("vision_model", f"is a model that runs here, not one of {backend}; say --vlm-model instead")
     return CaptionerFlags(remote=_remote(str(backend), base_url, model), timeout_s=timeout_s)
+
+
+def _local(backend: object, base_url: object, model: object) -> str | None:
+    if base_url is not None:
+        servers = ", ".join(BACKENDS[1:])
+        raise _refusal("vlm_base_url", f"is for captioners on other servers; add --vlm-backend: {servers}")
+    if backend == LOCAL and model is None:
+        raise _refusal("vlm_backend", "needs --vlm-model: the captioner's name, hub id or directory")
+    return None if model is None else str(model)
 
 
 def _remote(backend: str, base_url: object, model: object) -> RemoteConfig:

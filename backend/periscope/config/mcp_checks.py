@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -27,16 +27,22 @@ def mcp_problems(document: Document) -> Iterator[Problem]:
         if first != index:
             line = document.origin((_KEY, first, "name")).line
             yield _problem(document, (*at, "name"), f"is already taken in line {line}")
-        given = [key for key in ("url", "command") if entry.get(key) is not None]
-        if len(given) != 1:
-            yield _problem(document, at, f"has {' and '.join(given) or 'neither url nor command'}; give one")
-            continue
-        other, kind = (OF_COMMAND, "a program") if given == ["url"] else (OF_URL, "a server at a url")
-        for key in other:
-            if entry.get(key) is not None:
-                yield _problem(document, (*at, key), f"is for {kind}, and this one has {given[0]}; remove it")
-        if entry.get("auth_token_env") is not None and entry.get("auth_token_file") is not None:
-            yield _problem(document, (*at, "auth_token_file"), "stands beside auth_token_env; give one")
+        yield from (_problem(document, (*at, *key), fault) for key, fault in _faults(entry))
+
+
+def _faults(entry: Mapping[str, object]) -> Iterator[tuple[Loc, str]]:
+    """What is wrong with one server's keys by themselves, each with the key that it is about."""
+    given = {key for key, value in entry.items() if value is not None}
+    places = [key for key in ("url", "command") if key in given]
+    if len(places) != 1:
+        yield (), f"has {' and '.join(places) or 'neither url nor command'}; give one"
+        return
+    other, kind = (OF_COMMAND, "a program") if places == ["url"] else (OF_URL, "a server at a url")
+    for key in other:
+        if key in given:
+            yield (key,), f"is for {kind}, and this one has {places[0]}; remove it"
+    if {"auth_token_env", "auth_token_file"} <= given:
+        yield ("auth_token_file",), "stands beside auth_token_env; give one"
 
 
 def placed_server(server: McpServerConfig, folder: Path) -> McpServerConfig:

@@ -16,20 +16,23 @@ _NOT_FOR_EMBEDDERS = "is for models that answer, and this one only embeds texts;
 def misplaced(entry: ModelEntry, captioners: set[str]) -> Iterator[tuple[tuple[str, ...], str]]:
     """Pure: the keys of this entry that mean nothing for it, each with what is wrong."""
     is_captioner, is_embedder = entry.name in captioners, entry.kind == ModelKind.EMBEDDING.value
-    if entry.isolated and not is_captioner:
-        yield ("isolated",), _FOR_CAPTIONERS
-    has_tiles = is_captioner or entry.capabilities.vision_mode is VisionMode.NATIVE
-    if entry.params.max_image_tiles is not None and not has_tiles:
-        yield ("params", "max_image_tiles"), _FOR_CAPTIONERS
+    if not is_captioner:
+        yield from ((key, _FOR_CAPTIONERS) for key in _keys_of_captioners(entry))
     if is_captioner or is_embedder:
         yield from ((key, _FOR_TEXT_MODELS) for key in _keys_of_text_models(entry))
-    if is_embedder and entry.capabilities.vision_mode is not VisionMode.DISABLED:
+    if not is_embedder:
+        yield from ((key, _FOR_EMBEDDERS) for key in _given(entry, "pooling", "matryoshka"))
+    elif entry.capabilities.vision_mode is not VisionMode.DISABLED:
         yield ("capabilities", "vision_mode"), _NOT_FOR_EMBEDDERS
     if entry.params.kv_group_size is not None and entry.params.kv_bits is None:
         yield ("params", "kv_group_size"), "is for kv_bits, and there is none; remove it, or set kv_bits"
-    for key in ("pooling", "matryoshka"):
-        if getattr(entry.params, key) is not None and not is_embedder:
-            yield ("params", key), _FOR_EMBEDDERS
+
+
+def _keys_of_captioners(entry: ModelEntry) -> Iterator[tuple[str, ...]]:
+    if entry.isolated:
+        yield ("isolated",)
+    if entry.capabilities.vision_mode is not VisionMode.NATIVE:  # which has tiles, too
+        yield from _given(entry, "max_image_tiles")
 
 
 def _keys_of_text_models(entry: ModelEntry) -> Iterator[tuple[str, ...]]:
@@ -37,6 +40,9 @@ def _keys_of_text_models(entry: ModelEntry) -> Iterator[tuple[str, ...]]:
         yield ("variants",)
     if entry.warm:
         yield ("warm",)
-    for key in ("chat_template", "tool_parser", "reasoning_parser", "kv_bits"):
-        if getattr(entry.params, key) is not None:
-            yield ("params", key)
+    yield from _given(entry, "chat_template", "tool_parser", "reasoning_parser", "kv_bits")
+
+
+def _given(entry: ModelEntry, *keys: str) -> Iterator[tuple[str, ...]]:
+    """Those of these keys of `params` that the entry has."""
+    return (("params", key) for key in keys if getattr(entry.params, key) is not None)

@@ -1,6 +1,6 @@
 """Resolves valid settings into the models that are served: finds captioners and draft models, applies `--model`.
 
-Pure, except that it checks whether what `--model` or `draft_model` names is a directory.
+Pure, except that it checks whether files and directories that the settings name are there.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from periscope.config.document import Document, Origin, Problem, config_error
 from periscope.config.keys import Loc, attribute_of, dotted
 from periscope.config.layers import flag_origin
 from periscope.config.misplaced import misplaced
+from periscope.config.missing_files import missing_files
 from periscope.config.params_schema import is_template
 from periscope.config.schema import ConfigFile, ModelConfig, ModelEntry
 from periscope.config.vision_schema import RemoteConfig, VisionProxyConfig
@@ -89,20 +90,8 @@ def resolve_models(
     for index, model in enumerate(entries):
         if fault := _point_to_draft(model, served, captioners, folder):
             problems.append(_problem(document, ("models", index, "params", "draft_model"), fault))
-        if model.entry.remote and (ca_file := model.entry.remote.ca_file) and not Path(ca_file).is_file():
-            problems.append(_problem(document, ("models", index, "remote", "ca_file"), f"names no file: {ca_file}"))
-        template = model.entry.params.chat_template
-        if template is not None and not is_template(template) and not Path(template).is_file():
-            fault = f"is no template and names no file: {template}"
-            problems.append(_problem(document, ("models", index, "params", "chat_template"), fault))
-        problems += [
-            _problem(document, ("models", index, "warm", number), f"names no file: {text[1:]}")
-            for number, text in enumerate(model.entry.warm)
-            if text.startswith("@") and not Path(text[1:]).is_file()
-        ]
-        problems += [
-            _problem(document, ("models", index, *key), fault) for key, fault in misplaced(model.entry, captioners)
-        ]
+        faults = (*missing_files(model.entry), *misplaced(model.entry, captioners))
+        problems += [_problem(document, ("models", index, *key), fault) for key, fault in faults]
     if problems:
         raise config_error(problems)
     _name_by_variants(served)
@@ -177,7 +166,7 @@ def _served(entry: ModelEntry, index: int, document: Document, folder: Path) -> 
         texts = tuple(f"@{absolute(text[1:], folder)}" if text.startswith("@") else text for text in entry.warm)
         model.entry = _with(model.entry, ("warm",), texts)
     if entry.remote and entry.remote.ca_file:
-        model.entry = _with(entry, ("remote", "ca_file"), str(absolute(entry.remote.ca_file, folder)))
+        model.entry = _with(model.entry, ("remote", "ca_file"), str(absolute(entry.remote.ca_file, folder)))
     return model
 
 

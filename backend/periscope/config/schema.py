@@ -217,7 +217,7 @@ class TLSConfig(Section):
 
 
 class ServerConfig(Section):
-    """The HTTP server."""
+    """`server`: how Periscope is reached over HTTP, by whom, and what a request may take."""
 
     host: str = setting(
         "127.0.0.1", "Address to listen on. Any address but loopback needs a key.", pattern=HOST, max_length=253
@@ -362,7 +362,7 @@ class LogConfig(Section):
 
 
 class ConfigFile(Section):
-    """models.yaml."""
+    """The whole of models.yaml, valid by itself."""
 
     idle_unload_s: Annotated[float, Field(ge=1, le=365 * DAY_S), SECONDS] | None = setting(
         None,

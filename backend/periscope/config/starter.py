@@ -51,7 +51,7 @@ def fitting(budget_bytes: int) -> tuple[Pair, ...]:
 
 
 def starter_file(memory_bytes: int, budget_bytes: int) -> str:
-    """The whole file."""
+    """The text of a models.yaml to begin with."""
     pairs = fitting(budget_bytes)
     parts = [_HEADER.format(memory=f"{memory_bytes / _GB:.0f} GB", budget=size(budget_bytes))]
     for index, pair in enumerate(pairs[: _EXAMPLES_KEPT + 1]):

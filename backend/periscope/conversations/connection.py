@@ -137,7 +137,7 @@ class McpConnection:
         return self._problem
 
     def start(self) -> None:
-        """Begin to connect."""
+        """Start the task that connects. Returns at once."""
         self._task = asyncio.create_task(self._run(), name=f"MCP server {self.name}")
 
     async def attempted(self) -> None:

@@ -60,7 +60,6 @@ class FunctionTools:
         return self._tools
 
     async def call(self, name: str, arguments: JSONObject) -> ToolResult:
-        """See `ToolSource`."""
         function, model = self._functions[name]
         try:
             checked = model.model_validate(arguments)

@@ -83,7 +83,7 @@ class Usage:
     num_rejected_tokens: int = 0
 
     def plus(self, other: Usage) -> Usage:
-        """Pure: both together."""
+        """Pure: the counts of both requests together."""
         return Usage(
             self.num_prompt_tokens + other.num_prompt_tokens,
             self.num_completion_tokens + other.num_completion_tokens,

@@ -47,7 +47,7 @@ class Operation(StrEnum):
 
     @property
     def generates(self) -> bool:
-        """The model writes."""
+        """Whether the model writes a completion for it."""
         return self in {Operation.CHAT, Operation.TEXT_COMPLETION}
 
 

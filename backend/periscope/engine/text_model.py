@@ -191,7 +191,19 @@ class TextModel:
         return [self._model] if self._draft_model is None else [self._model, self._draft_model]
 
     def new_batch(self, clock: Callable[[], float] = time.perf_counter) -> TextBatch:
-        settings = BatchSettings(
+        return TextBatch(
+            self._model,
+            self._batch_settings(),
+            self._prompt_cache,
+            self._budget,
+            new_caches=self._new_caches,
+            disk=self._disk,
+            drafter=self._new_drafter(),
+            clock=clock,
+        )
+
+    def _batch_settings(self) -> BatchSettings:
+        return BatchSettings(
             eos_token_ids=frozenset(self.tokenizer.eos_token_ids),
             vocab_size=self.vocab_size,
             forward_pass_bytes=_FORWARD_PASS_OVERHEAD_BYTES + weights_bytes(self._model),
@@ -202,16 +214,6 @@ class TextModel:
             max_rows=self._config.max_num_seqs,
             max_chunk_tokens=self._config.prefill_chunk_size,
             checks_memory=self._config.checks_memory,
-        )
-        return TextBatch(
-            self._model,
-            settings,
-            self._prompt_cache,
-            self._budget,
-            new_caches=self._new_caches,
-            disk=self._disk,
-            drafter=self._new_drafter(),
-            clock=clock,
         )
 
     def _new_drafter(self) -> Drafter | None:

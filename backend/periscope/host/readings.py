@@ -44,7 +44,7 @@ class HostReading:
 
 
 class Sensors(Protocol):
-    """Reads the machine."""
+    """Reads memory pressure, heat and what this process takes from the system."""
 
     def read(self) -> HostReading:
         """Takes microseconds and never raises."""

@@ -26,7 +26,7 @@ def sensors_of(platform: str) -> Sensors:
 
 
 class _ResourceUsage(ctypes.Structure):
-    """`struct rusage_info_v0`."""
+    """macOS's `struct rusage_info_v0`, which `proc_pid_rusage` fills."""
 
     _fields_ = (
         ("uuid", ctypes.c_uint8 * 16),
@@ -50,7 +50,6 @@ class MacSensors:
         self._has_thermal = system.notify_register_check(name, ctypes.byref(self._thermal_token)) == 0
 
     def read(self) -> HostReading:
-        """See `Sensors`."""
         return HostReading(self._pressure(), self._thermal(), self._footprint_bytes())
 
     def _pressure(self) -> MemoryPressure | None:
@@ -78,7 +77,6 @@ class LinuxSensors:
         self._status = status
 
     def read(self) -> HostReading:
-        """See `Sensors`."""
         try:
             found = _ANONYMOUS.findall(self._status.read_text())
         except OSError:

@@ -75,7 +75,7 @@ class HostWatch:
         return self._awake.is_active
 
     def reading(self) -> HostReading:
-        """The machine now."""
+        """Read the sensors now."""
         return self._sensors.read()
 
     async def run(self) -> None:

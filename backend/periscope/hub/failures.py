@@ -58,10 +58,7 @@ def told(error: Exception, hub_id: str, revision: str | None) -> PeriscopeError:
         if isinstance(error, theirs):
             return ours(sentence.format(hub_id=hub_id, revision=revision))
     if isinstance(error, HfHubHTTPError):
-        status = error.response.status_code
-        if status in _REFUSING_STATUSES:
-            return HubError(f"The hub refuses {hub_id} to you. Check your token, or {_LOG_IN}.")
-        return HubError(f"The hub answers with status {status}. Try again later; what has arrived is kept.")
+        return _of_status(error.response.status_code, hub_id)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return HubError("The disk is full. Free some space and try again; what has arrived is kept.")
     if isinstance(error, (HTTPError, OSError)):
@@ -70,3 +67,9 @@ def told(error: Exception, hub_id: str, revision: str | None) -> PeriscopeError:
             f"The hub cannot be reached ({kind}). Check the network and try again; what has arrived is kept."
         )
     raise error
+
+
+def _of_status(status: int, hub_id: str) -> HubError:
+    if status in _REFUSING_STATUSES:
+        return HubError(f"The hub refuses {hub_id} to you. Check your token, or {_LOG_IN}.")
+    return HubError(f"The hub answers with status {status}. Try again later; what has arrived is kept.")

@@ -117,7 +117,7 @@ class Download:
         return SavedJob(self.id, self.hub_id, self.revision, self.created_at, is_paused=not self.state.is_active)
 
     def status(self, now: float) -> DownloadStatus:
-        """Its row."""
+        """The download as watchers see it now."""
         progress = self.progress or PullProgress(self.hub_id, PullStatus.PLANNING)
         left, rate = progress.total_bytes - progress.completed_bytes, self.bytes_per_s
         is_measured = self.state is DownloadState.DOWNLOADING and now - self.measured_at < _STALE_S

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from periscope.core import (
@@ -57,17 +57,20 @@ def answer_of(events: Sequence[OutputEvent]) -> ChatAnswer:
     finished = events[-1]
     assert isinstance(finished, Finished)  # noqa: S101  # a feed hands out nothing else
     texts = [event for event in events if isinstance(event, TextDelta)]
-    starts = [event for event in events if isinstance(event, ToolCallStart)]
-    pieces = [event for event in events if isinstance(event, ToolCallDelta)]
     return ChatAnswer(
         text="".join(event.text for event in texts),
         reasoning="".join(event.text for event in events if isinstance(event, ReasoningDelta)),
-        tool_calls=tuple(
-            ToolCall(start.id, start.name, "".join(each.arguments for each in pieces if each.index == start.index))
-            for start in starts
-        ),
+        tool_calls=tuple(_calls(events)),
         finish_reason=finished.finish_reason,
         usage=finished.usage,
         vision=finished.vision,
         logprobs=tuple(entry for event in texts for entry in event.logprobs),
     )
+
+
+def _calls(events: Sequence[OutputEvent]) -> Iterator[ToolCall]:
+    pieces = [event for event in events if isinstance(event, ToolCallDelta)]
+    for start in events:
+        if isinstance(start, ToolCallStart):
+            arguments = "".join(piece.arguments for piece in pieces if piece.index == start.index)
+            yield ToolCall(start.id, start.name, arguments)

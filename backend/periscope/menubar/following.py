@@ -27,7 +27,7 @@ class Source(Protocol):
 
     @property
     def url(self) -> str:
-        """Without `/v1`."""
+        """The address of the server, without `/v1`."""
         ...
 
     async def status(self) -> Snapshot:
@@ -39,7 +39,7 @@ class Source(Protocol):
         ...
 
     async def recent_captions(self) -> tuple[str, ...]:
-        """The newest first."""
+        """The texts of the newest captions, the newest first."""
         ...
 
     async def page(self) -> str | None:

@@ -46,7 +46,7 @@ class Toolkit(Protocol):
         ...
 
     def quit(self, sender: Any) -> None:
-        """End the app."""
+        """End the app; called by its menu."""
         ...
 
 

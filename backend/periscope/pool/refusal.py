@@ -26,22 +26,13 @@ def queue_full(slot: Slot, num_waiting: int, limits: PoolLimits) -> ServerBusy:
 def refusal(slot: Slot, reason: Refusal, limits: PoolLimits, now: float) -> PeriscopeError:
     """The error of a ticket that a plan refuses."""
     need = slot.facts().need_bytes or 0
-    budget = limits.budget_bytes
     match reason:
         case Refusal.TIMED_OUT | Refusal.LOADS_HELD:
             return _waited_too_long(slot, reason, limits)
         case Refusal.FAILED:
             return _failed(slot, now)
-        case Refusal.TOO_LARGE if need > budget:
-            return ModelUnavailable(
-                f"Model {slot.name} takes about {_size(need)}, but all models together may take {_size(budget)}. "
-                "Choose a smaller quantisation, lower `params.mem`, or raise `memory.budget` in models.yaml."
-            )
         case Refusal.TOO_LARGE:
-            return ModelUnavailable(
-                f"Model {slot.name} takes about {_size(need)}, more than the pinned models leave of "
-                f"{_size(budget)}. Unpin one of them, or raise `memory.budget` in models.yaml."
-            )
+            return _too_large(slot, need, limits.budget_bytes)
         case Refusal.CANCELLED:
             return ModelUnavailable(f"Model {slot.name} was unloaded by a later command, before it was loaded.")
         case Refusal.NO_ROOM:
@@ -57,6 +48,19 @@ def _failed(slot: Slot, now: float) -> PeriscopeError:
     if isinstance(error, FilesMissing):
         return ModelNotOnDisk(why, param="model")
     return ModelUnavailable(f"{why} Next try in {max(slot.lifecycle.retry_at - now, 0.0):.0f} s.")
+
+
+def _too_large(slot: Slot, need_bytes: int, budget_bytes: int) -> ModelUnavailable:
+    takes, budget = f"Model {slot.name} takes about {_size(need_bytes)}", _size(budget_bytes)
+    if need_bytes > budget_bytes:
+        return ModelUnavailable(
+            f"{takes}, but all models together may take {budget}. Choose a smaller quantisation, lower `params.mem`, "
+            "or raise `memory.budget` in models.yaml."
+        )
+    return ModelUnavailable(
+        f"{takes}, more than the pinned models leave of {budget}. Unpin one of them, or raise `memory.budget` in "
+        "models.yaml."
+    )
 
 
 def _waited_too_long(slot: Slot, reason: Refusal, limits: PoolLimits) -> ServerBusy:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from periscope.core import ModelState, Waiting, WaitStatus
+from periscope.core import EngineMemory, ModelState, Waiting, WaitStatus
 from periscope.status import ModelStatus
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ _PROGRESS_STEP = 0.01
 def status_of(slot: Slot, now: float) -> ModelStatus:
     """The model's status now. The pool does not know whether it is the default model."""
     lifecycle, queue = slot.lifecycle, slot.queue
-    memory = None if lifecycle.engine is None else lifecycle.engine.memory
+    engine = lifecycle.engine
+    memory = EngineMemory() if engine is None else engine.memory
     idle_until = slot.facts().idle_until
     is_unused = slot.state is ModelState.READY and not (queue.num_running or queue.waiting)
     is_failed = slot.state is ModelState.FAILED
@@ -40,13 +41,13 @@ def status_of(slot: Slot, now: float) -> ModelStatus:
         max_running=slot.spec.max_running,
         kv_bits=slot.spec.kv_bits,
         held_bytes=lifecycle.held_bytes,
-        weights_bytes=None if memory is None else memory.weights_bytes,
-        prompt_cache_bytes=0 if memory is None else memory.prompt_cache_bytes,
-        prompt_disk_bytes=0 if memory is None else memory.prompt_disk_bytes,
-        prompt_disk_written_bytes=0 if memory is None else memory.prompt_disk_written_bytes,
-        num_preemptions=0 if memory is None else memory.num_preemptions,
-        num_accepted_tokens=0 if memory is None else memory.num_accepted_tokens,
-        num_rejected_tokens=0 if memory is None else memory.num_rejected_tokens,
+        weights_bytes=None if engine is None else memory.weights_bytes,
+        prompt_cache_bytes=memory.prompt_cache_bytes,
+        prompt_disk_bytes=memory.prompt_disk_bytes,
+        prompt_disk_written_bytes=memory.prompt_disk_written_bytes,
+        num_preemptions=memory.num_preemptions,
+        num_accepted_tokens=memory.num_accepted_tokens,
+        num_rejected_tokens=memory.num_rejected_tokens,
         load_done_bytes=done_bytes,
         load_total_bytes=total_bytes,
         load_eta_s=lifecycle.load_eta_s,

@@ -33,7 +33,7 @@ class OpenWire(Wire):
 
 
 class ServerRow(OpenWire):
-    """The server itself."""
+    """The server itself: its version, process and state."""
 
     state: str
     version: str = ""
@@ -45,7 +45,7 @@ class ServerRow(OpenWire):
 
 
 class MemoryRow(OpenWire):
-    """Bytes."""
+    """What models and MLX take of the memory, in bytes."""
 
     budget_bytes: int = 0
     held_bytes: int = 0
@@ -86,7 +86,7 @@ class LoadRow(OpenWire):
 
 
 class ModelRow(OpenWire):
-    """One configured model."""
+    """One configured model and its state."""
 
     id: str
     kind: str = "text"

@@ -98,7 +98,7 @@ class OpenAIClient:
 
     @property
     def endpoint(self) -> Endpoint:
-        """The server's."""
+        """The server that this client asks."""
         return self._endpoint
 
     async def __aenter__(self) -> Self:

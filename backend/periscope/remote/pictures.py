@@ -154,6 +154,19 @@ class PictureFetcher:
             param=param,
         )
 
+    async def _resolved(self, hop: PictureURL, param: str) -> Sequence[str]:
+        try:
+            addresses = await self._resolve(hop.host, hop.port)
+        except (OSError, UnicodeError):
+            addresses = []
+        if not addresses:
+            raise ImageNotFetched(
+                f"The image in `{param}` could not be fetched: the name {hop.host} has no address. "
+                "Check its spelling, or send the image as a data: URL.",
+                param=param,
+            )
+        return addresses
+
     async def _checked_addresses(self, hop: PictureURL, param: str) -> Sequence[str]:
         """All addresses of the host; one that may not be reached bars them all.
 
@@ -163,16 +176,7 @@ class PictureFetcher:
         is_allowed = self._is_allowed(hop)
         if not is_allowed and not hop.has_usual_port:
             raise _guarded(hop, param)
-        try:
-            addresses = [hop.host] if hop.is_address else await self._resolve(hop.host, hop.port)
-        except (OSError, UnicodeError):
-            addresses = []
-        if not addresses:
-            raise ImageNotFetched(
-                f"The image in `{param}` could not be fetched: the name {hop.host} has no address. "
-                "Check its spelling, or send the image as a data: URL.",
-                param=param,
-            )
+        addresses = [hop.host] if hop.is_address else await self._resolved(hop, param)
         reachable = {Reach.PUBLIC, Reach.PRIVATE} if is_allowed else {Reach.PUBLIC}
         if not all(reach_of(address) in reachable for address in addresses):
             raise _guarded(hop, param)
@@ -203,7 +207,7 @@ class _Pace:
         self.end = self.clock() + self.timeout_s
 
     def begin(self) -> None:
-        """The body begins."""
+        """Start the clock of the body."""
         self._begun = self.clock()
         self.arrived(0)
 
@@ -223,16 +227,7 @@ class _Body:
     pace: _Pace
 
     async def read(self, response: httpx.Response, hop: PictureURL) -> bytes:
-        coding = response.headers.get("content-encoding", "identity").strip().lower()
-        if coding not in ("", "identity"):
-            raise ImageNotFetched(
-                f"The image in `{self.param}` comes compressed from {hop.host} although that was not asked for; "
-                f"compressed answers are not read, because their size cannot be bounded. {_SEND}",
-                param=self.param,
-            )
-        announced = response.headers.get("content-length", "")
-        if announced.isascii() and announced.isdigit():
-            self._refuse_over(int(announced[:18]), hop)
+        self._check_headers(response, hop)
         data, is_checked = bytearray(), False
         self.pace.begin()
         try:
@@ -248,6 +243,18 @@ class _Body:
         if not is_checked:
             self.check_head(bytes(data))
         return bytes(data)
+
+    def _check_headers(self, response: httpx.Response, hop: PictureURL) -> None:
+        coding = response.headers.get("content-encoding", "identity").strip().lower()
+        if coding not in ("", "identity"):
+            raise ImageNotFetched(
+                f"The image in `{self.param}` comes compressed from {hop.host} although that was not asked for; "
+                f"compressed answers are not read, because their size cannot be bounded. {_SEND}",
+                param=self.param,
+            )
+        announced = response.headers.get("content-length", "")
+        if announced.isascii() and announced.isdigit():
+            self._refuse_over(int(announced[:18]), hop)
 
     def _refuse_over(self, num_bytes: int, hop: PictureURL) -> None:
         if num_bytes > self.max_bytes:

@@ -74,7 +74,7 @@ class CompletionDetailsWire(Wire):
 
 
 class UsageWire(Wire):
-    """Token counts."""
+    """How many tokens an answer took."""
 
     prompt_tokens: NonNegativeInt | None = None
     completion_tokens: NonNegativeInt | None = None
@@ -114,7 +114,7 @@ class ModelWire(Wire):
 
 
 class ModelsWire(BodyWire):
-    """A model listing."""
+    """The answer of `GET /models`."""
 
     data: list[ModelWire] | None = None
 

@@ -26,7 +26,7 @@ class StateFolder:
 
     @property
     def server(self) -> Path:
-        """`server.json`."""
+        """`server.json`, which says where the running server listens."""
         return self.path / "server.json"
 
     @property

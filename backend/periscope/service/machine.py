@@ -29,7 +29,7 @@ class SystemClock:
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Blocks."""
+        """Block for so many seconds."""
         time.sleep(seconds)
 
 
@@ -59,7 +59,7 @@ class Machine:
 
     @property
     def paths(self) -> AgentPaths:
-        """The agent's files."""
+        """Where the agent's files are."""
         return AgentPaths(self.home)
 
     @property

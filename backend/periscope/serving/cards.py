@@ -23,7 +23,7 @@ _SAMPLING: Final = (
 
 
 def text_model_card(model: ServedModel, facts: GeneratorFacts | None, status: ModelStatus) -> ModelCard:
-    """Pure.
+    """Pure: what `/v1/models` tells of a text model.
 
     Args:
         facts: None while the model is not loaded.
@@ -49,7 +49,7 @@ def text_model_card(model: ServedModel, facts: GeneratorFacts | None, status: Mo
 
 
 def embedder_card(model: ServedEmbedder, engine: PooledEmbedder | None, status: ModelStatus) -> ModelCard:
-    """Pure.
+    """Pure: what `/v1/models` tells of an embedding model.
 
     Args:
         engine: None while the model is not loaded.

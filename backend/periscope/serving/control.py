@@ -203,7 +203,7 @@ class ControlService:
                 pass
 
     def _work_deltas(self, event: RequestChanged | RequestEnded | DownloadChanged) -> Iterator[StatusEvent]:
-        """Of requests and downloads; one that has gone since is told of by a later event."""
+        """The changes of requests and downloads. One that has ended since has an event of its own for that."""
         match event:
             case RequestEnded(request_id, outcome):
                 yield RequestGone(request_id, outcome)

@@ -153,7 +153,6 @@ class LocalGenerator(InferenceEngine):
         return output.text, len(output.tokens)
 
     async def tokens_of(self, prompt: str | GenerationRequest, *, adds_special_tokens: bool) -> tuple[TokenText, ...]:
-        """See `PooledTokenizer`."""
         if isinstance(prompt, str):
             token_ids = await self._off_loop(
                 partial(self._tokenizer.encode, prompt, adds_special_tokens=adds_special_tokens)
@@ -164,12 +163,10 @@ class LocalGenerator(InferenceEngine):
         return await self._off_loop(partial(self._tokenizer.token_texts, token_ids))
 
     async def text_of(self, token_ids: Sequence[int]) -> str:
-        """See `PooledTokenizer`."""
         known = self._tokenizer.checked(token_ids, param="tokens")
         return await self._off_loop(partial(self._tokenizer.decode, known))
 
     def answer_now(self, request_id: str) -> None:
-        """See `AnswersNow`."""
         if not self.facts.has_reasoning:
             raise NotThinking(
                 f"Model {self.model_info.name} marks no thinking, so there is none to end. The request goes on.",

@@ -45,31 +45,31 @@ class MachineReactions:
         self._has_other_work = has_other_work
 
     def is_busy(self) -> bool:
-        """A request runs or waits, a model is loaded, or something is downloaded."""
+        """Whether a request runs or waits, a model is being loaded, or something is being downloaded."""
         is_working = any(
             status.state is ModelState.LOADING or status.num_running for status in self._service.statuses()
         )
         return is_working or bool(self._requests.all()) or self._has_other_work()
 
     def memory_is_critical(self, *, is_critical: bool) -> None:
-        """Loads wait while it is."""
+        """Hold loads while memory pressure is critical, and say so in the status."""
         logger.warning("memory pressure is %s", "critical: loads wait" if is_critical else "critical no longer")
         self._notices.put("memory", MEMORY_CRITICAL if is_critical else None)
         self._pool.hold_loads(is_held=is_critical)
 
     def relieve_memory(self) -> None:
-        """One idle model at each call: the pressure may have passed before the next."""
+        """Unload one idle model. Called again while the pressure lasts."""
         unloaded = self._pool.relieve_memory()
         if unloaded is not None:
             logger.warning("model %s is unloaded because of memory pressure", unloaded)
 
     def heat_changed(self, reading: HostReading) -> None:
-        """Nothing can be done about it but to say why everything is slow."""
+        """Say in the status that heat makes everything slow, or no longer does."""
         thermal = reading.thermal
         is_hot = thermal is not None and thermal.is_hot
         sentence = f"The Mac is hot (thermal state {thermal}), so the system slows it down." if is_hot else None
         self._notices.put("heat", sentence)
 
     def woke(self, slept_s: float) -> None:  # noqa: ARG002 - of the listener's contract
-        """Other servers may be out of reach now, or in reach again. Everything else counts in time awake."""
+        """Check the models on other servers: the network may have changed. Other timers only count time awake."""
         self._service.check_elsewhere()

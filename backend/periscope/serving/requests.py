@@ -112,7 +112,7 @@ class LiveRequest:
         )
 
     def _enter(self, phase: RequestPhase, now: float) -> None:
-        """A phase that goes on, such as a load that is told of again, stays one."""
+        """Begin a phase. Nothing changes if it is under way, such as a load whose progress is noted again."""
         if phase is not self._phase:
             self._phases.append(PhaseSpan(self._phase, self._phase_since, now))
             self._phase, self._phase_since = phase, now

@@ -191,7 +191,7 @@ class Rounds:
         """What the model is asked in this round.
 
         Without the server's tools if it cannot call any, and in the last round of an answer that has to be JSON: there
-        the grammar would take a call for it. Else the tools stay, so that the beginning of the prompt stays cached.
+        the grammar would take a call for it. Else the tools stay, so that the prefix of the prompt stays cached.
         """
         output = self._request.output
         choice = output.tool_choice

@@ -22,12 +22,12 @@ logger = logging.getLogger(__name__)
 
 #: How often it looks whether the model has requests.
 _POLL_S = 0.1
-#: What users may say first, each beginning in another way: what all prompts have in common ends before it.
+#: What users may say first, each with another first token: the common prefix of all prompts ends before it.
 _FIRST_WORDS = ("a", " 1", "\n-", "<")
 
 
 async def warm(engine: InferenceEngine, name: str, read: Callable[[], Sequence[str]], poll_s: float = _POLL_S) -> None:
-    """Have the beginnings computed that prompts with these system messages share, or read from disk. Never raises.
+    """Have the prefixes computed, or read from disk, that prompts with these system messages share. Never raises.
 
     Ends when all are in the prompt cache, or the engine is closed.
 
@@ -41,7 +41,7 @@ async def warm(engine: InferenceEngine, name: str, read: Callable[[], Sequence[s
         return
     for number, text in enumerate(texts, start=1):
         try:
-            stats = await _compute(engine, await _beginning(engine, text), poll_s)
+            stats = await _compute(engine, await _shared_prefix(engine, text), poll_s)
         except EngineClosed:
             return
         except PeriscopeError as error:
@@ -51,8 +51,8 @@ async def warm(engine: InferenceEngine, name: str, read: Callable[[], Sequence[s
             logger.info("model %s: warm[%d] is ready, %d tokens were computed", name, number - 1, computed)
 
 
-async def _beginning(engine: InferenceEngine, text: str) -> list[int]:
-    """The tokens that all prompts with this system message begin with."""
+async def _shared_prefix(engine: InferenceEngine, text: str) -> list[int]:
+    """The tokens of the prefix that all prompts with this system message share."""
     system = Message(Role.SYSTEM, (TextPart(text),))
     chats = [[system, Message(Role.USER, (TextPart(words),))] for words in _FIRST_WORDS]
     rendered = [(await engine.render(chat)).token_ids for chat in chats]

@@ -160,7 +160,7 @@ class TurnFile:
         )
 
     def close(self) -> None:
-        """Idempotent."""
+        """Close the file. Idempotent."""
         self._connection.close()
 
     def _put_items(self, turn_id: str, position: int, items: Iterable[JSONObject], *, is_output: bool) -> int:

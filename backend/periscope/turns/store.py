@@ -73,7 +73,7 @@ class TurnStore:
 
     @property
     def state(self) -> StoreState:
-        """At this moment."""
+        """Where turns are kept at this moment."""
         return self._state
 
     @property

@@ -83,7 +83,7 @@ class NativeVision:
 def num_left_out(num_images: int, most: int) -> int:
     """Pure: how many of a conversation's images, the oldest first, its model is not shown.
 
-    They grow in steps of half of `most`, so that the beginning of the prompt, and with it the prompt cache, holds for
+    They grow in steps of half of `most`, so that the prefix of the prompt, and with it the prompt cache, holds for
     several turns after an image has been left out.
     """
     step = max(most // 2, 1)

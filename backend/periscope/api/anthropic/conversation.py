@@ -23,7 +23,7 @@ def decode_conversation(system: Any, wires: Sequence[MessageWire]) -> list[Messa
     """The messages in order, the system prompt first.
 
     A `system` message within the conversation becomes text of the user's turn. Many chat templates take system messages
-    only at the front, and there it would change the beginning of the prompt, so that nothing in the prompt cache would
+    only at the front, and there it would change the prefix of the prompt, so that nothing in the prompt cache would
     match.
 
     Raises:

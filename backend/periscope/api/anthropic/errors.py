@@ -1,4 +1,4 @@
-"""Anthropic's error objects."""
+"""Errors as Anthropic's error objects. Pure."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ MESSAGES_FIELDS: FieldTable = {
     "service_tier": ignored("there is one queue"),
     "speed": ignored("there is one speed"),
     "inference_geo": ignored("it runs here"),
-    "cache_control": ignored("equal beginnings of prompts are found by themselves"),
+    "cache_control": ignored("prefixes that prompts share are found by themselves"),
     "context_management": ignored("nothing is dropped from a conversation"),
     "diagnostics": ignored("the answer is the same"),
     "betas": ignored("what is supported is on"),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def anthropic_router(backend: ChatBackend, settings: ApiSettings) -> APIRouter:
-    """Everything under `/v1/messages`."""
+    """The routes of `/v1/messages`: to answer a conversation, and to count its tokens."""
     router = APIRouter(prefix="/v1/messages")
 
     @router.post(

@@ -28,7 +28,7 @@ class ToolWire(Wire):
 
 
 class ToolChoiceWire(Wire):
-    """`tool_choice`."""
+    """`tool_choice`: whether a tool is called, and which."""
 
     type: str
     name: Name | None = None
@@ -36,14 +36,14 @@ class ToolChoiceWire(Wire):
 
 
 class FormatWire(Wire):
-    """`output_config.format`."""
+    """`output_config.format`: the schema that the answer has to fit."""
 
     type: str
     schema_: dict[str, Any] = Field(alias="schema")
 
 
 class OutputConfigWire(Wire):
-    """`output_config`."""
+    """`output_config`: the format and the effort of the answer."""
 
     effort: Effort | None = None
     format: FormatWire | None = None

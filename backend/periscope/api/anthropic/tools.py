@@ -32,7 +32,7 @@ def is_hosted(wire: ToolWire) -> bool:
 def decode_tools(wires: Sequence[ToolWire]) -> tuple[Tool, ...]:
     """The tools that are offered to the model; those that Anthropic runs are left out.
 
-    Tools with `defer_loading` are offered from the beginning, so that the prompt stays the same once a `tool_reference`
+    Tools with `defer_loading` are offered from the start, so that the prompt stays the same once a `tool_reference`
     names one.
 
     Raises:

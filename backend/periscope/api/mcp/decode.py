@@ -77,10 +77,14 @@ def decode_message(body: Any) -> McpCall | McpCancellation | None:
         return McpCancellation(asked) if wire.method == "notifications/cancelled" and _is_id(asked) else None
     if wire.id is None:
         raise InvalidRequest("`id` is null. Give a request an id, and leave it out of a notification.", param="id")
+    image = _taken_image(params) if wire.method == "tools/call" else None
+    return McpCall(wire.id, wire.method, body, image, _progress_token(params))
+
+
+def _progress_token(params: JSONObject) -> str | int | None:
     meta = params.get("_meta")
     token = meta.get("progressToken") if isinstance(meta, dict) else None
-    image = _taken_image(params) if wire.method == "tools/call" else None
-    return McpCall(wire.id, wire.method, body, image, token if _is_id(token) else None)
+    return token if _is_id(token) else None
 
 
 def _is_id(value: Any) -> TypeGuard[str | int]:

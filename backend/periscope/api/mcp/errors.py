@@ -1,4 +1,4 @@
-"""JSON-RPC's error objects."""
+"""Errors as JSON-RPC's error objects. Pure."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class EmbeddingCall:
 
 
 def embedding_router(embeddings: EmbeddingBackend, models: ModelBackend, settings: ApiSettings) -> APIRouter:
-    """Texts to vectors."""
+    """The route of `/v1/embeddings`, which turns texts into vectors."""
     router = APIRouter(prefix="/v1")
 
     @router.post(

@@ -1,4 +1,4 @@
-"""OpenAI's error objects."""
+"""Errors as OpenAI's error objects. Pure."""
 
 from __future__ import annotations
 

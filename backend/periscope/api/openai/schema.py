@@ -148,7 +148,7 @@ class ToolReferenceWire(Wire):
 
 
 class AllowedToolsWire(Wire):
-    """`tool_choice.allowed_tools`."""
+    """`tool_choice.allowed_tools`: which of the tools may be called."""
 
     mode: str
     tools: list[ToolReferenceWire]
@@ -188,7 +188,7 @@ class StructuredOutputsWire(Wire):
 
 
 class StreamOptionsWire(Wire):
-    """`stream_options`."""
+    """`stream_options`: what a stream holds besides the answer."""
 
     include_usage: bool | None = None
 

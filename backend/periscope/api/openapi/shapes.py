@@ -230,7 +230,7 @@ class OpenAIModels(TypedDict):
 
 
 class Tokenized(TypedDict):
-    """vLLM's shape."""
+    """The answer of `/tokenize`, in vLLM's shape."""
 
     count: int
     max_model_len: int

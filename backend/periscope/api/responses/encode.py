@@ -81,7 +81,7 @@ class EventEncoder:
         self._waits_for: JSONObject | None = None
 
     def opening(self) -> bytes:
-        """`response.created` and `response.in_progress`."""
+        """The frames of `response.created` and `response.in_progress`."""
         response = _response(self._reply, _IN_PROGRESS)
         return self._frames(
             {"type": kind, "response": response} for kind in ("response.created", "response.in_progress")

@@ -77,7 +77,7 @@ class OutputItem(ABC):
 
     @abstractmethod
     def begun(self) -> Iterator[JSONObject]:
-        """What follows `response.output_item.added`."""
+        """The events between `response.output_item.added` and the item's first delta."""
 
     @abstractmethod
     def grown(self, delta: Delta) -> Iterator[JSONObject]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -31,14 +31,22 @@ if TYPE_CHECKING:
     from periscope.api.settings import ApiSettings
     from periscope.turns import TurnStore
 
+_PREFIX: Final = "/v1/responses"
+
 
 def responses_router(
     backend: ChatBackend, settings: ApiSettings, turns: TurnStore, servers: ToolServers | None
 ) -> APIRouter:
-    """Everything under `/v1/responses`."""
-    router = APIRouter(prefix="/v1/responses")
+    """The routes of `/v1/responses`: to answer a conversation, and to read and delete kept responses."""
+    router = APIRouter()
     stored = StoredResponses(turns, max_bytes=settings.max_body_bytes)
-    answering = Answering(backend, settings, stored, servers)
+    router.include_router(_answers(Answering(backend, settings, stored, servers), settings))
+    router.include_router(_kept(stored))
+    return router
+
+
+def _answers(answering: Answering, settings: ApiSettings) -> APIRouter:
+    router = APIRouter(_PREFIX)
 
     @router.post(
         "",
@@ -80,6 +88,12 @@ def responses_router(
         events = await answering.count(asked)
         del asked  # as above
         return JSONReply(encode_count(await while_connected(collect(events), request.receive)))
+
+    return router
+
+
+def _kept(stored: StoredResponses) -> APIRouter:
+    router = APIRouter(_PREFIX)
 
     @router.api_route(
         "/{response_id}", methods=GET, **documented("Responses", "A response that is kept.", shapes.Response)

@@ -80,7 +80,7 @@ class FormatWire(Wire):
 
 
 class TextWire(Wire):
-    """`text`."""
+    """`text`: the format and the verbosity of the answer."""
 
     format: FormatWire | None = None
     verbosity: Any = None

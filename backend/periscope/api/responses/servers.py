@@ -44,7 +44,6 @@ class McpTool:
         return MAX_CALLS
 
     async def call(self, arguments: str, tell: Tell) -> ToolResult:  # noqa: ARG002 - nothing is waited for but the tool
-        """See `ServerTool`."""
         read = arguments_object(arguments)
         if read is None:
             told = "The arguments are not a JSON object: nothing was run. Call the tool again with one."

@@ -1,4 +1,4 @@
-"""DraftModel: a small model that says what may come next in a row that is alone. Worker thread only."""
+"""DraftModel: a small model that drafts the next tokens of a row that decodes alone. Worker thread only."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class DraftModel:
         return are_all and len(rows) == 1 and rows[0].num_left > 1
 
     def propose(self, rows: Sequence[Row]) -> Drafts | None:
-        """What the draft model says next; None while its caches are catching up."""
+        """What the draft model samples next; None while its caches are catching up."""
         (row,) = rows
         if row.num_left <= 1:
             return None

@@ -96,21 +96,23 @@ class Executor:
             removed: ids of requests that were removed since the previous step.
         """
         prompts = [*(prompt.view() for prompt in self.prompts), *(each.view(is_retired=True) for each in self._retired)]
-        memory = MemoryView(
+        return SchedulerView(
+            self._memory_view(),
+            prompts=sorted(prompts, key=lambda prompt: prompt.row_id),
+            batches=self.decoding.views,
+            kept=self._prompt_cache.states if self.prompts else (),
+            exports=self.decoding.exports,
+            removed=frozenset(removed),
+        )
+
+    def _memory_view(self) -> MemoryView:
+        return MemoryView(
             room_bytes=self._memory.room_bytes(self.rows_bytes),
             kept_bytes=self._prompt_cache.nbytes,
             decoding_bytes=self.decoding.nbytes,
             growth_bytes=self.decoding.growth_bytes,
             drafter_bytes=self._drafter_bytes,
             has_reclaimable=bool(self._retired or self._drafter_bytes or self.decoding.has_reclaimable),
-        )
-        return SchedulerView(
-            memory,
-            prompts=sorted(prompts, key=lambda prompt: prompt.row_id),
-            batches=self.decoding.views,
-            kept=self._prompt_cache.states if self.prompts else (),
-            exports=self.decoding.exports,
-            removed=frozenset(removed),
         )
 
     @property

@@ -1,4 +1,4 @@
-"""LookupDrafter: drafts what rows have said before, as far as it pays. Worker thread only."""
+"""LookupDrafter: drafts from what rows have generated before, as far as it pays. Worker thread only."""
 
 from __future__ import annotations
 

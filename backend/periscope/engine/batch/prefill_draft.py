@@ -151,18 +151,22 @@ class PrefillDraft:
         self._num_free = num_free
         self._queue = _progresses(sorted(views, key=lambda prompt: prompt.row_id))
         while self._spent_steps < GAP_STEPS and self._queue:
-            queue = self._queue
-            progress = queue[next_prompt([Queued(each.num_left, each.view.num_passed_over) for each in queue])]
+            queued = [Queued(each.num_left, each.view.num_passed_over) for each in self._queue]
+            progress = self._queue[next_prompt(queued)]
             if not self._start(progress):
-                queue.remove(progress)
+                self._queue.remove(progress)
                 continue
             if progress.num_left and not self._go_on(progress):
                 return
-            complete = [each for each in queue if each.is_started and not each.num_left]
-            self.completed += [each.view for each in complete]
-            self._queue = [each for each in queue if each not in complete]
+            self._take_complete()
             if self.prefills and not self.is_decoding:
                 return  # a prompt that is complete now gets its first token before the next chunk
+
+    def _take_complete(self) -> None:
+        """Move the prompts that have nothing left to prefill from the queue to `completed`."""
+        complete = [each for each in self._queue if each.is_started and not each.num_left]
+        self.completed += [each.view for each in complete]
+        self._queue = [each for each in self._queue if each not in complete]
 
     def _start(self, progress: _Progress) -> bool:
         """Choose the state that a prompt starts from, if it has none; False if it has to wait.
@@ -196,13 +200,10 @@ class PrefillDraft:
     def _go_on(self, progress: _Progress) -> bool:
         """Plan layer slices of the chunk under way, or of a new one; False if none fits.
 
-        Before a chunk that begins with an image, the image is encoded, which is all of its step's prefill. Decoding
-        rows first get the steps that they are owed for the image before.
+        Before a chunk that starts with an image, the image is encoded.
         """
         if progress.faces_image:
-            is_owed = self.is_decoding and self._timings.encode_debt_s > 0
-            if not self.prefills and not is_owed:
-                self.encodes.append(Encode(progress.view.row_id, progress.num_computed))
+            self._encode(progress)
             return False
         chunk = progress.chunk or _Chunk(self._num_slices)
         parts = [] if progress.chunk else [(progress, self._next_chunk(progress))]
@@ -217,12 +218,25 @@ class PrefillDraft:
         tokens = [(each.view.row_id, num) for each, num in parts]
         num_tokens = tokens[0][1] if tokens else 0
         self.prefills.append(Prefill(progress.view.row_id, num_slices, num_tokens, tuple(tokens[1:])))
+        self._compute(chunk, num_slices)
+        return True
+
+    def _compute(self, chunk: _Chunk, num_slices: int) -> None:
+        """Take the slices off the chunk; all of its prompts have its tokens once none is left."""
         chunk.num_slices_left -= num_slices
         if not chunk.num_slices_left:
             for each in self._queue:
                 if each.chunk is chunk:
                     each.end_chunk()
-        return True
+
+    def _encode(self, progress: _Progress) -> None:
+        """Plan to encode the image that is next, which is all of its step's prefill.
+
+        Decoding rows first get the steps that they are owed for the image before.
+        """
+        is_owed = self.is_decoding and self._timings.encode_debt_s > 0
+        if not self.prefills and not is_owed:
+            self.encodes.append(Encode(progress.view.row_id, progress.num_computed))
 
     def _slices_now(self, progress: _Progress, chunk: _Chunk) -> tuple[int, float]:
         """How many layer slices of a chunk fit, and what each costs in decode steps."""

@@ -1,7 +1,7 @@
-"""PromptLookup: what one row may say next, because it has said it before. Worker thread only; knows no model.
+"""PromptLookup: drafts for one row from its own earlier tokens. Worker thread only; knows no model.
 
-Where the row's last tokens stood before, in its prompt or in what it has said, what followed them there is a guess of
-what follows now. The guess is made for every token and compared with what came, whether or not it was drafted: so how
+Where the row's last tokens stood before, in its prompt or completion, what followed them there is a guess of what
+follows now. The guess is made for every token and compared with what came, whether or not it was drafted: so how
 often guesses are right is known at no cost, and drafting starts and stops by itself.
 """
 

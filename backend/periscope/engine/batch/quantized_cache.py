@@ -116,7 +116,7 @@ class QuantizedCache:
         return self.offset == 0
 
     def size(self) -> int:
-        """Number of tokens."""
+        """How many tokens it holds."""
         return self.offset
 
     def is_trimmable(self) -> bool:

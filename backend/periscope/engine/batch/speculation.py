@@ -38,7 +38,7 @@ class Drafts:
 
 
 class Drafter(Protocol):
-    """Guesses what rows say next. Shared by all batches of a model."""
+    """Drafts the next tokens of rows. Shared by all batches of a model."""
 
     @property
     def nbytes(self) -> int:
@@ -46,7 +46,7 @@ class Drafter(Protocol):
         ...
 
     def forget(self) -> None:
-        """Drop its caches."""
+        """Free its caches. The next draft computes them again."""
         ...
 
     def new_lookup(self, num_prompt_tokens: int, prediction: Sequence[int]) -> PromptLookup | None:
@@ -170,7 +170,7 @@ def _is_plain(row: Row) -> bool:
 
 
 def _sampled(rows: Sequence[Row], lengths: Sequence[int], logits: mx.array) -> mx.array:
-    """Lazy token ids: what the plain rows say in each place of their drafts and after them, one row after the other.
+    """Lazy token ids: what the plain rows sample in each place of their drafts and after them, one row after the other.
 
     Args:
         logits: `(rows, places, vocab)`.
@@ -190,7 +190,7 @@ def _sampled(rows: Sequence[Row], lengths: Sequence[int], logits: mx.array) -> m
 def _verified(
     rows: Sequence[Row], drafted: Sequence[Sequence[int]], sampled: Sequence[int], logits: mx.array
 ) -> list[Verified]:
-    """What each row says, up to the first token that was not guessed; no tokens for retired rows.
+    """The tokens that each row samples, up to the first token that was not guessed; no tokens for retired rows.
 
     Args:
         sampled: see `_sampled`.
@@ -213,7 +213,7 @@ def _accepted(row: Row, sampled: Sequence[int], draft: Sequence[int]) -> Sequenc
     for token in sampled:
         forced = row.forced_token(row.num_launched)
         tokens.append(token if forced is None else forced)
-        if _goes_no_further(row, tokens, draft):
+        if _note_token(row, tokens, draft):
             break
     return tokens
 
@@ -231,18 +231,18 @@ def _one_by_one(row: Row, logits: mx.array, draft: Sequence[int]) -> Verified:
         mx.eval(sampled, *scores.arrays)
         tokens.append(cast("int", sampled.item()))
         logprobs.append(scores)
-        if _goes_no_further(row, tokens[1:], draft):
+        if _note_token(row, tokens[1:], draft):
             break
     return Verified(tokens[1:], logprobs)
 
 
 def _num_equal(draft: Sequence[int], said: Sequence[int]) -> int:
-    """How many of the drafted tokens were said."""
+    """How many of the drafted tokens were sampled, from the first on."""
     return sum(drafted == token for drafted, token in zip(draft, said, strict=False))
 
 
-def _goes_no_further(row: Row, tokens: Sequence[int], draft: Sequence[int]) -> bool:
-    """Count the newest of a row's new tokens; whether it is the last one that this step can tell."""
+def _note_token(row: Row, tokens: Sequence[int], draft: Sequence[int]) -> bool:
+    """Count the newest token of a row. Returns whether this step can give the row no further one."""
     row.num_launched += 1
     row.num_computed += 1
     row.note_newest(tokens[-1])

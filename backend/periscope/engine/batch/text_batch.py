@@ -38,7 +38,7 @@ from periscope.engine.worker.contracts import IDLE_POLL_S, DiskUse, DraftCounts,
 from periscope.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from periscope.core import TokenText
+    from periscope.core import GenerationParams, TokenText
     from periscope.engine.batch.disk.tier import DiskTier
     from periscope.engine.batch.speculation import Drafter
     from periscope.engine.device.memory import KVBudget
@@ -184,8 +184,26 @@ class TextBatch:
         self._check_known("stop_token_ids", params.stop_token_ids)
         params = replace(params, max_tokens=int(min(params.max_tokens or 1, self._memory.max_num_tokens - len(tokens))))
         self._num_rows += 1
+        row = self._new_row(self._num_rows, submit, prompt, params, tokens=tokens, images=images)
+        checkpoints = prompt.checkpoints if self._settings.wants_checkpoints else ()
+        arrived = Prompt(row, checkpoints)
+        if self._arrivals is None or not self._arrivals.take(arrived):
+            self._executor.prompts.append(arrived)
+        return row.id
+
+    def _new_row(
+        self,
+        row_id: int,
+        submit: Submit,
+        prompt: TokenPrompt,
+        params: GenerationParams,
+        *,
+        tokens: list[int],
+        images: RowImages | None,
+    ) -> Row:
+        """One completion as it is before its prefill. `params.max_tokens` is what memory holds."""
         row = Row(
-            id=self._num_rows,
+            id=row_id,
             tokens=tokens,
             prompt=np.asarray(tokens, dtype=np.int64),
             params=params,
@@ -203,11 +221,7 @@ class TextBatch:
         if submit.thinking is not None and params.thinking_budget is not None:
             budget = submit.thinking.budget_within(params.thinking_budget, params.max_tokens or 1)
             row.thinking = Thinking(submit.thinking, budget, self._token_bytes)
-        checkpoints = prompt.checkpoints if self._settings.wants_checkpoints else ()
-        arrived = Prompt(row, checkpoints)
-        if self._arrivals is None or not self._arrivals.take(arrived):
-            self._executor.prompts.append(arrived)
-        return row.id
+        return row
 
     def end_thinking(self, row_id: int) -> None:
         arrived = None if self._arrivals is None else self._arrivals.prompt(row_id)
@@ -256,7 +270,7 @@ class TextBatch:
         return executor.apply(self._scheduler.plan(view, executor.timings))
 
     def _read_from_disk(self, arrivals: Arrivals) -> None:
-        """Go on reading the states that new requests begin with; those that have theirs wait for their start."""
+        """Read pieces of the states that new requests start from; hand those that have theirs to the executor."""
         arrivals.remove(self._removed)
         executor = self._executor
         is_alone = not (executor.has_prompts or len(executor.decoding))

@@ -25,7 +25,7 @@ class DeviceFacts:
 
 
 def device_facts() -> DeviceFacts:
-    """The default device's."""
+    """The facts of MLX's default device."""
     info = mx.device_info()
     recommended = info.get("max_recommended_working_set_size")
     return DeviceFacts(

@@ -101,7 +101,7 @@ class _Memory:
         self._version = version
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As the function."""
+        """What the package's function finds, from the file where it is known."""
         if not args or str(args[0]) not in self._slow:
             return self._find(*args, **kwargs)
         asked = json.dumps([[str(each) for each in args], kwargs], sort_keys=True, default=str)

@@ -119,22 +119,27 @@ class VisionLanguageNetwork(nn.Module):
             ModelLoadError: this family's images cannot be put into a batch.
         """
         try:
-            image = self.encode(SAMPLE_IMAGE, self._images.sample_ids)
-            logits, with_other_rest = self._sample_logits(image), self._sample_logits(image.with_other_rest())
-            is_causal = (mx.abs(logits - with_other_rest).max() <= _MAX_ROUNDING * mx.abs(logits).max()).item()
+            is_finite, is_causal = self._sample_facts()
         except ModelLoadError:
             raise
         except Exception as error:
             is_known = isinstance(error, GenerationFailed)
             reason = str(error) if is_known else f"The vision encoder does not work ({type(error).__name__}: {error})."
             raise ModelLoadError(f"{reason} {_ADVICE}") from error
-        if not mx.isfinite(logits).all().item():
+        if not is_finite:
             raise ModelLoadError("The model gives no numbers for an image. Its files may be damaged: pull it again.")
         if not is_causal:
             raise ModelLoadError(
                 "The attention of this architecture is not causal within an image, so that its prompts cannot be "
                 f"computed in chunks. {_ADVICE}"
             )
+
+    def _sample_facts(self) -> tuple[bool, bool]:
+        """Whether the sample's logits are numbers, and whether they are the same whatever the rest of the image is."""
+        image = self.encode(SAMPLE_IMAGE, self._images.sample_ids)
+        logits, with_other_rest = self._sample_logits(image), self._sample_logits(image.with_other_rest())
+        is_causal = mx.abs(logits - with_other_rest).max() <= _MAX_ROUNDING * mx.abs(logits).max()
+        return bool(mx.isfinite(logits).all().item()), bool(is_causal.item())
 
     def _sample_logits(self, image: ImageEmbeddings) -> mx.array:
         """Of the first token of an image in a short prompt; lazy."""

@@ -56,7 +56,6 @@ class PageImage(DrawnImage):
 
     @property
     def header(self) -> ImageHeader:
-        """As `DrawnImage` says."""
         sha256 = hashlib.sha256(self.page.facts.encode()).hexdigest()
         return ImageHeader(self.page.width, self.page.height, sha256)
 

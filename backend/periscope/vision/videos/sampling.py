@@ -80,7 +80,7 @@ class _Reading:
         self._time_base = self._stream.time_base or Fraction(1, 1)
 
     def sampled(self) -> tuple[VideoFacts, bytes]:
-        """As `sample`."""
+        """The facts of the video and its chosen frames, as `sample` returns them."""
         first, last, keyframes = self._span()
         seconds = float((last - first) * self._time_base)
         if seconds > self._settings.max_seconds:

@@ -110,7 +110,6 @@ class FrameImage(DrawnImage):
 
     @property
     def header(self) -> ImageHeader:
-        """As `DrawnImage` says."""
         return self.video.header(self.index)
 
     def drawn(self, *, max_side_px: int) -> Image:
@@ -118,5 +117,4 @@ class FrameImage(DrawnImage):
         return scaled(self.video.frame(self.index), max_side_px)
 
     def drop_pixels(self) -> None:
-        """As `DrawnImage` says."""
         self.video.drop_pixels()

@@ -1,1 +1,1 @@
-"""Kept states on disk: their files, which of them are written, and how a prompt gets its beginning from one."""
+"""Kept states on disk: their files, which of them are written, and how a prompt gets its prefix from one."""

@@ -1,4 +1,4 @@
-"""Arrivals: the requests whose beginning is read from disk before they wait for their start. Worker thread only."""
+"""Arrivals: the requests whose prefix is read from disk before the scheduler sees them. Worker thread only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Reading: TypeAlias = Generator[None, None, "tuple[list[int], LayerCaches] | Non
 
 
 class Arrivals:
-    """Owns the requests that wait for a state of the disk, in order of arrival, and the one state being read.
+    """Owns the requests that wait for a state on disk, in order of arrival, and the one state being read.
 
     Args:
         keep: takes over a state that has been read.
@@ -87,13 +87,13 @@ class Arrivals:
         return False
 
     def remove(self, ids: Collection[int]) -> None:
-        """Let go of requests. Unknown ids are ignored."""
+        """Drop requests. Unknown ids are ignored."""
         if self._prompts and self._prompts[0].row.id in ids:
             self._stop_reading()
         self._prompts = deque(prompt for prompt in self._prompts if prompt.row.id not in ids)
 
     def close(self) -> None:
-        """Let go of all requests."""
+        """Drop all requests."""
         self._stop_reading()
         self._prompts.clear()
 

@@ -35,7 +35,7 @@ def worth_writing(kept: Sequence[StateView], stored: Sequence[StateView]) -> lis
 def stood_in_for(new: StateView, stored: Sequence[StateView]) -> list[int]:
     """The keys of the stored states that nobody needs beside a new one: those it can be trimmed to.
 
-    Of states that cannot be trimmed the shortest stays, too: the beginning that other conversations share.
+    Of states that cannot be trimmed the shortest stays, too: the prefix that other conversations share.
     """
     prefixes = [view for view in stored if _is_prefix(view, new)]
     return [view.key for view in prefixes if new.is_trimmable or _is_between(view, [*prefixes, new])]
@@ -48,7 +48,7 @@ def _num_stored(view: StateView, stored: Sequence[StateView]) -> int:
 
 
 def _is_between(view: StateView, views: Sequence[StateView]) -> bool:
-    """Whether there are both a shorter state that this one goes on from and a longer one that goes on from this one."""
+    """Whether a shorter state is a prefix of this one, and this one a prefix of a longer one."""
     return any(_is_prefix(other, view) for other in views) and any(_is_prefix(view, other) for other in views)
 
 

@@ -54,7 +54,7 @@ class StoredState:
 
 
 def encode_header(key: str, tokens: np.ndarray, layout: Layout) -> tuple[bytes, int]:
-    """The beginning of a file, and the size of all of it in bytes."""
+    """The header of a file, and the size of the whole file in bytes."""
     tensors: dict[str, JSONObject] = {}
     end = 0
 

@@ -91,7 +91,7 @@ class DiskTier:
 
     @property
     def views(self) -> Sequence[StateView]:
-        """The stored states."""
+        """The states on disk, as the scheduler's choice of a prefix takes them."""
         return [view for view, _ in self._files.values()]
 
     def _open(self) -> None:
@@ -130,7 +130,7 @@ class DiskTier:
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def find(self, tokens: np.ndarray, max_bytes: int) -> Prefix | None:
-        """The stored prefix that a prompt should begin with; None if what is in memory will do as well.
+        """The stored prefix that a prompt should start from; None if what is in memory will do as well.
 
         Args:
             max_bytes: longer states have no room in memory.
