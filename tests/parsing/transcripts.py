@@ -132,6 +132,7 @@ TRANSCRIPTS = {
         '<think>{"name": "time", "parameters": {}}?</think>\n\n{"name": "time", "parameters": {}}',
         [ReasoningDelta('{"name": "time", "parameters": {}}?'), called(0, "time", "{}")],
     ),
+    "mistral's marker before what is no call": Transcript(MISTRAL, '[TOOL_CALLS]\n{"a": 1}', [TextDelta('{"a": 1}')]),
     "mistral": Transcript(
         MISTRAL,
         '[THINK]Rain?[/THINK]I look.[TOOL_CALLS]weather[ARGS]{"city": "Oslo"}[TOOL_CALLS]time[ARGS]{}',

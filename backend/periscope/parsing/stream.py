@@ -113,7 +113,7 @@ class OutputParser:
         return self._drain()
 
     def finish(self, *, is_cut_off: bool = False) -> list[Delta]:
-        """Ends the output.
+        """End the output and return its last events.
 
         A call whose start has not been emitted is read only if the format has no end marker. Otherwise it was cut off,
         and an incomplete call must not look like a complete one.
@@ -159,24 +159,26 @@ class OutputParser:
         """Takes text without markers from `begin` on, and returns where it stopped."""
         if not text:
             return begin
-        if self._state is _State.OPENED:
-            self._decide(text)
-        if self._state in (_State.OPENED, _State.TOOL):
+        if self._state is _State.OPENED and self._opens_list(text):
+            self._events += self._list.feed(text.lstrip())  # the space before it may have come in an earlier piece
+        elif self._state in (_State.OPENED, _State.TOOL):
             return begin + self._take_call(text)
-        if self._state is _State.LISTED:
+        elif self._state is _State.LISTED:
             self._events += self._list.feed(text)
         else:
             self._take_text(text)
         return begin + len(text)
 
-    def _decide(self, text: str) -> None:
-        """Decide by the first character what the tool marker has opened."""
+    def _opens_list(self, text: str) -> bool:
+        """Decide by the first character whether the tool marker has opened a list, or one call."""
         first = _NO_SPACE.search(text)
         if first is not None and first[0] in "[{":
             self._state = _State.LISTED
             self._gap.clear()
-        elif first is not None:
+            return True
+        if first is not None:
             self._state = _State.TOOL
+        return False
 
     def _take_call(self, text: str) -> int:
         length = self._call.take(text)
