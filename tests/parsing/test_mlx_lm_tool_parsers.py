@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 
+import mlx_lm.tool_parsers
 import pytest
 
-from periscope.core import OutputFormat, Tool, ToolCall
+from periscope.core import TOOL_PARSERS, OutputFormat, Tool, ToolCall
 from periscope.parsing.stream import OutputParser
 from tests.parsing.events import Called, events_from
 
@@ -43,7 +45,28 @@ TRANSCRIPTS = {
         "<longcat_arg_value>Oslo</longcat_arg_value>\n<longcat_arg_key>days</longcat_arg_key>\n"
         "<longcat_arg_value>2</longcat_arg_value>\n</longcat_tool_call>"
     ),
+    "kimi_k3": (
+        '<|open|>tools<|sep|><|open|>call tool="weather" index="1"<|sep|>'
+        '<|open|>argument key="city" type="string"<|sep|>Oslo<|close|>argument<|sep|>'
+        '<|open|>argument key="days" type="integer"<|sep|>2<|close|>argument<|sep|>'
+        "<|close|>call<|sep|><|close|>tools<|sep|>"
+    ),
+    "laguna": (
+        "<tool_call>weather<arg_key>city</arg_key><arg_value>Oslo</arg_value>"
+        "<arg_key>days</arg_key><arg_value>2</arg_value></tool_call>"
+    ),
+    "muse_spark": (
+        '<atem:function_calls>\n<atem:invoke name="weather">\n<atem:parameter name="city">Oslo</atem:parameter>\n'
+        '<atem:parameter name="days">2</atem:parameter>\n</atem:invoke>\n</atem:function_calls>'
+    ),
 }
+
+
+def test_every_parser_of_mlx_lm_can_be_named() -> None:
+    """models.yaml may choose each of them, and each has a transcript here."""
+    modules = {module.name for module in pkgutil.iter_modules(mlx_lm.tool_parsers.__path__)}
+    assert modules == TRANSCRIPTS.keys()
+    assert modules <= set(TOOL_PARSERS)
 
 
 @pytest.mark.parametrize("module", TRANSCRIPTS)

@@ -7,8 +7,8 @@ from typing import Final
 #: How a model writes its calls. Beside mlx-lm's own names: `hermes` is `json_tools`, `llama` Llama 3's bare objects,
 #: `harmony` the channels of gpt-oss, and `none` reads no calls.
 TOOL_PARSERS: Final = (
-    *("function_gemma", "gemma4", "glm47", "harmony", "hermes", "json_tools", "kimi_k2", "llama", "longcat"),
-    *("minimax_m2", "mistral", "none", "pythonic", "qwen3_coder"),
+    *("function_gemma", "gemma4", "glm47", "harmony", "hermes", "json_tools", "kimi_k2", "kimi_k3", "laguna", "llama"),
+    *("longcat", "minicpm5", "minimax_m2", "mistral", "muse_spark", "none", "pythonic", "qwen3_coder"),
 )
 #: How a model marks its reasoning. Beside the families vLLM's names for them, and `none`.
 REASONING_PARSERS: Final = (
