@@ -334,7 +334,7 @@ def test_models_of_other_servers_are_listed() -> None:
 
     async def use(client: OpenAIClient, _: Hostile) -> None:
         told = await client.list_models()
-        assert [(model.id, model.context_length) for model in told] == [("a", 9), ("b", None), ("c", 7)]
+        assert [(model.name, model.context_length) for model in told] == [("a", 9), ("b", None), ("c", 7)]
 
     against([[head(), json.dumps(listing).encode()]], use)
 

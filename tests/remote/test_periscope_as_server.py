@@ -68,7 +68,7 @@ def test_periscopes_models_and_refusals_are_read(periscope: RunningServer) -> No
     async def use(client: OpenAIClient) -> None:
         model, *_ = await client.list_models()
         assert model.context_length
-        assert (await client.chat(HELLO | {"model": model.id})).choices[0].text
+        assert (await client.chat(HELLO | {"model": model.name})).choices[0].text
         for asked in (read(client, HELLO | {"model": "nobody"}), client.chat(HELLO | {"model": "nobody"})):
             with pytest.raises(RemoteRefused, match="nobody") as refused:
                 await asked

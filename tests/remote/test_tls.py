@@ -37,7 +37,7 @@ async def models_over_tls(certificate: Path, ca_file: Path | None) -> list[str]:
     ):
         port = server.sockets[0].getsockname()[1]
         async with OpenAIClient(Endpoint(f"https://127.0.0.1:{port}/v1", ca_file=ca_file)) as client:
-            return [model.id for model in await client.list_models()]
+            return [model.name for model in await client.list_models()]
 
 
 def test_a_server_is_trusted_through_the_authority_that_is_named(certificate: Path) -> None:

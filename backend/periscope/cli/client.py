@@ -31,10 +31,10 @@ from periscope.errors import (
 )
 from periscope.remote import (
     Endpoint,
+    ListedModel,
     LogLineRow,
     ModelRow,
     OpenAIClient,
-    RemoteModel,
     Snapshot,
     Timeouts,
     caption,
@@ -160,7 +160,7 @@ class Server:
         async with self._client(_STREAM_TIMEOUTS) as client:
             return await read_status(client)
 
-    async def models(self) -> tuple[RemoteModel, ...]:
+    async def models(self) -> tuple[ListedModel, ...]:
         """The text models that clients may name, the default one first.
 
         Raises:

@@ -10,12 +10,10 @@ import typer
 from periscope.cli.address import UNIX
 from periscope.cli.exits import CommandFailed, ExitCode, complain, exits
 from periscope.cli.options import AskedModel, ConfigFile, Json, Url, load_config, print_json
-from periscope.errors import ModelNotFound
 
 if TYPE_CHECKING:
     from periscope.cli.clients import Client, Connection
     from periscope.config import Config
-    from periscope.remote import RemoteModel
 
 
 @exits()
@@ -90,14 +88,15 @@ def _connection(config: Config, url: str | None, model: str | None) -> Connectio
     from periscope.cli.client import find_server
     from periscope.cli.clients import Connection
     from periscope.cli.in_process import text_model
-    from periscope.core import VisionMode
+    from periscope.core import VisionMode, require_model
 
     has_key = config.server.needs_key
     server = find_server(url, config)
     if server is not None:
-        served = _named(asyncio.run(server.models()), model)
+        models = asyncio.run(server.models())
+        served = require_model(models, model or "", default=next(iter(models), None))  # the default one comes first
         return Connection(
-            _reachable(server.url), served.id, has_key, served.context_length, "image" in served.input_modalities
+            _reachable(server.url), served.name, has_key, served.context_length, "image" in served.input_modalities
         )
     complain("No server runs now: these are the settings for the one that `periscope serve` would start.")
     entry = text_model(config, model)
@@ -113,14 +112,3 @@ def _reachable(url: str) -> str:
             f"The server listens on {url} alone, and these settings are for clients that need a port: set server.tcp."
         )
     return url
-
-
-def _named(models: tuple[RemoteModel, ...], asked: str | None) -> RemoteModel:
-    """Pure: the first one, which is the default, unless another is asked for."""
-    if asked is None and models:
-        return models[0]
-    found = next((model for model in models if asked in (model.id, *model.aliases)), None)
-    if found is None:
-        known = ", ".join(model.id for model in models)
-        raise ModelNotFound(f"The server has no text model {asked!r}. Known: {known}.")
-    return found

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         read_status,
     )
     from periscope.remote.endpoint import Endpoint, Timeouts, pinned_context
-    from periscope.remote.openai_client import OpenAIClient, RemoteModel
+    from periscope.remote.openai_client import ListedModel, OpenAIClient
     from periscope.remote.pictures import FetchSettings, PictureFetcher
 
 __all__ = [
@@ -34,11 +34,11 @@ __all__ = [
     "DownloadRow",
     "Endpoint",
     "FetchSettings",
+    "ListedModel",
     "LogLineRow",
     "ModelRow",
     "OpenAIClient",
     "PictureFetcher",
-    "RemoteModel",
     "Snapshot",
     "Timeouts",
     "caption",
@@ -59,7 +59,7 @@ _HOMES: Final[Mapping[str, str]] = {
         ("DownloadRow", "LogLineRow", "ModelRow", "Snapshot", "command", "events", "read_log", "read_status"), "control"
     ),
     **dict.fromkeys(("Endpoint", "Timeouts", "pinned_context"), "endpoint"),
-    **dict.fromkeys(("OpenAIClient", "RemoteModel"), "openai_client"),
+    **dict.fromkeys(("OpenAIClient", "ListedModel"), "openai_client"),
     **dict.fromkeys(("FetchSettings", "PictureFetcher"), "pictures"),
 }
 

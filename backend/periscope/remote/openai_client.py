@@ -47,16 +47,17 @@ _Deadline: TypeAlias = float | None
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteModel:
+class ListedModel:
     """One entry of a server's model listing.
 
     Attributes:
+        name: its id for requests.
         context_length: in tokens; None = the server does not say.
         aliases: other names for it; empty where the server tells none.
         input_modalities: such as `text` and `image`; empty where the server tells none.
     """
 
-    id: str
+    name: str
     context_length: int | None
     aliases: tuple[str, ...] = ()
     input_modalities: tuple[str, ...] = ()
@@ -138,11 +139,11 @@ class OpenAIClient:
         fields = {**self._endpoint.extra_body, **body, "stream": False}
         return read_answer(await self._whole("POST", _CHAT, fields), self._server)
 
-    async def list_models(self) -> tuple[RemoteModel, ...]:
+    async def list_models(self) -> tuple[ListedModel, ...]:
         """The models the server offers, in its order."""
         listing = read_wire(ModelsWire, await self._whole("GET", "models"), self._server)
         return tuple(
-            RemoteModel(
+            ListedModel(
                 model.id,
                 model.context_length or model.max_model_len,
                 tuple(model.aliases or ()),

@@ -34,7 +34,7 @@ async def problem_of(client: OpenAIClient, server: RemoteServer, *, looks: bool)
     try:
         async with asyncio.timeout(_CHECK_TIMEOUT_S):
             await _check_health(client, server)
-            listed = [model.id for model in await client.list_models()]
+            listed = [model.name for model in await client.list_models()]
     except TimeoutError:
         return f"The server at {server.base_url} did not answer within {_CHECK_TIMEOUT_S:g} s. Check whether it hangs."
     except RemoteError as error:
