@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from periscope.api.custom_tools import CustomInput, as_custom_call, custom_arguments, custom_input
+from periscope.api.custom_tools import CustomInput, as_custom_call, custom_arguments
 from periscope.core import (
     Finished,
     FinishReason,
@@ -38,14 +38,14 @@ def in_pieces(arguments: str, cuts: list[int]) -> str:
 @given(TEXTS, st.booleans(), CUTS)
 def test_the_text_comes_out_as_it_was(text: str, escapes: bool, cuts: list[int]) -> None:
     """Quotes, newlines, escapes, pairs of surrogates, cut anywhere."""
-    assert custom_input(custom_arguments(text)) == text
+    assert in_pieces(custom_arguments(text), []) == text
     assert in_pieces(json.dumps({"input": text}, ensure_ascii=escapes), cuts) == text
 
 
 @given(st.text('{}": \\inputdD8cC0x\n', max_size=60), st.sampled_from(["", '{"input": "', '{"input":']), CUTS)
 def test_what_is_no_such_json_is_the_same_for_any_cut(text: str, opening: str, cuts: list[int]) -> None:
     """A model may write anything; and what it writes can always be sent on, as UTF-8."""
-    whole = custom_input(opening + text)
+    whole = in_pieces(opening + text, [])
     assert in_pieces(opening + text, cuts) == whole
     whole.encode()
 
@@ -63,7 +63,7 @@ def test_what_is_no_such_json_is_the_same_for_any_cut(text: str, opening: str, c
 )
 def test_arguments_of_another_shape_are_passed_on(arguments: str, text: str) -> None:
     """The client checks the call, as it has to check every call."""
-    assert custom_input(arguments) == text
+    assert in_pieces(arguments, []) == text
 
 
 def pieces_of(sse: str) -> list[Any]:

@@ -157,11 +157,6 @@ def _unescaped(unit: str) -> str:
     return told.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def custom_input(arguments: str) -> str:
-    """The text of a whole call's arguments."""
-    return CustomInput().feed(arguments)
-
-
 async def as_custom_call(events: AsyncGenerator[OutputEvent, None], name: str) -> AsyncGenerator[OutputEvent, None]:
     """The same answer as a call of this tool, whose text it is. Of the answer's own calls there are none."""
     opened: set[int] = set()

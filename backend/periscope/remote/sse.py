@@ -19,8 +19,6 @@ MAX_EVENT_BYTES = 16 * 2**20
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
-#: Python refuses to convert numbers of thousands of digits; no reconnection time has more than this many.
-_MAX_RETRY_DIGITS = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +28,19 @@ class ServerSentEvent:
     Attributes:
         data: the event's `data` fields, joined by newlines.
         event: its type.
-        id: the newest id of the stream, which may be that of an earlier event.
     """
 
     data: str
     event: str = "message"
-    id: str = ""
 
 
 class SSEDecoder:
     """Owns what one stream has said of the event that is not complete yet; that event is dropped where a stream ends.
 
-    Attributes:
-        retry_ms: the reconnection time that the stream asked for last, in milliseconds; None = it asked for none.
+    Ids and reconnection times are not kept: nothing here connects to a stream again.
     """
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
-        self.retry_ms: int | None = None
         self._max_event_bytes = max_event_bytes
         self._head: bytes | None = b""  # the first bytes, until it is known whether they are a byte order mark
         self._line: list[bytes] = []  # pieces of the unfinished line
@@ -54,7 +48,6 @@ class SSEDecoder:
         self._num_bytes = 0  # of the unfinished event
         self._data: list[str] = []
         self._event = ""
-        self._id = ""
 
     def feed(self, received: bytes) -> list[ServerSentEvent]:
         """The events that these bytes complete.
@@ -113,12 +106,8 @@ class SSEDecoder:
                 self._data.append(value)
             case "event":
                 self._event = value
-            case "id" if "\0" not in value:
-                self._id = value
-            case "retry" if value.isascii() and value.isdecimal() and len(value) <= _MAX_RETRY_DIGITS:
-                self.retry_ms = int(value)
 
     def _dispatch(self) -> ServerSentEvent | None:
         data, event = self._data, self._event
         self._data, self._event, self._num_bytes = [], "", 0
-        return ServerSentEvent("\n".join(data), event or "message", self._id) if data else None
+        return ServerSentEvent("\n".join(data), event or "message") if data else None

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import unquote
 
 from periscope.core import JSONObject
 from periscope.engine.structured.schema_bounds import MAX_MULTIPLE, least_common_multiple, objection, whole
 from periscope.engine.structured.schema_shapes import misshapen
 from periscope.errors import InvalidRequest
-
-Schema: TypeAlias = JSONObject | bool
 
 #: Nesting depth of schemas. The compiler's stack ends at 128 levels of JSON, two per schema.
 MAX_SCHEMA_DEPTH = 60
