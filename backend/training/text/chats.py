@@ -70,6 +70,15 @@ class Chat:
         self.labels.append(label)
 
 
+#: The properties of a thing, and how one is asked for after the thing was spoken of.
+_PROPERTIES = {
+    "colour": "(and |)(its (colour|color)|what is its (colour|color)|(what|which) (colour|color) is it)",
+    "size": "(and |)(its size|what is its size|how (big|large) is it|what size is it)",
+    "place": "(and |)(its position|where is it|what is its position)",
+}
+_ABOUT_ONE_THING = (*_PROPERTIES, "is_there", "is_colour", "about", "which")
+
+
 @dataclass(slots=True)
 class Writer:
     """Writes one chat; owns its images and what the last question was about."""
@@ -117,9 +126,8 @@ class Writer:
         if new:
             self.last = None
         asked = self.follow_up() if self.last and not new and rng.random() < 0.35 else None
-        if asked is None and blocks and rng.random() < 0.06:
-            text = answers.describe_all(self.images) if len(blocks) > 1 else answers.describe(self.images, None)
-            asked = Asked("", text, "describe")
+        if asked is None:
+            asked = self.no_question(len(blocks))
         held_out_phrase = self.held_out and rng.random() < 0.2
         if asked is None:
             asked = ask(
@@ -134,6 +142,13 @@ class Writer:
         self.chat.say("\n".join(part for part in parts if part), asked.answer, self.label(asked, held_out_phrase))
         self.last = asked
 
+    def no_question(self, num_new: int) -> Asked | None:
+        """New images without a word, now and then: they are described."""
+        if num_new and self.rng.random() < 0.06:
+            text = answers.describe_all(self.images) if num_new > 1 else answers.describe(self.images, None)
+            return Asked("", text, "describe")
+        return None
+
     def label(self, asked: Asked, held_out_phrase: bool) -> str:
         """The category of an answer."""
         if not self.images:
@@ -146,47 +161,52 @@ class Writer:
         """A short question that leans on the one before: "and its size?", "and the square?", "and in image 2?"."""
         rng, last = self.rng, self.last
         assert last is not None
-        if last.intent in ("colour", "size", "place") and last.thing and rng.random() < 0.5:
-            kind = rng.choice(KINDS)
-            shown = [t.kind for i in self.images if i.scene for t in i.scene.things if t.kind != last.thing[0]]
-            if shown and rng.random() < 0.8:
-                kind = rng.choice(shown)
-            answer = answers.about_thing(self.images, last.ref, kind, None, last.intent)
-            text = choose(rng, f"(and|what about|how about|now|and what about) the {kind}")
-            return Asked(text, answer, last.intent, last.ref, (kind, None))
-        if last.thing and not last.thing[1] and rng.random() < 0.25:
-            value = rng.choice(COLOURS)
-            shown = [t.colour for i in self.images if i.scene for t in i.scene.find(last.thing[0])]
-            value = rng.choice(shown) if shown and rng.random() < 0.5 else value
-            answer = checks.is_colour(self.images, last.ref, last.thing[0], "colour", value)
-            return Asked(choose(rng, f"(and |)is it {value}"), answer, "is_colour", last.ref, last.thing)
-        if last.thing and last.intent in (
-            "colour",
-            "size",
-            "place",
-            "is_there",
-            "is_colour",
-            "about",
-            "which",
-        ):
-            intent = rng.choice([i for i in ("colour", "size", "place") if i != last.intent])
-            if intent == "colour" and last.thing[1]:
-                return None
-            answer = answers.about_thing(self.images, last.ref, last.thing[0], last.thing[1], intent)
-            texts = {
-                "colour": "(and |)(its (colour|color)|what is its (colour|color)|(what|which) (colour|color) is it)",
-                "size": "(and |)(its size|what is its size|how (big|large) is it|what size is it)",
-                "place": "(and |)(its position|where is it|what is its position)",
-            }
-            return Asked(choose(rng, texts[intent]), answer, intent, last.ref, last.thing)
-        if last.intent in REPEATABLE and len(self.images) > 1:
-            ref = rng.randint(1, len(self.images))
-            asked = ask(rng, [self.images[ref - 1]], intent=last.intent)
-            answer = self.again_answer(last.intent, ref) or asked.answer
-            noun = rng.choice(("image", "picture"))
-            text = choose(rng, f"(and in|and|what about|how about|and for) {noun} {ref}")
-            return Asked(text, answer, last.intent, ref)
-        return None
+        if last.thing:
+            if last.intent in _PROPERTIES and rng.random() < 0.5:
+                return self.of_another_kind(last, last.thing[0])
+            if not last.thing[1] and rng.random() < 0.25:
+                return self.of_its_colour(last, last.thing)
+            if last.intent in _ABOUT_ONE_THING:
+                return self.of_another_property(last, last.thing)
+        return self.of_another_image(last) if last.intent in REPEATABLE and len(self.images) > 1 else None
+
+    def of_another_kind(self, last: Asked, kind_before: str) -> Asked:
+        """The same property of another thing: "and the square?"."""
+        rng = self.rng
+        kind = rng.choice(KINDS)
+        shown = [t.kind for i in self.images if i.scene for t in i.scene.things if t.kind != kind_before]
+        if shown and rng.random() < 0.8:
+            kind = rng.choice(shown)
+        answer = answers.about_thing(self.images, last.ref, kind, None, last.intent)
+        text = choose(rng, f"(and|what about|how about|now|and what about) the {kind}")
+        return Asked(text, answer, last.intent, last.ref, (kind, None))
+
+    def of_its_colour(self, last: Asked, thing: tuple[str, str | None]) -> Asked:
+        """Whether the same thing has a colour: "is it red?"."""
+        rng = self.rng
+        value = rng.choice(COLOURS)
+        shown = [t.colour for i in self.images if i.scene for t in i.scene.find(thing[0])]
+        value = rng.choice(shown) if shown and rng.random() < 0.5 else value
+        answer = checks.is_colour(self.images, last.ref, thing[0], "colour", value)
+        return Asked(choose(rng, f"(and |)is it {value}"), answer, "is_colour", last.ref, thing)
+
+    def of_another_property(self, last: Asked, thing: tuple[str, str | None]) -> Asked | None:
+        """Another property of the same thing: "and its size?"; None if the question before has told it."""
+        intent = self.rng.choice([i for i in _PROPERTIES if i != last.intent])
+        if intent == "colour" and thing[1]:
+            return None
+        answer = answers.about_thing(self.images, last.ref, thing[0], thing[1], intent)
+        return Asked(choose(self.rng, _PROPERTIES[intent]), answer, intent, last.ref, thing)
+
+    def of_another_image(self, last: Asked) -> Asked:
+        """The same question about another image: "and in image 2?"."""
+        rng = self.rng
+        ref = rng.randint(1, len(self.images))
+        asked = ask(rng, [self.images[ref - 1]], intent=last.intent)
+        answer = self.again_answer(last.intent, ref) or asked.answer
+        noun = rng.choice(("image", "picture"))
+        text = choose(rng, f"(and in|and|what about|how about|and for) {noun} {ref}")
+        return Asked(text, answer, last.intent, ref)
 
     def again_answer(self, intent: str, ref: int) -> str:
         """The answer to the same general question about image ``ref``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.text.scenes import ImageBlock
+from training.text.scenes import ImageBlock, Scene
 
 INTENTS: dict[str, float] = {
     "describe": 12,
@@ -73,11 +73,14 @@ def fits(intent: str, images: list[ImageBlock]) -> float:
     """The intent's weight given the images: rarely ask for what can not be there."""
     if intent in NEEDS_SEVERAL:
         return NEEDS_SEVERAL[intent] if len(images) > 1 else 0.15
-    newest = images[-1].scene if images else None
     if intent.startswith("number") or intent == "is_there_number":
         return 5 if any(i.scene and i.scene.form == "number" for i in images) else 0.3
     if intent == "why":
         return 12 if any(i.scene is None for i in images) else 0.1
+    return _fits_newest(intent, images[-1].scene if images else None)
+
+
+def _fits_newest(intent: str, newest: Scene | None) -> float:
     if intent in ("is_empty", "is_anything") and newest and newest.form == "nothing":
         return 4
     if intent in ("bigger", "beside", "is_beside", "biggest", "smallest", "kind_of", "side"):

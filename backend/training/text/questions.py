@@ -261,17 +261,22 @@ def ask_which(asker: Asker, intent: str) -> Asked:
     numbers = [i for i in images if i.scene and i.scene.form == "number"]
     asker.ref, thing = None, None
     if rng.random() < (0.25 if numbers else 0.05):
-        noun, found = "number", [i.number for i in numbers]
-        if numbers and rng.random() < 0.4:
-            shown = rng.choice(numbers)
-            assert shown.scene is not None
-            noun, found = f"number {shown.scene.text}", [i.number for i in numbers if i.scene == shown.scene]
+        noun, found = _number_shown(rng, numbers)
     else:
         thing = asker.draw_thing(coloured=0.3, present=0.85)
         noun, found = name_of(thing), [i.number for i in images if i.scene and i.scene.find(*thing)]
     at = f"the {noun}" if noun.startswith("number ") else with_article(noun)
     focus = thing if len(found) == 1 and thing else None
     return Asked(asker.word(intent, t=noun, at=at), checks.which(images, noun, found), intent, thing=focus)
+
+
+def _number_shown(rng: random.Random, numbers: list[ImageBlock]) -> tuple[str, list[int]]:
+    """Any number or a certain one, and the images that show it."""
+    if numbers and rng.random() < 0.4:
+        shown = rng.choice(numbers)
+        assert shown.scene is not None
+        return f"number {shown.scene.text}", [i.number for i in numbers if i.scene == shown.scene]
+    return "number", [i.number for i in numbers]
 
 
 def ask_compare(asker: Asker, intent: str) -> Asked:
