@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from periscope.core import EngineMemory
-from periscope.engine.closing import ClosedOnExit
+from periscope.engine.closed_on_exit import ClosedOnExit
 from periscope.engine.config import EngineConfig
 from periscope.engine.isolated import program
 from periscope.engine.isolated.messages import (

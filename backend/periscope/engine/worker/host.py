@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
-from periscope.engine.closing import ClosedOnExit
+from periscope.engine.closed_on_exit import ClosedOnExit
 from periscope.engine.worker.commands import EndThinking, ReleaseMemory, Shutdown, Submit
 from periscope.engine.worker.stream import TokenStream
 from periscope.engine.worker.thread import FactsT, ModelWorker, WorkerState
