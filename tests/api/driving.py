@@ -1,4 +1,4 @@
-"""What the API's tests drive it with: backends that play a script, and a raw ASGI client that can leave."""
+"""What the API's tests drive it with: backends that play a script, and clients over ASGI."""
 
 from __future__ import annotations
 
@@ -6,26 +6,19 @@ import asyncio
 import functools
 import json
 import struct
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeAlias
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias
 
 import httpx
 
 from periscope.api import AccessKeys, ApiSettings, create_app
 from periscope.api.backend import MetricsBackend
-from periscope.captions.cache import CacheStats, Flushed
-from periscope.captions.caption import Caption
-from periscope.captions.kept import KeptCaption
-from periscope.captions.store import StoreState
 from periscope.core import (
     AnswerEvent,
     CaptionedImage,
-    ConfigChanges,
     DefaultParam,
     DescribedFile,
-    DownloadCommand,
     EmbeddingRequest,
     Embeddings,
     FilePart,
@@ -38,7 +31,6 @@ from periscope.core import (
     McpRequest,
     ModelCard,
     ModelFiles,
-    ModelKind,
     ModelState,
     OutputEvent,
     TextDelta,
@@ -51,19 +43,11 @@ from periscope.core import (
     VisionMode,
 )
 from periscope.serving.server_tools import ServerTools
-from periscope.status import (
-    DownloadStatus,
-    HostStatus,
-    MemoryStatus,
-    ModelStatus,
-    RequestStatus,
-    ServerIdentity,
-    ServerStatus,
-    StatusEvent,
-)
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+from tests.api.fake_control import FakeControl
+from tests.api.gates import Gate, raise_it
 
 P = ParamSpec("P")
 #: A test that has not ended by then hangs.
@@ -85,7 +69,6 @@ CARD = ModelCard(
     sampling={"temperature": DefaultParam(0.6, "generation_config.json")},
     kv_bits=8,
 )
-KEPT = KeptCaption("caption/ab12/cd34", Caption("A red circle.", 5, 70), created_at=1.5, used_at=2.25)
 USAGE = Usage(
     num_prompt_tokens=11,
     num_completion_tokens=4,
@@ -132,22 +115,6 @@ def in_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
         asyncio.run(guarded())
 
     return run
-
-
-@dataclass
-class Gate:
-    """A place in a script where the backend waits until the test lets it on."""
-
-    reached: asyncio.Event = field(default_factory=asyncio.Event)
-    opened: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def passed(self) -> None:
-        self.reached.set()
-        await self.opened.wait()
-
-
-def raise_it(error: BaseException) -> NoReturn:
-    raise error
 
 
 Step: TypeAlias = OutputEvent | Gate | BaseException
@@ -307,143 +274,6 @@ class FakeBackend:
         return self.reading
 
 
-ROW = ModelStatus(
-    name="org/text",
-    kind=ModelKind.TEXT,
-    state=ModelState.READY,
-    aliases=("small",),
-    is_default=True,
-    max_running=16,
-)
-WAITER = RequestStatus(id="chatcmpl-1", model="org/text", status="queued", age_s=1.5, position=2)
-DOWNLOAD = DownloadStatus(
-    id="dl-1",
-    model="org/Text-4bit",
-    revision=None,
-    state="downloading",
-    total_bytes=1000,
-    completed_bytes=400,
-    bytes_per_s=60.12345,
-    eta_s=10.0,
-    warning=None,
-    error=None,
-    created_at=1764383836.25,
-)
-SNAPSHOT = ServerStatus(
-    state="ready",
-    identity=ServerIdentity("1.2.3", "9f3c", "launchd"),
-    pid=7,
-    uptime_s=60.0,
-    problems=(),
-    memory=MemoryStatus(budget_bytes=100, held_bytes=40, active_bytes=30, cache_bytes=5, peak_bytes=50),
-    host=HostStatus("normal", "nominal", 60, is_kept_awake=True),
-    models=(ROW,),
-    requests=(WAITER,),
-    downloads=(DOWNLOAD,),
-    num_finished=3,
-    tokens_per_s=12.5,
-)
-
-
-class FakeControl:
-    """Remembers commands and answers each with its script's last step; plays the script as events."""
-
-    def __init__(self, *script: StatusEvent | Gate | Exception) -> None:
-        self.script = script or (SNAPSHOT,)
-        self.commands: list[tuple[Any, ...]] = []
-        self.num_open = 0
-        self.num_told = 0
-        self.saw: list[type[BaseException]] = []
-
-    def status(self) -> ServerStatus:
-        return SNAPSHOT
-
-    async def events(self) -> AsyncGenerator[StatusEvent, None]:
-        self.num_open += 1
-        try:
-            for step in self.script:
-                match step:
-                    case Gate():
-                        await step.passed()
-                    case Exception():
-                        raise_it(step)
-                    case _:
-                        self.num_told += 1
-                        yield step
-        except BaseException as error:
-            self.saw.append(type(error))
-            raise
-        finally:
-            self.num_open -= 1
-
-    def requests(self) -> tuple[RequestStatus, ...]:
-        return SNAPSHOT.requests
-
-    async def captions(self, limit: int, prefix: str) -> tuple[CacheStats, list[KeptCaption]]:
-        self._take("captions", limit, prefix)
-        return CacheStats(2, 1, 1, 600, 1024, Path("/c/captions.sqlite3"), StoreState.OPEN), [KEPT]
-
-    async def flush_captions(self) -> Flushed:
-        self._take("flush_captions")
-        return Flushed(3, is_written=True)
-
-    def downloads(self) -> tuple[DownloadStatus, ...]:
-        return SNAPSHOT.downloads
-
-    def download(self, download_id: str) -> DownloadStatus:
-        self._take("download", download_id)
-        return DOWNLOAD
-
-    def start_download(self, model: str, *, revision: str | None, alone: bool) -> tuple[DownloadStatus, ...]:
-        self._take("start_download", model, revision, alone)
-        return (DOWNLOAD,)
-
-    def steer_download(self, download_id: str, command: DownloadCommand) -> DownloadStatus:
-        self._take("steer_download", download_id, command)
-        return DOWNLOAD
-
-    async def reload(self) -> ConfigChanges:
-        self._take("reload")
-        return ConfigChanges(added=("new",), needs_restart=("server.port",))
-
-    def shutdown(self) -> None:
-        self._take("shutdown")
-
-    def answer_now(self, request_id: str) -> None:
-        self._take("answer_now", request_id)
-
-    def cancel(self, request_id: str) -> None:
-        self._take("cancel", request_id)
-
-    async def load(self, model: str, *, wait: bool) -> ModelStatus:
-        return await self._do("load", model, wait)
-
-    async def unload(self, model: str, *, wait: bool) -> ModelStatus:
-        return await self._do("unload", model, wait)
-
-    def pin(self, model: str, *, pinned: bool) -> ModelStatus:
-        self._take("pin", model, pinned)
-        return ROW
-
-    async def select(self, model: str, *, wait: bool) -> ModelStatus:
-        return await self._do("select", model, wait)
-
-    def _take(self, *command: Any) -> None:
-        self.commands.append(command)
-        if isinstance(self.script[-1], Exception):
-            raise self.script[-1]
-
-    async def _do(self, *command: Any) -> ModelStatus:
-        self._take(*command)
-        if isinstance(gate := self.script[-1], Gate):
-            try:
-                await gate.passed()
-            except asyncio.CancelledError:
-                self.saw.append(asyncio.CancelledError)
-                raise
-        return ROW
-
-
 def app_over(
     backend: FakeBackend,
     control: FakeControl | None = None,
@@ -493,93 +323,3 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
     assert error["message"]
     assert isinstance(error["code"], str)
     return dict(error)
-
-
-class Exchange:
-    """One raw ASGI request: the test sees each message as it is sent, and may leave at any time."""
-
-    def __init__(self, app: Any, body: Any = None, *, send_gate: Gate | None = None, **scope: Any) -> None:
-        self._ahead = ""  # frames that have come and were not asked for yet
-        self.messages: list[dict[str, Any]] = []
-        self._sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._send_gate = send_gate
-        self.send_error: Exception | None = None
-        content = json.dumps(HELLO if body is None else body).encode()
-        self.feed(content if scope.get("method") != "GET" else b"", more=False)
-        self.scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": "POST",
-            "scheme": "http",
-            "path": "/v1/chat/completions",
-            "raw_path": b"/v1/chat/completions",
-            "query_string": b"",
-            "root_path": "",
-            "headers": [(b"host", b"localhost:7374")],
-            "client": ("127.0.0.1", 50000),
-            "server": ("127.0.0.1", 7374),
-        } | scope
-        call: Awaitable[None] = app(self.scope, self._incoming.get, self._send)
-        self.task = asyncio.ensure_future(call)
-
-    def feed(self, content: bytes, *, more: bool) -> None:
-        self._incoming.put_nowait({"type": "http.request", "body": content, "more_body": more})
-
-    def disconnect(self) -> None:
-        self._incoming.put_nowait({"type": "http.disconnect"})
-
-    async def _send(self, message: dict[str, Any]) -> None:
-        if self.send_error is not None:
-            raise self.send_error
-        self.messages.append(message)
-        self._sent.put_nowait(message)
-        if self._send_gate is not None and message["type"] == "http.response.body":
-            await self._send_gate.passed()
-
-    async def status(self) -> int:
-        message = await self._sent.get()
-        assert message["type"] == "http.response.start"
-        return int(message["status"])
-
-    async def frame(self) -> str:
-        """The next piece of body, which in a stream is one frame or more."""
-        if self._ahead:
-            text, self._ahead = self._ahead, ""
-            return text
-        message = await self._sent.get()
-        assert message["type"] == "http.response.body"
-        return str(message["body"].decode())
-
-    async def chunk(self) -> dict[str, Any]:
-        """The next frame, which must be one chunk. Frames that are ready at the same time come as one piece of body."""
-        frame, end, self._ahead = (await self.frame()).partition("\n\n")
-        (value,) = chunks_of(frame + end)
-        return value
-
-    async def delta(self) -> dict[str, Any]:
-        """The next delta that is not empty: heartbeats and wait states are passed over."""
-        while not (delta := dict((await self.chunk())["choices"][0]["delta"])):
-            pass
-        return delta
-
-    async def rest(self) -> str:
-        """Everything from here to the end of the response."""
-        await self.task
-        assert not self.messages[-1].get("more_body", False)
-        ahead, self._ahead = self._ahead, ""
-        return ahead + "".join([await self.frame() for _ in range(self._sent.qsize())])
-
-
-def frames_of(text: str) -> list[str]:
-    """A stream's data, frame by frame; its framing must be exact."""
-    *frames, rest = text.split("\n\n")
-    assert rest == ""
-    assert all("\n" not in frame for frame in frames)
-    return [frame.removeprefix("data: ") for frame in frames if not frame.startswith(":")]
-
-
-def chunks_of(text: str) -> list[dict[str, Any]]:
-    """The JSON values of a stream, `[DONE]` left out."""
-    return [json.loads(frame) for frame in frames_of(text) if frame != "[DONE]"]

@@ -10,18 +10,9 @@ import pytest
 from periscope.api.wording import clip
 from periscope.core import TextDelta
 from periscope.errors import GenerationFailed
-from tests.api.driving import (
-    FINISHED,
-    HELLO,
-    Exchange,
-    FakeBackend,
-    FakeTools,
-    Gate,
-    app_over,
-    client_of,
-    in_loop,
-    post_chat,
-)
+from tests.api.driving import FINISHED, HELLO, FakeBackend, FakeTools, app_over, client_of, in_loop, post_chat
+from tests.api.exchange import Exchange
+from tests.api.gates import Gate
 
 STREAM = HELLO | {"stream": True}
 SECRET = "data:image/png;base64," + "QUFB" * 100

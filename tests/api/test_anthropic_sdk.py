@@ -21,7 +21,9 @@ from periscope.core import (
     WaitStatus,
 )
 from periscope.errors import ContextLengthExceeded, GenerationFailed, ImageRejected, PeriscopeError, ServerBusy
-from tests.api.driving import CARD, FINISHED, SHORT_S, USAGE, Exchange, FakeBackend, Gate, app_over, called, in_loop
+from tests.api.driving import CARD, FINISHED, SHORT_S, USAGE, FakeBackend, app_over, called, in_loop
+from tests.api.exchange import Exchange
+from tests.api.gates import Gate
 
 HELLO: Any = {"model": "small", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
 THINKING: Any = {"thinking": {"type": "enabled", "budget_tokens": 1024}}

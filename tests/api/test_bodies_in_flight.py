@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 from periscope.api.bodies_in_flight import SMALL_BODY_BYTES, BodiesInFlight
 from periscope.core import TextDelta
 from periscope.errors import ServerBusy
-from tests.api.driving import FINISHED, HELLO, SNAPSHOT, Exchange, FakeBackend, FakeControl, Gate, app_over, in_loop
+from tests.api.driving import FINISHED, HELLO, FakeBackend, app_over, in_loop
+from tests.api.exchange import Exchange
+from tests.api.fake_control import SNAPSHOT, FakeControl
+from tests.api.gates import Gate
 
 MIB = 1024 * 1024
 BODY = json.dumps({**HELLO, "pad": "x" * (3 * MIB)}).encode()

@@ -20,7 +20,8 @@ from periscope.core import (
     Waiting,
     WaitStatus,
 )
-from tests.api.driving import FINISHED, HELLO, USAGE, FakeBackend, called, chunks_of, frames_of, in_loop, post_chat
+from tests.api.driving import FINISHED, HELLO, USAGE, FakeBackend, called, in_loop, post_chat
+from tests.api.exchange import chunks_of, frames_of
 
 LO, OH = TokenText(7, "lo", b"lo"), TokenText(8, "\ufffd", b"\xf0\x9f")
 LOGPROBS = (TokenLogprob(LO, -0.25, ((LO, -0.25), (OH, -math.inf))), TokenLogprob(OH, -math.inf))

@@ -24,16 +24,14 @@ from tests.api.driving import (
     SHORT_S,
     STREAM,
     USAGE,
-    Exchange,
     FakeBackend,
-    Gate,
     app_over,
     called,
-    chunks_of,
-    frames_of,
     in_loop,
     post_chat,
 )
+from tests.api.exchange import Exchange, chunks_of, frames_of
+from tests.api.gates import Gate
 
 WITH_USAGE = STREAM | {"stream_options": {"include_usage": True}}
 USAGE_WIRE = {

@@ -15,20 +15,9 @@ from periscope.core import (
     WaitStatus,
 )
 from periscope.errors import ServerBusy
-from tests.api.driving import (
-    FINISHED,
-    HELLO,
-    LONG_S,
-    SHORT_S,
-    STREAM,
-    Exchange,
-    FakeBackend,
-    Gate,
-    app_over,
-    chunks_of,
-    in_loop,
-    post_chat,
-)
+from tests.api.driving import FINISHED, HELLO, LONG_S, SHORT_S, STREAM, FakeBackend, app_over, in_loop, post_chat
+from tests.api.exchange import Exchange, chunks_of
+from tests.api.gates import Gate
 
 
 @in_loop

@@ -9,8 +9,10 @@ import pytest
 from periscope.api import AccessKeys
 from periscope.api.access_keys import hash_of
 from periscope.api.client_bounds import client_of
-from tests.api.driving import FINISHED, STREAM, Exchange, FakeBackend, Gate, app_over, error_of, in_loop
+from tests.api.driving import FINISHED, STREAM, FakeBackend, app_over, error_of, in_loop
 from tests.api.driving import client_of as http_of
+from tests.api.exchange import Exchange
+from tests.api.gates import Gate
 
 HOST = (b"host", b"localhost")
 

@@ -20,7 +20,8 @@ from periscope.core import (
     WaitStatus,
 )
 from periscope.errors import GenerationFailed
-from tests.api.driving import FINISHED, USAGE, FakeBackend, chunks_of, client_of, error_of, frames_of, in_loop
+from tests.api.driving import FINISHED, USAGE, FakeBackend, client_of, error_of, in_loop
+from tests.api.exchange import chunks_of, frames_of
 from tests.api.test_openai_sdk import sdk_over
 
 URL = "/v1/completions"

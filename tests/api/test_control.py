@@ -20,18 +20,10 @@ from periscope.errors import (
     RequestNotFound,
     ServerStopping,
 )
-from tests.api.driving import (
-    ROW,
-    SNAPSHOT,
-    Exchange,
-    FakeBackend,
-    FakeControl,
-    Gate,
-    app_over,
-    client_of,
-    error_of,
-    in_loop,
-)
+from tests.api.driving import FakeBackend, app_over, client_of, error_of, in_loop
+from tests.api.exchange import Exchange
+from tests.api.fake_control import ROW, SNAPSHOT, FakeControl
+from tests.api.gates import Gate
 
 LOAD, UNLOAD, PIN, SELECT = "/api/models/load", "/api/models/unload", "/api/models/pin", "/v1/models/select"
 CANCEL = "/api/requests/chatcmpl-1/cancel"

@@ -14,7 +14,10 @@ from periscope.api import AccessKeys, ApiSettings, create_app
 from periscope.api.dialects import DIALECTS, DialectTable, encoder_for
 from periscope.api.errors import ErrorFacts
 from periscope.core import JSONObject, TextDelta
-from tests.api.driving import HELLO, Exchange, FakeBackend, FakeControl, Gate, frames_of, in_loop
+from tests.api.driving import HELLO, FakeBackend, in_loop
+from tests.api.exchange import Exchange, frames_of
+from tests.api.fake_control import FakeControl
+from tests.api.gates import Gate
 
 SETTINGS = ApiSettings(max_body_bytes=2048, max_body_bytes_in_flight=2048, max_text_bytes=1024, receive_timeout_s=0.02)
 HOST, KEY = (b"host", b"localhost"), (b"x-api-key", b"secret")

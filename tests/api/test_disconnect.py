@@ -16,7 +16,9 @@ from periscope.api.disconnect import stop, while_connected
 from periscope.api.errors import ClientGone
 from periscope.core import TextDelta, Waiting, WaitStatus
 from periscope.errors import EngineClosed
-from tests.api.driving import FINISHED, HELLO, Exchange, FakeBackend, Gate, app_over, chunks_of, in_loop
+from tests.api.driving import FINISHED, HELLO, FakeBackend, app_over, in_loop
+from tests.api.exchange import Exchange, chunks_of
+from tests.api.gates import Gate
 
 STREAM = HELLO | {"stream": True}
 LONG: dict[str, Any] = {"heartbeat_s": 1000.0, "commit_grace_s": 1000.0}

@@ -6,7 +6,8 @@ import pytest
 
 from periscope.core import DownloadCommand
 from periscope.errors import DownloadConflict, DownloadNotFound, HubError, InvalidRequest, ServerBusy
-from tests.api.driving import DOWNLOAD, FakeBackend, FakeControl, client_of, error_of, in_loop
+from tests.api.driving import FakeBackend, client_of, error_of, in_loop
+from tests.api.fake_control import DOWNLOAD, FakeControl
 from tests.api.test_status_wire import DOWNLOAD_WIRE
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from periscope.core import MAX_INPUTS
-from tests.api.driving import VECTOR, Exchange, FakeBackend, Gate, app_over, client_of, error_of, in_loop
+from tests.api.driving import VECTOR, FakeBackend, app_over, client_of, error_of, in_loop
+from tests.api.exchange import Exchange
+from tests.api.gates import Gate
 
 
 async def posted(body: dict[str, Any], backend: FakeBackend) -> Any:

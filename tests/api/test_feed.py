@@ -14,7 +14,8 @@ import pytest
 from periscope.api.feed import MAX_BUFFERED_EVENTS, EventFeed, collect, until_finished
 from periscope.core import Finished, GenerationRequest, OutputEvent, TextDelta, Waiting, WaitStatus
 from periscope.errors import EngineClosed, GenerationFailed, RequestCancelled
-from tests.api.driving import FINISHED, FakeBackend, Gate, Step, in_loop
+from tests.api.driving import FINISHED, FakeBackend, Step, in_loop
+from tests.api.gates import Gate
 
 REQUEST = GenerationRequest(id="chatcmpl-1", model="", messages=())
 MANY = [TextDelta("a")] * (MAX_BUFFERED_EVENTS + 8)

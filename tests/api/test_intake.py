@@ -14,19 +14,10 @@ from starlette.requests import Request
 from periscope.api.json_reading import read_json
 from periscope.core import Finished, FinishReason, ImagePart, TextDelta, Usage
 from periscope.errors import ImageInvalid
-from tests.api.driving import (
-    HELLO,
-    SNAPSHOT,
-    Exchange,
-    FakeBackend,
-    FakeControl,
-    Gate,
-    app_over,
-    client_of,
-    error_of,
-    in_loop,
-    post_chat,
-)
+from tests.api.driving import HELLO, FakeBackend, app_over, client_of, error_of, in_loop, post_chat
+from tests.api.exchange import Exchange
+from tests.api.fake_control import SNAPSHOT, FakeControl
+from tests.api.gates import Gate
 
 FINISHED = Finished(FinishReason.STOP, Usage(1, 1, 0))
 

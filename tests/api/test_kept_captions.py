@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.api.driving import FakeBackend, FakeControl, client_of, error_of, in_loop
+from tests.api.driving import FakeBackend, client_of, error_of, in_loop
+from tests.api.fake_control import FakeControl
 
 
 @in_loop

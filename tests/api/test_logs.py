@@ -9,7 +9,8 @@ import pytest
 
 from periscope.api import ApiSettings, create_app
 from periscope.log_tail import KEPT_LINES, LogTail
-from tests.api.driving import FakeBackend, FakeControl, error_of, in_loop
+from tests.api.driving import FakeBackend, error_of, in_loop
+from tests.api.fake_control import FakeControl
 
 
 def client_over(tail: LogTail) -> httpx.AsyncClient:

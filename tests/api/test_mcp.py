@@ -10,18 +10,9 @@ import httpx
 import pytest
 
 from periscope.core import McpProgress, McpReply
-from tests.api.driving import (
-    LONG_S,
-    SHORT_S,
-    Exchange,
-    FakeBackend,
-    FakeTools,
-    Gate,
-    app_over,
-    client_of,
-    frames_of,
-    in_loop,
-)
+from tests.api.driving import LONG_S, SHORT_S, FakeBackend, FakeTools, app_over, client_of, in_loop
+from tests.api.exchange import Exchange, frames_of
+from tests.api.gates import Gate
 
 BOTH = {"accept": "application/json, text/event-stream"}
 LIST = {"jsonrpc": "2.0", "id": 7, "method": "tools/list"}

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from periscope.core import ModelState, VisionMode
-from tests.api.driving import CARD, FakeBackend, FakeHealth, Gate, client_of, error_of, in_loop
+from tests.api.driving import CARD, FakeBackend, FakeHealth, client_of, error_of, in_loop
+from tests.api.gates import Gate
 
 TEXT_ONLY = replace(CARD, name="plain", aliases=("org/text",), vision=VisionMode.DISABLED, state=ModelState.UNLOADED)
 

@@ -33,13 +33,13 @@ from tests.api.driving import (
     STREAM,
     USAGE,
     FakeBackend,
-    FakeControl,
     FakeHealth,
     app_over,
     called,
     client_of,
     in_loop,
 )
+from tests.api.fake_control import FakeControl
 
 DOCUMENT = openapi_document(app_over(FakeBackend()).routes, "0")
 MESSAGE = {"model": "small", "max_tokens": 9, "messages": HELLO["messages"]}

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx2
 import openai
 import pytest
 from pydantic import BaseModel
@@ -16,79 +13,21 @@ from periscope.api import ApiSettings, create_app
 from periscope.core import (
     Finished,
     FinishReason,
-    ImagePart,
     ReasoningDelta,
-    Role,
     TextDelta,
     TokenLogprob,
     TokenText,
-    ToolCall,
-    Usage,
     VisionUsage,
     Waiting,
     WaitStatus,
 )
-from periscope.errors import ContextLengthExceeded, GenerationFailed, ImageRejected, PeriscopeError, ServerBusy
+from periscope.errors import ContextLengthExceeded, ImageRejected, PeriscopeError, ServerBusy
 from periscope.turns import TurnStore
-from tests.api.driving import (
-    FINISHED,
-    SHORT_S,
-    Exchange,
-    FakeBackend,
-    FakeControl,
-    Gate,
-    app_over,
-    called,
-    in_loop,
-)
-
-HELLO: Any = {"model": "small", "input": "Hello"}
-USAGE = Usage(num_prompt_tokens=11, num_completion_tokens=6, num_cached_tokens=3, num_reasoning_tokens=2)
-WEATHER: Any = {"type": "function", "name": "weather", "parameters": {"type": "object"}, "strict": False}
-TOKEN = TokenText(5, "Hi", b"Hi")
-SCRIPT = (
-    ReasoningDelta("Let me "),
-    ReasoningDelta("see."),
-    TextDelta("I will "),
-    TextDelta("look."),
-    *called(0, ToolCall("call_a", "weather", '{"city":"Oslo"}')),
-    *called(1, ToolCall("call_b", "weather", '{"city":"Rome"}')),
-    Finished(FinishReason.TOOL_CALLS, USAGE),
-)
-
-
-@asynccontextmanager
-async def sdk_over(backend: FakeBackend, **settings: Any) -> AsyncIterator[openai.AsyncOpenAI]:
-    turns = TurnStore()
-    app = create_app(backend, FakeControl(), ApiSettings(**settings), turns=turns)
-    transport = httpx2.ASGITransport(app=app)
-    try:
-        async with openai.AsyncOpenAI(
-            api_key="key",
-            base_url="http://localhost:7374/v1",
-            max_retries=0,
-            http_client=httpx2.AsyncClient(transport=transport),
-        ) as sdk:
-            yield sdk
-    finally:
-        await turns.close()
-
-
-async def streamed(sdk: openai.AsyncOpenAI, **asked: Any) -> tuple[Any, list[Any]]:
-    """The response that the SDK's accumulator makes of a stream, and the events."""
-    async with sdk.responses.stream(**HELLO | asked) as stream:
-        events = [event async for event in stream]
-        return await stream.get_final_response(), events
-
-
-def without_ids(value: Any) -> Any:
-    """Without what differs from request to request, and what the SDK adds."""
-    if isinstance(value, list):
-        return [without_ids(each) for each in value]
-    if not isinstance(value, dict):
-        return value
-    left_out = ("id", "parsed", "parsed_arguments")
-    return {key: without_ids(each) for key, each in value.items() if key not in left_out}
+from tests.api.driving import FINISHED, SHORT_S, FakeBackend, app_over, in_loop
+from tests.api.exchange import Exchange
+from tests.api.fake_control import FakeControl
+from tests.api.gates import Gate
+from tests.api.responses_sdk import HELLO, SCRIPT, TOKEN, USAGE, WEATHER, sdk_over, streamed, without_ids
 
 
 @in_loop
@@ -233,79 +172,6 @@ async def test_sealed_reasoning_comes_back_and_reaches_the_model() -> None:
 
 
 @in_loop
-async def test_the_next_request_goes_on_from_a_response_by_its_id() -> None:
-    """The model reads what it read and wrote before, pictures included, without anything sent again."""
-    picture = "data:image/png;base64,AAAA"
-    backend = FakeBackend(TextDelta("A circle."), FINISHED)
-    shown: Any = [{"role": "user", "content": [{"type": "input_image", "image_url": picture, "detail": "auto"}]}]
-    async with sdk_over(backend) as sdk:
-        first = await sdk.responses.create(model="small", input=shown, instructions="Be brief.")
-        second = await sdk.responses.create(model="small", input="And now?", previous_response_id=first.id)
-        await sdk.responses.create(model="small", input="Well?", previous_response_id=second.id)
-        listed = [item async for item in sdk.responses.input_items.list(second.id, order="asc", limit=1)]
-        assert (await sdk.responses.retrieve(second.id)).output_text == "A circle."
-        assert second.previous_response_id == first.id
-        await sdk.responses.delete(first.id)
-        with pytest.raises(openai.NotFoundError):
-            await sdk.responses.retrieve(first.id)
-        with pytest.raises(openai.BadRequestError, match=first.id) as gone:
-            await sdk.responses.create(model="small", input="Hm", previous_response_id=second.id)
-    assert (gone.value.code, gone.value.param) == ("previous_response_not_found", "previous_response_id")
-    roles = [message.role for message in backend.requests[-1].messages]
-    assert roles == [Role.USER, Role.ASSISTANT, Role.USER, Role.ASSISTANT, Role.USER]  # instructions hold for one turn
-    assert backend.requests[-1].messages[0].parts[0] == ImagePart(picture, "previous_response_id.items[0].content[0]")
-    assert [item.type for item in listed] == ["message"] * 3
-    assert [getattr(item, "role", None) for item in listed] == ["user", "assistant", "user"]
-
-
-@in_loop
-async def test_items_that_were_sent_twice_are_listed_once() -> None:
-    """Pages follow ids: a client that sends the same item again would get the same page for ever."""
-    said: Any = [{"type": "message", "id": "msg_1", "role": "user", "content": "Hello"}]
-    async with sdk_over(FakeBackend(TextDelta("Hi."), FINISHED)) as sdk:
-        first = await sdk.responses.create(model="small", input=said)
-        again = [*said, {"role": "user", "content": "And?"}]
-        second = await sdk.responses.create(model="small", input=again, previous_response_id=first.id)
-        listed = [item.id async for item in sdk.responses.input_items.list(second.id, order="asc", limit=1)]
-    assert (len(listed), listed[0]) == (3, "msg_1")
-
-
-@in_loop
-async def test_items_of_stored_responses_may_be_named() -> None:
-    """The AI SDK names what it got, instead of sending it; a name that is not there is told with its place."""
-    backend = FakeBackend(*SCRIPT)
-    async with sdk_over(backend) as sdk:
-        first = await sdk.responses.create(**HELLO)
-        named: Any = [{"type": "item_reference", "id": item.id} for item in first.output[:2]]
-        await sdk.responses.create(model="small", input=[*named, {"role": "user", "content": "Go on"}])
-        with pytest.raises(openai.BadRequestError, match="not stored here") as missing:
-            await sdk.responses.create(model="small", input=[{"type": "item_reference", "id": "msg_0"}])
-    assert missing.value.param == "input[0].id"
-    answer = backend.requests[1].messages[0]
-    assert (answer.reasoning, answer.text) == ("Let me see.", "I will look.")
-
-
-@in_loop
-async def test_what_is_not_to_be_stored_is_not() -> None:
-    """`store: false`, an error, and an answer whose client has left."""
-    async with sdk_over(FakeBackend()) as sdk:
-        unstored = await sdk.responses.create(**HELLO, store=False)
-        assert (unstored.model_extra or {})["store"] is False
-        with pytest.raises(openai.NotFoundError):
-            await sdk.responses.retrieve(unstored.id)
-    async with sdk_over(FakeBackend(TextDelta("Hi"), GenerationFailed("It broke."))) as sdk:
-        stream = await sdk.responses.create(**HELLO, stream=True)
-        failed = await anext(event async for event in stream if event.type == "response.failed")
-        with pytest.raises(openai.APIError, match="It broke"):
-            await anext(aiter(stream))
-        assert (failed.type, failed.response.status) == ("response.failed", "failed")
-        assert failed.response.error.code == "generation_failed"
-        assert failed.response.output[0].status == "incomplete"
-        with pytest.raises(openai.NotFoundError):
-            await sdk.responses.retrieve(failed.response.id)
-
-
-@in_loop
 async def test_an_answer_that_is_cut_off_is_incomplete() -> None:
     """The response and its last item, streamed or not."""
     backend = FakeBackend(TextDelta("Hi"), Finished(FinishReason.LENGTH, USAGE))
@@ -431,50 +297,3 @@ async def test_an_error_is_raised_as_the_sdk_s_own(
                 await sdk.responses.create(**HELLO, stream=is_stream)
         assert failure.value.param == param
         assert error.message in str(failure.value)
-
-
-@in_loop
-async def test_the_oldest_turns_are_dropped_where_the_client_allows_it() -> None:
-    """`truncation: auto`: turns go as a whole until the prompt fits. One that never fits is an error in the end."""
-    turns: Any = [{"role": "system", "content": "Be brief."}]
-    for number in range(10):
-        call = {"type": "function_call", "call_id": f"c{number}", "name": "weather", "arguments": "{}"}
-        result = {"type": "function_call_output", "call_id": f"c{number}", "output": "Sunny."}
-        turns += [{"role": "user", "content": f"Question {number}"}, call, result]
-
-    class Narrow(FakeBackend):
-        async def stream(self, request: Any) -> Any:
-            self.requests.append(request)
-            if len(request.messages) > 10:
-                raise ContextLengthExceeded(len(request.messages), 10)
-            yield TextDelta("Hi")
-            yield FINISHED
-
-    backend = Narrow()
-    async with sdk_over(backend) as sdk:
-        with pytest.raises(openai.BadRequestError):
-            await sdk.responses.create(model="small", input=turns)
-        response = await sdk.responses.create(model="small", input=turns, truncation="auto")
-        assert response.output_text == "Hi"
-        kept = backend.requests[-1].messages
-        with pytest.raises(openai.BadRequestError):
-            await sdk.responses.create(model="small", input=[*turns, *turns[3:4] * 20], truncation="auto")
-    assert [message.role for message in kept[:4]] == [Role.SYSTEM, Role.USER, Role.ASSISTANT, Role.TOOL]
-    assert (len(kept), kept[-3].text) == (4, "Question 9")
-
-
-@in_loop
-async def test_stored_responses_say_what_they_cannot_do() -> None:
-    """Each with the way out."""
-    async with sdk_over(FakeBackend()) as sdk:
-        response = await sdk.responses.create(**HELLO)
-        with pytest.raises(openai.BadRequestError, match="/api/requests/"):
-            await sdk.responses.cancel(response.id)
-        with pytest.raises(openai.BadRequestError, match="events of a response are not kept"):
-            await sdk.responses.retrieve(response.id, stream=True)
-        with pytest.raises(openai.BadRequestError, match="no item of this list"):
-            await sdk.responses.input_items.list(response.id, after="msg_0")
-        with pytest.raises(openai.BadRequestError, match="from 1 to 100"):
-            await sdk.responses.input_items.list(response.id, limit=0)
-        counted = await sdk.responses.input_tokens.count(**HELLO)
-    assert (counted.object, counted.input_tokens) == ("response.input_tokens", 11)

@@ -17,19 +17,10 @@ import uvicorn
 from periscope.api.status_wire import encode_event
 from periscope.errors import GenerationFailed, ServerStopping
 from periscope.status import ModelDelta, ModelStateDelta, RequestDelta, RequestGone, StatusEvent
-from tests.api.driving import (
-    ROW,
-    SNAPSHOT,
-    WAITER,
-    Exchange,
-    FakeBackend,
-    FakeControl,
-    Gate,
-    app_over,
-    client_of,
-    error_of,
-    in_loop,
-)
+from tests.api.driving import FakeBackend, app_over, client_of, error_of, in_loop
+from tests.api.exchange import Exchange
+from tests.api.fake_control import ROW, SNAPSHOT, WAITER, FakeControl
+from tests.api.gates import Gate
 
 LONG_S = 1000.0
 SHORT_S = 0.01

@@ -23,7 +23,7 @@ from periscope.status import (
     ServerStatus,
     StatusEvent,
 )
-from tests.api.driving import DOWNLOAD, ROW, SNAPSHOT, WAITER
+from tests.api.fake_control import DOWNLOAD, ROW, SNAPSHOT, WAITER
 
 ROW_WIRE: dict[str, Any] = {
     "id": "org/text",

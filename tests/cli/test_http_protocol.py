@@ -18,7 +18,8 @@ from periscope.api.dialects import DIALECTS, DialectTable
 from periscope.cli.http_bounds import HTTPBounds
 from periscope.cli.http_protocol import Patience, protocol_with
 from periscope.core import GenerationRequest, OutputEvent, TextDelta
-from tests.api.driving import FINISHED, HELLO, FakeBackend, Gate, app_over, in_loop
+from tests.api.driving import FINISHED, HELLO, FakeBackend, app_over, in_loop
+from tests.api.gates import Gate
 from tests.remote.certificates import self_signed
 
 LONG = Patience(60.0, 1, 60.0)

@@ -17,7 +17,8 @@ from periscope.api import ApiSettings, create_app
 from periscope.config import Config
 from periscope.demo import EMBEDDED_MODELS
 from periscope.errors import ImageRejected
-from tests.api.driving import FakeControl, in_loop
+from tests.api.driving import in_loop
+from tests.api.fake_control import FakeControl
 from tests.e2e import drawing
 
 PICTURE: Any = {

@@ -4,161 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from concurrent.futures import Executor, Future
-from contextlib import aclosing
-from dataclasses import replace
-from typing import Any, ParamSpec, TypeAlias, TypeVar
+from typing import Any
 
 import pytest
 
-from periscope.captions.cache import CaptionCache
 from periscope.core import (
     Finished,
     FinishReason,
-    Footprint,
-    GenerationRequest,
-    OutputEvent,
-    OutputSpec,
-    Role,
     TextDelta,
-    Tool,
-    ToolCallDelta,
-    ToolCallStart,
-    ToolChoice,
-    ToolChoiceMode,
     Usage,
-    VisionMode,
     Waiting,
     WaitStatus,
 )
 from periscope.errors import CaptionFailed, ContextLengthExceeded, MemoryExceeded, ServerBusy, ServerStopping
-from periscope.events import EventBus
-from periscope.pool.contracts import LoadProgress, ModelSpec, PoolLimits
-from periscope.pool.pool import ModelPool
-from periscope.serving.generators import GeneratorFacts
-from periscope.serving.models import ModelNames, ServedModel
-from periscope.serving.requests import LiveRequests
-from periscope.serving.service import ChatService
-from periscope.vision.images.in_flight import BytesInFlight
-from periscope.vision.intake import ImageIntake
-from periscope.vision.proxy import VisionProxy
-from periscope.vision.settings import ProxySettings
-from tests.pool.fakes import FakeEngine, FakeMemory, FakeModel
-from tests.serving.rooms import CIRCLE, SQUARE, ScriptedCaptioner, finished, request, user
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-#: What the model writes, or why it cannot.
-Round: TypeAlias = Sequence[OutputEvent] | Exception
-
-USAGE = Usage(num_prompt_tokens=10, num_completion_tokens=4)
-CAN_CALL = GeneratorFacts(context_length=4096, has_tools=True, has_reasoning=False, is_batched=True)
-
-
-def call(arguments: Any, name: str = "look", index: int = 0) -> list[OutputEvent]:
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments)
-    return [ToolCallStart(index, f"call_{index}", name), ToolCallDelta(index, text)]
-
-
-def round_of(*events: OutputEvent) -> list[OutputEvent]:
-    has_called = any(isinstance(event, ToolCallStart) for event in events)
-    return [*events, Finished(FinishReason.TOOL_CALLS if has_called else FinishReason.STOP, USAGE)]
-
+from tests.serving.looking import Rooms, call, round_of, with_rooms
+from tests.serving.rooms import CIRCLE, SQUARE, finished, request, user
 
 MEMORY_EXCEEDED = MemoryExceeded(num_prompt_tokens=5000, needed_bytes=2**30, available_bytes=2**20)
 LEFT_HALF = {"image": "image 1", "question": "What is it?", "region": [0, 0, 50, 100]}
 ANSWER = round_of(TextDelta("A thing."))
-
-
-class ScriptedGenerator(FakeEngine):
-    """Answers each request with the next of its rounds; `gate` holds every round back before its last event."""
-
-    def __init__(self, *rounds: Round, facts: GeneratorFacts = CAN_CALL) -> None:
-        super().__init__(FakeModel("m"))
-        self.facts = facts
-        self.rounds = list(rounds)
-        self.asked: list[GenerationRequest] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    async def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
-        self.asked.append(request)
-        told = self.rounds.pop(0)
-        if isinstance(told, Exception):
-            raise told
-        *events, end = told
-        for event in events:
-            yield event
-        await self.gate.wait()
-        yield end
-
-
-class InlineExecutor(Executor):
-    """Runs what it is given at once, so that a request takes the same turns of the loop each time."""
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        future: Future[T] = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
-
-
-class Rooms:
-    """Owns a service with one model that may look twice, over a scripted generator."""
-
-    def __init__(self, generator: ScriptedGenerator, max_looks: int) -> None:
-        self.generator = generator
-        self.captioner = ScriptedCaptioner()
-        self.in_flight = BytesInFlight()
-
-        async def load(_progress: LoadProgress) -> ScriptedGenerator:
-            return generator
-
-        async def measure() -> Footprint:
-            return Footprint(100, 0)
-
-        bus = EventBus()
-        self.pool = ModelPool([ModelSpec("m", measure, load)], bus, PoolLimits(10**9), memory=FakeMemory())
-        proxy = ProxySettings(max_looks=max_looks)
-        model = ServedModel("m", (), 0, None, VisionMode.PROXY, captioner=self.captioner, proxy=proxy)
-        self.requests = LiveRequests(bus.publish)
-        self.captions = CaptionCache()
-        intake = ImageIntake(executor=InlineExecutor(), in_flight=self.in_flight)
-        vision = VisionProxy(self.captions, intake=intake)
-        self.service = ChatService(ModelNames([model]), self.pool, vision, self.requests)
-
-    async def answer(self, asked: GenerationRequest) -> list[OutputEvent]:
-        async with aclosing(self.service.stream(asked)) as events:
-            return [event async for event in events]
-
-    def results(self) -> list[str]:
-        """What the model has read of its looks."""
-        messages = self.generator.asked[-1].messages
-        return [message.text for message in messages if message.role is Role.TOOL]
-
-    def holds_nothing(self) -> bool:
-        status = self.pool.status("m")
-        return (status.num_running, status.num_waiting, self.in_flight.held_bytes) == (0, 0, 0)
-
-
-def with_rooms(
-    use: Callable[[Rooms], Awaitable[None]],
-    *rounds: Round,
-    max_looks: int = 2,
-    facts: GeneratorFacts = CAN_CALL,
-) -> None:
-    async def run() -> None:
-        rooms = Rooms(ScriptedGenerator(*rounds, facts=facts), max_looks)
-        try:
-            await use(rooms)
-        finally:
-            rooms.generator.gate.set()
-            rooms.captioner.gate.set()
-            await rooms.pool.close()
-
-    asyncio.run(asyncio.wait_for(run(), 20))
 
 
 def test_a_look_is_answered_inside_the_request() -> None:
@@ -362,59 +226,3 @@ def test_a_result_that_does_not_fit_is_told_to_the_model(error: Exception) -> No
 
     look = round_of(*call(LEFT_HALF))
     with_rooms(use, look, error, ANSWER, look, error, error, error)
-
-
-def asks(
-    *parts: str, num_choices: int = 1, tools: tuple[Tool, ...] = (), mode: ToolChoiceMode = ToolChoiceMode.AUTO
-) -> GenerationRequest:
-    output = OutputSpec(tools=tools, tool_choice=ToolChoice(mode))
-    return replace(request(user(*parts)), num_choices=num_choices, output=output)
-
-
-@pytest.mark.parametrize(
-    ("asked", "max_looks", "facts"),
-    [
-        (asks("Hi"), 2, CAN_CALL),
-        (asks("Hi", CIRCLE), 0, CAN_CALL),
-        (asks("Hi", CIRCLE), 2, replace(CAN_CALL, has_tools=False)),
-        (asks("Hi", CIRCLE, num_choices=2), 2, CAN_CALL),
-        (asks("Hi", CIRCLE, tools=(Tool("t"),), mode=ToolChoiceMode.REQUIRED), 2, CAN_CALL),
-        (asks("Hi", CIRCLE, mode=ToolChoiceMode.NONE), 2, CAN_CALL),
-    ],
-    ids=["no image", "off", "no tools", "choices", "demanded", "forbidden"],
-)
-def test_the_tool_is_offered_only_where_it_can_be_used(
-    asked: GenerationRequest, max_looks: int, facts: GeneratorFacts
-) -> None:
-    """Everyone else's prompt is as it was, and no image is kept while the answer is generated.
-
-    Whether a model can call is known only once it is there, so its images are kept until then and the end.
-    """
-
-    async def use(rooms: Rooms) -> None:
-        rooms.generator.gate.clear()
-        answering = asyncio.create_task(rooms.answer(asked))
-        while not rooms.generator.asked:
-            await asyncio.sleep(0)
-        assert rooms.generator.asked[0].output == asked.output
-        assert rooms.in_flight.held_bytes == 0 or not facts.has_tools
-        rooms.generator.gate.set()
-        await answering
-
-    with_rooms(use, ANSWER, max_looks=max_looks, facts=facts)
-
-
-def test_a_clients_tool_of_the_same_name_stays_the_clients() -> None:
-    """The server's tool gets another name; a call of the client's goes to the client."""
-
-    async def use(rooms: Rooms) -> None:
-        mine = (Tool("look"), Tool("look_2"))
-        events = await rooms.answer(asks("What is this?", CIRCLE, tools=mine))
-        first, second = rooms.generator.asked
-        assert [tool.name for tool in first.output.tools] == ["look", "look_2", "look_3"]
-        assert second.output == first.output
-        assert "a thing of 16 px" in rooms.results()[0]
-        assert [event.name for event in events if isinstance(event, ToolCallStart)] == ["look"]
-        assert finished(events).finish_reason is FinishReason.TOOL_CALLS
-
-    with_rooms(use, round_of(*call(LEFT_HALF, "look_3")), round_of(*call({}, "look")))

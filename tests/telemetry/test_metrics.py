@@ -24,7 +24,7 @@ from periscope.core import (
 from periscope.events import ImagesDescribed, ModelStateChanged, RequestEnded
 from periscope.telemetry.metrics import Metrics
 from periscope.telemetry.snapshot import Snapshot
-from tests.api.driving import SNAPSHOT
+from tests.api.fake_control import SNAPSHOT
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "docs/grafana.json"
 GEN_AI = {

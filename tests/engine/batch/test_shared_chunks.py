@@ -20,7 +20,7 @@ from periscope.engine.batch.sharing import Source, StateView
 from periscope.engine.batch.step_plan import Prefill, PromptView
 from periscope.engine.text_model import TextModel
 from tests.engine.batch.batches import batch_over
-from tests.engine.batch.test_scheduler import DECODING, NUM_SLICES, TIMINGS, plan, prompt, tokens
+from tests.engine.batch.planning import DECODING, NUM_SLICES, TIMINGS, plan, prompt, tokens
 from tests.engine.driving import Run, all_of, load, submit
 from tests.tiny_models import SHAPES, write_text_model
 

@@ -342,36 +342,6 @@ def test_a_wide_limit_keeps_the_proportions_bearable() -> None:
     assert (image.width, image.height) == (8000, 80)
 
 
-@pytest.mark.parametrize(
-    ("data", "name"),
-    [
-        (b"\xff\x0a\0\0", "a JPEG XL picture"),
-        (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL picture"),
-        (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 picture"),
-        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing"),
-        (b"<svg>", "an SVG drawing"),
-        (b"\0\0\x01\0\x01\0", "an icon file"),
-        (b"%PDF-1.7", "a PDF document"),
-        (b"\0\0\0\x18ftypmp42\0\0\0\0", "a video"),
-    ],
-)
-def test_a_format_that_people_send_is_named(data: bytes, name: str) -> None:
-    """Whoever sends one reads what it is and what to do, not that it is broken."""
-    for read in (decoded, header_of):
-        with pytest.raises(ImageInvalid) as refused:
-            read(data)
-        told = f"`{PARAM}` is {name}, which is not supported. Convert it to JPEG or PNG and send that"
-        assert refused.value.message.startswith(told)
-        assert ("data: URL" in refused.value.message) == (name in ("a PDF document", "a video"))
-
-
-def test_avif_is_told_by_its_other_brands_too() -> None:
-    """Its container is HEIC's, and the first brand may be the container's."""
-    data = encoded(PIL.Image.new("RGB", (20, 10), (200, 100, 50)), "AVIF")
-    assert data[4:12] == b"ftypavif"
-    assert is_near(pixel(decoded(data[:8] + b"mif1" + data[12:])), (200, 100, 50))
-
-
 @pytest.mark.parametrize("brand", [b"heic", b"heix", b"hevc", b"mif1"])
 def test_without_its_extra_heic_is_named(brand: bytes) -> None:
     """Whoever sends a photo of an iPhone reads what it is, how to convert it, and what the server needs."""
