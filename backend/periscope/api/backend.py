@@ -263,7 +263,7 @@ class ControlBackend(Protocol):
         ...
 
     def download(self, download_id: str) -> DownloadStatus:
-        """One of them.
+        """One download, by its id.
 
         Raises:
             DownloadNotFound: there is none of this id.

@@ -61,7 +61,7 @@ async def read_json(request: Request, max_text_bytes: int, decode: Callable[[Any
 
 
 def parse_body(body: bytes | bytearray, scan: BodyScan) -> Any:
-    """The body's value.
+    """The value of a body that has been read.
 
     Args:
         scan: has read all of the body.

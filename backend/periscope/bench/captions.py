@@ -21,7 +21,7 @@ SIZES = (1, 4)
 
 @dataclass(frozen=True, slots=True)
 class CaptionSettings:
-    """What to measure.
+    """What `bench caption` measures.
 
     Attributes:
         url: a running server; None = start one with the embedded pair.

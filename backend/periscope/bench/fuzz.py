@@ -38,7 +38,7 @@ _MAX_MESSAGE_CHARS = 200
 
 @dataclass(frozen=True, slots=True)
 class FuzzSettings:
-    """What to send.
+    """What `bench fuzz` sends.
 
     Attributes:
         num_files: of all formats together, in turn.

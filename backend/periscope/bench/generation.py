@@ -37,7 +37,7 @@ _SHARING_ROWS = 4
 
 @dataclass(frozen=True, slots=True)
 class GenerationSettings:
-    """What to measure.
+    """What `bench serve` measures.
 
     Attributes:
         model: folder or hub id; None = random weights.

@@ -54,7 +54,7 @@ _MAX_ANSWERS = 100
 
 @dataclass(frozen=True, slots=True)
 class NeighbourSettings:
-    """What to measure.
+    """What `bench neighbours` measures.
 
     Attributes:
         model: folder or hub id; None = random weights.

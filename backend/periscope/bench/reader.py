@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ReaderSettings:
-    """What to measure.
+    """What `bench reader` measures.
 
     Attributes:
         url: a running server; None = start one with the embedded pair and the reader that is installed.

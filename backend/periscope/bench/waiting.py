@@ -57,7 +57,7 @@ async def told(what: str, tell: Tell, *, every_s: float = _TOLD_EVERY_S) -> Asyn
 
 @asynccontextmanager
 async def waiting_for(what: str, tell: Tell, limit_s: float = TIME_LIMIT_S) -> AsyncIterator[None]:
-    """Both: `told` and `within`.
+    """Wait as `told` and `within` together do: say what is waited for, and give up in the end.
 
     Raises:
         PeriscopeError: it took longer than `limit_s`.

@@ -115,7 +115,7 @@ def print_menu(ctx: typer.Context, url: str | None, config: Path | None, *, foll
 
 
 def run_app(ctx: typer.Context, url: str | None, config: Path | None) -> None:
-    """The native menubar.
+    """Run the native menubar until it is quit; blocks.
 
     Raises:
         CommandFailed: it is not installed, or this is no Mac.

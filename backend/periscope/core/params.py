@@ -84,6 +84,16 @@ class GenerationParams:
     def __post_init__(self) -> None:
         for name, (low, high) in _BOUNDS.items():
             check_bounds(name, getattr(self, name), low, high)
+        self._check_lengths()
+        for token_id, bias in self.logit_bias:
+            check_bounds("logit_bias", bias, -MAX_LOGIT_BIAS, MAX_LOGIT_BIAS)
+            check_bounds("logit_bias", token_id, 0, None)
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequest("`top_logprobs` needs `logprobs: true`.", param="top_logprobs")
+        if self.prompt_logprobs and not self.logprobs:
+            raise InvalidRequest("`prompt_logprobs` needs `logprobs`.", param="prompt_logprobs")
+
+    def _check_lengths(self) -> None:
         if len(self.stop) > MAX_STOP_STRINGS:
             raise InvalidRequest(
                 f"`stop` takes at most {MAX_STOP_STRINGS} strings, got {len(self.stop)}.", param="stop"
@@ -100,13 +110,6 @@ class GenerationParams:
                 f"`logit_bias` takes at most {MAX_LOGIT_BIAS_ENTRIES} tokens, got {len(self.logit_bias)}.",
                 param="logit_bias",
             )
-        for token_id, bias in self.logit_bias:
-            check_bounds("logit_bias", bias, -MAX_LOGIT_BIAS, MAX_LOGIT_BIAS)
-            check_bounds("logit_bias", token_id, 0, None)
-        if self.top_logprobs and not self.logprobs:
-            raise InvalidRequest("`top_logprobs` needs `logprobs: true`.", param="top_logprobs")
-        if self.prompt_logprobs and not self.logprobs:
-            raise InvalidRequest("`prompt_logprobs` needs `logprobs`.", param="prompt_logprobs")
 
     def over(self, defaults: GenerationParams) -> GenerationParams:
         """Pure: these params, with what was not asked for taken from `defaults`."""

@@ -83,7 +83,7 @@ class Downloads:
         return tuple(each.status(self._clock()) for each in self._all.values())
 
     def status(self, download_id: str) -> DownloadStatus:
-        """One of them.
+        """One download as it is now, by its id.
 
         Raises:
             DownloadNotFound: there is none of this id.

@@ -156,7 +156,7 @@ class ImageServer(MCPServer):
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
     ) -> types.CallToolResult | types.InputRequiredResult:
-        """As the SDK's.
+        """Call a tool, as the SDK's method of the same name does.
 
         Raises:
             ToolError: also for an unknown argument, and for wrong ones in words for a model, not for a developer.

@@ -66,7 +66,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Menu:
-    """All of it.
+    """Everything that stands in the menubar.
 
     Attributes:
         title: beside the symbol in the menubar; may be empty.

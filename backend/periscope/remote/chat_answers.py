@@ -47,7 +47,7 @@ class ChatChoice:
 
 @dataclass(frozen=True, slots=True)
 class ChatAnswer:
-    """A whole answer.
+    """The whole answer to one request.
 
     Attributes:
         choices: at least one, in order.

@@ -90,7 +90,7 @@ class LookTool:
 
 
 def _read(arguments: str, images: tuple[str, ...]) -> Look:
-    """Pure.
+    """Pure: the look that a call's arguments ask for.
 
     Raises:
         ValueError: says what is wrong, for the model.

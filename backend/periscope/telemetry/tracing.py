@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
 
-    from periscope.core import RequestTrace
+    from periscope.core import RequestTrace, VisionUsage
     from periscope.events import Event
 
 _NS: Final = 1_000_000_000
@@ -132,9 +132,13 @@ def _attributes(request_id: str, trace: RequestTrace) -> dict[str, Any]:
             "gen_ai.response.finish_reasons": tuple(reason.value for reason in trace.finish_reasons),
         }
     if trace.vision is not None:
-        attributes |= {
-            "periscope.caption.cache_hits": trace.vision.num_cache_hits,
-            "periscope.caption.failed": trace.vision.num_failed,
-            "periscope.caption.output_tokens": trace.vision.num_caption_tokens,
-        }
+        attributes |= _caption_attributes(trace.vision)
     return attributes
+
+
+def _caption_attributes(vision: VisionUsage) -> dict[str, Any]:
+    return {
+        "periscope.caption.cache_hits": vision.num_cache_hits,
+        "periscope.caption.failed": vision.num_failed,
+        "periscope.caption.output_tokens": vision.num_caption_tokens,
+    }

@@ -90,9 +90,13 @@ class FileProcess:
             env={**os.environ, "PYTHONPATH": path},
         )
         self._end = weakref.finalize(self, _ended, self._process)
+        self._await_ready(self._process)
+        return self._process
+
+    def _await_ready(self, process: subprocess.Popen[bytes]) -> None:
         try:
-            with _killing_after(_START_TIMEOUT_S, self._process):
-                _exactly(self._process, len(READY))
+            with _killing_after(_START_TIMEOUT_S, process):
+                _exactly(process, len(READY))
         except EOFError:
             self._stop()
             logger.exception("the process that reads files (%s) did not start", self._program)
@@ -100,7 +104,6 @@ class FileProcess:
                 "The server could not start the process that reads files. Its log says why.",
                 retry_after_s=_RETRY_AFTER_S,
             ) from None
-        return self._process
 
     def _stop(self) -> None:
         if self._end is not None:

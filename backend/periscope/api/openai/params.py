@@ -19,7 +19,7 @@ _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")
 def decode_params(
     wire: GenerationWire, *, max_tokens: int | None, logprobs: bool, top_logprobs: int
 ) -> GenerationParams:
-    """The sampling parameters.
+    """The sampling parameters of a request.
 
     Raises:
         InvalidRequest: one is out of bounds, or they contradict each other.

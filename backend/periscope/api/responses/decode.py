@@ -98,7 +98,7 @@ class Asked(Generic[WireT]):
     def request(
         self, seal: ReasoningSeal, earlier: Sequence[JSONObject] = (), known_servers: Sequence[str] = ()
     ) -> Decoded:
-        """The request.
+        """The request for the model, with the items of earlier turns before its own.
 
         Args:
             earlier: the items of the turns that it goes on from.

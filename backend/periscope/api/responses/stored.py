@@ -102,7 +102,7 @@ class StoredResponses:
         self._store.finish(Turn(response["id"], outputs=tuple(response["output"]), answer=answer))
 
     async def response(self, response_id: str) -> JSONObject:
-        """The response.
+        """The stored response, as it was answered.
 
         Raises:
             ResponseNotFound: it is not stored.
@@ -129,7 +129,7 @@ class StoredResponses:
         return [as_listed(item) for item in by_id.values()]
 
     async def delete(self, response_id: str) -> None:
-        """Delete the response.
+        """Delete one response from the store.
 
         Raises:
             ResponseNotFound: it is not stored.

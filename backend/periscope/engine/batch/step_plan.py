@@ -59,7 +59,7 @@ class PromptView:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowView:
-    """A decoding row.
+    """A decoding row, as the scheduler sees it.
 
     Attributes:
         prompt: `(num_prompt_tokens,)`.

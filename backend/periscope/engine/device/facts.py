@@ -11,7 +11,7 @@ from periscope.engine.device.memory import device_budget_bytes
 
 @dataclass(frozen=True, slots=True)
 class DeviceFacts:
-    """One device.
+    """What is known of the device that MLX computes on.
 
     Attributes:
         recommended_bytes: what Metal recommends to keep in use at once; None without Metal.

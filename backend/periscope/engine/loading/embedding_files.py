@@ -86,7 +86,7 @@ class EmbeddingFiles:
 
     @classmethod
     def read(cls, path: Path, config: JSONObject, *, context_length: int | None = None) -> EmbeddingFiles:
-        """Read them.
+        """Read the files of one model.
 
         Args:
             path: the model's folder.

@@ -74,7 +74,7 @@ def find_on_disk(model: str, revision: str | None = None) -> Path:
 
 
 def read_model_config(path: Path) -> JSONObject:
-    """The model's config.json.
+    """The value of the model's config.json.
 
     Raises:
         ModelLoadError: the file is missing or not a JSON object.

@@ -71,7 +71,7 @@ class FileKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DocumentFile:
-    """A document's content.
+    """The content of one document.
 
     Attributes:
         data: of a PDF, an Office file or a video; empty otherwise.
@@ -158,13 +158,17 @@ def _told_by_bytes(data: bytes, part: FilePart, settings: DocumentSettings, *, h
         raise _not_taken(f"is {other}, which is not taken. Save or print it as PDF and send that.", part)
     decoded = _decoded_text(data)
     if decoded is not None:
-        text, note = decoded
-        if has_office and settings.html is HTMLMode.TEXT and _HTML.match(text):
-            return DocumentFile(FileKind.HTML, sha256=hashlib.sha256(data).hexdigest(), text=text)
-        return DocumentFile(FileKind.TEXT, text=text, note=note)
+        return _text_file(data, *decoded, is_converted=has_office and settings.html is HTMLMode.TEXT)
     if _is_picture(data, part.param):
         return DocumentFile(FileKind.PICTURE)
     raise _not_taken("is no kind of file that is taken: it is binary, and no PDF or picture.", part)
+
+
+def _text_file(data: bytes, text: str, note: str, *, is_converted: bool) -> DocumentFile:
+    """A file of text. `is_converted`: a web page is to become Markdown."""
+    if is_converted and _HTML.match(text):
+        return DocumentFile(FileKind.HTML, sha256=hashlib.sha256(data).hexdigest(), text=text)
+    return DocumentFile(FileKind.TEXT, text=text, note=note)
 
 
 def _no_video(why: str, part: FilePart) -> VideoInvalid:

@@ -43,7 +43,7 @@ class DocumentProcess:
             raise _gave_up(param) from error
 
     def draw(self, page: PageFile, *, max_side_px: int, sha256: str) -> Image:
-        """The page's picture.
+        """Draw the picture of one page.
 
         Raises:
             DocumentInvalid: it cannot be drawn, or takes too much time or memory.

@@ -22,7 +22,7 @@ class FetchImage(Protocol):
     """Fetches an http(s) URL, within its own limits on hosts and time."""
 
     async def __call__(self, url: str, *, max_bytes: int, check_head: Callable[[bytes], object], param: str) -> bytes:
-        """The file's bytes.
+        """Fetch the bytes of the file at an address.
 
         Args:
             check_head: called with the first bytes; raises if they are not the beginning of an image.

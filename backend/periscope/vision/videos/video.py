@@ -64,7 +64,7 @@ class Video:
         return ImageHeader(facts.width, facts.height, hashlib.sha256(named.encode()).hexdigest())
 
     def frame(self, index: int) -> Image:
-        """A frame's pixels.
+        """The pixels of one chosen frame; blocks.
 
         Raises:
             VideoInvalid: it cannot be read.

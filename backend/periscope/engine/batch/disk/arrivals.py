@@ -93,7 +93,7 @@ class Arrivals:
         self._prompts = deque(prompt for prompt in self._prompts if prompt.row.id not in ids)
 
     def close(self) -> None:
-        """Drop all requests."""
+        """Drop all requests and the state being read."""
         self._stop_reading()
         self._prompts.clear()
 
