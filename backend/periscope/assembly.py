@@ -316,7 +316,7 @@ def _terms_of(model: ModelConfig, config: Config) -> tuple[object, ...]:
 
 
 def _same_captioners(before: Roster, config: Config) -> list[str]:
-    """Those whose connections, waiting requests and health, or whose weights, stay as they are."""
+    """The captioners whose connections, waiting requests and health, or whose weights, stay as they are."""
     old = {model.name: model for model in before.config.models}
     return [
         model.name

@@ -291,7 +291,7 @@ class Runtime:
         return None if found is None else found.name
 
     def _take(self, roster: Roster, changes: ConfigChanges) -> None:
-        """In one turn of the loop, so that no request sees half of it."""
+        """Put another roster in place, in one turn of the loop, so that no request sees half of it."""
         before, self._roster = self._roster, roster
         self.bus.publish(ConfigReloaded(changes))  # watchers get their snapshot when all below is done
         anew = {*changes.added, *changes.reloaded}

@@ -106,6 +106,8 @@ def test_settings_are_for_the_running_server(running: ServeProcess, short_config
     told = json.loads(cli.invoke(app, ["connect", "litellm", "--json", *common]).stdout)
     assert (told["model"], told["base_url"], told["needs_key"]) == ("tiny", f"{running.url}/v1", False)
     assert "supports_vision" not in told["settings"]  # its model is blind
+    default = json.loads(cli.invoke(app, ["connect", "litellm", "--json", "--model", "default", *common]).stdout)
+    assert default["model"] == "tiny"
     unknown = cli.invoke(app, ["connect", "litellm", "--model", "nope", *common])
     assert unknown.exit_code == 4
     assert "tiny" in unknown.stderr

@@ -120,7 +120,7 @@ class ChatBackend(ModelBackend, Protocol):
         ...
 
     def answer(self, request: GenerationRequest, servers: ServerTools) -> AsyncGenerator[AnswerEvent, None]:
-        """As `stream`, with tools on MCP servers that the model may call, and what it calls and gets from them."""
+        """Answer as `stream` does; the model may call tools on MCP servers, which is told as events."""
         ...
 
     async def tokenize(self, model: str, text: str, *, adds_special_tokens: bool) -> TokenizedText:
@@ -188,7 +188,7 @@ class ToolServer(Protocol):
         ...
 
     async def listed(self) -> tuple[ListedTool, ...]:
-        """Its tools that the file allows. Connects if there is no connection. Cancellable.
+        """The server's tools that models.yaml allows. Connects if there is no connection. Cancellable.
 
         Raises:
             ToolServerUnreachable: it cannot be reached.

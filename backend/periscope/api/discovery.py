@@ -147,6 +147,6 @@ def _publisher(card: ModelCard) -> str:
 
 
 def _bits_of(quantization: str) -> int | None:
-    """Of a name such as `4bit`, `mxfp4` or `bfloat16`; None if it has no number."""
+    """The bits of a quantisation such as `4bit`, `mxfp4` or `bfloat16`; None if its name has no number."""
     digits = "".join(letter for letter in quantization if letter.isdecimal())
     return int(digits) if digits else None

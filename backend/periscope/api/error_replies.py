@@ -82,7 +82,7 @@ async def on_http_exception(request: Request, error: HTTPException) -> JSONReply
 
 
 def _methods(request: Request) -> list[str]:
-    """Those that the path takes. The router's own error has those of the first of the path's routes alone."""
+    """The methods that the path takes. The router's own error has those of the first of the path's routes alone."""
     return [method for method in _METHODS if _is_taken(request, method)]
 
 

@@ -133,7 +133,7 @@ class BodyScan:
         self._follow_strings(pieces, first_inside)
 
     def _without_escapes(self, chunk: bytes) -> bytes:
-        """As many bytes, in which spaces replace escapes, so that every quote opens or closes a string."""
+        """The same number of bytes with spaces for escapes, so that every quote opens or closes a string."""
         if self._ends_in_escape and chunk[0] in b'"\\':
             chunk = b" " + chunk[1:]
         self._ends_in_escape = False

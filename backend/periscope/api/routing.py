@@ -34,7 +34,7 @@ class DocumentedRoute(Route):
         self.documentation = documentation
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """As Starlette's, with `route` in the scope."""
+        """Match as Starlette's route does, and put `route` into the scope."""
         match, found = super().matches(scope)
         return match, found if match is Match.NONE else {**found, "route": self}
 

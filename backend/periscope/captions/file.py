@@ -62,11 +62,11 @@ class CaptionFile:
 
     @classmethod
     def open_or_replace(cls, path: Path) -> Self:
-        """As the function of this name."""
+        """Open the file; one that cannot be used is renamed and a new one made."""
         return cls(open_or_replace(path, FORMAT))
 
     def load(self, max_bytes: int) -> list[KeptCaption]:
-        """As many captions as fit, the most recently used one first. Those that do not fit are deleted."""
+        """Read as many captions as fit, the most recently used one first. Those that do not fit are deleted."""
         loaded: list[KeptCaption] = []
         num_bytes = 0
         with closing(self.recent()) as entries:

@@ -139,7 +139,7 @@ class KeptCaptions:
         return num_entries
 
     def recent(self, limit: int, prefix: str = "") -> list[KeptCaption]:
-        """Those whose keys, or the part of them behind the namespace, begin so; the most recently used one first."""
+        """The captions whose keys, or the parts behind the namespace, start so; the most recently used first."""
         return most_recent(reversed(self._entries.values()), limit, prefix)
 
     def _remove(self, key: str) -> None:

@@ -141,7 +141,7 @@ class CaptionStore:
                 self._make_write_due()
 
     def _make_write_due(self) -> None:
-        """With the lock held: let the thread write, unless it is going to."""
+        """Let the thread write, unless it is going to. Called with the lock held."""
         if not self._is_write_due and self._state not in (StoreState.OFF, StoreState.CLOSED):
             self._is_write_due = True
             self._executor.submit(self._write)
@@ -200,7 +200,7 @@ class CaptionStore:
                 logger.info("caption cache %s can be written again", self._path)
 
     def _take_failure(self, changes: _Changes, error: Exception) -> None:
-        """Of what another try may bring, keep the changes for it."""
+        """Keep the changes for another try if the failure is one that may pass; else switch the store off."""
         if not isinstance(error, sqlite3.DatabaseError) or is_damage(error):
             self._give_up(error)
             return

@@ -37,7 +37,7 @@ class _Cache(Protocol):
         ...
 
     def kept(self, limit: int, key: str) -> tuple[JSONObject, list[JSONObject]]:
-        """Its state, and the captions used last whose keys begin so."""
+        """The state of the cache, and the captions used last whose keys start with a prefix."""
         ...
 
     def flush(self) -> tuple[int, bool]:

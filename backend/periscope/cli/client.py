@@ -263,7 +263,7 @@ def _token_of(running: RunningServer | None, url: str) -> str | None:
 
 
 def require_server(asked_url: str | None, config: Config) -> Server:
-    """As `find_server`, for commands that are nothing without a server.
+    """Find the server as `find_server` does, for commands that are nothing without one.
 
     Raises:
         CommandFailed: none runs (exit code 3).

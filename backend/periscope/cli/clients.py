@@ -36,7 +36,7 @@ class Connection:
 
     @property
     def base_url(self) -> str:
-        """As OpenAI's SDKs take it."""
+        """The address as OpenAI's SDKs take it, with `/v1`."""
         return f"{self.url}/v1"
 
     @property

@@ -16,5 +16,5 @@ def collect_seldom() -> None:
 
 
 def collect_as_usual() -> None:
-    """As Python does by itself. Idempotent."""
+    """Collect garbage as often as Python does by itself. Idempotent."""
     gc.set_threshold(*_USUAL)

@@ -135,5 +135,5 @@ def table(rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    """As it would stand in the file, on one line."""
+    """A value as it would stand in the file, on one line."""
     return value if isinstance(value, str) and value and value.isprintable() else json.dumps(value, default=str)

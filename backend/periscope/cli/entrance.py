@@ -69,7 +69,7 @@ class Entrance:
 
     @property
     def identity(self) -> ServerIdentity:
-        """As the status tells it."""
+        """What the status tells of this process."""
         return ServerIdentity(self.server.version, self.server.instance_id, self.server.supervisor)
 
     @property

@@ -157,5 +157,5 @@ def _handler(handler: logging.Handler, redaction: Redaction) -> logging.Handler:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Not uvicorn's traceback for a request that we cancelled when the grace was over."""
+    """Whether a record is worth a line: uvicorn's traceback for a request that we cancelled is not."""
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

@@ -43,7 +43,6 @@ class ServerSource:
         return self._server.url
 
     async def status(self) -> Snapshot:
-        """As it is now."""
         return await self._server.status()
 
     def events(self) -> AsyncGenerator[tuple[str, JSONObject], None]:

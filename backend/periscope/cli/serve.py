@@ -114,7 +114,7 @@ def serve(
 
 
 def _begin_log_file(entrance: Entrance, config: Config, redaction: Redaction) -> None:
-    """Of the server that commands find. Under launchd the log goes there alone."""
+    """Begin the log file of the server that commands find. Under launchd the log goes there alone."""
     from periscope.cli.log import LogFile, empty_collected, log_to_file
 
     if entrance.server.log_path is None:

@@ -77,7 +77,7 @@ def variables_of(server: McpServerConfig) -> tuple[str, ...]:
 
 
 def named_variables(tree: Any) -> Iterator[str]:
-    """As `variables_of`, of all entries of a file that has not been checked yet."""
+    """The variables that all entries of a file name, which has not been checked yet; see `variables_of`."""
     entries = tree.get("mcp_servers") if isinstance(tree, dict) else None
     for entry in entries if isinstance(entries, list) else []:
         if isinstance(entry, dict):

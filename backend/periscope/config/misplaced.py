@@ -44,5 +44,5 @@ def _keys_of_text_models(entry: ModelEntry) -> Iterator[tuple[str, ...]]:
 
 
 def _given(entry: ModelEntry, *keys: str) -> Iterator[tuple[str, ...]]:
-    """Those of these keys of `params` that the entry has."""
+    """The keys of `params`, of these, that the entry has."""
     return (("params", key) for key in keys if getattr(entry.params, key) is not None)

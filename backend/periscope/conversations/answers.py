@@ -51,7 +51,7 @@ class Answer:
 
     @property
     def usage(self) -> Usage:
-        """Of an answer that has ended; zeros before."""
+        """The usage of an answer that has ended; zeros before."""
         return Usage() if self.finished is None else self.finished.usage
 
     @property
@@ -63,7 +63,7 @@ class Answer:
 
     @property
     def is_cut_off(self) -> bool:
-        """It ended at `max_tokens` or at the end of the context."""
+        """Whether the answer ended at `max_tokens` or at the end of the context."""
         return self.finished is not None and self.finished.finish_reason is FinishReason.LENGTH
 
     @property

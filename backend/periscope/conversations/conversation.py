@@ -138,7 +138,7 @@ class ConversationOptions:
         return self.allowed_tools is None or name in self.allowed_tools
 
     def choice(self, turn: int) -> ToolChoice:
-        """That of a turn, from 1."""
+        """The `tool_choice` of a turn; turns count from 1."""
         return self.tool_choice if isinstance(self.tool_choice, ToolChoice) else self.tool_choice(turn)
 
 

@@ -79,7 +79,7 @@ class KeptServer:
         return self.terms.approval == "request" if wanted is None else wanted
 
     async def listed(self) -> tuple[ListedTool, ...]:
-        """Its tools that the file allows. Connects if there is no connection.
+        """The server's tools that the file allows. Connects if there is no connection.
 
         Raises:
             ToolServerUnreachable: it cannot be reached.
@@ -140,7 +140,7 @@ class McpServers:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all servers, in the order of the file."""
+        """The names of all servers, in the order of the file."""
         return tuple(self._servers)
 
     def find(self, name: str) -> KeptServer | None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class _State(StrEnum):
-    """Of a session. It goes through them in this order, once."""
+    """States of a session, which it goes through once, in this order."""
 
     NEW = "new"
     OPEN = "open"

@@ -25,12 +25,12 @@ class ToolSource(Protocol):
 
     @property
     def keeps_names(self) -> bool:
-        """Its tools keep their names, and those of others give way: the program has named them itself."""
+        """Whether its tools keep their names and those of others give way: the program has named them."""
         ...
 
     @property
     def tools(self) -> Sequence[Tool]:
-        """Those that it has now, under its own names. Does not wait."""
+        """The tools that the source has now, under its own names. Does not wait."""
         ...
 
     async def call(self, name: str, arguments: JSONObject) -> ToolResult:

@@ -6,7 +6,7 @@ _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 
 
 def size(num_bytes: int) -> str:
-    """As downloads are stated, in powers of 1000."""
+    """A number of bytes as downloads are stated, in powers of 1000."""
     value, unit = float(num_bytes), "B"
     for unit in ("B", "kB", "MB", "GB"):  # noqa: B007 - the last one that fits
         if value < 1000:
@@ -18,7 +18,7 @@ def size(num_bytes: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """In the largest unit and the next smaller one: `42 s`, `3 min 5 s`, `2 h 10 min`, `4 d 1 h`."""
+    """A time in the largest unit and the next smaller one: `42 s`, `3 min 5 s`, `2 h 10 min`, `4 d 1 h`."""
     total = round(seconds)
     for large, small, large_s, small_s in (
         ("d", "h", _DAY_S, _HOUR_S),

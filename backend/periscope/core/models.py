@@ -48,7 +48,7 @@ class ModelState(StrEnum):
 
     @property
     def is_resident(self) -> bool:
-        """Its weights are in memory, and requests may be using them."""
+        """Whether its weights are in memory, so that requests may be using them."""
         return self is ModelState.READY or self is ModelState.DRAINING
 
     @property

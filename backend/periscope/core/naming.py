@@ -51,7 +51,7 @@ def find_model(models: Collection[NamedT], asked: str, *, default: NamedT | None
 
 
 def require_model(models: Collection[NamedT], asked: str, *, default: NamedT | None = None) -> NamedT:
-    """As `find_model`, for a name that must be one of these models'.
+    """Find a model as `find_model` does, by a name that must be one of these models'.
 
     Raises:
         ModelNotFound: no model has this name; the message lists the names that exist.

@@ -93,7 +93,7 @@ class GenerationRequest:
 
     @property
     def num_completions(self) -> int:
-        """Those of all prompts together."""
+        """How many completions the request has, those of all prompts together."""
         return max(1, len(self.prompts)) * self.num_choices
 
 

@@ -256,7 +256,7 @@ def _read(path: Path, chat_template: str | None = None) -> tuple[Any, Any]:
 
 
 def _read_with_vision(path: Path, config: EngineConfig) -> tuple[Any, Any, ImageProcessor]:
-    """As `_read`, with the vision encoder and the image processor of its images."""
+    """Read the model as `_read` does, with the vision encoder and the image processor."""
     if config.draft_model is not None:
         raise ModelLoadError(
             "`draft_model` cannot draft for a model that takes images itself. Remove it, or set `vision_mode: proxy`."

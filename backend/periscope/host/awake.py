@@ -15,7 +15,7 @@ class AwakeProcess(Protocol):
     """A program that keeps the machine awake as long as it runs."""
 
     def poll(self) -> int | None:
-        """Its exit status; None while it runs."""
+        """The exit status; None while it runs."""
         ...
 
     def terminate(self) -> None:
@@ -23,7 +23,7 @@ class AwakeProcess(Protocol):
         ...
 
     def wait(self) -> int:
-        """Its exit status, once it has ended."""
+        """Wait for its end and return the exit status."""
         ...
 
 

@@ -79,7 +79,7 @@ class Downloads:
         return any(each.state.is_active for each in self._all.values())
 
     def all(self) -> tuple[DownloadStatus, ...]:
-        """All of them, the oldest first."""
+        """All downloads that are remembered, the oldest first."""
         return tuple(each.status(self._clock()) for each in self._all.values())
 
     def status(self, download_id: str) -> DownloadStatus:

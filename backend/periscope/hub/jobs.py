@@ -27,12 +27,12 @@ class DownloadState(StrEnum):
 
     @property
     def is_active(self) -> bool:
-        """It goes on by itself."""
+        """Whether the download goes on by itself."""
         return self in {DownloadState.QUEUED, DownloadState.DOWNLOADING}
 
     @property
     def is_kept(self) -> bool:
-        """It survives a restart: it goes on then, or can be resumed."""
+        """Whether it survives a restart: then it goes on, or can be resumed."""
         return self not in {DownloadState.COMPLETED, DownloadState.CANCELLED}
 
 

@@ -61,7 +61,7 @@ class DownloadPlan:
 
     @property
     def total_bytes(self) -> int:
-        """Of all files, on this disk or not."""
+        """The size of all files, on this disk or not."""
         return sum(file.size_bytes for file in self.files)
 
     @property

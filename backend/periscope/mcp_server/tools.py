@@ -174,7 +174,7 @@ class ImageServer(MCPServer):
             raise ToolError(f"{name}: {_told_faults(wrong)}") from wrong
 
     def transport(self) -> StreamableHTTPSessionManager:
-        """For one HTTP request: whoever runs it owns all of its tasks, and no session outlives it."""
+        """A transport for one HTTP request: whoever runs it owns all of its tasks, and no session outlives it."""
         return StreamableHTTPSessionManager(
             self._lowlevel_server,
             json_response=True,

@@ -31,7 +31,7 @@ class Source(Protocol):
         ...
 
     async def status(self) -> Snapshot:
-        """As it is now."""
+        """The status of the whole server now."""
         ...
 
     def events(self) -> AsyncGenerator[tuple[str, JSONObject], None]:

@@ -73,7 +73,7 @@ def _call(program: str, *arguments: str) -> Iterator[str]:
 
 
 def _quoted(value: str) -> str:
-    """In double quotes, in which SwiftBar knows no escapes: what would end them or the line is replaced."""
+    """The text in double quotes, in which SwiftBar knows no escapes: what would end them or the line is replaced."""
     line = " ".join(value.splitlines())
     return '"' + line.replace('"', "'").replace("|", "¦") + '"'
 

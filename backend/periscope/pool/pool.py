@@ -151,7 +151,7 @@ class ModelPool:
             await ticket.granted()
 
     def start_load(self, name: str, *, may_evict: bool = True) -> None:
-        """As `load`, without waiting; a later failure is logged and in the model's status.
+        """Begin a load as `load` does, without waiting; a later failure is logged and in the model's status.
 
         Raises:
             ModelUnavailable: it cannot be loaded, as far as is known at once.

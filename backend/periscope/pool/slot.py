@@ -91,13 +91,13 @@ class Slot:
 
     @property
     def may_be_spared(self) -> bool:
-        """It is in memory, and neither pinned nor used, waited for or about to be unloaded."""
+        """Whether it is in memory, and neither pinned nor used, waited for or about to be unloaded."""
         is_idle = self.state is ModelState.READY and not (self.queue.num_running or self.queue.waiting)
         return is_idle and not self.is_pinned and self.lifecycle.unload_number is None
 
     @property
     def is_in_use(self) -> bool:
-        """It is in memory, on its way there, or a request waits for it."""
+        """Whether it is in memory, on its way there, or a request waits for it."""
         return self.state.is_resident or self.state is ModelState.LOADING or bool(self.queue.waiting)
 
     @property

@@ -171,7 +171,7 @@ class OpenAIClient:
                         yield event
 
     async def delete(self, path: str) -> bytes:
-        """As `post`, without a body."""
+        """Send a DELETE, which has no body; otherwise as `post`."""
         return await self._whole("DELETE", path)
 
     @property

@@ -364,7 +364,7 @@ async def _one_choice(
 async def _prompt_logprobs(
     engine: LocalGenerator, request: GenerationRequest, prompt: _Prompt
 ) -> tuple[TokenLogprob, ...]:
-    """Those of the prompt's tokens, if they are wanted. They come with a first token, which nobody wants."""
+    """The log-probabilities of the prompt's tokens, if wanted. They come with a first token, which nobody wants."""
     if request.params.prompt_logprobs:
         async with engine.generate_stream(prompt.rendered, replace(request.params, stop=())) as chunks:
             async for chunk in chunks:

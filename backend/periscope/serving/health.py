@@ -60,7 +60,7 @@ class Notices:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """For a person, the oldest first."""
+        """What is wrong, in sentences for a person, the oldest first."""
         return tuple(self._sentences.values())
 
     def put(self, topic: str, sentence: str | None) -> None:

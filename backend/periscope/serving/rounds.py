@@ -87,7 +87,7 @@ class _Call:
 
     @property
     def waits(self) -> bool:
-        """It is only run when the client agrees, whom nobody has asked yet."""
+        """Whether it is only run when the client agrees, whom nobody has asked yet."""
         return self.tool is not None and self.tool.needs_approval and self.approval_id is None
 
     @property
@@ -295,7 +295,7 @@ class Rounds:
         return [results.get(call.id) or ToolResult(()) for call in calls]
 
     async def _result_of(self, call: _Call, tell: TellEvent) -> ToolResult:
-        """Of a call that the client does not hear of."""
+        """Run a call that the client does not hear of, and return its result."""
         tool = call.tool
         if tool is None or tool.is_shown or self._num_calls[call.name] >= tool.max_calls:
             self._is_last = True
@@ -356,7 +356,7 @@ class Rounds:
         self._end, self.finished = (end, None) if self.has_calls else (None, end)
 
     def _num_tokens_left(self) -> int | None:
-        """Of `max_tokens`, which bounds all rounds together; None = without bound."""
+        """What is left of `max_tokens`, which bounds all rounds together; None = without bound."""
         return None if self._max_tokens is None else max(0, self._max_tokens - self._usage.num_completion_tokens)
 
 

@@ -72,7 +72,7 @@ class Seeing:
         rounds.offer(look_tools(self.looking, rounds.asked_tools, self._settings.max_looks))
 
     async def see_results(self, rounds: Rounds, tell: Tell) -> None:
-        """As `see`, for results of tools: the model is told of what cannot be shown, and goes on.
+        """Replace the pictures in results of tools; the model is told of what cannot be shown, and goes on.
 
         Raises:
             ServerStopping: nothing new is taken.

@@ -16,7 +16,7 @@ class ServerTool(Protocol):
 
     @property
     def tool(self) -> Tool:
-        """As the model is offered it. Its name is none of the client's tools."""
+        """The tool as the model is offered it. Its name is none of the client's tools."""
         ...
 
     @property

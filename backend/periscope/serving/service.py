@@ -63,7 +63,7 @@ class ModelElsewhere(Protocol):
         ...
 
     def status(self) -> ModelStatus:
-        """Its status; does not block."""
+        """The status of the model; does not block."""
         ...
 
 
@@ -116,7 +116,7 @@ class ChatService:
         self._is_stopping = True
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
-        """As `answer`, for a client that asks for no tools on MCP servers and hears of none."""
+        """Answer as `answer` does, for a client that asks for no tools on MCP servers and hears of none."""
         return cast("AsyncGenerator[OutputEvent, None]", self.answer(request, ServerTools()))
 
     async def answer(self, request: GenerationRequest, servers: ServerTools) -> AsyncGenerator[AnswerEvent, None]:

@@ -111,7 +111,7 @@ class TurnStore:
         return await self._read(lambda file: file.conversation(turn_id, max_bytes), turn_id)
 
     async def items(self, item_ids: Sequence[str]) -> dict[str, JSONObject]:
-        """Those of these items that are kept, by id."""
+        """The kept ones of these items, by id."""
         return await self._read(lambda file: file.items(item_ids), "")
 
     async def delete(self, turn_id: str) -> bool:

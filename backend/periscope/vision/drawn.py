@@ -23,7 +23,7 @@ class DrawnImage(ImagePart):
     @property
     @abstractmethod
     def header(self) -> ImageHeader:
-        """Its size, and a digest of everything that its pixels depend on; the same in every process."""
+        """The picture's size, and a digest of everything that its pixels depend on; the same in every process."""
 
     @abstractmethod
     def drawn(self, *, max_side_px: int) -> Image:

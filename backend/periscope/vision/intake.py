@@ -254,7 +254,7 @@ def image_places(messages: Sequence[Message], settings: ProxySettings, num_befor
 
 
 def _num_text_bytes(messages: Sequence[Message]) -> int:
-    """Of images and documents as base64. Their decoded bytes, three quarters of it, exist at the same time."""
+    """The bytes of images and documents in base64. Their decoded bytes, three quarters of it, exist beside them."""
     images = sum(len(part.url) for message in messages for part in message.images)
     return images + sum(len(part.url or part.text or "") for message in messages for part in message.files)
 

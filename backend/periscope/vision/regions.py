@@ -35,7 +35,7 @@ class PictureRegion(Picture):
     region: Region
 
     def decoded(self, data: bytes, limits: ImageLimits) -> Image:
-        """As `Picture.decoded`: the whole picture is scaled down less, so that its part may be `max_side_px` long."""
+        """Decode the whole picture, scaled down less than usual, so that its part may be `max_side_px` long."""
         whole = self.whole.decoded(data, self._limits_of_whole(limits))
         return crop(whole, self.region.box(whole.width, whole.height), sha256=self.header.sha256)
 

@@ -115,7 +115,7 @@ class WaitNotes:
         return is_news
 
     def end(self) -> None:
-        """It waits for nothing any more."""
+        """Note that the request waits for nothing any more."""
         self.told = None
 
     @property
@@ -161,7 +161,7 @@ class ChunkEncoder:
                 return self._ending(event)
 
     def _text(self, field: str, text: str, choice: int) -> bytes:
-        """As `_chunk` of a delta with nothing but a text, of which only the text is encoded each time."""
+        """The frame of a delta that is text alone: `_chunk`, but only the text is encoded each time."""
         frame = self._text_frames.get((field, choice))
         if frame is None:
             before, named, after = self._chunk({field: ""}, choice).partition(dump_json(field) + b":")

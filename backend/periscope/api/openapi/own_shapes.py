@@ -49,7 +49,7 @@ class HealthReply(TypedDict):
 
 
 class UnfitHealth(HealthReply):
-    """With the error in the dialect of the request."""
+    """The health of a server that cannot answer, with the error in the dialect of the request."""
 
     error: OpenAIErrorFacts
 

@@ -219,7 +219,7 @@ def _tool_choice(asked: ResponsesWire) -> JSONObject | str:
 
 
 def _told(tool: ToolWire) -> JSONObject:
-    """As it was sent; a function also has the fields that SDKs read of every one."""
+    """A tool as the client sent it; a function also has the fields that SDKs read of every one."""
     told = tool.model_dump(exclude_unset=True)
     return {"description": None, "parameters": None, "strict": None} | told if tool.type == "function" else told
 

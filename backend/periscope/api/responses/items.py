@@ -185,7 +185,7 @@ def _function_call(conversation: Conversation, item: Item) -> None:
 
 
 def _arguments(item: Item) -> str:
-    """They stay as the model wrote them, even if they are not JSON: clients cannot fix history."""
+    """The arguments as the model wrote them, even if they are not JSON: clients cannot fix history."""
     arguments = item.value.get("arguments")
     if not isinstance(arguments, (str, dict, type(None))):
         raise wrong_type(f"{item.path}.arguments", "the JSON text of an object", arguments)
@@ -232,7 +232,7 @@ def _mcp_call(conversation: Conversation, item: Item) -> None:
 
 
 def _mcp_output(item: Item) -> tuple[Part, ...]:
-    """With its pictures where this server has written the item."""
+    """The output of a call, with its pictures where this server has written the item."""
     notes = item.value.get("periscope")
     if isinstance(notes, dict) and isinstance(notes.get("output"), list):
         return decode_content(notes["output"], f"{item.path}.periscope.output")
@@ -243,7 +243,7 @@ def _mcp_output(item: Item) -> tuple[Part, ...]:
 
 
 def _as_data(parts: Iterable[Part]) -> Iterator[Part]:
-    """Its texts are somebody else's words, as they were when the model first read them."""
+    """A result whose texts are somebody else's words, fenced as they were when the model first read them."""
     return (replace(part, is_data=True) if isinstance(part, TextPart) else part for part in parts)
 
 

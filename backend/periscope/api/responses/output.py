@@ -62,7 +62,7 @@ class Output:
 
     @property
     def items(self) -> list[JSONObject]:
-        """Those that have ended, in the order in which they began."""
+        """The items that have ended, in the order in which they began."""
         return [self._ended[index] for index in sorted(self._ended)]
 
     def take(self, told: Told) -> Iterator[JSONObject]:
@@ -94,7 +94,7 @@ class Output:
             yield self._done(index, item.value(status))
 
     def end_all(self, status: str) -> Iterator[JSONObject]:
-        """As `end`, and of calls whose results will not come."""
+        """End the open item, and the calls whose results will not come."""
         yield from self.end(status)
         for index, item in self._running.values():
             yield self._done(index, item.value(INCOMPLETE))

@@ -46,12 +46,12 @@ class DraftModel:
         return sum(int(cache.nbytes) for cache in self._caches)
 
     def new_lookup(self, num_prompt_tokens: int, prediction: Sequence[int]) -> None:  # noqa: ARG002 - the contract's
-        """It looks nothing up, a prediction neither: one alone may draft for a row."""
+        """Always None: a draft model uses neither a lookup nor a prediction, which is logged."""
         if prediction:
             logger.info("the `prediction` of a request is not used: the model has a `draft_model`, which drafts")
 
     def most_tokens(self, rows: Sequence[Row]) -> int:
-        """It drafts for every row that is alone."""
+        """The length of its drafts for a row that is alone; 0 for several rows."""
         return self._num_draft_tokens if len(rows) == 1 else 0
 
     def expects(self, rows: Sequence[Row], *, are_all: bool) -> bool:

@@ -104,7 +104,7 @@ class LookupDrafter:
         return PromptLookup(num_prompt_tokens, prediction) if self._is_always_on or prediction else None
 
     def most_tokens(self, rows: Sequence[Row]) -> int:
-        """It drafts for rows that are looked up."""
+        """The longest draft, if one of these rows is looked up; 0 if none is."""
         return LENGTHS[-1] if any(row.lookup is not None for row in rows) else 0
 
     def expects(self, rows: Sequence[Row], *, are_all: bool) -> bool:  # noqa: ARG002 - it has no state of one row
@@ -144,7 +144,7 @@ class LookupDrafter:
 
 
 def _chances_of(row: Row) -> Sequence[float]:
-    """Those of the guess that follows the token in flight, if there is one; it is only right if that token is."""
+    """The chances of the guess that follows the token in flight, which is only right if that token is."""
     if row.lookup is None or row.num_left <= 1:
         return ()
     row.lookup.see(row.tokens)

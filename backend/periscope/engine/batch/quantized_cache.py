@@ -48,12 +48,12 @@ class QuantizedCache:
 
     @property
     def keys(self) -> Quantized:
-        """Of all tokens and spare capacity."""
+        """The keys of all tokens and of the spare capacity, packed."""
         return keys_of(self.arrays)
 
     @property
     def values(self) -> Quantized:
-        """Of all tokens and spare capacity."""
+        """The values of all tokens and of the spare capacity, packed."""
         return values_of(self.arrays)
 
     @property
@@ -108,7 +108,7 @@ class QuantizedCache:
         return_array: bool = False,
         window_size: int | None = None,
     ) -> Any:
-        """As mlx-lm's plain cache."""
+        """The causal mask that mlx-lm's plain cache makes."""
         return create_attention_mask(N, offset=self.offset, return_array=return_array, window_size=window_size)
 
     def empty(self) -> bool:
@@ -130,13 +130,13 @@ class QuantizedCache:
 
 
 def keys_of(arrays: Sequence[mx.array]) -> Quantized:
-    """Those of the keys, of the arrays of a cache."""
+    """The arrays of the keys, of the arrays of a cache."""
     numbers, scales, biases = arrays[:_NUM_ARRAYS]
     return numbers, scales, biases
 
 
 def values_of(arrays: Sequence[mx.array]) -> Quantized:
-    """Those of the values, of the arrays of a cache."""
+    """The arrays of the values, of the arrays of a cache."""
     numbers, scales, biases = arrays[_NUM_ARRAYS:]
     return numbers, scales, biases
 

@@ -87,7 +87,7 @@ class Row:
 
     @property
     def is_fully_launched(self) -> bool:
-        """Its last token by `max_tokens` has been launched, so it needs no further forward pass."""
+        """Whether its last token by `max_tokens` has been launched, so that it needs no further forward pass."""
         return not self.is_retired and self.num_left <= 0
 
     def note_newest(self, token: int) -> None:

@@ -178,7 +178,7 @@ class SlotLayer:
 
 
 class QuantizedSlotLayer(SlotLayer):
-    """As `SlotLayer`, of rows whose caches are quantised."""
+    """One layer's quantised keys and values, in slots as in `SlotLayer`."""
 
     def __init__(self, lengths: _Lengths, arrays: Sequence[mx.array], like: QuantizedCache) -> None:
         super().__init__(lengths, arrays)

@@ -219,7 +219,7 @@ def _accepted(row: Row, sampled: Sequence[int], draft: Sequence[int]) -> Sequenc
 
 
 def _one_by_one(row: Row, logits: mx.array, draft: Sequence[int]) -> Verified:
-    """As `_accepted`, for a row with state that must see each token before the next: processors, a grammar.
+    """Accept as `_accepted` does, for a row whose processors or grammar must see each token before the next.
 
     Args:
         logits: `(places, vocab)`.

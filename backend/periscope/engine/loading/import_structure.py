@@ -55,7 +55,7 @@ class KeptImportStructure(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """That of the one module, found in the usual way, with a loader that knows of this memory."""
+        """The spec of the one module, found in the usual way, with a loader that knows of this memory."""
         if fullname != _MODULE:
             return None
         with suppress(ValueError):  # another thread's import was quicker
@@ -117,7 +117,7 @@ class _Memory:
 
 
 def _installed(package: Path) -> str | None:
-    """Of what this installation consists: a digest of the list of its files, which has theirs; None = there is none."""
+    """A digest of the list of files of this installation, which holds their digests; None = there is none."""
     for record in package.parent.glob(f"{_PACKAGE}-*.dist-info/RECORD"):
         with suppress(OSError):
             return f"{package} {hashlib.sha256(record.read_bytes()).hexdigest()}"
@@ -125,7 +125,7 @@ def _installed(package: Path) -> str | None:
 
 
 def _encoded(found: Any) -> list[Any] | None:
-    """As JSON; None if it is of another shape."""
+    """The structure as JSON; None if it is of another shape."""
     try:
         return [[sorted(needs), {key: sorted(names) for key, names in found[needs].items()}] for needs in found]
     except (AttributeError, TypeError, KeyError):

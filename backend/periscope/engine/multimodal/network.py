@@ -49,7 +49,7 @@ class ImageEmbeddings:
     layers: tuple[mx.array, ...] = ()
 
     def part(self, start: int, stop: int) -> ImageEmbeddings:
-        """Of the tokens from `start` to `stop`; lazy."""
+        """The embeddings of the tokens from `start` to `stop`; lazy."""
         first, last = (int(self.is_visual[:end].sum()) for end in (start, stop))
         layers = tuple(layer[first:last] for layer in self.layers)
         features = {name: value[:, start:stop] for name, value in self.features.items()}
@@ -142,7 +142,7 @@ class VisionLanguageNetwork(nn.Module):
         return bool(mx.isfinite(logits).all().item()), bool(is_causal.item())
 
     def _sample_logits(self, image: ImageEmbeddings) -> mx.array:
-        """Of the first token of an image in a short prompt; lazy."""
+        """The logits after the first token of an image in a short prompt; lazy."""
         prompt = [0, *self._images.sample_ids, 0]
         found, _ = self.positions(prompt, [self._images.sample.grid])
         positions = None if found is None else mx.array(found)[:, None]

@@ -228,7 +228,7 @@ def resolve(root: JSONObject, reference: str) -> Any:
 
 
 def clipped(text: str) -> str:
-    """Of what a client wrote as much as an error needs."""
+    """As much of what a client wrote as an error needs."""
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 

@@ -205,7 +205,7 @@ def _bound_format(schema: JSONObject) -> None:
 
 
 def _numbers_in(schema: JSONObject) -> Iterator[int | float]:
-    """Those that constrain values, anywhere in it."""
+    """The numbers that constrain values, anywhere in a schema."""
     pending: list[tuple[Any, bool]] = [(schema, False)]
     while pending:
         value, is_constraint = pending.pop()

@@ -25,7 +25,7 @@ def allowed_words(matcher: LLMatcher) -> NDArray[np.uint32]:
 
 
 def unpacked(words: NDArray[np.uint32]) -> NDArray[np.bool_]:
-    """For each token whether its bit is set: as many as the words have bits."""
+    """Whether the bit of each token is set: as many as the words have bits."""
     return np.unpackbits(words.view(np.uint8), bitorder="little").view(np.bool_)
 
 

@@ -52,7 +52,7 @@ class FastDetokenizer:
 
 
 class SlowDetokenizer:
-    """For tokenizers without a Rust core (SentencePiece, tiktoken files): mlx-lm's streaming detokenizer.
+    """mlx-lm's streaming detokenizer, for tokenizers without a Rust core (SentencePiece, tiktoken files).
 
     Args:
         after: as for `FastDetokenizer`.

@@ -98,7 +98,7 @@ class RemoteCaptioner:
         return await self._captioner.caption(request, tell)
 
     def status(self) -> ModelStatus:
-        """Its status, in the terms of the pool's models."""
+        """The state of the captioner, in the terms of the pool's models."""
         num_running = min(self._num_requests, self.server.max_concurrent)
         return ModelStatus(
             name=self.server.name,

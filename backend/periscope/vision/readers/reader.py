@@ -24,7 +24,7 @@ class TextBox:
 
     @property
     def height(self) -> float:
-        """Its height in pixels."""
+        """The height of the box in pixels."""
         return self.bottom - self.top
 
 

@@ -154,7 +154,7 @@ class _Reading:
                     break
 
     def _distinct(self, frames: Iterator[VideoFrame]) -> list[_Sampled]:
-        """Those that do not look like the one before."""
+        """The frames that do not look like the one before."""
         import numpy as np
 
         kept: list[_Sampled] = []

@@ -58,7 +58,7 @@ class Video:
         return self._facts
 
     def header(self, index: int) -> ImageHeader:
-        """Of a frame: the size of the video, and a digest of what the frame's pixels depend on."""
+        """The header of one frame: the video's size, and a digest of what the frame's pixels depend on."""
         facts, side = self.facts(), self._settings.max_frame_px
         named = f"video-frame {_SAMPLING_VERSION} {self._sha256} {facts.times[index]} {side}"
         return ImageHeader(facts.width, facts.height, hashlib.sha256(named.encode()).hexdigest())

@@ -57,7 +57,7 @@ class Part:
 
     @property
     def num_rows(self) -> int:
-        """Of what pieces are cut from: tokens, or single numbers."""
+        """How many rows pieces are cut from: tokens, or single numbers."""
         return self.shape[0] if self.is_by_token else math.prod(self.shape)
 
     @property
