@@ -30,8 +30,6 @@ from periscope.status import (
 from tests.api.gates import Gate, raise_it
 
 KEPT = KeptCaption("caption/ab12/cd34", Caption("A red circle.", 5, 70), created_at=1.5, used_at=2.25)
-
-
 ROW = ModelStatus(
     name="org/text",
     kind=ModelKind.TEXT,
@@ -40,11 +38,7 @@ ROW = ModelStatus(
     is_default=True,
     max_running=16,
 )
-
-
 WAITER = RequestStatus(id="chatcmpl-1", model="org/text", status="queued", age_s=1.5, position=2)
-
-
 DOWNLOAD = DownloadStatus(
     id="dl-1",
     model="org/Text-4bit",
@@ -58,8 +52,6 @@ DOWNLOAD = DownloadStatus(
     error=None,
     created_at=1764383836.25,
 )
-
-
 SNAPSHOT = ServerStatus(
     state="ready",
     identity=ServerIdentity("1.2.3", "9f3c", "launchd"),

@@ -24,17 +24,9 @@ from tests.api.driving import FakeBackend, called
 from tests.api.fake_control import FakeControl
 
 HELLO: Any = {"model": "small", "input": "Hello"}
-
-
 USAGE = Usage(num_prompt_tokens=11, num_completion_tokens=6, num_cached_tokens=3, num_reasoning_tokens=2)
-
-
 WEATHER: Any = {"type": "function", "name": "weather", "parameters": {"type": "object"}, "strict": False}
-
-
 TOKEN = TokenText(5, "Hi", b"Hi")
-
-
 SCRIPT = (
     ReasoningDelta("Let me "),
     ReasoningDelta("see."),

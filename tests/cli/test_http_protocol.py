@@ -6,63 +6,22 @@ import asyncio
 import json
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from periscope.api.dialects import DIALECTS, DialectTable
-from periscope.cli.http_bounds import HTTPBounds
-from periscope.cli.http_protocol import Patience, protocol_with
+from periscope.cli.http_protocol import Patience
 from periscope.core import GenerationRequest, OutputEvent, TextDelta
-from tests.api.driving import FINISHED, HELLO, FakeBackend, app_over, in_loop
+from tests.api.driving import FINISHED, HELLO, FakeBackend, in_loop
 from tests.api.gates import Gate
+from tests.cli.raw_http import CHAT, LONG, parsed, request, served
 from tests.remote.certificates import self_signed
 
-LONG = Patience(60.0, 1, 60.0)
-CHAT = json.dumps(HELLO).encode()
 #: A request whose chunked body does not begin with the size of a chunk.
 UNCHUNKED = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n"
-
-
-def request(body: bytes, *headers: bytes, length: int | None = None) -> bytes:
-    lines = [b"POST /v1/chat/completions HTTP/1.1", b"host: localhost", b"content-length: %d" % (length or len(body))]
-    return b"\r\n".join([*lines, *headers, b"", body])
-
-
-@asynccontextmanager
-async def served(
-    backend: FakeBackend,
-    patience: Patience,
-    *,
-    keep_alive_s: int = 60,
-    dialects: DialectTable = DIALECTS,
-    bounds: HTTPBounds = HTTPBounds(),
-    certificate: Path | None = None,
-    **settings: Any,
-) -> AsyncIterator[tuple[str, int, uvicorn.Server]]:
-    """The app over a real socket; leaving waits until every connection has ended."""
-    config = uvicorn.Config(
-        app_over(backend, **settings),
-        http=protocol_with(patience, dialects, bounds),
-        lifespan="off",
-        log_config=None,
-        timeout_keep_alive=keep_alive_s,
-        timeout_graceful_shutdown=10,
-        ssl_certfile=certificate,
-    )
-    server = uvicorn.Server(config)
-    listener = socket.create_server(("127.0.0.1", 0))
-    config.load()
-    server.lifespan = config.lifespan_class(config)
-    await server.startup(sockets=[listener])
-    try:
-        yield *listener.getsockname()[:2], server
-    finally:
-        await server.shutdown(sockets=[listener])
 
 
 async def unread_connection(host: str, port: int) -> socket.socket:
@@ -72,11 +31,6 @@ async def unread_connection(host: str, port: int) -> socket.socket:
     client.setblocking(False)
     await asyncio.get_running_loop().sock_connect(client, (host, port))
     return client
-
-
-def parsed(answer: bytes) -> tuple[int, dict[str, Any]]:
-    head, _, body = answer.partition(b"\r\n\r\n")
-    return int(head.split()[1]), json.loads(body)
 
 
 class Talkative(FakeBackend):
@@ -302,118 +256,3 @@ async def _answer(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     head = await reader.readuntil(b"\r\n\r\n")
     length = next(int(line.split(b":")[1]) for line in head.splitlines() if line.startswith(b"content-length:"))
     return parsed(head + await reader.readexactly(length))
-
-
-MANY = b"GET /health HTTP/1.1\r\nhost: localhost\r\n" + b"x-n: 1\r\n" * 9 + b"\r\n"
-LARGE = b"GET /health HTTP/1.1\r\nhost: localhost\r\ncookie: " + b"c" * 2048 + b"\r\n\r\n"
-
-
-@pytest.mark.parametrize(
-    ("sent", "setting"),
-    [
-        (MANY, "max_headers"),
-        (LARGE, "max_header_bytes"),
-        (LARGE.rstrip(), "max_header_bytes"),
-        (b"GET /" + b"p" * 2048 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n", "max_header_bytes"),
-    ],
-    ids=["many", "large", "unfinished", "path"],
-)
-@pytest.mark.parametrize("before", [b"", request(CHAT)], ids=["first", "later"])
-@in_loop
-async def test_headers_over_a_limit_are_a_431_that_names_it(before: bytes, sent: bytes, setting: str) -> None:
-    """Also when they come in one piece, and on later requests of a connection, which is closed."""
-    bounds = HTTPBounds(max_header_bytes=1024, max_headers=8)
-    async with served(FakeBackend(), LONG, bounds=bounds) as (host, port, _):
-        reader, writer = await asyncio.open_connection(host, port)
-        writer.write(before + sent)
-        answers = await reader.read()
-        status, body = parsed(answers[answers.rindex(b"HTTP/1.1") :])
-        assert (status, body["error"]["code"]) == (431, "headers_too_large")
-        assert f"server.limits.{setting}" in body["error"]["message"]
-        writer.close()
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        LARGE.replace(b"GET /health", b"POST /v1/messages?beta=true"),
-        LARGE.replace(b"GET /health", b"POST /v1/messages").rstrip(),
-        LARGE.replace(b"host:", b"Anthropic-Version: 2023-06-01\r\nhost:"),
-        b"POST /v1/messages HTTP/1.1\r\nno colon\r\n\r\n",
-        b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\n",
-    ],
-    ids=["large", "unfinished", "version", "malformed", "late"],
-)
-@in_loop
-async def test_headers_that_cannot_be_used_are_told_in_the_dialect_of_their_request(sent: bytes) -> None:
-    """As far as it came: its path, or the version header of Anthropic's clients."""
-    bounds = HTTPBounds(max_header_bytes=1024)
-    async with served(FakeBackend(), Patience(0.2, 1, 60.0), bounds=bounds) as (host, port, _):
-        reader, writer = await asyncio.open_connection(host, port)
-        writer.write(request(CHAT) + sent)
-        answers = await reader.read()
-        status, body = parsed(answers[answers.rindex(b"HTTP/1.1") :])
-        assert status in (400, 408, 431)
-        assert body["type"] == "error"
-        assert body["request_id"]
-        writer.close()
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [b"\r\n\r\n\r\n", b"x", b"OPTIONS * HTTP/1.1\r\nbad\r\n\r\n", b"GET http://a/v1/messages HTTP/1.1\r\nbad\r\n\r\n"],
-)
-@in_loop
-async def test_what_names_no_path_is_told_in_the_dialect_of_all_others(sent: bytes) -> None:
-    async with served(FakeBackend(), Patience(0.2, 1, 60.0)) as (host, port, _):
-        reader, writer = await asyncio.open_connection(host, port)
-        writer.write(sent)
-        status, body = parsed(await reader.read())
-        assert status in (400, 408)
-        assert "type" not in body
-        writer.close()
-
-
-@pytest.mark.parametrize(
-    ("bounds", "setting"),
-    [
-        (HTTPBounds(max_connections=2), "max_connections"),
-        (HTTPBounds(max_connections_per_client=2), "max_connections_per_client"),
-    ],
-)
-@in_loop
-async def test_a_connection_too_many_is_told_and_closed(bounds: HTTPBounds, setting: str) -> None:
-    """In the dialect of its path; as soon as another one ends there is room again."""
-    ask = b"GET %s HTTP/1.1\r\nhost: localhost\r\n\r\n"
-    async with served(FakeBackend(), LONG, bounds=bounds) as (host, port, server):
-        held = [await asyncio.open_connection(host, port) for _ in range(2)]
-        for path, kind in ((b"/health", "server_error"), (b"/v1/messages", "overloaded_error")):
-            reader, writer = await asyncio.open_connection(host, port)
-            writer.write(ask % path)
-            answer = await reader.read()
-            status, body = parsed(answer)
-            assert status in (503, 529)
-            assert body["error"]["type"] == kind
-            assert f"`server.limits.{setting}`" in body["error"]["message"]
-            assert b"retry-after: 1" in answer
-            writer.close()
-        held[0][1].close()
-        while len(server.server_state.connections) > 1:
-            await asyncio.sleep(0)
-        reader, writer = await asyncio.open_connection(host, port)
-        writer.write(ask % b"/health")
-        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
-        writer.close()
-        held[1][1].close()
-
-
-@in_loop
-async def test_connections_without_number_are_closed_without_a_word() -> None:
-    """A client that opens them faster than they can be told takes no more of the process than so many."""
-    async with served(FakeBackend(), LONG, bounds=HTTPBounds(max_connections=4)) as (host, port, server):
-        opened = [await asyncio.open_connection(host, port) for _ in range(80)]
-        closed = await asyncio.gather(*(reader.read() for reader, _ in opened[70:]), return_exceptions=True)
-        assert all(answer == b"" or isinstance(answer, ConnectionResetError) for answer in closed)
-        assert len(server.server_state.connections) <= 68
-        for _, writer in opened:
-            writer.close()

@@ -37,18 +37,10 @@ from tests.pool.fakes import FakeEngine, FakeMemory, FakeModel
 from tests.serving.rooms import ScriptedCaptioner
 
 P = ParamSpec("P")
-
-
 T = TypeVar("T")
-
-
 #: What the model writes, or why it cannot.
 Round: TypeAlias = Sequence[OutputEvent] | Exception
-
-
 USAGE = Usage(num_prompt_tokens=10, num_completion_tokens=4)
-
-
 CAN_CALL = GeneratorFacts(context_length=4096, has_tools=True, has_reasoning=False, is_batched=True)
 
 

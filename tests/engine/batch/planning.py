@@ -20,28 +20,16 @@ from periscope.engine.device.memory import KVFootprint, _Layer
 
 #: A block of 256 tokens takes this much.
 BLOCK = 256
-
-
 GROUPING = Grouping(KVFootprint((_Layer(1, None, 0),)), forward_pass_bytes=2**40)
-
-
 NUM_SLICES = 6
-
-
 SCHEDULER = Scheduler(
     SchedulerSettings(
         max_rows=4, max_chunk_tokens=128, num_slices=NUM_SLICES, shares_chunks=True, shares_live=True, grouping=GROUPING
     )
 )
-
-
 #: A token of prompt takes a hundredth of a decode step, so a chunk of 128 tokens takes 1.28 steps.
 TIMINGS = Timings(step_s=1.0, token_s=0.01)
-
-
 UNKNOWN = Timings()
-
-
 PLENTY = MemoryView(room_bytes=2**30)
 
 

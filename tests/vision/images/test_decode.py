@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import struct
 import zlib
-from importlib.util import find_spec
 from typing import Any
 
 import PIL.Image
@@ -15,45 +13,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from periscope.core import Image
 from periscope.errors import ImageInvalid
-from periscope.vision.images.decode import ImageHeader, crop, decode, read_header
-from periscope.vision.images.formats import SUPPORTED_FORMATS, format_of
+from periscope.vision.images.decode import crop, read_header
+from periscope.vision.images.formats import SUPPORTED_FORMATS
 from periscope.vision.images.limits import ImageLimits
 from tests.vision.fakes import encoded, png
-
-LIMITS = ImageLimits()
-PARAM = "messages[0].content[1]"
-ORIENTATION = 0x0112
-
-
-needs_heif = pytest.mark.skipif(find_spec("pillow_heif") is None, reason="needs the extra `heif`")
-
-
-def heic(picture: PIL.Image.Image, **options: Any) -> bytes:
-    from pillow_heif import from_pillow
-
-    file = io.BytesIO()
-    from_pillow(picture).save(file, quality=90, **options)
-    return file.getvalue()
-
-
-def decoded(data: bytes, limits: ImageLimits = LIMITS) -> Image:
-    return decode(data, limits, sha256="of the file", param=PARAM)
-
-
-def header_of(data: bytes, limits: ImageLimits = LIMITS) -> ImageHeader:
-    return read_header(data, limits, param=PARAM)
-
-
-def pixel(image: Image, x: int = 0, y: int = 0) -> tuple[int, int, int]:
-    start = (y * image.width + x) * 3
-    red, green, blue = image.rgb[start : start + 3]
-    return red, green, blue
-
-
-def is_near(actual: tuple[int, int, int], wanted: tuple[int, int, int], tolerance: int = 6) -> bool:
-    return all(abs(a - b) <= tolerance for a, b in zip(actual, wanted, strict=True))
+from tests.vision.images.decoding import (
+    LIMITS,
+    ORIENTATION,
+    PARAM,
+    decoded,
+    header_of,
+    is_near,
+    pixel,
+)
 
 
 def test_a_part_is_cut_out() -> None:
@@ -340,40 +313,3 @@ def test_a_wide_limit_keeps_the_proportions_bearable() -> None:
     """Where larger pictures are shown, a strip has to be wider, too."""
     image = decoded(png("red", (8000, 3)), ImageLimits(max_side_px=8192))
     assert (image.width, image.height) == (8000, 80)
-
-
-@pytest.mark.parametrize("brand", [b"heic", b"heix", b"hevc", b"mif1"])
-def test_without_its_extra_heic_is_named(brand: bytes) -> None:
-    """Whoever sends a photo of an iPhone reads what it is, how to convert it, and what the server needs."""
-    with pytest.raises(ImageInvalid, match=r"is a HEIC picture.*Convert it to JPEG or PNG.*`mlx-periscope\[heif\]`"):
-        format_of(b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic", param=PARAM, missing={"HEIC"})
-
-
-@needs_heif
-def test_a_photo_of_an_iphone_is_read_upright() -> None:
-    """With the extra `heif`: its size is known before it is decoded, turned as its EXIF says."""
-    exif = PIL.Image.Exif()
-    exif[ORIENTATION] = 6
-    picture = PIL.Image.new("RGB", (64, 32), "red")
-    picture.paste("blue", (32, 0, 64, 32))
-    data = heic(picture, exif=exif.tobytes())
-    assert (header_of(data).width, header_of(data).height) == (32, 64)
-    image = decoded(data, ImageLimits(max_side_px=16))
-    assert (image.width, image.height, image.source_width, image.source_height) == (8, 16, 32, 64)
-    assert is_near(pixel(image, 4, 2), (255, 0, 0))
-    assert is_near(pixel(image, 4, 13), (0, 0, 255))
-    assert "HEIC" in SUPPORTED_FORMATS
-
-
-@needs_heif
-def test_a_heic_picture_is_bounded_by_its_header() -> None:
-    """Neither one that says how large it is, nor one that says less than it holds, is decoded beyond the limit."""
-    data = heic(PIL.Image.new("RGB", (400, 200), "red"))
-    with pytest.raises(ImageInvalid, match=r"400 x 200 = 80,000 pixels; at most 79,999 are taken"):
-        header_of(data, ImageLimits(max_source_pixels=79_999))
-    size = data.index(b"ispe") + 8
-    lying = data[:size] + struct.pack(">II", 64, 64) + data[size + 8 :]
-    assert header_of(lying).width == 64
-    for broken in (lying, data[:-40]):
-        with pytest.raises(ImageInvalid, match="could not be read as an image"):
-            decoded(broken)
