@@ -129,7 +129,7 @@ def test_small_print_is_read_from_a_part() -> None:
 
     async def test() -> None:
         screenshot = PIL.Image.new("RGB", (3840, 1000), "white")
-        font = ImageFont.load_default(14)
+        font = ImageFont.load_default(9)
         ImageDraw.Draw(screenshot).text((2200, 600), "TypeError: unsupported operand", fill="black", font=font)
         settings = ProxySettings(reading=ReadingSettings(RapidOCRReader()))
         async with Looking() as looking:
