@@ -62,14 +62,17 @@ def plain() -> dict[str, Any]:
 
 
 def test_the_second_import_reads_no_model_files(tmp_path: Path, plain: dict[str, Any]) -> None:
-    """And finds the same names in the same places with the same needs; nothing stays in the way of other imports."""
+    """And finds the same names in the same places with the same needs; nothing stays in the way of other imports.
+
+    The file is its owner's alone, like all in its folder.
+    """
     file = tmp_path / "new" / "imports.json"
     first, second = imported(file), imported(file)
     assert first == plain
     assert second.pop("read") < 50
     assert second == {name: value for name, value in plain.items() if name != "read"}
     assert second["finders"] == 0
-    assert [path.name for path in file.parent.iterdir()] == ["imports.json"]
+    assert [(path.name, path.stat().st_mode & 0o777) for path in file.parent.iterdir()] == [("imports.json", 0o600)]
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"version": "of another one", "structures": {}}', None])

@@ -159,6 +159,7 @@ def _write(file: Path, kept: JSONObject) -> None:
     draft = file.with_name(f"{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft.touch(mode=0o600)
         draft.write_text(json.dumps(kept))
         draft.replace(file)
     except OSError as error:
