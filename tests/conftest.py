@@ -22,6 +22,8 @@ os.environ["PERISCOPE_CAPTION_CACHE__PERSIST"] = os.environ["PERISCOPE_PROMPT_CA
 # Nor does one find the server of whoever runs the tests: each that a test starts has a home of its own in this one.
 os.environ["PERISCOPE_HOME"] = tempfile.mkdtemp(prefix="periscope-tests-")
 atexit.register(shutil.rmtree, os.environ["PERISCOPE_HOME"], ignore_errors=True)
+# Hubs of tests are on this machine, and whoever runs the tests may have the real one switched off.
+os.environ.pop("HF_HUB_OFFLINE", None)
 
 # A busy machine is no failure: an example may take as long as it likes.
 settings.register_profile("without deadlines", deadline=None)
