@@ -235,7 +235,7 @@ class McpConnection:
         Returns:
             Whether the connection was ready before it broke.
         """
-        self._state, self._refusal, self._last_line = ServerState.CONNECTING, "", ""
+        self._state, self._refusal = ServerState.CONNECTING, ""
         was_ready = False
         try:
             with anyio.CancelScope(deadline=anyio.current_time() + self._server.connect_timeout_s) as connecting:
