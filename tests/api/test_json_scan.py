@@ -108,6 +108,16 @@ def test_what_is_lifted_reads_as_the_parser_would_have_read_it(written: bytes) -
         assert parse_body(body, scan) == parse_json(body)
 
 
+@pytest.mark.parametrize("escape", [rb"\/", rb"\n", rb"\u0041", rb"\ud83d\ude00", rb"\ud83d", rb"\ude00"])
+def test_a_long_string_with_escapes_is_read_in_slices_as_it_is(escape: bytes) -> None:
+    """Wherever the slices end, in the middle of an escape or of a character, the string is that of the parser."""
+    for before in range(12):
+        body = b'{"url": "%s%s"}' % (b"A" * (2**20 - before), escape * 5 + b"A" * 2**20 + escape)
+        scan = scanned(body)
+        assert scan.pictures
+        assert parse_body(body, scan) == parse_json(body)
+
+
 @pytest.mark.parametrize(
     ("written", "message"),
     [

@@ -6,7 +6,7 @@ import codecs
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -17,6 +17,11 @@ from periscope.api.wording import clip
 MAX_JSON_DEPTH = 128
 #: Digits of a number with a fraction or an exponent; Python has the same bound for integers.
 MAX_DIGITS = 4300
+
+#: A long string is parsed in slices, because parsing holds the GIL.
+_SLICE_CHARS = 1024 * 1024
+#: Those of `\\uD83D`.
+_MAX_ESCAPE_CHARS = 6
 
 #: Half of a surrogate pair, which JSON can write but which is no character.
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
@@ -80,6 +85,7 @@ def parse_string(inside: memoryview, start: int) -> str:
     """Pure: what `parse_json` makes of one string, from the bytes between its quotes.
 
     Args:
+        inside: holds no escaped backslash, which no string that looks like an image has.
         start: its offset in the body, for the error.
 
     Raises:
@@ -92,9 +98,31 @@ def parse_string(inside: memoryview, start: int) -> str:
     if "\\" not in text:
         return text
     try:
-        return _whole_characters(str(json.loads(f'"{text}"')))
+        pieces = [str(json.loads(f'"{piece}"')) for piece in _slices(text)]
     except json.JSONDecodeError as error:
         raise InvalidJSON(f"The body is not JSON: {error.msg} in the string that begins at byte {start}.") from error
+    del text  # it may be hundreds of megabytes
+    return _joined(pieces)
+
+
+def _slices(text: str) -> Iterator[str]:
+    """The inside of a JSON string in slices, none of which ends within an escape."""
+    at = 0
+    while at < len(text):
+        end = min(at + _SLICE_CHARS, len(text))
+        escape = text.rfind("\\", max(at, end - _MAX_ESCAPE_CHARS + 1), end)
+        if escape >= 0 and end < len(text) and escape + (_MAX_ESCAPE_CHARS if text[escape + 1] == "u" else 2) > end:
+            end = escape
+        yield text[at:end]
+        at = end
+
+
+def _joined(pieces: Sequence[str]) -> str:
+    """The whole text. The halves of a surrogate pair may stand in two pieces."""
+    text = "".join(pieces)
+    if _is_whole(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _text_of(body: bytes | bytearray, skipped: int) -> str:

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.util import find_spec
 from typing import Final
-from urllib.parse import unquote_to_bytes
 
 import pybase64
 
 from periscope.core import FilePart
 from periscope.errors import DocumentInvalid, FileInvalid, ImageInvalid, VideoInvalid
+from periscope.vision.data_urls import decoded_base64, unescaped
 from periscope.vision.documents.settings import DocumentSettings, HTMLMode
 from periscope.vision.images.formats import format_of
 from periscope.vision.videos.facts import HAS_VIDEO, container_of
@@ -35,8 +35,6 @@ TAKEN: Final = (
 _MAX_HEADER_CHARS: Final = 256
 #: Enough to tell a video from an image. A multiple of four.
 _HEAD_CHARS: Final = 1024
-_WHITESPACE: Final = b" \t\r\n\f\v"
-_TO_STANDARD_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
 #: Readers of PDF find the header anywhere in the first kilobyte, and so do we.
 _PDF: Final = re.compile(rb"[\s\S]{0,1019}?%PDF-")
 _ZIP: Final = b"PK\x03\x04"
@@ -222,23 +220,19 @@ def _bytes_of(url: str, part: FilePart, bound: _Bound) -> bytes:
             "the attached file is unavailable",
         )
     attributes = [attribute.strip().lower() for attribute in url[:comma].split(";")]
-    payload = url[comma + 1 :]
-    bound.check(len(payload) * 3 // 4 - 2, part)
-    data = _from_base64(payload, part, bound) if "base64" in attributes[1:] else unquote_to_bytes(payload)
+    start = comma + 1
+    bound.check((len(url) - start) * 3 // 4 - 2, part)
+    data = _from_base64(url, start, part, bound) if "base64" in attributes[1:] else b"".join(unescaped(url, start))
     if not data:
         raise bound.invalid("is empty.", part, "it is empty")
     bound.check(len(data), part)
     return data
 
 
-def _from_base64(payload: str, part: FilePart, bound: _Bound) -> bytes:
-    """White space, percent-encoding, missing padding and the URL-safe alphabet are forgiven."""
-    if "%" in payload:
-        payload = unquote_to_bytes(payload).decode("latin-1")
+def _from_base64(url: str, start: int, part: FilePart, bound: _Bound) -> bytes:
     try:
-        digits = payload.encode("ascii").translate(_TO_STANDARD_ALPHABET, _WHITESPACE).rstrip(b"=")
-        return pybase64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
-    except (UnicodeEncodeError, binascii.Error):
+        return b"".join(decoded_base64(url, start))
+    except ValueError:
         raise bound.invalid(
             "is not valid base64. It may be cut off or encoded twice; encode its bytes again.",
             part,

@@ -5,32 +5,22 @@ Messages hold nothing of a URL but a short scheme, because URLs may hold credent
 
 from __future__ import annotations
 
-import binascii
 import re
 from collections.abc import Callable, Iterator
 from typing import Final
-from urllib.parse import unquote_to_bytes
-
-import pybase64
 
 from periscope.core import ImagePart
 from periscope.errors import ImageInvalid, ImageSourceRefused
+from periscope.vision.data_urls import decoded_base64, num_base64_bytes
 from periscope.vision.images.limits import ImageLimits
 
 #: At least two letters, because `C:` is a Windows path.
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]{1,15}):", re.IGNORECASE)
 #: Long enough for every media type with parameters; a header without a comma by then is invalid.
 _MAX_HEADER_CHARS: Final = 256
-_WHITESPACE: Final = b" \t\r\n\f\v"
-_TO_STANDARD_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
-#: What may follow the digits.
-_PADDING: Final = "=" + _WHITESPACE.decode()
 #: How base64 of JPEG, PNG, GIF, WebP and TIFF starts, and that of AVIF and HEIC behind the first four characters.
 _BARE_BASE64: Final = re.compile(r"/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkqA|TU0AK|AAAA[A-Z]GZ0eX")
 
-#: Base64 is decoded in slices, because decoding holds the GIL, and the first slice tells whether the rest is worth
-#: decoding. A multiple of four.
-_SLICE_CHARS: Final = 1024 * 1024
 #: Bytes that are checked before the rest is decoded; every file format is recognised by fewer.
 _HEAD_BYTES: Final = 1024
 
@@ -89,70 +79,30 @@ def _read_data_url(url: str, param: str, limits: ImageLimits, check_head: Callab
             f"The image in `{param}` is no base64 data: URL. Send it as `data:image/png;base64,` and the bytes.",
             param=param,
         )
-    payload = url[comma + 1 :]
-    if "%" in payload:
-        payload = unquote_to_bytes(payload).decode("latin-1")
-    payload = payload.rstrip(_PADDING)
     try:
-        _refuse_too_large(payload, param, limits)
-        slices = _decoded(payload)
+        _refuse_too_large(url, comma + 1, param, limits)
+        slices = decoded_base64(url, comma + 1)
         head = _head(slices)
         if head:
             check_head(head)
         data = b"".join((head, *slices))
-    except (UnicodeEncodeError, binascii.Error):
+    except ValueError:
         raise _not_base64(param) from None
     if not data:
         raise ImageInvalid(f"The image in `{param}` is empty: its data: URL holds no bytes.", param=param)
     return data
 
 
-def _refuse_too_large(payload: str, param: str, limits: ImageLimits) -> None:
-    if len(payload) * 3 // 4 <= limits.max_bytes:
+def _refuse_too_large(url: str, start: int, param: str, limits: ImageLimits) -> None:
+    if (len(url) - start) * 3 // 4 <= limits.max_bytes:
         return  # white space does not count, but if all of the text fits, it need not be counted
-    num_bytes = (len(payload) - sum(map(payload.count, _WHITESPACE.decode()))) * 3 // 4
+    num_bytes = num_base64_bytes(url, start)
     if num_bytes > limits.max_bytes:
         raise ImageInvalid(
             f"The image in `{param}` has {num_bytes:,} bytes; at most {limits.max_bytes:,} are taken "
             "(`max_image_bytes`). Send it smaller or more compressed.",
             param=param,
         )
-
-
-def _decoded(payload: str) -> Iterator[bytes]:
-    """The decoded bytes of base64 without padding, slice by slice; a slice may be empty.
-
-    Raises:
-        binascii.Error, UnicodeEncodeError: it is not base64.
-    """
-    rest = b""
-    for at in range(0, len(payload), _SLICE_CHARS):
-        # The incomplete group of the last slice begins this one.
-        digits = rest + payload[at : at + _SLICE_CHARS].encode("ascii")
-        try:
-            data, rest = _groups_of_four(digits)
-        except binascii.Error:
-            data, rest = _groups_of_four(_standard(digits))
-        yield data
-    rest = _standard(rest)
-    yield pybase64.b64decode(rest + b"=" * (-len(rest) % 4), validate=True)
-
-
-def _groups_of_four(digits: bytes) -> tuple[bytes, bytes]:
-    """The bytes of all complete groups, and the remaining digits, if any.
-
-    Raises:
-        binascii.Error: there are other characters than digits of the standard alphabet.
-    """
-    whole = len(digits) // 4 * 4
-    if digits.endswith(b"=", 0, whole):  # padding that is followed by more
-        raise binascii.Error
-    return pybase64.b64decode(memoryview(digits)[:whole], validate=True), digits[whole:]
-
-
-def _standard(digits: bytes) -> bytes:
-    """The base64 in the standard alphabet, without white space. Most is already; trying that first is cheaper."""
-    return digits.translate(_TO_STANDARD_ALPHABET, _WHITESPACE)
 
 
 def _head(slices: Iterator[bytes]) -> bytes:
