@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -28,6 +29,7 @@ from periscope.core import (
 )
 from periscope.demo import EMBEDDED_MODELS
 from periscope.engine.structured.compiler import apply_bits
+from periscope.engine.structured.json_schema import MAX_FOLLOWED_LEVELS, check_enforceable
 from periscope.errors import GenerationFailed, InvalidRequest
 from tests.engine.random_schemas import SchemaWriter
 from tests.engine.vocabulary import Vocabulary
@@ -229,6 +231,22 @@ def test_huge_but_simple_schemas_work(demo: Vocabulary, schema: JSONObject) -> N
     for _ in range(5):
         matcher.consume(demo.allowed(matcher)[-1])
     assert demo.allowed(matcher)
+
+
+@pytest.mark.parametrize("keyword", ["prefixItems", "anyOf", "allOf"])
+def test_the_deepest_schema_that_is_let_in_ends_no_process(demo: Vocabulary, keyword: str) -> None:
+    """The compiler follows references by recursion; a stack of the size that threads have is enough for it."""
+    below: JSONObject = {}
+    for number in range(MAX_FOLLOWED_LEVELS // 50):
+        level: JSONObject = {"$ref": f"#/$defs/d{number - 1}"} if number else {"type": "integer"}
+        for _ in range(48):
+            level = {keyword: [level]}
+        below[f"d{number}"] = level
+    schema: JSONObject = {"$defs": below, "$ref": f"#/$defs/d{len(below) - 1}"}
+    check_enforceable(schema, "here")
+    with ThreadPoolExecutor(1) as executor:
+        told = executor.submit(demo.compiler().json, ResponseFormat(schema), starts_in_reasoning=False)
+        assert told.exception() is None or isinstance(told.exception(), InvalidRequest)
 
 
 def test_open_reasoning_is_free_but_cannot_end_the_completion(letters: Vocabulary) -> None:

@@ -27,6 +27,18 @@ def doubling_references() -> JSONObject:
     return {"$defs": {**below, "d30": {"type": "string"}}, "$ref": "#/$defs/d0"}
 
 
+def references_in_a_row(num: int) -> JSONObject:
+    """Each object has the next one in it."""
+    below = {f"d{n}": {"type": "object", "properties": {"a": {"$ref": f"#/$defs/d{n + 1}"}}} for n in range(num)}
+    return {"$defs": {**below, f"d{num}": {"type": "string"}}, "$ref": "#/$defs/d0"}
+
+
+def references_beside_a_type(num: int) -> JSONObject:
+    """All to one large schema."""
+    large = {"type": "object", "properties": {str(n): {} for n in range(3000)}}
+    return {"$defs": {"a": large}, "properties": {str(n): {"$ref": "#/$defs/a", "type": "object"} for n in range(num)}}
+
+
 @pytest.mark.parametrize(
     "schema",
     [
@@ -49,6 +61,8 @@ def doubling_references() -> JSONObject:
         {"allOf": conjunction(num_patterns=5)},
         {"allOf": [{"properties": {f"p{n}": {"format": "date"} for n in range(40)}}, {"required": ["p1"]}]},
         nested(50),
+        references_in_a_row(250),
+        references_beside_a_type(20),
         {"required": None, "properties": None, "items": None, "enum": None, "type": None, "additionalProperties": None},
         {"type": "string", "nullable": True, "format": "colour"},
         {"type": "number", "minimum": -1e30, "maximum": 1e308, "multipleOf": 1e-9},
@@ -110,6 +124,9 @@ def test_a_schema_that_can_be_enforced_passes(schema: JSONObject) -> None:
         ({"allOf": [{"properties": {"a": one}} for one in conjunction(num_patterns=30)]}, "`pattern` and `format`"),
         ({"allOf": [{"additionalProperties": one} for one in conjunction(num_patterns=30)]}, "`pattern` and `format`"),
         (doubling_references(), "More than 4000 schemas"),
+        (references_in_a_row(10_000), "more than 600 levels together"),
+        (references_beside_a_type(100), "Too many schemas refer to others beside keywords of their own"),
+        ({"patternProperties": {f"^{n}x*$": {} for n in range(101)}}, "`patternProperties`"),
     ],
 )
 def test_other_schemas_are_refused_with_place_and_reason(schema: JSONObject, said: str) -> None:

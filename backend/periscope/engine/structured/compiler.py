@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -37,7 +38,7 @@ from periscope.engine.structured.grammar_text import GrammarText, Marker, has_re
 from periscope.engine.structured.json_schema import children_of, place_of
 from periscope.engine.structured.matcher import Grammar
 from periscope.engine.structured.number_bounds import DigitTokens
-from periscope.engine.structured.schema_rewrites import max_number_digits, rewritten
+from periscope.engine.structured.schema_rewrites import SchemaRewriter, max_number_digits
 from periscope.engine.structured.token_bits import WORD_BITS, allowed_words, num_words, unpacked
 from periscope.engine.structured.token_tree import token_tree
 from periscope.errors import InvalidRequest
@@ -50,8 +51,9 @@ _NUM_TRIED_TOKENS = 16
 #: A row's automaton takes 20 to 40 MB at worst (ordinary schemas: a few hundred states), a step some 10 ms at worst.
 #: An optional property takes four items, so an object may have about a thousand.
 _LIMITS = LLParserLimits(max_lexer_states=20_000, max_items_in_row=4_000, verbose_errors=False)
-#: How many subschemas of a refused schema are compiled to find the one that cannot be enforced.
-_MAX_LOOKS = 64
+#: CPU seconds after which no further subschema of a refused schema is compiled to find the one that cannot be enforced.
+#: Small ones take less than a millisecond each.
+_MAX_TRYING_S = 1.0
 #: What may stand in the header of a message of gpt-oss.
 _HARMONY_NAME = re.compile(r"[^\s<>]*")
 _BITS = np.left_shift(np.uint32(1), np.arange(WORD_BITS, dtype=np.uint32))
@@ -266,24 +268,27 @@ class GrammarCompiler:
                 "its names. Rename the tool.",
                 param=part.param,
             )
+        until_s = time.thread_time() + _MAX_TRYING_S
         try:
             self._try_alone(part, tokens)
         except InvalidRequest as error:
-            raise part.refusal(error, self._place_of_failure(part, tokens)) from None
+            raise part.refusal(error, self._place_of_failure(part, tokens, until_s)) from None
 
     def _try_alone(self, part: Part, tokens: LLTokenizer) -> None:
         text = GrammarText(self._take_apart, self._output_format)
         _try_out(_compile(tokens, text.alone(part.write(text)), part), part)
 
-    def _place_of_failure(self, part: Part, tokens: LLTokenizer) -> str:
-        """Path of the innermost subschema that cannot be enforced on its own; empty = the whole schema."""
-        place, node, num_tries = "", part.source, 0
+    def _place_of_failure(self, part: Part, tokens: LLTokenizer, until_s: float) -> str:
+        """Path of the innermost subschema that cannot be enforced on its own; empty = the whole schema.
+
+        In a large schema the search may end early, with the path of one around it.
+        """
+        place, node, rewriter = "", part.source, SchemaRewriter(part.source)
         while True:
             for keyword, name, below in children_of(node):
-                num_tries += 1
-                if num_tries > _MAX_LOOKS:
+                if time.thread_time() > until_s:
                     return place
-                if isinstance(below, dict) and not self._is_enforceable(rewritten(part.source, below), tokens):
+                if isinstance(below, dict) and not self._is_enforceable(rewriter.rewritten(below), tokens):
                     place, node = place + place_of(keyword, name), below
                     break
             else:

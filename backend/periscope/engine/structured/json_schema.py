@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -18,9 +19,16 @@ from periscope.errors import InvalidRequest
 
 #: Nesting depth of schemas. The compiler's stack ends at 128 levels of JSON, two per schema.
 MAX_SCHEMA_DEPTH = 60
+#: Levels of the schema and of all that it refers to, together. llguidance 1.9 follows references by recursion: 1,400
+#: levels overflow a stack of 8 MiB and end the process.
+MAX_FOLLOWED_LEVELS = 600
 #: Schemas met below an intersection once its references are followed. The compiler's work doubles with each level of
 #: an `allOf` of references: past this it takes seconds.
 MAX_INTERSECTED_SCHEMAS = 4000
+#: The same of all intersections of one schema together: a fifth of a second.
+MAX_VISITED_SCHEMAS = 100_000
+#: Names in all `patternProperties`: the compiler compares all those of an object, in a time that grows with their cube.
+MAX_PATTERN_PROPERTIES = 100
 #: Strings' patterns and formats that may have to hold of one string at once: the compiler's work doubles with each.
 MAX_INTERSECTED_PATTERNS = 10
 
@@ -64,8 +72,15 @@ class _Check:
     def __init__(self, root: JSONObject, param: str) -> None:
         self._root = root
         self._param = param
+        self._references: set[str] = set()
+        self._num_pattern_properties = 0
+        self._num_visited = 0
 
     def run(self) -> None:
+        self._check_each()
+        self._check_levels()
+
+    def _check_each(self) -> None:
         pending: list[tuple[Any, str, int]] = [(self._root, "", 0)]
         while pending:
             schema, path, depth = pending.pop()
@@ -77,8 +92,25 @@ class _Check:
                 raise self._refusal(f"The schema is nested more than {MAX_SCHEMA_DEPTH} deep. Make it flatter.")
             self._check_keywords(schema, path)
             if intersects(schema):
-                _Intersection(self._root, self._param).measure(schema)
+                self._num_visited += _Intersection(self._root, self._param).measure(schema)
+                if self._num_visited > MAX_VISITED_SCHEMAS:
+                    raise self._refusal(
+                        "Too many schemas refer to others beside keywords of their own. Leave `allOf`, and what stands "
+                        "beside `$ref`, `anyOf` or `oneOf`, out where it can be."
+                    )
             pending += [(below, f"{path}{place}", depth + 1) for place, below in _below(schema)]
+
+    def _check_levels(self) -> None:
+        """Check the depth to which the compiler may follow references, in whatever order it does."""
+        targets = {id(target): target for target in map(partial(resolve, self._root), self._references)}
+        levels = 0
+        for followed in (self._root, *targets.values()):
+            levels += _num_levels(followed)
+            if levels > MAX_FOLLOWED_LEVELS:
+                raise self._refusal(
+                    f"The schema and the definitions that it refers to have more than {MAX_FOLLOWED_LEVELS} levels "
+                    "together. Use fewer definitions, or flatter ones."
+                )
 
     def _check_keywords(self, schema: JSONObject, path: str) -> None:
         for keyword in schema:
@@ -95,6 +127,11 @@ class _Check:
         for keyword, value in schema.items():
             if (why := misshapen(keyword, value) or objection(keyword, value)) is not None:
                 raise self._refusal(f"`{keyword}`{_at(path)} {why}")
+        self._num_pattern_properties += len(schema.get("patternProperties") or ())
+        if self._num_pattern_properties > MAX_PATTERN_PROPERTIES:
+            raise self._refusal(
+                f"At most {MAX_PATTERN_PROPERTIES} names in `patternProperties` can be enforced. Join their patterns."
+            )
         num_required = len(schema.get("required") or ())
         if whole(schema.get("minProperties") or 0) > num_required + 1:
             raise self._refusal(
@@ -107,6 +144,7 @@ class _Check:
             raise self._refusal(f"`$ref`{_at(path)} must point into this schema (`#/$defs/...`).")
         if not isinstance(resolve(self._root, reference), (dict, bool)):
             raise self._refusal(f"`$ref`{_at(path)} points to `{clipped(reference)}`, which is not in this schema.")
+        self._references.add(reference)
 
     def _refusal(self, message: str) -> InvalidRequest:
         return InvalidRequest(message, param=self._param)
@@ -122,10 +160,12 @@ class _Intersection:
         self._num_patterns: Counter[str] = Counter()  # by the path of the value they hold of; "*" = of any name
         self._multiples: dict[str, list[float]] = {}  # likewise
 
-    def measure(self, schema: JSONObject) -> None:
+    def measure(self, schema: JSONObject) -> int:
+        """How many schemas were visited."""
         self._visit(schema, "", ())
         self._measure_patterns()
         self._measure_multiples()
+        return self._num_schemas
 
     def _measure_patterns(self) -> None:
         anywhere = sum(count for path, count in self._num_patterns.items() if "*" in path)
@@ -171,6 +211,17 @@ class _Intersection:
             if keyword not in DEFINITIONS:
                 inside = path if keyword in ("anyOf", "oneOf", "allOf") else f"{path}/{_value_name(keyword, name)}"
                 self._visit(below, inside, open_refs)
+
+
+def _num_levels(schema: Any) -> int:
+    """Schemas on the longest way down, without following references."""
+    deepest, pending = 0, [(schema, 1)]
+    while pending:
+        node, depth = pending.pop()
+        deepest = max(deepest, depth)
+        if isinstance(node, dict):
+            pending += [(below, depth + 1) for keyword, _, below in children_of(node) if keyword not in DEFINITIONS]
+    return deepest
 
 
 def _value_name(keyword: str, name: str | None) -> str:

@@ -51,9 +51,9 @@ _SAYS_TYPE = frozenset({"type", "enum", "const", "$ref"})
 _NUMBERS = frozenset({"const", "enum", *NUMBER_KEYWORDS})
 
 
-def rewritten(root: JSONObject, node: JSONObject | None = None) -> JSONObject:
-    """The schema for the compiler, or that of its subschema `node`. `check_enforceable` must have accepted `root`."""
-    return _Rewrite(root).run(root if node is None else node)
+def rewritten(root: JSONObject) -> JSONObject:
+    """The schema for the compiler. `check_enforceable` must have accepted `root`."""
+    return SchemaRewriter(root).rewritten(root)
 
 
 def max_number_digits(schema: JSONObject) -> int:
@@ -61,8 +61,12 @@ def max_number_digits(schema: JSONObject) -> int:
     return max(len(str(MAX_SAFE_INTEGER)), *map(_num_digits, _numbers_in(schema)), 0)
 
 
-class _Rewrite:
-    """Owns the definitions of one schema while it is rewritten."""
+class SchemaRewriter:
+    """Owns what holds for all of one schema, and the definitions that one rewrite of it needs.
+
+    Args:
+        root: the whole schema, which `check_enforceable` must have accepted.
+    """
 
     def __init__(self, root: JSONObject) -> None:
         self._root = root
@@ -72,7 +76,9 @@ class _Rewrite:
         self._names: dict[tuple[str, bool], str] = {}  # of the definitions, by the references to them, and `is_mixed`
         self._pending: list[tuple[str, bool]] = []
 
-    def run(self, node: JSONObject) -> JSONObject:
+    def rewritten(self, node: JSONObject) -> JSONObject:
+        """The whole schema, or one inside of it, for the compiler."""
+        self._names.clear()
         schema = self._schema(node, is_typed=False)
         if _DRAFT.match(str(self._root.get("$schema", ""))):  # it determines the meaning of some keywords
             schema["$schema"] = self._root["$schema"]
@@ -94,7 +100,7 @@ class _Rewrite:
         """
         if not isinstance(node, dict):
             return node
-        schema = {keyword: value for keyword, value in node.items() if _is_enforced(keyword, value)}
+        schema = {keyword: _copied(value) for keyword, value in node.items() if _is_enforced(keyword, value)}
         is_nullable = schema.pop("nullable", False) is True
         is_mixed = is_mixed or self._is_mixed(schema)
         self._add_type(schema, is_typed=is_typed, is_mixed=is_mixed)
@@ -155,14 +161,18 @@ def _is_enforced(keyword: str, value: Any) -> bool:
     return is_told and keyword not in ANNOTATIONS | DEFINITIONS and not keyword.startswith("x-")
 
 
+def _copied(value: Any) -> Any:
+    """A list or an object of its own, whose entries `_put` may replace."""
+    return value.copy() if isinstance(value, (dict, list)) else value
+
+
 def _put(schema: JSONObject, keyword: str, name: str | None, inside: Any) -> None:
-    value = schema[keyword]
     if name is None:
         schema[keyword] = inside
-    elif isinstance(value, list):
-        schema[keyword] = [inside if str(at) == name else other for at, other in enumerate(value)]
+    elif isinstance(schema[keyword], list):
+        schema[keyword][int(name)] = inside
     else:
-        schema[keyword] = {**value, name: inside}
+        schema[keyword][name] = inside
 
 
 def _has_intersections(root: JSONObject) -> bool:
