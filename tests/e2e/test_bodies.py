@@ -16,7 +16,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -54,6 +54,7 @@ class Body:
     content: bytes
     headers: dict[str, str]
     size: int
+    path: str = "/v1/chat/completions"
 
 
 def plain(content: bytes | dict[str, Any]) -> Body:
@@ -79,6 +80,21 @@ def pictures(*urls: bytes) -> Body:
     return plain(HEAD + b"[" + parts + b"]}]}")
 
 
+def anthropic_picture(base64: bytes) -> Body:
+    source = b'{"type": "base64", "media_type": "image/png", "data": "%s"}' % base64
+    return replace(plain(HEAD + b'[{"type": "image", "source": %s}]}]}' % source), path="/v1/messages")
+
+
+def schema(value: dict[str, Any]) -> Body:
+    return chat(response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": value}})
+
+
+def definitions_in_a_row(num: int) -> dict[str, Any]:
+    """Each object has the next one in it."""
+    below = {f"d{n}": {"type": "object", "properties": {"a": {"$ref": f"#/$defs/d{n + 1}"}}} for n in range(num)}
+    return {"$defs": {**below, f"d{num}": {"type": "string"}}, "$ref": "#/$defs/d0"}
+
+
 def noise(seed: int) -> bytes:
     """A PNG that does not compress: 18 MiB as a `data:` URL."""
     width = 2000
@@ -94,6 +110,7 @@ def zipped(content: bytes) -> Body:
     return Body(gzip.compress(content, 1), {"content-encoding": "gzip"}, len(content))
 
 
+BEGUN_PNG = b"iVBORw0KGgoAAAANSUhEUgAA"
 EMPTY = b'{"role":"user","content":""}'
 TOO_LONG, TOO_LARGE, TOO_MANY = "context_length_exceeded", "body_too_large", "invalid_value"
 #: name -> (what is sent, status, code of the error)
@@ -136,6 +153,28 @@ ROWS: dict[str, tuple[Callable[[], Body], int, str | None]] = {
     "200 MB of text in gzip": (lambda: zipped(HEAD + b'"' + b" " * (200 * MB)), 413, TOO_LARGE),
     "300 MB of base64 in gzip": (lambda: zipped(HEAD + b'{"url": "' + b"A" * (300 * MB)), 413, TOO_LARGE),
     "2 pictures of 18 MiB": (lambda: pictures(noise(1), noise(2)), 200, None),
+    "one picture of 220 MB": (
+        lambda: pictures(b"data:image/png;base64," + BEGUN_PNG * (220 * MB // 24)),
+        400,
+        "invalid_image",
+    ),
+    "one of 100 MB in lines": (
+        lambda: pictures(b"data:image/png;base64," + (BEGUN_PNG * 3 + rb"\n") * (100 * MB // 74)),
+        400,
+        "invalid_image",
+    ),
+    "one of 220 MB to Anthropic": (lambda: anthropic_picture(BEGUN_PNG * (220 * MB // 24)), 400, "invalid_image"),
+    "8 MB of percent escapes": (
+        lambda: pictures(b"data:image/png;base64," + b"%41" * (8 * MB // 3)),
+        400,
+        "invalid_image",
+    ),
+    "1,000 alternatives": (
+        lambda: schema({"anyOf": [{"type": "object", "properties": {f"p{n}": {}}} for n in range(1000)]}),
+        200,
+        None,
+    ),
+    "10,000 definitions": (lambda: schema(definitions_in_a_row(10_000)), 400, "invalid_value"),
     "224 MiB that are no pictures": (
         lambda: pictures(*[b"data:image/png;base64," + b"A" * (20 * MIB - 64)] * 11),
         400,
@@ -150,7 +189,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]
     folder = tmp_path_factory.mktemp("bodies")
     (folder / "models.yaml").write_text(CONFIG)
     running = start_server(folder / "models.yaml", log=folder / "server.log")
-    for body in (chat(), pictures(noise(3), noise(4)), text(b"one two ", 8 * MB)):
+    for body in (chat(), schema({}), pictures(noise(3), noise(4)), text(b"one two ", 8 * MB)):
         post(running, body)
     yield running
     assert running.stop() == 0
@@ -160,7 +199,7 @@ def post(server: RunningServer, body: Body) -> tuple[int, Any]:
     """One chat request, answered in whole."""
     connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
     try:
-        connection.request("POST", "/v1/chat/completions", body.content, body.headers)
+        connection.request("POST", body.path, body.content, body.headers)
         response = connection.getresponse()
         return response.status, json.loads(response.read())
     finally:
