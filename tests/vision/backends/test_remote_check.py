@@ -6,7 +6,10 @@ import asyncio
 
 import pytest
 
-from periscope.core import ModelState
+from periscope.core import ModelState, VisionMode
+from periscope.errors import ImageRejected
+from periscope.serving.disabled_images import without_images
+from periscope.serving.models import ServedModel
 from periscope.vision.backends.remote import RemoteCaptioner
 from tests.vision.backends.asking import HTML, against, captions, error
 from tests.vision.backends.lookalikes import (
@@ -20,9 +23,18 @@ from tests.vision.backends.lookalikes import (
     lookalike,
     vllm,
 )
-from tests.vision.fakes import cancelled, run
+from tests.vision.fakes import cancelled, conversation, run
 
 BLIND = error("At most 0 image(s) may be provided in one prompt.", 400)
+
+
+def refusal_of_a_periscope() -> str:
+    """What another Periscope says of a picture for a model whose vision is disabled."""
+    with pytest.raises(ImageRejected) as caught:
+        without_images(conversation([b""]), ServedModel("demo", (), 0, None, VisionMode.DISABLED))
+    return caught.value.message
+
+
 #: What the server does -> parts of the sentence that helps.
 MISCONFIGURED: dict[str, tuple[Routes, str, tuple[str, ...]]] = {
     "no such model": (
@@ -31,6 +43,11 @@ MISCONFIGURED: dict[str, tuple[Routes, str, tuple[str, ...]]] = {
         ("does not serve 'Qwen/Qwen2-VL-7B-Instruct'; it serves a, b.", "`remote.model`"),
     ),
     "a model without sight": ({CHAT: BLIND}, "/v1", ("cannot see pictures: At most 0 image", "vision-language model")),
+    "a Periscope's model without sight": (
+        {CHAT: error(refusal_of_a_periscope(), 400)},
+        "/v1",
+        ("cannot see pictures: Model demo takes no images", "vision-language model"),
+    ),
     "401": ({MODELS: error("Invalid API key", 401)}, "/v1", ("status 401: Invalid API key", "remote.api_key_env")),
     "403": ({MODELS: Reply(status=403)}, "/v1", ("status 403", "remote.api_key_env")),
     "a web page": ({MODELS: HTML}, "/v1", ("cannot be read", "Is this the base URL of the OpenAI API of vLLM")),

@@ -38,8 +38,10 @@ class Dialect:
     example_url: str = "http://127.0.0.1:8000/v1"
 
 
-#: For any server: the words of servers that are not in the table, and of text-only chat templates for a list of parts.
+#: For any server: the words of servers that are not in the table, Periscope's among them, and of text-only chat
+#: templates for a list of parts.
 _BLIND_WORDS: Final = (
+    "takes no images",
     "not a multimodal model",
     "not support image",
     "not support vision",
