@@ -159,6 +159,18 @@ async def test_heartbeats_between_tokens() -> None:
 
 
 @in_loop
+async def test_events_that_say_nothing_are_silence() -> None:
+    """Pieces without text do not keep heartbeats back, nor the opening."""
+    gate = Gate()
+    exchange = Exchange(app_over(FakeBackend(TextDelta(""), gate, FINISHED), heartbeat_s=SHORT_S), STREAM)
+    await exchange.status()
+    assert (await exchange.chunk())["choices"][0]["delta"]["role"] == "assistant"
+    assert (await exchange.chunk())["choices"][0]["delta"] == {}
+    gate.opened.set()
+    await exchange.task
+
+
+@in_loop
 async def test_no_heartbeat_while_tokens_come() -> None:
     """A stream that is not silent holds nothing but its answer."""
     backend = FakeBackend(*[TextDelta("x")] * 500, FINISHED)

@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 import pytest
 
 from periscope.api.disconnect import stop, while_connected
 from periscope.api.errors import ClientGone
-from periscope.core import TextDelta, Waiting, WaitStatus
+from periscope.core import GenerationRequest, OutputEvent, TextDelta, Waiting, WaitStatus
 from periscope.errors import EngineClosed
 from tests.api.driving import FINISHED, HELLO, FakeBackend, app_over, in_loop
 from tests.api.exchange import Exchange, chunks_of
@@ -93,6 +95,32 @@ async def test_a_command_ends_a_stream_with_an_error() -> None:
     assert failure["error"]["code"] == "request_cancelled"
     assert rest.endswith("data: [DONE]\n\n")
     assert backend.num_open == 0
+
+
+@pytest.mark.parametrize("before", [(), (TextDelta("a"),)], ids=["first", "later"])
+@in_loop
+async def test_a_command_counts_even_if_the_clean_up_fails(
+    before: tuple[Any, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client was cancelled, whatever else broke: a 5xx would make its SDK send the request again."""
+    gate = Gate()
+
+    class Breaking(FakeBackend):
+        async def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputEvent, None]:
+            try:
+                async with aclosing(super().stream(request)) as events:
+                    async for event in events:
+                        yield event
+            except asyncio.CancelledError:
+                raise EngineClosed("Too late.") from None
+
+    backend = Breaking(*before, gate, FINISHED)
+    exchange = Exchange(app_over(backend, **LONG), STREAM)
+    await gate.reached.wait()
+    backend.tasks[0].cancel()
+    assert await exchange.status() == (200 if before else 499)
+    assert "request_cancelled" in await exchange.rest()
+    assert [record.levelno for record in caplog.records if "cleaned up" in record.message] == [logging.WARNING]
 
 
 @in_loop

@@ -1,4 +1,4 @@
-"""A request's events as server-sent events. The dialect encodes them; this module decides when they are sent.
+"""A request's events as server-sent events. The dialect encodes them, this module forwards them, `frames` sends them.
 
 The status line waits for the first delta, an error, or the end of a short grace (`commit_grace_s`), so that an early
 error gets its own status. Then come the headers and the opening frame at once, and
@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from starlette.responses import Response
@@ -20,16 +19,16 @@ from starlette.responses import Response
 from periscope.api.disconnect import while_connected
 from periscope.api.error_replies import error_object, let_go
 from periscope.api.errors import CUT_OFF, ClientGone
-from periscope.api.feed import EventFeed, until_finished
+from periscope.api.frames import FrameSender
 from periscope.api.record import record_of
 from periscope.api.replies import dump_json
 from periscope.core import Finished, Waiting
-from periscope.errors import PeriscopeError, ServerStopping
+from periscope.errors import GenerationFailed, PeriscopeError, RequestCancelled, ServerStopping
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from starlette.types import Message, Receive, Scope, Send
+    from starlette.types import Receive, Scope, Send
 
     from periscope.api.settings import ApiSettings
     from periscope.core import AnswerEvent, JSONObject
@@ -40,9 +39,6 @@ EncodedT_contra = TypeVar("EncodedT_contra", bound="AnswerEvent", contravariant=
 
 #: How long a stopping server waits for a client to take the last frame.
 LAST_FRAME_S = 0.2
-
-#: Frames that are ready at the same time are sent together, up to about this size: each write is a system call.
-MAX_JOINED_BYTES = 16 * 1024
 
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -94,7 +90,7 @@ class EventStream(Response, Generic[EventT]):
         self._encoder = encoder
         self._heartbeat_s = settings.heartbeat_s
         self._grace_s = min(settings.commit_grace_s, settings.heartbeat_s)
-        self._is_open = False  # the headers are sent, and the last frame is not
+        self._waiting: EventT | None = None  # the newest wait state, as long as the stream is not open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Runs the request until it ends or its client disconnects.
@@ -104,73 +100,95 @@ class EventStream(Response, Generic[EventT]):
             ClientGone: the client disconnected; all work has ended.
             asyncio.CancelledError: the server stops; all work has ended, and the client got an error frame.
         """
+        frames = FrameSender(
+            scope,
+            send,
+            self.raw_headers,
+            self._opening,
+            self._encoder.heartbeat,
+            grace_s=self._grace_s,
+            heartbeat_s=self._heartbeat_s,
+        )
         try:
-            await while_connected(self._run(scope, send), receive)
+            await while_connected(self._run(frames, scope), receive)
+        except RequestCancelled as error:
+            await self._fail(error, frames, scope)
         except asyncio.CancelledError:
-            await self._cut_off(scope, send)
+            await frames.aclose()
+            await self._cut_off(frames, scope)
             raise
+        finally:
+            await frames.aclose()
 
-    async def _run(self, scope: Scope, send: Send) -> None:
-        async with EventFeed(until_finished(self._events)) as feed:
-            held = await self._hold(feed)
-            await send_or_leave(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            self._is_open = True
-            frame, is_last = self._encoder.opening(), False
-            deadline = _now()
-            while True:
-                if frame:
-                    await send_or_leave(send, {"type": "http.response.body", "body": frame, "more_body": not is_last})
-                    deadline = _now() + self._heartbeat_s
-                if is_last:
-                    self._is_open = False
-                    return
-                frame, is_last = await self._next_frame(feed, held, deadline, scope)
-                while feed.has_pending and not held and not is_last and len(frame) < MAX_JOINED_BYTES:
-                    more, is_last = await self._next_frame(feed, held, deadline, scope)
-                    frame += more
+    def _opening(self) -> bytes:
+        waiting, self._waiting = self._waiting, None
+        return self._encoder.opening() + (b"" if waiting is None else self._encoder.event(waiting))
 
-    async def _cut_off(self, scope: Scope, send: Send) -> None:
+    async def _run(self, frames: FrameSender, scope: Scope) -> None:
+        """Iterate over the events and send them. One task for both: a switch for each token would cost more than it."""
+        try:
+            ending = await self._forward(frames)
+        except ClientGone:
+            raise
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            # Something that the backend awaited was cancelled.
+            await self._fail(GenerationFailed("The request was cancelled."), frames, scope)
+        except Exception as error:
+            if _is_cancelled():
+                logger.warning("a cancelled request raised while it cleaned up", exc_info=error)
+                raise asyncio.CancelledError from error
+            await self._fail(error, frames, scope)
+        else:
+            await frames.put(ending, is_last=True)
+
+    async def _forward(self, frames: FrameSender) -> bytes:
+        """Send all events but the last, whose frame is returned once the generator has cleaned up."""
+        finished = None
+        async with aclosing(self._events) as events:
+            async for event in events:
+                if isinstance(event, Finished):
+                    finished = event
+                    break
+                if not frames.is_open:
+                    if isinstance(event, Waiting):
+                        self._waiting = event
+                        continue
+                    await frames.open()
+                frame = self._encoder.event(event)
+                if not frames.put_now(frame):
+                    await frames.put(frame)
+        if finished is None:
+            raise GenerationFailed("The model's answer ended without a result.")
+        await frames.open()
+        return self._encoder.event(finished)
+
+    async def _fail(self, error: Exception, frames: FrameSender, scope: Scope) -> None:
+        """An error that has no status any more becomes the last frame.
+
+        Raises:
+            Exception: the error, which still has its own status.
+        """
+        if not frames.is_open:
+            raise error
+        if not isinstance(error, PeriscopeError):
+            logger.error("unexpected error in a stream", exc_info=error, extra={"request_id": record_of(scope).id})
+        told = error_object(error, scope)
+        let_go(error)
+        await frames.put(self._encoder.failure(told), is_last=True)
+
+    async def _cut_off(self, frames: FrameSender, scope: Scope) -> None:
         """Send the error frame and the end frame, unless the client is too far behind to take them at once."""
-        if not self._is_open:
+        if not frames.is_open:
             return
         frame = self._encoder.failure(error_object(ServerStopping(CUT_OFF), scope))
         with suppress(TimeoutError, ClientGone):
             async with asyncio.timeout(LAST_FRAME_S):
-                await send_or_leave(send, {"type": "http.response.body", "body": frame, "more_body": False})
-
-    async def _hold(self, feed: EventFeed[EventT]) -> deque[EventT]:
-        """Waits until the status is decided; returns the newest wait state until then, and the first delta."""
-        deadline = _now() + self._grace_s
-        waiting: list[EventT] = []
-        while (left_s := deadline - _now()) > 0 and (event := await feed.next(left_s)) is not None:
-            if not isinstance(event, Waiting):
-                return deque([*waiting, event])
-            waiting = [event]
-        return deque(waiting)
-
-    async def _next_frame(
-        self, feed: EventFeed[EventT], held: deque[EventT], deadline: float, scope: Scope
-    ) -> tuple[bytes, bool]:
-        """The next frame, which may be empty, and whether it is the last. An error becomes a frame."""
-        try:
-            event = held.popleft() if held else await feed.next(deadline - _now())
-            frame = self._encoder.heartbeat() if event is None else self._encoder.event(event)
-        except Exception as error:
-            if not isinstance(error, PeriscopeError):
-                logger.exception("unexpected error in a stream", extra={"request_id": record_of(scope).id})
-            told = error_object(error, scope)
-            let_go(error)
-            return self._encoder.failure(told), True
-        return frame, isinstance(event, Finished)
+                await frames.put(frame, is_last=True)
 
 
-async def send_or_leave(send: Send, message: Message) -> None:
-    """Sends, or raises `ClientGone` if the client has disconnected."""
-    try:
-        await send(message)
-    except OSError as error:  # ASGI 2.4: how `send` says that the client has left
-        raise ClientGone from error
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+def _is_cancelled() -> bool:
+    """Whether this task was told to end: by its client's disconnect, by command, or by the end of the server."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -16,9 +16,10 @@ from starlette.responses import Response
 from periscope.api.disconnect import while_connected
 from periscope.api.errors import ClientGone
 from periscope.api.feed import EventFeed
+from periscope.api.frames import send_or_leave
 from periscope.api.record import record_of
 from periscope.api.replies import dump_json
-from periscope.api.sse import STREAM_HEADERS, comment_frame, send_or_leave
+from periscope.api.sse import STREAM_HEADERS, comment_frame
 from periscope.api.status_wire import encode_event
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ from periscope.api.errors import ErrorFacts, ErrorRow
 from periscope.api.record import RequestRecord
 from periscope.api.replies import dump_json
 from periscope.cli.http_bounds import BoundedConnection, Connections, HeadersTooLarge, HTTPBounds, refusing
+from periscope.cli.http_writes import JoinedWrites, joining
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ class PatientProtocol(H11Protocol):
     """Owns the deadlines of one connection."""
 
     conn: BoundedConnection
+    _below: asyncio.Transport
 
     def __init__(
         self, *args: Any, patience: Patience, dialects: DialectTable, connections: Connections, **kwargs: Any
@@ -116,7 +118,9 @@ class PatientProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Keep a connection without a request as long as one that waits for its next request, or refuse it."""
-        super().connection_made(transport)
+        self._below = transport
+        joined = JoinedWrites(transport)
+        super().connection_made(joined)
         fault = self._counted.enter(client_of(self.client))
         if self._counted.is_flooded:
             transport.abort()
@@ -124,6 +128,7 @@ class PatientProtocol(H11Protocol):
         if fault is not None:
             self.app = refusing(fault)
             self.timeout_keep_alive = min(self.timeout_keep_alive, math.ceil(self._patience.receive_timeout_s))
+        self.app = joining(self.app, self.conn, joined, self.flow)
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BUFFER_BYTES)
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
@@ -234,7 +239,7 @@ class PatientProtocol(H11Protocol):
         asyncio's TLS transport (Python 3.11 to 3.14) does not count what it has encrypted, which waits in the transport
         below it: a client that took none of its answer was held until the end of its keep-alive.
         """
-        below = getattr(getattr(self.transport, "_ssl_protocol", None), "_transport", None)
+        below = getattr(getattr(self._below, "_ssl_protocol", None), "_transport", None)
         return self.transport.get_write_buffer_size() + (0 if below is None else int(below.get_write_buffer_size()))
 
     @property

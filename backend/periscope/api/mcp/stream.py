@@ -19,9 +19,10 @@ from periscope.api.disconnect import while_connected
 from periscope.api.error_replies import error_object, let_go
 from periscope.api.errors import CUT_OFF, ClientGone
 from periscope.api.feed import EventFeed
+from periscope.api.frames import send_or_leave
 from periscope.api.record import record_of
 from periscope.api.replies import dump_json
-from periscope.api.sse import LAST_FRAME_S, STREAM_HEADERS, comment_frame, send_or_leave
+from periscope.api.sse import LAST_FRAME_S, STREAM_HEADERS, comment_frame
 from periscope.core import JSONObject, McpProgress, McpReply
 from periscope.errors import PeriscopeError, ServerStopping
 
