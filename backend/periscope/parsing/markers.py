@@ -25,10 +25,15 @@ class MarkerSet:
     def __init__(self, markers: Iterable[str]) -> None:
         self._markers = sorted(markers, key=len)
         self._longest = len(self._markers[-1]) if self._markers else 0
-        self._first_characters = {marker[0] for marker in self._markers}
+        first_characters = "".join({marker[0] for marker in self._markers})
+        self._beginning = re.compile(f"[{re.escape(first_characters)}]") if self._markers else None
         # One pattern, not one `find` per marker: the search for a marker that never comes would rescan the text
         # after each one that does.
         self._pattern = re.compile("|".join(map(re.escape, self._markers))) if self._markers else None
+
+    def may_begin_in(self, text: str) -> bool:
+        """Pure: whether the text has a character with which a marker begins; most text has none."""
+        return self._beginning is not None and self._beginning.search(text) is not None
 
     def find(self, text: str, begin: int) -> tuple[int, int]:
         """Pure: the span `(start, end)` of the first marker in `text[begin:]`.
@@ -36,8 +41,10 @@ class MarkerSet:
         Without a marker the span is empty (`start == end`): `text[begin:start]` holds no part of a marker, whatever
         follows, and `text[start:]` may be the beginning of one.
         """
-        hold = self._hold_from(text, begin)
-        match = self._pattern.search(text, begin) if self._pattern else None
+        if self._beginning is None or (first := self._beginning.search(text, begin)) is None:
+            return len(text), len(text)
+        hold = self._hold_from(text, first.start())
+        match = self._pattern.search(text, first.start()) if self._pattern else None
         # An earlier start that may still become a longer marker comes first.
         if match is None or match.start() > hold:
             return hold, hold
@@ -46,8 +53,6 @@ class MarkerSet:
     def _hold_from(self, text: str, begin: int) -> int:
         """Index of the longest suffix of the text that is a proper prefix of a marker."""
         for start in range(max(begin, len(text) - self._longest + 1), len(text)):
-            if text[start] not in self._first_characters:
-                continue
             tail = text[start:]
             if any(len(marker) > len(tail) and marker.startswith(tail) for marker in self._markers):
                 return start

@@ -98,6 +98,8 @@ class OutputParser:
         return self._state is _State.REASONING
 
     def feed(self, text: str) -> list[Delta]:
+        if self._flows and not self._tail and text and not self._markers[self._state].may_begin_in(text):
+            return [ReasoningDelta(text) if self.is_reasoning else TextDelta(text)]
         text = self._tail + text
         position = 0
         while True:
@@ -111,6 +113,13 @@ class OutputParser:
             position = end
         self._tail = text[start:]
         return self._drain()
+
+    @property
+    def _flows(self) -> bool:
+        """Whether text without markers goes out as it is: in the middle of an answer, or of a train of thought."""
+        is_text = self._state in (_State.REASONING, _State.PLAIN)
+        is_text = is_text or (self._state is _State.NORMAL and not self._has_plain_answer)
+        return is_text and self._space is _Space.KEPT
 
     def finish(self, *, is_cut_off: bool = False) -> list[Delta]:
         """End the output and return its last events.

@@ -23,6 +23,7 @@ class AnswerStops:
     """
 
     def __init__(self, stops: tuple[str, ...]) -> None:
+        self._has_stops = bool(stops)
         self._stops = StopStrings(stops)
         self._num_read = self._num_told = 0  # in characters of the answer
         self._waiting: list[tuple[int, TokenLogprob]] = []  # where the token began in the answer
@@ -43,6 +44,8 @@ class AnswerStops:
 
         Log-probabilities are attached to the first text that is passed on, or come without text.
         """
+        if not self._has_stops:
+            return _with_logprobs(list(deltas), tuple(logprobs))
         self._waiting += [(self._num_read, entry) for entry in logprobs]
         told: list[Delta] = []
         for delta in deltas:

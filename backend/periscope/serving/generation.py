@@ -295,14 +295,17 @@ def _finished(ends: list[_Ended], num_choices: int) -> Finished:
     return Finished(ends[0].reason, usage, other_finish_reasons=others, stop_string=ends[0].stop_string)
 
 
-async def _all_choices(
+def _all_choices(
     engine: LocalGenerator, request: GenerationRequest, prompts: Sequence[_Prompt]
 ) -> AsyncGenerator[_ChoiceEvent, None]:
     if request.num_completions == 1:
-        async with aclosing(_one_choice(engine, request, prompts[0], 0)) as events:
-            async for event in events:
-                yield event
-        return
+        return _one_choice(engine, request, prompts[0], 0)
+    return _several_choices(engine, request, prompts)
+
+
+async def _several_choices(
+    engine: LocalGenerator, request: GenerationRequest, prompts: Sequence[_Prompt]
+) -> AsyncGenerator[_ChoiceEvent, None]:
     buffer: asyncio.Queue[_ChoiceEvent | Exception] = asyncio.Queue(_MAX_BUFFERED)
 
     async def pump(choice: int) -> None:

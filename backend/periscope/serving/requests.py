@@ -61,6 +61,7 @@ class LiveRequest:
     _task: asyncio.Task[object] | None
     _publish: Callable[[Event], None]
     _rate: OutputRate
+    _now: Callable[[], float]
     key: str | None = None
     finished: Finished | None = None
     _waiting: Waiting | None = None
@@ -76,18 +77,18 @@ class LiveRequest:
     def waits(self, waiting: Waiting) -> None:
         """Note what the request waits for now, which may also be between two steps of its generation."""
         self._waiting = waiting
-        self._enter(RequestPhase(waiting.status), asyncio.get_running_loop().time())
+        self._enter(RequestPhase(waiting.status), self._now())
         self._publish(RequestChanged(self.id))
 
     def generates(self) -> None:
         """Note that the request has its lease and generates from now on."""
         self._is_generating, self._waiting = True, None
-        self._enter(RequestPhase.PREFILL, asyncio.get_running_loop().time())
+        self._enter(RequestPhase.PREFILL, self._now())
         self._publish(RequestChanged(self.id))
 
     def writes(self, *, is_thinking: bool) -> None:
         """A piece of the reasoning or of the answer has come; this is an event only where one follows the other."""
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         self._rate.note(now)
         if self._phase is not RequestPhase.DECODE:
             self._enter(RequestPhase.DECODE, now)
@@ -181,6 +182,7 @@ class LiveRequests:
             _task=asyncio.current_task(),
             _publish=self._publish,
             _rate=self._rate,
+            _now=loop.time,
             key=KEY_NAME.get(),
         )
         self._live[request_id] = live

@@ -14,7 +14,6 @@ from periscope.core import (
     CaptionedImage,
     DescribedFile,
     FilePart,
-    Finished,
     GenerationRequest,
     ImagePart,
     Message,
@@ -136,35 +135,23 @@ class ChatService:
         model = self._models.resolve(request.model)
         asked = Asked(_num_images(request), request.num_completions, operation_of(request))
         with self._requests.entered(request.id, model.name, asked) as live:
-            answering = self._answer(request, servers, model, live)
-            del request  # it holds the images as they were sent, and only `_answer` may keep them
-            async with aclosing(answering) as events:
-                async for event in events:
-                    if isinstance(event, Waiting):
-                        live.waits(event)
-                    elif isinstance(event, Finished):
-                        live.finished = event
-                    elif not isinstance(event, _BESIDE):
-                        live.writes(is_thinking=isinstance(event, ReasoningDelta))
-                    yield event
-
-    async def _answer(
-        self, request: GenerationRequest, servers: ServerTools, model: ServedModel, live: LiveRequest
-    ) -> AsyncGenerator[AnswerEvent, None]:
-        """Round after round. The request's images are dropped as soon as they are described or decoded.
-
-        So no base64 is held while the answer is generated. Their files are kept only if the model may look at them
-        again, their pixels only if it sees them itself.
-        """
-        request = _as_seen(_as_configured(request, model), model)
-        async with Seeing(model, self._proxy, self._native, may_look=may_offer_tools(request)) as seeing:
-            rounds = Rounds(request, servers)
-            del request
-            while rounds.finished is None:
-                async with aclosing(self._round(rounds, seeing, model, live)) as events:
-                    async for event in events:
-                        yield event
-            yield replace(rounds.finished, vision=seeing.usage)
+            request = _as_seen(_as_configured(request, model), model)
+            async with Seeing(model, self._proxy, self._native, may_look=may_offer_tools(request)) as seeing:
+                rounds = Rounds(request, servers)
+                # It holds the images as they were sent, which are dropped as soon as they are described or decoded: no
+                # base64 is held while the answer is generated. Their files are kept only if the model may look at them
+                # again, their pixels only if it sees them itself.
+                del request
+                while rounds.finished is None:
+                    async with aclosing(self._round(rounds, seeing, model, live)) as events:
+                        async for event in events:
+                            if isinstance(event, Waiting):
+                                live.waits(event)
+                            elif not isinstance(event, _BESIDE):
+                                live.writes(is_thinking=isinstance(event, ReasoningDelta))
+                            yield event
+                live.finished = replace(rounds.finished, vision=seeing.usage)
+                yield live.finished
 
     async def _round(
         self, rounds: Rounds, seeing: Seeing, model: ServedModel, live: LiveRequest

@@ -144,14 +144,15 @@ class ChunkEncoder:
 
         Of `Finished`: the finish chunks, the usage chunk if wanted, and `[DONE]`.
         """
+        if isinstance(event, TextDelta):  # first, as nearly all are
+            self._waits.end()
+            if event.logprobs:
+                return self._chunk({"content": event.text}, event.choice, logprobs=_logprobs(event.logprobs))
+            return self._text("content", event.text, event.choice) if event.text else b""
         if isinstance(event, Waiting):
             return self.heartbeat() if self._waits.take(event) else b""
         self._waits.end()
         match event:
-            case TextDelta(text, logprobs, choice):
-                if logprobs:
-                    return self._chunk({"content": text}, choice, logprobs=_logprobs(logprobs))
-                return self._text("content", text, choice) if text else b""
             case ReasoningDelta(text, choice):
                 return self._text("reasoning_content", text, choice) if text else b""
             case ToolCallStart() | ToolCallDelta():

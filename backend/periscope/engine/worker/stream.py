@@ -84,10 +84,9 @@ class TokenStream:
             StopAsyncIteration: after the last chunk, or after `cancel`.
             PeriscopeError: the row has failed.
         """
-        while True:
+        while not self._reports:  # nobody else takes any out
             with self._lock:
                 if self._reports:
-                    report = self._reports.popleft()
                     break
                 if self._is_ended:
                     raise StopAsyncIteration
@@ -96,6 +95,7 @@ class TokenStream:
                 await self._waiter
             finally:
                 self._waiter = None
+        report = self._reports.popleft()
         if isinstance(report, Failure):
             raise report.error
         return report
