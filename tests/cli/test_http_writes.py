@@ -15,7 +15,9 @@ from uvicorn.server import ServerState
 from periscope.cli.http_protocol import Patience, protocol_with
 from periscope.cli.http_writes import JoinedWrites
 from periscope.core import GenerationRequest, OutputEvent, TextDelta
-from tests.api.driving import FINISHED, HELLO, STREAM, FakeBackend, Gate, app_over, frames_of, in_loop
+from tests.api.driving import FINISHED, HELLO, STREAM, FakeBackend, app_over, in_loop
+from tests.api.exchange import frames_of
+from tests.api.gates import Gate
 
 
 class Wire(asyncio.Transport):
