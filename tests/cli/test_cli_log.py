@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import stat
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -28,6 +29,16 @@ def loggers_as_before() -> Iterator[None]:
     root.handlers[:] = handlers
     for name, level in zip(ROOT_AND_OURS, levels, strict=True):
         logging.getLogger(name).setLevel(level)
+
+
+def test_a_broken_picture_is_no_line_of_the_log() -> None:
+    """What Pillow warns of is dropped; other packages' warnings are as they were."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        set_up_logging(None, verbosity=2)
+        for module in ("PIL.TiffImagePlugin", "httpx"):
+            warnings.warn_explicit(f"{module} warns", UserWarning, f"{module}.py", 1, module)
+    assert [str(each.message) for each in told] == ["httpx warns"]
 
 
 def logged(verbosity: int) -> list[str]:

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import stat
+import warnings
 from collections.abc import Callable, Iterable
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -110,9 +111,13 @@ class LogFile(RotatingFileHandler):
 def set_up_logging(console: Console | None, *, verbosity: int, secrets: Iterable[str | None] = ()) -> Redaction:
     """Replace the root logger's handlers. Returns what keeps secrets out of the lines.
 
+    What Pillow warns of is dropped: a client's broken picture is told to the client, and its words would each be a line
+    on stderr and be remembered by the interpreter for good.
+
     Args:
         verbosity: -1 warnings, 0 what Periscope does, 1 its details too, 2 other packages' details as well.
     """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     redaction = Redaction(secrets)
     root = logging.getLogger()
     # Rich takes its time for each line, and only a terminal has bars to write above.
