@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from periscope.api.auth import OPEN_PATHS
@@ -23,9 +24,11 @@ _RETRY_AFTER_S: Final = 2
 
 def client_of(address: tuple[str, int] | None) -> str:
     """Pure: the client at this address; all ports of a host are one client, and so is an IPv6 network."""
-    if address is None:
-        return _UNIX
-    host = address[0]
+    return _UNIX if address is None else _client_at(address[0])
+
+
+@lru_cache
+def _client_at(host: str) -> str:
     try:
         found = ipaddress.ip_address(host)
     except ValueError:

@@ -80,6 +80,7 @@ _ABSENT: Mapping[str, tuple[str, str]] = {
     "/sse": ("MCP's transport of 2024", "Set the client to streamable HTTP at /mcp"),
     "/v1/score": ("vLLM's score API", f"{_CHAT} with `guided_choice` can grade documents"),
 }
+_SERVED = frozenset(PATHS)
 _OTHER_PATH = re.compile(r"(/(?:api|v1)/[a-z]+)(?:/|$)")
 _SLASHES = re.compile(r"/{2,}")
 _VERSIONS = re.compile(r"^(?:/v1)+(?=/v1(?:/|$))")
@@ -92,6 +93,8 @@ _WITHOUT_VERSION = re.compile(r"/(?:models|messages|responses|chat/completions|c
 
 def intended_path(path: str) -> str:
     """Pure: `/v1/models` for `/v1//models/`, `/v1/v1/models` and `/models`; correct paths stay as they are."""
+    if path in _SERVED:
+        return path
     path = _VERSIONS.sub("", _SLASHES.sub("/", path).rstrip("/")) or "/"
     path = _OF_LM_STUDIO.sub("/v1", _BESIDE_VERSION.sub("", path))
     return f"/v1{path}" if _WITHOUT_VERSION.match(path) else path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from periscope.errors import InvalidRequest
 
@@ -113,11 +113,12 @@ class GenerationParams:
 
     def over(self, defaults: GenerationParams) -> GenerationParams:
         """Pure: these params, with what was not asked for taken from `defaults`."""
-        merged = {
-            f.name: getattr(defaults, f.name) if getattr(self, f.name) in (None, ()) else getattr(self, f.name)
-            for f in fields(self)
-        }
-        return GenerationParams(**merged)
+        left_open = [name for name in _NAMES if getattr(self, name) in (None, ())]
+        taken = {name: value for name in left_open if (value := getattr(defaults, name)) not in (None, ())}
+        return replace(self, **taken) if taken else self
+
+
+_NAMES = tuple(each.name for each in fields(GenerationParams))
 
 
 def check_bounds(name: str, value: float | None, low: float | None, high: float | None) -> None:

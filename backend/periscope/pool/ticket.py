@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from periscope.pool.facts import TicketFacts
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from periscope.pool.contracts import PooledEngine
 
 EngineT = TypeVar("EngineT")
+
+#: Classes of engines and what they are. For a protocol, `isinstance` looks at each of its members every time.
+_OF_KIND: set[tuple[type, type]] = set()
 
 
 class TicketState(StrEnum):
@@ -117,9 +120,11 @@ class Ticket:
         Raises:
             TypeError: the engine is not of this class, or the ticket is not granted; a bug in the caller.
         """
-        if not isinstance(self._engine, kind):
-            raise TypeError(f"the model is a {type(self._engine).__name__}, not a {kind.__name__}")
-        return self._engine
+        if (type(self._engine), kind) not in _OF_KIND:
+            if not isinstance(self._engine, kind):
+                raise TypeError(f"the model is a {type(self._engine).__name__}, not a {kind.__name__}")
+            _OF_KIND.add((type(self._engine), kind))
+        return cast("EngineT", self._engine)
 
     def close(self) -> None:
         """Leave the queue, or release the lease. Idempotent; never awaits."""

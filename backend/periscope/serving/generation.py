@@ -390,7 +390,7 @@ def _params_of(params: GenerationParams, choice: int) -> GenerationParams:
 
     Choices with the same seed differ from each other, and repeat in the next request with that seed.
     """
-    params = replace(params, stop=())
+    params = replace(params, stop=()) if params.stop else params
     return params if choice == 0 or params.seed is None else replace(params, seed=(params.seed + choice) % 2**64)
 
 
