@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 import pytest
 
-from periscope.bench.http import Answer, StreamRecorder, chat, client_of
+from periscope.bench.http import Answer, StreamRecorder
 from periscope.core import JSONObject, TextDelta
-from periscope.errors import PeriscopeError, RemoteAnswerBroken
+from periscope.errors import PeriscopeError
 from periscope.remote.chat_answers import ChatStreamDecoder
-from tests.remote.hostile import hostile, stream
 
 #: As mlx_lm.server 0.32 and mlx_vlm.server 0.7 answered the same prompt, less ids and times.
 MLX_LM: list[JSONObject] = [
@@ -40,8 +38,8 @@ def read(stream: list[JSONObject], recorder: StreamRecorder) -> Answer:
     decoder = ChatStreamDecoder("peer")
     for chunk in stream:
         for event in decoder.feed(json.dumps(chunk)):
-            recorder.feed(event)
-    recorder.feed(decoder.finish())
+            recorder.feed(event, 1.0)
+    recorder.feed(decoder.finish(), 2.0)
     return recorder.answer()
 
 
@@ -67,37 +65,6 @@ def test_tokens_are_counted_when_the_server_does_not() -> None:
 def test_half_an_answer_is_none() -> None:
     """A stream that broke off is an error instead of a fast answer."""
     recorder = StreamRecorder(0.0)
-    recorder.feed(TextDelta("a"))
+    recorder.feed(TextDelta("a"), 1.0)
     with pytest.raises(PeriscopeError, match="before it was complete"):
         recorder.answer()
-
-
-@pytest.mark.parametrize(("max_tries", "num_dropped"), [(1, 0), (3, 2)])
-def test_a_dropped_connection_is_tried_again_as_often_as_allowed(max_tries: int, num_dropped: int) -> None:
-    """By default a dropped connection is not retried, because our own server must not drop any."""
-    dropped: list[list[bytes]] = [[]] * num_dropped
-    answered = stream(*(json.dumps(chunk) for chunk in MLX_LM))
-
-    async def run() -> str:
-        async with hostile(*dropped, answered) as server, client_of(server.url) as client:
-            answer = await chat(client, [], 2, max_tries=max_tries)
-            assert len(server.bodies) == num_dropped + 1
-        async with hostile([], answered) as server, client_of(server.url) as client:
-            with pytest.raises(RemoteAnswerBroken):
-                await chat(client, [], 2)
-            assert len(server.bodies) == 1
-        return answer.text
-
-    assert asyncio.run(run()) == "baruvi pi"
-
-
-def test_an_answer_that_has_begun_is_not_asked_for_again() -> None:
-    """A stream that breaks after its first token is not retried, because its tokens would be counted twice."""
-
-    async def run() -> None:
-        async with hostile(stream(json.dumps(MLX_LM[0]))) as server, client_of(server.url) as client:
-            with pytest.raises(RemoteAnswerBroken, match="before it was complete"):
-                await chat(client, [], 2, max_tries=3)
-            assert len(server.bodies) == 1
-
-    asyncio.run(run())

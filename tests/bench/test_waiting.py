@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from periscope.bench.contenders import Ask
-from periscope.bench.http import HTTPContender, client_of
+from periscope.bench.http_contender import HTTPContender
 from periscope.bench.peers import Peer, PeerContender
 from periscope.bench.waiting import told, waiting_for, within
 from periscope.errors import PeriscopeError
@@ -62,8 +62,8 @@ def test_a_server_that_never_answers_is_given_up() -> None:
     """The batch has a limit of its own, whatever the server does."""
 
     async def run() -> None:
-        async with hostile([b""], holds_on=True) as server, client_of(server.url) as client:
-            await HTTPContender(client, lambda: None, limit_s=0.2).run([Ask("about", 2)])
+        async with hostile([b""], holds_on=True) as server:
+            await HTTPContender(server.url, lambda: None, limit_s=0.2).run([Ask("about", 2)])
 
     with pytest.raises(PeriscopeError, match=r"Waited 0\.2 s for http with 1 at once"):
         asyncio.run(run())

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from periscope.bench.contenders import Contender, Workload, measure, user_message
 from periscope.bench.conversation import Turn, converse
 from periscope.bench.environment import Environment, MeasuredModel, environment, measured_model
-from periscope.bench.http import HTTPContender, client_of
+from periscope.bench.http import client_of
+from periscope.bench.http_contender import HTTPContender
 from periscope.bench.in_process import EngineContender
 from periscope.bench.mlx_thread import MLXThread
 from periscope.bench.model_files import model_files, shown_name
@@ -124,7 +125,7 @@ async def bench_serve(settings: GenerationSettings, tell: Tell) -> GenerationRep
         server = await stack.enter_async_context(serving(models, tell, limit_s=settings.limit_s))
         client = await stack.enter_async_context(client_of(server.url))
         contenders = await stack.enter_async_context(_in_process(path, settings, tell))
-        http = HTTPContender(client, server.cpu_s, host_clock=server.host_clock, limit_s=settings.limit_s)
+        http = HTTPContender(server.url, server.cpu_s, host_clock=server.host_clock, limit_s=settings.limit_s)
         peers = [await stack.enter_async_context(_peer(peer, path, workloads, settings, tell)) for peer in able_peers]
         samples, notes = await _measure([*contenders, http, *peers], workloads, settings, tell)
         turns = await _converse(client, settings, tell)

@@ -9,19 +9,15 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from periscope.bench.contenders import Ask, user_wire
-from periscope.bench.host_time import HostLog
-from periscope.bench.samples import Batch, Row
+from periscope.bench.samples import Row
 from periscope.bench.server import DEMO_PAIR, MODEL_NAME, serving
-from periscope.bench.waiting import TIME_LIMIT_S, within
 from periscope.core import Finished, ReasoningDelta, TextDelta
-from periscope.errors import PeriscopeError, RemoteAnswerBroken, RemoteUnreachable
+from periscope.errors import PeriscopeError
 from periscope.remote import Endpoint, OpenAIClient, Timeouts, caption
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from periscope.bench.host_time import HostClock
     from periscope.core import JSONObject, OutputEvent
 
 
@@ -67,32 +63,26 @@ async def chat(
     messages: Sequence[JSONObject],
     max_tokens: int,
     *,
-    model: str = MODEL_NAME,
-    max_tries: int = 1,
     arrived: Callable[[float], None] = lambda _: None,
 ) -> Answer:
     """Send one greedy chat completion and read its stream to the end.
 
     Args:
-        max_tries: attempts when the connection is dropped before the first token; the answer's times include all.
         arrived: called with the time of each token as it arrives, by `time.perf_counter`.
 
     Raises:
         RemoteError: the server cannot be reached, refuses the request, or breaks off.
     """
-    body: JSONObject = {"model": model, "messages": list(messages), "max_tokens": max_tokens, "temperature": 0}
     recorder = StreamRecorder(time.perf_counter(), arrived)
-    for number in range(1, max_tries + 1):
-        try:
-            async with aclosing(client.stream_chat(body)) as events:
-                async for event in events:
-                    recorder.feed(event)
-            break
-        except (RemoteUnreachable, RemoteAnswerBroken) as error:
-            has_begun = isinstance(error, RemoteAnswerBroken) and error.has_begun
-            if has_begun or number == max_tries:
-                raise
+    async with aclosing(client.stream_chat(chat_body(MODEL_NAME, messages, max_tokens))) as events:
+        async for event in events:
+            recorder.feed(event, time.perf_counter())
     return recorder.answer()
+
+
+def chat_body(model: str, messages: Sequence[JSONObject], max_tokens: int) -> JSONObject:
+    """Pure: the request for a greedy chat completion."""
+    return {"model": model, "messages": list(messages), "max_tokens": max_tokens, "temperature": 0}
 
 
 class StreamRecorder:
@@ -104,18 +94,18 @@ class StreamRecorder:
         self._times_s: list[float] = []
         self._pieces: list[str] = []
         self._finished: Finished | None = None
+        self._ended_s = 0.0
 
-    def feed(self, event: OutputEvent) -> None:
-        """Record one event on arrival. Answer text and reasoning both get a time."""
+    def feed(self, event: OutputEvent, now: float) -> None:
+        """Record one event that arrived at `now`. Answer text and reasoning both get a time."""
         match event:
             case TextDelta(text) | ReasoningDelta(text):
-                now = time.perf_counter()
                 self._times_s.append(now - self._started)
                 self._arrived(now)
                 if isinstance(event, TextDelta):
                     self._pieces.append(text)
             case Finished():
-                self._finished = event
+                self._finished, self._ended_s = event, now - self._started
 
     def answer(self) -> Answer:
         """The completed answer. For a server that reports no usage, every piece of text counts as one token.
@@ -126,7 +116,7 @@ class StreamRecorder:
         if self._finished is None:
             raise PeriscopeError("The server ended an answer before it was complete.")
         usage, vision = self._finished.usage, self._finished.vision
-        times_s = self._times_s or [time.perf_counter() - self._started]  # an answer without a visible character
+        times_s = self._times_s or [self._ended_s]  # an answer without a visible character
         return Answer(
             text="".join(self._pieces),
             row=Row(usage.num_completion_tokens or len(times_s), tuple(times_s)),
@@ -134,58 +124,6 @@ class StreamRecorder:
             num_cached_tokens=usage.num_cached_tokens,
             caption_ms=None if vision is None else vision.caption_ms,
         )
-
-
-class HTTPContender:
-    """A server over HTTP. `cpu_s` counts the server's CPU time, without the client's.
-
-    Args:
-        host_clock: makes a clock of the server's Python threads for one batch; None = unknown.
-        model: the model name that requests use.
-        max_tries: see `chat`.
-        limit_s: how long a batch may take.
-    """
-
-    def __init__(
-        self,
-        client: OpenAIClient,
-        cpu_s: Callable[[], float | None],
-        *,
-        host_clock: Callable[[], HostClock | None] = lambda: None,
-        name: str = OUR_SERVER,
-        model: str = MODEL_NAME,
-        max_tries: int = 1,
-        limit_s: float = TIME_LIMIT_S,
-    ) -> None:
-        self.name = name
-        self._limit_s = limit_s
-        self._client = client
-        self._cpu_s = cpu_s
-        self._host_clock = host_clock
-        self._model = model
-        self._max_tries = max_tries
-
-    async def run(self, asks: Sequence[Ask]) -> Batch:
-        host = HostLog(self._host_clock())
-        before, started = self._cpu_s(), time.perf_counter()
-        async with within(self._limit_s, f"{self.name} with {len(asks)} at once"):
-            rows = await asyncio.gather(*(self._answer(ask, started, host) for ask in asks))
-        after = self._cpu_s()
-        return Batch(tuple(rows), None if before is None or after is None else after - before, host.stamps)
-
-    async def _answer(self, ask: Ask, started: float, host: HostLog) -> Row:
-        await asyncio.sleep(ask.after_s)
-        sent_s = time.perf_counter() - started
-        messages = [user_wire(ask.prompt)]
-        answer = await chat(
-            self._client,
-            messages,
-            ask.max_tokens,
-            model=self._model,
-            max_tries=self._max_tries,
-            arrived=lambda now: host.note(now - started),
-        )
-        return Row(answer.row.num_tokens, tuple(sent_s + time_s for time_s in answer.row.times_s), sent_s)
 
 
 async def captions(client: OpenAIClient, urls: Sequence[str], model: str | None) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from periscope.bench.child import Child, child
-from periscope.bench.http import HTTPContender, client_of
+from periscope.bench.http_contender import HTTPContender
 from periscope.bench.waiting import TIME_LIMIT_S, waiting_for
 from periscope.errors import PeriscopeError
 
@@ -168,11 +168,9 @@ class PeerContender:
         self._server.drain()
         async with waiting_for(f"{self.name} to listen", self._tell, self._limit_s):
             await _listening(self._server, port)
-        client = client_of(f"http://{_HOST}:{port}")
-        await self._running.enter_async_context(client)
         asked_for = self._peer.model.format(model=self._model)
         self._contender = HTTPContender(
-            client,
+            f"http://{_HOST}:{port}",
             self._server.cpu_s,
             host_clock=self._server.host_clock,
             name=self.name,
