@@ -42,6 +42,9 @@ _SHORT_WORDS = 50
 _SHORT_TOKENS = 2
 #: New pictures that are captioned beside the running stream.
 _NUM_PICTURES = 4
+#: Tokens of the running stream between the end of the long row and the captions: until then its slot is computed along
+#: and its state copied out, which is not what captions cost.
+_SETTLING_TOKENS = 64
 #: Longest prompt of the warm-up round: enough for every code path to run once.
 _WARM_UP_WORDS = 600
 #: Part of a model's context that is left for its chat template.
@@ -129,6 +132,8 @@ async def _round(
             _ask(client, words(num_words, "long", number), settings.long_tokens), ask_short()
         )
         await stream.until(lambda: stream.newest_s > long.times_s[-1])
+        num_tokens = stream.num_tokens + _SETTLING_TOKENS
+        await stream.until(lambda: stream.num_tokens >= num_tokens)
         captioning = await _captioning(client, number)
         await stream.until(lambda: stream.newest_s > afterwards(*captioning)[1])
     return neighbour_sample_of(
@@ -169,6 +174,11 @@ class _RunningStream:
         self._number = number
         self._max_tokens = max_tokens
         self._news = asyncio.Event()
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that have arrived."""
+        return sum(map(len, self.answers))
 
     @property
     def newest_s(self) -> float:
