@@ -69,11 +69,6 @@ class EventFeed(Generic[T]):
             raise item
         return item
 
-    @property
-    def has_pending(self) -> bool:
-        """Whether `next` does not wait."""
-        return bool(self._pending)
-
     async def _wait(self, timeout_s: float | None) -> None:
         """Wait until something is pending, or until the time is over.
 

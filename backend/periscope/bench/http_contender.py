@@ -99,7 +99,7 @@ class RecordedChat(asyncio.Protocol):
         self._body = json.dumps(body | {"stream": True, "stream_options": {"include_usage": True}}).encode()
         self._arrived = arrived
         self._pieces: list[tuple[float, bytes]] = []
-        self._ended = asyncio.get_running_loop().create_future()
+        self._ended: asyncio.Future[None]
 
     async def run(self, max_tries: int = 1) -> None:
         """Send the request, and keep what comes until the server closes the connection.
