@@ -93,6 +93,7 @@ def engine_config(model: ModelConfig, config: Config) -> EngineConfig:
         dtype=params.dtype,
         max_num_seqs=params.max_num_seqs,
         prefill_chunk_size=params.prefill_chunk_size,
+        stream_interval_ms=params.stream_interval_ms,
         context_length=params.context_length,
         chat_template_kwargs=params.template_kwargs,
         thinking_end_message=params.thinking_end_message,

@@ -96,7 +96,7 @@ async def bench_neighbours(settings: NeighbourSettings, tell: Tell) -> Neighbour
     async with model_files(settings.model, shape) as path:
         context_length = context_length_of(read_model_config(path), None)
         _check_fits(settings, context_length)
-        models = models_yaml(path, EngineConfig(), has_captioner=True)
+        models = models_yaml(path, EngineConfig(stream_interval_ms=0), has_captioner=True)  # each token has its time
         async with serving(models) as server, client_of(server.url) as client:
             for number in range(settings.rounds + 1):
                 tell(f"round {number} of {settings.rounds}" if number else "warming up")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ METRICS = (
 MAIN_THREAD = 0
 #: Fewer decode steps between two stamps tell nothing about one of them.
 _MIN_HOST_STEPS = 8
+#: Tokens that follow each other faster were handed over together: no model computes as fast.
+_TOGETHER_S = 0.00025
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +172,25 @@ def _decode_tokens_per_s(rows: Sequence[Row]) -> float | None:
 
 
 def _num_decoded(row: Row, begin_s: float, end_s: float) -> float:
-    """Tokens of a row after `begin_s`, until `end_s`; those without a time are spread over those that have one."""
-    return sum(begin_s < time_s <= end_s for time_s in row.times_s) * row.num_tokens / len(row.times_s)
+    """Tokens of a row between two times; those without a time are spread over those that have one.
+
+    Those that came together are spread over the time since the ones before.
+    """
+    decoded = 0.0
+    for (before, _), (after, num_tokens) in itertools.pairwise(_arrivals(row.times_s)):
+        decoded += num_tokens * max(min(after, end_s) - max(before, begin_s), 0.0) / (after - before)
+    return decoded * row.num_tokens / len(row.times_s)
+
+
+def _arrivals(times_s: Sequence[float]) -> list[tuple[float, int]]:
+    """When tokens came, and how many together."""
+    arrivals: list[tuple[float, int]] = []
+    for time_s in times_s:
+        if arrivals and time_s - arrivals[-1][0] < _TOGETHER_S:
+            arrivals[-1] = arrivals[-1][0], arrivals[-1][1] + 1
+        else:
+            arrivals.append((time_s, 1))
+    return arrivals
 
 
 def _host_us_per_step(rows: Sequence[Row], stamps: Sequence[HostStamp]) -> tuple[float | None, float | None]:

@@ -69,7 +69,11 @@ class RunningServer:
 
 def models_yaml(model: Path, config: EngineConfig, *, has_captioner: bool) -> JSONObject:
     """Pure: a configuration with the model under the settings of `config`, and the embedded captioner if wanted."""
-    params = {"max_num_seqs": config.max_num_seqs, "prefill_chunk_size": config.prefill_chunk_size}
+    params = {
+        "max_num_seqs": config.max_num_seqs,
+        "prefill_chunk_size": config.prefill_chunk_size,
+        "stream_interval_ms": config.stream_interval_ms,
+    }
     entry = {"name": MODEL_NAME, "local_path": str(model), "preload": True, "params": params}
     if not has_captioner:
         return {"models": [entry]}

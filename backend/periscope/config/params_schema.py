@@ -157,6 +157,14 @@ class ModelParams(SamplingParams):
         ge=16,
         le=65_536,
     )
+    stream_interval_ms: int = setting(
+        10,
+        "Tokens that follow each other faster are sent together, about so often; the first one at once. 0 sends each "
+        "by itself, which costs a fast model speed.",
+        "milliseconds",
+        ge=0,
+        le=1000,
+    )
     context_length: int | None = setting(
         None,
         "Prompt and completion together. If unset, what the model was trained for.",

@@ -32,6 +32,7 @@ class EngineConfig:
         dtype: `float32`, `float16` or `bfloat16`; None = as stored. Quantised weights stay quantised.
         max_num_seqs: rows that run at once.
         prefill_chunk_size: prompt tokens of one forward pass, at most.
+        stream_interval_ms: tokens that follow each other faster reach their reader together; 0 = each by itself.
         context_length: tokens of prompt and completion together; None = what the model's config says.
         chat_template_kwargs: handed to the chat template (`enable_thinking`, ...).
         chat_template: in place of the model's own; Jinja.
@@ -59,6 +60,7 @@ class EngineConfig:
     dtype: str | None = None
     max_num_seqs: int = 16
     prefill_chunk_size: int = 512
+    stream_interval_ms: int = 10
     context_length: int | None = None
     chat_template_kwargs: JSONObject = field(default_factory=dict)
     chat_template: str | None = None

@@ -142,7 +142,7 @@ class InferenceEngine(HostedEngine):
             return TextModel.load(path, settings, shared_turn, progress, memory)
 
         name = settings.name_of(model)
-        worker = await start_worker(name, load_model, shared_turn)
+        worker = await start_worker(name, load_model, shared_turn, report_interval_s=settings.stream_interval_ms / 1000)
         if not worker.facts.is_batched:
             logger.warning(
                 "%s is not batched: mlx-lm cannot compute several requests of this architecture in one forward pass. "

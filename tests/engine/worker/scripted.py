@@ -121,9 +121,18 @@ def explode(_rows: list[int]) -> list[Sampled]:
     raise MemoryError("out of device memory")
 
 
-def with_worker(script: Script, use: Callable[[HostedEngine], Awaitable[None]], turn: DeviceTurn | None = None) -> None:
+def with_worker(
+    script: Script,
+    use: Callable[[HostedEngine], Awaitable[None]],
+    turn: DeviceTurn | None = None,
+    *,
+    report_interval_s: float = 0.0,
+) -> None:
     async def run() -> None:
-        host = HostedEngine(await start_worker("scripted", lambda: ScriptedModel(script), turn or DeviceTurn()))
+        worker = await start_worker(
+            "scripted", lambda: ScriptedModel(script), turn or DeviceTurn(), report_interval_s=report_interval_s
+        )
+        host = HostedEngine(worker)
         try:
             await use(host)
         finally:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 DEFAULT_BACKGROUND_SHARE = 0.15
@@ -89,41 +89,58 @@ class DeviceTurn:
         """A handle for one worker. A background worker gives way to foreground ones."""
         return Participant(self, name, is_background=is_background)
 
-    @contextmanager
-    def acquire(self, *, is_background: bool = True) -> Iterator[None]:
+    @property
+    def is_taken(self) -> bool:
+        """Whether a thread has the turn now."""
+        return self._holder is not None
+
+    def acquire(self, *, is_background: bool = True) -> AbstractContextManager[None]:
         """Block until it is this thread's turn; release it at exit.
 
         For work without a `Participant`, such as the slices of a load, which should not stall decoding.
         """
-        ticket = _Ticket(self._lock, is_background=is_background)
-        try:
-            self._wait(ticket)
-            yield
-        finally:
-            self._release(ticket)
+        return _Ticket(self, is_background=is_background)
+
+    def _take(self, mine: _Ticket) -> None:
+        with self._lock:
+            if self._holder is None and not self._waiting and self._active and not mine.is_background:
+                self._holder = mine  # nobody is in the way, and what is owed is paid off as before
+                return
+            self._wait(mine)
 
     def _wait(self, mine: _Ticket) -> None:
-        with self._lock:
-            self._settle()
-            self._waiting.append(mine)
+        woken = mine.woken = threading.Condition(self._lock)
+        self._settle()
+        self._waiting.append(mine)
+        try:
             self._grant()
             while self._holder is not mine:
                 # A debt runs out with time alone, so the wait is timed; every other change notifies this thread.
                 is_timed = mine.is_background and self._owed_s > 0
                 mine.wakes_at = self._settled_at + self._owed_s if is_timed else math.inf
-                mine.woken.wait(self._owed_s if is_timed else None)
+                woken.wait(self._owed_s if is_timed else None)
                 self._settle()
                 self._grant()
+        except BaseException:
+            self._give_up(mine)
+            raise
 
     def _release(self, mine: _Ticket) -> None:
-        """Give the turn back, or stop waiting for it when an exception ended the wait."""
+        """Give the turn back."""
         with self._lock:
-            self._settle()
-            if self._holder is mine:
+            if self._waiting or mine.is_background:
+                self._give_up(mine)
+            else:
                 self._holder = None
-            elif mine in self._waiting:
-                self._waiting.remove(mine)
-            self._grant()
+
+    def _give_up(self, mine: _Ticket) -> None:
+        """Have the turn no more, or stop waiting for it. Called with the lock held."""
+        self._settle()
+        if self._holder is mine:
+            self._holder = None
+        elif mine in self._waiting:
+            self._waiting.remove(mine)
+        self._grant()
 
     def _set_active(self, participant: Participant, *, is_active: bool) -> None:
         """Note that a foreground participant has, or no longer has, work between two turns."""
@@ -146,11 +163,11 @@ class DeviceTurn:
         chosen = next_turn(self._view())
         if chosen is not None:
             self._holder = self._waiting.pop(chosen)
-            self._holder.woken.notify()
+            self._holder.wake()
         elif self._holder is None and self._waiting:  # the device is kept for the foreground, for `_owed_s` at most
             first = self._waiting[0]
             if first.wakes_at > self._settled_at + self._owed_s + _TIMER_SLACK_S:
-                first.woken.notify()
+                first.wake()
 
     def _view(self) -> View:
         waiting = tuple(ticket.is_background for ticket in self._waiting)
@@ -170,11 +187,14 @@ class Participant:
     def __repr__(self) -> str:
         return f"<Participant {self.name} background={self.is_background} active={self._is_active}>"
 
-    @contextmanager
-    def acquire(self) -> Iterator[None]:
+    def acquire(self) -> AbstractContextManager[None]:
         """Block until it is this participant's turn; release it at exit. Wrap one bounded piece of work."""
-        with self._turn.acquire(is_background=self.is_background):
-            yield
+        return self._turn.acquire(is_background=self.is_background)
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether `acquire` would wait now."""
+        return self._turn.is_taken
 
     @property
     def is_active(self) -> bool:
@@ -194,14 +214,29 @@ class Participant:
         self.is_active = False
 
 
-class _Ticket:
-    """One thread's wait for the turn. Guarded by the turn's lock.
+class _Ticket(AbstractContextManager[None]):
+    """One thread's turn, and its wait for it. Guarded by the turn's lock.
 
     Attributes:
+        woken: notified when the thread may go; None = it has not had to wait.
         wakes_at: clock time at which its thread wakes by itself to check whether it may go; infinity = never.
     """
 
-    def __init__(self, lock: threading.Lock, *, is_background: bool) -> None:
+    __slots__ = ("_turn", "is_background", "wakes_at", "woken")
+
+    def __init__(self, turn: DeviceTurn, *, is_background: bool) -> None:
+        self._turn = turn
         self.is_background = is_background
         self.wakes_at = math.inf
-        self.woken = threading.Condition(lock)
+        self.woken: threading.Condition | None = None
+
+    def wake(self) -> None:
+        """Have its thread look whether it may go. Called with the lock held."""
+        if self.woken is not None:
+            self.woken.notify()
+
+    def __enter__(self) -> None:
+        self._turn._take(self)  # noqa: SLF001 - the ticket is part of the turn
+
+    def __exit__(self, *_: object) -> None:
+        self._turn._release(self)  # noqa: SLF001

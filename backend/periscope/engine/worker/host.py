@@ -37,12 +37,18 @@ class RunningWorker(Generic[FactsT]):
 
 
 async def start_worker(
-    name: str, load: Callable[[], LoadedModel[FactsT]], turn: DeviceTurn, *, is_background: bool = False
+    name: str,
+    load: Callable[[], LoadedModel[FactsT]],
+    turn: DeviceTurn,
+    *,
+    is_background: bool = False,
+    report_interval_s: float = 0.0,
 ) -> RunningWorker[FactsT]:
     """Start a worker's thread and wait until its model is loaded. Cancelling ends the thread after the load.
 
     Args:
         is_background: its steps yield the device to those of foreground workers (see `DeviceTurn`).
+        report_interval_s: see `ModelWorker`.
 
     Raises:
         ModelLoadError: the model could not be loaded; says why.
@@ -65,6 +71,7 @@ async def start_worker(
         turn=turn.join(name, is_background=is_background),
         on_loaded=lambda outcome: _call_in(loop, lambda: settle(outcome)),
         on_ended=lambda: _call_in(loop, ended.set),
+        report_interval_s=report_interval_s,
     )
     worker.start()
     try:

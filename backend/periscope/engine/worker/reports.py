@@ -50,3 +50,8 @@ class Failure:
 
 
 Report: TypeAlias = TokenChunk | Failure
+
+
+def ends(report: Report) -> bool:
+    """Whether nothing follows this report of a row."""
+    return isinstance(report, Failure) or report.finish_reason is not None

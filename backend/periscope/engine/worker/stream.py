@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Self
 
-from periscope.engine.worker.reports import Failure, TokenChunk
+from periscope.engine.worker.reports import Failure, TokenChunk, ends
 from periscope.engine.worker.waker import waker_of
 from periscope.errors import ReaderTooSlow
 
@@ -48,18 +48,19 @@ class TokenStream:
 
     def put(self, report: Report) -> None:
         """Queue a report. Worker thread only. Reports after the last chunk or a failure are ignored."""
-        put_all([(self, report)])
+        put_all([(self, (report,))])
 
-    def _take(self, report: Report) -> bool:
-        """Queue a report; returns whether the reader is waiting and must be woken."""
+    def _take(self, reports: Iterable[Report]) -> bool:
+        """Queue reports; returns whether the reader is waiting and must be woken."""
         with self._lock:
             if self._is_ended or self._is_abandoned:
                 return False
-            if len(self._reports) >= self._capacity:
-                report = Failure(ReaderTooSlow("The reader of this stream fell too far behind."))
-                self._is_abandoned = True
-            self._reports.append(report)
-            self._is_ended = isinstance(report, Failure) or report.finish_reason is not None
+            for report in reports:
+                self._is_abandoned = len(self._reports) >= self._capacity
+                self._reports.append(_too_slow() if self._is_abandoned else report)
+                self._is_ended = self._is_abandoned or ends(report)
+                if self._is_ended:
+                    break
             return self._waiter is not None
 
     def _wake(self) -> None:
@@ -101,11 +102,15 @@ class TokenStream:
         return report
 
 
-def put_all(reports: Iterable[tuple[TokenStream, Report]]) -> None:
-    """Queue the reports of one step and wake each event loop once. Worker thread only."""
+def _too_slow() -> Failure:
+    return Failure(ReaderTooSlow("The reader of this stream fell too far behind."))
+
+
+def put_all(told: Iterable[tuple[TokenStream, Iterable[Report]]]) -> None:
+    """Queue the reports of several streams and wake each event loop once. Worker thread only."""
     sleeping: dict[Waker, list[TokenStream]] = {}
-    for stream, report in reports:
-        if stream._take(report):  # noqa: SLF001 - same module
+    for stream, reports in told:
+        if stream._take(reports):  # noqa: SLF001 - same module
             sleeping.setdefault(stream._waker, []).append(stream)  # noqa: SLF001
     for waker, streams in sleeping.items():
         if streams[0]._loop.is_closed():  # noqa: SLF001 - its readers are gone, too

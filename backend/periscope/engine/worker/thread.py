@@ -25,7 +25,7 @@ from periscope.engine.text.detokenizer import StopStrings
 from periscope.engine.worker.commands import EndThinking, ReleaseMemory, Shutdown, Submit, TokenPrompt
 from periscope.engine.worker.contracts import DiskUse
 from periscope.engine.worker.failures import as_generation_failure, let_go
-from periscope.engine.worker.live_row import LiveRow
+from periscope.engine.worker.live_rows import LiveRow, LiveRows
 from periscope.engine.worker.reports import Failure
 from periscope.engine.worker.stream import put_all
 from periscope.errors import EngineClosed, ModelLoadError, PeriscopeError
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from periscope.engine.device.turn import Participant
     from periscope.engine.worker.commands import Command
     from periscope.engine.worker.contracts import Batch, LoadedModel, Sampled
-    from periscope.engine.worker.reports import Report
     from periscope.engine.worker.stream import TokenStream
 
 logger = logging.getLogger(__name__)
@@ -69,6 +68,9 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
     with the model's facts or with the error that ended the load. The thread is not a daemon (MLX aborts the process
     when one is alive at exit); it ends by itself once the main thread has ended.
 
+    Args:
+        report_interval_s: tokens that follow each other faster are reported together, see `LiveRows`.
+
     Attributes:
         memory: how much memory the model takes, as of the last step; all 0 until it is loaded.
         freed_bytes: how much active memory fell when the model was freed (allocations of other workers at that moment
@@ -83,6 +85,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         turn: Participant,
         on_loaded: Callable[[FactsT | PeriscopeError], None],
         on_ended: Callable[[], None] = lambda: None,
+        report_interval_s: float = 0.0,
     ) -> None:
         super().__init__(name=f"periscope-{name}", daemon=False)
         self.state = WorkerState.LOADING
@@ -93,7 +96,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         self._on_loaded = on_loaded
         self._on_ended = on_ended
         self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self._rows: dict[int, LiveRow] = {}
+        self._rows = LiveRows(report_interval_s)
         self._model: LoadedModel[FactsT] | None = None
         self._batch: Batch | None = None
         self._num_failed_health_checks = 0
@@ -170,11 +173,12 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
     def _drain(self) -> bool:
         """Handle the queued commands; blocks only while there is no work. Returns False when the worker must end."""
         while True:
+            is_empty = self._inbox.empty()  # nobody else takes any out
+            if is_empty and self._has_work:
+                return True
             try:
-                command = self._inbox.get(block=not self._has_work, timeout=0.0 if self._has_work else self._rest())
+                command = self._inbox.get(timeout=self._rest() if is_empty else 0.0)
             except queue.Empty:
-                if self._has_work:
-                    return True
                 if not threading.main_thread().is_alive():
                     return False
                 continue
@@ -219,13 +223,12 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         except Exception as error:  # noqa: BLE001 - a bad request must not fail the other rows
             submit.stream.put(Failure(as_generation_failure(error)))
         else:
-            self._rows[row] = LiveRow(submit.stream, detokenizer, StopStrings(submit.params.stop))
+            self._rows.add(row, LiveRow(submit.stream, detokenizer, StopStrings(submit.params.stop)))
 
     def _end_thinking(self, stream: TokenStream) -> None:
         assert self._batch is not None  # noqa: S101 - set before _serve
-        for row, live in self._rows.items():
-            if live.stream is stream:
-                self._batch.end_thinking(row)
+        for row in self._rows.of(stream):
+            self._batch.end_thinking(row)
 
     def _release_memory(self) -> None:
         if self._batch is not None:
@@ -248,19 +251,19 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         )
 
     def _drop_abandoned_rows(self) -> None:
-        self._remove([row for row, live in self._rows.items() if live.stream.is_abandoned])
-
-    def _remove(self, rows: list[int]) -> None:
+        rows = self._rows.abandoned
         if rows and self._batch is not None:
             self._batch.remove(rows)
-            for row in rows:
-                self._rows.pop(row, None)
+            self._rows.remove(rows)
             self._note_memory()
 
     def _step(self) -> None:
         assert self._batch is not None  # noqa: S101 - set before _serve
         results: list[Sampled] = []
         failure = None
+        if self._rows.holds and self._turn.is_taken:  # a caption may take a while
+            self._report()
+        began = time.perf_counter()
         try:
             self._batch.prepare()
             with self._turn.acquire():
@@ -271,16 +274,23 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
             self._rebuild(failure)
             self._check_health()
             return
-        is_model_failure = any(result.is_model_failure for result in results)
-        reports = [told for sampled in results if (told := self._report(sampled)) is not None]
-        try:
-            self._note_memory()  # first, so that whoever has read a token finds the memory of its step
-        finally:
-            put_all(reports)  # rows that have ended are not in `_rows` any more: nobody else tells them
-        if is_model_failure:
+        if self._rows.hold(results, began):
+            self._report()
+        if any(result.is_model_failure for result in results):
             self._check_health()
         elif results:
             self._num_failed_health_checks = 0
+
+    def _report(self) -> None:
+        """Tell the readers what is held. Rows that have ended are removed."""
+        assert self._batch is not None  # noqa: S101 - set before _serve
+        told, given_up = self._rows.take_reports()
+        try:
+            if given_up:
+                self._batch.remove(given_up)
+            self._note_memory()  # first, so that whoever has read a token finds the memory of its step
+        finally:
+            put_all(told)  # rows that have ended are not in `_rows` any more: nobody else tells them
 
     def _check_health(self) -> None:
         """After a failed step, test whether the model itself still works. A fault of the request is not counted."""
@@ -295,26 +305,9 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         else:
             self._num_failed_health_checks = 0
 
-    def _report(self, sampled: Sampled) -> tuple[TokenStream, Report] | None:
-        """The report of one result and its stream; None for unknown rows. Removes the row if it has ended."""
-        live = self._rows.get(sampled.row)
-        if live is None:
-            return None
-        try:
-            report: Report = Failure(as_generation_failure(sampled.error)) if sampled.error else live.chunk(sampled)
-        except Exception as error:  # noqa: BLE001 - undecodable tokens fail this row only
-            report = Failure(as_generation_failure(error))
-        if sampled.error or sampled.finish_reason:  # the batch has already removed the row
-            del self._rows[sampled.row]
-        elif isinstance(report, Failure) or report.finish_reason:
-            self._remove([sampled.row])
-        return live.stream, report
-
     def _rebuild(self, error: PeriscopeError) -> None:
         assert self._batch is not None and self._model is not None  # noqa: S101, PT018 - set before _serve
-        for live in self._rows.values():
-            live.stream.put(Failure(error))
-        self._rows.clear()
+        self._rows.fail(error)
         self.memory = replace(self.memory, working_bytes=0)
         self._batch.close()
         watched = [weakref.ref(self._batch)]
@@ -329,9 +322,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
         Without `clear_streams` as the last act MLX 0.32 aborts the process at interpreter exit.
         """
         active_bytes = mx.get_active_memory()
-        for live in self._rows.values():
-            live.stream.put(Failure(EngineClosed("The model was unloaded while this request ran.")))
-        self._rows.clear()
+        self._rows.fail(EngineClosed("The model was unloaded while this request ran."))
         if self._batch is not None:
             self._batch.close()
         watched = [] if self._model is None else [weakref.ref(part) for part in (self._model, *self._model.networks)]
