@@ -238,16 +238,17 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
 
     def _note_memory(self) -> None:
         assert self._batch is not None  # noqa: S101 - set before _serve
-        self._disk_use = self._batch.disk_use
-        self.memory = replace(
-            self.memory,
-            prompt_disk_bytes=self._disk_use.num_bytes,
-            prompt_disk_written_bytes=self._disk_use.written_bytes,
-            working_bytes=self._batch.working_bytes if self._rows else 0,
-            prompt_cache_bytes=self._batch.prompt_cache_bytes,
-            num_preemptions=self._batch.num_preemptions,
-            num_accepted_tokens=self._batch.drafted.num_accepted,
-            num_rejected_tokens=self._batch.drafted.num_rejected,
+        batch, disk, drafted = self._batch, self._batch.disk_use, self._batch.drafted
+        self._disk_use = disk
+        self.memory = EngineMemory(
+            weights_bytes=self.memory.weights_bytes,
+            working_bytes=batch.working_bytes if self._rows else 0,
+            prompt_cache_bytes=batch.prompt_cache_bytes,
+            num_preemptions=batch.num_preemptions,
+            prompt_disk_bytes=disk.num_bytes,
+            prompt_disk_written_bytes=disk.written_bytes,
+            num_accepted_tokens=drafted.num_accepted,
+            num_rejected_tokens=drafted.num_rejected,
         )
 
     def _drop_abandoned_rows(self) -> None:
