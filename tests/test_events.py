@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from periscope.events import EventBus, ModelLoadProgress
+from periscope.events import EventBus, ModelGivenUp, ModelLoadProgress, RequestChanged
 
 
 def progress(done: int) -> ModelLoadProgress:
@@ -52,5 +52,23 @@ def test_cancelling_a_read_loses_no_event() -> None:
             await asyncio.wait({reading})
             bus.publish(progress(7))
             assert await anext(events) == progress(7)
+
+    asyncio.run(run())
+
+
+def test_a_subscriber_has_only_the_kinds_that_it_asked_for() -> None:
+    """However many others there are, they neither wake it nor cut it off."""
+
+    async def run() -> None:
+        bus = EventBus()
+        with bus.subscribed(ModelGivenUp, ModelLoadProgress, capacity=2) as events:
+            reading = asyncio.create_task(anext(events))
+            for i in range(5):
+                await asyncio.sleep(0)
+                bus.publish(RequestChanged(f"r{i}"))
+            assert not reading.done()
+            bus.publish(progress(7))
+            bus.publish(ModelGivenUp("m"))
+            assert [await reading, await anext(events)] == [progress(7), ModelGivenUp("m")]
 
     asyncio.run(run())

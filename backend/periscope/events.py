@@ -133,16 +133,23 @@ Event: TypeAlias = (
 
 
 class Subscription:
-    """Owned by its reader: an async iterator over events. Ends when the reader fell too far behind, or at close."""
+    """Owned by its reader: an async iterator over events. Ends when the reader fell too far behind, or at close.
 
-    def __init__(self, capacity: int) -> None:
+    Args:
+        kinds: the classes of the events that it has; none = all of them.
+    """
+
+    def __init__(self, capacity: int, kinds: tuple[type[Event], ...] = ()) -> None:
         self._capacity = capacity
+        self._kinds = kinds
         self._queue: deque[Event] = deque()
         self._is_ended = False
         self._has_news = asyncio.Event()
 
     def offer(self, event: Event) -> None:
         """Queue an event for the reader, or cut off a reader that is too far behind; never blocks."""
+        if self._kinds and type(event) not in self._kinds:
+            return
         if len(self._queue) == self._capacity:
             self.end()
             return
@@ -188,9 +195,13 @@ class EventBus:
             subscription.offer(event)
 
     @contextmanager
-    def subscribed(self, capacity: int = DEFAULT_CAPACITY) -> Iterator[Subscription]:
-        """Events from now on, until the block is left."""
-        subscription = Subscription(capacity)
+    def subscribed(self, *kinds: type[Event], capacity: int = DEFAULT_CAPACITY) -> Iterator[Subscription]:
+        """Events from now on, until the block is left.
+
+        Args:
+            kinds: the classes of those that the reader wants; none = all. It is not woken for the others.
+        """
+        subscription = Subscription(capacity, kinds)
         self._subscriptions.add(subscription)
         try:
             yield subscription

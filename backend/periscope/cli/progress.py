@@ -145,8 +145,8 @@ def display_on(console: Console | None, tell: Tell) -> Display:
 
 @asynccontextmanager
 async def shown(bus: EventBus, display: Display) -> AsyncIterator[None]:
-    """Inside, whatever the bus publishes is shown; at the end, what is still queued is shown too."""
-    with bus.subscribed() as events:
+    """Inside, what the bus tells of models is shown; at the end, what is still queued is shown too."""
+    with bus.subscribed(ModelStateChanged, ModelLoadProgress) as events:
         showing = asyncio.create_task(_show(events, display), name="show progress")
         try:
             yield

@@ -235,13 +235,13 @@ def _take_keys(keys: AccessKeys, redaction: Redaction, config: Config) -> None:
 
 async def _given_up(bus: EventBus) -> None:
     """Until a model's worker has died too often; launchd starts a new process then."""
-    with bus.subscribed() as events:
+    with bus.subscribed(ModelGivenUp) as events:
         async for event in events:
-            if isinstance(event, ModelGivenUp):
-                logger.error(
-                    "model %s has died again and again; this process ends so that a new one can start", event.model
-                )
-                return
+            assert isinstance(event, ModelGivenUp)  # noqa: S101 - it has no others
+            logger.error(
+                "model %s has died again and again; this process ends so that a new one can start", event.model
+            )
+            return
     await asyncio.Event().wait()  # the bus was closed: the server stops for another reason
 
 
