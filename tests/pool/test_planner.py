@@ -6,6 +6,8 @@ import math
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from periscope.core import ModelState
 from periscope.pool.effects import CancelLoad, Drain, Effect, Grant, Keep, Load, Measure, Plan, Refusal, Refuse, Unload
@@ -259,3 +261,51 @@ def test_15_a_model_in_its_back_off_refuses_reserved_places_too() -> None:
     """No images are captioned for a model that has just failed."""
     model = ModelFacts("m", FAILED, RESERVED, retry_at=101.0)
     assert effects(model) == (Refuse("m", 1, Refusal.FAILED),)
+
+
+#: A model that nobody waits for.
+others = st.builds(
+    ModelFacts,
+    st.just("other"),
+    st.sampled_from(ModelState),
+    need_bytes=st.none() | st.integers(0, 200),
+    held_bytes=st.integers(0, 100),
+    is_unloading=st.booleans(),
+    is_pinned=st.booleans(),
+    num_running=st.integers(0, 1),
+    unload_number=st.none() | st.integers(0, 9),
+    used_at=st.floats(0, 100),
+    ttl_s=st.none() | st.floats(0, 200),
+    retry_at=st.floats(0, 200),
+)
+tickets = st.builds(
+    ticket,
+    st.integers(0, 9),
+    waits_since=st.floats(0, 100),
+    is_load_only=st.booleans(),
+    may_evict=st.booleans(),
+    is_reserved=st.booleans(),
+)
+in_memory = st.builds(
+    ModelFacts,
+    st.just("m"),
+    st.sampled_from([READY, DRAINING]),
+    st.lists(tickets, max_size=3, unique_by=lambda each: each.number).map(tuple),
+    held_bytes=st.integers(0, 100),
+    is_unloading=st.booleans(),
+    is_pinned=st.booleans(),
+    num_running=st.integers(0, 2),
+    max_running=st.integers(1, 2),
+    unload_number=st.none() | st.integers(0, 9),
+    used_at=st.floats(0, 100),
+    ttl_s=st.none() | st.floats(0, 200),
+)
+
+
+@given(in_memory, others)
+def test_while_nobody_waits_for_others_a_model_is_planned_alone(model: ModelFacts, other: ModelFacts) -> None:
+    """So the executor asks for no plan of all models when a request comes to one that is in memory, or leaves it."""
+    whole, alone, rest = planned(model, other), planned(model), planned(other)
+    assert whole.effects == (*alone.effects, *rest.effects)
+    if not whole.effects:
+        assert whole.wake_at == min(alone.wake_at, rest.wake_at)

@@ -105,6 +105,7 @@ class PoolHooks:
     Attributes:
         publish: tells the watchers of the server.
         changed: called after every change of what a plan depends on; makes and carries out a new plan.
+        queue_changed: called instead, with the model's name, after a change of its queue alone.
         reload: loads a model whose worker died again, by its name, if there is room.
         next_number: the number that the next ticket of the pool will get.
     """
@@ -112,6 +113,7 @@ class PoolHooks:
     timers: Timers
     publish: Callable[[Event], None]
     changed: Callable[[], None]
+    queue_changed: Callable[[str], None]
     reload: Callable[[str], None]
     next_number: Callable[[], int]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from periscope.pool.effects import CancelLoad, Drain, Effect, Grant, Keep, Load, Measure, Refusal, Refuse, Unload
@@ -37,6 +37,8 @@ class PlanExecutor:
         self._memory = memory
         self._timers = timers
         self._timer: TimerHandle | None = None
+        self._wakes_at = math.inf  # as the last plan of all models has it
+        self._is_calm = False
         self._settled = asyncio.Event()
         self._is_settling = self._is_stopped = False
         self.holds_loads = False
@@ -46,27 +48,50 @@ class PlanExecutor:
         """Set when the plans after the next change are carried out. Take it before reading state that may change."""
         return self._settled
 
-    def settle(self) -> None:
+    def settle(self, changed: str | None = None) -> None:
         """Plan and carry out until the plan is empty, then wake whoever waits for `settled`.
 
         It is called after every change. A change during a call is handled by that call.
+
+        Args:
+            changed: nothing but the queue of the model of this name has changed; None = anything may have.
         """
         if self._is_settling:
             return
-        if not self._is_stopped:
-            self._is_settling = True
-            try:
-                self._wake_at(self._carry_out_plans())
-            finally:
-                self._is_settling = False
-            self._memory.promised_bytes = self._outstanding_bytes()
-            for slot in self._slots.values():
-                tell_waiting(slot)
-                slot.publish_changes()
-        for slot in self._slots.values():
-            slot.end_unload_command()
+        if changed is None or not self._settle_alone(self._slots[changed]):
+            self._settle_all()
         self._settled.set()
         self._settled = asyncio.Event()
+
+    def _settle_all(self) -> None:
+        slots = [slot for slot in self._slots.values() if not slot.is_gone]  # no plan brings one of the others back
+        if not self._is_stopped:
+            self._wakes_at = self._carry_out_plans(slots)
+            self._wake_at(self._wakes_at)
+            self._memory.promised_bytes = self._outstanding_bytes()
+            for slot in self._slots.values():
+                if slot.queue.waiting:
+                    tell_waiting(slot)
+                slot.publish_changes()
+        for slot in self._slots.values():
+            if slot.lifecycle.unload_number is not None:
+                slot.end_unload_command()
+        self._is_calm = not any(slot.queue.waiting for slot in slots)
+
+    def _settle_alone(self, slot: Slot) -> bool:
+        """Plan for one model alone: while nobody waits for another one, a plan of all does the same.
+
+        Returns:
+            False, and does nothing, if the plan may depend on other models: if one was waited for, or this one is not
+            in memory.
+        """
+        if not self._is_calm or self._is_stopped or not slot.state.is_resident:
+            return False
+        self._wake_at(min(self._carry_out_plans([slot]), self._wakes_at))
+        tell_waiting(slot)
+        slot.publish_changes()
+        self._is_calm = not slot.queue.waiting
+        return True
 
     def stop(self) -> None:
         """Make no more plans; whoever waits for `settled` is still woken after changes. Idempotent."""
@@ -74,17 +99,21 @@ class PlanExecutor:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _carry_out_plans(self) -> float:
-        """Carry out one plan after the other; returns when to plan again."""
-        made = plan(self._facts())
-        while made.effects:
-            for effect in made.effects:
-                self._carry_out(effect)
-            made = plan(self._facts())
-        return made.wake_at
+    def _carry_out_plans(self, slots: Sequence[Slot]) -> float:
+        """Carry out one plan for these models after the other; returns when to plan again."""
+        self._is_settling = True
+        try:
+            made = plan(self._facts(slots))
+            while made.effects:
+                for effect in made.effects:
+                    self._carry_out(effect)
+                made = plan(self._facts(slots))
+            return made.wake_at
+        finally:
+            self._is_settling = False
 
-    def _facts(self) -> PoolFacts:
-        models = tuple(slot.facts() for slot in self._slots.values() if not slot.is_gone)
+    def _facts(self, slots: Sequence[Slot]) -> PoolFacts:
+        models = tuple([slot.facts() for slot in slots])
         return PoolFacts(
             models, self._limits.budget_bytes, self._limits.wait_timeout_s, self._timers.now(), self.holds_loads
         )
@@ -132,4 +161,4 @@ class PlanExecutor:
                 slot.lifecycle.engine.release_memory()
 
     def _outstanding_bytes(self) -> int:
-        return sum(slot.lifecycle.outstanding_bytes for slot in self._slots.values())
+        return sum([slot.lifecycle.outstanding_bytes for slot in self._slots.values()])

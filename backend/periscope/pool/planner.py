@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from periscope.core import ModelState
 from periscope.pool.effects import CancelLoad, Drain, Effect, Grant, Keep, Load, Measure, Plan, Refusal, Refuse, Unload
@@ -23,14 +23,16 @@ def plan(facts: PoolFacts) -> Plan:
     """
     refusals = tuple(_refusals(facts))
     refused = {effect.number for effect in refusals}
-    loads = _Loads(facts)
-    for model, tickets in _wanted_models(facts, refused):
-        loads.add(model, tickets)
-    effects: list[Effect] = [*refusals, *loads.effects]
+    effects: list[Effect] = [*refusals]
+    victims: dict[str, int] = {}
+    if wanted := _wanted_models(facts, refused):
+        loads = _Loads(facts, effects, victims)
+        for model, tickets in wanted:
+            loads.add(model, tickets)
     for model in facts.models:
         wanting = _wanting(model, refused)
         if model.state.is_resident:
-            effects += _resident_effects(model, wanting, _cutoff(model, loads.victims, facts.now))
+            effects += _resident_effects(model, wanting, _cutoff(model, victims, facts.now))
         elif _is_load_cancelled(model, wanting):
             effects.append(CancelLoad(model.name))
     return Plan(tuple(effects), math.inf if effects else _wake_at(facts))
@@ -73,7 +75,7 @@ class _Loads:
     """Decides cases 3 to 7 for one wanted model after the other. Used for one plan.
 
     Attributes:
-        effects: what was decided so far.
+        effects: what was decided so far; it adds to them.
         victims: maps a resident model to evict to the number of the first ticket that it is evicted for.
         free_bytes: what no model holds now.
         unclaimed_bytes: what no model will hold once the victims are unloaded and the models they are evicted for are
@@ -82,8 +84,8 @@ class _Loads:
     """
 
     facts: PoolFacts
-    effects: list[Effect] = field(default_factory=list)
-    victims: dict[str, int] = field(default_factory=dict)
+    effects: list[Effect]
+    victims: dict[str, int]
     free_bytes: int = 0
     unclaimed_bytes: int = 0
     has_unmeasured: bool = False
@@ -137,14 +139,14 @@ class _Loads:
 
 def _cutoff(model: ModelFacts, victims: dict[str, int], now: float) -> float:
     """Tickets from this number on are not served by this load; infinity = all are, and the model stays."""
-    cutoffs = [math.inf]
-    if model.name in victims:  # 8. tickets older than the one it is evicted for, or than its load, are served
-        cutoffs.append(max(victims[model.name], model.ready_number))
-    if model.unload_number is not None:  # 9. a command unloads it
-        cutoffs.append(model.unload_number)
     if now >= model.idle_until:  # 10. it was idle for too long
-        cutoffs.append(0)
-    return min(cutoffs)
+        return 0
+    cutoff = math.inf
+    if model.name in victims:  # 8. tickets older than the one it is evicted for, or than its load, are served
+        cutoff = max(victims[model.name], model.ready_number)
+    if model.unload_number is not None:  # 9. a command unloads it
+        cutoff = min(cutoff, model.unload_number)
+    return cutoff
 
 
 def _resident_effects(model: ModelFacts, wanting: list[TicketFacts], cutoff: float) -> Iterator[Effect]:

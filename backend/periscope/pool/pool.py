@@ -61,7 +61,8 @@ class ModelPool:
         self._loads: set[asyncio.Task[None]] = set()
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._is_closing = False
-        self._hooks = PoolHooks(timers, bus.publish, self._executor.settle, self._reload, lambda: self._next_number)
+        settle = self._executor.settle
+        self._hooks = PoolHooks(timers, bus.publish, settle, settle, self._reload, lambda: self._next_number)
         self._slots |= {spec.name: Slot(spec, self._hooks) for spec in specs}
 
     def __repr__(self) -> str:
@@ -261,7 +262,7 @@ class ModelPool:
         ticket = slot.queue.join(facts)
         self._next_number += 1
         try:
-            self._executor.settle()
+            self._executor.settle(slot.name)
             yield ticket
         finally:
             ticket.close()

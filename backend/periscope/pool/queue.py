@@ -44,7 +44,7 @@ class TicketQueue:
     @property
     def num_waiting(self) -> int:
         """Requests in the queue, reserved places among them; load-only tickets do not count."""
-        return sum(not ticket.facts.is_load_only for ticket in self.waiting)
+        return sum(not ticket.facts.is_load_only for ticket in self.waiting) if self.waiting else 0
 
     @property
     def num_reserved(self) -> int:
@@ -53,7 +53,7 @@ class TicketQueue:
 
     def facts(self) -> tuple[TicketFacts, ...]:
         """The tickets that wait, in order of arrival."""
-        return tuple(ticket.facts for ticket in self.waiting)
+        return tuple([ticket.facts for ticket in self.waiting])
 
     def join(self, facts: TicketFacts) -> Ticket:
         """Add a ticket at the end of the queue."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from periscope.core import ModelState
@@ -26,7 +27,7 @@ class Slot:
         self.spec = spec
         self.name = spec.name
         self.is_pinned = spec.is_pinned
-        self.queue = TicketQueue(hooks.timers.now, changed=hooks.changed)
+        self.queue = TicketQueue(hooks.timers.now, changed=partial(hooks.queue_changed, spec.name))
         self.lifecycle = Lifecycle(spec, hooks)
         self._publish = hooks.publish
         self._published: tuple[object, ...] = ()
@@ -103,7 +104,8 @@ class Slot:
     @property
     def is_gone(self) -> bool:
         """Nothing of the model is in memory or on its way there, and no request has to do with it."""
-        return self.state.is_out and self.lifecycle.is_at_rest and not (self.queue.waiting or self.queue.num_running)
+        queue, lifecycle = self.queue, self.lifecycle
+        return not (queue.num_running or queue.waiting) and lifecycle.state.is_out and lifecycle.is_at_rest
 
     def end_unload_command(self) -> None:
         """Forget a command to unload once the model is not in memory and no older ticket wants it. Idempotent."""
