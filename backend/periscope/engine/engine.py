@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
 from periscope.core import (
     ConstraintKind,
@@ -22,7 +22,6 @@ from periscope.core import (
     TextPrompt,
     Tool,
     ToolCallStyle,
-    ToolChoiceMode,
 )
 from periscope.engine.config import EngineConfig
 from periscope.engine.device.turn import DeviceTurn
@@ -36,7 +35,7 @@ from periscope.engine.loading.loader import (
     read_model_config,
     vocab_size_of,
 )
-from periscope.engine.structured.constraint import Constraint
+from periscope.engine.structured.constraint import Constraint, begun_answer
 from periscope.engine.structured.thinking import ThinkingRules
 from periscope.engine.text.chat_template import ChatTokenizer, RenderedPrompt
 from periscope.engine.text.output_format import default_template
@@ -46,7 +45,7 @@ from periscope.engine.worker.host import HostedEngine, RunningWorker, start_work
 from periscope.errors import ContextLengthExceeded, EngineClosed, InvalidRequest, ModelLoadError, PeriscopeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     from periscope.engine.device.memory import DeviceMemory
@@ -281,7 +280,7 @@ class InferenceEngine(HostedEngine):
             form = replace(self.output_format, starts_in_reasoning=opened, continues_text=prompt.continues_text)
             return Constraint(None, form)
         if prompt.continues_text and not opened:
-            raise _begun(output)
+            raise begun_answer(output)
         return await self._off_loop(partial(self._grammars.constraint, output, starts_in_reasoning=opened))
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
@@ -318,13 +317,21 @@ class InferenceEngine(HostedEngine):
             constraint: the result of `constraint_for` for `output`, if the caller has it already.
         """
 
-        async def prepare() -> PreparedRequest:
+        async def prepared() -> PreparedRequest:
             rendered = await self.render(prompt, output.tools)
-            constrained_by = constraint or await self.constraint_for(rendered, output)
+            return limited(rendered, constraint or await self.constraint_for(rendered, output))
+
+        def limited(rendered: RenderedPrompt, constrained_by: Constraint) -> PreparedRequest:
             room = self.model_info.context_length - len(rendered.token_ids)
-            limited = replace(params, max_tokens=min(params.max_tokens or room, room))
+            asked = params.max_tokens
+            bounded = params if asked is not None and asked <= room else replace(params, max_tokens=room)
             thinking = self._thinking_rules(rendered, output, constrained_by)
-            return PreparedRequest(rendered, limited, constrained_by.grammar, thinking)
+            return PreparedRequest(rendered, bounded, constrained_by.grammar, thinking)
+
+        def prepare() -> PreparedRequest | Coroutine[Any, Any, PreparedRequest]:
+            if isinstance(prompt, RenderedPrompt) and constraint is not None:
+                return limited(prompt, constraint)  # there is nothing to wait for
+            return prepared()
 
         def submit(prepared: PreparedRequest) -> TokenStream:
             prompt = prepared.prompt
@@ -383,16 +390,3 @@ class InferenceEngine(HostedEngine):
 
 def _param_of(prompt: Prompt) -> str:
     return prompt.param if isinstance(prompt, TextPrompt) else "messages"
-
-
-def _begun(output: OutputSpec) -> InvalidRequest:
-    """The error for a grammar beside a prefill: it would hold from the middle of the answer on, not for all of it."""
-    told = output.response_format
-    is_forced = output.tool_choice.mode is ToolChoiceMode.REQUIRED
-    param = told.param if told is not None else "tool_choice" if is_forced else "tools"
-    what = "`strict` tools" if param == "tools" else f"`{param}`"
-    return InvalidRequest(
-        f"{what} cannot be enforced for an answer that has already begun: the conversation ends with the assistant's "
-        "own words. Leave one of the two out.",
-        param=param,
-    )

@@ -70,7 +70,7 @@ class GenerationStream:
     `async with` block, frees the row.
 
     Args:
-        prepare: renders the prompt and compiles the grammar; may be cancelled at any await.
+        prepare: the request, or what renders the prompt and compiles the grammar, which may be cancelled at any await.
         submit: submits the prepared request to the worker; does not wait.
         end_thinking: ends the thinking of a row that was submitted; does not wait.
         clock: returns seconds, monotonic.
@@ -78,7 +78,7 @@ class GenerationStream:
 
     def __init__(
         self,
-        prepare: Callable[[], Coroutine[Any, Any, PreparedRequest]],
+        prepare: Callable[[], PreparedRequest | Coroutine[Any, Any, PreparedRequest]],
         submit: Callable[[PreparedRequest], TokenStream],
         end_thinking: Callable[[TokenStream], None],
         clock: Callable[[], float],
@@ -102,7 +102,9 @@ class GenerationStream:
         if self._is_cancelled:
             raise StopAsyncIteration
         if self._stream is None:
-            prepared = await self._prepared()
+            prepared = self._prepare()
+            if not isinstance(prepared, PreparedRequest):
+                prepared = await self._prepared(prepared)
             self._num_prompt_tokens = len(prepared.prompt.token_ids)
             self._stream = self._submit(prepared)
             if self._ends_thinking:
@@ -116,13 +118,13 @@ class GenerationStream:
         self._num_accepted, self._num_rejected = chunk.num_accepted, chunk.num_rejected
         return chunk
 
-    async def _prepared(self) -> PreparedRequest:
-        """Prepare the request. Returns at once when the generation is cancelled meanwhile.
+    async def _prepared(self, work: Coroutine[Any, Any, PreparedRequest]) -> PreparedRequest:
+        """The request that the work prepares. Returns at once when the generation is cancelled meanwhile.
 
         Raises:
             StopAsyncIteration: `cancel` was called.
         """
-        preparing = self._preparing = asyncio.create_task(self._prepare(), name="prepare a request")
+        preparing = self._preparing = asyncio.create_task(work, name="prepare a request")
         preparing.add_done_callback(_note_end)
         try:
             await asyncio.wait({preparing})
