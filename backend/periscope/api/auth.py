@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
@@ -86,6 +87,7 @@ def _setting_name(host: str) -> str:
     return host.lower() if host == "*" or is_bare_address else host_name(host)
 
 
+@lru_cache
 def _is_loopback(name: str) -> bool:
     try:
         return ipaddress.ip_address(name).is_loopback

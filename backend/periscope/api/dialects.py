@@ -13,7 +13,7 @@ from periscope.api.anthropic.errors import encode_error as encode_anthropic_erro
 from periscope.api.errors import ErrorFacts
 from periscope.api.mcp.errors import encode_error as encode_mcp_error
 from periscope.api.openai.errors import encode_error
-from periscope.api.paths import intended_path
+from periscope.api.paths import PATHS, intended_path
 from periscope.api.responses.errors import encode_error as encode_responses_error
 from periscope.core import JSONObject
 
@@ -71,8 +71,10 @@ class DialectByPath:
     def __init__(self, app: ASGIApp, dialects: DialectTable) -> None:
         self._app = app
         self._dialects = dialects
+        self._known = {path: encoder_for(path, dialects) for path in PATHS}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            scope = {**scope, _KEY: encoder_for(dialect_path(scope), self._dialects)}
+            path = dialect_path(scope)
+            scope[_KEY] = self._known.get(path) or encoder_for(path, self._dialects)
         await self._app(scope, receive, send)

@@ -139,5 +139,7 @@ class IntendedPaths:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            scope = {**scope, "path": intended_path(scope["path"])}
+            path = intended_path(scope["path"])
+            if path != scope["path"]:
+                scope = {**scope, "path": path}
         await self._app(scope, receive, send)

@@ -105,6 +105,8 @@ def _trace_parent(scope: Scope) -> TraceParent | None:
 def _log(scope: Scope, record: RequestRecord, status: int, elapsed_ms: int) -> None:
     is_routine = (scope["path"] in _PROBES and status < 400) or (scope["path"] in _TRIED and status == 405)
     level = logging.DEBUG if is_routine else logging.INFO
+    if not logger.isEnabledFor(level):
+        return
     logger.log(
         level,
         "%s %s status=%d ms=%d model=%s error=%s key=%s id=%s",

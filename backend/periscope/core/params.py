@@ -83,7 +83,8 @@ class GenerationParams:
 
     def __post_init__(self) -> None:
         for name, (low, high) in _BOUNDS.items():
-            check_bounds(name, getattr(self, name), low, high)
+            if (value := getattr(self, name)) is not None:
+                check_bounds(name, value, low, high)
         self._check_lengths()
         for token_id, bias in self.logit_bias:
             check_bounds("logit_bias", bias, -MAX_LOGIT_BIAS, MAX_LOGIT_BIAS)

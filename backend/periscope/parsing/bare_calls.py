@@ -23,7 +23,7 @@ from periscope.parsing.contracts import (
     new_call_id,
 )
 from periscope.parsing.json_scan import JSONScanner
-from periscope.parsing.markers import MarkerSet
+from periscope.parsing.markers import marker_set
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class BareCalls:
         self._openings = {f'{{"name": {json.dumps(name)}, "parameters": ': name for name in names}
         self._takes_any_name = dialect.is_forced
         self._has_plain_answer = has_plain_answer
-        self._markers = MarkerSet([*([dialect.tag] if dialect.tag else []), *dialect.dropped])
+        self._markers = marker_set((*([dialect.tag] if dialect.tag else []), *dialect.dropped))
         self._place = _Place.TEXT if continues_answer else _Place.BETWEEN
         self._tail = ""  # may still become a marker
         self._gap: list[str] = []  # separators

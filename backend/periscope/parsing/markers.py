@@ -6,10 +6,17 @@ Pure, no state: the caller keeps the text that may be part of a marker (always s
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+@lru_cache(maxsize=256)
+def marker_set(markers: tuple[str, ...]) -> MarkerSet:
+    """Pure: the set of these markers. Those of a model are the same for each of its completions."""
+    return MarkerSet(markers)
 
 
 class MarkerSet:

@@ -21,7 +21,7 @@ from periscope.parsing.contracts import (
     is_broken_marker,
     new_call_id,
 )
-from periscope.parsing.markers import MarkerSet
+from periscope.parsing.markers import marker_set
 from periscope.parsing.open_call import OpenCall
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class OutputParser:
         self._tools = [_function_schema(tool) for tool in tools]
         self._style = format.tool_call_style
         self._edges = _edges(format, has_tools=self._parse_tool_call is not None)
-        self._markers = {state: MarkerSet(edges) for state, edges in self._edges.items()}
+        self._markers = {state: marker_set(tuple(edges)) for state, edges in self._edges.items()}
         starts_in_reasoning = format.starts_in_reasoning and bool(format.think_end)
         self._state = _State.REASONING if starts_in_reasoning else _State.NORMAL
         self._space = _Space.DROPPED if starts_in_reasoning else _Space.PENDING

@@ -122,7 +122,7 @@ class LocalGenerator(InferenceEngine):
     def _choices(self) -> dict[str, list[_Choice]]:
         return {}
 
-    @property
+    @cached_property
     def facts(self) -> GeneratorFacts:
         """What the loaded model can do."""
         info = self.model_info
@@ -200,7 +200,9 @@ class LocalGenerator(InferenceEngine):
         if request.counts_only:
             yield Finished(FinishReason.STOP, Usage(await self._num_prompt_tokens(request)))
             return
-        request = replace(request, params=request.params.over(self.model_info.authors_sampling))
+        params = request.params.over(self.model_info.authors_sampling)
+        if params is not request.params:
+            request = replace(request, params=params)
         prompts = await self._prompts(request)
         ends: dict[int, _Ended] = {}
         param = "prompt" if request.prompts else "messages"

@@ -150,8 +150,10 @@ class ChatService:
                             elif not isinstance(event, _BESIDE):
                                 live.writes(is_thinking=isinstance(event, ReasoningDelta))
                             yield event
-                live.finished = replace(rounds.finished, vision=seeing.usage)
-                yield live.finished
+                vision = seeing.usage
+                finished = rounds.finished if vision is None else replace(rounds.finished, vision=vision)
+                live.finished = finished
+                yield finished
 
     async def _round(
         self, rounds: Rounds, seeing: Seeing, model: ServedModel, live: LiveRequest
@@ -353,8 +355,10 @@ def _has_files(request: GenerationRequest) -> bool:
 
 def _as_configured(request: GenerationRequest, model: ServedModel) -> GenerationRequest:
     """The request, with what it leaves open filled in from the settings of the model or variant that it names."""
-    template_kwargs = model.template_kwargs | request.template_kwargs
-    return replace(request, params=request.params.over(model.params), template_kwargs=template_kwargs)
+    params, template_kwargs = request.params.over(model.params), model.template_kwargs | request.template_kwargs
+    if params is request.params and template_kwargs == request.template_kwargs:
+        return request
+    return replace(request, params=params, template_kwargs=template_kwargs)
 
 
 def _as_seen(request: GenerationRequest, model: ServedModel) -> GenerationRequest:

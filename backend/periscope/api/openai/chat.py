@@ -131,7 +131,8 @@ def _params(wire: ChatCompletionWire) -> GenerationParams:
             raise
         told = error.message.replace("max_tokens", "max_completion_tokens")
         raise InvalidRequest(told, param="max_completion_tokens") from None
-    return replace(params, thinking_budget=thinking_budget(wire, wire.chat_template_kwargs or {}))
+    budget = thinking_budget(wire, wire.chat_template_kwargs or {})
+    return params if budget is None else replace(params, thinking_budget=budget)
 
 
 def _messages(wires: Sequence[MessageWire]) -> Iterator[Message]:
