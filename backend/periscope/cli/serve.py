@@ -148,10 +148,12 @@ async def _serve(
     from periscope.cli.long_lived import leave_long_lived_alone
     from periscope.cli.progress import display_on, shown
     from periscope.cli.stopping import stop_on_signals
+    from periscope.engine.loading.deferred_imports import DeferredImports
     from periscope.engine.loading.import_structure import KeptImportStructure
     from periscope.runtime import Runtime
     from periscope.service import StateFolder
 
+    DeferredImports().install()
     KeptImportStructure(StateFolder(config.places.state).imports).install()
 
     with stop_on_signals(asyncio.get_running_loop()) as stop:

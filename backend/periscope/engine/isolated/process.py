@@ -29,6 +29,7 @@ from periscope.engine.isolated.messages import (
     frame_of,
     next_message,
 )
+from periscope.engine.loading.deferred_imports import DeferredImports
 from periscope.engine.vision.vision_language import VisionLanguageEngine
 from periscope.errors import EngineClosed, PeriscopeError
 
@@ -45,6 +46,7 @@ def run(pipe_to_server: int) -> NoReturn:
         pipe_to_server: file descriptor for replies; requests are read from standard input.
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    DeferredImports().install()
     try:
         with os.fdopen(pipe_to_server, "wb") as replies:
             asyncio.run(_CaptionerProcess(replies).serve())
