@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import PIL.Image
-from PIL import ExifTags, ImageFile, TiffImagePlugin
+from PIL import ExifTags, ImageFile
 from PIL.Image import Resampling, Transpose
 
 from periscope.core import Image
@@ -159,7 +159,7 @@ def _transposition(picture: ImageFile.ImageFile) -> Transpose | None:
 
     It is read before the pixels are loaded, so that `read_header` and `decode` agree on the size.
     """
-    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+    if picture.format == "TIFF":
         return None  # Pillow turns TIFF upright itself while it loads the pixels; its size is upright from the start
     try:
         # The base class's method: PNG's own would decode the whole picture to look for EXIF behind it.
