@@ -22,8 +22,8 @@ from periscope.engine import EngineConfig
 from periscope.engine.batch.prompt_cache import LayerCaches, PromptCache
 from periscope.engine.device.turn import DeviceTurn
 from periscope.engine.loading.loader import read_model_config
-from periscope.engine.structured.compiler import GrammarCompiler
 from periscope.engine.structured.constraint import Constraint
+from periscope.engine.structured.grammars import Grammars
 from periscope.engine.structured.matcher import Grammar, Matcher
 from periscope.engine.text.detokenizer import Detokenizer
 from periscope.engine.text_model import TextModel
@@ -130,7 +130,7 @@ class ChaoticTextModel(TextModel):
 class ChaoticGrammars:
     """A compiler whose grammars may turn out too complex while a model writes."""
 
-    def __init__(self, inside: GrammarCompiler, dice: Dice) -> None:
+    def __init__(self, inside: Grammars, dice: Dice) -> None:
         self._inside = inside
         self._dice = dice
 

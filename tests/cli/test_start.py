@@ -80,11 +80,16 @@ def test_a_ready_server_has_imported_what_it_runs_on(started: dict[str, list[str
 
 
 def test_an_idle_server_has_imported_nothing_that_it_may_never_need(started: dict[str, list[str]]) -> None:
-    """No client for other servers, nothing that draws, no OCR, documents or OpenAPI: the first use imports it."""
+    """No client for other servers, nothing that draws, no OCR, documents, OpenAPI, grammars or readers of pictures.
+
+    The first use imports each of them.
+    """
     asked_for = {
         *("fastapi", "httpx", "stamina", "rich", "torch", "mcp", "openai", "opentelemetry", "jsonschema"),
         *("rapidocr", "onnxruntime", "cv2", "pypdfium2", "undoc", "bs4", "av", "scipy", "pandas", "psutil"),
         *("urllib3", "charset_normalizer", "requests.sessions", "sentencepiece._sentencepiece"),
+        *("llguidance", "periscope.engine.structured.compiler", "periscope.engine.structured.schema_rewrites"),
+        *("PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.TiffImagePlugin", "PIL._webp", "PIL._avif"),
         *("periscope.api.openapi.build", "periscope.remote.openai_client", "periscope.vision.backends.remote"),
     }
     assert not asked_for & set(started["ready"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import gc
 import logging
 import shlex
 import ssl
@@ -284,8 +285,19 @@ def _log_line(line: str, *, is_failure: bool) -> None:
 
 
 async def _start(runtime: Runtime, entrance: Entrance, console: Console | None) -> None:
-    """Load, then say once that requests are welcome, or why they are not."""
+    """Load, say how that went, and leave neither garbage nor freed memory behind."""
     from periscope.api.freed_memory import give_back_freed_memory
+
+    try:
+        await _load(runtime, entrance, console)
+    finally:
+        collect_as_usual()
+    gc.collect()  # a full collection is due, and would hold up one of the first requests
+    give_back_freed_memory()
+
+
+async def _load(runtime: Runtime, entrance: Entrance, console: Console | None) -> None:
+    """Load, then say once that requests are welcome, or why they are not."""
     from periscope.cli.progress import print_line
     from periscope.service import SETTLED_S
 
@@ -299,9 +311,6 @@ async def _start(runtime: Runtime, entrance: Entrance, console: Console | None) 
     except Exception:
         logger.exception("the models could not be loaded")
         return
-    finally:
-        collect_as_usual()
-        give_back_freed_memory()
     health = runtime.service.health()
     if not health.is_ready:
         logger.error("%s stays up, but model %s cannot answer", url, runtime.config.default_model.name)

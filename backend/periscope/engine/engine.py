@@ -36,6 +36,7 @@ from periscope.engine.loading.loader import (
     vocab_size_of,
 )
 from periscope.engine.structured.constraint import Constraint, begun_answer
+from periscope.engine.structured.grammars import Grammars
 from periscope.engine.structured.thinking import ThinkingRules
 from periscope.engine.text.chat_template import ChatTokenizer, RenderedPrompt
 from periscope.engine.text.output_format import default_template
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from periscope.engine.device.memory import DeviceMemory
-    from periscope.engine.structured.compiler import GrammarCompiler
     from periscope.engine.text_model import TextFacts, TextModel
     from periscope.engine.worker.stream import TokenStream
 
@@ -93,7 +93,7 @@ class InferenceEngine(HostedEngine):
         self,
         worker: RunningWorker[TextFacts],
         tokenizer: ChatTokenizer,
-        grammars: GrammarCompiler,
+        grammars: Grammars,
         info: ModelInfo,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -161,8 +161,6 @@ class InferenceEngine(HostedEngine):
         cls, worker: RunningWorker[TextFacts], name: str, path: Path, model_config: JSONObject, settings: EngineConfig
     ) -> Self:
         """Build tokenizer, grammar compiler and model info of a loaded model. Broken files may raise anything."""
-        from periscope.engine.structured.compiler import GrammarCompiler
-
         facts = worker.facts
         context_length = context_length_of(model_config, settings.context_length)
         tokenizer = await asyncio.to_thread(
@@ -179,7 +177,7 @@ class InferenceEngine(HostedEngine):
         )
         if settings.chat_template is not None:
             tokenizer.check_template()
-        grammars = GrammarCompiler(
+        grammars = Grammars(
             facts.tokenizer,
             vocab_size=facts.vocab_size,
             eos_token_ids=facts.tokenizer.eos_token_ids,

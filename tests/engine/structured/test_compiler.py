@@ -28,8 +28,8 @@ from periscope.core import (
     ToolChoiceMode,
 )
 from periscope.demo import EMBEDDED_MODELS
-from periscope.engine.structured.compiler import apply_bits
 from periscope.engine.structured.json_schema import MAX_FOLLOWED_LEVELS, check_enforceable
+from periscope.engine.structured.token_bits import apply_bits
 from periscope.errors import GenerationFailed, InvalidRequest
 from tests.engine.random_schemas import SchemaWriter
 from tests.engine.vocabulary import Vocabulary

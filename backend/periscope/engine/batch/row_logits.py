@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import mlx.core as mx
 import numpy as np
 
-from periscope.engine.structured.compiler import apply_bits
+from periscope.engine.structured.token_bits import apply_bits
 
 if TYPE_CHECKING:
     from periscope.engine.batch.rows import Row

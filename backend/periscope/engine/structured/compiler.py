@@ -14,10 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
-from numpy.typing import NDArray
 
 from periscope.core import (
     AnswerGrammar,
@@ -56,7 +54,6 @@ _LIMITS = LLParserLimits(max_lexer_states=20_000, max_items_in_row=4_000, verbos
 _MAX_TRYING_S = 1.0
 #: What may stand in the header of a message of gpt-oss.
 _HARMONY_NAME = re.compile(r"[^\s<>]*")
-_BITS = np.left_shift(np.uint32(1), np.arange(WORD_BITS, dtype=np.uint32))
 
 
 class GrammarCompiler:
@@ -353,20 +350,6 @@ class GrammarCompiler:
             return Thoughts(end_tokens=(first,))
         start = (self._output_format.think_start or "").encode()
         return Thoughts((), start, end.encode(), tuple(tokens.tokenize_str(end)), is_open)
-
-
-def apply_bits(logits: mx.array, bits: NDArray[np.uint32]) -> mx.array:
-    """Set the logits of tokens that are not allowed to minus infinity, on any device.
-
-    The mask is transferred as packed words, one per 32 tokens, and unpacked on the device.
-
-    Args:
-        logits: (rows, vocabulary).
-        bits: (rows, words) of `Matcher.allowed_bits`.
-    """
-    is_allowed = (mx.array(bits)[..., None] & mx.array(_BITS)) != 0
-    is_allowed = is_allowed.reshape(logits.shape[0], -1)[:, : logits.shape[-1]]
-    return mx.where(is_allowed, logits, mx.array(-mx.inf, dtype=logits.dtype))
 
 
 def _compile(tokens: LLTokenizer, lark: str, part: Part) -> LLMatcher:

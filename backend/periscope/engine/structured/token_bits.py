@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import mlx.core as mx
 import numpy as np
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 #: Tokens in one word of a mask.
 WORD_BITS = 32
+_BITS = np.left_shift(np.uint32(1), np.arange(WORD_BITS, dtype=np.uint32))
 
 
 def num_words(vocab_size: int) -> int:
@@ -37,3 +39,17 @@ def packed(is_allowed: NDArray[np.bool_]) -> NDArray[np.uint32]:
 def has(words: NDArray[np.uint32], token_id: int) -> bool:
     """Whether the token's bit is set."""
     return bool(words[token_id // WORD_BITS] >> np.uint32(token_id % WORD_BITS) & np.uint32(1))
+
+
+def apply_bits(logits: mx.array, bits: NDArray[np.uint32]) -> mx.array:
+    """Set the logits of tokens that are not allowed to minus infinity, on any device.
+
+    The mask is transferred as packed words, one per 32 tokens, and unpacked on the device.
+
+    Args:
+        logits: (rows, vocabulary).
+        bits: (rows, words) of `Matcher.allowed_bits`.
+    """
+    is_allowed = (mx.array(bits)[..., None] & mx.array(_BITS)) != 0
+    is_allowed = is_allowed.reshape(logits.shape[0], -1)[:, : logits.shape[-1]]
+    return mx.where(is_allowed, logits, mx.array(-mx.inf, dtype=logits.dtype))
