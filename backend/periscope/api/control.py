@@ -16,7 +16,8 @@ from periscope.api.documents import file_part
 from periscope.api.downloads import downloads_router
 from periscope.api.json_reading import read_json
 from periscope.api.kept_captions import kept_captions_router
-from periscope.api.openapi import documented, own_shapes
+from periscope.api.openapi import documented
+from periscope.api.openapi.places import own_shapes
 from periscope.api.record import record_of
 from periscope.api.replies import GET, JSONReply
 from periscope.api.routing import APIRouter

@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from periscope.api.commands import read_command, refuse_fields
-from periscope.api.openapi import documented, own_shapes
+from periscope.api.openapi import documented
+from periscope.api.openapi.places import own_shapes
 from periscope.api.record import record_of
 from periscope.api.replies import GET, JSONReply
 from periscope.api.routing import APIRouter

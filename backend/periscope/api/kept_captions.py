@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from periscope.api.openapi import Query, documented, own_shapes
+from periscope.api.openapi import Query, documented
+from periscope.api.openapi.places import own_shapes
 from periscope.api.query import number_of, query_of
 from periscope.api.replies import GET, JSONReply, json_number
 from periscope.api.routing import APIRouter

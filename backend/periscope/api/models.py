@@ -13,7 +13,8 @@ from periscope.api.anthropic import models as anthropic
 from periscope.api.dialects import speaks_anthropic
 from periscope.api.discovery import codex_catalogue, llama_cpp_props, lm_studio_v0_model, lm_studio_v1_model
 from periscope.api.openai import models as openai
-from periscope.api.openapi import Query, discovery_shapes, documented, shapes
+from periscope.api.openapi import Query, documented
+from periscope.api.openapi.places import discovery_shapes, shapes
 from periscope.api.replies import GET, JSONReply
 from periscope.api.routing import APIRouter
 from periscope.core import require_model

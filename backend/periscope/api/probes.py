@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 
 from periscope.api.error_replies import error_object
-from periscope.api.openapi import documented, own_shapes
+from periscope.api.openapi import documented
+from periscope.api.openapi.places import own_shapes
 from periscope.api.replies import GET, JSONReply
 from periscope.api.routing import APIRouter
 from periscope.errors import ModelUnavailable

@@ -18,7 +18,8 @@ from periscope.api.feed import collect
 from periscope.api.fields import log_unused
 from periscope.api.json_reading import read_json
 from periscope.api.model_names import name_of
-from periscope.api.openapi import documented, shapes
+from periscope.api.openapi import documented
+from periscope.api.openapi.places import shapes
 from periscope.api.record import record_of
 from periscope.api.replies import JSONReply
 from periscope.api.routing import APIRouter

@@ -18,7 +18,7 @@ from periscope.api.mcp.calls import McpCalls
 from periscope.api.mcp.decode import McpCall, McpCancellation, McpMessage, decode_message
 from periscope.api.mcp.stream import McpStream
 from periscope.api.openapi import documented
-from periscope.api.openapi.own_shapes import JSONRPCReply
+from periscope.api.openapi.places import own_shapes
 from periscope.api.record import record_of
 from periscope.api.routing import APIRouter
 from periscope.core import McpRequest
@@ -44,7 +44,7 @@ def mcp_router(tools: McpBackend | None, settings: ApiSettings) -> APIRouter:
         **documented(
             "MCP",
             "Tools for agents whose own model is blind: describe_image, read_text, ask_about_image.",
-            JSONRPCReply,
+            own_shapes.JSONRPCReply,
             body=McpMessage,
             example=_EXAMPLE,
             events="JSON-RPC messages, the answer last.",

@@ -21,7 +21,8 @@ from periscope.api.fields import log_unused, noted_fields, refuse_fields
 from periscope.api.json_reading import read_json
 from periscope.api.model_names import name_of
 from periscope.api.openai.fields import EMBEDDING_FIELDS
-from periscope.api.openapi import documented, shapes
+from periscope.api.openapi import documented
+from periscope.api.openapi.places import shapes
 from periscope.api.record import record_of
 from periscope.api.replies import dump_json
 from periscope.api.routing import APIRouter

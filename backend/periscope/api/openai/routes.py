@@ -22,7 +22,8 @@ from periscope.api.openai.chat_reply import chat_reply
 from periscope.api.openai.completion_encode import CompletionChunkEncoder, CompletionReply
 from periscope.api.openai.encode import ChunkEncoder, encode_completion
 from periscope.api.openai.schema import ChatCompletionWire, CompletionWire
-from periscope.api.openapi import documented, shapes
+from periscope.api.openapi import documented
+from periscope.api.openapi.places import shapes
 from periscope.api.record import record_of
 from periscope.api.replies import JSONReply
 from periscope.api.routing import APIRouter

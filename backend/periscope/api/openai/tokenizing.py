@@ -16,7 +16,8 @@ from periscope.api.disconnect import while_connected
 from periscope.api.errors import UnsupportedParameter
 from periscope.api.json_reading import read_json
 from periscope.api.openai.chat import decode
-from periscope.api.openapi import documented, shapes
+from periscope.api.openapi import documented
+from periscope.api.openapi.places import shapes
 from periscope.api.record import record_of
 from periscope.api.replies import JSONReply
 from periscope.api.routing import APIRouter
