@@ -121,6 +121,32 @@ async def test_no_token_waits_for_the_next_one() -> None:
 
 
 @in_loop
+async def test_tokens_that_come_together_are_one_write() -> None:
+    """Those of several steps, which the worker tells together: each is a frame, and none waits for the next bundle."""
+    gate = Gate()
+    backend = FakeBackend(TextDelta("a"), gate, *[TextDelta(letter) for letter in "bcde"], FINISHED)
+    protocol, wire = connected(backend)
+    protocol.data_received(request(STREAM))
+    await gate.reached.wait()
+    gate.opened.set()
+    await ended(protocol)
+    assert len(wire.pieces) == 2
+    assert [b'"%c"' % letter in wire.pieces[1] for letter in b"bcde"] == [True] * 4
+    leave(protocol, wire)
+
+
+@in_loop
+async def test_a_stream_with_much_to_tell_is_written_as_it_comes() -> None:
+    """The transport learns how much is under way, though all of it is told in one turn of the loop."""
+    protocol, wire = connected(FakeBackend(*[TextDelta("x" * 1000)] * 100, FINISHED))
+    protocol.data_received(request(STREAM))
+    await ended(protocol)
+    assert len(wire.pieces) > 6
+    assert max(map(len, wire.pieces)) <= 17_000
+    leave(protocol, wire)
+
+
+@in_loop
 async def test_streams_on_one_connection_have_exact_framing() -> None:
     """The second is read from where the first ends, though most of its chunks are written past h11."""
     protocol, wire = connected(FakeBackend(*[TextDelta("é" * 9)] * 20, FINISHED))

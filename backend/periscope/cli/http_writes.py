@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
     from uvicorn.protocols.http.flow_control import FlowControl
 
-#: Larger pieces are not copied to be joined with others.
+#: More is not collected, nor copied to be joined with others.
 _MAX_JOINED_BYTES: Final = 16 * 1024
 
 
@@ -27,27 +27,40 @@ class JoinedWrites(asyncio.Transport):
         super().__init__()
         self._below = below
         self._held: list[bytes] = []
+        self._num_held_bytes = 0
         self._is_holding = False
 
     def hold(self) -> None:
-        """Collect writes until `release`, which is called in the same turn of the loop or the next one."""
+        """Collect writes until `release`, which the caller calls in the same turn of the loop."""
         self._is_holding = True
+
+    def hold_for_now(self) -> None:
+        """Collect what is written until whoever writes now waits for something."""
+        if not self._is_holding:
+            self._is_holding = True
+            asyncio.get_running_loop().call_soon(self.release)
 
     def release(self) -> None:
         """Write what was collected. Idempotent."""
         self._is_holding = False
-        if self._held:
-            held, self._held = b"".join(self._held), []
-            self._below.write(held)
+        self._write_held()
 
     def write(self, data: Any) -> None:
         if not self._is_holding:
             self._below.write(data)
-        elif len(data) <= _MAX_JOINED_BYTES:
-            self._held.append(data)
-        else:
-            self.release()
+            return
+        if self._num_held_bytes + len(data) > _MAX_JOINED_BYTES:  # the transport has to learn how much there is
+            self._write_held()
+        if len(data) > _MAX_JOINED_BYTES:
             self._below.write(data)
+        else:
+            self._held.append(data)
+            self._num_held_bytes += len(data)
+
+    def _write_held(self) -> None:
+        if self._held:
+            held, self._held, self._num_held_bytes = b"".join(self._held), [], 0
+            self._below.write(held)
 
     def close(self) -> None:
         self.release()
@@ -84,14 +97,14 @@ def joining(app: ASGIApp, conn: h11.Connection, transport: JoinedWrites, flow: F
         if conn.our_state is not h11.SEND_BODY or flow.write_paused:
             return False
         if piece:  # a chunk of no bytes would be the end
+            transport.hold_for_now()  # tokens that come together are written together
             transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         return True
 
     async def joined(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_joined(message: Message) -> None:
             if message["type"] == "http.response.start":
-                transport.hold()
-                asyncio.get_running_loop().call_soon(transport.release)
+                transport.hold_for_now()
                 await send(message)
             elif message.get("more_body", False):
                 await send(message)

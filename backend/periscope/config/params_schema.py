@@ -158,7 +158,7 @@ class ModelParams(SamplingParams):
         le=65_536,
     )
     stream_interval_ms: int = setting(
-        10,
+        20,
         "Tokens that follow each other faster are sent together, about so often; the first one at once. 0 sends each "
         "by itself, which costs a fast model speed.",
         "milliseconds",

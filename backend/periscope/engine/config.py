@@ -60,7 +60,7 @@ class EngineConfig:
     dtype: str | None = None
     max_num_seqs: int = 16
     prefill_chunk_size: int = 512
-    stream_interval_ms: int = 10
+    stream_interval_ms: int = 20
     context_length: int | None = None
     chat_template_kwargs: JSONObject = field(default_factory=dict)
     chat_template: str | None = None
