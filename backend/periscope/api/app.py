@@ -69,9 +69,9 @@ def create_app(
         tool_servers: the MCP servers whose tools requests to `/v1/responses` may have called; None = there are none.
         dialects: how errors are told on which paths.
     """
-    routers = [
-        probe_router(backend, settings),
+    routers = [  # tried in this order: what comes most often is first
         openai_router(backend, settings),
+        probe_router(backend, settings),
         tokenizing_router(backend, settings),
         *([] if embeddings is None else [embedding_router(embeddings, backend, settings)]),
         responses_router(backend, settings, turns or TurnStore(), tool_servers),

@@ -47,6 +47,9 @@ STREAM_HEADERS = {
 }
 
 
+_RAW_HEADERS = [(name.encode(), value.encode()) for name, value in STREAM_HEADERS.items()]
+
+
 def data_frame(value: JSONObject) -> bytes:
     """One event, in the framing that all clients read."""
     return b"data: " + dump_json(value) + b"\n\n"
@@ -85,7 +88,7 @@ class EventStream(Response, Generic[EventT]):
     ) -> None:
         self.status_code = 200
         self.background = None
-        self.init_headers(STREAM_HEADERS)
+        self.raw_headers = list(_RAW_HEADERS)
         self._events = events
         self._encoder = encoder
         self._heartbeat_s = settings.heartbeat_s

@@ -83,6 +83,9 @@ class ThinkingFields(Wire):
     enable_thinking: bool | None = None
 
 
+_FIELDS: Final = frozenset(ThinkingFields.model_fields)
+
+
 def thinks(wire: ThinkingWire) -> bool | None:
     """Whether the model is to think; None = as it does by itself.
 
@@ -131,6 +134,8 @@ def thinking_budget(wire: ThinkingFields, template_kwargs: JSONObject) -> int | 
     Raises:
         InvalidRequest: one is out of bounds; names the field.
     """
+    if not template_kwargs and _FIELDS.isdisjoint(wire.model_fields_set):
+        return None
     budget, effort = _told_budget(wire, template_kwargs), _effort_of(wire)
     return EFFORT_BUDGETS[effort] if budget is None and effort is not None else budget
 
@@ -159,6 +164,8 @@ def thinking_variables(wire: ThinkingFields, template_kwargs: JSONObject) -> JSO
     An effort does not switch thinking on: many clients send one whatever the model is.
     """
     told: JSONObject = {}
+    if not template_kwargs and _FIELDS.isdisjoint(wire.model_fields_set):
+        return told
     if (effort := _effort_of(wire)) is not None:
         told["reasoning_effort"] = effort
     budget = _told_budget(wire, template_kwargs)

@@ -133,6 +133,8 @@ class ChunkEncoder:
         self._waits = WaitNotes()
         self._calls = [CallEncoder(reply.custom_tools) for _ in range(reply.num_choices)]
         self._text_frames: dict[tuple[str, int], tuple[bytes, bytes]] = {}
+        head = {"id": reply.id, "object": "chat.completion.chunk", "created": reply.created, "model": reply.model}
+        self._head = dump_json(head).removesuffix(b"}")
 
     def opening(self) -> bytes:
         """The chunks with the role, one for each choice."""
@@ -186,7 +188,7 @@ class ChunkEncoder:
             {}, last[0], finish_reason=last[1], periscope=answer_notes(finished.vision, self._reply.left_out)
         )
         if self._reply.has_usage:
-            frames += data_frame(self._head() | {"choices": [], "usage": encode_usage(finished.usage)})
+            frames += self._frame({"choices": [], "usage": encode_usage(finished.usage)})
         return frames + DONE
 
     def _chunk(
@@ -200,16 +202,11 @@ class ChunkEncoder:
     ) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
         usage: JSONObject = {"usage": None} if self._reply.has_usage else {}
-        return data_frame(self._head() | {"choices": [choice]} | usage | extension(periscope))
+        return self._frame({"choices": [choice]} | usage | extension(periscope))
 
-    def _head(self) -> JSONObject:
-        reply = self._reply
-        return {
-            "id": reply.id,
-            "object": "chat.completion.chunk",
-            "created": reply.created,
-            "model": reply.model,
-        }
+    def _frame(self, rest: JSONObject) -> bytes:
+        """The frame of a chunk: what all of them begin with is encoded once."""
+        return b"data: " + self._head + b"," + dump_json(rest).removeprefix(b"{") + b"\n\n"
 
 
 def _logprobs(entries: Sequence[TokenLogprob]) -> JSONObject | None:

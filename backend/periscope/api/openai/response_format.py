@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 _Format: TypeAlias = ResponseFormat | AnswerGrammar
+_NO_OUTPUTS = StructuredOutputsWire()
 
 
 def decode_response_format(wire: GenerationWire) -> _Format | None:
@@ -25,7 +26,7 @@ def decode_response_format(wire: GenerationWire) -> _Format | None:
     Raises:
         InvalidRequest: there are two, one is empty or too long, or `response_format` is of no known type.
     """
-    outputs = wire.structured_outputs or StructuredOutputsWire()
+    outputs = wire.structured_outputs or _NO_OUTPUTS
     asked: list[_Format] = [
         *_openai(wire.response_format),
         *_schema(wire.guided_json, "guided_json"),
