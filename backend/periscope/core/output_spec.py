@@ -68,6 +68,8 @@ class OutputSpec:
             return ConstraintKind.GRAMMAR
         if self.response_format is not None:
             return ConstraintKind.JSON
+        if not self.tools:
+            return ConstraintKind.NONE
         tools = self.callable_by(output_format)
         is_bound = any(tool.is_strict for tool in tools) or 0 < len(tools) < len(self.offered)
         return ConstraintKind.TEXT if is_bound else ConstraintKind.NONE

@@ -103,6 +103,13 @@ class InferenceEngine(HostedEngine):
         self._clock = clock
         self._executor = ThreadPoolExecutor(NUM_PREPARING_THREADS, thread_name_prefix="periscope-prepare")
         self.model_info = info
+        self._free = {
+            (opened, continues): Constraint(
+                None, replace(tokenizer.output_format, starts_in_reasoning=opened, continues_text=continues)
+            )
+            for opened in (False, True)
+            for continues in (False, True)
+        }
 
     def __repr__(self) -> str:
         return f"<InferenceEngine {self.model_info.name} alive={self.is_alive} rows={self.num_rows}>"
@@ -275,8 +282,7 @@ class InferenceEngine(HostedEngine):
             return Constraint(grammar, form)
         opened, kind = prompt.starts_in_reasoning, output.kind_for(self.output_format)
         if kind is ConstraintKind.NONE:  # nothing to compile, so no need for a thread
-            form = replace(self.output_format, starts_in_reasoning=opened, continues_text=prompt.continues_text)
-            return Constraint(None, form)
+            return self._free[opened, prompt.continues_text]
         if prompt.continues_text and not opened:
             raise begun_answer(output)
         return await self._off_loop(partial(self._grammars.constraint, output, starts_in_reasoning=opened))

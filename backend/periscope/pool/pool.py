@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from periscope.core import Tell
@@ -85,8 +85,7 @@ class ModelPool:
 
     # --- leases -----------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def ticket(self, name: str, *, is_reserved: bool = False) -> Iterator[Ticket]:
+    def ticket(self, name: str, *, is_reserved: bool = False) -> AbstractContextManager[Ticket]:
         """A place in the queue of a model, which is loaded if necessary. The place or its lease is released at exit.
 
         A request waits for or holds one model at a time: with two, two requests could wait for each other for ever. It
@@ -104,8 +103,7 @@ class ModelPool:
         num_waiting = slot.queue.num_waiting - (0 if is_reserved else slot.queue.num_reserved)
         if slot.queue.num_running + num_waiting >= slot.spec.max_running + self.limits.max_waiting:
             raise queue_full(slot, num_waiting, self.limits)
-        with self._joined(slot, is_reserved=is_reserved) as ticket:
-            yield ticket
+        return self._joined(slot, is_reserved=is_reserved)
 
     @asynccontextmanager
     async def lease(self, name: str, kind: type[EngineT], *, tell: Tell = lambda _: None) -> AsyncIterator[EngineT]:

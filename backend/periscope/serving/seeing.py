@@ -49,7 +49,7 @@ class Seeing:
         self._usage: VisionUsage | None = None
 
     async def __aenter__(self) -> Self:
-        await self._held.enter_async_context(self.looking)
+        self._held.push_async_exit(self.looking)
         return self
 
     async def __aexit__(
