@@ -21,7 +21,6 @@ from periscope.core import ConfigChanges, Footprint, ModelKind, ModelState, Tell
 from periscope.engine import EmbeddingEngine, VisionLanguageEngine
 from periscope.engine.device.memory import DeviceMemory
 from periscope.engine.device.turn import DeviceTurn
-from periscope.engine.isolated.engine import IsolatedVisionLanguageEngine
 from periscope.engine.loading.footprint import measure
 from periscope.errors import FilesMissing
 from periscope.events import Event, ModelStateChanged
@@ -48,6 +47,7 @@ from periscope.wiring import (
 )
 
 if TYPE_CHECKING:
+    from periscope.engine.isolated.engine import IsolatedVisionLanguageEngine
     from periscope.vision.backends.remote import RemoteCaptioner
 
 #: A caption has a few kilobytes. A server whose answer is longer has gone astray.
@@ -163,7 +163,7 @@ class Assembly:
                         generator.begin_warming(model.name, partial(warm_texts, model))
                     return generator
                 case ModelKind.CAPTIONER:
-                    engine = IsolatedVisionLanguageEngine if model.isolated else VisionLanguageEngine
+                    engine = _captioner_engine(is_isolated=model.isolated)
                     return await engine.load(source, settings, turn=self._turn, progress=progress)
                 case ModelKind.EMBEDDING:
                     return await EmbeddingEngine.load(source, settings, turn=self._turn, progress=progress)
@@ -323,3 +323,11 @@ def _same_captioners(before: Roster, config: Config) -> list[str]:
         for model in config.models
         if model.name in before.captioners and _runs_as(old[model.name], before.config) == _runs_as(model, config)
     ]
+
+
+def _captioner_engine(*, is_isolated: bool) -> type[VisionLanguageEngine | IsolatedVisionLanguageEngine]:
+    if not is_isolated:
+        return VisionLanguageEngine
+    from periscope.engine.isolated.engine import IsolatedVisionLanguageEngine
+
+    return IsolatedVisionLanguageEngine

@@ -6,7 +6,6 @@ setting never needs another plist. `launchd/README.md` tells what goes wrong wit
 
 from __future__ import annotations
 
-import plistlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -103,6 +102,8 @@ def render(definition: Definition) -> bytes:
     Raises:
         ServiceFailed: a value cannot stand in XML.
     """
+    import plistlib
+
     try:
         return plistlib.dumps(definition, sort_keys=False)
     except (ValueError, OverflowError) as error:
@@ -113,6 +114,8 @@ def read(content: bytes | None) -> Definition | None:
     """The definition in a plist file; None where there is none, or where it is not one."""
     if content is None:
         return None
+    import plistlib
+
     try:
         definition = plistlib.loads(content)
     except Exception:  # noqa: BLE001 - plistlib raises errors of its XML parser and of each type that it reads
