@@ -35,7 +35,7 @@ def documented(
     summary: str,
     reply: Any = None,
     *others: Any,
-    body: type | None = None,
+    body: type | str | None = None,
     example: dict[str, Any] | None = None,
     events: str | None = None,
     status: int | None = 200,
@@ -50,7 +50,7 @@ def documented(
         reply: the type of its JSON answer, such as a TypedDict of `shapes.py`, or a media type, such as `text/plain`;
             None = any object.
         others: further types of its answer.
-        body: the pydantic model that decodes its body; None = it takes none, or an empty object.
+        body: the pydantic model that decodes its body, or its place; None = it takes none, or an empty object.
         example: of such a body.
         events: what the events of its stream are, if it may answer with one.
         status: of its answer; None = it answers with errors alone.
@@ -71,7 +71,7 @@ def documented(
         ],
     }
     if body is not None:
-        extra[BODY] = name_of(body)
+        extra[BODY] = body if isinstance(body, str) else name_of(body)
     if status is not None:
         extra[STATUS] = status
     if accepted is not None:

@@ -1,52 +1,52 @@
-"""The routes of `/v1/responses`: decode, call, encode."""
+"""The routes of `/v1/responses`. What they do is imported with their first request: few servers are sent one."""
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from periscope.api.commands import refuse_fields
-from periscope.api.disconnect import while_connected
 from periscope.api.errors import UnsupportedParameter
-from periscope.api.feed import collect
-from periscope.api.json_reading import read_json
 from periscope.api.openapi import documented
-from periscope.api.openapi.places import shapes
-from periscope.api.record import record_of
+from periscope.api.openapi.places import Places, shapes
 from periscope.api.replies import GET, JSONReply
-from periscope.api.responses.answering import Answering
-from periscope.api.responses.decode import decode, decode_prompt
-from periscope.api.responses.encode import EventEncoder, encode_count, encode_response
-from periscope.api.responses.listing import PAGE_QUERY, listed, page_of, refuse_streaming
-from periscope.api.responses.schema import PromptWire, ResponsesWire
-from periscope.api.responses.stored import StoredResponses
+from periscope.api.responses.listing import PAGE_QUERY, refuse_streaming
 from periscope.api.routing import APIRouter
-from periscope.api.sse import EventStream
 from periscope.api.wording import clip
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from periscope.api.backend import ChatBackend, ToolServers
+    from periscope.api.responses.endpoints import ResponsesEndpoints
     from periscope.api.settings import ApiSettings
     from periscope.turns import TurnStore
 
 _PREFIX: Final = "/v1/responses"
+_wires: Final = Places("periscope.api.responses.schema")
 
 
 def responses_router(
     backend: ChatBackend, settings: ApiSettings, turns: TurnStore, servers: ToolServers | None
 ) -> APIRouter:
     """The routes of `/v1/responses`: to answer a conversation, and to read and delete kept responses."""
+
+    @cache
+    def endpoints() -> ResponsesEndpoints:
+        from periscope.api.responses.endpoints import ResponsesEndpoints
+
+        return ResponsesEndpoints(backend, settings, turns, servers)
+
     router = APIRouter()
-    stored = StoredResponses(turns, max_bytes=settings.max_body_bytes)
-    router.include_router(_answers(Answering(backend, settings, stored, servers), settings))
-    router.include_router(_kept(stored))
+    router.include_router(_answers(endpoints))
+    router.include_router(_kept(endpoints))
     return router
 
 
-def _answers(answering: Answering, settings: ApiSettings) -> APIRouter:
+def _answers(endpoints: Callable[[], ResponsesEndpoints]) -> APIRouter:
     router = APIRouter(_PREFIX)
 
     @router.post(
@@ -55,21 +55,13 @@ def _answers(answering: Answering, settings: ApiSettings) -> APIRouter:
             "Responses",
             "Answers a conversation.",
             shapes.Response,
-            body=ResponsesWire,
+            body=_wires.ResponsesWire,
             example={"input": "Hello!", "max_output_tokens": 16, "store": False},
             events="OpenAI's events of a response, from `response.created` to `response.completed`.",
         ),
     )
     async def create_response(request: Request) -> Response:
-        record = record_of(request.scope)
-        asked = await read_json(request, settings.max_text_bytes, partial(decode, request_id=record.id_as("resp_")))
-        record.model, is_stream = asked.wire.model or "", bool(asked.wire.stream)
-        events, reply = await answering.answer(asked)
-        del asked  # it holds the images as they were sent, which the backend frees once they are captioned
-        if is_stream:
-            return EventStream(events, EventEncoder(reply), settings)
-        collected = await while_connected(collect(events), request.receive)
-        return JSONReply(encode_response(collected, reply))
+        return await endpoints().create(request)
 
     @router.post(
         "/input_tokens",
@@ -77,23 +69,17 @@ def _answers(answering: Answering, settings: ApiSettings) -> APIRouter:
             "Responses",
             "The number of tokens of a conversation.",
             shapes.InputTokens,
-            body=PromptWire,
+            body=_wires.PromptWire,
             example={"input": "Hello!"},
         ),
     )
     async def count_input_tokens(request: Request) -> Response:
-        record = record_of(request.scope)
-        decode_counted = partial(decode_prompt, request_id=record.id_as("count_"))
-        asked = await read_json(request, settings.max_text_bytes, decode_counted)
-        record.model = asked.wire.model or ""
-        events = await answering.count(asked)
-        del asked  # as above
-        return JSONReply(encode_count(await while_connected(collect(events), request.receive)))
+        return await endpoints().count(request)
 
     return router
 
 
-def _kept(stored: StoredResponses) -> APIRouter:
+def _kept(endpoints: Callable[[], ResponsesEndpoints]) -> APIRouter:
     router = APIRouter(_PREFIX)
 
     @router.api_route(
@@ -101,11 +87,11 @@ def _kept(stored: StoredResponses) -> APIRouter:
     )
     async def retrieve_response(response_id: str, request: Request) -> Response:
         refuse_streaming(request)
-        return JSONReply(await stored.response(response_id))
+        return JSONReply(await endpoints().stored.response(response_id))
 
     @router.delete("/{response_id}", **documented("Responses", "Drops a response.", shapes.DeletedResponse))
     async def delete_response(response_id: str) -> Response:
-        await stored.delete(response_id)
+        await endpoints().stored.delete(response_id)
         return JSONReply({"id": response_id, "object": "response", "deleted": True})
 
     @router.api_route(
@@ -114,15 +100,14 @@ def _kept(stored: StoredResponses) -> APIRouter:
         **documented("Responses", "What a kept response has answered.", shapes.ItemList, query=PAGE_QUERY),
     )
     async def list_input_items(response_id: str, request: Request) -> Response:
-        page = page_of(request)
-        return JSONReply(listed(await stored.input_items(response_id), page))
+        return await endpoints().input_items(response_id, request)
 
     @router.post(
         "/{response_id}/cancel", **documented("Responses", "Refused: none is made in the background.", status=None)
     )
     async def cancel_response(response_id: str, request: Request) -> Response:
         await refuse_fields(request)
-        await stored.response(response_id)
+        await endpoints().stored.response(response_id)
         raise UnsupportedParameter(
             "Only responses that are made in the background can be cancelled, and this server makes none. Close the "
             f"connection of a response that is being made, or send POST /api/requests/{clip(response_id)}/cancel.",
