@@ -91,6 +91,7 @@ def test_an_idle_server_has_imported_nothing_that_it_may_never_need(started: dic
         *("llguidance", "periscope.engine.structured.compiler", "periscope.engine.structured.schema_rewrites"),
         *("PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.TiffImagePlugin", "PIL._webp", "PIL._avif"),
         *("periscope.api.openapi.shapes", "periscope.api.openapi.own_shapes"),
+        *("periscope.vision.documents.opening", "periscope.engine.isolated.engine", "periscope.api.responses.decode"),
         *("periscope.api.openapi.build", "periscope.remote.openai_client", "periscope.vision.backends.remote"),
     }
     assert not asked_for & set(started["ready"])

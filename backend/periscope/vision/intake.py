@@ -10,10 +10,9 @@ from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from periscope.core import Image, ImagePart, Message
-from periscope.vision.documents.opening import FileOpening
 from periscope.vision.drawn import DrawnImage
 from periscope.vision.fetching import Fetching, in_order, num_to_fetch
 from periscope.vision.images.decode import ImageHeader, decode, read_header
@@ -26,6 +25,9 @@ from periscope.vision.numbering import Numbered
 from periscope.vision.prompts import Label, caption_prompt, image_label
 from periscope.vision.settings import ProxySettings
 from periscope.vision.threads import Threads
+
+if TYPE_CHECKING:
+    from periscope.vision.documents.opening import FileOpening
 
 #: An image file's bytes, at hand or fetched again.
 ReadBytes: TypeAlias = Callable[[], Awaitable[bytes]]
@@ -160,6 +162,7 @@ class ImageIntake:
 
     Args:
         remote: fetches images of the web; None = they are refused.
+        files: opens documents and videos; None = one of its own, made when the first of them comes.
     """
 
     def __init__(
@@ -173,7 +176,7 @@ class ImageIntake:
         self._run = Threads(executor)
         self._in_flight = in_flight or BytesInFlight()
         self._remote = remote
-        self._files = files or FileOpening()
+        self._files = files
 
     @asynccontextmanager
     async def admitted(
@@ -197,7 +200,7 @@ class ImageIntake:
         reserved = self._num_to_fetch(messages, limits) * limits.max_bytes
         num_text_bytes = _num_text_bytes(messages)
         async with self._in_flight.admitted(num_text_bytes * 7 // 4 + reserved) as admission:
-            opened, numbered = await self._files.opened(messages, settings, self._run, before)
+            opened, numbered = await self._opened(messages, settings, before)
             places = list(image_places(opened, settings, before.images))
             pictures = await self._pictures(places, admission, limits)
             numbered = replace(numbered, images=before.images + sum(not each.is_drawn for each in pictures))
@@ -207,6 +210,18 @@ class ImageIntake:
             )
             del messages, opened, places  # they hold the base64, and the answer may come before the block is left
             yield admitted
+
+    async def _opened(
+        self, messages: Sequence[Message], settings: ProxySettings, before: Numbered
+    ) -> tuple[tuple[Message, ...], Numbered]:
+        """As `FileOpening.opened`, which few servers ever need."""
+        if not any(message.files for message in messages):
+            return tuple(messages), before
+        if self._files is None:
+            from periscope.vision.documents.opening import FileOpening
+
+            self._files = FileOpening()
+        return await self._files.opened(messages, settings, self._run, before)
 
     def _num_to_fetch(self, messages: Sequence[Message], limits: ImageLimits) -> int:
         if self._remote is None:
