@@ -142,6 +142,7 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
             self._batch = self._model.new_batch()
             self.memory = EngineMemory(sum(weights_bytes(network) for network in self._model.networks))
             mx.synchronize()  # the stream frees a computation's temporaries only after it has told its result
+            mx.clear_cache()  # what the load and the first forward pass took, which MLX keeps for the next ones
         except PeriscopeError as error:
             let_go(error)
             self._on_loaded(error)
