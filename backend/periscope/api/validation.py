@@ -34,8 +34,9 @@ class Command(Wire):
 
 WireT = TypeVar("WireT", bound=Wire)
 
-#: Large bodies are checked in threads, and not every version of pydantic takes care that one builds at a time.
-_building = threading.RLock()
+#: Large bodies are checked in threads, and not every version of pydantic takes care that one builds at a time. Nothing
+#: is checked under it: whoever waits for it, the event loop perhaps, waits for some 20 ms at most.
+_building = threading.Lock()
 
 #: The type of a custom error whose message is the expected thing itself.
 EXPECTED = "expected"
@@ -81,11 +82,11 @@ def validate(model: type[WireT], body: Any, path: str = "") -> WireT:
     Raises:
         InvalidRequest: names the first wrong field, what it should be and what came.
     """
-    try:
-        if model.__pydantic_complete__:
-            return model.model_validate(body)
+    if not model.__pydantic_complete__:
         with _building:
-            return model.model_validate(body)
+            model.model_rebuild()
+    try:
+        return model.model_validate(body)
     except ValidationError as error:
         raise _told(error.errors(include_url=False), model, path) from None
 
