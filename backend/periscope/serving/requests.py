@@ -200,7 +200,8 @@ class LiveRequests:
         finally:
             del self._live[request_id]
             self.num_finished += 1
-            self._publish(RequestEnded(request_id, outcome, live.trace(loop.time(), error)))
+            # In the next turn of the loop: the client's last bytes are written in this one, and wait for nothing more.
+            loop.call_soon(self._publish, RequestEnded(request_id, outcome, live.trace(loop.time(), error)))
 
     def status(self, request_id: str) -> RequestStatus | None:
         """One request as it is now; None when it has ended."""
