@@ -158,8 +158,7 @@ class LocalGenerator(InferenceEngine):
                 partial(self._tokenizer.encode, prompt, adds_special_tokens=adds_special_tokens)
             )
         else:
-            rendered = await self._rendered(prompt)
-            token_ids = rendered.token_ids
+            token_ids = (await self._rendered(prompt)).token_ids
         return await self._off_loop(partial(self._tokenizer.token_texts, token_ids))
 
     async def text_of(self, token_ids: Sequence[int]) -> str:
@@ -201,8 +200,7 @@ class LocalGenerator(InferenceEngine):
             yield Finished(FinishReason.STOP, Usage(await self._num_prompt_tokens(request)))
             return
         params = request.params.over(self.model_info.authors_sampling)
-        if params is not request.params:
-            request = replace(request, params=params)
+        request = request if params is request.params else replace(request, params=params)
         prompts = await self._prompts(request)
         ends: dict[int, _Ended] = {}
         param = "prompt" if request.prompts else "messages"
