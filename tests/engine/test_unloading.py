@@ -98,7 +98,7 @@ def test_running_requests_do_not_keep_an_unloaded_model(tiny_text_model: Path) -
 
     async def run() -> None:
         engine = await InferenceEngine.load(str(tiny_text_model), EngineConfig(draft_model=str(tiny_text_model)))
-        long = GenerationParams(temperature=1.5, max_tokens=1900)
+        long = GenerationParams(temperature=1.5, max_tokens=1900, ignore_eos=True)
         running = [asyncio.create_task(engine.generate(f"{number}", long)) for number in range(3)]
         while engine.num_rows < 3:
             await asyncio.sleep(0)
