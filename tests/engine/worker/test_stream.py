@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from periscope.core import FinishReason
 from periscope.engine.worker.reports import Failure, TokenChunk
-from periscope.engine.worker.stream import TokenStream
+from periscope.engine.worker.stream import TokenStream, put_all
 from periscope.errors import GenerationFailed, ReaderTooSlow
 
 
@@ -127,3 +128,24 @@ def test_a_closed_loop_counts_as_an_abandoned_reader() -> None:
     loop.close()
     stream.put(chunk("x"))
     assert stream.is_abandoned
+
+
+def test_a_reader_that_gives_up_while_it_is_told_has_given_up() -> None:
+    """The worker must learn of it, or it would generate to the limit for nobody."""
+
+    async def run() -> None:
+        stream = TokenStream(asyncio.get_running_loop())
+        giving_up = threading.Thread(target=stream.cancel)
+
+        def reports() -> Iterator[TokenChunk]:
+            giving_up.start()
+            while not stream.is_abandoned:  # it has said so, and waits for the lock that is held here
+                pass
+            yield chunk("dropped")
+
+        await asyncio.to_thread(put_all, [(stream, reports())])
+        giving_up.join()
+        assert stream.is_abandoned
+        assert [item async for item in stream] == []
+
+    asyncio.run(run())

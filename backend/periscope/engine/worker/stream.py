@@ -56,9 +56,11 @@ class TokenStream:
             if self._is_ended or self._is_abandoned:
                 return False
             for report in reports:
-                self._is_abandoned = len(self._reports) >= self._capacity
-                self._reports.append(_too_slow() if self._is_abandoned else report)
-                self._is_ended = self._is_abandoned or ends(report)
+                is_full = len(self._reports) >= self._capacity
+                if is_full:  # and never back: `cancel` may have given up meanwhile, without the lock
+                    self._is_abandoned = True
+                self._reports.append(_too_slow() if is_full else report)
+                self._is_ended = is_full or ends(report)
                 if self._is_ended:
                     break
             return self._waiter is not None
