@@ -52,7 +52,12 @@ _RAW_HEADERS = [(name.encode(), value.encode()) for name, value in STREAM_HEADER
 
 def data_frame(value: JSONObject) -> bytes:
     """One event, in the framing that all clients read."""
-    return b"data: " + dump_json(value) + b"\n\n"
+    return framed(dump_json(value))
+
+
+def framed(data: bytes) -> bytes:
+    """As `data_frame`, of JSON that is encoded already."""
+    return b"data: " + data + b"\n\n"
 
 
 def comment_frame(text: str) -> bytes:

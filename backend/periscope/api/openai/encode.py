@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from periscope.api.answer_notes import answer_notes
 from periscope.api.openai.call_encode import CallDelta, CallEncoder, encode_calls
 from periscope.api.replies import dump_json, json_logprob
-from periscope.api.sse import comment_frame, data_frame
+from periscope.api.sse import comment_frame, data_frame, framed
 from periscope.api.status_wire import encode_wait
 from periscope.api.wording import clip
 from periscope.core import Finished, FinishReason, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart, Waiting
@@ -206,7 +206,7 @@ class ChunkEncoder:
 
     def _frame(self, rest: JSONObject) -> bytes:
         """The frame of a chunk: what all of them begin with is encoded once."""
-        return b"data: " + self._head + b"," + dump_json(rest).removeprefix(b"{") + b"\n\n"
+        return framed(self._head + b"," + dump_json(rest).removeprefix(b"{"))
 
 
 def _logprobs(entries: Sequence[TokenLogprob]) -> JSONObject | None:
