@@ -72,7 +72,7 @@ def test_a_burst_is_prefilled_before_rows_that_have_just_begun_go_on() -> None:
     long_ago = ((row(1, num_generated=3), row(5)),)
     for batches, timings, length in (
         (long_ago, quick, 101),
-        (begun, quick, 400),
+        (begun, quick, 600),
         (begun, replace(quick, token_s=None), 101),
     ):
         planned = plan(prompt(2, length), prompt(3, length), batches=batches, timings=timings)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 GAP_STEPS = 3.0
 #: Of prompts that arrive together, the last are prefilled before the rows of the first go on, while these have at most
 #: so many tokens and what is left takes at most so many seconds: a decode step costs about as much for few rows as for
-#: all, and those that wait would wait for it.
+#: all, and those that wait would wait for it. So all of them end sooner, and the first pause once, at their beginning.
 BURST_ROW_TOKENS = 8
-BURST_S = 0.3
+BURST_S = 1.0
 #: Chunks are sized so that one layer slice takes about this many decode steps.
 SLICE_STEPS = 1.2
 #: Chunks are not shorter than this: below it, the weights and the context dominate the cost of the forward pass.
