@@ -158,6 +158,8 @@ class RowTable:
 
     def retire(self, rows: Sequence[Row]) -> None:
         """Stop computing these rows and hand their states to `keep`: short ones now, long ones layer by layer."""
+        if not rows:
+            return
         states = []
         for row in rows:
             row.is_retired, row.sampling, row.processors, row.matcher, row.thinking = True, GREEDY, [], None, None
@@ -166,7 +168,7 @@ class RowTable:
         freed_bytes = 0 if len(self) else self.nbytes
         for tokens, state in states:
             self._keep(tokens, state, freed_bytes)
-        if rows and not len(self):
+        if not len(self):
             self.finish_exports()
             self.clear()
 

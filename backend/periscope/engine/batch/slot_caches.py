@@ -66,18 +66,26 @@ def whole_blocks(num_tokens: int) -> int:
 
 
 class _Lengths:
-    """How many tokens each slot holds, shared by the layers of one batch; `offset` `(rows,)` is its device copy."""
+    """How many tokens each slot holds, shared by the layers of one batch; `offset` `(rows,)` is its device copy.
+
+    Attributes:
+        longest: tokens of the longest row.
+    """
 
     def __init__(self, lengths: Iterable[int]) -> None:
         self.set(lengths)
 
     def set(self, lengths: Iterable[int]) -> None:
         self.values = list(lengths)
+        self.longest = max(self.values)
         self.offset = mx.array(self.values, dtype=mx.int32)
+        self._indices: dict[tuple[int, ...], mx.array] = {}
 
     def advance(self) -> None:
         self.values = [length + 1 for length in self.values]
+        self.longest += 1
         self.offset = self.offset + 1
+        self._indices = {}
 
     def places(self, num_tokens: int) -> mx.array:
         """`(rows, 1, num_tokens, 1)`, where each row's next tokens go."""
@@ -85,9 +93,12 @@ class _Lengths:
             return self.offset[:, None, None, None]
         return (self.offset[:, None] + mx.arange(num_tokens))[:, None, :, None]
 
-    @property
-    def longest(self) -> int:
-        return max(self.values)
+    def indices(self, shape: tuple[int, ...]) -> mx.array:
+        """`places` for new keys or values `(rows, heads, tokens, size)`, made once for all layers of a forward pass."""
+        indices = self._indices.get(shape)
+        if indices is None:
+            indices = self._indices[shape] = mx.broadcast_to(self.places(shape[2]), shape)
+        return indices
 
 
 class SlotLayer:
@@ -128,14 +139,14 @@ class SlotLayer:
         return self._lengths.longest
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Any, Any]:
-        end = self._lengths.longest + keys.shape[2]
+        lengths = self._lengths
+        end = lengths.longest + keys.shape[2]
         self.reserve(end)
-        position = self._lengths.places(keys.shape[2])
         self.arrays = [
-            mx.put_along_axis(array, mx.broadcast_to(position, added.shape), added, axis=2)
+            mx.put_along_axis(array, lengths.indices(added.shape), added, axis=2)
             for array, added in zip(self.arrays, self._stored(keys, values), strict=True)
         ]
-        return self._fetched([array[..., :end, :] for array in self.arrays])
+        return self._fetched([array[:, :, :end] for array in self.arrays])
 
     def _stored(self, keys: mx.array, values: mx.array) -> Sequence[mx.array]:
         """New keys and values as they stand in `arrays`."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from periscope.core import FinishReason, TokenLogprob
     from periscope.errors import PeriscopeError
 
 
-@dataclass(frozen=True, slots=True)
-class TokenChunk:
-    """What one step added to a row.
+class TokenChunk(NamedTuple):
+    """What one step added to a row. A tuple, because one is made for each token, in a third of a dataclass's time.
 
     Attributes:
         text: decoded text that can no longer change; empty while a character or a stop string is incomplete.
