@@ -39,17 +39,24 @@ class LoopThread:
             tasks.append(self._loop.create_task(work))
             tasks[0].add_done_callback(lambda task: _settle(outcome, task))
 
+        def cancel() -> None:
+            if tasks:
+                tasks[0].cancel()
+            else:  # it was not even begun
+                work.close()
+                outcome.set_exception(asyncio.CancelledError())
+
         try:
-            self._loop.call_soon_threadsafe(begin)
-        except RuntimeError:
-            work.close()
-            raise
-        try:
+            self._loop.call_soon_threadsafe(begin)  # may raise KeyboardInterrupt, too, after the loop has been woken
             return outcome.result()
-        except BaseException:
-            if not outcome.done():  # raised while waiting: KeyboardInterrupt
-                self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())  # noqa: PLW0108 - there is none before
-                wait([outcome])
+        except BaseException as error:
+            if outcome.done():  # it is the work's
+                raise
+            if isinstance(error, RuntimeError):
+                work.close()
+                raise
+            self._loop.call_soon_threadsafe(cancel)
+            wait([outcome])
             raise
 
     def close(self) -> None:
