@@ -14,7 +14,7 @@ from periscope.library.loop_thread import LoopThread
 def test_ctrl_c_while_work_is_handed_over_leaves_nothing_running(
     monkeypatch: pytest.MonkeyPatch, is_handed_over: bool
 ) -> None:
-    """Python raises KeyboardInterrupt between two calls of any function, also in the one that wakes the loop."""
+    """Python may raise KeyboardInterrupt in any function, also in the one that wakes the loop."""
     call_soon = asyncio.BaseEventLoop.call_soon_threadsafe
     interrupts = [KeyboardInterrupt()]
 
