@@ -11,6 +11,7 @@ import typer
 
 from periscope.cli.exits import CommandFailed, ExitCode, exits
 from periscope.cli.options import AskedModel, ConfigFile, Url, load_config
+from periscope.standard_streams import never_wait_for_readers
 
 
 @exits()
@@ -45,6 +46,7 @@ def mcp(
         if not folder.is_dir():
             raise CommandFailed(f"--allow {folder}: there is no such folder.", ExitCode.USAGE)
     loaded = load_config(config)
+    never_wait_for_readers("stderr")
     set_up_logging(Console(stderr=True), verbosity=0, secrets=[loaded.server.api_key])
 
     async def serve() -> None:

@@ -9,6 +9,8 @@ import sys
 from contextlib import suppress
 from typing import Final, TextIO
 
+from periscope.standard_streams import write_now
+
 _READ_BYTES: Final = 65_536
 #: Kept of what was written last, and of its last line.
 _KEPT_BYTES, _LINE_CHARS = 4096, 300
@@ -59,7 +61,7 @@ class ProgramMessages:
             return False
         self._kept = (self._kept + data)[-_KEPT_BYTES:]
         with suppress(OSError, ValueError):  # nobody reads it, or it is closed
-            os.write(_stderr().fileno(), data)
+            write_now(_stderr().fileno(), data)
         return True
 
 

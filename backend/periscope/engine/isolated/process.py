@@ -32,6 +32,7 @@ from periscope.engine.isolated.messages import (
 from periscope.engine.loading.deferred_imports import DeferredImports
 from periscope.engine.vision.vision_language import VisionLanguageEngine
 from periscope.errors import EngineClosed, PeriscopeError
+from periscope.standard_streams import never_wait_for_readers
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ def run(pipe_to_server: int) -> NoReturn:
     Args:
         pipe_to_server: file descriptor for replies; requests are read from standard input.
     """
+    never_wait_for_readers("stderr")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     DeferredImports().install()
     try:

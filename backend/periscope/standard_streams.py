@@ -1,0 +1,105 @@
+"""Standard error and standard output, written to without ever waiting for whoever reads them. Any thread.
+
+A program that starts a server with pipes and then does not read them would bring it to a halt: once a pipe is full,
+the next line of the log waits for ever, and with it the event loop. Here what a full pipe does not take is lost, and
+counted.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import stat
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+def never_wait_for_readers(*names: str) -> None:
+    """Replace `sys.stderr` and the like, where they are pipes, by streams that never wait for their readers.
+
+    Args:
+        names: `stdout`, `stderr`.
+    """
+    for name in names:
+        stream = getattr(sys, name)
+        try:
+            descriptor = stream.fileno()
+        except (OSError, AttributeError):  # closed, or replaced by what is no file
+            continue
+        if _may_be_full(descriptor):
+            stream.flush()
+            raw = UnwaitingFile(descriptor)
+            replaced = io.TextIOWrapper(raw, stream.encoding, errors="backslashreplace", line_buffering=True)
+            setattr(sys, name, replaced)
+
+
+def write_now(descriptor: int, data: Buffer) -> int:
+    """Write as much as can be written without waiting.
+
+    Returns:
+        How many bytes were written.
+
+    Raises:
+        OSError: the descriptor is closed, or nobody can read from it any more.
+    """
+    if not _may_be_full(descriptor):
+        return os.write(descriptor, data)
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    left = memoryview(data).cast("B")
+    num_bytes = len(left)
+    while left and poll.poll(0):  # a pipe that can be written to takes so many bytes at once
+        left = left[os.write(descriptor, left[: select.PIPE_BUF]) :]
+    return num_bytes - len(left)
+
+
+def _may_be_full(descriptor: int) -> bool:
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+class UnwaitingFile(io.FileIO):
+    """Owns nothing but the end of a message that was begun; `write` takes whole messages and waits for nobody.
+
+    A message that the pipe does not take is dropped. Once it takes some again, the next says how many were.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor, "wb", closefd=False)
+        self._lock = threading.RLock()
+        self._rest = b""
+        self._num_lost = 0
+
+    def write(self, message: Buffer, /) -> int:
+        """Write a message, or drop it. Never fails: what cannot be told has nowhere else to be told.
+
+        Returns:
+            The bytes of the message.
+        """
+        data = bytes(message)
+        with self._lock:
+            try:
+                self._write(data)
+            except OSError:  # its reader is gone
+                self._rest = b""
+        return len(data)
+
+    def _write(self, data: bytes) -> None:
+        if self._rest:
+            self._rest = self._rest[write_now(self.fileno(), self._rest) :]
+        if not self._rest:
+            told = self._lost_note() + data
+            if num_written := write_now(self.fileno(), told):
+                self._rest, self._num_lost = told[num_written:], 0
+                return
+        self._num_lost += 1
+
+    def _lost_note(self) -> bytes:
+        if not self._num_lost:
+            return b""
+        return f"[{self._num_lost} messages were lost here: nobody had read this output]\n".encode()
