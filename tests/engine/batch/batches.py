@@ -7,9 +7,12 @@ from typing import Any
 
 import mlx.core as mx
 
+from periscope.core import JSONObject, OutputFormat, ResponseFormat
 from periscope.engine.batch.prompt_cache import PromptCache
 from periscope.engine.batch.text_batch import BatchSettings, TextBatch
 from periscope.engine.device.memory import DeviceMemory, KVBudget
+from periscope.engine.structured.compiler import GrammarCompiler
+from periscope.engine.structured.matcher import Grammar
 from periscope.engine.text_model import TextModel
 
 RANDOM = random.Random(5)
@@ -40,6 +43,17 @@ class Unreliable:
             raise RuntimeError("[metal::malloc] out of memory")
         logits: mx.array = self._inside(inputs, cache=cache)
         return logits
+
+
+def grammar_of(model: TextModel, schema: JSONObject) -> Grammar:
+    """What makes a completion of this model JSON of the schema."""
+    compiler = GrammarCompiler(
+        model.tokenizer,
+        vocab_size=model.vocab_size,
+        eos_token_ids=model.tokenizer.eos_token_ids,
+        output_format=OutputFormat(),
+    )
+    return compiler.json(ResponseFormat(schema), starts_in_reasoning=False)
 
 
 def batch_over(model: TextModel, inside: Any = None, *, cache_bytes: int = 0, **changes: Any) -> TextBatch:

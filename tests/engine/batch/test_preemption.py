@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from periscope.core import FinishReason, GenerationParams, ResponseFormat
+from periscope.core import FinishReason, GenerationParams
 from periscope.engine.batch.row_memory import Holding, newest_to_preempt
 from periscope.engine.batch.text_batch import TextBatch
 from periscope.engine.config import EngineConfig
 from periscope.engine.text_model import TextModel
 from periscope.engine.worker.commands import Submit
+from tests.engine.batch.batches import grammar_of
 from tests.engine.driving import NOBODY, Run, all_of, load, submit
 from tests.tiny_models import SHAPES, write_text_model
 
@@ -155,18 +156,8 @@ def test_sampling_penalties_and_logprobs_go_on_where_they_were(plain: TextModel,
 
 def test_a_grammar_goes_on_where_it_was(plain: TextModel, batch: TextBatch) -> None:
     """A row constrained to a schema that is preempted goes on inside its JSON."""
-    from periscope.engine.structured.compiler import GrammarCompiler
-    from periscope.engine.text.chat_template import ChatTokenizer
-
-    facts = plain.facts
-    compiler = GrammarCompiler(
-        facts.tokenizer,
-        vocab_size=facts.vocab_size,
-        eos_token_ids=facts.tokenizer.eos_token_ids,
-        output_format=ChatTokenizer(facts.tokenizer, {}).output_format,
-    )
     schema = {"type": "array", "items": {"type": "boolean"}, "minItems": 100, "maxItems": 100}
-    grammar = compiler.json(ResponseFormat(schema), starts_in_reasoning=False)
+    grammar = grammar_of(plain, schema)
 
     def constrained(tokens: list[int]) -> Submit:
         return Submit(submit(tokens).prompt, GenerationParams(temperature=0.0, max_tokens=REST), NOBODY, grammar)

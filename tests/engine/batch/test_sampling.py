@@ -1,4 +1,4 @@
-"""Sampling and penalties: the arithmetic that the parameters promise."""
+"""Sampling: the arithmetic that the parameters promise."""
 
 from __future__ import annotations
 
@@ -10,15 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from periscope.core import GenerationParams
-from periscope.engine.batch.sampling import (
-    CompletionPenalty,
-    LogitBias,
-    RepetitionPenalty,
-    RowSampling,
-    WithheldEnds,
-    logits_processors_for,
-    sample,
-)
+from periscope.engine.batch.sampling import RowSampling, sample
 
 LOGITS = mx.log(mx.array([[0.5, 0.3, 0.15, 0.05]]))
 
@@ -94,43 +86,3 @@ def test_keys_of_neighbouring_seeds_and_positions_are_all_different() -> None:
     """Seed 1's second token is not drawn with seed 2's first key."""
     samplings = [RowSampling.of(GenerationParams(temperature=1.0, seed=seed), vocab_size=4) for seed in range(50)]
     assert len({sampling.key(position) for sampling in samplings for position in range(50)}) == 2500
-
-
-def test_frequency_and_presence_count_the_completion_only() -> None:
-    """Prompt tokens are free; each completion token costs presence once and frequency every time."""
-    penalty = CompletionPenalty(frequency=0.5, presence=1.0)
-    logits = mx.zeros((1, 4))
-    assert penalty(None, logits).tolist() == [[0.0, 0.0, 0.0, 0.0]]
-    assert penalty(mx.array([1]), logits).tolist() == [[0.0, -1.5, 0.0, 0.0]]
-    assert penalty(mx.array([1]), logits).tolist() == [[0.0, -2.0, 0.0, 0.0]]
-
-
-def test_repetition_penalty_counts_the_prompt_and_minds_the_sign() -> None:
-    """Seen tokens become less likely whether their logit is positive or negative."""
-    penalty = RepetitionPenalty(2.0, [0, 1])
-    logits = mx.array([[1.0, -1.0, 1.0, -1.0]])
-    assert penalty(None, logits).tolist() == [[0.5, -2.0, 1.0, -1.0]]
-    assert penalty(mx.array([2]), logits).tolist() == [[0.5, -2.0, 0.5, -1.0]]
-
-
-def test_logit_bias_moves_the_named_tokens_only() -> None:
-    """A bias of -100 rules a token out, +100 makes it certain, and the others stay as they were."""
-    bias = LogitBias([(0, -100.0), (3, 1.5)])
-    assert bias(None, mx.zeros((1, 4))).tolist() == [[-100.0, 0.0, 0.0, 1.5]]
-
-
-@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16, mx.float32])
-def test_withheld_ends_come_only_where_nothing_else_may(dtype: mx.Dtype) -> None:
-    """For as many tokens as asked for, in every type that logits have; a mask that leaves only the end wins."""
-    withheld = WithheldEnds([1, 2], 2)
-    likely = mx.array([[0.0, 9.0, 8.0, 1.0]]).astype(dtype)
-    assert mx.argmax(withheld(None, likely)).item() == 3
-    only_the_end = mx.where(mx.array([[False, True, False, False]]), withheld(mx.array([3]), likely), -mx.inf)
-    assert mx.argmax(only_the_end).item() == 1
-    assert withheld(mx.array([3]), likely).tolist() == likely.tolist()
-
-
-def test_neutral_settings_cost_nothing() -> None:
-    """Neutral values add no processor, so the batch keeps its fast path."""
-    neutral = GenerationParams(repetition_penalty=1.0, frequency_penalty=0.0, presence_penalty=0.0)
-    assert logits_processors_for(neutral, [1, 2]) == []

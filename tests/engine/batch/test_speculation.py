@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from periscope.core import FinishReason, GenerationParams, OutputFormat, ResponseFormat
+from periscope.core import FinishReason, GenerationParams
 from periscope.engine.batch.text_batch import TextBatch
 from periscope.engine.config import EngineConfig
-from periscope.engine.structured.compiler import GrammarCompiler
 from periscope.engine.text_model import TextModel
 from periscope.engine.worker.commands import Submit, TokenPrompt
 from periscope.engine.worker.contracts import Sampled
 from periscope.errors import ModelLoadError
+from tests.engine.batch.batches import grammar_of
 from tests.engine.driving import Run, all_of, load, submit
 from tests.tiny_models import write_text_model
 
@@ -165,13 +165,7 @@ def test_a_grammar_and_a_draft_agree(tiny_text_model: Path, looking_up: TextMode
     """A list of equal words in JSON is drafted, token by token through the grammar, and is what it was."""
     plain = load(tiny_text_model)
     schema = {"type": "array", "items": {"enum": ["the same words", "the same world"]}, "minItems": 8, "maxItems": 8}
-    compiler = GrammarCompiler(
-        plain.tokenizer,
-        vocab_size=plain.vocab_size,
-        eos_token_ids=plain.tokenizer.eos_token_ids,
-        output_format=OutputFormat(),
-    )
-    grammar = compiler.json(ResponseFormat(schema), starts_in_reasoning=False)
+    grammar = grammar_of(plain, schema)
     requests = [
         replace(submit(prompt, replace(KINDS[kind], max_tokens=250)), grammar=grammar)
         for prompt, kind in zip(REPEATING, ("greedy", "seeded", "repetition penalty", "logprobs"), strict=True)

@@ -12,7 +12,7 @@ from periscope.engine.batch.text_batch import TextBatch
 from periscope.engine.text_model import TextModel
 from periscope.engine.worker.commands import ImagePrompt
 from periscope.errors import InvalidRequest
-from tests.engine.batch.batches import Unreliable, batch_over, prompt
+from tests.engine.batch.batches import Unreliable, batch_over, grammar_of, prompt
 from tests.engine.driving import GREEDY, NOBODY, Run, all_of, submit
 
 SEEDED = GenerationParams(temperature=1.0, seed=3, top_k=30, max_tokens=16, frequency_penalty=0.3)
@@ -258,6 +258,24 @@ def test_logprobs_are_the_model_s_own_and_come_with_alternatives(batch: TextBatc
     assert len(first.top) == 3
     assert run.last[silent].logprob is None
     run.to_the_end()
+
+
+def test_a_grammar_leaves_logprobs_as_the_model_has_them(model: TextModel, batch: TextBatch) -> None:
+    """The alternatives of a constrained token are those of a free one, and its own need not be among them."""
+    params = GenerationParams(temperature=0.0, max_tokens=1, logprobs=True, top_logprobs=20)
+    free = submit(prompt(40), params)
+    constrained = replace(free, grammar=grammar_of(model, {"type": "object"}))
+    run = Run(batch)
+    rows = run.admit(free, constrained)
+    run.to_the_end()
+    of_free, of_constrained = (run.last[row].logprob for row in rows)
+    assert of_free is not None
+    assert of_constrained is not None
+    assert of_constrained.top == of_free.top
+    assert of_constrained.token.text == "{"
+    assert of_free.logprob is not None
+    assert of_constrained.logprob is not None
+    assert of_constrained.logprob < of_free.logprob < 0
 
 
 def test_a_biased_token_wins_or_never_comes(batch: TextBatch) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def next_tokens(rows: Sequence[Row], newest: mx.array, raw: mx.array) -> mx.array:
-    """Lazy token ids `(rows,)`. Advances the rows' processors, grammars and thinking by their newest tokens.
+    """Lazy token ids `(rows,)`. Advances the rows' penalties, grammars and thinking by their newest tokens.
 
     Args:
         newest: `(rows,)`, each row's newest token.

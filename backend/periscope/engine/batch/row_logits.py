@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import mlx.core as mx
 import numpy as np
 
+from periscope.engine.batch.penalties import with_biases
 from periscope.engine.structured.token_bits import apply_bits
 
 if TYPE_CHECKING:
@@ -15,27 +16,32 @@ if TYPE_CHECKING:
 
 
 def processed(rows: Sequence[Row], newest: mx.array, logits: mx.array) -> mx.array:
-    """Logits `(rows, vocab)` with each row's penalties and biases applied; the input if no row has any.
+    """Logits `(rows, vocab)` with each row's penalties, then biases, applied; the input if no row has any.
 
     Args:
         newest: `(rows,)`, each row's newest token.
-        logits: `(rows, vocab)`.
+        logits: `(rows, vocab)`; not changed.
     """
-    if not any(row.processors for row in rows):
-        return logits
+    biases = [(index, bias) for index, row in enumerate(rows) for bias in row.biases if bias.acts_on(row.num_launched)]
+    if any(row.penalties for row in rows):
+        logits = _penalised(rows, newest, logits)
+    return with_biases(logits, biases) if biases else logits
+
+
+def _penalised(rows: Sequence[Row], newest: mx.array, logits: mx.array) -> mx.array:
     lines = []
     for index, row in enumerate(rows):
         line = logits[index : index + 1]
         token = newest[index : index + 1] if row.num_launched else None
         with row.guarding():
-            for processor in row.processors:
-                line = processor(token, line)
+            for penalty in row.penalties:
+                line = penalty(token, line)
         lines.append(line)
     return mx.concatenate(lines)
 
 
 def masked(rows: Sequence[Row], newest: mx.array, logits: mx.array) -> mx.array:
-    """Logits `(rows, vocab)` in which tokens that a row's grammar forbids are minus infinity.
+    """Logits `(rows, vocab)` in which tokens that a row's grammar forbids are minus infinity; the input is not changed.
 
     The matchers need the newest tokens, so this starts computing the logits and then blocks until those are there.
     """
@@ -56,6 +62,7 @@ def masked(rows: Sequence[Row], newest: mx.array, logits: mx.array) -> mx.array:
     if not bits:
         return logits
     lines = mx.array(list(bits))
+    logits = logits[:]  # an assignment to places of an array changes what every name of it stands for
     logits[lines] = apply_bits(logits[lines], np.stack(list(bits.values())))
     return logits
 

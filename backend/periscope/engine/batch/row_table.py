@@ -162,7 +162,8 @@ class RowTable:
             return
         states = []
         for row in rows:
-            row.is_retired, row.sampling, row.processors, row.matcher, row.thinking = True, GREEDY, [], None, None
+            row.is_retired, row.sampling, row.penalties, row.biases = True, GREEDY, [], ()
+            row.matcher = row.thinking = None
             if self._keeps_states and row.fault is None and self._caches is not None:
                 states += self._extract_or_export(row)
         freed_bytes = 0 if len(self) else self.nbytes

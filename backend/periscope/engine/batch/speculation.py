@@ -166,7 +166,7 @@ class SpeculativeStep:
 
 def _is_plain(row: Row) -> bool:
     """Whether its tokens depend on nothing but the logits, its sampling and its place in its thinking."""
-    return not row.processors and row.matcher is None and not row.params.logprobs
+    return row.matcher is None and not (row.penalties or row.biases or row.params.logprobs)
 
 
 def _sampled(rows: Sequence[Row], lengths: Sequence[int], logits: mx.array) -> mx.array:
@@ -219,7 +219,7 @@ def _accepted(row: Row, sampled: Sequence[int], draft: Sequence[int]) -> Sequenc
 
 
 def _one_by_one(row: Row, logits: mx.array, draft: Sequence[int]) -> Verified:
-    """Accept as `_accepted` does, for a row whose processors or grammar must see each token before the next.
+    """Accept as `_accepted` does, for a row whose penalties or grammar must see each token before the next.
 
     Args:
         logits: `(places, vocab)`.

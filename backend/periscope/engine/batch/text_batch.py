@@ -21,6 +21,7 @@ from periscope.engine.batch.decode_batches import DecodeBatches
 from periscope.engine.batch.disk.arrivals import Arrivals
 from periscope.engine.batch.executor import Executor
 from periscope.engine.batch.grouping import Grouping
+from periscope.engine.batch.penalties import biases_for, penalties_for
 from periscope.engine.batch.prompt import Prompt
 from periscope.engine.batch.prompt_cache import LayerCaches, PromptCache
 from periscope.engine.batch.prompt_logprobs import PromptLogprobs
@@ -28,7 +29,7 @@ from periscope.engine.batch.row_images import RowImages
 from periscope.engine.batch.row_memory import RowMemory
 from periscope.engine.batch.row_table import RowTable
 from periscope.engine.batch.rows import Row
-from periscope.engine.batch.sampling import RowSampling, logits_processors_for
+from periscope.engine.batch.sampling import RowSampling
 from periscope.engine.batch.scheduler import Scheduler, SchedulerSettings
 from periscope.engine.batch.speculation import SpeculativeStep
 from periscope.engine.batch.step_plan import DECODE_ONLY
@@ -208,9 +209,8 @@ class TextBatch:
             prompt=np.asarray(tokens, dtype=np.int64),
             params=params,
             sampling=RowSampling.of(params, vocab_size=self._settings.vocab_size),
-            processors=logits_processors_for(
-                params, [token for token in tokens if token >= 0], self._settings.eos_token_ids
-            ),
+            penalties=penalties_for(params, [token for token in tokens if token >= 0]),
+            biases=biases_for(params, self._settings.eos_token_ids),
             end_token_ids=self._settings.eos_token_ids.union(params.stop_token_ids, prompt.end_token_ids),
             matcher=None if submit.grammar is None else submit.grammar.new_matcher(),
             thinking_rules=submit.thinking,
