@@ -50,7 +50,7 @@ def ticking() -> Callable[[], float]:
 
 
 def prompt_of(model: TextModel, tokens: list[int]) -> Prompt:
-    row = Row(1, mx.array(tokens), list(tokens), SHORT, GREEDY, [])  # type: ignore[arg-type]
+    row = Row(1, mx.array(tokens), list(tokens), SHORT, GREEDY)  # type: ignore[arg-type]
     return Prompt(row, (), caches=make_prompt_cache(model._model))
 
 

@@ -39,7 +39,7 @@ def row(number: int, length: int) -> tuple[Row, LayerCaches]:
         keys = mx.array(tokens[:-1], dtype=mx.float32).reshape(1, 1, -1, 1)
         cache.update_and_fetch(keys, keys)
         caches.append(cache)
-    return Row(number, np.asarray(tokens), tokens, PARAMS, GREEDY, []), caches
+    return Row(number, np.asarray(tokens), tokens, PARAMS, GREEDY), caches
 
 
 def keys_of(caches: LayerCaches) -> list[int]:
@@ -94,7 +94,7 @@ def test_a_retired_row_leaves_its_state_and_its_slot_to_the_next(table: RowTable
 
 def test_rows_without_a_token_in_their_caches_can_be_given_up(table: RowTable) -> None:
     """Two prompts of one token join and one is given up before a forward pass: the other's caches are still empty."""
-    first, second = ((Row(i, np.asarray([i]), [i], PARAMS, GREEDY, []), [KVCache() for _ in "ab"]) for i in (1, 2))
+    first, second = ((Row(i, np.asarray([i]), [i], PARAMS, GREEDY), [KVCache() for _ in "ab"]) for i in (1, 2))
     table.add([first, second])
     table.preempt([1])
     caches, num_computed = table.extract(second[0])

@@ -56,6 +56,40 @@ def test_sampling_follows_the_probabilities() -> None:
     assert shares == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.04)
 
 
+def passing(probabilities: list[float], top_k: int | None, top_p: float | None, min_p: float | None) -> set[int]:
+    """The tokens that pass each of the filters, by the probabilities that the model gave."""
+    ranked = sorted(range(len(probabilities)), key=lambda token: -probabilities[token])
+    kept = set(ranked[: top_k or None])
+    if top_p is not None:
+        kept &= {token for at, token in enumerate(ranked) if sum(probabilities[each] for each in ranked[:at]) < top_p}
+    return {token for token in kept if probabilities[token] >= (min_p or 0.0) * probabilities[ranked[0]]}
+
+
+@given(
+    st.permutations([0.22, 0.19, 0.17, 0.12, 0.1, 0.08, 0.07, 0.05]),
+    st.sampled_from([None, 1, 3, 7, 8, 100]),
+    st.sampled_from([None, 0.25, 0.6, 0.96]),
+    st.sampled_from([None, 0.3, 0.5]),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_token_comes_if_it_passes_every_filter(
+    probabilities: list[float], top_k: int | None, top_p: float | None, min_p: float | None
+) -> None:
+    """No other ever comes, and each that passes does, as often as it is drawn here."""
+    params = GenerationParams(temperature=2.0, top_k=top_k, top_p=top_p, min_p=min_p, seed=7)
+    sampling = RowSampling.of(params, vocab_size=8)
+    lines = mx.log(mx.array([probabilities] * 400))
+    came = set(ints(sample(lines, [(sampling, position) for position in range(400)])))
+    assert came == passing(probabilities, top_k, top_p, min_p)
+
+
+def test_among_the_likeliest_tokens_come_by_their_probabilities() -> None:
+    """What top_k leaves is drawn in the proportions that the model gave."""
+    sampling = RowSampling.of(GenerationParams(temperature=1.0, top_k=2, seed=11), vocab_size=4)
+    tokens = ints(sample(mx.concatenate([LOGITS] * 4000), [(sampling, position) for position in range(4000)]))
+    assert tokens.count(0) / 4000 == pytest.approx(0.5 / 0.8, abs=0.04)
+
+
 PARAMS = st.builds(
     GenerationParams,
     temperature=st.sampled_from([0.0, 0.5, 1.0, 2.0]),

@@ -17,6 +17,7 @@ import numpy as np
 from periscope.core import FinishReason, TokenLogprob, TokenText
 from periscope.engine.batch.logprobs import LazyLogprobs
 from periscope.engine.batch.next_tokens import next_tokens
+from periscope.engine.batch.penalties import SaidTokens
 from periscope.engine.batch.rows import Row, position_deltas
 from periscope.engine.batch.step_plan import RowView
 from periscope.engine.device.memory import flat
@@ -57,6 +58,7 @@ class DecodeBatch:
         self._token_text = token_text
         self._speculation = speculation
         self._clock = clock
+        self._said = SaidTokens()
         self._logprobs = LazyLogprobs()
         self._num_steps = 0
         self._awaiting: list[Row] = []  # rows with a token in flight when the step began
@@ -234,7 +236,7 @@ class DecodeBatch:
         slots, newest = self._table.slots, self._table.newest
         assert newest is not None  # noqa: S101 - there are rows
         raw = self._model(newest[:, None], cache=self._table.layers, **position_deltas(slots))[:, -1, :]
-        sampled = next_tokens(slots, newest, raw)
+        sampled = next_tokens(slots, newest, raw, self._said)
         self._table.advance(sampled)
         self._logprobs = LazyLogprobs.of(slots, raw, sampled)
         mx.async_eval(sampled, *self._logprobs.arrays)  # type: ignore[no-untyped-call]

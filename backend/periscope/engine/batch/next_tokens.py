@@ -12,16 +12,17 @@ from periscope.engine.batch.thinking import forced_tokens, with_forced
 if TYPE_CHECKING:
     import mlx.core as mx
 
+    from periscope.engine.batch.penalties import SaidTokens
     from periscope.engine.batch.rows import Row
 
 
-def next_tokens(rows: Sequence[Row], newest: mx.array, raw: mx.array) -> mx.array:
-    """Lazy token ids `(rows,)`. Advances the rows' penalties, grammars and thinking by their newest tokens.
+def next_tokens(rows: Sequence[Row], newest: mx.array, raw: mx.array, said: SaidTokens) -> mx.array:
+    """Lazy token ids `(rows,)`. Advances `said` and the rows' grammars and thinking by their newest tokens.
 
     Args:
         newest: `(rows,)`, each row's newest token.
         raw: `(rows, vocab)`, the model's own logits of the token after it.
     """
-    logits = masked(rows, newest, processed(rows, newest, raw))
+    logits = masked(rows, newest, processed(rows, newest, raw, said))
     forced = forced_tokens(rows, newest, logits)
     return with_forced(sample(logits, [(row.sampling, row.num_launched) for row in rows]), forced)

@@ -1,131 +1,139 @@
-"""What requests change of the logits before sampling: penalties and biases. Worker thread only.
-
-A penalty depends on the tokens so far, so it is an object of one row with its state. A bias is the same for every
-token, so those of all rows are added by one operation.
-"""
+"""Penalties on tokens that have come, for all rows of a batch at once. Worker thread only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import numpy as np
 
 from periscope.core import GenerationParams
 
-#: Added to the logits of end tokens that may not come yet. Finite, unlike the mask of a grammar: where a grammar allows
-#: nothing but the end, the end is still the likeliest token. Its probability beside any other is exactly 0 in float32.
-_WITHHELD = -1e4
-
-#: Takes the row's newest completion token `(1,)`, None before the first, and its logits `(1, vocab)`; returns logits
-#: `(1, vocab)`. Stateful: called once for every token, in order. Its cost does not grow with the completion.
-Penalty: TypeAlias = Callable[["mx.array | None", mx.array], mx.array]
+if TYPE_CHECKING:
+    from periscope.engine.batch.rows import Row
 
 
-class CompletionPenalty:
-    """Frequency and presence penalty as OpenAI defines them: over the completion's tokens, the prompt not counted.
-
-    Source: OpenAI API reference, "frequency and presence penalties".
-    """
-
-    def __init__(self, *, frequency: float, presence: float) -> None:
-        self._frequency = frequency
-        self._presence = presence
-        self._counts: mx.array | None = None
-
-    def __call__(self, token: mx.array | None, logits: mx.array) -> mx.array:
-        if self._counts is None:
-            self._counts = mx.zeros((logits.shape[-1],), dtype=mx.float32)
-        if token is None:
-            return logits
-        self._counts = self._counts.at[token].add(1.0)
-        penalty = self._frequency * self._counts + self._presence * (self._counts > 0)
-        return logits - penalty.astype(logits.dtype)
-
-
-class RepetitionPenalty:
-    """Sign-aware multiplicative penalty on every token of prompt and completion.
-
-    Source: Keskar et al. 2019 (CTRL), as in Hugging Face transformers.
-    """
-
-    def __init__(self, penalty: float, prompt: Iterable[int]) -> None:
-        self._penalty = penalty
-        self._prompt: mx.array | None = mx.array(list(prompt))
-        self._is_seen: mx.array | None = None
-
-    def __call__(self, token: mx.array | None, logits: mx.array) -> mx.array:
-        if self._is_seen is None:
-            self._is_seen = mx.zeros((logits.shape[-1],), dtype=mx.bool_)
-            self._is_seen[self._prompt] = True
-            self._prompt = None
-        if token is not None:
-            self._is_seen[token] = True
-        punished = mx.where(logits < 0, logits * self._penalty, logits / self._penalty)
-        return mx.where(self._is_seen, punished, logits)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TokenBias:
-    """Constants that are added to the logits of some tokens.
+@dataclass(frozen=True, slots=True)
+class Penalties:
+    """How much less likely tokens of a row become once they have come.
 
     Attributes:
-        token_ids: `(tokens,)`.
-        values: `(tokens,)`, float32.
-        num_tokens: it acts on so many tokens of the completion, the first ones; None = on all.
+        repetition: divides the logits of tokens of prompt and completion that are positive, and multiplies the others.
+            Source: Keskar et al. 2019 (CTRL), as in Hugging Face transformers.
+        frequency: subtracted for each time that a token has come in the completion. Source: OpenAI API reference.
+        presence: subtracted once for tokens that have come in the completion. Source: as for `frequency`.
     """
 
-    token_ids: np.ndarray
-    values: np.ndarray
-    num_tokens: int | None = None
+    repetition: float = 1.0
+    frequency: float = 0.0
+    presence: float = 0.0
 
     @classmethod
-    def of(cls, biases: Sequence[tuple[int, float]]) -> TokenBias:
-        """Source: OpenAI API reference, "logit_bias"."""
-        token_ids, values = zip(*biases, strict=True)
-        return cls(np.asarray(token_ids, dtype=np.int32), np.asarray(values, dtype=np.float32))
-
-    @classmethod
-    def withholding(cls, token_ids: Collection[int], num_tokens: int | None = None) -> TokenBias:
-        """Keeps end tokens out of the first tokens of a completion. Source: vLLM, "min_tokens" and "ignore_eos"."""
-        ends = np.asarray(sorted(token_ids), dtype=np.int32)
-        return cls(ends, np.full(ends.shape, _WITHHELD, dtype=np.float32), num_tokens)
-
-    def acts_on(self, position: int) -> bool:
-        """Whether it acts on the completion's token at this position, from 0."""
-        return self.num_tokens is None or position < self.num_tokens
+    def of(cls, params: GenerationParams) -> Penalties | None:
+        """Those of a request; None where its settings are neutral."""
+        repetition = 1.0 if params.repetition_penalty is None else params.repetition_penalty
+        penalties = cls(repetition, params.frequency_penalty or 0.0, params.presence_penalty or 0.0)
+        return None if penalties == cls() else penalties
 
 
-def with_biases(logits: mx.array, biases: Sequence[tuple[int, TokenBias]]) -> mx.array:
-    """Logits `(rows, vocab)` with these added, each to the row of its index."""
-    lines = np.repeat([index for index, _ in biases], [len(bias.token_ids) for _, bias in biases])
-    token_ids = np.concatenate([bias.token_ids for _, bias in biases])
-    values = np.concatenate([bias.values for _, bias in biases])
-    return logits.at[mx.array(lines), mx.array(token_ids)].add(mx.array(values).astype(logits.dtype))
+class SaidTokens:
+    """Owns how often each token has come in the completions of a batch's rows, as far as their penalties depend on it.
+
+    It lives on the device and takes each row's newest token without waiting for it. A row that is new here, or has got
+    tokens in another way, is counted anew from those that have been read.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[tuple[int, int]] = []  # of each line: the row's id, and how many tokens it counts
+        self._counts: mx.array = mx.zeros((0, 0))  # (lines, vocab), float32
+        self._is_in_prompt: mx.array | None = None  # (lines, vocab); None where nobody punishes repetition
+        self._lines = mx.arange(0)
+        # Of each line, (lines, 1); None where the setting is neutral for all of them.
+        self._repetition: mx.array | None = None
+        self._frequency: mx.array | None = None
+        self._presence: mx.array | None = None
+
+    def penalised(self, rows: Sequence[Row], newest: mx.array, logits: mx.array) -> mx.array:
+        """Logits `(rows, vocab)` with the rows' penalties; the input, which is not changed, if none has any.
+
+        To be called once for every token that is sampled for these rows, in order.
+
+        Args:
+            newest: `(rows,)`, each row's newest token.
+        """
+        indices = [index for index, row in enumerate(rows) if row.penalties is not None]
+        if not indices:
+            if self._held:
+                self._held, self._counts, self._is_in_prompt = [], mx.zeros((0, 0)), None
+            return logits
+        are_all = len(indices) == len(rows)
+        chosen = mx.array(indices)
+        punished = [rows[index] for index in indices]
+        self._count(punished, newest if are_all else newest[chosen], logits.shape[-1])
+        if are_all:
+            return self._with_penalties(logits)
+        all_logits = logits[:]  # an assignment to places of an array changes what every name of it stands for
+        all_logits[chosen] = self._with_penalties(logits[chosen])
+        return all_logits
+
+    def _count(self, rows: Sequence[Row], newest: mx.array, vocab_size: int) -> None:
+        """Count the newest tokens, of those rows that have one."""
+        wanted = [(row.id, max(row.num_launched - 1, 0)) for row in rows]
+        if wanted != self._held:
+            self._regroup(rows, wanted, vocab_size)
+        have_newest = [float(row.num_launched > 0) for row in rows]
+        added: mx.array | float = 1.0 if all(have_newest) else mx.array(have_newest)
+        self._counts = self._counts.at[self._lines, newest].add(added)
+        self._held = [(row.id, row.num_launched) for row in rows]
+
+    def _regroup(self, rows: Sequence[Row], wanted: Sequence[tuple[int, int]], vocab_size: int) -> None:
+        """Make the lines those of these rows, with so many tokens counted in each."""
+        line_of = {held: line for line, held in enumerate(self._held)}
+        counts = []
+        for row, held in zip(rows, wanted, strict=True):
+            line = line_of.get(held)
+            said = row.tokens[len(row.prompt) :][: held[1]]
+            counts.append(_counted(said, vocab_size) if line is None else self._counts[line : line + 1])
+        self._counts = mx.concatenate(counts)
+        self._lines = mx.arange(len(rows))
+        penalties = [row.penalties or Penalties() for row in rows]
+        self._repetition = _column([each.repetition for each in penalties], neutral=1.0)
+        self._frequency = _column([each.frequency for each in penalties], neutral=0.0)
+        self._presence = _column([each.presence for each in penalties], neutral=0.0)
+        self._is_in_prompt = None if self._repetition is None else self._prompts(rows, vocab_size)
+
+    def _prompts(self, rows: Sequence[Row], vocab_size: int) -> mx.array:
+        """Which tokens are in the rows' prompts, `(lines, vocab)`; those of rows that were here before are kept."""
+        kept = self._is_in_prompt
+        line_of = {} if kept is None else {row_id: line for line, (row_id, _) in enumerate(self._held)}
+        lines = []
+        for row in rows:
+            line = line_of.get(row.id)
+            if kept is None or line is None:
+                lines.append(_counted(row.prompt[row.prompt >= 0], vocab_size) > 0)  # those of images are no tokens
+            else:
+                lines.append(kept[line : line + 1])
+        return mx.concatenate(lines)
+
+    def _with_penalties(self, logits: mx.array) -> mx.array:
+        if self._repetition is not None and self._is_in_prompt is not None:
+            factor = self._repetition.astype(logits.dtype)
+            punished = mx.where(logits < 0, logits * factor, logits / factor)
+            logits = mx.where(self._is_in_prompt | (self._counts > 0), punished, logits)
+        if self._frequency is not None:
+            logits = logits - (self._frequency * self._counts).astype(logits.dtype)
+        if self._presence is not None:
+            logits = logits - (self._presence * (self._counts > 0)).astype(logits.dtype)
+        return logits
 
 
-def penalties_for(params: GenerationParams, prompt: Sequence[int]) -> list[Penalty]:
-    """New penalties for one row; none where the settings are neutral."""
-    penalties: list[Penalty] = []
-    if params.repetition_penalty not in (None, 1.0):
-        penalties.append(RepetitionPenalty(params.repetition_penalty or 1.0, prompt))
-    if params.frequency_penalty or params.presence_penalty:
-        penalties.append(
-            CompletionPenalty(frequency=params.frequency_penalty or 0.0, presence=params.presence_penalty or 0.0)
-        )
-    return penalties
+def _column(values: list[float], *, neutral: float) -> mx.array | None:
+    return None if all(value == neutral for value in values) else mx.array(values)[:, None]
 
 
-def biases_for(params: GenerationParams, eos_token_ids: Collection[int] = ()) -> tuple[TokenBias, ...]:
-    """The biases of one row; none where the settings are neutral."""
-    biases: list[TokenBias] = []
-    if params.logit_bias:
-        biases.append(TokenBias.of(params.logit_bias))
-    if params.ignore_eos and eos_token_ids:
-        biases.append(TokenBias.withholding(eos_token_ids))
-    ends = {*params.stop_token_ids} if params.ignore_eos else {*params.stop_token_ids, *eos_token_ids}
-    if params.min_tokens and ends:
-        biases.append(TokenBias.withholding(ends, params.min_tokens))
-    return tuple(biases)
+def _counted(token_ids: Sequence[int] | np.ndarray, vocab_size: int) -> mx.array:
+    """How often each token comes, `(1, vocab)`."""
+    counts = np.bincount(np.asarray(token_ids, dtype=np.int64), minlength=vocab_size)[:vocab_size]
+    return mx.array(counts[None].astype(np.float32))

@@ -8,36 +8,25 @@ from typing import TYPE_CHECKING, cast
 import mlx.core as mx
 import numpy as np
 
-from periscope.engine.batch.penalties import with_biases
+from periscope.engine.batch.token_bias import with_biases
 from periscope.engine.structured.token_bits import apply_bits
 
 if TYPE_CHECKING:
+    from periscope.engine.batch.penalties import SaidTokens
     from periscope.engine.batch.rows import Row
 
 
-def processed(rows: Sequence[Row], newest: mx.array, logits: mx.array) -> mx.array:
+def processed(rows: Sequence[Row], newest: mx.array, logits: mx.array, said: SaidTokens) -> mx.array:
     """Logits `(rows, vocab)` with each row's penalties, then biases, applied; the input if no row has any.
 
     Args:
         newest: `(rows,)`, each row's newest token.
         logits: `(rows, vocab)`; not changed.
+        said: what it has been given for the tokens before.
     """
+    logits = said.penalised(rows, newest, logits)
     biases = [(index, bias) for index, row in enumerate(rows) for bias in row.biases if bias.acts_on(row.num_launched)]
-    if any(row.penalties for row in rows):
-        logits = _penalised(rows, newest, logits)
     return with_biases(logits, biases) if biases else logits
-
-
-def _penalised(rows: Sequence[Row], newest: mx.array, logits: mx.array) -> mx.array:
-    lines = []
-    for index, row in enumerate(rows):
-        line = logits[index : index + 1]
-        token = newest[index : index + 1] if row.num_launched else None
-        with row.guarding():
-            for penalty in row.penalties:
-                line = penalty(token, line)
-        lines.append(line)
-    return mx.concatenate(lines)
 
 
 def masked(rows: Sequence[Row], newest: mx.array, logits: mx.array) -> mx.array:

@@ -162,7 +162,7 @@ class RowTable:
             return
         states = []
         for row in rows:
-            row.is_retired, row.sampling, row.penalties, row.biases = True, GREEDY, [], ()
+            row.is_retired, row.sampling, row.penalties, row.biases = True, GREEDY, None, ()
             row.matcher = row.thinking = None
             if self._keeps_states and row.fault is None and self._caches is not None:
                 states += self._extract_or_export(row)

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from periscope.core import GenerationParams
-    from periscope.engine.batch.penalties import Penalty, TokenBias
+    from periscope.engine.batch.penalties import Penalties
     from periscope.engine.batch.prompt_logprobs import PromptLogprobs
     from periscope.engine.batch.prompt_lookup import PromptLookup
     from periscope.engine.batch.row_images import RowImages
     from periscope.engine.batch.sampling import RowSampling
+    from periscope.engine.batch.token_bias import TokenBias
     from periscope.engine.structured.matcher import Matcher
     from periscope.engine.structured.thinking import Thinking, ThinkingRules
 
@@ -41,7 +42,7 @@ class Row:
         num_accepted, num_rejected: drafted tokens that it has said, and that it has not.
         is_retired: it gets no further tokens; its slot in the batch has not been compacted yet.
         is_shortened: its grammar ended the output early so that it is complete within `max_tokens`.
-        fault: what a penalty or matcher of this row raised; its tokens are invalid from then on.
+        fault: what the matcher or the thinking of this row raised; its tokens are invalid from then on.
     """
 
     id: int
@@ -49,7 +50,7 @@ class Row:
     tokens: list[int]
     params: GenerationParams
     sampling: RowSampling
-    penalties: list[Penalty]
+    penalties: Penalties | None = None
     biases: tuple[TokenBias, ...] = ()
     end_token_ids: frozenset[int] = frozenset()
     matcher: Matcher | None = None
@@ -113,7 +114,7 @@ class Row:
 
     @contextmanager
     def guarding(self) -> Iterator[None]:
-        """Catch what the row's own penalties or matcher raise inside, as the `fault` of this row alone."""
+        """Catch what the row's own matcher or thinking raises inside, as the `fault` of this row alone."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - it fails this row, and no other

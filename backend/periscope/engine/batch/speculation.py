@@ -14,6 +14,7 @@ import mlx.core as mx
 
 from periscope.engine.batch.logprobs import LazyLogprobs
 from periscope.engine.batch.next_tokens import next_tokens
+from periscope.engine.batch.penalties import SaidTokens
 from periscope.engine.batch.rows import position_deltas
 from periscope.engine.batch.sampling import sample
 
@@ -224,9 +225,9 @@ def _one_by_one(row: Row, logits: mx.array, draft: Sequence[int]) -> Verified:
     Args:
         logits: `(places, vocab)`.
     """
-    tokens, logprobs = [row.tokens[-1]], []
+    tokens, logprobs, said = [row.tokens[-1]], [], SaidTokens()
     for raw in logits:
-        sampled = next_tokens([row], mx.array(tokens[-1:], dtype=mx.uint32), raw[None])
+        sampled = next_tokens([row], mx.array(tokens[-1:], dtype=mx.uint32), raw[None], said)
         scores = LazyLogprobs.of([row], raw[None], sampled)
         mx.eval(sampled, *scores.arrays)
         tokens.append(cast("int", sampled.item()))

@@ -21,7 +21,7 @@ from periscope.engine.batch.decode_batches import DecodeBatches
 from periscope.engine.batch.disk.arrivals import Arrivals
 from periscope.engine.batch.executor import Executor
 from periscope.engine.batch.grouping import Grouping
-from periscope.engine.batch.penalties import biases_for, penalties_for
+from periscope.engine.batch.penalties import Penalties
 from periscope.engine.batch.prompt import Prompt
 from periscope.engine.batch.prompt_cache import LayerCaches, PromptCache
 from periscope.engine.batch.prompt_logprobs import PromptLogprobs
@@ -33,6 +33,7 @@ from periscope.engine.batch.sampling import RowSampling
 from periscope.engine.batch.scheduler import Scheduler, SchedulerSettings
 from periscope.engine.batch.speculation import SpeculativeStep
 from periscope.engine.batch.step_plan import DECODE_ONLY
+from periscope.engine.batch.token_bias import biases_for
 from periscope.engine.structured.thinking import Thinking
 from periscope.engine.worker.commands import TokenPrompt
 from periscope.engine.worker.contracts import IDLE_POLL_S, DiskUse, DraftCounts, Sampled
@@ -209,7 +210,7 @@ class TextBatch:
             prompt=np.asarray(tokens, dtype=np.int64),
             params=params,
             sampling=RowSampling.of(params, vocab_size=self._settings.vocab_size),
-            penalties=penalties_for(params, [token for token in tokens if token >= 0]),
+            penalties=Penalties.of(params),
             biases=biases_for(params, self._settings.eos_token_ids),
             end_token_ids=self._settings.eos_token_ids.union(params.stop_token_ids, prompt.end_token_ids),
             matcher=None if submit.grammar is None else submit.grammar.new_matcher(),
