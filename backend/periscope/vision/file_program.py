@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import IO, Any, Final, TypeAlias
 
 from periscope.errors import FileInvalid
+from periscope.standard_streams import never_wait_for_readers
 
 #: Address space; Python, the libraries and the largest picture that is drawn take a quarter of it.
 _MAX_MEMORY_BYTES: Final = 2 * 1024**3
@@ -35,6 +36,7 @@ def answer_requests(answer: Callable[[Any], Answer]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group; the server decides when it ends
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
+    never_wait_for_readers("stdout", "stderr")
     _limit_memory()
     answers.write(READY)
     answers.flush()
