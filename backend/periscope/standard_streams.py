@@ -1,8 +1,8 @@
-"""Standard error and standard output, written to without ever waiting for whoever reads them. Any thread.
+"""Standard streams of a server: there in any case, and written to without ever waiting for whoever reads them.
 
 A program that starts a server with pipes and then does not read them would bring it to a halt: once a pipe is full,
 the next line of the log waits for ever, and with it the event loop. Here what a full pipe does not take is lost, and
-counted.
+counted. Any thread.
 """
 
 from __future__ import annotations
@@ -13,10 +13,29 @@ import select
 import stat
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+
+#: By descriptor: the name in `sys`, and how it is opened.
+_STREAMS: Final = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
+
+
+def open_missing() -> None:
+    """Put the null device in place of standard streams that were closed when the program was started.
+
+    Else the next files that are opened, such as a database, get their numbers, and whatever writes to standard error
+    writes into them; and `sys.stderr` is None, with which few libraries reckon.
+    """
+    for descriptor, (name, mode) in enumerate(_STREAMS):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
 
 
 def never_wait_for_readers(*names: str) -> None:
@@ -29,13 +48,13 @@ def never_wait_for_readers(*names: str) -> None:
         stream = getattr(sys, name)
         try:
             descriptor = stream.fileno()
-        except (OSError, AttributeError):  # closed, or replaced by what is no file
+            is_pipe = _may_be_full(descriptor)
+        except (OSError, ValueError, AttributeError):  # closed, or replaced by what is no file
             continue
-        if _may_be_full(descriptor):
+        if is_pipe:
             stream.flush()
             raw = UnwaitingFile(descriptor)
-            replaced = io.TextIOWrapper(raw, stream.encoding, errors="backslashreplace", line_buffering=True)
-            setattr(sys, name, replaced)
+            setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, errors="backslashreplace", line_buffering=True))
 
 
 def write_now(descriptor: int, data: Buffer) -> int:

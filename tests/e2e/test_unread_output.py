@@ -1,4 +1,4 @@
-"""A server whose output nobody reads, as when the program that has started it forgets its pipes."""
+"""A server whose output nobody reads, as when the program that has started it forgets its pipes, or has closed them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import httpx
 
 from tests.cli.process import new_home
+from tests.cli.test_life import free_port
 from tests.e2e.conftest import READY, STOP_TIMEOUT_S
 
 #: What a pipe holds on Linux, and at most on macOS.
@@ -33,5 +34,20 @@ def test_a_server_whose_output_nobody_reads_goes_on() -> None:
             server.terminate()
             assert server.wait(STOP_TIMEOUT_S) == 0
             assert "/v1/models status=200" in server.stderr.read()
+        finally:
+            server.kill()
+
+
+def test_a_server_without_standard_streams_works() -> None:
+    """Whoever starts it has closed them, as some daemons do."""
+    changes, port = {"HF_HUB_OFFLINE": "1", "PERISCOPE_HOME": new_home()}, free_port()
+    closing = "import os, sys; os.closerange(0, 3); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    command = [sys.executable, "-c", closing, "-m", "periscope", "serve", "--port", port]
+    with subprocess.Popen(command, env=os.environ | changes) as server:  # noqa: S603 - our own program
+        try:
+            with httpx.Client(transport=httpx.HTTPTransport(retries=8), timeout=60) as client:  # until it listens
+                assert client.get(f"http://127.0.0.1:{port}/v1/models").status_code == 200
+            server.terminate()
+            assert server.wait(STOP_TIMEOUT_S) == 0
         finally:
             server.kill()

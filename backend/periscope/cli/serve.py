@@ -39,7 +39,7 @@ from periscope.cli.options import (
 from periscope.cli.stopping import exit_on_sigterm
 from periscope.core import VisionMode
 from periscope.events import ModelGivenUp
-from periscope.standard_streams import never_wait_for_readers
+from periscope.standard_streams import never_wait_for_readers, open_missing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,6 +88,7 @@ def serve(
 
     collect_seldom()
     use_one_arena()
+    open_missing()
     never_wait_for_readers("stdout", "stderr")
     files = {"uds": uds, "tls_cert": tls_cert, "tls_key": tls_key}
     flags: dict[str, object] = {

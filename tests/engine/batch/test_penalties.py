@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from periscope.core import GenerationParams
-from periscope.engine.batch.penalties import Penalties, SaidTokens
+from periscope.engine.batch.penalties import Penalties
 from periscope.engine.batch.rows import Row
+from periscope.engine.batch.said_tokens import SaidTokens
 from periscope.engine.batch.sampling import GREEDY
 
 VOCAB = 6

@@ -17,8 +17,8 @@ import numpy as np
 from periscope.core import FinishReason, TokenLogprob, TokenText
 from periscope.engine.batch.logprobs import LazyLogprobs
 from periscope.engine.batch.next_tokens import next_tokens
-from periscope.engine.batch.penalties import SaidTokens
 from periscope.engine.batch.rows import Row, position_deltas
+from periscope.engine.batch.said_tokens import SaidTokens
 from periscope.engine.batch.step_plan import RowView
 from periscope.engine.device.memory import flat
 from periscope.engine.worker.contracts import Sampled

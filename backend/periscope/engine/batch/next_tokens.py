@@ -12,8 +12,8 @@ from periscope.engine.batch.thinking import forced_tokens, with_forced
 if TYPE_CHECKING:
     import mlx.core as mx
 
-    from periscope.engine.batch.penalties import SaidTokens
     from periscope.engine.batch.rows import Row
+    from periscope.engine.batch.said_tokens import SaidTokens
 
 
 def next_tokens(rows: Sequence[Row], newest: mx.array, raw: mx.array, said: SaidTokens) -> mx.array:

@@ -12,8 +12,8 @@ from periscope.engine.batch.token_bias import with_biases
 from periscope.engine.structured.token_bits import apply_bits
 
 if TYPE_CHECKING:
-    from periscope.engine.batch.penalties import SaidTokens
     from periscope.engine.batch.rows import Row
+    from periscope.engine.batch.said_tokens import SaidTokens
 
 
 def processed(rows: Sequence[Row], newest: mx.array, logits: mx.array, said: SaidTokens) -> mx.array:

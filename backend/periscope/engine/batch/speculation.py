@@ -14,8 +14,8 @@ import mlx.core as mx
 
 from periscope.engine.batch.logprobs import LazyLogprobs
 from periscope.engine.batch.next_tokens import next_tokens
-from periscope.engine.batch.penalties import SaidTokens
 from periscope.engine.batch.rows import position_deltas
+from periscope.engine.batch.said_tokens import SaidTokens
 from periscope.engine.batch.sampling import sample
 
 if TYPE_CHECKING:
