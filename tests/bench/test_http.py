@@ -54,6 +54,17 @@ def test_peers_streams_are_read(stream: list[JSONObject], text: str) -> None:
     assert len(arrived) == 2
 
 
+def test_an_end_token_comes_with_the_end() -> None:
+    """It is counted and has no text. An answer that was cut off has none, whatever its characters took."""
+    text = {"choices": [{"delta": {"content": "a"}, "finish_reason": None}]}
+    times = {}
+    for reason in ("stop", "length"):
+        end = {"choices": [{"delta": {}, "finish_reason": reason}], "usage": {"completion_tokens": 3}}
+        times[reason] = read([text, text, end], StreamRecorder(0.0)).row
+    assert {reason: row.num_tokens for reason, row in times.items()} == {"stop": 3, "length": 3}
+    assert {reason: row.times_s for reason, row in times.items()} == {"stop": (1.0, 1.0, 2.0), "length": (1.0, 1.0)}
+
+
 def test_tokens_are_counted_when_the_server_does_not() -> None:
     """Without usage, every piece of text counts as a token, reasoning too, under either field name."""
     deltas = ({"role": "assistant"}, {"reasoning": "a"}, {"reasoning_content": "b"}, {"content": "c"})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from periscope.bench.samples import Row
 from periscope.bench.server import DEMO_PAIR, MODEL_NAME, serving
-from periscope.core import Finished, ReasoningDelta, TextDelta
+from periscope.core import Finished, FinishReason, ReasoningDelta, TextDelta
 from periscope.errors import PeriscopeError
 from periscope.remote import Endpoint, OpenAIClient, Timeouts, caption
 
@@ -110,16 +110,21 @@ class StreamRecorder:
     def answer(self) -> Answer:
         """The completed answer. For a server that reports no usage, every piece of text counts as one token.
 
+        An end token has no text: it came when the end of the answer was told, as for contenders in this process.
+
         Raises:
             PeriscopeError: the stream ended before the answer was complete.
         """
         if self._finished is None:
             raise PeriscopeError("The server ended an answer before it was complete.")
         usage, vision = self._finished.usage, self._finished.vision
-        times_s = self._times_s or [self._ended_s]  # an answer without a visible character
+        num_tokens = usage.num_completion_tokens or len(self._times_s)
+        has_end_token = num_tokens > len(self._times_s) and self._finished.finish_reason is not FinishReason.LENGTH
+        is_invisible = has_end_token or not self._times_s  # or an answer without a visible character
+        times_s = [*self._times_s, self._ended_s] if is_invisible else self._times_s
         return Answer(
             text="".join(self._pieces),
-            row=Row(usage.num_completion_tokens or len(times_s), tuple(times_s)),
+            row=Row(num_tokens or len(times_s), tuple(times_s)),
             num_prompt_tokens=usage.num_prompt_tokens,
             num_cached_tokens=usage.num_cached_tokens,
             caption_ms=None if vision is None else vision.caption_ms,
