@@ -27,7 +27,7 @@ serve: setup
 	$(BIN)/periscope serve $(FLAGS)
 
 test: setup
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(FLAGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --max-worker-restart 0 $(FLAGS)
 
 # Other people's clients against a server with the demo pair: SDKs, frameworks, `llm`. Installs them into build/clients, once.
 clients: setup

@@ -27,7 +27,8 @@ def work():
     end = time.thread_time() + 0.05
     while time.thread_time() < end:
         pass
-    print(threading.get_native_id(), flush=True)
+    sys.stdout.write(f"{threading.get_native_id()}\\n")  # at once: the other thread writes, too
+    sys.stdout.flush()
     threading.Event().wait()
 for _ in range(2):
     threading.Thread(target=work, daemon=True).start()
