@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from periscope.standard_streams import UnwaitingFile, never_wait_for_readers, write_now
+from periscope.standard_streams import UnwaitingFile, never_wait_for_readers
 
 LINE = b"x" * 99 + b"\n"
 
@@ -32,8 +33,11 @@ class Pipe:
     def fill(self) -> int:
         """Write until nothing more is taken."""
         num_bytes = 0
-        while written := write_now(self.writer, LINE):
-            num_bytes += written
+        os.set_blocking(self.writer, False)
+        with suppress(BlockingIOError):
+            while True:
+                num_bytes += os.write(self.writer, LINE)
+        os.set_blocking(self.writer, True)
         return num_bytes
 
 
@@ -82,11 +86,23 @@ def test_a_reader_that_is_gone_ends_nothing(pipe: Pipe) -> None:
     assert file.write(LINE) == len(LINE)
 
 
-def test_files_are_written_as_ever(tmp_path: Path) -> None:
-    """A file is never full for a while."""
-    with (tmp_path / "log").open("wb", buffering=0) as file:
-        assert write_now(file.fileno(), LINE * 1000) == 100_000
-    assert (tmp_path / "log").read_bytes() == LINE * 1000
+def test_a_burst_is_no_loss_for_a_reader_that_reads(pipe: Pipe) -> None:
+    """More than a pipe holds, written at once: each message waits for the reader to take those before."""
+    os.set_blocking(pipe.reader, True)
+    file, message = UnwaitingFile(pipe.writer, grace_s=60), b"x" * 9_999 + b"\n"
+    pieces: list[bytes] = []
+
+    def read() -> None:
+        while not pieces or not pieces[-1].endswith(b"end\n"):
+            pieces.append(os.read(pipe.reader, 4096))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(100):
+        file.write(message)
+    file.write(b"end\n")
+    reader.join(60)
+    assert b"".join(pieces) == message * 100 + b"end\n"
 
 
 def test_only_pipes_are_replaced(pipe: Pipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

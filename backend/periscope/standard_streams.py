@@ -1,4 +1,4 @@
-"""Standard streams of a server: there in any case, and written to without ever waiting for whoever reads them.
+"""Standard streams of a server: there in any case, and written to without waiting for somebody who does not read.
 
 A program that starts a server with pipes and then does not read them would bring it to a halt: once a pipe is full,
 the next line of the log waits for ever, and with it the event loop. Here what a full pipe does not take is lost, and
@@ -13,12 +13,15 @@ import select
 import stat
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
+#: A reader that lives takes what is in a pipe within a fraction of it.
+_GRACE_S: Final = 0.05
 #: By descriptor: the name in `sys`, and how it is opened.
 _STREAMS: Final = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
@@ -39,7 +42,7 @@ def open_missing() -> None:
 
 
 def never_wait_for_readers(*names: str) -> None:
-    """Replace `sys.stderr` and the like, where they are pipes, by streams that never wait for their readers.
+    """Replace `sys.stderr` and the like, where they are pipes, by streams that do not wait for their readers.
 
     Args:
         names: `stdout`, `stderr`.
@@ -57,26 +60,6 @@ def never_wait_for_readers(*names: str) -> None:
             setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, errors="backslashreplace", line_buffering=True))
 
 
-def write_now(descriptor: int, data: Buffer) -> int:
-    """Write as much as can be written without waiting.
-
-    Returns:
-        How many bytes were written.
-
-    Raises:
-        OSError: the descriptor is closed, or nobody can read from it any more.
-    """
-    if not _may_be_full(descriptor):
-        return os.write(descriptor, data)
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    left = memoryview(data).cast("B")
-    num_bytes = len(left)
-    while left and poll.poll(0):  # a pipe that can be written to takes so many bytes at once
-        left = left[os.write(descriptor, left[: select.PIPE_BUF]) :]
-    return num_bytes - len(left)
-
-
 def _may_be_full(descriptor: int) -> bool:
     mode = os.fstat(descriptor).st_mode
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
@@ -86,10 +69,15 @@ class UnwaitingFile(io.FileIO):
     """Owns nothing but the end of a message that was begun; `write` takes whole messages and waits for nobody.
 
     A message that the pipe does not take is dropped. Once it takes some again, the next says how many were.
+
+    Args:
+        descriptor: of a pipe.
+        grace_s: how long a reader may take that has not lost anything yet: a burst of messages may fill the pipe.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, *, grace_s: float = _GRACE_S) -> None:
         super().__init__(descriptor, "wb", closefd=False)
+        self._grace_s = grace_s
         self._lock = threading.RLock()
         self._rest = b""
         self._num_lost = 0
@@ -109,11 +97,12 @@ class UnwaitingFile(io.FileIO):
         return len(data)
 
     def _write(self, data: bytes) -> None:
+        grace_s = 0.0 if self._num_lost else self._grace_s
         if self._rest:
-            self._rest = self._rest[write_now(self.fileno(), self._rest) :]
+            self._rest = self._rest[_write_within(grace_s, self.fileno(), self._rest) :]
         if not self._rest:
             told = self._lost_note() + data
-            if num_written := write_now(self.fileno(), told):
+            if num_written := _write_within(grace_s, self.fileno(), told):
                 self._rest, self._num_lost = told[num_written:], 0
                 return
         self._num_lost += 1
@@ -122,3 +111,13 @@ class UnwaitingFile(io.FileIO):
         if not self._num_lost:
             return b""
         return f"[{self._num_lost} messages were lost here: nobody had read this output]\n".encode()
+
+
+def _write_within(wait_s: float, descriptor: int, data: bytes) -> int:
+    """Write to a pipe for so long at most. Returns how many bytes were written."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    deadline, left = time.monotonic() + wait_s, memoryview(data)
+    while left and poll.poll(max(deadline - time.monotonic(), 0.0) * 1000):
+        left = left[os.write(descriptor, left[: select.PIPE_BUF]) :]  # so much is taken without waiting
+    return len(data) - len(left)

@@ -9,8 +9,6 @@ import sys
 from contextlib import suppress
 from typing import Final, TextIO
 
-from periscope.standard_streams import write_now
-
 _READ_BYTES: Final = 65_536
 #: Kept of what was written last, and of its last line.
 _KEPT_BYTES, _LINE_CHARS = 4096, 300
@@ -61,7 +59,8 @@ class ProgramMessages:
             return False
         self._kept = (self._kept + data)[-_KEPT_BYTES:]
         with suppress(OSError, ValueError):  # nobody reads it, or it is closed
-            write_now(_stderr().fileno(), data)
+            _stderr().buffer.write(data)
+            _stderr().buffer.flush()
         return True
 
 
