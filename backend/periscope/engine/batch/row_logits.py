@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import mlx.core as mx
 import numpy as np
 
+from periscope.engine.batch.arrays import with_rows
 from periscope.engine.batch.token_bias import with_biases
 from periscope.engine.structured.token_bits import apply_bits
 
@@ -51,9 +52,7 @@ def masked(rows: Sequence[Row], newest: mx.array, logits: mx.array) -> mx.array:
     if not bits:
         return logits
     lines = mx.array(list(bits))
-    logits = logits[:]  # an assignment to places of an array changes what every name of it stands for
-    logits[lines] = apply_bits(logits[lines], np.stack(list(bits.values())))
-    return logits
+    return with_rows(logits, lines, apply_bits(logits[lines], np.stack(list(bits.values()))))
 
 
 def _prefers(logits: mx.array, wanted: np.ndarray, *, to: np.ndarray) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 import numpy as np
 
+from periscope.engine.batch.arrays import with_rows
 from periscope.engine.batch.penalties import Penalties
 
 if TYPE_CHECKING:
@@ -50,9 +51,7 @@ class SaidTokens:
         self._count(punished, newest if are_all else newest[chosen], logits.shape[-1])
         if are_all:
             return self._with_penalties(logits)
-        all_logits = logits[:]  # an assignment to places of an array changes what every name of it stands for
-        all_logits[chosen] = self._with_penalties(logits[chosen])
-        return all_logits
+        return with_rows(logits, chosen, self._with_penalties(logits[chosen]))
 
     def _count(self, rows: Sequence[Row], newest: mx.array, vocab_size: int) -> None:
         """Count the newest tokens, of those rows that have one."""
