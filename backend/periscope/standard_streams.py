@@ -66,9 +66,10 @@ def _may_be_full(descriptor: int) -> bool:
 
 
 class UnwaitingFile(io.FileIO):
-    """Owns nothing but the end of a message that was begun; `write` takes whole messages and waits for nobody.
+    """Owns the end of a message that was begun, and how many were lost; `write` takes whole messages.
 
-    A message that the pipe does not take is dropped. Once it takes some again, the next says how many were.
+    A message that the pipe does not take within the grace is dropped. Once it takes some again, the next says how many
+    were.
 
     Args:
         descriptor: of a pipe.

@@ -6,6 +6,7 @@ import os
 import queue
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,13 @@ def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
 def new_home() -> str:
     """A folder for the state and the log of one server, which goes with the tests."""
     return tempfile.mkdtemp(dir=os.environ["PERISCOPE_HOME"])
+
+
+def free_port() -> str:
+    """A port that nobody listens on at this moment."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return str(taken.getsockname()[1])
 
 
 def run_command(

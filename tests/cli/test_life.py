@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import time
 from pathlib import Path
 
 import httpx
 
-from tests.cli.process import TIMEOUT_S, ServeProcess, new_home, run_command
+from tests.cli.process import TIMEOUT_S, ServeProcess, free_port, new_home, run_command
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}
-
-
-def free_port() -> str:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return str(taken.getsockname()[1])
 
 
 def test_a_server_after_crashes_is_found_is_not_doubled_and_its_death_blocks_nobody(

@@ -120,8 +120,9 @@ class StreamRecorder:
         usage, vision = self._finished.usage, self._finished.vision
         num_tokens = usage.num_completion_tokens or len(self._times_s)
         has_end_token = num_tokens > len(self._times_s) and self._finished.finish_reason is not FinishReason.LENGTH
-        is_invisible = has_end_token or not self._times_s  # or an answer without a visible character
-        times_s = [*self._times_s, self._ended_s] if is_invisible else self._times_s
+        times_s = [*self._times_s]
+        if has_end_token or not times_s:  # or an answer without a visible character
+            times_s.append(self._ended_s)
         return Answer(
             text="".join(self._pieces),
             row=Row(num_tokens or len(times_s), tuple(times_s)),

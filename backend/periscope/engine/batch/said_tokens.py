@@ -69,8 +69,10 @@ class SaidTokens:
         counts = []
         for row, held in zip(rows, wanted, strict=True):
             line = line_of.get(held)
-            said = row.tokens[len(row.prompt) :][: held[1]]
-            counts.append(_counted(said, vocab_size) if line is None else self._counts[line : line + 1])
+            if line is None:
+                counts.append(_counted(row.tokens[len(row.prompt) :][: held[1]], vocab_size))
+            else:
+                counts.append(self._counts[line : line + 1])
         self._counts = mx.concatenate(counts)
         self._lines = mx.arange(len(rows))
         penalties = [row.penalties or Penalties() for row in rows]
