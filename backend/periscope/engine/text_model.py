@@ -32,6 +32,7 @@ from periscope.engine.batch.slot_caches import is_plain, values_of_tokens
 from periscope.engine.batch.text_batch import BatchSettings, TextBatch
 from periscope.engine.config import EngineConfig
 from periscope.engine.device.memory import BLOCK_TOKENS, DeviceMemory, KVBudget, KVFootprint, flat, window_of
+from periscope.engine.loading.fused_projections import fuse_projections
 from periscope.engine.loading.generation_config import end_token_ids
 from periscope.engine.loading.loader import (
     LIBRARY_LOCK,
@@ -252,6 +253,7 @@ def _read(path: Path, chat_template: str | None = None) -> tuple[Any, Any]:
         # AutoTokenizer accepts such a config.
         plain = PreTrainedConfig.from_pretrained(path)
         model, tokenizer = load(str(path), tokenizer_config=extra | {"config": plain}, lazy=True)
+    fuse_projections(model)
     return model, tokenizer
 
 

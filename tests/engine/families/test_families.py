@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import mlx.core as mx
 import pytest
+from mlx import nn
 from mlx.utils import tree_flatten
 
 from periscope.core import GenerationParams
@@ -23,6 +24,7 @@ from periscope.engine import InferenceEngine
 from periscope.engine.config import EngineConfig
 from periscope.engine.device.memory import BLOCK_TOKENS
 from periscope.engine.loading.footprint import measure
+from periscope.engine.loading.fused_projections import ROW_AXES, Projection
 from periscope.engine.text_model import TextModel
 from periscope.engine.worker.commands import Submit
 from tests.engine.driving import Run, all_of, alone, submit
@@ -53,6 +55,20 @@ def sixteen() -> list[Submit]:
     return [submit(prompt(length), greedy(2 + length % 3)) for length in LENGTHS]
 
 
+def weights_by_name(network: nn.Module) -> dict[str, mx.array]:
+    """By the names that mlx-lm gives them, also those of projections that are computed together."""
+    weights = dict(tree_flatten(network.parameters()))
+    for path, module in network.named_modules():
+        for name, projection in vars(module).items():
+            if isinstance(projection, Projection):
+                fused = projection.fused
+                for kind, array in fused.joint.parameters().items():
+                    weights[f"{path}.{name}.{kind}"] = mx.split(array, fused.ends, axis=ROW_AXES[kind])[
+                        projection.index
+                    ]
+    return {name: array for name, array in weights.items() if "_and_" not in name}
+
+
 def test_it_is_loaded_and_takes_what_its_files_told(checkpoint: Checkpoint) -> None:
     """Weights and the room for a conversation to the byte; what was taken is given back."""
     told = measure(str(checkpoint.path), EngineConfig())
@@ -79,7 +95,7 @@ def test_it_is_loaded_and_takes_what_its_files_told(checkpoint: Checkpoint) -> N
 def test_what_was_stored_is_what_is_computed_with(checkpoint: Checkpoint, model: TextModel) -> None:
     """By the original's names and in its layout; other parts of it are left out, and nothing else is."""
     stored = stored_weights(checkpoint.path)
-    loaded = dict(tree_flatten(model.networks[0].parameters()))
+    loaded = weights_by_name(model.networks[0])
     if checkpoint.precision == "float32":
         loaded = checkpoint.family.layout(loaded)
         assert set(stored) - set(loaded) == set(checkpoint.family.dropped)

@@ -20,6 +20,7 @@ from mlx.utils import tree_flatten, tree_map_with_path
 from periscope.core import MODEL_FILES, NOT_MODEL_FILES, JSONObject
 from periscope.engine.device.memory import WiredLimit
 from periscope.engine.loading.kv_shape import text_config_of
+from periscope.engine.loading.transposed_linear import transpose_linear_layers
 from periscope.errors import FilesMissing, ModelLoadError
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ def materialize(model: Any, dtype: str | None, turn: DeviceTurn, progress: LoadP
             mx.eval(part)
         done += sum(array.nbytes for array in part)
         progress(done, total)
+    transpose_linear_layers(model)
 
 
 def _cast(model: Any, dtype: mx.Dtype) -> None:
