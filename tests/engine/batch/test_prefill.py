@@ -7,11 +7,15 @@ from hypothesis import strategies as st
 
 from periscope.engine.batch.prefill import (
     AGEING,
+    BURST_GAP_STEPS,
+    BURST_ROW_TOKENS,
     GAP_STEPS,
+    LONG_BURST_S,
     MIN_TOKENS,
     SLICE_STEPS,
     Queued,
     chunk_tokens,
+    gap_steps,
     next_prompt,
     slices_now,
 )
@@ -87,18 +91,30 @@ def test_a_chunk_is_something_and_bounded_whatever_was_measured(
 
 def test_layers_are_computed_until_the_gap_is_full() -> None:
     """As many slices are computed as fit the gap, rounded, and at least one, so that every prompt makes progress."""
-    assert slices_now(10, slice_steps=GAP_STEPS / 4, spent_steps=0.0) == 4
-    assert slices_now(2, slice_steps=GAP_STEPS / 4, spent_steps=0.0) == 2
-    assert slices_now(10, slice_steps=GAP_STEPS * 5, spent_steps=0.0) == 1
+    assert slices_now(10, slice_steps=GAP_STEPS / 4, spent_steps=0.0, most_steps=GAP_STEPS) == 4
+    assert slices_now(2, slice_steps=GAP_STEPS / 4, spent_steps=0.0, most_steps=GAP_STEPS) == 2
+    assert slices_now(10, slice_steps=GAP_STEPS * 5, spent_steps=0.0, most_steps=GAP_STEPS) == 1
+
+
+def test_rows_of_a_long_burst_leave_its_other_prompts_more_time() -> None:
+    """Not a row that was well under way when the oldest prompt arrived, and not beside prompts that take long."""
+    quick, begun = LONG_BURST_S / 1000, BURST_ROW_TOKENS + 5
+    for num_generated, num_left, token_s, wanted in (
+        ([begun, 1], 1000, quick, BURST_GAP_STEPS),
+        ([begun + 1, 1], 1000, quick, GAP_STEPS),
+        ([begun, 1], 1001, quick, GAP_STEPS),
+        ([begun, 1], 1000, None, GAP_STEPS),
+    ):
+        assert gap_steps(num_generated, num_steps_waited=5, num_left=num_left, token_s=token_s) == wanted
 
 
 def test_an_unmeasured_chunk_starts_with_one_slice() -> None:
     """While the cost of a slice is unknown, one is computed, so that it cannot exceed the gap many times."""
-    assert slices_now(10, slice_steps=None, spent_steps=0.0) == 1
+    assert slices_now(10, slice_steps=None, spent_steps=0.0, most_steps=GAP_STEPS) == 1
 
 
 def test_several_prompts_share_one_gap() -> None:
     """After the slices of one prompt, the next gets what is left of the gap, which may be nothing."""
-    assert slices_now(10, slice_steps=GAP_STEPS / 4, spent_steps=GAP_STEPS / 2) == 2
-    assert slices_now(10, slice_steps=GAP_STEPS / 2, spent_steps=GAP_STEPS * 0.8) == 0
-    assert slices_now(10, slice_steps=None, spent_steps=GAP_STEPS) == 0
+    assert slices_now(10, slice_steps=GAP_STEPS / 4, spent_steps=GAP_STEPS / 2, most_steps=GAP_STEPS) == 2
+    assert slices_now(10, slice_steps=GAP_STEPS / 2, spent_steps=GAP_STEPS * 0.8, most_steps=GAP_STEPS) == 0
+    assert slices_now(10, slice_steps=None, spent_steps=GAP_STEPS, most_steps=GAP_STEPS) == 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from periscope.engine.batch.grouping import LONG_TOKENS
-from periscope.engine.batch.prefill import GAP_STEPS
+from periscope.engine.batch.prefill import BURST_GAP_STEPS, BURST_ROW_TOKENS, GAP_STEPS
 from periscope.engine.batch.sharing import Prefix, Source, StateView
 from periscope.engine.batch.step_plan import (
     Encode,
@@ -77,6 +79,16 @@ def test_a_burst_is_prefilled_before_rows_that_have_just_begun_go_on() -> None:
     ):
         planned = plan(prompt(2, length), prompt(3, length), batches=batches, timings=timings)
         assert planned.prefills[0].num_slices < NUM_SLICES
+
+
+def test_rows_of_a_long_burst_go_on_at_half_the_pace_until_all_of_it_is_prefilled() -> None:
+    """A row that was under way when the oldest prompt came waits no longer than beside any prompt."""
+    waited = prompt(2, 2001, num_steps_waited=20, is_started=True, num_computed=128)
+    measured = replace(TIMINGS, chunk_token_s={2: 0.01})
+    for num_before, wanted in ((BURST_ROW_TOKENS, BURST_GAP_STEPS), (BURST_ROW_TOKENS + 1, GAP_STEPS)):
+        planned = plan(waited, batches=((row(1, num_generated=20 + num_before),),), timings=measured)
+        num_slices = sum(each.num_slices for each in planned.prefills)
+        assert num_slices * 1.28 / NUM_SLICES == pytest.approx(wanted, abs=0.2)
 
 
 def test_what_is_not_measured_gets_one_slice_and_ends_the_plan() -> None:

@@ -289,6 +289,8 @@ class Executor:
         if reads_now or not self._none_in_flight:  # else it waited for no token, and its duration means nothing
             self._measurements.note_step(self._clock() - started)
         self._none_in_flight = reads_now or not self.decoding.has_in_flight
+        for prompt in self.prompts:
+            prompt.num_steps_waited += 1
         return results
 
     def keep(self, tokens: list[int], caches: LayerCaches, freed_bytes: int = 0) -> None:

@@ -13,6 +13,10 @@ GAP_STEPS = 3.0
 #: all, and those that wait would wait for it. So all of them end sooner, and the first pause once, at their beginning.
 BURST_ROW_TOKENS = 8
 BURST_S = 1.0
+#: If it takes at most so many seconds, they go on meanwhile, at half the pace of rows beside a prompt that comes later:
+#: `GAP_STEPS` of theirs.
+LONG_BURST_S = 30.0
+BURST_GAP_STEPS = 6.0
 #: Chunks are sized so that one layer slice takes about this many decode steps.
 SLICE_STEPS = 1.2
 #: Chunks are not shorter than this: below it, the weights and the context dominate the cost of the forward pass.
@@ -87,6 +91,19 @@ def is_burst(num_generated: Iterable[int], *, num_left: int, token_s: float | No
     return is_short and all(num <= BURST_ROW_TOKENS for num in num_generated)
 
 
+def gap_steps(num_generated: Iterable[int], *, num_steps_waited: int, num_left: int, token_s: float | None) -> float:
+    """About how many decode steps the prefill of one step takes as long as, beside decoding rows.
+
+    Args:
+        num_generated: tokens of each decoding row.
+        num_steps_waited: decode steps since the prompt that has waited longest arrived.
+        num_left, token_s: as in `is_burst`.
+    """
+    is_short = token_s is not None and num_left * token_s <= LONG_BURST_S
+    came_together = all(num - num_steps_waited <= BURST_ROW_TOKENS for num in num_generated)
+    return BURST_GAP_STEPS if is_short and came_together else GAP_STEPS
+
+
 def chunk_tokens(num_left: int, most: int, *, num_slices: int, token_steps: float | None) -> int:
     """How many of the `num_left` tokens of a prompt form the next chunk beside decoding rows; chunks are equal.
 
@@ -111,7 +128,7 @@ def estimated_slice_steps(num_tokens: int, *, num_slices: int, token_steps: floa
     return max(token_steps * num_tokens, MIN_CHUNK_STEPS) / num_slices
 
 
-def slices_now(num_left: int, *, slice_steps: float | None, spent_steps: float) -> int:
+def slices_now(num_left: int, *, slice_steps: float | None, spent_steps: float, most_steps: float) -> int:
     """How many layer slices of a chunk are computed before the next decode step.
 
     Numbered cases: 1 the cost of a slice is not known: one, to measure it, and only as the first of a step; 2 the first
@@ -122,10 +139,11 @@ def slices_now(num_left: int, *, slice_steps: float | None, spent_steps: float) 
         num_left: slices left of the chunk.
         slice_steps: cost of a slice in decode steps; None = not known.
         spent_steps: decode steps' worth of prefill already planned for this step.
+        most_steps: as many are planned for it; see `gap_steps`.
     """
     is_first = spent_steps == 0
     if slice_steps is None:  # 1
         return 1 if is_first else 0
-    room_steps = GAP_STEPS - spent_steps
+    room_steps = most_steps - spent_steps
     num_fitting = num_left if slice_steps * num_left <= room_steps else round(room_steps / slice_steps)
     return max(min(num_fitting, num_left), 1 if is_first else 0)  # 2, 3

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from periscope.engine.batch.prefill import (
-    GAP_STEPS,
     SHARED_TOKENS,
     ChunkPart,
     Queued,
     chunk_tokens,
     estimated_slice_steps,
+    gap_steps,
     is_burst,
     next_prompt,
     sharing,
@@ -112,9 +112,13 @@ class PrefillDraft:
         self.prefills: list[Prefill] = []
         self.completed: list[PromptView] = []
         self.finishes_exports = False
-        self.is_decoding = any(view.batches) and not is_burst(
-            (row.num_generated for batch in view.batches for row in batch),
-            num_left=sum(prompt.num_left for prompt in view.prompts),
+        num_generated = [row.num_generated for batch in view.batches for row in batch]
+        num_left = sum(prompt.num_left for prompt in view.prompts)
+        self.is_decoding = any(view.batches) and not is_burst(num_generated, num_left=num_left, token_s=timings.token_s)
+        self._gap_steps = gap_steps(
+            num_generated,
+            num_steps_waited=max((prompt.num_steps_waited for prompt in view.prompts), default=0),
+            num_left=num_left,
             token_s=timings.token_s,
         )
         self._view = view
@@ -150,7 +154,7 @@ class PrefillDraft:
         views = [*(prompt for prompt in self._view.prompts if prompt.is_started), *startable]
         self._num_free = num_free
         self._queue = _progresses(sorted(views, key=lambda prompt: prompt.row_id))
-        while self._spent_steps < GAP_STEPS and self._queue:
+        while self._spent_steps < self._gap_steps and self._queue:
             queued = [Queued(each.num_left, each.view.num_passed_over) for each in self._queue]
             progress = self._queue[next_prompt(queued)]
             if not self._start(progress):
@@ -243,7 +247,12 @@ class PrefillDraft:
         if not self.is_decoding:
             return chunk.num_slices_left, math.inf
         slice_steps = self._slice_steps(progress, chunk)
-        num_slices = slices_now(chunk.num_slices_left, slice_steps=slice_steps, spent_steps=self._spent_steps)
+        num_slices = slices_now(
+            chunk.num_slices_left,
+            slice_steps=slice_steps,
+            spent_steps=self._spent_steps,
+            most_steps=self._gap_steps,
+        )
         return num_slices, math.inf if slice_steps is None else slice_steps
 
     def _sharing(self, first: _Progress, num_tokens: int) -> list[tuple[_Progress, int]]:

@@ -34,6 +34,7 @@ class Prompt:
         chunk: the chunk under way, which may be over other prompts, too.
         num_chunk_tokens: tokens of this prompt in it; 0 = there is none.
         num_passed_over: tokens of other prompts that were prefilled since it arrived.
+        num_steps_waited: decode steps since it arrived.
         token_s: seconds per token of its last chunk, the fixed cost of the forward pass included; None before one.
     """
 
@@ -43,6 +44,7 @@ class Prompt:
     caches: LayerCaches | None = None
     num_computed: int = 0
     num_passed_over: int = 0
+    num_steps_waited: int = 0
     token_s: float | None = None
     chunk: Chunk | None = None
     num_chunk_tokens: int = 0
@@ -62,6 +64,7 @@ class Prompt:
             num_chunk_tokens=self.num_chunk_tokens,
             num_slices_left=self.num_slices_left,
             num_passed_over=self.num_passed_over,
+            num_steps_waited=self.num_steps_waited,
             unencoded=() if self.row.images is None else self.row.images.unencoded,
             is_retired=is_retired,
             is_scored=self.row.prompt_logprobs is not None,

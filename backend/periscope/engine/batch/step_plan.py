@@ -29,6 +29,7 @@ class PromptView:
         num_chunk_tokens: tokens of the chunk under way; 0 = there is none.
         num_slices_left: layer slices of that chunk still to be computed.
         num_passed_over: tokens of other prompts that were prefilled since it arrived.
+        num_steps_waited: decode steps since it arrived.
         unencoded: first token, and the one after the last, of each image that has not been encoded, in order.
         is_scored: the log-probabilities of all of its tokens are wanted, so that it starts from empty caches.
         is_retired: it was removed; the chunk under way is computed to its end so that the state can be kept.
@@ -45,6 +46,7 @@ class PromptView:
     num_chunk_tokens: int = 0
     num_slices_left: int = 0
     num_passed_over: int = 0
+    num_steps_waited: int = 0
     unencoded: Sequence[tuple[int, int]] = ()
     is_scored: bool = False
     is_retired: bool = False
