@@ -9,10 +9,10 @@ from mlx import nn
 class TransposedLinear(nn.Linear):
     """An `nn.Linear` whose weight, which no longer changes, has been transposed once. It is a view, not a copy."""
 
-    def transpose(self) -> None:
-        # The underscore keeps it out of the layer's parameters.
-        self._transposed = self["weight"].T
-        mx.eval(self._transposed)
+    def transpose(self) -> mx.array:
+        """The view, which each call uses from now on; not evaluated yet."""
+        self._transposed: mx.array = self["weight"].T  # the underscore keeps it out of the layer's parameters
+        return self._transposed
 
     def __call__(self, x: mx.array) -> mx.array:
         if "bias" in self:
@@ -22,8 +22,10 @@ class TransposedLinear(nn.Linear):
 
 def transpose_linear_layers(network: nn.Module) -> None:
     """Make every `nn.Linear` of the network a `TransposedLinear`. Its weights must have been read."""
+    views = []
     for _, layer in network.named_modules():
         if type(layer) is nn.Linear:
             # In its place, because an architecture may hold it under several names, in lists and in functions.
             layer.__class__ = TransposedLinear
-            layer.transpose()
+            views.append(layer.transpose())
+    mx.eval(views)
