@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,14 +100,14 @@ def test_layers_are_computed_until_the_gap_is_full() -> None:
 
 def test_rows_of_a_long_burst_leave_its_other_prompts_more_time() -> None:
     """Not a row that was well under way when the oldest prompt arrived, and not beside prompts that take long."""
-    quick, begun = LONG_BURST_S / 1000, BURST_ROW_TOKENS + 5
-    for num_generated, num_left, token_s, wanted in (
-        ([begun, 1], 1000, quick, BURST_GAP_STEPS),
-        ([begun + 1, 1], 1000, quick, GAP_STEPS),
-        ([begun, 1], 1001, quick, GAP_STEPS),
-        ([begun, 1], 1000, None, GAP_STEPS),
+    begun = BURST_ROW_TOKENS + 5
+    for num_generated, left_s, wanted in (
+        ([begun, 1], LONG_BURST_S, BURST_GAP_STEPS),
+        ([begun + 1, 1], LONG_BURST_S, GAP_STEPS),
+        ([begun, 1], LONG_BURST_S * 1.001, GAP_STEPS),
+        ([begun, 1], math.inf, GAP_STEPS),
     ):
-        assert gap_steps(num_generated, num_steps_waited=5, num_left=num_left, token_s=token_s) == wanted
+        assert gap_steps(num_generated, num_steps_waited=5, left_s=left_s) == wanted
 
 
 def test_an_unmeasured_chunk_starts_with_one_slice() -> None:

@@ -85,8 +85,13 @@ def test_rows_of_a_long_burst_go_on_at_half_the_pace_until_all_of_it_is_prefille
     """A row that was under way when the oldest prompt came waits no longer than beside any prompt."""
     waited = prompt(2, 2001, num_steps_waited=20, is_started=True, num_computed=128)
     measured = replace(TIMINGS, chunk_token_s={2: 0.01})
-    for num_before, wanted in ((BURST_ROW_TOKENS, BURST_GAP_STEPS), (BURST_ROW_TOKENS + 1, GAP_STEPS)):
-        planned = plan(waited, batches=((row(1, num_generated=20 + num_before),),), timings=measured)
+    unmeasured = replace(measured, token_s=None)
+    for num_before, timings, wanted in (
+        (BURST_ROW_TOKENS, measured, BURST_GAP_STEPS),
+        (BURST_ROW_TOKENS + 1, measured, GAP_STEPS),
+        (BURST_ROW_TOKENS, unmeasured, GAP_STEPS),
+    ):
+        planned = plan(waited, batches=((row(1, num_generated=20 + num_before),),), timings=timings)
         num_slices = sum(each.num_slices for each in planned.prefills)
         assert num_slices * 1.28 / NUM_SLICES == pytest.approx(wanted, abs=0.2)
 

@@ -63,9 +63,8 @@ def weights_by_name(network: nn.Module) -> dict[str, mx.array]:
             if isinstance(projection, Projection):
                 fused = projection.fused
                 for kind, array in fused.joint.parameters().items():
-                    weights[f"{path}.{name}.{kind}"] = mx.split(array, fused.ends, axis=ROW_AXES[kind])[
-                        projection.index
-                    ]
+                    parts = mx.split(array, fused.ends, axis=ROW_AXES[kind])
+                    weights[f"{path}.{name}.{kind}"] = parts[projection.index]
     return {name: array for name, array in weights.items() if "_and_" not in name}
 
 

@@ -13,8 +13,8 @@ GAP_STEPS = 3.0
 #: all, and those that wait would wait for it. So all of them end sooner, and the first pause once, at their beginning.
 BURST_ROW_TOKENS = 8
 BURST_S = 1.0
-#: If it takes at most so many seconds, they go on meanwhile, at half the pace of rows beside a prompt that comes later:
-#: `GAP_STEPS` of theirs.
+#: If what is left takes longer than that, but at most so many seconds, these rows go on meanwhile, and the prefill of
+#: one step takes about as long as this many decode steps, instead of `GAP_STEPS`.
 LONG_BURST_S = 30.0
 BURST_GAP_STEPS = 6.0
 #: Chunks are sized so that one layer slice takes about this many decode steps.
@@ -79,29 +79,25 @@ def next_prompt(prompts: Sequence[Queued]) -> int:
     return min(range(len(prompts)), key=lambda i: prompts[i].num_left - AGEING * prompts[i].num_passed_over)
 
 
-def is_burst(num_generated: Iterable[int], *, num_left: int, token_s: float | None) -> bool:
+def is_burst(num_generated: Iterable[int], *, left_s: float) -> bool:
     """Whether all that is to be prefilled is prefilled before rows decode at their pace.
 
     Args:
         num_generated: tokens of each decoding row.
-        num_left: tokens to prefill, of all prompts.
-        token_s: seconds for a token; None = not measured.
+        left_s: seconds that the prefill of all prompts takes; infinite while a token has not been measured.
     """
-    is_short = token_s is not None and num_left * token_s <= BURST_S
-    return is_short and all(num <= BURST_ROW_TOKENS for num in num_generated)
+    return left_s <= BURST_S and all(num <= BURST_ROW_TOKENS for num in num_generated)
 
 
-def gap_steps(num_generated: Iterable[int], *, num_steps_waited: int, num_left: int, token_s: float | None) -> float:
+def gap_steps(num_generated: Iterable[int], *, num_steps_waited: int, left_s: float) -> float:
     """About how many decode steps the prefill of one step takes as long as, beside decoding rows.
 
     Args:
-        num_generated: tokens of each decoding row.
+        num_generated, left_s: as in `is_burst`.
         num_steps_waited: decode steps since the prompt that has waited longest arrived.
-        num_left, token_s: as in `is_burst`.
     """
-    is_short = token_s is not None and num_left * token_s <= LONG_BURST_S
     came_together = all(num - num_steps_waited <= BURST_ROW_TOKENS for num in num_generated)
-    return BURST_GAP_STEPS if is_short and came_together else GAP_STEPS
+    return BURST_GAP_STEPS if left_s <= LONG_BURST_S and came_together else GAP_STEPS
 
 
 def chunk_tokens(num_left: int, most: int, *, num_slices: int, token_steps: float | None) -> int:
