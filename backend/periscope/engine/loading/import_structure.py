@@ -38,7 +38,10 @@ _Structure: TypeAlias = dict[frozenset[str], dict[str, set[str]]]
 
 
 class KeptImportStructure(MetaPathFinder):
-    """Owns the file with the structure. Put it in front of `sys.meta_path`; it leaves again when it was used.
+    """Owns the file with the structure, and stays in front of `sys.meta_path`.
+
+    Another thread may be looking for a module just then, and walks through that very list: were one taken out of it,
+    that thread would pass over the next, and not find its module.
 
     Args:
         file: where the structure is kept, by everybody who starts with the same packages. Its folder need not exist.
@@ -58,8 +61,6 @@ class KeptImportStructure(MetaPathFinder):
         """The spec of the one module, found in the usual way, with a loader that knows of this memory."""
         if fullname != _MODULE:
             return None
-        with suppress(ValueError):  # another thread's import was quicker
-            sys.meta_path.remove(self)
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and type(spec.loader) is SourceFileLoader:
             spec.loader = _Loader(fullname, spec.loader.path, self._remember)
