@@ -30,8 +30,12 @@ settings.register_profile("without deadlines", deadline=None)
 settings.load_profile("without deadlines")
 
 
-def pytest_collection_finish() -> None:
-    """Thousands of tests and the libraries they import are here to stay: no collection need look through them again."""
+@pytest.fixture(scope="module", autouse=True)
+def long_lived_left_alone() -> None:
+    """Thousands of tests and the libraries they import are here to stay: no collection need look through them again.
+
+    For each module anew, because an engine that is unloaded has everything looked through if its model is still held.
+    """
     gc.collect()
     gc.freeze()
 

@@ -1,4 +1,4 @@
-"""A whole `bench neighbours` on a tiny model: what it reports, never how fast it was."""
+"""What `bench neighbours` cannot measure. A whole run is in tests/cli/test_cli_bench.py."""
 
 from __future__ import annotations
 
@@ -9,22 +9,6 @@ import pytest
 
 from periscope.bench.neighbours import NeighbourSettings, bench_neighbours
 from periscope.errors import InvalidRequest, ModelLoadError
-
-
-def test_every_figure_of_a_long_prompt_beside_a_stream(tiny_random_model: Path) -> None:
-    """There is one sample per round after the warm-up, with a long prompt of the requested length and every figure."""
-    told: list[str] = []
-    settings = NeighbourSettings(model=str(tiny_random_model), rounds=1, prompt_tokens=400, short_after_s=0.0)
-    report = asyncio.run(bench_neighbours(settings, told.append))
-    (sample,) = report.samples
-    assert told == ["warming up", "round 1 of 1"]
-    assert 400 < sample.num_prompt_tokens < 420
-    assert sample.longest_gap_steps >= sample.p99_gap_steps > 0
-    assert sample.joined_longest_gap_steps is not None
-    assert sample.joined_step_steps is not None
-    assert sample.joined_longest_gap_steps >= sample.joined_step_steps > 0
-    assert all(figure.value is not None for figure in report.figures)
-    assert report.model.shape["num_hidden_layers"] == 2
 
 
 @pytest.mark.parametrize(("prompt_tokens", "model"), [(2000, None), (6000, "nowhere")])

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from periscope.bench.random_model import write_random_model
 from periscope.cli.app import app
 from periscope.cli.bench import rows_of
 from periscope.cli.exits import CommandFailed
+from tests.bench.conftest import TINY
 from tests.tiny_models import write_text_model
 
 cli = CliRunner()
@@ -70,15 +72,21 @@ def test_options_that_would_do_nothing_are_refused(asked: list[str], words: str)
     assert words in ended.stderr
 
 
-def test_neighbours_prints_a_table_and_writes_a_file(model: str, tmp_path: Path) -> None:
-    """Every figure with its unit; the file has every round."""
-    file = tmp_path / "out.json"
+def test_neighbours_prints_a_table_and_writes_a_file(tmp_path: Path) -> None:
+    """Every figure with its unit; the file has one sample per round after the warm-up."""
+    file, model = tmp_path / "out.json", write_random_model(tmp_path / "words", TINY)
     asked = ["--rounds", "1", "--prompt-tokens", "40", "--json", str(file)]
-    ended = cli.invoke(app, ["bench", "neighbours", "--model", model, *asked])
+    ended = cli.invoke(app, ["bench", "neighbours", "--model", str(model), *asked])
     assert ended.exit_code == 0, ended.stderr
     assert all(words in ended.stdout for words in ("ordinary step", "longest gap", "first token", " steps ", " ms "))
-    (sample,) = json.loads(file.read_text())["samples"]
-    assert sample["num_prompt_tokens"] > 40
+    assert ended.stderr.splitlines() == ["warming up", "round 1 of 1"]
+    told = json.loads(file.read_text())
+    (sample,) = told["samples"]
+    assert 40 < sample["num_prompt_tokens"] < 60
+    assert sample["longest_gap_steps"] >= sample["p99_gap_steps"] > 0
+    assert sample["joined_longest_gap_steps"] >= sample["joined_step_steps"] > 0
+    assert all(figure["value"] is not None for figure in told["figures"])
+    assert told["model"]["shape"]["num_hidden_layers"] == 2
 
 
 def test_a_prompt_beyond_the_models_context_is_a_sentence(model: str) -> None:

@@ -101,7 +101,7 @@ def test_an_import_structure_is_kept_for_the_next_start(tmp_path: Path) -> None:
     """In the folder of the state, which this user alone can look into."""
     config = tmp_path / "models.yaml"
     config.write_text(PAIR)
-    home = Path(new_home())
+    home = tmp_path / "home"
     subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-c", PROGRAM, str(config)],
         capture_output=True,

@@ -92,7 +92,7 @@ def test_a_thousand_mixed_requests_leave_memory_where_it_was(server: RunningServ
     async def mixed(client: httpx.AsyncClient, i: int) -> None:
         match i % 5:
             case 0:
-                shown = picture(square(f"#{(i * 7919) % 0xFFFFFF:06x}", 96))
+                shown = picture(square(f"#{(i // 10 * 7919) % 0xFFFFFF:06x}", 96))  # each twice
                 message = user("What is this?", shown)
                 await client.post("/v1/chat/completions", json={"messages": [message], "max_tokens": 4})
             case 1:

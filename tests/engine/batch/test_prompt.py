@@ -123,7 +123,7 @@ def test_a_prompt_removed_between_two_slices_leaves_its_state_with_the_chunk(pla
     """The chunk under way is computed to its end, then the state is kept and the prompt dropped."""
     long = tokens_of(1000)
     seen = set()
-    for num_steps in range(1, 10):
+    for num_steps in (1, 2, 3, 5, 9):
         batch = fresh(plain)
         run, running = running_beside(batch)
         (removed,) = run.admit(submit(long, SHORT))
