@@ -25,7 +25,7 @@ def test_a_server_after_crashes_is_found_is_not_doubled_and_its_death_blocks_nob
     """
     home, port = new_home(), free_port()
     state = Path(home) / "state"
-    state.mkdir()
+    state.mkdir(exist_ok=True)
     (state / "starts.json").write_text(json.dumps([time.time() - n for n in range(5, 0, -1)]))
     arguments = ("--config", str(short_config), "--port", port)
     with ServeProcess(*arguments, home=home) as first:

@@ -46,6 +46,7 @@ from periscope.engine.isolated.messages import (
     frame_of,
     next_message,
 )
+from periscope.engine.loading.import_structure import kept_file
 from periscope.engine.loading.loader import LoadProgress
 from periscope.errors import EngineClosed, ModelLoadError
 
@@ -282,11 +283,13 @@ def _ignore_start() -> None:
 
 
 async def _start(program: Path) -> asyncio.subprocess.Process:
-    """Start a fresh interpreter with the import path of this one."""
+    """Start a fresh interpreter with the import path of this one, and what it knows of transformers' files."""
+    kept = kept_file()
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",  # else the folder of the program would be first in the import path
         str(program),
+        *([] if kept is None else [str(kept)]),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": _import_path()},

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from periscope.engine.config import EngineConfig
@@ -30,6 +31,7 @@ from periscope.engine.isolated.messages import (
     next_message,
 )
 from periscope.engine.loading.deferred_imports import DeferredImports
+from periscope.engine.loading.import_structure import KeptImportStructure
 from periscope.engine.vision.vision_language import VisionLanguageEngine
 from periscope.errors import EngineClosed, PeriscopeError
 from periscope.standard_streams import never_wait_for_readers
@@ -40,15 +42,18 @@ logger = logging.getLogger(__name__)
 _POLL_S = 0.02
 
 
-def run(pipe_to_server: int) -> NoReturn:
+def run(pipe_to_server: int, import_structure: str | None = None) -> NoReturn:
     """Serve until the server closes its end of the pipe. Never returns, and runs no exit handlers.
 
     Args:
         pipe_to_server: file descriptor for replies; requests are read from standard input.
+        import_structure: the server's file of `KeptImportStructure`; None = it has none.
     """
     never_wait_for_readers("stderr")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     DeferredImports().install()
+    if import_structure is not None:
+        KeptImportStructure(Path(import_structure)).install()
     try:
         with os.fdopen(pipe_to_server, "wb") as replies:
             asyncio.run(_CaptionerProcess(replies).serve())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the server handles it
@@ -16,4 +17,4 @@ if __name__ == "__main__":
 
     from periscope.engine.isolated.process import run
 
-    run(pipe_to_server)
+    run(pipe_to_server, *sys.argv[1:])

@@ -48,7 +48,7 @@ class KeptImportStructure(MetaPathFinder):
     """
 
     def __init__(self, file: Path) -> None:
-        self._file = file
+        self.file = file
 
     def install(self) -> None:
         """Be asked for the next import of transformers. Does nothing if it is imported already."""
@@ -71,7 +71,12 @@ class KeptImportStructure(MetaPathFinder):
         find = getattr(module, _FUNCTION, None)
         version = _installed(package)
         if callable(find) and version is not None:
-            setattr(module, _FUNCTION, _Memory(find, package, self._file, version))
+            setattr(module, _FUNCTION, _Memory(find, package, self.file, version))
+
+
+def kept_file() -> Path | None:
+    """The file that this process keeps it in, for processes that it starts; None if it keeps nothing."""
+    return next((finder.file for finder in sys.meta_path if isinstance(finder, KeptImportStructure)), None)
 
 
 class _Loader(SourceFileLoader):
