@@ -153,13 +153,18 @@ def test_a_server_with_a_key_wants_it(short_config: Path, tmp_path: Path) -> Non
     assert answered.exit_code == 0
 
 
-def test_without_a_server_the_model_is_loaded_here(running: ServeProcess, short_config: Path) -> None:
-    """The same answer as the server's; progress on stderr, the answer alone on stdout."""
+def test_without_a_server_the_model_is_loaded_here(running: ServeProcess, short_config: Path, tmp_path: Path) -> None:
+    """The same answer as the server's; progress on stderr, the answer alone on stdout.
+
+    What transformers finds in its own files is kept for the next command, which is there sooner.
+    """
     served = json.loads(
         cli.invoke(app, ["ask", "Hi", "--url", running.url, "--config", str(short_config), "--json"]).stdout
     )
-    ended = run_command("ask", "Hi", "--config", str(short_config), "--json")
+    changes = {"PERISCOPE_HOME": str(tmp_path)}
+    ended = run_command("ask", "Hi", "--config", str(short_config), "--json", changes=changes)
     assert ended.returncode == 0, ended.stderr
+    assert json.loads((tmp_path / "state/imports.json").read_text())["structures"]
     told = json.loads(ended.stdout)
     assert told["server"] is None
     for usage in (told["usage"], served["usage"]):

@@ -47,8 +47,10 @@ async def service_of_our_own(config: Config, names: set[str], required: str) -> 
         CommandFailed: `required` could not be loaded.
     """
     from periscope.cli.progress import display_on, print_line, shown, stderr_console
+    from periscope.cli.quick_imports import import_quickly
     from periscope.runtime import Runtime
 
+    import_quickly(config)
     console = stderr_console()
 
     def tell(line: str, *, is_failure: bool) -> None:  # noqa: ARG001 - all lines look alike here

@@ -144,8 +144,10 @@ class FoundSight:
 
     async def _start(self) -> Sight:
         from periscope.cli.in_process import preloading
+        from periscope.cli.quick_imports import import_quickly
         from periscope.runtime import Runtime
 
+        import_quickly(self._config)
         runtime = Runtime(preloading(self._config, set()))
         try:
             await runtime.start()

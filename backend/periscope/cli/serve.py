@@ -151,14 +151,13 @@ async def _serve(
     from periscope.cli.http_server import http_server
     from periscope.cli.long_lived import leave_long_lived_alone
     from periscope.cli.progress import display_on, shown
+    from periscope.cli.quick_imports import import_quickly
     from periscope.cli.stopping import stop_on_signals
     from periscope.engine.loading.deferred_imports import DeferredImports
-    from periscope.engine.loading.import_structure import KeptImportStructure
     from periscope.runtime import Runtime
-    from periscope.service import StateFolder
 
     DeferredImports().install()
-    KeptImportStructure(StateFolder(config.places.state).imports).install()
+    import_quickly(config)
 
     with stop_on_signals(asyncio.get_running_loop()) as stop:
         keys = AccessKeys(entrance.token)

@@ -51,8 +51,8 @@ class KeptImportStructure(MetaPathFinder):
         self.file = file
 
     def install(self) -> None:
-        """Be asked for the next import of transformers. Does nothing if it is imported already."""
-        if _PACKAGE not in sys.modules:
+        """Be asked for the next import of transformers. Does nothing if it is imported already, or another is asked."""
+        if _PACKAGE not in sys.modules and kept_file() is None:
             sys.meta_path.insert(0, self)
 
     def find_spec(
