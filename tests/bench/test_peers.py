@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from periscope.bench.contenders import Ask
-from periscope.bench.peers import PEERS, Peer, PeerContender, able, command_of
+from periscope.bench.peers import BARE, PEERS, Peer, PeerContender, able, command_of
 from periscope.bench.samples import Batch
 
 MLX_LM, MLX_VLM, *OPTIONAL = PEERS
@@ -62,12 +62,13 @@ def test_peers_that_cannot_take_part_are_named_with_the_reason(installed: Path) 
     assert able(PEERS, installed / "model.gguf") == (PEERS, ())
 
 
-def test_a_peer_answers_with_its_own_processor_time(tiny_random_model: Path) -> None:
-    """mlx-lm's server answers on a random model, offline, and its CPU time is measured."""
+@pytest.mark.parametrize("peer", [MLX_LM, BARE], ids=lambda peer: peer.name)
+def test_a_peer_answers_with_its_own_processor_time(peer: Peer, tiny_random_model: Path) -> None:
+    """mlx-lm's server, and the least there can be, answer on a random model, offline; their CPU time is measured."""
 
     async def run() -> tuple[Batch | None, str | None]:
-        async with PeerContender(MLX_LM, tiny_random_model) as peer:
-            return await peer.run([Ask("about after", 5), Ask("again home and all", 5)]), peer.failure
+        async with PeerContender(peer, tiny_random_model, rows=2) as contender:
+            return await contender.run([Ask("about after", 5), Ask("again home and all", 5)]), contender.failure
 
     batch, failure = asyncio.run(run())
     assert failure is None

@@ -69,6 +69,8 @@ PEERS = (
         takes_gguf=True,
     ),
 )
+#: Nobody's server: what HTTP itself costs (`periscope.bench.bare_server`).
+BARE = Peer("bare HTTP", ("{python}", "-m", "periscope.bench.bare_server", "{model}", "{host}", "{port}", "{rows}"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -57,26 +58,14 @@ class RawLoop:
             tokenise: renders a user message as a chat and tokenises it, exactly as the engine does.
             limit_s: how long a batch may take.
         """
-
-        def load_model() -> tuple[Any, Any]:
-            prepare_libraries()
-            with LIBRARY_LOCK:
-                model, tokenizer = load(str(path))[:2]
-            return model, tokenizer
-
-        return cls(thread, await thread.run(load_model), config, tokenise, limit_s=limit_s)
+        return cls(thread, await thread.run(partial(load_model, path)), config, tokenise, limit_s=limit_s)
 
     async def run(self, asks: Sequence[Ask]) -> Batch:
         token_ids = [list(await self._tokenise(ask.prompt)) for ask in asks]
         return await self._thread.run(lambda: self._generate(asks, token_ids))
 
     def _generate(self, asks: Sequence[Ask], prompts: list[list[int]]) -> Batch:
-        generator = BatchGenerator(
-            self._model,
-            stop_tokens=[[token] for token in self._tokenizer.eos_token_ids],
-            completion_batch_size=self._config.max_num_seqs,
-            prefill_step_size=self._config.prefill_chunk_size,
-        )
+        generator = batch_generator(self._model, self._tokenizer, self._config)
         waiting = deque(sorted(range(len(asks)), key=lambda row: asks[row].after_s))
         row_of: dict[int, int] = {}
         times: list[list[float]] = [[] for _ in asks]
@@ -108,3 +97,21 @@ class RawLoop:
         generator.close()
         rows = tuple(Row(len(row), tuple(row), ask.after_s) for row, ask in zip(times, asks, strict=True))
         return Batch(rows, cpu_s, host.stamps, peak_bytes)
+
+
+def load_model(path: Path) -> tuple[Any, Any]:
+    """The model and its tokenizer, for the thread that calls."""
+    prepare_libraries()
+    with LIBRARY_LOCK:
+        model, tokenizer = load(str(path))[:2]
+    return model, tokenizer
+
+
+def batch_generator(model: Any, tokenizer: Any, config: EngineConfig) -> BatchGenerator:
+    """mlx-lm's, with the sizes that the engine works with."""
+    return BatchGenerator(
+        model,
+        stop_tokens=[[token] for token in tokenizer.eos_token_ids],
+        completion_batch_size=config.max_num_seqs,
+        prefill_step_size=config.prefill_chunk_size,
+    )

@@ -149,6 +149,14 @@ def serve(
             "llama-server where they are installed.",
         ),
     ] = False,
+    bare: Annotated[
+        bool,
+        typer.Option(
+            "--bare",
+            help="Also the plain loop behind the least HTTP, without all that a server is for: what HTTP itself costs "
+            "here.",
+        ),
+    ] = False,
     gguf: Annotated[
         Path | None,
         typer.Option(
@@ -165,7 +173,7 @@ def serve(
     if gguf is not None and not peers:
         raise CommandFailed("--gguf is for a peer: add --peers.", ExitCode.USAGE)
     from periscope.bench.generation import bench_serve
-    from periscope.bench.peers import PEERS
+    from periscope.bench.peers import BARE, PEERS
 
     settings = _settings(
         quick=quick,
@@ -178,7 +186,7 @@ def serve(
         mean_gap_s=None if gap_ms is None else gap_ms / 1000,
         turns=turns,
         has_pictures=pictures,
-        peers=PEERS if peers else (),
+        peers=(*((BARE,) if bare else ()), *(PEERS if peers else ())),
         gguf=gguf,
         limit_s=time_limit,
     )
