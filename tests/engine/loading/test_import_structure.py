@@ -67,8 +67,7 @@ def define_import_structure(module_path, prefix=None):
 
 
 def imported(file: Path | None) -> dict[str, Any]:
-    command = [sys.executable, "-c", PROGRAM, "-" if file is None else str(file)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    ended = _run(PROGRAM, "-" if file is None else file)
     assert ended.returncode == 0, ended.stderr
     told: dict[str, Any] = json.loads(ended.stdout)
     return told
@@ -155,6 +154,6 @@ def _write_package(folder: Path, *, init: str) -> None:
     (package / "utils" / "import_utils.py").write_text(STRANGE)
 
 
-def _run(program: str, argument: Path) -> subprocess.CompletedProcess[str]:
+def _run(program: str, argument: Path | str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", program, str(argument)]
     return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
