@@ -73,9 +73,14 @@ def start_server(
 
 
 def _keep_log(stderr: IO[str], log: Path) -> None:
-    """Read to the end, so that the server never blocks on a full pipe."""
-    with stderr:
-        log.write_text(stderr.read())
+    """Read to the end, so that the server never blocks on a full pipe.
+
+    A server's second life goes on in the same file.
+    """
+    with stderr, log.open("a") as file:
+        for line in stderr:
+            file.write(line)
+            file.flush()
 
 
 @pytest.fixture
