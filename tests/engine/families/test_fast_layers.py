@@ -149,3 +149,16 @@ def test_a_linear_layer_transposes_its_weight_once(bias: bool) -> None:
     assert mx.array_equal(network(x), wanted).item()
     assert [name for name, _ in tree_flatten(network.parameters())] == names
     assert all(type(layer) is TransposedLinear for layer in (network.layers[0], network.layers[2]))
+
+
+def test_a_linear_layer_computes_with_the_weight_that_it_is_given() -> None:
+    """Gemma 3n gives some of its layers another one in each step, which has to be computed with the step's output."""
+    layer = linear(8)
+    transpose_linear_layers(nn.Sequential(layer))
+    x = mx.random.normal((3, 64))
+    for _ in range(2):
+        layer.weight = layer.weight * 2
+        output = layer(x)
+        wanted = x @ mx.array(layer.weight.tolist()).T
+        mx.eval(output)
+        assert mx.array_equal(output, wanted).item()

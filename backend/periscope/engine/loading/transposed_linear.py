@@ -7,17 +7,22 @@ from mlx import nn
 
 
 class TransposedLinear(nn.Linear):
-    """An `nn.Linear` whose weight, which no longer changes, has been transposed once. It is a view, not a copy."""
+    """An `nn.Linear` whose weight has been transposed once. It is a view, not a copy.
+
+    A layer that is given another weight, as Gemma 3n gives some of its layers in each step, transposes that one.
+    """
 
     def transpose(self) -> mx.array:
-        """The view, which each call uses from now on; not evaluated yet."""
-        self._transposed: mx.array = self["weight"].T  # the underscore keeps it out of the layer's parameters
+        """The view, which each call uses as long as the weight is this one; not evaluated yet."""
+        self._source: mx.array = self["weight"]  # the underscores keep both out of the layer's parameters
+        self._transposed: mx.array = self._source.T
         return self._transposed
 
     def __call__(self, x: mx.array) -> mx.array:
+        transposed = self["_transposed"] if self["weight"] is self["_source"] else self.transpose()
         if "bias" in self:
-            return mx.addmm(self["bias"], x, self["_transposed"])
-        return x @ self["_transposed"]
+            return mx.addmm(self["bias"], x, transposed)
+        return x @ transposed
 
 
 def transpose_linear_layers(network: nn.Module) -> None:
