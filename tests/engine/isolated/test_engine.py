@@ -125,7 +125,7 @@ def test_a_process_that_hangs_is_killed() -> None:
 def test_a_worker_that_hangs_is_killed(tmp_path: Path) -> None:
     """The process still answers, but a step never ends, so that the cancelled row stays in the batch.
 
-    The first picture is that of the health check at the load.
+    That another one waits behind it does not hide it. The first picture is that of the health check at the load.
     """
     hangs = (
         "import itertools, mlx_vlm, threading\n"
@@ -134,10 +134,14 @@ def test_a_worker_that_hangs_is_killed(tmp_path: Path) -> None:
     )
 
     async def use(engine: IsolatedVisionLanguageEngine) -> None:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(1):
-                await caption(engine, 0)
+        hangs = asyncio.Event()
+        hanging = asyncio.create_task(engine.describe(image_of(0), DEFAULT_CAPTION_PROMPT, 64, on_start=hangs.set))
+        await hangs.wait()
+        behind = asyncio.create_task(caption(engine, 1))
+        hanging.cancel()
         await engine.ended()
+        with pytest.raises(EngineClosed):
+            await behind
 
     with_process(use, hang_s=0.5, program=program(tmp_path, hangs))
 

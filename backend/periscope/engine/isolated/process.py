@@ -38,9 +38,6 @@ from periscope.standard_streams import never_wait_for_readers
 
 logger = logging.getLogger(__name__)
 
-#: How often to check whether a cancelled row has been removed from the batch, which a worker does not report.
-_POLL_S = 0.02
-
 
 def run(pipe_to_server: int, import_structure: str | None = None) -> NoReturn:
     """Serve until the server closes its end of the pipe. Never returns, and runs no exit handlers.
@@ -49,7 +46,7 @@ def run(pipe_to_server: int, import_structure: str | None = None) -> NoReturn:
         pipe_to_server: file descriptor for replies; requests are read from standard input.
         import_structure: the server's file of `KeptImportStructure`; None = it has none.
     """
-    never_wait_for_readers("stderr")
+    never_wait_for_readers("stdout", "stderr")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     DeferredImports().install()
     if import_structure is not None:
@@ -85,8 +82,7 @@ class _CaptionerProcess:
                         work = self._describe(self._engine, request)
                         self._describing[number] = tasks.create_task(work)
                     case Cancel(number) if self._engine is not None and number in self._describing:
-                        self._describing.pop(number).cancel()
-                        tasks.create_task(self._acknowledge(self._engine, number))
+                        tasks.create_task(self._drop(self._engine, number, self._describing.pop(number)))
                     case ReleaseMemory() if self._engine is not None:
                         self._engine.release_memory()
             os._exit(0)
@@ -126,10 +122,11 @@ class _CaptionerProcess:
         del self._describing[request.number]
         self._reply(answer)
 
-    async def _acknowledge(self, engine: VisionLanguageEngine, number: int) -> None:
-        """Reply `Dropped` once the worker has removed a cancelled row. A hanging worker never does."""
-        while engine.num_rows > len(self._describing):  # noqa: ASYNC110 - see _POLL_S
-            await asyncio.sleep(_POLL_S)
+    async def _drop(self, engine: VisionLanguageEngine, number: int, describing: asyncio.Task[None]) -> None:
+        """Cancel a description. Reply `Dropped` once its row is removed, which a worker that hangs never does."""
+        describing.cancel()
+        await asyncio.wait({describing})
+        await engine.settled()
         self._reply(Dropped(number))
 
     def _reply(self, reply: Reply) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from periscope.core import GenerationParams, Image
     from periscope.engine.structured.matcher import Grammar
     from periscope.engine.structured.thinking import ThinkingRules
@@ -89,4 +91,14 @@ class ReleaseMemory:
     """Free the prompt cache and the buffers in MLX's allocator cache. Running rows keep their memory."""
 
 
-Command: TypeAlias = Submit | EndThinking | ReleaseMemory | Shutdown
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Call `settled` once all that was sent before is handled and cancelled rows are removed, or the worker has ended.
+
+    It is called on the worker's thread, or where the command is sent too late.
+    """
+
+    settled: Callable[[], None]
+
+
+Command: TypeAlias = Submit | EndThinking | ReleaseMemory | Settle | Shutdown

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
 from periscope.engine.closed_on_exit import ClosedOnExit
-from periscope.engine.worker.commands import EndThinking, ReleaseMemory, Shutdown, Submit
+from periscope.engine.worker.commands import EndThinking, ReleaseMemory, Settle, Shutdown, Submit
 from periscope.engine.worker.stream import TokenStream
 from periscope.engine.worker.thread import FactsT, ModelWorker, WorkerState
 from periscope.errors import EngineClosed, PeriscopeError
@@ -135,6 +135,13 @@ class HostedEngine(ClosedOnExit):
     def end_thinking(self, stream: TokenStream) -> None:
         """End the thinking of the row behind a stream of `submit`. Does not wait for it."""
         self._thread.send(EndThinking(stream))
+
+    async def settled(self) -> None:
+        """Wait until the worker has handled all that was sent to it and has removed cancelled rows, or has ended."""
+        settled = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self._thread.send(Settle(lambda: _call_in(loop, settled.set)))
+        await settled.wait()
 
     async def ended(self) -> None:
         """Wait until the worker has ended, for whatever reason."""

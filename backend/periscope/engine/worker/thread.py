@@ -22,7 +22,7 @@ import mlx.core as mx
 from periscope.core import EngineMemory
 from periscope.engine.loading.loader import weights_bytes
 from periscope.engine.text.detokenizer import StopStrings
-from periscope.engine.worker.commands import EndThinking, ReleaseMemory, Shutdown, Submit, TokenPrompt
+from periscope.engine.worker.commands import EndThinking, ReleaseMemory, Settle, Shutdown, Submit, TokenPrompt
 from periscope.engine.worker.contracts import DiskUse
 from periscope.engine.worker.failures import as_generation_failure, let_go
 from periscope.engine.worker.live_rows import LiveRow, LiveRows
@@ -190,6 +190,9 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
                 self._release_memory()
             elif isinstance(command, EndThinking):
                 self._end_thinking(command.stream)
+            elif isinstance(command, Settle):
+                self._drop_abandoned_rows()
+                command.settled()
             else:
                 self._admit(command)
 
@@ -349,6 +352,8 @@ class ModelWorker(threading.Thread, Generic[FactsT]):
                 return
             if isinstance(command, Submit):
                 command.stream.put(Failure(EngineClosed("This model is no longer loaded.")))
+            elif isinstance(command, Settle):
+                command.settled()
 
 
 def _text_before(submit: Submit) -> Sequence[int]:
