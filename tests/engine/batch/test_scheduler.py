@@ -261,8 +261,9 @@ def test_running_rows_get_their_share_of_steps_between_two_images() -> None:
     """While they are owed time, nothing is prefilled; without them, or once they have had it, the next is encoded."""
     faced = prompt(1, 101, unencoded=((0, 20),), is_started=True)
     owed = replace(TIMINGS, encode_debt_s=0.5)
-    beside = plan(faced, batches=((row(9),),), timings=owed)
-    assert (beside.encodes, beside.prefills) == ((), ())
+    for running in (row(9), row(9, num_generated=1)):  # one that has just begun, too: images are no short burst
+        beside = plan(faced, batches=((running,),), timings=owed)
+        assert (beside.encodes, beside.prefills) == ((), ())
     assert plan(faced, timings=owed).encodes == plan(faced, batches=((row(9),),)).encodes == (Encode(1, 0),)
     measured = Measurements()
     measured.note_encode(6 * GAP_STEPS)

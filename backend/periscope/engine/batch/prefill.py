@@ -84,7 +84,8 @@ def is_burst(num_generated: Iterable[int], *, left_s: float) -> bool:
 
     Args:
         num_generated: tokens of each decoding row.
-        left_s: seconds that the prefill of all prompts takes; infinite while a token has not been measured.
+        left_s: seconds that the prefill of all prompts takes; infinite while a token has not been measured, and while
+            images have to be encoded.
     """
     return left_s <= BURST_S and all(num <= BURST_ROW_TOKENS for num in num_generated)
 

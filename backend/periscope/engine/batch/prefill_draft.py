@@ -114,7 +114,8 @@ class PrefillDraft:
         self.finishes_exports = False
         num_generated = [row.num_generated for batch in view.batches for row in batch]
         num_left = sum(prompt.num_left for prompt in view.prompts)
-        left_s = math.inf if timings.token_s is None else num_left * timings.token_s
+        has_images = any(prompt.unencoded for prompt in view.prompts)  # how long encoding takes is not known
+        left_s = math.inf if timings.token_s is None or has_images else num_left * timings.token_s
         num_steps_waited = max((prompt.num_steps_waited for prompt in view.prompts), default=0)
         self.is_decoding = any(view.batches) and not is_burst(num_generated, left_s=left_s)
         self._gap_steps = gap_steps(num_generated, num_steps_waited=num_steps_waited, left_s=left_s)
