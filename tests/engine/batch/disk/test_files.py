@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
+import shutil
 import signal
 import stat
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +60,39 @@ def test_nothing_is_removed_for_what_can_never_fit(tmp_path: Path) -> None:
     assert not make_room(tmp_path, 2**62, 2**61)
     assert len(kept_files(tmp_path)) == 1
     assert MIN_FREE_BYTES > 0
+
+
+def test_room_on_the_volume_is_promised_once(tmp_path: Path) -> None:
+    """A file that is being written takes no room yet, but will."""
+    make_private(tmp_path / "a")
+    num_bytes = (shutil.disk_usage(tmp_path).free - MIN_FREE_BYTES) * 3 // 5
+    if num_bytes <= 0:
+        pytest.skip("the volume is nearly full")
+    first = reserve(tmp_path, tmp_path / "a" / named("one"), num_bytes, max_bytes=2**62)
+    assert first is not None
+    assert not make_room(tmp_path, 2**62, num_bytes)
+    first.discard()
+    assert make_room(tmp_path, 2**62, num_bytes)
+
+
+def test_a_file_that_is_swept_away_before_it_is_locked_may_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another server that starts looks at it in that moment."""
+    swept: list[int] = []
+    lock = fcntl.flock
+
+    def after_the_sweeper(file: int, operation: int) -> None:
+        if not swept:
+            swept.append(os.open(next(tmp_path.iterdir()), os.O_RDONLY))
+            lock(swept[0], fcntl.LOCK_EX)
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", after_the_sweeper)
+    with pytest.raises(FileNotFoundError):
+        PartialFile(tmp_path / named("one"), 10)
+    assert list(tmp_path.iterdir()) == []
+    os.close(swept[0])
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 60), st.booleans()), max_size=30), st.integers(10, 150))

@@ -30,6 +30,8 @@ SET_ASIDE = ".set-aside"
 _PARTIAL = ".partial"
 #: How many hex digits a file's name has before its first dot.
 NAME_DIGITS = 32
+#: The unit of `st_blocks`, whatever the volume's own is.
+_BLOCK_BYTES = 512
 _OURS = re.compile(rf"[0-9a-f]{{{NAME_DIGITS}}}\.")
 #: States are written only while the volume keeps so many bytes free.
 MIN_FREE_BYTES = 2 * 2**30
@@ -39,11 +41,17 @@ _MAKING_ROOM = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One file; `used_ns` is when its state was last written or read."""
+    """One file.
+
+    Attributes:
+        used_ns: when its state was last written or read.
+        unwritten_bytes: those of `nbytes` that a file which is being written does not take on the volume yet.
+    """
 
     path: Path
     nbytes: int
     used_ns: int
+    unwritten_bytes: int = 0
 
     @property
     def may_go(self) -> bool:
@@ -73,7 +81,9 @@ def files_in(folder: Path) -> list[Kept]:
                 with suppress(OSError):  # it has gone since
                     facts = path.lstat()
                     if stat.S_ISREG(facts.st_mode):
-                        files.append(Kept(path, facts.st_size, facts.st_mtime_ns))
+                        written = facts.st_blocks * _BLOCK_BYTES if path.suffix == _PARTIAL else facts.st_size
+                        unwritten = max(facts.st_size - written, 0)
+                        files.append(Kept(path, facts.st_size, facts.st_mtime_ns, unwritten))
     return files
 
 
@@ -91,7 +101,9 @@ def make_room(root: Path, max_bytes: int, num_bytes: int = 0, first: Collection[
     used_bytes = sum(file.nbytes for file in files)
     limit_bytes = max_bytes
     if num_bytes:
-        limit_bytes = min(max_bytes, used_bytes + shutil.disk_usage(root).free - MIN_FREE_BYTES)
+        promised_bytes = sum(file.unwritten_bytes for file in files)
+        free_bytes = shutil.disk_usage(root).free - promised_bytes - MIN_FREE_BYTES
+        limit_bytes = min(max_bytes, used_bytes + free_bytes)
     if num_bytes + sum(file.nbytes for file in files if not file.may_go) > limit_bytes:
         return False
     for file in files:
@@ -118,6 +130,7 @@ class PartialFile:
     """Owns a file until it has its name: private, as long as it will be, and locked, so that nobody sweeps it away.
 
     Raises:
+        FileNotFoundError: it was swept away before it was locked.
         OSError: it cannot be made.
     """
 
@@ -127,7 +140,11 @@ class PartialFile:
         self._partial.unlink(missing_ok=True)
         descriptor = os.open(self._partial, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         self.file: IO[bytes] = os.fdopen(descriptor, "r+b", buffering=0)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:  # another server starts, and takes it for what a killed one has left
+            self.discard()
+            raise FileNotFoundError(str(self._partial)) from error
         os.truncate(descriptor, num_bytes)
 
     def commit(self) -> None:
@@ -149,6 +166,7 @@ def reserve(
     """A file to write `num_bytes` into, which count from now on; None if there is no room for them.
 
     Raises:
+        FileNotFoundError: it was swept away at once, and may be tried again.
         OSError: the folder cannot be written.
     """
     with _MAKING_ROOM:
