@@ -83,6 +83,17 @@ def test_names_can_be_imported_from_it(seen: SimpleNamespace) -> None:
     assert seen.runs == [PACKAGE]
 
 
+def test_a_module_in_it_finds_the_names_that_it_needs(seen: SimpleNamespace) -> None:
+    """Although it is imported before anybody has used the package, whose own code imports it."""
+    write(seen.at, CODE)
+    (seen.at / PACKAGE / "inner.py").write_text("from . import other\nanswer = other.answer\n")
+    (seen.at / PACKAGE / "other.py").write_text("answer = 41\n")
+    importlib.invalidate_caches()
+    inner = importlib.import_module(f"{PACKAGE}.inner")
+    assert (inner.answer, seen.runs) == (41, [PACKAGE])
+    assert imported().later() == 42
+
+
 def test_a_name_that_it_does_not_have_is_missed_as_always(seen: SimpleNamespace) -> None:
     """Before it is loaded, and afterwards."""
     package = imported()

@@ -94,14 +94,18 @@ def test_the_second_import_reads_no_model_files(tmp_path: Path, plain: dict[str,
     assert [(path.name, path.stat().st_mode & 0o777) for path in file.parent.iterdir()] == [("imports.json", 0o600)]
 
 
-@pytest.mark.parametrize("damage", ["", "[]", '{"version": "of another one", "structures": {}}', None])
-def test_what_cannot_be_used_is_made_again(tmp_path: Path, plain: dict[str, Any], damage: str | None) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    ["[" * 100_000, '{"version": "of another one", "structures": {}}', [["strange"]], []],
+    ids=["deep", "of another", "strange", "empty"],
+)
+def test_what_cannot_be_used_is_made_again(tmp_path: Path, plain: dict[str, Any], damage: str | list[Any]) -> None:
     """A damaged file, one of another installation, and one with answers of a wrong shape cost one slow import."""
     file = tmp_path / "imports.json"
-    if damage is None:
+    if isinstance(damage, list):
         imported(file)
         kept = json.loads(file.read_text())
-        kept["structures"] = {key: [["strange"]] for key in kept["structures"]}
+        kept["structures"] = dict.fromkeys(kept["structures"], damage)
         file.write_text(json.dumps(kept))
     else:
         file.write_text(damage)

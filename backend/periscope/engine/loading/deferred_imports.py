@@ -37,8 +37,15 @@ class DeferredImports(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The spec of one of the packages, found in the usual way, with a loader that waits."""
-        if fullname not in self._packages:
+        """The spec of one of the packages, found in the usual way, with a loader that waits.
+
+        A module in a package is looked for once that is loaded, as in any import: it may need the names of it.
+        """
+        package = fullname.partition(".")[0]
+        if package not in self._packages:
+            return None
+        if fullname != package:
+            _load(sys.modules.get(package))
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
@@ -79,17 +86,30 @@ class _Load:
         Raises:
             AttributeError: it has no such name; or not yet, and its own code asks.
         """
+        with self._lock:
+            if self._has_begun and self._module.__dict__.get("__getattr__") is self:
+                raise AttributeError(f"module {self._module.__name__!r} has no attribute {name!r}", name=name)
+            self.load()
+        return getattr(self._module, name)
+
+    def load(self) -> None:
+        """Run all of the module's code, unless that has begun."""
         names = self._module.__dict__
         with self._lock:
-            if not self._has_begun:
-                self._has_begun = True
-                try:
-                    self._loader.exec_module(self._module)
-                except BaseException:
-                    self._has_begun = False  # the next who asks tries again
-                    raise
-                if names.get("__getattr__") is self:
-                    del names["__getattr__"]
-            elif names.get("__getattr__") is self:
-                raise AttributeError(f"module {self._module.__name__!r} has no attribute {name!r}", name=name)
-        return getattr(self._module, name)
+            if self._has_begun:
+                return
+            self._has_begun = True
+            try:
+                self._loader.exec_module(self._module)
+            except BaseException:
+                self._has_begun = False  # the next who asks tries again
+                raise
+            if names.get("__getattr__") is self:
+                del names["__getattr__"]
+
+
+def _load(module: ModuleType | None) -> None:
+    """Have a module loaded that waits for it."""
+    load = None if module is None else module.__dict__.get("__getattr__")
+    if isinstance(load, _Load):
+        load.load()

@@ -139,15 +139,16 @@ def _encoded(found: Any) -> list[Any] | None:
 
 
 def _decoded(encoded: Any) -> _Structure | None:
-    """None if it is of another shape."""
+    """None if it is of another shape, or empty, which no answer is."""
     try:
         # Interned, because the two answers that are asked for have the same names.
-        return {
+        decoded = {
             frozenset(needs): {key: set(map(sys.intern, names)) for key, names in places.items()}
             for needs, places in encoded
         }
     except (AttributeError, TypeError, ValueError):
         return None
+    return decoded or None
 
 
 def _read(file: Path, version: str) -> JSONObject:
@@ -155,7 +156,7 @@ def _read(file: Path, version: str) -> JSONObject:
     try:
         kept = json.loads(file.read_bytes())
         structures = kept["structures"] if kept["version"] == version else {}
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return {}
     return structures if isinstance(structures, dict) else {}
 
