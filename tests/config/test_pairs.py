@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Mapping
 from importlib import import_module
@@ -189,6 +190,15 @@ def test_a_file_for_each_size_of_mac_can_be_used(memory_gib: int, default: str, 
         if pair is not None:
             context_bytes = entry["params"]["context_length"] * pair.text.token_bytes
             assert pair.total_bytes - pair.text.reserve_bytes + context_bytes <= budget
+
+
+def test_the_shipped_file_names_macs_on_which_its_pairs_fit() -> None:
+    """Nobody fetches 20 GB for a Mac of the size in the comment that then cannot hold them."""
+    text = (Path(__file__).parents[2] / "models.yaml").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^  # (\d+) GB.*\n(?:  #.*\n)*  - name: (\S+)$", text, re.MULTILINE))
+    assert set(told.values()) == {"llama-3b", "qwen3-4b", "qwen3-30b"}
+    for memory_gib, name in told.items():
+        assert name in {pair.name for pair in fitting(estimated_budget(int(memory_gib) * GIB))}
 
 
 def test_pairs_are_in_the_order_of_their_sizes() -> None:
