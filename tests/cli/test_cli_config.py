@@ -148,7 +148,8 @@ def test_init_can_be_rehearsed_and_told_in_json() -> None:
     told = json.loads(cli.invoke(app, ["config", "init", "--dry-run", "--json", "--memory", "64GB"]).stdout)
     assert (told["path"], told["pairs"][0]["name"]) == (None, "qwen3-30b")
     assert told["budget_bytes"] < told["memory_bytes"] == 64 * 1024**3
-    assert cli.invoke(app, ["config", "init", "--dry-run", "--memory", "64GB"]).stdout == told["text"]
+    for same in ("64GB", "64gb", "64GiB"):  # memory is sold in powers of 1024
+        assert cli.invoke(app, ["config", "init", "--dry-run", "--memory", same]).stdout == told["text"]
     assert cli.invoke(app, ["config", "init", "--dry-run", "--memory", "lots"]).exit_code == 2
 
 

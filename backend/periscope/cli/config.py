@@ -97,7 +97,11 @@ def init(
     ] = None,
     memory: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Choose for a Mac with this much, e.g. 32GB.", show_default=False),
+        typer.Option(
+            metavar="SIZE",
+            help="Choose for a Mac with this much, e.g. 32GB, as memory is sold: in powers of 1024.",
+            show_default=False,
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the file; write nothing.")] = False,

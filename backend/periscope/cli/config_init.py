@@ -54,7 +54,7 @@ def _asked(memory: str) -> tuple[int, int]:
     from periscope.config import estimated_budget, parse_bytes
 
     try:
-        memory_bytes = parse_bytes(memory.replace("GB", "GiB"))  # memory is sold in powers of 1024, called GB
+        memory_bytes = parse_bytes(memory.upper().replace("GB", "GIB"))  # memory is sold in powers of 1024, called GB
     except ValueError as error:
         raise CommandFailed(f"--memory {memory}: {error}.", ExitCode.USAGE) from None
     return memory_bytes, estimated_budget(memory_bytes)
