@@ -174,13 +174,23 @@ def test_without_a_server_the_model_is_loaded_here(running: ServeProcess, short_
     assert "model tiny: ready" in ended.stderr
 
 
-def test_a_model_that_cannot_load_here_is_told(tmp_path: Path) -> None:
-    """The reason and its fix on stderr, exit code 1."""
+@pytest.mark.parametrize(
+    ("source", "code", "told"),
+    [
+        ("local_path: broken", 1, "could not be loaded"),
+        ("local_path: nowhere", 4, "There is no folder"),
+        ("hf_id: nobody/no-such-model", 4, "is not on this disk"),
+    ],
+)
+def test_a_model_that_cannot_load_here_is_told(source: str, code: int, told: str, tmp_path: Path) -> None:
+    """The reason and its fix on stderr; one that is not on this disk is 4, as with a server."""
     file = tmp_path / "models.yaml"
-    file.write_text(f"server: {{port: 1}}\nmodels:\n  - name: tiny\n    local_path: {tmp_path / 'nowhere'}\n")
+    file.write_text(f"server: {{port: 1}}\nmodels:\n  - name: tiny\n    {source}\n")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("no JSON")
     ended = run_command("ask", "Hi", "--config", str(file))
-    assert ended.returncode == 1
-    assert "There is no folder" in ended.stderr
+    assert ended.returncode == code
+    assert told in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from periscope.cli.exits import CommandFailed, ExitCode
+from periscope.cli.exits import CommandFailed, ExitCode, code_of
 from periscope.config import Config, ModelConfig
 from periscope.core import DEFAULT_NAME, ModelKind, find_model, require_model
+from periscope.errors import PeriscopeError
 
 if TYPE_CHECKING:
+    from periscope.runtime import Runtime
     from periscope.serving.service import ChatService
 
 
@@ -44,7 +46,7 @@ async def service_of_our_own(config: Config, names: set[str], required: str) -> 
     """A service whose models `names` were loaded side by side; their progress is shown on stderr.
 
     Raises:
-        CommandFailed: `required` could not be loaded.
+        CommandFailed: `required` could not be loaded (exit code 4 if it is not on this disk).
     """
     from periscope.cli.progress import display_on, print_line, shown, stderr_console
     from periscope.cli.quick_imports import import_quickly
@@ -61,7 +63,16 @@ async def service_of_our_own(config: Config, names: set[str], required: str) -> 
         async with shown(runtime.bus, display_on(console, tell)):
             await runtime.start()
         if runtime.service.health().models[required] == "failed":  # the display has said why
-            raise CommandFailed(f"Model {required} could not be loaded.")
+            raise CommandFailed(f"Model {required} could not be loaded.", await _code_of_failure(runtime, required))
         yield runtime.service
     finally:
         await runtime.stop()
+
+
+async def _code_of_failure(runtime: Runtime, name: str) -> ExitCode:
+    """The exit code for a model whose load has just failed: it is refused at once, with the reason."""
+    try:
+        await runtime.control.load(name, wait=False)
+    except PeriscopeError as error:
+        return code_of(error)
+    return ExitCode.FAILURE
