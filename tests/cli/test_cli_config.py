@@ -76,11 +76,22 @@ def test_validate_as_json_holds_the_problems_under_the_same_exit_codes(good: Pat
     """A script reads one object on stdout whether the file can be used or not."""
     ended = cli.invoke(app, ["config", "validate", str(good), "--json"])
     assert ended.exit_code == 0
-    assert json.loads(ended.stdout) == {"schema_version": 1, "path": str(good), "valid": True, "problems": []}
+    valid = {"schema_version": 1, "path": str(good), "valid": True, "problems": [], "warnings": []}
+    assert json.loads(ended.stdout) == valid
     ended = cli.invoke(app, ["config", "validate", str(bad), "--json"])
     said = json.loads(ended.stdout)
     assert (ended.exit_code, said["path"], said["valid"]) == (78, str(bad), False)
     assert "\n".join(said["problems"]) == ended.stderr.strip()
+
+
+def test_validate_warns_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    """With its line, and exit 0: the disk that it is on may be away for now, and the other models can be served."""
+    file = tmp_path / "models.yaml"
+    file.write_text("models:\n  - {name: here, local_path: .}\n  - name: away\n    local_path: ./nowhere\n")
+    ended = cli.invoke(app, ["config", "validate", str(file), "--json"])
+    (warning,) = json.loads(ended.stdout)["warnings"]
+    assert (ended.exit_code, ended.stderr) == (0, f"warning: {warning}\n")
+    assert f"models.yaml:4: models[1].local_path names no folder: {tmp_path / 'nowhere'}" in warning
 
 
 def test_show_tells_where_each_value_comes_from(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:

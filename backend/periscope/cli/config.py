@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from periscope.cli.exits import CommandFailed, ExitCode, exits
+from periscope.cli.exits import CommandFailed, ExitCode, complain, exits
 from periscope.cli.options import ConfigFile, DefaultModel, Host, Json, Port, VisionModel, load_config, print_json
 from periscope.errors import ConfigError
 
@@ -56,7 +56,12 @@ def validate(
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Check a models.yaml: exit 0 when it can be used, 78 with every problem when it cannot."""
+    """Check a models.yaml: exit 0 when it can be used, 78 with every problem when it cannot.
+
+    A model's folder that is not there is a warning: the rest can be served, and its disk may be away for now.
+    """
+    from periscope.config import missing_folders
+
     if file is not None and config is not None and file != config:
         raise CommandFailed(f"Two files are named, {file} and {config}: name one.", ExitCode.USAGE)
     file = file or config
@@ -64,11 +69,13 @@ def validate(
         loaded = load_config(file)
     except ConfigError as error:
         if as_json:
-            print_json({"path": file and str(file), "valid": False, "problems": error.problems})
+            print_json({"path": file and str(file), "valid": False, "problems": error.problems, "warnings": []})
         raise
-    num_models = len(loaded.models)
+    num_models, warnings = len(loaded.models), list(missing_folders(loaded.models, loaded.sources))
+    for warning in warnings:
+        complain(f"warning: {warning}")
     if as_json:
-        print_json({"path": str(file or loaded.path), "valid": True, "problems": []})
+        print_json({"path": str(file or loaded.path), "valid": True, "problems": [], "warnings": warnings})
         return
     typer.echo(f"{file or loaded.path} is valid: {num_models} model{'' if num_models == 1 else 's'}")
 

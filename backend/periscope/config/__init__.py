@@ -7,6 +7,7 @@ from periscope.config.keys import json_schema
 from periscope.config.layers import FLAGS, env_names
 from periscope.config.load import Config, find_file, load, user_file
 from periscope.config.mcp_schema import McpServerConfig
+from periscope.config.missing_files import missing_folders
 from periscope.config.params_schema import DType, ModelParams, SamplingParams, VariantConfig
 from periscope.config.places import Places
 from periscope.config.quantities import parse_bytes
@@ -55,6 +56,7 @@ __all__ = [
     "fitting",
     "json_schema",
     "load",
+    "missing_folders",
     "parse_bytes",
     "starter_file",
     "user_file",

@@ -21,6 +21,7 @@ from periscope.config.schema import ModelEntry, ServerConfig, ServerLimits
 from periscope.config.section import PATTERN_MEANINGS, fields_of
 from periscope.config.vision_schema import READER_KINDS, RemoteConfig, read_vision_mode
 from periscope.core import DEFAULT_NAME, ModelKind, VisionMode
+from periscope.demo import EMBEDDED, EMBEDDED_MODELS
 
 _MAX_SHOWN = 60
 #: Where a model comes from; an entry has one of them.
@@ -176,6 +177,10 @@ def _source_problems(document: Document, loc: Loc, entry: dict[str, Any]) -> Ite
     if len(given) != 1:
         which = " and ".join(given) if given else "none of hf_id, local_path and remote"
         yield _problem(document, loc, f"has {which}; give one")
+    folder = entry.get("local_path")
+    if isinstance(folder, str) and folder.startswith(EMBEDDED) and folder not in EMBEDDED_MODELS:
+        fault = f"should be one of {', '.join(EMBEDDED_MODELS)}, or a directory, got {_shown(folder)}"
+        yield _problem(document, (*loc, "local_path"), fault)
     if _is_remote(entry):
         yield from _remote_problems(document, loc, entry)
 

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from periscope.config.document import Document, Origin
 from periscope.config.keys import Loc
-from periscope.config.resolve import EMBEDDED, absolute
+from periscope.config.resolve import absolute
 from periscope.core import ModelKind
+from periscope.demo import EMBEDDED
 
 #: As in Qwen3-Embedding-0.6B, nomic-embed-text-v1.5 and embeddinggemma-300m.
 _NAMED_SO = re.compile(r"embed(?!ded)", re.IGNORECASE)

@@ -25,10 +25,9 @@ from periscope.config.params_schema import is_template
 from periscope.config.schema import ConfigFile, ModelConfig, ModelEntry
 from periscope.config.vision_schema import RemoteConfig, VisionProxyConfig
 from periscope.core import DEFAULT_NAME, ModelKind, VisionMode, find_model
+from periscope.demo import EMBEDDED, EMBEDDED_MODELS
 
 _FOR_OTHERS = " for other models"
-#: What a `local_path` starts with when the model is inside the package.
-EMBEDDED = "embedded:"
 _HUB_ID_FLAG = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*")
 _MAX_NAME = 150
 _MODEL, _VISION_MODEL = flag_origin("model"), flag_origin("vision_model")
@@ -317,7 +316,7 @@ def _find(served: list[ServedModel], wanted: str, cwd: Path) -> ServedModel | No
 def _source_of(wanted: str, cwd: Path) -> dict[str, str] | None:
     """The source of a new entry for a value that names no entry."""
     if wanted.startswith(EMBEDDED):
-        return {"local_path": wanted}
+        return {"local_path": wanted} if wanted in EMBEDDED_MODELS else None
     folder = absolute(wanted, cwd)
     is_folder = wanted and os.path.isdir(folder)  # noqa: PTH112 - Path.is_dir raises when a name is too long
     if is_folder or wanted.startswith(("/", "./", "../", "~")):

@@ -11,7 +11,7 @@ KIB, MIB, GIB, TIB = 1024, 1024**2, 1024**3, 1024**4
 DAY_S = 86_400.0
 
 NAME = r"^[\w.:@+-]+(/[\w.:@+-]+)*$"
-HUB_ID = r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?$"
+HUB_ID = r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*$"
 HOST = r"^[^\s/]+$"
 ALLOWED_HOST = r"^(\*|[^\s/*]+)$"
 FETCH_HOST = r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]@*]+)(:[0-9]{1,5})?$"
@@ -26,7 +26,7 @@ MCP_URL = r"^https?://[^\s/?#@]+(?:[/?][^\s#]*)?$"
 #: What to tell a person whose text does not match one of the patterns above.
 PATTERN_MEANINGS = {
     NAME: "should be made of letters, digits and . _ - : @ + with single slashes between",
-    HUB_ID: "should be a Hugging Face repository such as mlx-community/Qwen3-4B-Instruct-2507-4bit",
+    HUB_ID: "should be a Hugging Face repository with its owner, such as mlx-community/Qwen3-4B-Instruct-2507-4bit",
     HOST: "should be a host name or an IP address",
     ALLOWED_HOST: "should be a host name or an IP address, or * for any",
     FETCH_HOST: "should be a host such as nas.local, 192.168.1.5:8080 or [fd00::5]",

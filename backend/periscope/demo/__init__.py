@@ -10,5 +10,7 @@ from pathlib import Path
 
 _WEIGHTS = Path(__file__).resolve().parent / "weights"
 
+#: What a `local_path` starts with when the model is inside the package.
+EMBEDDED = "embedded:"
 #: What models.yaml calls them -> the folder with config, weights and tokenizer.
 EMBEDDED_MODELS = {"embedded:text": _WEIGHTS / "text", "embedded:captioner": _WEIGHTS / "captioner"}
