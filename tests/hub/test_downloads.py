@@ -163,6 +163,26 @@ def test_what_was_under_way_at_a_stop_goes_on_by_itself_and_what_was_paused_does
     with_world(started, file=file)
 
 
+def test_what_has_failed_keeps_its_error_over_a_restart(tmp_path: Path) -> None:
+    """Nobody takes it for one that was paused on purpose; it goes on when it is asked for."""
+    file = JobFile(tmp_path / "downloads.json")
+
+    async def failed(world: World) -> None:
+        world.pull.error = HubError("The hub is away.")
+        world.pull.done.set()
+        await world.until(world.downloads.start("o/model", None), "failed")
+
+    async def started(world: World) -> None:
+        (kept,) = world.downloads.all()
+        assert (kept.state, kept.error) == ("failed", "The hub is away.")
+        assert world.downloads.start("o/model", None).id == kept.id
+        world.pull.done.set()
+        await world.until(kept, "completed")
+
+    with_world(failed, file=file)
+    with_world(started, file=file)
+
+
 def test_one_is_fetched_at_a_time_in_order() -> None:
     """A paused one lets the next go first, and comes behind it when it is resumed."""
 

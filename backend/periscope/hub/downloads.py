@@ -97,8 +97,8 @@ class Downloads:
         if self._file is None:
             return
         for job in await asyncio.to_thread(self._file.read):
-            state = DownloadState.PAUSED if job.is_paused else DownloadState.QUEUED
-            self._all[job.id] = Download(job.id, job.hub_id, job.revision, job.created_at, state)
+            taken_up = Download(job.id, job.hub_id, job.revision, job.created_at, job.state, error=job.error)
+            self._all[job.id] = taken_up
         self._go_on()
 
     def start(self, hub_id: str, revision: str | None) -> DownloadStatus:

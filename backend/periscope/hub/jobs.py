@@ -62,13 +62,25 @@ _STALE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class SavedJob:
-    """What is kept of an unfinished download."""
+    """What is kept of an unfinished download.
+
+    Attributes:
+        error: why it failed; None if it did not.
+    """
 
     id: str
     hub_id: str
     revision: str | None
     created_at: float
     is_paused: bool
+    error: str | None = None
+
+    @property
+    def state(self) -> DownloadState:
+        """What it is when it is taken up again."""
+        if self.error is not None:
+            return DownloadState.FAILED
+        return DownloadState.PAUSED if self.is_paused else DownloadState.QUEUED
 
 
 @dataclass(slots=True, eq=False)
@@ -114,7 +126,8 @@ class Download:
 
     def saved(self) -> SavedJob:
         """What is kept of it over a restart."""
-        return SavedJob(self.id, self.hub_id, self.revision, self.created_at, is_paused=not self.state.is_active)
+        is_paused = not self.state.is_active
+        return SavedJob(self.id, self.hub_id, self.revision, self.created_at, is_paused=is_paused, error=self.error)
 
     def status(self, now: float) -> DownloadStatus:
         """The download as watchers see it now."""
