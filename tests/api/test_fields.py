@@ -150,6 +150,14 @@ async def test_what_has_no_effect_is_one_line_in_the_log(caplog: pytest.LogCaptu
     assert told[0].__dict__["request_id"] == reply.headers["x-request-id"]
 
 
+@in_loop
+async def test_a_refused_field_is_named_as_it_was_sent() -> None:
+    """Also one that has another name in this dialect: `input` is not what has to go."""
+    async with client_of(FakeBackend()) as client:
+        reply = await client.post("/v1/responses", json={"input": "Hi", "messages": ASKED})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "messages")
+
+
 def test_the_page_of_fields_is_made_from_the_tables() -> None:
     """`python -m periscope.api.field_page > docs/fields.md` makes it anew."""
     kept = Path(__file__).parents[2] / "docs" / "fields.md"

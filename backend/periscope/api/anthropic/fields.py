@@ -41,7 +41,7 @@ MESSAGES_FIELDS: FieldTable = {
     "container": refused("the server runs no code", {}),
     "stop": refused("OpenAI's", [], fix="send it as `stop_sequences`"),
     "response_format": refused("OpenAI's", fix="send a schema as `output_config.format`"),
-    "n": refused("OpenAI's", 1, fix="send the request several times"),
+    "n": refused("OpenAI's; 1 is accepted", 1, fix="send the request several times"),
     "logprobs": refused("OpenAI's", False),
     "logit_bias": refused("OpenAI's", {}),
     "max_completion_tokens": refused("OpenAI's", fix="send it as `max_tokens`"),

@@ -71,7 +71,7 @@ RESPONSES_FIELDS: FieldTable = {
     "max_tokens": refused("chat completions'", fix="send it as `max_output_tokens`"),
     "max_completion_tokens": refused("chat completions'", fix="send it as `max_output_tokens`"),
     "functions": refused("chat completions'", [], fix="send them in `tools`"),
-    "n": refused("chat completions'", 1, fix="send the request several times"),
+    "n": refused("chat completions'; 1 is accepted", 1, fix="send the request several times"),
     "logprobs": refused("chat completions'", False, fix='send `include: ["message.output_text.logprobs"]`'),
     "logit_bias": refused("chat completions'", {}),
     "chat_template_kwargs": refused("chat completions'", {}, fix="set them in models.yaml"),
