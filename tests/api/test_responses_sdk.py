@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -13,17 +14,19 @@ from periscope.api import ApiSettings, create_app
 from periscope.core import (
     Finished,
     FinishReason,
+    OutputEvent,
     ReasoningDelta,
     TextDelta,
     TokenLogprob,
     TokenText,
+    ToolCall,
     VisionUsage,
     Waiting,
     WaitStatus,
 )
 from periscope.errors import ContextLengthExceeded, ImageRejected, PeriscopeError, ServerBusy
 from periscope.turns import TurnStore
-from tests.api.driving import FINISHED, SHORT_S, FakeBackend, app_over, in_loop
+from tests.api.driving import FINISHED, SHORT_S, FakeBackend, app_over, called, in_loop
 from tests.api.exchange import Exchange
 from tests.api.fake_control import FakeControl
 from tests.api.gates import Gate
@@ -224,6 +227,66 @@ async def test_log_probabilities_stand_beside_the_text() -> None:
             (told,) = response.output[0].content[0].logprobs
             assert (told.token, told.logprob, told.top_logprobs[1].logprob) == ("Hi", -0.5, -9999.0)
         assert [event.logprobs[0].token for event in events if event.type.endswith("text.done")] == ["Hi"]
+
+
+def bare(*tokens: str) -> TextDelta:
+    """The log-probabilities of tokens that are no text yet, or never."""
+    return TextDelta("", tuple(TokenLogprob(TokenText(7, token, token.encode()), -1.0) for token in tokens))
+
+
+CALL = ToolCall("call_a", "weather", "{}")
+START, *ARGUMENTS = called(0, CALL)
+#: What the model writes with log-probabilities -> the types of the items, and the tokens that are told of each text.
+WITHOUT_TEXT: dict[str, tuple[list[OutputEvent], list[str], list[list[str]]]] = {
+    "a call": ([bare("<call>"), START, bare("{"), *ARGUMENTS, bare("}")], ["function_call"], []),
+    "a call without arguments": ([bare("<call>"), START, bare("</call>")], ["function_call"], []),
+    "reasoning": (
+        [bare("a"), ReasoningDelta("a"), bare("b"), ReasoningDelta("b"), replace(bare("Hi"), text="Hi")],
+        ["reasoning", "message"],
+        [["Hi"]],
+    ),
+    "a text of whose first character there are two tokens": (
+        [bare("first"), replace(bare("second"), text="Hi"), bare("third")],
+        ["message"],
+        [["first", "second", "third"]],
+    ),
+    "a call between texts": (
+        [replace(bare("Hi"), text="Hi"), bare("{"), START, *ARGUMENTS, replace(bare("Yo"), text="Yo")],
+        ["message", "function_call", "message"],
+        [["Hi", "{"], ["Yo"]],
+    ),
+    "a call that is not told, and a text": (
+        [START, *ARGUMENTS, bare("<call>"), *called(1, CALL), replace(bare("Yo"), text="Yo")],
+        ["function_call", "message"],
+        [["Yo"]],
+    ),
+}
+
+
+@pytest.mark.parametrize(("script", "types", "tokens"), WITHOUT_TEXT.values(), ids=WITHOUT_TEXT)
+@pytest.mark.parametrize(
+    "finished", [Finished(FinishReason.STOP, USAGE), Finished(FinishReason.LENGTH, USAGE)], ids=["stop", "length"]
+)
+@in_loop
+async def test_log_probabilities_without_text_are_no_item(
+    script: list[OutputEvent], types: list[str], tokens: list[list[str]], finished: Finished
+) -> None:
+    """The items are those of the same answer without log-probabilities, whole and streamed."""
+    plain = [replace(event, logprobs=()) if isinstance(event, TextDelta) else event for event in script]
+    asked: Any = {"parallel_tool_calls": False, "include": ["message.output_text.logprobs"]}
+    async with sdk_over(FakeBackend(*script, finished)) as sdk:
+        whole = without_ids((await sdk.responses.create(**HELLO, **asked)).to_dict()["output"])
+        *_, last = [event async for event in await sdk.responses.create(**HELLO, **asked, stream=True)]
+        assert without_ids(last.response.to_dict()["output"]) == whole
+    async with sdk_over(FakeBackend(*plain, finished)) as sdk:
+        without = without_ids((await sdk.responses.create(**HELLO, **asked)).to_dict()["output"])
+    assert [item["type"] for item in whole] == types
+    parts = [item["content"][0] for item in whole if item["type"] == "message"]
+    assert [[entry["token"] for entry in part.pop("logprobs")] for part in parts] == tokens
+    for item in without:
+        if item["type"] == "message":
+            del item["content"][0]["logprobs"]
+    assert whole == without
 
 
 @in_loop

@@ -109,10 +109,11 @@ def test_a_stored_response_is_read_listed_and_deleted(sdk: openai.OpenAI) -> Non
         sdk.responses.retrieve(second.id)
 
 
+@pytest.mark.parametrize("asked", [{}, {"top_logprobs": 1}], ids=["plain", "with logprobs"])
 @pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "streaming"])
-def test_a_forced_call_goes_to_the_tool_and_its_result_back(sdk: openai.OpenAI, *, is_stream: bool) -> None:
+def test_a_forced_call_goes_to_the_tool_and_its_result_back(sdk: openai.OpenAI, asked: Any, *, is_stream: bool) -> None:
     """The round that agents make: a call with arguments that fit, a result with a picture, and an answer to it."""
-    asked: Any = {"model": "demo", "tools": [WEATHER], "max_output_tokens": 200}
+    asked = asked | {"model": "demo", "tools": [WEATHER], "max_output_tokens": 200}
     forced = asked | {"input": QUESTION, "tool_choice": {"type": "function", "name": "get_weather"}}
     if is_stream:
         with sdk.responses.stream(**forced) as events:

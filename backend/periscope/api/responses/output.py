@@ -6,6 +6,7 @@ A response that is not streamed is made in the same way without its events, so t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from periscope.api.responses.mcp_items import FAILED, McpCallItem, approval_item, list_item
@@ -38,7 +39,7 @@ from periscope.core import (
 )
 
 if TYPE_CHECKING:
-    from periscope.core import JSONObject
+    from periscope.core import JSONObject, TokenLogprob
 
 __all__ = ["COMPLETED", "FAILED", "INCOMPLETE", "Output", "OutputForm", "whole"]
 
@@ -50,6 +51,9 @@ class Output:
     """Owns the items of one response: those that have ended, the one that is written, and those that wait for results.
 
     A call of a tool on an MCP server waits for its result once it is written, and others may begin meanwhile.
+
+    Log-probabilities belong to the text of a message. Those that come without text while no message is written wait for
+    one: they may be of a part of its first character. When anything else follows, they are of that, and are not told.
     """
 
     def __init__(self, form: OutputForm) -> None:
@@ -59,6 +63,7 @@ class Output:
         self._growing: tuple[int, OutputItem] | None = None
         self._running: dict[str, tuple[int, McpCallItem]] = {}
         self._listing: dict[str, tuple[int, str]] = {}
+        self._ahead_of_text: tuple[TokenLogprob, ...] = ()
 
     @property
     def items(self) -> list[JSONObject]:
@@ -67,7 +72,13 @@ class Output:
 
     def take(self, told: Told) -> Iterator[JSONObject]:
         """The events of an event of the answer."""
+        if self._ahead_of_text:
+            if isinstance(told, TextDelta):
+                told = replace(told, logprobs=self._ahead_of_text + told.logprobs)
+            self._ahead_of_text = ()
         match told:
+            case TextDelta("", logprobs) if not self._is_in_message:
+                self._ahead_of_text = logprobs
             case ToolsListing(server):
                 yield from self._list(server)
             case ToolsListed():
@@ -105,6 +116,10 @@ class Output:
         if all(item["type"] in ("reasoning", "mcp_list_tools") for item in self.items):
             yield from self._begin(MessageItem(self._form))
             yield from self.end(COMPLETED)
+
+    @property
+    def _is_in_message(self) -> bool:
+        return self._growing is not None and isinstance(self._growing[1], MessageItem)
 
     def _grow(self, delta: Delta) -> Iterator[JSONObject]:
         if not self._is_wanted(delta):
