@@ -70,7 +70,7 @@ async def test_headers_that_cannot_be_used_are_told_in_the_dialect_of_their_requ
 
 @pytest.mark.parametrize(
     "sent",
-    [b"\r\n\r\n\r\n", b"x", b"OPTIONS * HTTP/1.1\r\nbad\r\n\r\n", b"GET http://a/v1/messages HTTP/1.1\r\nbad\r\n\r\n"],
+    [b"\r\n\r\n\r\n", b"x", b"OPTIONS * HTTP/1.1\r\nbad\r\n\r\n", b"GET a/v1/messages HTTP/1.1\r\nbad\r\n\r\n"],
 )
 @in_loop
 async def test_what_names_no_path_is_told_in_the_dialect_of_all_others(sent: bytes) -> None:

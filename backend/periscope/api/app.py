@@ -27,6 +27,7 @@ from periscope.api.paths import IntendedPaths
 from periscope.api.probes import probe_router
 from periscope.api.request_log import RequestLog, RouteNote
 from periscope.api.responses.routes import responses_router
+from periscope.api.server_options import ServerOptions
 from periscope.core import AllowedOrigins
 from periscope.log_tail import LogTail
 from periscope.turns import TurnStore
@@ -104,6 +105,7 @@ def _layers(
         Middleware(IntendedPaths),
         Middleware(HostGuard, allowed_hosts=settings.allowed_hosts, origins=origins),
         Middleware(Cors, origins=origins),
+        Middleware(ServerOptions),
         Middleware(KeyGuard, keys=keys),
         Middleware(ClientBounds, max_requests=settings.max_requests_per_client),
         Middleware(BodyIntake, settings=settings),

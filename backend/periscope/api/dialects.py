@@ -41,11 +41,12 @@ def encoder_for(path: str, dialects: DialectTable) -> ErrorEncoder:
     """Pure: the encoder of errors on this path, as the client spelled it. The longest entry that covers it counts.
 
     Args:
+        path: may be none, as in `OPTIONS *`.
         dialects: must have an entry for "/".
     """
     meant = intended_path(path)
     covering = (prefix for prefix in dialects if f"{meant}/".startswith(f"{prefix.rstrip('/')}/"))
-    return dialects[max(covering, key=len)]
+    return dialects[max(covering, key=len, default="/")]
 
 
 def speaks_anthropic(scope: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import h11
 
 from periscope.api.error_replies import error_reply
+from periscope.cli.http_targets import path_of, with_path
 from periscope.errors import ServerBusy
 
 if TYPE_CHECKING:
@@ -102,19 +103,22 @@ class BoundedConnection(h11.Connection):
 
     @property
     def asked(self) -> Mapping[str, Any]:
-        """Path and names of the headers of the newest request, as far as they came, under the keys of an ASGI scope."""
+        """What the newest request is, as far as it came, under the keys of an ASGI scope. Headers have no values."""
         line, *fields = self._head.lstrip().partition(b"\r\n\r\n")[0].split(b"\r\n")
-        target = line.partition(b" ")[2].partition(b" ")[0].partition(b"?")[0].decode("latin-1")
+        method, _, rest = line.partition(b" ")
+        target = rest.partition(b" ")[0]
         return {
-            "path": target if target.startswith("/") else "/",
+            "method": method.decode("latin-1"),
+            "path": path_of(target).partition(b"?")[0].decode("latin-1"),
             "headers": [(field.partition(b":")[0].strip().lower(), b"") for field in fields],
         }
 
     def next_event(self) -> Any:
-        """The next event, as h11 has it.
+        """The next event, as h11 has it, but that the target of a request is a path.
 
         Raises:
             HeadersTooLarge: the request's headers are over a limit.
+            TargetRefused: the request's target has no path.
             h11.RemoteProtocolError: the client does not speak HTTP.
         """
         if self.their_state is h11.IDLE:
@@ -134,6 +138,7 @@ class BoundedConnection(h11.Connection):
                     f"The request has {num} headers, and at most {self._bounds.max_headers} are taken "
                     "(`server.limits.max_headers`)."
                 )
+            return with_path(event)
         return event
 
     def _too_large(self) -> HeadersTooLarge:

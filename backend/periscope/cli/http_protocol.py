@@ -25,6 +25,7 @@ from periscope.api.errors import ErrorFacts, ErrorRow
 from periscope.api.record import RequestRecord
 from periscope.api.replies import dump_json
 from periscope.cli.http_bounds import BoundedConnection, Connections, HeadersTooLarge, HTTPBounds, refusing
+from periscope.cli.http_targets import TargetRefused
 from periscope.cli.http_writes import JoinedWrites, joining
 
 logger = logging.getLogger(__name__)
@@ -162,7 +163,10 @@ class PatientProtocol(H11Protocol):
         if isinstance(error := sys.exception(), HeadersTooLarge):
             self._refuse(431, "headers_too_large", str(error))
             return
-        fault = "Its body is not in valid chunks." if self._is_in_body else "Its headers are malformed."
+        if isinstance(error, TargetRefused):
+            fault = str(error)
+        else:
+            fault = "Its body is not in valid chunks." if self._is_in_body else "Its headers are malformed."
         self._refuse(400, "invalid_http", f"{msg} {fault}")
 
     @property
@@ -209,6 +213,8 @@ class PatientProtocol(H11Protocol):
             (b"content-length", b"%d" % len(body)),
             (b"connection", b"close"),
         ]
+        if self.conn.our_state is h11.SEND_RESPONSE and asked["method"] == "HEAD":  # h11 has read it, and takes no body
+            body = b""
         for event in (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
