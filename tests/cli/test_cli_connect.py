@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from periscope.cli.app import app
 from periscope.cli.clients import CLIENTS, KEY_PLACE, NO_KEY, Connection, find_client
-from tests.cli.process import ServeProcess
+from tests.cli.process import ServeProcess, new_home, run_command
 
 cli = CliRunner()
 AWKWARD = Connection("http://127.0.0.1:7374", 'my "model"', has_key=False, context_length=4096, takes_images=True)
@@ -111,6 +111,28 @@ def test_settings_are_for_the_running_server(running: ServeProcess, short_config
     unknown = cli.invoke(app, ["connect", "litellm", "--model", "nope", *common])
     assert unknown.exit_code == 4
     assert "tiny" in unknown.stderr
+
+
+def test_the_running_server_says_whether_it_wants_a_key(short_config: Path, tmp_path: Path) -> None:
+    """What the caller's models.yaml has of keys does not matter: the server may run on another one."""
+    keyed, home = tmp_path / "models.yaml", new_home()
+    keyed.write_text(short_config.read_text().replace("port: 1", "port: 1, api_key: sesame"))
+    with ServeProcess("--config", str(keyed), "--port", "0", home=home) as server:
+        server.wait_until_ready()
+        changes = {"PERISCOPE_HOME": home}
+        told = run_command("connect", "litellm", "--json", "--config", str(short_config), changes=changes)
+        assert json.loads(told.stdout)["needs_key"], told.stderr
+        assert KEY_PLACE in json.loads(told.stdout)["settings"]
+        assert server.terminate() == 0
+
+
+def test_a_server_without_a_key_wants_none_whatever_the_file_says(running: ServeProcess, tmp_path: Path) -> None:
+    """The key of the caller's file is that of another server."""
+    keyed = tmp_path / "models.yaml"
+    keyed.write_text("server: {port: 1, api_key: sesame}\nmodels:\n  - {name: m, hf_id: a/b}\n")
+    ended = cli.invoke(app, ["connect", "litellm", "--json", "--url", running.url, "--config", str(keyed)])
+    told = json.loads(ended.stdout)
+    assert (told["needs_key"], NO_KEY in told["settings"]) == (False, True)
 
 
 def test_a_client_of_an_api_that_is_not_served_is_told_so() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -168,6 +168,18 @@ class Server:
         """
         async with self._client(_STREAM_TIMEOUTS) as client:
             return await client.list_models()
+
+    async def needs_key(self) -> bool:
+        """Whether its models are shown to those alone who send a key.
+
+        Raises:
+            PeriscopeError: as for `chat`.
+        """
+        try:
+            await replace(self, api_key=None).models()
+        except AuthenticationFailed:
+            return True
+        return False
 
     async def command(self, verb: str, model: str, *, wait: bool) -> ModelRow:
         """Have a model loaded, unloaded or selected; its row afterwards.

@@ -90,10 +90,9 @@ def _connection(config: Config, url: str | None, model: str | None) -> Connectio
     from periscope.cli.in_process import text_model
     from periscope.core import VisionMode, require_model
 
-    has_key = config.server.needs_key
     server = find_server(url, config)
     if server is not None:
-        models = asyncio.run(server.models())
+        models, has_key = asyncio.run(server.models()), asyncio.run(server.needs_key())
         served = require_model(models, model or "", default=next(iter(models), None))  # the default one comes first
         return Connection(
             _reachable(server.url), served.name, has_key, served.context_length, "image" in served.input_modalities
@@ -101,9 +100,8 @@ def _connection(config: Config, url: str | None, model: str | None) -> Connectio
     complain("No server runs now: these are the settings for the one that `periscope serve` would start.")
     entry = text_model(config, model)
     takes_images = entry.capabilities.vision_mode is not VisionMode.DISABLED
-    return Connection(
-        _reachable(address_of(config.server).url), entry.name, has_key, entry.params.context_length, takes_images
-    )
+    url, has_key = _reachable(address_of(config.server).url), config.server.needs_key
+    return Connection(url, entry.name, has_key, entry.params.context_length, takes_images)
 
 
 def _reachable(url: str) -> str:
