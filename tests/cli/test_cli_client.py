@@ -88,6 +88,15 @@ def test_a_running_server_is_found_by_url_and_by_environment(running: ServeProce
     assert "secret" not in repr(by_url)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_an_address_without_a_scheme_is_read_as_http(running: ServeProcess, config: Config, host: str) -> None:
+    """As people write it, by `--url` and by PERISCOPE_URL."""
+    address = f"{host}:{running.url.rpartition(':')[2]}"
+    for found in (find_server(address, config, {}), find_server(None, config, {"PERISCOPE_URL": f"{address}/v1"})):
+        assert found is not None
+        assert found.url == f"http://{address}"
+
+
 def test_nobody_at_the_configured_port_is_no_error(config: Config) -> None:
     """Then the command loads its own model."""
     assert find_server(None, config, {}) is None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from periscope.cli.address import Address, address_in, address_of
+from periscope.cli.address import UNIX, Address, address_in, address_of
 from periscope.cli.exits import CommandFailed, ExitCode
 from periscope.core import CaptionedImage, DescribedFile, FilePart, ImagePart, JSONObject, OutputEvent
 from periscope.errors import (
@@ -231,7 +231,8 @@ def as_raised_here() -> Iterator[None]:
 def find_server(asked_url: str | None, config: Config, env: Mapping[str, str] | None = None) -> Server | None:
     """The running Periscope; None if none runs. Blocks for a moment.
 
-    Looked for at `--url`, else `PERISCOPE_URL`, else where `server.json` says, else where the configuration says.
+    Looked for at `--url`, else `PERISCOPE_URL`, else where `server.json` says, else where the configuration says. What
+    has no scheme is read as `http://`.
 
     Raises:
         CommandFailed: a server was asked for by its URL, and there is no Periscope (exit code 3).
@@ -241,7 +242,8 @@ def find_server(asked_url: str | None, config: Config, env: Mapping[str, str] | 
     named = asked_url or env.get("PERISCOPE_URL")
     known = [*([address_in(running)] if running else []), address_of(config.server)]
     if named:
-        url = named.rstrip("/").removesuffix("/v1")
+        has_scheme = "://" in named or named.startswith(UNIX)
+        url = (named if has_scheme else f"http://{named}").rstrip("/").removesuffix("/v1")
         known = [next((each for each in known if each.url == url), Address(url))]
     for address in dict.fromkeys(known):
         if is_periscope(address):
