@@ -60,6 +60,16 @@ def test_a_model_is_unloaded_and_loaded_and_ps_sees_both(served: list[str]) -> N
     assert (selected["verb"], selected["model"]["default"]) == ("select", True)
 
 
+def test_without_waiting_it_says_what_the_server_begins(served: list[str]) -> None:
+    """The state before it would read as if nothing had been asked for; a model that is ready already is told so."""
+    assert periscope("load", "tiny", *served).exit_code == 0
+    assert periscope("load", "tiny", "--no-wait", *served).stdout.startswith("tiny: ready, ")
+    assert periscope("unload", "tiny", *served).stdout == "tiny: unloaded, default\n"
+    for verb in ("load", "select"):
+        assert periscope(verb, "tiny", "--no-wait", *served).stdout.startswith("tiny: being loaded")
+        assert periscope("unload", "tiny", *served).exit_code == 0
+
+
 def test_an_unknown_model_is_4_and_no_server_is_3(served: list[str]) -> None:
     """The server's own sentence names the models that it knows; without a server the sentence says how to start one."""
     unknown = periscope("load", "nope", *served)

@@ -72,8 +72,10 @@ def _carry_out(verb: str, model: str, *, wait: bool, url: str | None, config: Pa
     if as_json:
         print_json({"url": server.url, "verb": verb, "model": row.model_dump()})
         return
+    goal, meanwhile = ("unloaded", "being unloaded") if verb == "unload" else ("ready", "being loaded")
+    state = state_text(row) if wait or row.state == goal else meanwhile  # the server begins after its answer
     taken = f", {size(row.held_bytes)} of memory" if row.is_resident else ""
-    typer.echo(f"{row.id}: {state_text(row)}{taken}{', default' if row.default else ''}")
+    typer.echo(f"{row.id}: {state}{taken}{', default' if row.default else ''}")
 
 
 async def command_shown(server: Server, verb: str, model: str, *, wait: bool, display: Display) -> ModelRow:
