@@ -194,6 +194,14 @@ def test_both_flags_make_a_pair():
             "flag --model: 'othr' is no configured model, no directory and no hub id (owner/name); did you mean other?",
         ),
         ({"model": ""}, "flag --model: '' is no configured model, no directory and no hub id (owner/name)"),
+        (
+            {"model": "/no/such/dir"},
+            "flag --model: '/no/such/dir' is no configured model, no directory and no hub id (owner/name)",
+        ),
+        (
+            {"vision_model": "./nosuch"},
+            "flag --vision-model: './nosuch' is no configured model, no directory and no hub id (owner/name)",
+        ),
         ({"model": "eyes"}, "flag --model: 'eyes' only captions images for other models; name a text model"),
         (
             {"vision_model": "words"},

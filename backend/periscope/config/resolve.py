@@ -285,11 +285,14 @@ def _see_through(default: ServedModel, captioner: ServedModel, origin: Origin) -
 
 
 def _find_or_add(served: list[ServedModel], wanted: str, origin: Origin, cwd: Path) -> ServedModel:
-    """The entry of this name, alias, hub id or directory, else a new one for the hub id or directory."""
+    """The entry of this name, alias, hub id or directory, else a new one for the hub id or a directory that is there."""
     if (model := _find(served, wanted, cwd)) is not None:
         return model
     source = _source_of(wanted, cwd)
-    return _refuse(origin, _names_nothing(served, wanted)) if source is None else _add(served, source, origin)
+    path = None if source is None else source.get("local_path")
+    if source is None or not (path is None or path.startswith(EMBEDDED) or os.path.isdir(path)):  # noqa: PTH112 - as below
+        _refuse(origin, _names_nothing(served, wanted))
+    return _add(served, source, origin)
 
 
 def _find_or_add_remote(served: list[ServedModel], wanted: RemoteConfig) -> ServedModel:
