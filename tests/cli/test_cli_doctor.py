@@ -18,7 +18,7 @@ from periscope.cli.doctor.server import look_at_agent, look_at_port
 from periscope.config import Config, ModelConfig, load
 from periscope.core import Footprint
 from periscope.engine.device.facts import DeviceFacts
-from periscope.errors import ModelLoadError
+from periscope.errors import FilesMissing, ModelLoadError
 from tests.service.fake_launchd import FakeClock, FakeLaunchd, mac
 
 cli = CliRunner()
@@ -154,6 +154,13 @@ def test_why_a_model_cannot_be_used_and_what_to_do_are_said_apart(config: Config
     told = ModelLoadError("a/talks-3.2 is not on this disk. Fetch it with `periscope pull a/talks-3.2`.")
     first, *_ = look_at_models(config, measured({"talks": told, "sees": 5, "other": 5}), budget_bytes=100)
     assert (first.said, first.fix) == ("a/talks-3.2 is not on this disk", "Fetch it with `periscope pull a/talks-3.2`.")
+
+
+def test_a_missing_model_is_pulled_by_the_name_it_has_here(config: Config) -> None:
+    """As serve, ask and show say it: so its captioner comes with it."""
+    told = FilesMissing("a/talks is not on this disk.", pulled="a/talks")
+    first, *_ = look_at_models(config, measured({"talks": told, "sees": 5, "other": 5}), budget_bytes=100)
+    assert first.fix == "Fetch it with `periscope pull talks`."
 
 
 def test_captioner_reader_and_disk(config: Config, tmp_path: Path) -> None:

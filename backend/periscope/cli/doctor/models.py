@@ -9,7 +9,7 @@ from periscope.cli.doctor.finding import Finding, Level
 from periscope.config.named import captioner_name
 from periscope.core import find_model
 from periscope.core.amounts import size
-from periscope.errors import ConfigError, ModelLoadError
+from periscope.errors import ConfigError, FilesMissing, ModelLoadError
 
 if TYPE_CHECKING:
     from periscope.config import Config, ModelConfig
@@ -90,6 +90,8 @@ def _look_at(
     try:
         footprint = measure(model)
     except ModelLoadError as error:
+        if isinstance(error, FilesMissing):  # under its own name it is pulled with its captioner and its draft model
+            error = error.called(model.name)
         said, _, fix = error.message.partition(". ")  # one sentence says why, the next what to do
         return Finding(check, Level.FAILURE, said, fix or f"`periscope pull {model.name}` fetches it."), 0
     except OSError as error:
