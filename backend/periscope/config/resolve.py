@@ -285,7 +285,7 @@ def _see_through(default: ServedModel, captioner: ServedModel, origin: Origin) -
 
 
 def _find_or_add(served: list[ServedModel], wanted: str, origin: Origin, cwd: Path) -> ServedModel:
-    """The entry of this name, alias, hub id or directory, else a new one for the hub id or a directory that is there."""
+    """The entry of this name, alias, hub id or directory, else a new one for the hub id or an existing directory."""
     if (model := _find(served, wanted, cwd)) is not None:
         return model
     source = _source_of(wanted, cwd)
