@@ -107,6 +107,21 @@ def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
     assert ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("serv", "Did you mean 'serve'"),
+        ("statsu", "'status'"),
+        ("help", "--help` lists"),
+        ("nonsense", "--help` lists"),
+    ],
+)
+def test_a_mistyped_command_is_told_what_is_near(typed: str, hint: str) -> None:
+    """Else where all commands are listed."""
+    ended = cli.invoke(app, [typed])
+    assert (ended.exit_code, f"No such command '{typed}'." in ended.stderr, hint in ended.stderr) == (2, True, True)
+
+
 @pytest.mark.parametrize("arguments", [["version"], ["--help"], ["load", "--help"], ["chat", "--help"]])
 def test_quick_commands_import_nothing_heavy(arguments: list[str]) -> None:
     """Help and version start without MLX, HTTP or YAML: nothing slow is imported before a command needs it."""
