@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from periscope.cli.app import app
 from periscope.cli.chat_input import Command, Said, path_of, read_input
-from periscope.cli.chat_session import ChatSession
+from periscope.cli.chat_session import HELP, ChatSession
 from periscope.core import Finished, FinishReason, Message, OutputEvent, Role, TextDelta, Usage
 from periscope.errors import ServerBusy
 from tests.cli.process import ServeProcess
@@ -101,6 +101,18 @@ def test_an_error_is_told_and_forgotten(tmp_path: Path) -> None:
         session.take("/image nothing.png")
     assert told == ["Attached a.png.", "Too many requests.", "There is no file nothing.png."]
     assert [len(message.images) for message in model.asked[1][1]] == [0, 1]
+
+
+def test_a_command_that_there_is_not_is_named() -> None:
+    """Before the list of those that there are; /help is the list alone."""
+    with asyncio.Runner() as runner:
+        session, told = session_with(Model(), runner)
+        assert all(session.take(line) for line in ("/nonsense", "/image", "/help"))
+    assert told == [
+        f"There is no command /nonsense.\n{HELP}",
+        "There is no file named: /image FILE attaches a picture.",
+        HELP,
+    ]
 
 
 @pytest.fixture

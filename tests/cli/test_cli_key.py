@@ -46,6 +46,16 @@ def test_a_key_is_shown_once_with_the_lines_for_the_file(config: Path) -> None:
     assert "has a key 'laptop' already" in again.stderr
 
 
+def test_a_list_without_keys_says_so(tmp_path: Path) -> None:
+    """With the file that was read and how to make one; nothing on stdout for a script."""
+    file = tmp_path / "models.yaml"
+    file.write_text(ONE)
+    ended = cli.invoke(app, ["key", "ls", "--config", str(file)])
+    assert (ended.exit_code, ended.stdout) == (0, "")
+    assert str(file) in ended.stderr
+    assert "periscope key new" in ended.stderr
+
+
 def test_two_keys_are_never_the_same(config: Path) -> None:
     """They are random."""
     made = [cli.invoke(app, ["key", "new", "a", "--config", str(config), "--json"]) for _ in range(2)]

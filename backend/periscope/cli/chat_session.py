@@ -90,8 +90,12 @@ class ChatSession:
                 self.messages.clear()
                 self._attached.clear()
                 self._tell("A new conversation begins.")
-            case _:
+            case "help":
                 self._tell(HELP)
+            case "image":
+                self._tell("There is no file named: /image FILE attaches a picture.")
+            case _:
+                self._tell(f"There is no command /{name}.\n{HELP}")
 
     def _attach(self, files: tuple[Path, ...]) -> None:
         for file, part in zip(files, image_parts(files), strict=True):

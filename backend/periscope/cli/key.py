@@ -58,5 +58,7 @@ def ls(*, config: ConfigFile = None, as_json: Json = False) -> None:
     if as_json:
         print_json({"path": str(loaded.path), "names": names, "has_api_key": loaded.server.api_key is not None})
         return
+    if not names:
+        complain(f"{loaded.path} has no keys for several clients. `periscope key new NAME` makes one.")
     for name in names:
         typer.echo(name)
