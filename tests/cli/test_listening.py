@@ -110,7 +110,7 @@ def test_a_server_on_a_unix_socket_alone(short_config: Path, folder: Path) -> No
     arguments = ("--config", str(short_config), "--no-tcp", "--uds", str(path))
     with ServeProcess(*arguments, home=home) as server:
         assert server.url == f"unix:{path}"
-        server.wait_until_ready()
+        assert server.wait_until_ready() == f"Periscope is ready on unix:{path} (model tiny, text only)"
         transport = httpx.HTTPTransport(uds=str(path))
         with httpx.Client(transport=transport, base_url="http://localhost", timeout=TIMEOUT_S) as client:
             assert client.post("/v1/chat/completions", json=CHAT).json()["usage"]["completion_tokens"] == 4

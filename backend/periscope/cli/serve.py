@@ -317,8 +317,8 @@ async def _load(runtime: Runtime, entrance: Entrance, console: Console | None) -
     if not health.is_ready:
         logger.error("%s stays up, but model %s cannot answer", url, runtime.config.default_model.name)
         return
-    at = url if entrance.server.port else f"{url}:"
-    print_line(console, f"Periscope is ready on {at}/v1 ({what_it_serves(runtime.config, health)})")
+    at = f"{url}/v1" if entrance.server.port else url  # no client takes a path behind that of a socket
+    print_line(console, f"Periscope is ready on {at} ({what_it_serves(runtime.config, health)})")
     hello = '{"messages": [{"role": "user", "content": "Hello!"}]}'
     trust = curl_trust(runtime.config.server.tls.cert) if entrance.server.port else ""
     curl = f"{trust}{url}" if entrance.server.port else f"--unix-socket {entrance.server.uds} http://localhost"
