@@ -17,6 +17,7 @@ from periscope.cli.ask import collect
 from periscope.cli.exits import CommandFailed
 from periscope.core import Finished, FinishReason, OutputEvent, ReasoningDelta, TextDelta, Usage
 from tests.cli.process import CommandProcess, ServeProcess, run_command
+from tests.cli.stub import ALIVE, stub_server
 from tests.config.files import PAIR
 from tests.e2e.drawing import circle
 
@@ -136,6 +137,26 @@ def test_what_cannot_be_read_is_2(arguments: list[str], short_config: Path) -> N
     assert ended.exit_code == 2
     assert ended.stderr
     assert "loading" not in ended.stderr
+
+
+def test_a_picture_that_a_server_refuses_is_named_by_its_file(short_config: Path, tmp_path: Path) -> None:
+    """Not by its place in a request that nobody has seen: of two, behind a system prompt, it is the right one."""
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    for file in files:
+        file.write_bytes(b"not looked at")
+    said = {"message": "The image in `messages[1].content[1]` cannot be decoded.", "code": "invalid_image"}
+    asked = ["ask", "Hi", "--system", "Be brief.", "-i", str(files[0]), "-i", str(files[1])]
+    with stub_server(ALIVE, f"data: {json.dumps({'error': said})}\n\n".encode()) as stub:
+        ended = cli.invoke(app, [*asked, "--url", stub.url, "--config", str(short_config)])
+    assert (ended.exit_code, ended.stderr) == (1, f"The image in `{files[1]}` cannot be decoded.\n")
+
+
+def test_an_address_is_no_picture(short_config: Path) -> None:
+    """It is named as it was typed, with what to do."""
+    ended = cli.invoke(app, ["ask", "Hi", "--image", "https://example.com/a.png", "--config", str(short_config)])
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("https://example.com/a.png is an address")
+    assert "download it" in ended.stderr
 
 
 def test_a_server_with_a_key_wants_it(short_config: Path, tmp_path: Path) -> None:

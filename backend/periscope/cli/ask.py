@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from periscope.cli.exits import CommandFailed, ExitCode, complain, exits
+from periscope.cli.exits import CommandFailed, ExitCode, code_of, complain, exits
 from periscope.cli.options import AskedModel, ConfigFile, Json, Url, load_config, print_json
 from periscope.core import (
     Finished,
@@ -28,9 +29,14 @@ from periscope.core import (
     Waiting,
     new_id,
 )
+from periscope.errors import PeriscopeError
 
 if TYPE_CHECKING:
+    from periscope.cli.client import Server
     from periscope.config import Config
+
+#: A part of a message, as the server names it.
+_PLACE = re.compile(r"messages\[(\d+)\]\.content\[(\d+)\](?:\.image_url(?:\.url)?)?")
 
 
 @exits()
@@ -63,11 +69,7 @@ def ask(
     messages = to_messages(text, images, system)
     loaded = load_config(config)
     server = find_server(url, loaded)
-    if server is None:
-        events = _ask_in_process(loaded, model, messages)
-    else:
-        body: JSONObject = {"messages": [wire_of(message) for message in messages]}
-        events = server.chat(body | ({} if model is None else {"model": model}))
+    events = _ask_in_process(loaded, model, messages) if server is None else asked_of(server, model, messages)
     answer = asyncio.run(collect(events, is_shown=not as_json))
     if as_json:
         print_json({"model": model, "server": server and server.url, **answer})
@@ -77,6 +79,35 @@ def to_messages(text: str, images: Sequence[ImagePart], system: str | None) -> t
     """Pure: the pictures first, then the question, as one user message."""
     user = Message(Role.USER, (*images, TextPart(text)))
     return (user,) if system is None else (Message(Role.SYSTEM, (TextPart(system),)), user)
+
+
+async def asked_of(
+    server: Server, model: str | None, messages: tuple[Message, ...]
+) -> AsyncGenerator[OutputEvent, None]:
+    """The events of the server's answer, `Finished` last.
+
+    Raises:
+        CommandFailed: what the server says instead, with the names of files where it has places in the request.
+    """
+    body: JSONObject = {"messages": [wire_of(message) for message in messages]}
+    try:
+        async with aclosing(server.chat(body | ({} if model is None else {"model": model}))) as events:
+            async for event in events:
+                yield event
+    except PeriscopeError as error:
+        raise CommandFailed(_with_files(error.message, messages), code_of(error)) from None
+
+
+def _with_files(said: str, messages: tuple[Message, ...]) -> str:
+    """Pure: what a server said, where `messages[0].content[1]` is the picture's file if there is such a picture."""
+
+    def named(place: re.Match[str]) -> str:
+        number, index = int(place[1]), int(place[2])
+        parts = messages[number].parts if number < len(messages) else ()
+        part = parts[index] if index < len(parts) else None
+        return part.param if isinstance(part, ImagePart) else place[0]
+
+    return _PLACE.sub(named, said)
 
 
 async def _ask_in_process(

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, aclosing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from periscope.cli.chat_session import Answering
-    from periscope.cli.client import Server
     from periscope.config import Config
     from periscope.core import JSONObject, Message, OutputEvent
     from periscope.serving.service import ChatService
@@ -54,6 +54,7 @@ def chat(
 @contextmanager
 def _answering(runner: asyncio.Runner, config: Config, url: str | None, model: str | None) -> Iterator[Answering]:
     """The running server; else models of this process, which live as long as the block."""
+    from periscope.cli.ask import asked_of
     from periscope.cli.client import find_server
     from periscope.cli.in_process import service_of_our_own, text_model
     from periscope.config.named import captioner_name
@@ -61,7 +62,7 @@ def _answering(runner: asyncio.Runner, config: Config, url: str | None, model: s
     server = find_server(url, config)
     if server is not None:
         complain(f"Talking to {server.url}. /help lists the commands.")
-        yield _asking(server)
+        yield partial(asked_of, server)
         return
     entry = text_model(config, model)
     captioner = captioner_name(entry)
@@ -73,16 +74,6 @@ def _answering(runner: asyncio.Runner, config: Config, url: str | None, model: s
         yield _served_here(service, entry.name)
     finally:
         runner.run(stack.aclose())
-
-
-def _asking(server: Server) -> Answering:
-    from periscope.cli.ask import wire_of
-
-    def answering(model: str | None, messages: tuple[Message, ...]) -> AsyncGenerator[OutputEvent, None]:
-        body: JSONObject = {"messages": [wire_of(message) for message in messages]}
-        return server.chat(body | ({} if model is None else {"model": model}))
-
-    return answering
 
 
 def _served_here(service: ChatService, default: str) -> Answering:

@@ -47,6 +47,12 @@ def _data_url(file: Path) -> str:
     try:
         data = file.read_bytes()
     except FileNotFoundError:
+        if file.parts[:1] in (("http:",), ("https:",)):
+            raise CommandFailed(
+                f"{file.parts[0]}//{'/'.join(file.parts[1:])} is an address, and only files are taken here: download "
+                "it and name the file.",
+                ExitCode.USAGE,
+            ) from None
         raise CommandFailed(f"There is no file {file}.", ExitCode.USAGE) from None
     except OSError as error:
         raise CommandFailed(f"Cannot read {file}: {error.strerror}.", ExitCode.USAGE) from None
