@@ -52,7 +52,7 @@ async def main(files: list[Path], output: Path) -> None:
                 else:
                     lines.write(json.dumps({"file": str(file), "caption": text}, ensure_ascii=False) + "\n")
                     lines.flush()
-    print(f"{len(files) - num_skipped} captions in {output}, {num_skipped} files skipped")
+    print(f"Captions in {output}: {len(files) - num_skipped}, files skipped: {num_skipped}")
 
 
 if __name__ == "__main__":

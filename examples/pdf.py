@@ -29,4 +29,4 @@ with tempfile.TemporaryDirectory() as folder, Periscope() as periscope:
     answer = periscope.chat([Message(Role.USER, (document, TextPart(given.question)))])
     print(answer.text)
     if answer.vision is not None:  # pages with text alone are read without it
-        print(f"({answer.vision.num_images} pages or pictures were described)")
+        print(f"(pages and pictures described: {answer.vision.num_images})")

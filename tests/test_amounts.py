@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from periscope.core.amounts import duration, size
+from periscope.core.amounts import counted, duration, size
 
 
 def test_sizes_are_said_as_downloads_are() -> None:
@@ -17,6 +17,11 @@ def test_sizes_are_said_as_downloads_are() -> None:
         "17.0 GB",
         "3.0 TB",
     ]
+
+
+def test_one_of_a_thing_is_said_without_an_s() -> None:
+    """And none, as several, with one."""
+    assert [counted(n, "model") for n in (0, 1, 2)] == ["0 models", "1 model", "2 models"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 
+from rich.console import Console
+
+from periscope.bench.report import print_starts
 from periscope.bench.start import StartSettings, bench_start
 
 
@@ -19,3 +23,6 @@ def test_a_start_is_measured_in_the_order_in_which_it_happens() -> None:
     assert sample.memory_bytes > 50 * 2**20
     assert report.figures[0].metric == "listening_s"
     assert all(figure.value is not None for figure in report.figures)
+    console = Console(record=True, file=io.StringIO(), width=180)
+    print_starts(report, console)
+    assert "1 start with" in console.export_text()

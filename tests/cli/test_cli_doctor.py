@@ -208,6 +208,13 @@ def test_this_machine_is_fit_for_the_demo_pair() -> None:
     assert told["is_fit"] == (ended.exit_code == 0)
 
 
+def test_a_file_with_one_model_is_told_so(tmp_path: Path) -> None:
+    """In the line of the configuration."""
+    file = tmp_path / "models.yaml"
+    file.write_text("models:\n  - {name: blind, hf_id: a/blind}\n")
+    assert "models.yaml: 1 model\n" in cli.invoke(app, ["doctor", "--config", str(file)]).stdout
+
+
 def test_a_file_that_cannot_be_used_is_told_and_ends_with_1(tmp_path: Path) -> None:
     """The other checks are made all the same, and the line that is wrong is named."""
     file = tmp_path / "models.yaml"

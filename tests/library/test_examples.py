@@ -21,9 +21,9 @@ TOLD = {
     "json_answer.py": "mood='",
     "tools.py": "-> done",
     "fix_screenshot.py": "ZeroDivisionError",
-    "pdf.py": "The circle is blue.\n(1 pages",
+    "pdf.py": "The circle is blue.\n(pages and pictures described: 1)",
     "mcp_agent.py": "screen: screenshot -> done",
-    "caption_folder.py": "3 captions in captions.jsonl, 1 files skipped",
+    "caption_folder.py": "Captions in captions.jsonl: 3, files skipped: 1",
 }
 OTHERS = {"fastapi_app.py"}
 WITHOUT_ARGUMENTS = {"chat.py", "stream.py", "json_answer.py"}

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from periscope.bench.http import OUR_SERVER
 from periscope.bench.samples import BASELINE
+from periscope.core.amounts import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -102,7 +103,10 @@ def _beneath(console: Console, report: GenerationReport) -> None:
 def print_captions(report: CaptionReport, console: Console) -> None:
     """Print the results of `bench caption`, without the raw samples."""
     where = report.settings.url or "a server of its own, embedded captioner"
-    _heading(console, [*report.environment.lines(), f"{where}; {report.settings.rounds} rounds, median (low-high)"])
+    _heading(
+        console,
+        [*report.environment.lines(), f"{where}; {counted(report.settings.rounds, 'round')}, median (low-high)"],
+    )
     table = _table("pictures at once", "", "ms per caption")
     for figure in report.figures:
         kind = "seen before" if figure.is_cached else "new"
@@ -144,8 +148,8 @@ def print_neighbours(report: NeighbourReport, console: Console) -> None:
     settings = report.settings
     num_tokens = statistics.median(sample.num_prompt_tokens for sample in report.samples)
     method = (
-        f"{settings.rounds} rounds; a long prompt of {num_tokens:.0f} tokens beside a running stream, a short one "
-        f"{settings.short_after_s} s later; median (low-high)"
+        f"{counted(settings.rounds, 'round')}; a long prompt of {num_tokens:.0f} tokens beside a running stream, a "
+        f"short one {settings.short_after_s} s later; median (low-high)"
     )
     _heading(console, [*report.environment.lines(), report.model.line(), method])
     console.print(_lines_table(report.figures, _NEIGHBOUR_LINES))
@@ -154,13 +158,16 @@ def print_neighbours(report: NeighbourReport, console: Console) -> None:
 def print_starts(report: StartReport, console: Console) -> None:
     """Print the results of `bench start`, without the raw samples."""
     settings = report.settings
-    method = f"{settings.rounds} starts with the embedded pair, memory {settings.idle_s:.0f} s later; median (low-high)"
+    method = (
+        f"{counted(settings.rounds, 'start')} with the embedded pair, memory {settings.idle_s:.0f} s later; "
+        "median (low-high)"
+    )
     _heading(console, [*report.environment.lines(), method])
     console.print(_lines_table(report.figures, _START_LINES))
 
 
 def _model(report: GenerationReport) -> str:
-    return f"{report.model.line()}; {max(sample.round for sample in report.samples)} rounds"
+    return f"{report.model.line()}; {counted(max(sample.round for sample in report.samples), 'round')}"
 
 
 def _method(report: GenerationReport) -> Iterator[str]:

@@ -11,7 +11,7 @@ import typer
 from periscope.cli.config import table
 from periscope.cli.exits import CommandFailed, exits
 from periscope.cli.options import ConfigFile, Json, load_config, print_json
-from periscope.core.amounts import size
+from periscope.core.amounts import counted, size
 
 if TYPE_CHECKING:
     from periscope.core import JSONObject
@@ -66,4 +66,4 @@ def clear(*, config: ConfigFile = None, as_json: Json = False) -> None:
     if as_json:
         print_json({"removed": num_files, "num_bytes": num_bytes})
     else:
-        typer.echo(f"Removed {num_files} prompt{'' if num_files == 1 else 's'}, {size(num_bytes)}.")
+        typer.echo(f"Removed {counted(num_files, 'prompt')}, {size(num_bytes)}.")

@@ -16,7 +16,7 @@ import typer
 from periscope.cli.config import table
 from periscope.cli.exits import CommandFailed, complain, exits
 from periscope.cli.options import ConfigFile, Json, Url, load_config, print_json
-from periscope.core.amounts import size
+from periscope.core.amounts import counted, size
 
 if TYPE_CHECKING:
     from periscope.captions.file import CaptionFile
@@ -89,7 +89,7 @@ def flush(*, url: Url = None, config: ConfigFile = None, as_json: Json = False) 
     if as_json:
         print_json({"server": cache.server, "flushed": num_dropped, "is_written": is_written})
     else:
-        typer.echo(f"Dropped {num_dropped} caption{'' if num_dropped == 1 else 's'}.")
+        typer.echo(f"Dropped {counted(num_dropped, 'caption')}.")
     if not is_written:
         raise CommandFailed("The server could not empty its file; its log says why. They are gone from memory only.")
 

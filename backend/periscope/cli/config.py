@@ -12,6 +12,7 @@ import typer
 
 from periscope.cli.exits import CommandFailed, ExitCode, complain, exits
 from periscope.cli.options import ConfigFile, DefaultModel, Host, Json, Port, VisionModel, load_config, print_json
+from periscope.core.amounts import counted
 from periscope.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -71,13 +72,13 @@ def validate(
         if as_json:
             print_json({"path": file and str(file), "valid": False, "problems": error.problems, "warnings": []})
         raise
-    num_models, warnings = len(loaded.models), list(missing_folders(loaded.models, loaded.sources))
+    warnings = list(missing_folders(loaded.models, loaded.sources))
     for warning in warnings:
         complain(f"warning: {warning}")
     if as_json:
         print_json({"path": str(file or loaded.path), "valid": True, "problems": [], "warnings": warnings})
         return
-    typer.echo(f"{file or loaded.path} is valid: {num_models} model{'' if num_models == 1 else 's'}")
+    typer.echo(f"{file or loaded.path} is valid: {counted(len(loaded.models), 'model')}")
 
 
 @app.command()

@@ -17,6 +17,11 @@ def size(num_bytes: int) -> str:
     return f"{value:.{0 if unit == 'B' else 1}f} {unit}"
 
 
+def counted(number: int, noun: str) -> str:
+    """How many there are: `1 model`, `2 models`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """A time in the largest unit and the next smaller one: `42 s`, `3 min 5 s`, `2 h 10 min`, `4 d 1 h`."""
     total = round(seconds)

@@ -88,6 +88,7 @@ def _look_at_config(config: Config, machine: Machine, budget_bytes: int | None) 
 
 def _configured(path: Path | None) -> tuple[Config | None, Finding]:
     from periscope.cli.doctor.finding import Finding, Level
+    from periscope.core.amounts import counted
     from periscope.errors import ConfigError
 
     try:
@@ -95,7 +96,7 @@ def _configured(path: Path | None) -> tuple[Config | None, Finding]:
     except ConfigError as error:
         fix = "Mend the file, or start anew with `periscope config init`."
         return None, Finding("configuration", Level.FAILURE, error.message, fix)
-    return config, Finding("configuration", Level.OK, f"{config.path}: {len(config.models)} models")
+    return config, Finding("configuration", Level.OK, f"{config.path}: {counted(len(config.models), 'model')}")
 
 
 def _device() -> DeviceFacts | None:
