@@ -15,7 +15,7 @@ from periscope.cli.app import app
 from periscope.cli.chat_input import Command, Said, path_of, read_input
 from periscope.cli.chat_session import HELP, ChatSession
 from periscope.core import Finished, FinishReason, Message, OutputEvent, Role, TextDelta, Usage
-from periscope.errors import ServerBusy
+from periscope.errors import InvalidRequest, ServerBusy
 from tests.cli.process import ServeProcess
 
 cli = CliRunner()
@@ -101,6 +101,30 @@ def test_an_error_is_told_and_forgotten(tmp_path: Path) -> None:
         session.take("/image nothing.png")
     assert told == ["Attached a.png.", "Too many requests.", "There is no file nothing.png."]
     assert [len(message.images) for message in model.asked[1][1]] == [0, 1]
+
+
+def test_a_picture_that_is_refused_is_not_sent_again(tmp_path: Path) -> None:
+    """Others of the question are, and each further question would have failed like the first."""
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    for picture in (good, bad):
+        picture.write_bytes(b"not looked at")
+    model = Model([InvalidRequest(f"The image in `{bad}` is empty.")], [TextDelta("Red."), END])
+    with asyncio.Runner() as runner:
+        session, told = session_with(model, runner)
+        session.take(f"Which colour? {bad} {good}")
+        session.take("Which colour now?")
+    assert told[2:] == [f"The image in `{bad}` is empty. It is not attached any more."]
+    assert [image.param for image in model.asked[1][1][-1].images] == [str(good)]
+
+
+def test_a_line_that_is_not_utf_8_is_told_and_the_conversation_goes_on() -> None:
+    """Python reads such a byte as half a character, which no request can hold."""
+    model = Model([TextDelta("Hi."), END])
+    with asyncio.Runner() as runner:
+        session, told = session_with(model, runner)
+        assert session.take("h\udce9llo")
+        assert session.take("Hello")
+    assert (told, len(model.asked)) == (["The question is not in UTF-8."], 1)
 
 
 def test_a_command_that_there_is_not_is_named() -> None:

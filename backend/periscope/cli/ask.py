@@ -76,7 +76,15 @@ def ask(
 
 
 def to_messages(text: str, images: Sequence[ImagePart], system: str | None) -> tuple[Message, ...]:
-    """Pure: the pictures first, then the question, as one user message."""
+    """Pure: the pictures first, then the question, as one user message.
+
+    Raises:
+        CommandFailed: the question is not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # Python keeps such bytes of a terminal or a file as halves of characters
+        raise CommandFailed("The question is not in UTF-8.", ExitCode.USAGE) from None
     user = Message(Role.USER, (*images, TextPart(text)))
     return (user,) if system is None else (Message(Role.SYSTEM, (TextPart(system),)), user)
 

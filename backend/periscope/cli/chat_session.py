@@ -112,6 +112,12 @@ class ChatSession:
             self._run(answer.take(events, is_shown=self._on_answer is None))
         except KeyboardInterrupt:
             self._tell("Stopped.")
+        except (CommandFailed, PeriscopeError) as error:
+            left = [part for part in self._attached if part.param not in error.message]
+            if len(left) == len(self._attached):
+                raise
+            self._attached = left  # or each further question would fail like this one
+            raise CommandFailed(f"{error.message} It is not attached any more.") from None
         if answer.text or answer.finished:
             self.messages += [*asked, Message(Role.ASSISTANT, (TextPart(answer.text),))]
             self._attached.clear()
