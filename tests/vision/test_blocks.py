@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from periscope.errors import CaptionerUnavailable
 from periscope.vision.images.limits import ImageLimits
 from periscope.vision.settings import OnError, ProxySettings
 from tests.vision.chats import BLUE, RED, RED_PIXEL, SETTINGS, block, proxy, texts
-from tests.vision.fakes import FakeCaptioner, conversation, png, run
+from tests.vision.fakes import FakeCaptioner, conversation, encoded, png, run
 
 PARTS = st.lists(
     st.lists(
@@ -61,6 +62,20 @@ def test_without_a_captioner_images_are_marked_or_refused() -> None:
         assert rewritten.vision == VisionUsage(num_images=1, num_failed=1)
         with pytest.raises(CaptionerUnavailable, match=r"`messages\[0\]\.content\[0\]`.*not available"):
             await proxy().rewrite(conversation([BLUE]), None, ProxySettings(on_error=OnError.ERROR))
+
+    run(test())
+
+
+def test_an_image_that_is_not_all_of_its_file_says_so() -> None:
+    """Or the other pages of a scan would vanish without a word."""
+    first, second = (PIL.Image.new("RGB", (640, 480), color) for color in ("red", "blue"))
+    scan = encoded(first, "TIFF", save_all=True, append_images=[second])
+
+    async def test() -> None:
+        rewritten = await proxy().rewrite(conversation([scan]), FakeCaptioner(), SETTINGS)
+        ((text,),) = texts(rewritten)
+        assert text.startswith("[Image 1, the first of several pages, 640x480 px, described by fake as data")
+        assert text.endswith("\n[End of image 1]")
 
     run(test())
 

@@ -18,7 +18,7 @@ from periscope.vision.native import NativeVision, num_left_out
 from periscope.vision.settings import ProxySettings
 from tests.vision.chats import BLUE, CUT_OFF, GREEN, RED, SETTINGS
 from tests.vision.documents.pdfs import asked, file_part, picture_pdf, text_pdf
-from tests.vision.fakes import conversation, run
+from tests.vision.fakes import conversation, encoded, run
 from tests.vision.videos.movies import movie, video_part
 
 
@@ -102,6 +102,20 @@ def test_the_beginning_of_a_long_conversation_holds_for_several_turns(num_images
     step = max(most // 2, 1)
     assert left_out % step == 0
     assert left_out <= num_left_out(num_images + 1, most) <= left_out + step
+
+
+def test_an_image_that_is_not_all_of_its_file_is_shown_with_a_word() -> None:
+    """The model sees the first frame of an animation, and knows that there are more."""
+    frames = [PIL.Image.new("RGB", (6, 4), color) for color in ("red", "blue")]
+    moving = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+
+    async def test() -> None:
+        with await NativeVision().shown(conversation([moving]), SETTINGS) as shown:
+            label, size = what_stands_in(shown.messages[0])
+            assert label == "[This is image 1, the first of several frames.]"
+            assert isinstance(size, tuple)
+
+    run(test())
 
 
 def test_pages_of_documents_are_shown_with_their_number_and_text_pages_are_text() -> None:

@@ -18,6 +18,7 @@ from periscope.vision.intake import Picture
 from periscope.vision.numbering import Numbered
 from periscope.vision.prompts import (
     caption_block,
+    first_label,
     marker,
     moment_text,
     undescribed_block,
@@ -149,7 +150,7 @@ def _video_of(picture: Picture) -> Video | None:
 
 def block_of(picture: Picture, result: Caption | CaptionFailed, reading: ReadPicture, sources: Sources) -> str:
     """Pure: what a text model reads in place of one picture."""
-    label, size = picture.place.label, picture.size
+    label, size = first_label(picture.place.label, picture.header.series), picture.size
     verbatim = _verbatim(picture, reading, sources)
     if not isinstance(result, CaptionFailed):
         return caption_block(label, size, sources.captioner, result.text, verbatim)

@@ -96,8 +96,12 @@ def _left_out(picture: Picture, most: int) -> tuple[Part, ...]:
 
 
 def _with_label(picture: Picture, image: Image) -> tuple[Part, ...]:
-    """A page or a frame says which it is, by the name that its block would have."""
-    return (TextPart(f"[This is {picture.place.label.name}.]", is_data=True), image) if picture.is_drawn else (image,)
+    """A page or a frame says which it is, by the name that its block would have, and so does one of several."""
+    series = picture.header.series
+    if not (picture.is_drawn or series):
+        return (image,)
+    rest = f", the first of several {series}" if series else ""
+    return TextPart(f"[This is {picture.place.label.name}{rest}.]", is_data=True), image
 
 
 def _with_parts(messages: Sequence[Message], parts: Iterator[tuple[Part, ...]]) -> Iterator[Message]:

@@ -131,6 +131,15 @@ def part_label(label: Label, across: tuple[int, int], down: tuple[int, int]) -> 
     return Label(f"{label.head}, {part}", label.name)
 
 
+def first_label(label: Label, series: str) -> Label:
+    """Pure: the image that stands first in its file.
+
+    Args:
+        series: what the file holds several of; empty if it is alone.
+    """
+    return Label(f"{label.head}, the first of several {series}", label.name) if series else label
+
+
 def caption_block(label: Label, size: tuple[int, int], captioner_name: str, text: str, verbatim: str = "") -> str:
     """Pure: three parts, one per line; `text` may itself have several lines.
 

@@ -177,12 +177,25 @@ def test_large_pictures_are_scaled_down(size: tuple[int, int], shown: tuple[int,
     assert is_near(pixel(image), (0, 0, 254))
 
 
-def test_an_animation_shows_its_first_frame() -> None:
-    """Of moving pictures the captioner sees how they begin."""
-    frames = [PIL.Image.new("RGB", (5, 5), color) for color in ("red", "blue")]
-    for format_name in ("GIF", "WEBP", "PNG"):
-        data = encoded(frames[0], format_name, save_all=True, append_images=frames[1:])
-        assert is_near(pixel(decoded(data)), (255, 0, 0)), format_name
+@pytest.mark.parametrize(
+    ("format_name", "series"),
+    [("GIF", "frames"), ("WEBP", "frames"), ("PNG", "frames"), ("AVIF", "frames"), ("TIFF", "pages")],
+)
+def test_of_several_frames_or_pages_the_first_is_seen_and_told_to_be_one_of_them(format_name: str, series: str) -> None:
+    """A picture alone in its file is not."""
+    first, second = (PIL.Image.new("RGB", (5, 5), color) for color in ("red", "blue"))
+    data = encoded(first, format_name, save_all=True, append_images=[second])
+    assert is_near(pixel(decoded(data)), (255, 0, 0))
+    assert header_of(data).series == series
+    assert header_of(encoded(first, format_name)).series == ""
+
+
+def test_what_is_broken_behind_the_first_frame_does_not_matter() -> None:
+    first, second = (PIL.Image.new("RGB", (5, 5), color) for color in ("red", "blue"))
+    alone = encoded(first, "GIF")
+    data = encoded(first, "GIF", save_all=True, append_images=[second])
+    for num_bytes in range(len(alone), len(data)):
+        assert header_of(data[:num_bytes]).width == 5
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:

@@ -50,11 +50,13 @@ class ImageHeader:
     Attributes:
         width, height: in pixels, upright.
         sha256: hex digest of the whole file.
+        series: what the file holds several of, "pages" or "frames", of which this is the first; empty if it is alone.
     """
 
     width: int
     height: int
     sha256: str
+    series: str = ""
 
 
 def read_header(data: bytes, limits: ImageLimits, *, param: str) -> ImageHeader:
@@ -66,13 +68,13 @@ def read_header(data: bytes, limits: ImageLimits, *, param: str) -> ImageHeader:
     with _reading(limits, param):
         picture = _open(data, limits, param)
         width, height = _upright_size(picture, _transposition(picture))
-        return ImageHeader(width, height, hashlib.sha256(data).hexdigest())
+        return ImageHeader(width, height, hashlib.sha256(data).hexdigest(), _series(picture))
 
 
 def decode(data: bytes, limits: ImageLimits, *, sha256: str, param: str) -> Image:
     """Pure, may block: decode an image file and scale it down to `limits.max_side_px`.
 
-    Of an animation the first frame is taken. A strip that is too thin for captioners is padded with white.
+    Of several pages or frames the first is taken. A strip that is too thin for captioners is padded with white.
 
     Args:
         sha256: of the data, from its header, so that it is not taken twice.
@@ -167,6 +169,15 @@ def _transposition(picture: ImageFile.ImageFile) -> Transpose | None:
     except Exception:  # noqa: BLE001 - EXIF parsers raise anything on broken bytes, and the picture is still good
         return None
     return _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+
+
+def _series(picture: ImageFile.ImageFile) -> str:
+    """What the file holds several of, see `ImageHeader`. They are not counted, which would take reading all of them."""
+    try:
+        has_more = bool(getattr(picture, "is_animated", False))  # of a GIF, the first frame is skipped to know it
+    except Exception:  # noqa: BLE001 - plugins raise anything on broken bytes, and the first one is still good
+        return ""
+    return ("pages" if picture.format == "TIFF" else "frames") if has_more else ""
 
 
 def _upright_size(picture: PIL.Image.Image, transposition: Transpose | None) -> tuple[int, int]:
