@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-#: A path as terminals paste it: in quotes, with backslashes before spaces, or as a file: address.
+#: A path as terminals paste it: in quotes, with backslashes before spaces, or as a file: address; or just a name.
 _PATH = re.compile(
     r"""'(?P<single>(?:file://|/|~/|\./|\.\./)[^'\n]+)'
       | "(?P<double>(?:file://|/|~/|\./|\.\./)[^"\n]+)"
-      | (?<!\S)(?P<bare>(?:file://|/|~/|\./|\.\./)(?:\\.|[^\s\\])+)""",
+      | (?<!\S)(?P<bare>(?:file://|/|~/|\./|\.\./)(?:\\.|[^\s\\])+)
+      | (?<!\S)(?P<name>\w[\w./-]*\.\w+)(?![\w/])""",
     re.VERBOSE,
 )
 _ESCAPED = re.compile(r"\\(.)")
