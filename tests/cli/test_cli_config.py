@@ -154,6 +154,24 @@ def test_init_writes_a_file_that_can_be_used(tmp_path: Path) -> None:
     assert "Qwen3-4B" in file.read_text()
 
 
+def test_init_says_how_to_name_the_file_where_another_one_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder with a models.yaml, which goes before the user's own; elsewhere nothing need be named."""
+    home, other = tmp_path / "my home", tmp_path / "here" / "models.yaml"
+    monkeypatch.setenv("PERISCOPE_HOME", str(home))
+    other.parent.mkdir()
+    monkeypatch.chdir(other.parent)
+    command = ["config", "init", "--memory", "16GB", "--force"]
+    assert cli.invoke(app, command).stdout.splitlines()[1:] == ["Next: periscope pull qwen3-4b && periscope serve"]
+    other.write_text("models: [{name: demo, local_path: 'embedded:text'}]\n")
+    named = f"--config '{home}/models.yaml'"
+    assert cli.invoke(app, command).stdout.splitlines()[1:] == [
+        f"Commands that name no file read {other} here.",
+        f"Next: periscope pull qwen3-4b {named} && periscope serve {named}",
+    ]
+
+
 def test_init_can_be_rehearsed_and_told_in_json() -> None:
     """Nothing is written; the pairs come with their reasons; a size that is none is a usage error."""
     told = json.loads(cli.invoke(app, ["config", "init", "--dry-run", "--json", "--memory", "64GB"]).stdout)

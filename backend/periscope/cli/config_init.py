@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,9 +39,26 @@ def write_starter(output: Path | None, memory: str | None, *, force: bool, dry_r
         return
     typer.echo(f"Wrote {file}.")
     if pairs:
-        typer.echo(f"Next: periscope pull {pairs[0].name} && periscope serve")
+        named = _option(file)
+        typer.echo(f"Next: periscope pull {pairs[0].name}{named} && periscope serve{named}")
     else:
         complain("No real pair fits this machine: the file has the embedded demo pair.")
+
+
+def _option(file: Path) -> str:
+    """The option that names a file; empty if commands find it by themselves from here."""
+    from periscope.config import find_file
+    from periscope.errors import ConfigError
+
+    try:
+        found = find_file(None, os.environ, cwd=Path.cwd(), home=Path.home())
+    except ConfigError:  # $PERISCOPE_CONFIG names one that is not there
+        found = None
+    if found is not None and found.samefile(file):
+        return ""
+    if found is not None:
+        typer.echo(f"Commands that name no file read {found} here.")
+    return f" --config {shlex.quote(str(file))}"
 
 
 def _machine() -> tuple[int, int]:
