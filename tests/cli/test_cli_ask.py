@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from periscope.cli.app import app
 from periscope.cli.ask import collect
 from periscope.cli.exits import CommandFailed
-from periscope.core import Finished, FinishReason, OutputEvent, ReasoningDelta, TextDelta, Usage
+from periscope.core import Finished, FinishReason, OutputEvent, ReasoningDelta, TextDelta, Usage, VisionUsage
 from tests.cli.process import CommandProcess, ServeProcess, run_command
 from tests.cli.stub import ALIVE, stub_server
 from tests.config.files import PAIR
@@ -28,6 +28,23 @@ def png() -> bytes:
     file = io.BytesIO()
     circle("red").save(file, "PNG")
     return file.getvalue()
+
+
+@pytest.mark.parametrize(("num_failed", "told"), [(0, ""), (1, "1 of 2 pictures could not be described")])
+def test_a_picture_that_the_model_learns_nothing_of_is_told(
+    capsys: pytest.CaptureFixture[str], num_failed: int, told: str
+) -> None:
+    """Its answer may read as if there had been none."""
+
+    async def events() -> AsyncGenerator[OutputEvent, None]:
+        yield TextDelta("I see no picture.")
+        yield Finished(FinishReason.STOP, Usage(1, 1), vision=VisionUsage(num_images=2, num_failed=num_failed))
+
+    asyncio.run(collect(events(), is_shown=True))
+    shown = capsys.readouterr()
+    assert shown.out == "I see no picture.\n"
+    assert shown.err.startswith(told)
+    assert bool(shown.err) == bool(told)
 
 
 def test_the_answer_is_shown_as_it_comes(capsys: pytest.CaptureFixture[str]) -> None:

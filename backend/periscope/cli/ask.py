@@ -29,6 +29,7 @@ from periscope.core import (
     Waiting,
     new_id,
 )
+from periscope.core.amounts import counted
 from periscope.errors import PeriscopeError
 
 if TYPE_CHECKING:
@@ -145,6 +146,8 @@ class Answer:
     async def take(self, events: AsyncGenerator[OutputEvent, None], *, is_shown: bool) -> None:
         """All events. Text is shown on stdout as it comes, and on a terminal's stderr what is waited for.
 
+        That the model has not learnt what a picture shows is told on stderr in any case.
+
         Raises:
             CommandFailed: they end before the answer is complete.
         """
@@ -157,6 +160,10 @@ class Answer:
                 typer.echo()
         if self.finished is None:
             raise CommandFailed("The answer ended before it was complete.")
+        vision = self.finished.vision
+        if vision is not None and vision.num_failed:
+            pictures = counted(vision.num_images, "picture")
+            complain(f"{vision.num_failed} of {pictures} could not be described; the log of the server says why.")
 
     def _take_one(self, event: OutputEvent, *, is_shown: bool) -> None:
         match event:
