@@ -23,6 +23,13 @@ async def answer_to(line: bytes, *headers: bytes, **settings: Any) -> bytes:
         return answer
 
 
+async def got(url: bytes, host: bytes | None) -> tuple[int, Any]:
+    """The answer to a GET of this URL with this Host header; without one it is a request of HTTP 1.0."""
+    if host is None:
+        return parsed(await answer_to(b"GET " + url + b" HTTP/1.0"))
+    return parsed(await answer_to(b"GET " + url + b" HTTP/1.1", b"host: " + host))
+
+
 @pytest.mark.parametrize(
     ("target", "host"),
     [
@@ -35,15 +42,14 @@ async def answer_to(line: bytes, *headers: bytes, **settings: Any) -> bytes:
 @in_loop
 async def test_a_url_is_answered_like_its_path(target: bytes, host: bytes | None) -> None:
     """As clients write it to what they take for a proxy; those of HTTP 1.0 send no Host header beside it."""
-    line = b"GET " + target + (b" HTTP/1.0" if host is None else b" HTTP/1.1")
-    status, body = parsed(await answer_to(line, *([] if host is None else [b"host: " + host])))
+    status, body = await got(target, host)
     assert (status, body["data"][0]["id"]) == (200, "org/text")
 
 
 @in_loop
 async def test_a_url_without_a_path_is_that_of_the_root() -> None:
     """The query stays one."""
-    assert parsed(await answer_to(b"GET http://localhost?a=b HTTP/1.1", b"host: localhost"))[0] == 200
+    assert (await got(b"http://localhost?a=b", b"localhost"))[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -59,8 +65,7 @@ async def test_a_url_without_a_path_is_that_of_the_root() -> None:
 @in_loop
 async def test_the_host_of_a_url_is_guarded_like_the_header(authority: bytes, host: bytes | None) -> None:
     """A foreign name in either of them is refused, whatever the other says, and in the dialect of the path."""
-    line = b"GET http://" + authority + b"/v1/messages" + (b" HTTP/1.0" if host is None else b" HTTP/1.1")
-    status, body = parsed(await answer_to(line, *([] if host is None else [b"host: " + host])))
+    status, body = await got(b"http://" + authority + b"/v1/messages", host)
     assert (status, body["type"], body["error"]["code"]) == (403, "error", "host_refused")
 
 
