@@ -17,8 +17,9 @@ from periscope.errors import CaptionerUnavailable, CaptionFailed
 from periscope.vision.intake import Picture
 from periscope.vision.numbering import Numbered
 from periscope.vision.prompts import (
+    Label,
     caption_block,
-    first_label,
+    first_of,
     marker,
     moment_text,
     undescribed_block,
@@ -150,7 +151,8 @@ def _video_of(picture: Picture) -> Video | None:
 
 def block_of(picture: Picture, result: Caption | CaptionFailed, reading: ReadPicture, sources: Sources) -> str:
     """Pure: what a text model reads in place of one picture."""
-    label, size = first_label(picture.place.label, picture.header.series), picture.size
+    label, size = picture.place.label, picture.size
+    label = Label(first_of(label.head, picture.header.series), label.name)
     verbatim = _verbatim(picture, reading, sources)
     if not isinstance(result, CaptionFailed):
         return caption_block(label, size, sources.captioner, result.text, verbatim)

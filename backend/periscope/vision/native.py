@@ -13,7 +13,7 @@ from periscope.core import Image, ImagePart, Message, Part, TextPart, VisionUsag
 from periscope.vision.images.in_flight import Admission
 from periscope.vision.intake import ImageIntake, Picture
 from periscope.vision.numbering import Numbered
-from periscope.vision.prompts import marker
+from periscope.vision.prompts import first_of, marker
 from periscope.vision.settings import ProxySettings
 
 if TYPE_CHECKING:
@@ -100,8 +100,7 @@ def _with_label(picture: Picture, image: Image) -> tuple[Part, ...]:
     series = picture.header.series
     if not (picture.is_drawn or series):
         return (image,)
-    rest = f", the first of several {series}" if series else ""
-    return TextPart(f"[This is {picture.place.label.name}{rest}.]", is_data=True), image
+    return TextPart(f"[This is {first_of(picture.place.label.name, series)}.]", is_data=True), image
 
 
 def _with_parts(messages: Sequence[Message], parts: Iterator[tuple[Part, ...]]) -> Iterator[Message]:

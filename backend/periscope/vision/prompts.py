@@ -131,13 +131,13 @@ def part_label(label: Label, across: tuple[int, int], down: tuple[int, int]) -> 
     return Label(f"{label.head}, {part}", label.name)
 
 
-def first_label(label: Label, series: str) -> Label:
-    """Pure: the image that stands first in its file.
+def first_of(named: str, series: str) -> str:
+    """Pure: an image by its name or head, and that it is the first in its file.
 
     Args:
         series: what the file holds several of; empty if it is alone.
     """
-    return Label(f"{label.head}, the first of several {series}", label.name) if series else label
+    return f"{named}, the first of several {series}" if series else named
 
 
 def caption_block(label: Label, size: tuple[int, int], captioner_name: str, text: str, verbatim: str = "") -> str:
